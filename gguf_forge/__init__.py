@@ -1,0 +1,1 @@
+"""Hugging Face checkpoints to quantized GGUF: one pass, no PyTorch, the bytes of llama.cpp's own tools."""

@@ -1,0 +1,71 @@
+"""The one exception tree. Each class is one kind of failure and carries the exit code of the command line."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+
+class ForgeError(Exception):
+    """Something the user can act on.
+
+    Args:
+        problem: What is wrong, in one sentence without a final full stop.
+        file: The file it is wrong in.
+        tensor: The tensor it is wrong in.
+        hint: What to do next.
+
+    Example:
+        >>> str(InputError("header is longer than the file", file="a.safetensors", hint="download it again"))
+        'a.safetensors: header is longer than the file; download it again'
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: str | PathLike[str] | None = None,
+        tensor: str | None = None,
+        hint: str | None = None,
+    ):
+        self.problem = problem
+        self.file = Path(file) if file is not None else None
+        self.tensor = tensor
+        self.hint = hint
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        where = "".join(f"{part}: " for part in (self.file, self.tensor) if part)
+        return f"{where}{self.problem}" + (f"; {self.hint}" if self.hint else "")
+
+
+class UsageError(ForgeError):
+    """An option or argument makes no sense."""
+
+    exit_code = 2
+
+
+class UnsupportedError(ForgeError):
+    """A model or feature that this version does not know."""
+
+    exit_code = 3
+
+
+class InputError(ForgeError):
+    """A file that is broken, incomplete or contradicts itself."""
+
+    exit_code = 4
+
+
+class OutputError(ForgeError):
+    """The output could not be written."""
+
+    exit_code = 5
+
+
+class RefusedError(ForgeError):
+    """A request that would destroy something or is unsafe."""
+
+    exit_code = 8

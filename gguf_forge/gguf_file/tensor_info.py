@@ -1,0 +1,33 @@
+"""What a GGUF file says of a tensor, besides its offset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from gguf_forge.tensor_types import TensorType
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Name, type and shape; `shape` is in GGUF order: the row length first."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: TensorType
+
+    @property
+    def n_per_row(self) -> int:
+        return self.shape[0]
+
+    @property
+    def n_rows(self) -> int:
+        return prod(self.shape[1:])
+
+    @property
+    def n_elements(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.type.nbytes(self.shape)
