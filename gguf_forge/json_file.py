@@ -13,8 +13,8 @@ MAX_BYTES = 256 << 20  # the largest tokenizer.json are about 35 MB
 # What is often found in place of a file of the model: its first bytes, what it is, what to do.
 _IMPOSTORS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "fetch it with `git lfs pull`"),
-    (b"<!doctype html", "a web page, not a file of the model", "download it again; the model may need a login"),
-    (b"<html", "a web page, not a file of the model", "download it again; the model may need a login"),
+    (b"<!doctype html", "a web page, not a file of the model", "download it again, logged in if need be"),
+    (b"<html", "a web page, not a file of the model", "download it again, logged in if need be"),
     (b"<?xml", "an error message of the server, not a file of the model", "download it again"),
     (b"pk\x03\x04", "a PyTorch (pickle) file, which is never read", "save the model as safetensors"),
     (b"gguf", "a GGUF file", "quantize it with `gguf-forge quantize`"),
@@ -23,7 +23,7 @@ IMPOSTOR_BYTES = 64
 
 
 def refuse_impostor(head: bytes, file: Path) -> None:
-    """Raise InputError if `head`, the first bytes of `file`, shows that it is something else than it should be."""
+    """Raise InputError if `head`, the first bytes of `file`, shows that it is something else altogether."""
     start = head.lstrip().lower()
     for prefix, what, hint in _IMPOSTORS:
         if start.startswith(prefix):
@@ -56,7 +56,8 @@ def read_json_object(path: Path) -> dict[str, Any]:
             hint="download it again, or mend that line",
         ) from error
     except UnicodeDecodeError as error:
-        raise InputError(f"not valid UTF-8 at byte {error.start}", file=path, hint="download it again") from error
+        hint = "download it again"
+        raise InputError(f"not valid UTF-8 at byte {error.start}", file=path, hint=hint) from error
     except (RecursionError, ValueError) as error:
         raise InputError("nested too deeply, or a number with too many digits", file=path) from error
     if not isinstance(value, dict):

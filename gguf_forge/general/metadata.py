@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +84,7 @@ _SOURCE_FIELDS = (
 # Key below general: the keys of the model card, joined.
 _LISTS = {"tags": ("tags", "pipeline_tag"), "languages": ("languages", "language")}
 
-_HUB_URL = re.compile(r"https?://huggingface.co/([^/]+/[^/]+)")
+_HUB_URL = re.compile(r"https?://huggingface\.co/([^/]+/[^/]+)")
 
 
 def general_metadata(
@@ -173,14 +175,8 @@ def _texts(
         ids.insert(0, _clean(source))
     for model_id in ids:
         parts = parse_model_id(model_id, total)
-        told = {
-            "name": title(parts.name),
-            "organization": None if parts.organization is None else title(parts.organization),
-            "basename": parts.basename,
-            "finetune": parts.finetune,
-            "version": parts.version,
-            "size_label": parts.size_label,
-        }
+        organization = None if parts.organization is None else title(parts.organization)
+        told = asdict(parts) | {"name": title(parts.name), "organization": organization}
         texts |= {key: text for key, text in told.items() if texts[key] is None}
     return texts
 
@@ -188,9 +184,9 @@ def _texts(
 def _card_text(entry: Mapping[str, Any], key: str) -> str | None:
     value = entry.get(key)
     if key == "license" and isinstance(value, list):
-        return ",".join(item for item in value if isinstance(item, str))
+        return ",".join(_clean(item) for item in value if isinstance(item, str))
     if value is None or isinstance(value, str):
-        return value
+        return value and _clean(value)
     log.warning("model card: %s is ignored: it is a %s, not a text", key, type(value).__name__)
     return None
 
@@ -200,7 +196,7 @@ def _card_list(card: Mapping[str, Any], keys: tuple[str, ...]) -> list[str]:
     for key in keys:
         value = card.get(key)
         found += value if isinstance(value, list) else [value] if isinstance(value, str) else []
-    return [item for item in found if isinstance(item, str)]
+    return [_clean(item) for item in found if isinstance(item, str)]
 
 
 def _card_sources(
@@ -221,6 +217,7 @@ def _card_source(entry: object, total: int) -> dict[str, str | None]:
     if not isinstance(entry, str):
         log.warning("model card: a base model or data set is ignored: it is a %s", type(entry).__name__)
         return {}
+    entry = _clean(entry)
     fields: dict[str, str | None] = {}
     model_id: str | None = entry
     if entry.startswith(("http://", "https://", "ssh://")):
@@ -241,9 +238,8 @@ def _source_keys(key: str, sources: list[dict[str, str | None]] | None) -> Metad
         return {}
     keys = {f"general.{key}.count": u32(len(sources))}
     for i, source in enumerate(sources):
-        keys |= {
-            f"general.{key}.{i}.{field}": string(text) for field in _SOURCE_FIELDS if (text := source.get(field))
-        }
+        given = {field: text for field in _SOURCE_FIELDS if (text := source.get(field))}
+        keys |= {f"general.{key}.{i}.{field}": string(text) for field, text in given.items()}
     return keys
 
 
@@ -257,8 +253,8 @@ def _sampling(folder: Path) -> dict[str, Value | None]:
         except InputError as error:
             log.warning("%s (the file is ignored)", error)
     values: dict[str, Value | None] = {}
-    for key, (kind, given_keys) in _SAMPLING.items():
-        given_key = next((k for k in given_keys if k in given), None)
+    for key, (kind, candidates) in _SAMPLING.items():
+        given_key = next((candidate for candidate in candidates if candidate in given), None)
         try:
             values[key] = None if given_key is None else _sampling_value(kind, given[given_key])
         except ValueError as error:
@@ -286,25 +282,17 @@ def _sampling_value(kind: ValueType, given: object) -> Value | None:
 
 
 def _read_override(path: Path | None) -> dict[str, Any]:
-    """What the --metadata file says, checked: texts, sampler values, lists of texts, lists of sources, or None."""
+    """What the --metadata file says, checked: a text, sampler value, list of texts or of sources, or None."""
     if path is None:
         return {}
     override: dict[str, Any] = {}
     for key, value in read_json_object(path).items():
-        name = key.removeprefix("general.")
+        read = _OVERRIDES.get(key)
+        if read is None:
+            log.warning("%s: %s is ignored: it cannot be set here", path, key)
+            continue
         try:
-            if name.startswith("sampling.") and (known := _SAMPLING.get(name.removeprefix("sampling."))):
-                override[key] = _sampling_value(known[0], value)
-            elif value is None:
-                override[key] = None
-            elif name in _TEXTS and name != "license":  # the converter takes the license from the card alone
-                override[key] = _text(value)
-            elif name in _LISTS:
-                override[key] = [_text(item) for item in _list(value)]
-            elif key in (override_key for override_key, _ in _SOURCES.values()):
-                override[key] = [_override_source(item) for item in _list(value)]
-            else:
-                log.warning("%s: %s is ignored: it cannot be set here", path, key)
+            override[key] = None if value is None else read(value)
         except ValueError as error:
             raise InputError(f"{key}: {error}", file=path, hint="mend the metadata file") from error
     return override
@@ -316,13 +304,30 @@ def _text(value: object) -> str:
     return _clean(value)
 
 
+def _texts_of_list(value: object) -> list[str]:
+    return [_text(item) for item in _list(value)]
+
+
+def _sources_of_list(value: object) -> list[dict[str, str | None]]:
+    return [_source_of_object(item) for item in _list(value)]
+
+
 def _list(value: object) -> list[Any]:
     if not isinstance(value, list):
         raise ValueError(f"it is a {type(value).__name__}, not a list")
     return value
 
 
-def _override_source(item: object) -> dict[str, str | None]:
+def _source_of_object(item: object) -> dict[str, str | None]:
     if not isinstance(item, dict):
         raise ValueError(f"an entry is a {type(item).__name__}, not an object")
     return {field: _text(item[field]) for field in _SOURCE_FIELDS if item.get(field) is not None}
+
+
+# How each value of a --metadata file is read. The converter takes the license from the card alone.
+_OVERRIDES: dict[str, Callable[[object], Any]] = {
+    **{f"general.sampling.{key}": partial(_sampling_value, kind) for key, (kind, _) in _SAMPLING.items()},
+    **{f"general.{key}": _text for key in _TEXTS if key != "license"},
+    **{f"general.{key}": _texts_of_list for key in _LISTS},
+    **{key: _sources_of_list for key, _ in _SOURCES.values()},
+}

@@ -24,7 +24,7 @@ def _card_loader(base: Any) -> Any:
 
 
 # The C parser is ten times faster; what it refuses, the Python one may still take.
-_LOADERS = [_card_loader(getattr(yaml, name)) for name in ("CSafeLoader", "SafeLoader") if hasattr(yaml, name)]
+_LOADERS = tuple(_card_loader(base) for base in (getattr(yaml, "CSafeLoader", None), yaml.SafeLoader) if base)
 
 
 def read_model_card(folder: Path) -> dict[str, Any]:
@@ -52,13 +52,13 @@ def read_model_card(folder: Path) -> dict[str, Any]:
     return card if isinstance(card, dict) else {}
 
 
-def _parse(text: str, path: Path) -> Any:
-    problem = ""
-    for loader in _LOADERS:
-        try:
-            return yaml.load(text, Loader=loader)
-        # PyYAML's constructors raise nearly anything on odd values: ValueError, KeyError, RecursionError...
-        except Exception as error:
-            problem = str(error).replace("\n", " ") or type(error).__name__
-    log.warning("%s: the model card is ignored: its front matter is not valid YAML: %.200s", path, problem)
-    return None
+def _parse(text: str, path: Path, loaders: tuple[Any, ...] = _LOADERS) -> Any:
+    try:
+        return yaml.load(text, Loader=loaders[0])
+    # PyYAML's constructors raise nearly anything on odd values: ValueError, KeyError, RecursionError...
+    except Exception as error:
+        if loaders[1:]:
+            return _parse(text, path, loaders[1:])
+        problem = str(error).replace("\n", " ") or type(error).__name__
+        log.warning("%s: the model card is ignored: no valid YAML in front: %.200s", path, problem)
+        return None

@@ -107,7 +107,8 @@ def _classify_size(part: str, total: int) -> tuple[str, _Kind]:
     except ValueError:  # "8x7B", "A3B", "mini"
         return part, "size_label"
     # An adapter need not have all layers, so only a too small size is wrong there.
-    if total > 0 and abs(size - total) > 7 * total // 8 or total < 0 and size < abs(total) // 8:
+    is_far = abs(size - total) > 7 * total // 8 if total > 0 else size < -total // 8
+    if total and is_far:
         return part[:-1] + part[-1].lower(), "finetune"
     return part, "size_label"
 
@@ -150,9 +151,9 @@ def output_name(identity: ModelIdentity, type_name: str, *, vocab_only: bool = F
 
 
 def fill_template(file_name: str, type_name: str) -> str:
-    """Put the type in a file name: `{ftype}`, `{outtype}` and `{}` in lower case, `{FTYPE}`, `{OUTTYPE}` in upper.
+    """Put the type in a file name: in lower case for `{ftype}`, `{outtype}` and `{}`, in upper for `{FTYPE}`.
 
-    Other braces stay; `{{` and `}}` stand for one brace.
+    `{OUTTYPE}` is `{FTYPE}`. Other braces stay; `{{` and `}}` stand for one brace.
 
     Example:
         >>> fill_template("tiny-{ftype}.gguf", "Q4_K_M")

@@ -11,7 +11,7 @@ from gguf_forge.gguf_file.tensor_info import TensorInfo
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """Parameters of a model: all, those outside experts, those of one expert (in all layers), and the experts.
+    """Parameters of a model: all, those outside experts, those of one expert; and how many experts it has.
 
     `total` is negative for a LoRA adapter, whose own tensors only tell a lower bound.
     """
@@ -73,9 +73,8 @@ def size_label(count: ParameterCount) -> str:
 
 def _rounded(count: int) -> str:
     """Two significant digits or all those before the decimal point, and a unit of thousands."""
-    for bound, scale, unit in ((1e12, 1e-12, "T"), (1e9, 1e-9, "B"), (1e6, 1e-6, "M"), (0, 1e-3, "K")):
-        if count > bound:
-            break
+    units = ((1e12, 1e-12, "T"), (1e9, 1e-9, "B"), (1e6, 1e-6, "M"))
+    scale, unit = next(((scale, unit) for bound, scale, unit in units if count > bound), (1e-3, "K"))
     scaled = count * scale
     digits = len(str(round(scaled)).lstrip("0"))
     return f"{scaled:.{max(2 - digits, 0)}f}{unit}"

@@ -1,4 +1,7 @@
-"""The header of a GGUF v3 file: counts, metadata, tensor infos. Source: ggml's docs/gguf.md and ggml/src/gguf.cpp."""
+"""The header of a GGUF v3 file: counts, metadata, tensor infos.
+
+Source: ggml's docs/gguf.md and ggml/src/gguf.cpp.
+"""
 
 from __future__ import annotations
 

@@ -53,8 +53,8 @@ def lay_out(metadata: Metadata, tensors: Sequence[TensorInfo], *, vocab_only: bo
 
     Example:
         >>> layout = lay_out({}, [TensorInfo("a.weight", (5,), F32), TensorInfo("b.weight", (8,), F32)])
-        >>> [tensor.offset - layout.data_offset for tensor in layout.tensors], layout.size - layout.data_offset
-        ([0, 32], 64)
+        >>> layout.data_offset, [placed.offset for placed in layout.tensors], layout.size
+        (96, [96, 128], 160)
 
     Source: gguf_writer.py of gguf-py, llama-quant.cpp and ggml/src/gguf.cpp of llama.cpp.
     """
