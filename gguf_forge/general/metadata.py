@@ -25,7 +25,7 @@ from gguf_forge.json_file import read_json_object
 log = logging.getLogger(__name__)
 
 # Key below general.sampling: its type, and the keys of generation_config.json, the first present counts.
-_SAMPLING = {
+_SAMPLING: dict[str, tuple[ValueType, tuple[str, ...]]] = {
     "sequence": (ValueType.STRING, ("sequence",)),
     "top_k": (ValueType.INT32, ("top_k",)),
     "top_p": (ValueType.FLOAT32, ("top_p",)),
@@ -41,7 +41,7 @@ _SAMPLING = {
 }
 
 # Key below general, in file order: the keys of the model card, the first that has a value counts.
-_TEXTS = {
+_TEXTS: dict[str, tuple[str, ...]] = {
     "name": ("name", "model_name"),
     "author": ("author", "model_author", "model_creator"),
     "version": ("version", "model_version"),
@@ -65,7 +65,7 @@ _TEXTS = {
 }
 
 # Key below general: the key of the --metadata file, and of the model card (the first present counts).
-_SOURCES = {
+_SOURCES: dict[str, tuple[str, tuple[str, ...]]] = {
     "base_model": ("general.base_models", ("base_model", "base_models", "base_model_sources")),
     "dataset": ("general.datasets", ("datasets", "dataset", "dataset_sources")),
 }
@@ -82,7 +82,10 @@ _SOURCE_FIELDS = (
 )
 
 # Key below general: the keys of the model card, joined.
-_LISTS = {"tags": ("tags", "pipeline_tag"), "languages": ("languages", "language")}
+_LISTS: dict[str, tuple[str, ...]] = {
+    "tags": ("tags", "pipeline_tag"),
+    "languages": ("languages", "language"),
+}
 
 _HUB_URL = re.compile(r"https?://huggingface\.co/([^/]+/[^/]+)")
 

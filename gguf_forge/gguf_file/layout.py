@@ -54,7 +54,7 @@ def lay_out(metadata: Metadata, tensors: Sequence[TensorInfo], *, vocab_only: bo
     Example:
         >>> layout = lay_out({}, [TensorInfo("a.weight", (5,), F32), TensorInfo("b.weight", (8,), F32)])
         >>> layout.data_offset, [placed.offset for placed in layout.tensors], layout.size
-        (96, [96, 128], 160)
+        (128, [128, 160], 192)
 
     Source: gguf_writer.py of gguf-py, llama-quant.cpp and ggml/src/gguf.cpp of llama.cpp.
     """
