@@ -28,6 +28,21 @@ class Source(Protocol):
         """The bytes `offset` to `offset + nbytes`, read-only; all of them or an InputError."""
         ...
 
+    def release(self, offset: int, nbytes: int) -> None:
+        """These bytes are not needed soon: what is held of them in memory may go."""
+        ...
+
+
+class ByteRange(NamedTuple):
+    """Some bytes of a source."""
+
+    source: Source
+    offset: int
+    nbytes: int
+
+    def release(self) -> None:
+        self.source.release(self.offset, self.nbytes)
+
 
 class FileIdentity(NamedTuple):
     """What tells that a file is still the one that was opened."""
@@ -84,6 +99,13 @@ class MappedFile:
         if self._map is None:
             raise InputError("the file was read after it was closed", file=self.path)
         return np.frombuffer(self._map, np.uint8, nbytes, offset)
+
+    def release(self, offset: int, nbytes: int) -> None:
+        """Takes these bytes out of the process's resident memory; a later view reads them again."""
+        start = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        stop = (offset + nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        if self._map is not None and start < stop and hasattr(self._map, "madvise"):
+            self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
     def check_unchanged(self) -> None:
         """Raise InputError if another file is at `path` now, or this one was written to."""
