@@ -182,7 +182,8 @@ def test_every_type_has_an_array_of_its_bytes(path: Path, dtype: str) -> None:
 
 
 def test_what_the_library_writes(path: Path) -> None:
-    tensors = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.arange(4, dtype=np.int64)}
+    tensors: dict[str, np.ndarray[Any, Any]] = {"b": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    tensors["a"] = np.arange(4, dtype=np.int64)
     safetensors.numpy.save_file(tensors, path, {"format": "np"})
     found = read_safetensors_header(MappedFile(path))
     assert list(found) == ["a", "b"]
@@ -209,7 +210,7 @@ def test_what_the_library_refuses_is_refused(
 ) -> None:
     raw = encode(header, data)
     try:
-        wanted = dict(safetensors.deserialize(raw))
+        wanted = dict(safetensors.deserialize(raw))  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError:
         with pytest.raises(ForgeError):
             read(tmp_path_factory.mktemp("fuzz") / "a.safetensors", raw)

@@ -103,7 +103,8 @@ def test_order_of_all_keys(folder: Path) -> None:
     write_card(
         folder,
         "language: [en, fr]\npipeline_tag: text-generation\ntags: [a]\nlicense: [mit, other]\n"
-        "license_name: Mine\nlicense_link: LICENSE\ndatasets: acme/tiny-stories\nmodel_creator: Ann\nurl: u\nversion: 1.10\n"
+        "license_name: Mine\nlicense_link: LICENSE\n"
+        "datasets: acme/tiny-stories\nmodel_creator: Ann\nurl: u\nversion: 1.10\n"
         "base_model:\n- acme/Base-1B-v2\n- {name: Other, author: Bob, unknown: x}",
     )
     write_json(folder / "generation_config.json", {"top_k": 50, "temperature": 1, "repetition_penalty": 1.5})
@@ -293,7 +294,8 @@ def test_sampler_values(folder: Path) -> None:
 def test_odd_values_in_a_card_are_ignored(folder: Path) -> None:
     write_card(
         folder,
-        "name: [a]\nauthor: {b: c}\nversion: true\nlicense: {d: e}\ntags: &t [x, [y], {z: 1}, *t]\nlanguage: no\n"
+        "name: [a]\nauthor: {b: c}\nversion: true\nlicense: {d: e}\ntags: &t [x, [y], {z: 1}, *t]\n"
+        "language: no\n"
         'base_model: [[x], null, y]\ndatasets: {a: b}\ndescription: "\\uD800!"',
     )
     assert general(folder) == {

@@ -66,7 +66,8 @@ def test_norwegian_and_tabs(tmp_path: Path) -> None:
         "a: !!binary ü",
         "a: *unknown",
         "? [a, b]\n: c",
-        "a: " + "[" * 5000,
+        "a: " + "[" * 200_000 + "]" * 200_000,
+        "- " * 10_000 + "a",
         "a: &a [*a",
     ],
 )

@@ -75,6 +75,7 @@ def reference_header(
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
+    assert writer.fout is not None
     writer.write_padding(writer.fout[0], writer.fout[0].tell())
     writer.close()
     return (folder / "reference.gguf").read_bytes()
@@ -87,16 +88,11 @@ def test_header_is_that_of_the_gguf_package(
     known = {int(kind) for kind in gguf.GGMLQuantizationType}
     tensors = [info for info in tensors if info.type.id in known]
     folder = tmp_path_factory.mktemp("header")
-    assert lay_out(metadata, tensors).header == reference_header(
-        metadata, tensors, folder, gguf.GGUFEndian.LITTLE
-    )
-    offsets = [
-        tensor.offset - len(lay_out(metadata, tensors).header)
-        for tensor in lay_out(metadata, tensors).tensors
-    ]
-    assert encode_header(metadata, tensors, offsets, byte_order=">") == reference_header(
-        metadata, tensors, folder, gguf.GGUFEndian.BIG
-    )
+    layout = lay_out(metadata, tensors)
+    assert layout.header == reference_header(metadata, tensors, folder, gguf.GGUFEndian.LITTLE)
+    offsets = [placed.offset - layout.data_offset for placed in layout.tensors]
+    big_endian = encode_header(metadata, tensors, offsets, byte_order=">")
+    assert big_endian == reference_header(metadata, tensors, folder, gguf.GGUFEndian.BIG)
 
 
 def test_bytes_of_a_small_header() -> None:
