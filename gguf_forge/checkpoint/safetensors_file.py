@@ -1,7 +1,8 @@
 """The header of one .safetensors file, checked before anything it says is used.
 
 The rules are checked here rather than by the safetensors library, because that does not tell where the bytes
-of a tensor are, gives no BF16 to NumPy, and says less about what is wrong. Source: the format section of its README.
+of a tensor are, gives no BF16 to NumPy, and says less about what is wrong.
+Source: the format section of its README.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import yaml
 log = logging.getLogger(__name__)
 
 _MAX_CHARS = 16 << 20  # cards with benchmark results reach 2 MB
+_MAX_DEPTH = 100  # the C parser overflows its stack on deep nesting
 _KEPT_TAGS = {"tag:yaml.org,2002:null", "tag:yaml.org,2002:bool", "tag:yaml.org,2002:merge"}
 
 
@@ -54,6 +55,7 @@ def read_model_card(folder: Path) -> dict[str, Any]:
 
 def _parse(text: str, path: Path, loaders: tuple[Any, ...] = _LOADERS) -> Any:
     try:
+        _refuse_deep(text, loaders[0])
         return yaml.load(text, Loader=loaders[0])
     # PyYAML's constructors raise nearly anything on odd values: ValueError, KeyError, RecursionError...
     except Exception as error:
@@ -62,3 +64,11 @@ def _parse(text: str, path: Path, loaders: tuple[Any, ...] = _LOADERS) -> Any:
         problem = str(error).replace("\n", " ") or type(error).__name__
         log.warning("%s: the model card is ignored: no valid YAML in front: %.200s", path, problem)
         return None
+
+
+def _refuse_deep(text: str, loader: Any) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"nested deeper than {_MAX_DEPTH} levels")

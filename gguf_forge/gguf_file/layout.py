@@ -52,6 +52,7 @@ def lay_out(metadata: Metadata, tensors: Sequence[TensorInfo], *, vocab_only: bo
         InputError: see `encode_header`; or an alignment that is not a power of two of at least 8.
 
     Example:
+        >>> from gguf_forge.tensor_types import F32
         >>> layout = lay_out({}, [TensorInfo("a.weight", (5,), F32), TensorInfo("b.weight", (8,), F32)])
         >>> layout.data_offset, [placed.offset for placed in layout.tensors], layout.size
         (128, [128, 160], 192)
