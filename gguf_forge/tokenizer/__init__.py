@@ -1,0 +1,113 @@
+"""From the tokenizer files of a Hugging Face folder to the tokenizer metadata of a GGUF file.
+
+Each kind of vocabulary is a reader in a file of its own; a model family composes the readers that fit it:
+
+    llama = in_order(
+        configured_space_prefix,
+        first_of(sentencepiece, llama_hf, bpe),
+        when(has_vocab_size(49152), add_bos_token(False)),
+    )
+    metadata = read_vocabulary(folder, config, llama)
+
+Keys, values, types and their order are those of llama.cpp's converter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..gguf_file.values import Metadata
+from .bpe import bpe, tokenizer_json_size
+from .files import TokenizerFiles
+from .llama_hf import llama_hf
+from .pre_tokenizers import checked_name, known_names
+from .special import special_ids
+from .spm import phi3, sentencepiece, sentencepiece_size
+from .vocabulary import (
+    Reader,
+    TokenizerSource,
+    add_bos_token,
+    add_space_prefix,
+    configured_space_prefix,
+    first_of,
+    has_tokenizer_class,
+    has_vocab_size,
+    in_order,
+    when,
+)
+
+__all__ = [
+    "Reader",
+    "TokenizerFiles",
+    "TokenizerSource",
+    "add_bos_token",
+    "add_space_prefix",
+    "any_vocabulary",
+    "bpe",
+    "configured_space_prefix",
+    "first_of",
+    "has_tokenizer_class",
+    "has_vocab_size",
+    "in_order",
+    "known_names",
+    "llama_hf",
+    "phi3",
+    "read_vocabulary",
+    "real_vocabulary_size",
+    "sentencepiece",
+    "special_ids",
+    "when",
+]
+
+any_vocabulary: Reader = first_of(sentencepiece, llama_hf, bpe)
+
+
+def read_vocabulary(
+    folder: str | PathLike[str],
+    config: Mapping[str, Any],
+    reader: Reader = any_vocabulary,
+    *,
+    pre_tokenizer: str | None = None,
+) -> Metadata:
+    """The tokenizer metadata of a model.
+
+    Args:
+        folder: The Hugging Face folder.
+        config: The model's configuration with the defaults of its class.
+        reader: What its family reads.
+        pre_tokenizer: The name of a pre-tokenizer, instead of the one found by hash.
+
+    Raises:
+        InputError: a tokenizer file is missing, broken, or contradicts another.
+        UnsupportedError: the pre-tokenizer is unknown.
+        UsageError: llama.cpp knows no pre-tokenizer of the given name.
+
+    Example:
+        >>> read_vocabulary("Qwen3-0.6B", {"vocab_size": 151936})["tokenizer.ggml.pre"].data
+        'qwen2'
+    """
+    files = TokenizerFiles(Path(folder))
+    if pre_tokenizer is not None:
+        checked_name(pre_tokenizer)
+    metadata = reader(TokenizerSource(files, config, pre_tokenizer))
+    if metadata is None:
+        raise InputError(
+            "has no tokenizer that this model can use",
+            file=files.folder,
+            hint="it needs tokenizer.json, tokenizer.model, or vocab.json with merges.txt: download them too",
+        )
+    return metadata
+
+
+def real_vocabulary_size(folder: str | PathLike[str], config: Mapping[str, Any]) -> int | None:
+    """How many embedding rows have a token, where embeddings have more; None without tokenizer files.
+
+    Source: Gemma 3's `modify_tensors` in llama.cpp's converter.
+    """
+    source = TokenizerSource(TokenizerFiles(Path(folder)), config)
+    size = sentencepiece_size(source)
+    return tokenizer_json_size(source) if size is None else size

@@ -1,0 +1,78 @@
+"""Chat templates: text to carry over, never run.
+
+Source: gguf-py's `SpecialVocab` (where a template is looked for) and `GGUFWriter.add_chat_template`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..gguf_file.values import Metadata, ValueType, array, string
+from .checks import Place, as_list, as_mapping, as_text
+from .files import TokenizerFiles
+
+log = logging.getLogger(__name__)
+
+_KEY = "tokenizer.chat_template"
+
+
+def chat_templates(files: TokenizerFiles) -> Metadata:
+    """The templates of a folder: of tokenizer_config.json, else chat_template.jinja, else chat_template.json.
+
+    A folder without tokenizer_config.json, or with an empty one, has none.
+    """
+    config = files.tokenizer_config
+    if not config:
+        return {}
+    if "chat_template" in config:
+        return _metadata(config["chat_template"], files.place("tokenizer_config.json") / "chat_template")
+    if files.chat_template_jinja is not None:
+        place = files.place("chat_template.jinja")
+        return _metadata(_with_additional(files, files.chat_template_jinja), place)
+    place = files.place("chat_template.json") / "chat_template"
+    return _metadata((files.chat_template_json or {}).get("chat_template"), place)
+
+
+def _with_additional(files: TokenizerFiles, template: str) -> str | list[Mapping[str, str]]:
+    more = files.additional_chat_templates
+    if not more:
+        return template
+    named = {"default": template} | more
+    return [{"name": name, "template": text} for name, text in named.items()]
+
+
+def _metadata(template: Any, place: Place) -> Metadata:
+    if isinstance(template, str):
+        return _unless_empty(_KEY, as_text(template, place))
+    if isinstance(template, list):
+        return _named(template, place)
+    if template is not None:
+        log.warning("%s", place.error("is neither a text nor a list of templates; left out"))
+    return {}
+
+
+def _named(choices: list[Any], place: Place) -> Metadata:
+    default: Metadata = {}
+    templates: Metadata = {}
+    names: dict[str, None] = {}
+    for index, choice in enumerate(as_list(choices, place)):
+        here = place / index
+        fields = as_mapping(choice, here)
+        name = re.sub("[^A-Za-z0-9]", "_", as_text(fields.get("name", ""), here / "name"))
+        if not name or fields.get("template") is None:
+            continue
+        text = as_text(fields["template"], here / "template")
+        if name == "default":
+            default = _unless_empty(_KEY, text)
+        else:
+            names[name] = None
+            templates |= _unless_empty(f"{_KEY}.{name}", text)
+    listed = {"tokenizer.chat_templates": array(ValueType.STRING, names)} if names else {}
+    return {**templates, **listed, **default}
+
+
+def _unless_empty(key: str, text: str) -> Metadata:
+    return {key: string(text)} if text else {}

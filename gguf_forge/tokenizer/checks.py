@@ -1,0 +1,111 @@
+"""Typed access to what JSON files say: the value asked for, or an InputError that names file and place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from typing import Any
+
+from ..errors import InputError
+
+# Far above any real vocabulary, far below what would exhaust memory.
+MAX_TOKENS = 1 << 24
+
+
+class Place:
+    """Where a value stands: a file and a path inside it. `place / "key"` goes one step down.
+
+    Example:
+        >>> str((Place("tokenizer.json") / "model" / "merges").error("is a number")
+        'tokenizer.json: model.merges is a number'
+    """
+
+    def __init__(self, file: str | PathLike[str], path: str = ""):
+        self.file = file
+        self.path = path
+
+    def __truediv__(self, step: object) -> Place:
+        return Place(self.file, f"{self.path}.{step}" if self.path else str(step))
+
+    def error(self, problem: str, hint: str | None = None) -> InputError:
+        return InputError(f"{self.path or 'the file'} {problem}", file=self.file, hint=hint)
+
+    def expected(self, what: str, value: object) -> InputError:
+        shown = repr(value)
+        return self.error(f"must be {what}, not {shown if len(shown) <= 60 else shown[:57] + '...'}")
+
+
+def as_mapping(value: Any, place: Place) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise place.expected("an object", value)
+    return value
+
+
+def as_list(value: Any, place: Place) -> list[Any]:
+    if not isinstance(value, list):
+        raise place.expected("a list", value)
+    return value
+
+
+def as_text(value: Any, place: Place) -> str:
+    """A string that UTF-8 can carry: JSON escapes can make lone surrogates, which no GGUF string holds."""
+    if not isinstance(value, str):
+        raise place.expected("a string", value)
+    if not encodable(value):
+        raise place.error(f"has a lone surrogate: {value[:40]!r}")
+    return value
+
+
+def as_texts(value: Any, place: Place) -> list[str]:
+    """A list of strings that UTF-8 can carry, checked as a whole: merges come by the hundred thousand."""
+    texts = as_list(value, place)
+    try:
+        whole = "".join(texts)
+    except TypeError:
+        index = next(i for i, text in enumerate(texts) if not isinstance(text, str))
+        raise (place / index).expected("a string", texts[index]) from None
+    if not encodable(whole):
+        index = next(i for i, text in enumerate(texts) if not encodable(text))
+        raise (place / index).error(f"has a lone surrogate: {texts[index][:40]!r}")
+    return texts
+
+
+def encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def as_flag(value: Any, place: Place) -> bool:
+    if not isinstance(value, bool):
+        raise place.expected("true or false", value)
+    return value
+
+
+def as_id(value: Any, place: Place) -> int:
+    """A token id: an integer from 0 to 2**32 - 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 32:
+        raise place.expected("a token id", value)
+    return value
+
+
+def as_decimal_id(key: str, place: Place) -> int:
+    """A token id that is the key of an object: decimal digits."""
+    if not (key.isascii() and key.isdigit() and len(key) <= 10):
+        raise place.error(f"has the key {key[:40]!r}, which is not a token id")
+    return as_id(int(key), place)
+
+
+def vocabulary_size(
+    config: Mapping[str, Any], place: Place, keys: Iterable[str] = ("vocab_size",)
+) -> int | None:
+    """The first of `keys` that the configuration has, or None. Raises InputError for absurd sizes."""
+    for key in keys:
+        if key in config and config[key] is not None:
+            size = config[key]
+            if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= MAX_TOKENS:
+                raise (place / key).expected(f"a number of tokens from 1 to {MAX_TOKENS}", size)
+            return size
+    return None

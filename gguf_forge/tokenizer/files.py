@@ -1,0 +1,142 @@
+"""The tokenizer files of a Hugging Face folder: read once, when asked, and never trusted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .checks import Place, as_mapping
+
+# The largest real one (Gemma's tokenizer.json) has about 35 MB.
+MAX_BYTES = 256 << 20
+
+_NOT_THE_FILE = {
+    b"version https://git-lfs": ("is a Git LFS pointer, not the file itself", "run 'git lfs pull' there"),
+    b"<!doctype html": ("is a web page, not the file itself", "download it again"),
+    b"<html": ("is a web page, not the file itself", "download it again"),
+}
+
+
+def read_bytes(path: Path) -> bytes | None:
+    """The content of a file, None where there is none. Raises InputError when it cannot be the file meant."""
+    try:
+        if not path.is_file():
+            return None
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise InputError(f"has {size:,} bytes; a tokenizer file has at most {MAX_BYTES:,}", file=path)
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", file=path) from error
+    if not data:
+        raise InputError("is empty", file=path, hint="download it again")
+    start = data[:64].lstrip().lower()
+    for mark, (problem, hint) in _NOT_THE_FILE.items():
+        if start.startswith(mark):
+            raise InputError(problem, file=path, hint=hint)
+    return data
+
+
+def read_text(path: Path) -> str | None:
+    """A UTF-8 text with `\\n` line ends (as Python's text mode gives it), None where there is no file."""
+    data = read_bytes(path)
+    if data is None:
+        return None
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        problem = f"is not UTF-8: 0x{data[error.start]:02x} at byte {error.start}"
+        raise InputError(problem, file=path) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_object(path: Path) -> Mapping[str, Any] | None:
+    """The object that a JSON file holds, None where there is no file."""
+    text = read_text(path)
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"is not valid JSON: {error}", file=path) from error
+    except RecursionError as error:
+        raise InputError("is not usable JSON: nested too deeply", file=path) from error
+    except ValueError as error:
+        raise InputError(f"is not usable JSON: {error}", file=path) from error
+    return as_mapping(value, Place(path))
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """The tokenizer files of one folder. Each attribute is a parsed file, or None where there is none.
+
+    Example:
+        >>> TokenizerFiles(Path("Qwen3-0.6B")).tokenizer_config["tokenizer_class"]
+        'Qwen2Tokenizer'
+    """
+
+    folder: Path
+
+    def place(self, name: str) -> Place:
+        return Place(self.folder / name)
+
+    def _object(self, name: str) -> Mapping[str, Any] | None:
+        return read_object(self.folder / name)
+
+    @cached_property
+    def tokenizer_bytes(self) -> bytes | None:
+        """tokenizer.json as it is, for the `tokenizers` library."""
+        return read_bytes(self.folder / "tokenizer.json")
+
+    @cached_property
+    def tokenizer(self) -> Mapping[str, Any] | None:
+        return self._object("tokenizer.json")
+
+    @cached_property
+    def tokenizer_config(self) -> Mapping[str, Any] | None:
+        return self._object("tokenizer_config.json")
+
+    @cached_property
+    def special_tokens_map(self) -> Mapping[str, Any] | None:
+        return self._object("special_tokens_map.json")
+
+    @cached_property
+    def added_tokens(self) -> Mapping[str, Any] | None:
+        return self._object("added_tokens.json")
+
+    @cached_property
+    def config(self) -> Mapping[str, Any] | None:
+        """config.json as it stands, without any default."""
+        return self._object("config.json")
+
+    @cached_property
+    def vocab(self) -> Mapping[str, Any] | None:
+        return self._object("vocab.json")
+
+    @cached_property
+    def merges(self) -> str | None:
+        return read_text(self.folder / "merges.txt")
+
+    @cached_property
+    def sentencepiece(self) -> bytes | None:
+        """tokenizer.model as it is."""
+        return read_bytes(self.folder / "tokenizer.model")
+
+    @cached_property
+    def chat_template_jinja(self) -> str | None:
+        return read_text(self.folder / "chat_template.jinja")
+
+    @cached_property
+    def chat_template_json(self) -> Mapping[str, Any] | None:
+        return self._object("chat_template.json")
+
+    @cached_property
+    def additional_chat_templates(self) -> dict[str, str]:
+        """Name -> template of the folder additional_chat_templates, by name."""
+        found = sorted((self.folder / "additional_chat_templates").glob("*.jinja"))
+        return {path.stem: text for path in found if (text := read_text(path)) is not None}

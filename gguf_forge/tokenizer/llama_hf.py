@@ -1,0 +1,73 @@
+"""SentencePiece-like BPE vocabularies that come as tokenizer.json without tokenizer.model.
+
+Source: gguf-py's `LlamaHfVocab` and `_set_vocab_llama_hf` in llama.cpp's converter.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ..gguf_file.values import Metadata
+from .auto_tokenizer import AutoTokenizer, load_tokenizer
+from .checks import as_mapping
+from .sentencepiece_model import Pieces
+from .special import special_tokens
+from .spm import scored_vocabulary
+from .token_types import TokenType
+from .vocabulary import TokenizerSource
+
+# Such files carry no scores.
+_SCORE = -1000.0
+_BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
+
+
+def llama_hf(source: TokenizerSource) -> Metadata | None:
+    """The metadata of a SentencePiece-like tokenizer.json; None where the folder has none of this kind."""
+    if not _is_sentencepiece_like(source):
+        return None
+    tokenizer = load_tokenizer(source.files)
+    if tokenizer is None:
+        return None
+    vocabulary = _vocabulary(tokenizer)
+    return {
+        **scored_vocabulary(vocabulary),
+        **special_tokens(source.files, vocabulary_size=len(vocabulary.texts)),
+    }
+
+
+def _is_sentencepiece_like(source: TokenizerSource) -> bool:
+    tokenizer = source.files.tokenizer
+    if tokenizer is None:
+        return False
+    place = source.files.place("tokenizer.json")
+    model = as_mapping(tokenizer.get("model"), place / "model")
+    decoder = as_mapping(tokenizer.get("decoder") or {}, place / "decoder")
+    kinds = (model.get("type"), decoder.get("type"))
+    return kinds == ("BPE", "Sequence") and bool(model.get("byte_fallback"))
+
+
+def _vocabulary(tokenizer: AutoTokenizer) -> Pieces:
+    base_size = tokenizer.base_size()
+    by_id = {id: text for text, id in tokenizer.vocabulary().items()}
+    special = set(tokenizer.special_tokens)
+    pieces = Pieces([], [], [])
+    for id in range(base_size):
+        if id not in by_id:
+            raise tokenizer.place.error(f"has {base_size} tokens, but none with id {id}")
+        text = by_id[id]
+        if _BYTE.fullmatch(text):
+            kind = TokenType.BYTE
+        else:
+            kind = TokenType.CONTROL if text in special else TokenType.NORMAL
+        _append(pieces, text, kind)
+    for id, token in sorted(tokenizer.added_tokens().items()):
+        if id >= base_size:
+            kind = TokenType.CONTROL if token.content in special else TokenType.USER_DEFINED
+            _append(pieces, token.content, kind)
+    return pieces
+
+
+def _append(pieces: Pieces, text: str, kind: TokenType) -> None:
+    pieces.texts.append(text.encode())
+    pieces.scores.append(_SCORE)
+    pieces.types.append(kind)

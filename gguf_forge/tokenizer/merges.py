@@ -1,0 +1,60 @@
+"""The merges of a BPE vocabulary, from tokenizer.json or merges.txt.
+
+Source: gguf-py's `SpecialVocab`.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ..gguf_file.values import Metadata, ValueType, array
+from .checks import Place, as_list, as_mapping, as_texts
+from .files import TokenizerFiles
+
+log = logging.getLogger(__name__)
+
+# What byte-level BPE writes for a space: pairs may hold a plain one, which would cut the merge elsewhere.
+_SPACE = "\u0120"
+
+
+def merges(files: TokenizerFiles) -> Metadata:
+    """The merges as `left right` strings, nothing where there are none."""
+    found = _from_tokenizer(files) or _from_text(files)
+    if not found:
+        log.warning("%s: the vocabulary has no merges; the model may not work", files.folder)
+    return {"tokenizer.ggml.merges": array(ValueType.STRING, found)} if found else {}
+
+
+def _from_tokenizer(files: TokenizerFiles) -> list[str]:
+    place = files.place("tokenizer.json") / "model"
+    model = as_mapping((files.tokenizer or {}).get("model", {}), place)
+    place = place / "merges"
+    if model.get("merges") is None:
+        return []
+    found = as_list(model["merges"], place)
+    if found and isinstance(found[0], list):
+        return _joined(found, place)
+    return as_texts(found, place)
+
+
+def _joined(pairs: list[Any], place: Place) -> list[str]:
+    for index, pair in enumerate(pairs):
+        if not (type(pair) is list and len(pair) == 2 and type(pair[0]) is type(pair[1]) is str):
+            raise (place / index).expected("a pair of strings", pair)
+    joined = as_texts([f"{left} {right}" for left, right in pairs], place)
+    if "".join(joined).count(" ") == len(pairs):
+        return joined
+    return [" ".join(part.replace(" ", _SPACE) for part in pair) for pair in pairs]
+
+
+def _from_text(files: TokenizerFiles) -> list[str]:
+    lines = (files.merges or "").split("\n")
+    found = []
+    for line in lines[1:] if lines[0].strip().startswith("#") else lines:
+        parts = line.split()
+        if len(parts) == 2:
+            found.append(f"{parts[0]} {parts[1]}")
+        elif parts:
+            log.warning("%s: left out, not a merge: %r", files.folder / "merges.txt", line[:60])
+    return found
