@@ -13,24 +13,23 @@ from pathlib import Path
 from gguf_forge.errors import OutputError, RefusedError
 
 
-def check_output(path: Path, size: int, inputs: Iterable[Path], *, overwrite: bool) -> None:
+def check_output(path: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
     """Says before any work what would go wrong after it.
 
     Args:
         path: The file to be.
-        size: Its bytes.
         inputs: Files that it must not replace.
         overwrite: An existing file may be replaced.
 
     Raises:
         RefusedError: the path is an input (by name, link or hard link), or exists and may not be replaced.
-        OutputError: it is a folder, its folder is missing or not writable, or the disk has too little room.
+        OutputError: it is a folder, or its folder is missing or not writable.
     """
     if path.is_dir():
         raise OutputError("is a folder", file=path, hint="name a file in it")
     if not path.parent.is_dir():
         raise OutputError("the folder does not exist", file=path.parent, hint="create it first")
-    if path.exists() and any(os.path.samefile(path, source) for source in inputs):
+    if path.exists() and any(path.samefile(source) for source in inputs):
         raise RefusedError("the output is one of the inputs", file=path, hint="choose another name")
     if os.path.lexists(path) and not overwrite:
         raise RefusedError("exists already", file=path, hint="choose another name, or say --overwrite")
@@ -38,11 +37,15 @@ def check_output(path: Path, size: int, inputs: Iterable[Path], *, overwrite: bo
         raise OutputError("is not a regular file", file=path, hint="choose another name")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise OutputError("the folder is not writable", file=path.parent)
-    free = shutil.disk_usage(path.parent).free
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Raise OutputError if the disk of `folder` has less than `size` bytes free."""
+    free = shutil.disk_usage(folder).free
     if free < size:
         raise OutputError(
-            f"the file needs {size:,} bytes and the disk has {free:,} free",
-            file=path,
+            f"{size:,} bytes are needed and the disk has {free:,} free",
+            file=folder,
             hint="free some room, or choose a folder on another disk",
         )
 

@@ -46,7 +46,7 @@ class ModelPlan:
     @property
     def nbytes(self) -> int:
         """Bytes of the tensors as the checkpoint holds them."""
-        return sum(tensor.expr.dtype.nbytes(tensor.expr.shape) for tensor in self.tensors)
+        return sum(tensor.expr.source_type.nbytes(tensor.expr.shape) for tensor in self.tensors)
 
     def base_infos(self, base: TensorType) -> tuple[TensorInfo, ...]:
         """The tensors of the reference's intermediate file of type `base`."""
@@ -107,9 +107,8 @@ def plan_model(
     metadata |= _lines(architecture, architecture.metadata, config)
     metadata["general.quantization_version"] = u32(QUANTIZATION_VERSION)
     metadata |= read_vocabulary(checkpoint.folder, config, architecture.tokenizer, pre_tokenizer=pre_tokenizer)
-    return ModelPlan(
-        tensors, metadata, native_type(checkpoint), identity, tuple(checkpoint.folder.iterdir()), quantization is not None
-    )
+    inputs = tuple(checkpoint.folder.iterdir())
+    return ModelPlan(tensors, metadata, native_type(checkpoint), identity, inputs, quantization is not None)
 
 
 def _lines(architecture: Architecture, lines: tuple[MetadataLine, ...], config: Config) -> Metadata:
