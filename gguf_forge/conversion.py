@@ -257,6 +257,8 @@ def plan_files(
     )
     log.info("%s: a %s model, %d tensors", source, plan.metadata["general.architecture"].data, len(plan.tensors))
     files = tuple(plan_file(plan, replace(options or Options(), file_type=kind), target) for kind in kinds)
+    for warning in dict.fromkeys(warning for file in files for warning in file.warnings):
+        log.warning("%s", warning)
     paths = [file.path for file in files]
     if len(set(paths)) < len(paths):
         raise UsageError(
@@ -292,7 +294,7 @@ def check_files(files: Iterable[FilePlan], *, backend: str | None = None, overwr
     backend_lanes(backend or default_backend())
     for file in every:
         _check_types(file)
-        check_output(file.path, file.inputs, overwrite=overwrite)
+        check_output(file.path, file.layout.size, file.inputs, overwrite=overwrite)
     check_room(every[0].path.parent, sum(file.layout.size for file in every))
 
 
@@ -305,7 +307,7 @@ def _check_types(file: FilePlan) -> None:
     missing = sorted(kind.name for kind in made - quantizable_types())
     if missing:
         raise UnsupportedError(
-            f"this version cannot make {', '.join(missing)} tensors, which {file.type} needs",
+            f"a {file.type} file of this model has {', '.join(missing)} tensors, which this version cannot make yet",
             hint="choose another type",
         )
 

@@ -13,17 +13,18 @@ from pathlib import Path
 from gguf_forge.errors import OutputError, RefusedError
 
 
-def check_output(path: Path, inputs: Iterable[Path], *, overwrite: bool) -> None:
+def check_output(path: Path, size: int, inputs: Iterable[Path], *, overwrite: bool) -> None:
     """Says before any work what would go wrong after it.
 
     Args:
         path: The file to be.
+        size: Its bytes.
         inputs: Files that it must not replace.
         overwrite: An existing file may be replaced.
 
     Raises:
         RefusedError: the path is an input (by name, link or hard link), or exists and may not be replaced.
-        OutputError: it is a folder, or its folder is missing or not writable.
+        OutputError: it is a folder, its folder is missing or not writable, or the disk has too little room.
     """
     if path.is_dir():
         raise OutputError("is a folder", file=path, hint="name a file in it")
@@ -37,6 +38,7 @@ def check_output(path: Path, inputs: Iterable[Path], *, overwrite: bool) -> None
         raise OutputError("is not a regular file", file=path, hint="choose another name")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise OutputError("the folder is not writable", file=path.parent)
+    check_room(path.parent, size)
 
 
 def check_room(folder: Path, size: int) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from gguf_forge.cli import convert, demo, info, plan
-from gguf_forge.cli.streams import Failure, discard, report_failure, writing
+from gguf_forge.cli.streams import Failure, ReaderGone, discard, report_failure, writing
 from gguf_forge.errors import ForgeError, UsageError
 
 app = typer.Typer(
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _signals_raise():
             return _run(given)
-    except BrokenPipeError:
+    except ReaderGone:
         discard(sys.stdout, sys.stderr)
         return 128 + signal.SIGPIPE
     except Stopped as stopped:
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     try:
         report_failure(failure, as_json=as_json)
-    except BrokenPipeError:
+    except ReaderGone:
         discard(sys.stdout, sys.stderr)
     return failure.code
 

@@ -75,7 +75,7 @@ def demo(
     from gguf_forge.cli.streams import console, print_data
     from gguf_forge.demo import make_model
 
-    with _folder(keep) as folder, observing(quiet=quiet, verbose=verbose) as observer:
+    with _folder(keep) as folder, _output(outfile) as out, observing(quiet=quiet, verbose=verbose) as observer:
         if not quiet:
             console(sys.stderr).print(f"making a Llama of random weights in {folder}", soft_wrap=True)
         try:
@@ -84,7 +84,7 @@ def demo(
             raise OutputError(f"the model cannot be written: {error.strerror}", file=folder) from error
         results = conversion.convert(
             folder,
-            outfile if outfile is not None else tempfile.mkdtemp(prefix="gguf-forge-"),
+            out,
             types=type_names(type),
             threads=threads,
             backend=backend,
@@ -105,6 +105,20 @@ def _folder(keep: Path | None) -> Iterator[Path]:
         yield Path(folder) / MODEL_NAME
 
 
+@contextmanager
+def _output(outfile: str | None) -> Iterator[str]:
+    """Where the GGUF file goes: a new folder that stays if all goes well, unless the user named a place."""
+    if outfile is not None:
+        yield outfile
+        return
+    folder = tempfile.mkdtemp(prefix="gguf-forge-")
+    try:
+        yield folder
+    except BaseException:
+        Path(folder).rmdir()
+        raise
+
+
 def _next_steps(result: Result, checkpoint: Path | None) -> RenderableType:
     from rich.text import Text
 
@@ -115,5 +129,4 @@ def _next_steps(result: Result, checkpoint: Path | None) -> RenderableType:
         "run it with Ollama": f"echo FROM {file} > Modelfile && ollama create forge-demo -f Modelfile",
         "convert a model of yours": f"gguf-forge convert {source}",
     }
-    lines = (part for what, command in steps.items() for part in (f"\n{what}:\n  ", (command, "bold"), "\n"))
-    return Text.assemble(*lines, end="", overflow="fold")
+    return Text("\n").join(Text.assemble(f"\n{what}:\n  ", (command, "bold")) for what, command in steps.items())

@@ -24,18 +24,10 @@ def info(json: Json = False) -> None:
     if json:
         print_json(facts)
         return
-    from rich.text import Text
+    from gguf_forge.cli.report import facts_text
 
-    lines = (
-        part
-        for name, value in facts.items()
-        for part in (
-            (f"{name.replace('_', ' '):<18}", "dim"),
-            " ".join(value) if isinstance(value, list) else str(value),
-            "\n",
-        )
-    )
-    print_data(Text.assemble(*lines, end=""))
+    lines = {name: " ".join(value) if isinstance(value, list) else str(value) for name, value in facts.items()}
+    print_data(facts_text({name.replace("_", " "): line for name, line in lines.items()}))
 
 
 def _facts() -> dict[str, Any]:

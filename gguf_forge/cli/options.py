@@ -45,8 +45,7 @@ Types = Annotated[
         "--outtype",
         metavar="TYPE",
         panel=OUTPUT,
-        help="File type, in any case; several with commas or by repeating it. [default: Q4_K_M] "
-        f"One of {TYPE_NAMES}.",
+        help=f"File type, in any case; several with commas or by repeating it. [default: Q4_K_M] One of {TYPE_NAMES}.",
     ),
 ]
 Overwrite = Annotated[bool, flag("--overwrite", panel=OUTPUT, help="Replace the output if it exists.")]

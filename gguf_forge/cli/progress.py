@@ -54,6 +54,11 @@ def _bars(to: Console) -> Progress:
     )
 
 
+def _bytes_written(file: FilePlan) -> int:
+    """All but the padding between tensors."""
+    return len(file.layout.header) + sum(info.nbytes for info in file.tensors)
+
+
 class Bar(Observer):
     """One bar for each file."""
 
@@ -62,7 +67,7 @@ class Bar(Observer):
         self._task = TaskID(0)
 
     def begin(self, file: FilePlan) -> None:
-        self._task = self._progress.add_task(file.type.name, total=file.layout.size)
+        self._task = self._progress.add_task(file.type.name, total=_bytes_written(file))
 
     def advance(self, n_bytes: int) -> None:
         self._progress.advance(self._task, n_bytes)
@@ -76,6 +81,7 @@ class Lines(Observer):
 
     def begin(self, file: FilePlan) -> None:
         self._file = file
+        self._total = _bytes_written(file)
         self._done = 0
         self._started = self._said_at = time.monotonic()
         self._said = 0.0
@@ -83,13 +89,13 @@ class Lines(Observer):
 
     def advance(self, n_bytes: int) -> None:
         self._done += n_bytes
-        now, share = time.monotonic(), self._done / self._file.layout.size
+        now, share = time.monotonic(), self._done / self._total
         waited = now - self._said_at
         if waited < _SOONEST or (share - self._said < _SHARE and waited < _LATEST):
             return
         self._said, self._said_at = share, now
         speed = self._done / max(now - self._started, 1e-9)
-        left = (self._file.layout.size - self._done) / speed
+        left = (self._total - self._done) / speed
         self._say(f"{self._file.path.name}: {share:4.0%}, {decimal(int(speed))}/s, {left:.0f} s left")
 
     def _say(self, line: str) -> None:

@@ -85,13 +85,12 @@ def plan_text(file: FilePlan) -> RenderableType:
             decimal(info.nbytes),
         )
     facts = {
-        "size": _sizes(file),
-        "bits per weight": _bits(file),
+        **_sizes(file),
         "tensors": _counts(file),
         "disk": _disk(file.path.parent, file.layout.size),
     }
     shown: list[RenderableType] = [tensors, ""] if file.tensors else []
-    return Group(_title(file), *shown, _facts(facts), *_fallback_note(file))
+    return Group(_title(file), *shown, facts_text(facts), *_fallback_note(file))
 
 
 def result_text(result: Result) -> RenderableType:
@@ -100,40 +99,38 @@ def result_text(result: Result) -> RenderableType:
     seconds = max(result.seconds, 1e-9)
     read, wrote = (decimal(int(n / seconds)) for n in (file.source_bytes, file.layout.size))
     facts = {
-        "size": _sizes(file),
-        "bits per weight": _bits(file),
+        **_sizes(file),
         "time": f"{result.seconds:.1f} s",
         "speed": f"{read}/s read, {wrote}/s written",
     }
     types = [_types(file)] if file.tensors else []
-    return Group(_title(file), _facts(facts), *types, *_fallback_note(file))
+    return Group(_title(file), facts_text(facts), *types, *_fallback_note(file))
 
 
 def _title(file: FilePlan) -> Text:
     return Text.assemble((str(file.path), "bold green"), f"  {file.type}", overflow="fold")
 
 
-def _facts(facts: Mapping[str, str]) -> Text:
-    lines = (part for name, fact in facts.items() for part in ((f"{name:<17}", "dim"), fact, "\n"))
-    return Text.assemble(*lines, end="")
+def facts_text(facts: Mapping[str, str]) -> Text:
+    """Facts below one another, their names in a column."""
+    width = max(map(len, facts)) + 2
+    return Text("\n").join(Text.assemble((f"{name:<{width}}", "dim"), fact) for name, fact in facts.items())
 
 
-def _sizes(file: FilePlan) -> str:
-    if not file.source_bytes:
-        return decimal(file.layout.size)
-    share = file.layout.size / file.source_bytes
-    return f"{decimal(file.source_bytes)} -> {decimal(file.layout.size)} ({share:.0%})"
-
-
-def _bits(file: FilePlan) -> str:
+def _sizes(file: FilePlan) -> dict[str, str]:
     weights = sum(info.n_elements for info in file.tensors)
     if not weights:
-        return "no weights"
-    return f"{8 * file.source_bytes / weights:.2f} -> {file.bits_per_weight:.2f}"
+        return {"size": decimal(file.layout.size)}
+    share = file.layout.size / file.source_bytes
+    return {
+        "size": f"{decimal(file.source_bytes)} -> {decimal(file.layout.size)} ({share:.0%})",
+        "bits per weight": f"{8 * file.source_bytes / weights:.2f} -> {file.bits_per_weight:.2f}",
+    }
 
 
 def _counts(file: FilePlan) -> str:
-    return f"{len(file.tensors)}: " + ", ".join(f"{count} {name}" for name, count in file.types.items())
+    counts = ", ".join(f"{count} {name}" for name, count in file.types.items())
+    return f"{len(file.tensors)}: {counts}" if counts else "none"
 
 
 def _types(file: FilePlan) -> Table:

@@ -37,13 +37,17 @@ class Failure:
         return cls(error.exit_code, type(error).__name__, error.problem, file, error.tensor, error.hint)
 
 
+class ReaderGone(Exception):
+    """The other end of a pipe was closed. Not an OSError: typer has its own exit code for those."""
+
+
 def console(stream: TextIO | None) -> Console:
     """A console that writes what it is given: no markup, no emoji codes, no guessing of colours."""
     from rich.console import Console
 
     class PlainConsole(Console):
         def on_broken_pipe(self) -> None:
-            raise BrokenPipeError
+            raise ReaderGone
 
     target = stream if stream is not None else open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
     has_width = target.isatty() or "COLUMNS" in os.environ
@@ -54,11 +58,11 @@ def console(stream: TextIO | None) -> Console:
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Standard output that cannot be written (a full disk) is an OutputError; a closed pipe stays what it is."""
+    """Standard output that cannot be written (a full disk) is an OutputError, a closed pipe ReaderGone."""
     try:
         yield
     except BrokenPipeError:
-        raise
+        raise ReaderGone from None
     except OSError as error:
         discard(sys.stdout)
         raise OutputError(f"standard output cannot be written: {error.strerror}") from error
