@@ -1,8 +1,8 @@
 """Digests of what llama.cpp's tools made of small checkpoints: names, types, keys and order, but no weights.
 
-A digest holds the tensors and keys of a case's base files and, for each quantized file, the options, the tensors
-and the keys. `data/` has some, made by `python -m tests.recipe.digests CASE_FOLDER...`; the rest is read from the
-conformance corpus where there is one.
+A digest holds the tensors and keys of a case's base files and, for each quantized file, the options, the
+tensors and the keys. `data/files` has some, made by `python -m tests.recipe.digests CASE_FOLDER...`; the rest
+is read from the conformance corpus where there is one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from gguf_forge.recipe import (
 )
 from gguf_forge.tensor_types import TENSOR_TYPES
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent / "data/files"
 CORPUS = Path(
     os.environ.get("GGUF_FORGE_CORPUS", Path(__file__).resolve().parents[2] / "../shared/conformance")
 )
@@ -170,4 +170,6 @@ def _read_imatrix_dat(path: Path) -> Digest:
 
 if __name__ == "__main__":
     for folder in map(Path, sys.argv[1:]):
-        (DATA / f"{folder.name}.json").write_text(json.dumps(make_digest(folder), separators=(",", ":")) + "\n")
+        (DATA / f"{folder.name}.json").write_text(
+            json.dumps(make_digest(folder), separators=(",", ":")) + "\n"
+        )
