@@ -212,7 +212,7 @@ class _Parser:
         return inner
 
     def _atom(self) -> Step | int:
-        """One thing that can be repeated. A single character stays a number, to be joined with its neighbours."""
+        """One thing that can be repeated. A character stays a number, to be joined with its neighbours."""
         if self._take("(?:") or (not self.text.startswith("(?", self.pos) and self._take("(")):
             return self._group()
         if self._take("["):

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gguf_forge.errors import InputError
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.gguf_file.values import Value, ValueType, string, u32
+from gguf_forge.gguf_file.values import Metadata, Value, ValueType, array, string, u32
 from gguf_forge.tensor_types import F32, TENSOR_TYPES
 from tests.corpus import manifests, read_manifest, short, tensor_infos
 
@@ -24,6 +25,28 @@ def test_layout_is_that_of_the_reference(path: Path) -> None:
     ] == [{key: tensor[key] for key in ("offset", "nbytes")} for tensor in manifest["tensors"]]
     if manifest["tensor_count"]:
         assert layout.size - layout.data_offset == manifest["size"] - manifest["data_offset"]
+
+
+def metadata_of(manifest: dict[str, Any]) -> Metadata:
+    return {
+        entry["key"]: array(ValueType[entry["elem_type"]], entry["value"])
+        if entry["type"] == "ARRAY"
+        else Value(ValueType[entry["type"]], entry["value"])
+        for entry in manifest["kv"]
+    }
+
+
+def test_headers_are_as_long_as_those_of_the_reference() -> None:
+    whole = [
+        manifest
+        for manifest in map(read_manifest, manifests())
+        if all("value" in entry for entry in manifest.get("kv", [{}]))
+    ]
+    if not whole:
+        pytest.skip("no corpus")
+    for manifest in whole:
+        layout = lay_out(metadata_of(manifest), tensor_infos(manifest))
+        assert (layout.data_offset, layout.size) == (manifest["data_offset"], manifest["size"])
 
 
 def test_each_tensor_is_padded_the_last_one_too() -> None:
