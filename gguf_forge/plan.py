@@ -108,7 +108,12 @@ def plan_model(
     metadata["general.quantization_version"] = u32(QUANTIZATION_VERSION)
     metadata |= read_vocabulary(checkpoint.folder, config, architecture.tokenizer, pre_tokenizer=pre_tokenizer)
     return ModelPlan(
-        tensors, metadata, native_type(checkpoint), identity, tuple(checkpoint.folder.iterdir()), quantization is not None
+        tensors,
+        metadata,
+        native_type(checkpoint),
+        identity,
+        tuple(checkpoint.folder.iterdir()),
+        quantization is not None,
     )
 
 

@@ -30,7 +30,7 @@ def check_output(path: Path, size: int, inputs: Iterable[Path], *, overwrite: bo
         raise OutputError("is a folder", file=path, hint="name a file in it")
     if not path.parent.is_dir():
         raise OutputError("the folder does not exist", file=path.parent, hint="create it first")
-    if path.exists() and any(os.path.samefile(path, source) for source in inputs):
+    if path.exists() and any(path.samefile(source) for source in inputs):
         raise RefusedError("the output is one of the inputs", file=path, hint="choose another name")
     if os.path.lexists(path) and not overwrite:
         raise RefusedError("exists already", file=path, hint="choose another name, or say --overwrite")

@@ -19,7 +19,7 @@ from gguf_forge.recipe import (
 from gguf_forge.recipe.model_facts import ModelFacts
 from gguf_forge.recipe.overrides import parse_key_override
 from gguf_forge.tensor_types import BF16, F32, TENSOR_TYPES
-from tests.recipe.small_models import PARTS, header, model
+from small_models import PARTS, header, model
 
 
 def types(tensors: list[TensorInfo], metadata: Metadata | None = None, **options: Any) -> dict[str, str]:

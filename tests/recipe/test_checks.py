@@ -10,7 +10,7 @@ from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.recipe import ImportanceMatrix, Options, assign, check, file_type
 from gguf_forge.tensor_types import F32, TENSOR_TYPES
-from tests.recipe.small_models import header, model
+from small_models import header, model
 
 
 def matrix(**sizes: int) -> ImportanceMatrix:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gguf_forge.recipe import stays_f32
-from tests.recipe import digests
+import recipe_digests as digests
 
 FLOATS = {1: "F16", 32: "BF16"}
 # Families with rules of their own, and files of vision towers, which have others.

@@ -8,7 +8,7 @@ import pytest
 
 from gguf_forge.gguf_file.values import Value
 from gguf_forge.recipe import make_recipe
-from tests.recipe import digests
+import recipe_digests as digests
 
 CASES = {**digests.stored(), **digests.from_corpus()}
 FILES = [
