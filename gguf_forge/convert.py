@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 
 from gguf_forge.checkpoint import Checkpoint
-from gguf_forge.errors import UsageError
+from gguf_forge.errors import UnsupportedError, UsageError
 from gguf_forge.forge import RowSource, forge
 from gguf_forge.general import fill_template, output_name
 from gguf_forge.gguf_file.layout import Layout, lay_out
@@ -136,6 +136,11 @@ def _float_file(plan: ModelPlan, options: Options) -> _FileChoice:
 
 def _quantized_file(plan: ModelPlan, options: Options) -> _FileChoice:
     """The file of llama-quantize made from the converter's file of the checkpoint's own type."""
+    if plan.is_packed:
+        raise UnsupportedError(
+            f"the checkpoint is quantized to MXFP4 already, and is not quantized again to {options.file_type}",
+            hint="use --type auto: what is in MXFP4 stays as it is",
+        )
     base = plan.native_type or F32
     infos, metadata = plan.base_infos(base), _with_file_type(plan, base)
     recipe = make_recipe(infos, metadata, options)

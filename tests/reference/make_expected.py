@@ -1,10 +1,10 @@
-"""Makes tests/families/*/expected.json with llama.cpp's own tools.
+"""Makes the expected.json of checkpoint descriptions (tests/families/*) with llama.cpp's own tools.
 
-    python make_expected.py LLAMA_CPP_SOURCE_TREE LLAMA_QUANTIZE_BINARY [FAMILY]...
+    python make_expected.py LLAMA_CPP_SOURCE_TREE LLAMA_QUANTIZE_BINARY DESCRIPTION...
 
 Needs what convert_hf_to_gguf.py needs (torch, transformers 4.57.6, sentencepiece); gguf-forge itself is not used. The
 vocabularies of these checkpoints were trained for tests, so their hashes are unknown: where case.json of a family
-names a pre-tokenizer, the converter is told it.
+names a pre-tokenizer, the converter is told its name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-from synthetic import FAMILIES, Tensors, read_description, write_checkpoint
+from synthetic import Tensors, read_description, write_checkpoint
 
 FLOAT_TYPES = ("auto", "F32", "F16", "BF16")
 QUANTIZED_TYPES = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K")
@@ -68,12 +68,11 @@ def expected(tree: Path, quantize: Path, family: Path) -> dict[str, object]:
     return files
 
 
-def main(tree: str, quantize: str, *families: str) -> None:
-    for family in sorted(FAMILIES.iterdir()):
-        if not families or family.name in families:
-            print(family.name, flush=True)
-            files = expected(Path(tree), Path(quantize), family)
-            (family / "expected.json").write_text(json.dumps(files, indent=1) + "\n")
+def main(tree: str, quantize: str, *descriptions: str) -> None:
+    for family in map(Path, descriptions):
+        print(family.name, flush=True)
+        files = expected(Path(tree), Path(quantize), family)
+        (family / "expected.json").write_text(json.dumps(files, indent=1) + "\n")
 
 
 if __name__ == "__main__":
