@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
+
+import numpy as np
+from ml_dtypes import bfloat16
 
 from gguf_forge.errors import UsageError
 
@@ -19,7 +23,13 @@ class TensorType:
 
     @property
     def is_float(self) -> bool:
-        return self.name in ("F32", "F16", "BF16", "F64")
+        """Is it a type that weights are stored in unpacked: F32, F16 or BF16?"""
+        return self.name in ("F32", "F16", "BF16")
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The NumPy type of one value of a float type; bytes for all others."""
+        return np.dtype({"F32": np.float32, "F16": np.float16, "BF16": bfloat16}.get(self.name, np.uint8))
 
     def row_bytes(self, n_per_row: int) -> int:
         """Bytes of one packed row of `n_per_row` values (a multiple of the block)."""

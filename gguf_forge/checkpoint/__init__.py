@@ -1,0 +1,6 @@
+"""Hugging Face folders as validated, mapped tensors."""
+
+from gguf_forge.checkpoint.checkpoint import Checkpoint
+from gguf_forge.checkpoint.safetensors_file import StoredTensor
+
+__all__ = ["Checkpoint", "StoredTensor"]

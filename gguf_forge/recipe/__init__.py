@@ -1,0 +1,38 @@
+"""From a base file's tensors and keys to those of the quantized file, without reading a weight."""
+
+from gguf_forge.recipe.assign import Assignment, assign
+from gguf_forge.recipe.checks import check
+from gguf_forge.recipe.file_types import FILE_TYPES, FileType, file_type
+from gguf_forge.recipe.float_types import stays_f32
+from gguf_forge.recipe.header import quantized_metadata
+from gguf_forge.recipe.options import ImportanceMatrix, KeyOverride, Options, TypeOverride
+from gguf_forge.recipe.overrides import (
+    parse_key_override,
+    parse_prune_layers,
+    parse_target_type,
+    parse_tensor_type,
+    parse_tensor_type_file,
+)
+from gguf_forge.recipe.recipe import Recipe, make_recipe
+
+__all__ = [
+    "FILE_TYPES",
+    "Assignment",
+    "FileType",
+    "ImportanceMatrix",
+    "KeyOverride",
+    "Options",
+    "Recipe",
+    "TypeOverride",
+    "assign",
+    "check",
+    "file_type",
+    "make_recipe",
+    "parse_key_override",
+    "parse_prune_layers",
+    "parse_target_type",
+    "parse_tensor_type",
+    "parse_tensor_type_file",
+    "quantized_metadata",
+    "stays_f32",
+]

@@ -1,0 +1,49 @@
+/* What every kernel file stands on: the rules of arithmetic, and how code is shared between backends. */
+#ifndef FORGE_BASE_H
+#define FORGE_BASE_H
+
+#include <float.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "blocks.h"
+#include "forge.h"
+#include "half.h"
+
+/* Each operation rounds once, to binary32: the bytes depend on it. The build adds -ffp-contract=off. */
+#ifdef __FAST_MATH__
+#error "the kernels are exact only without -ffast-math"
+#endif
+_Static_assert(FLT_EVAL_METHOD == 0, "floats must be computed as floats");
+
+#if defined(_MSC_VER) && !defined(__clang__)
+#pragma fp_contract(off)
+#define INLINE static __forceinline
+#define NOINLINE static __declspec(noinline)
+#else
+#define INLINE static inline __attribute__((always_inline))
+#define NOINLINE static __attribute__((noinline))
+#endif
+
+/* Rows of floats to quantize. */
+typedef struct {
+    const uint8_t *data;
+    const float *weights; /* one for each column, or NULL */
+    int64_t nrows, n_per_row;
+    enum forge_source source;
+} forge_rows;
+
+typedef struct {
+    void (*quantize)(const forge_rows *rows, uint8_t *dst);
+    void (*dequantize)(const uint8_t *src, float *dst, int64_t n);
+} forge_kernel;
+
+typedef struct {
+    const char *name;
+    int lanes;
+    forge_kernel kernels[TYPE_COUNT]; /* by type id; where NULL, the portable backend's */
+} forge_backend;
+
+#endif

@@ -1,0 +1,622 @@
+/* The k-quants: super-blocks of 256 values, in sub-blocks of 16 (Q2_K, Q3_K, Q6_K) or 32 (Q4_K, Q5_K).
+ *
+ * Quantizing goes a batch of LANES super-blocks at a time: the searches run over tiles of sub-blocks, the scales
+ * that they find are quantized (with importance, by a search over tiles of super-blocks), then each super-block
+ * is packed. Source: quantize_row_q*_K_ref, quantize_row_q*_K_impl and dequantize_row_q*_K in ggml-quants.c. */
+
+enum { SUBS = 16 }; /* sub-blocks of a super-block, at most */
+
+/* ---- shared: weights, levels ---- */
+
+/* |x|, plus the root mean square of the sub-block if `rms`. */
+INLINE void weigh_magnitude(int n, bool rms, tile *t)
+{
+    vf sum = v_set(0.0f);
+    for (int i = 0; rms && i < n; i++)
+        sum = v_add(sum, v_mul(v_load(t->x[i]), v_load(t->x[i])));
+    const vf mean = v_sqrt(v_div(sum, v_set((float)n)));
+    for (int i = 0; i < n; i++)
+        v_store(t->w[i], rms ? v_add(mean, v_abs(v_load(t->x[i]))) : v_abs(v_load(t->x[i])));
+}
+
+/* Levels (x + minimum) / d of one sub-block as bytes: rounded into [low, high], less low. */
+INLINE void pack_levels(const float *x, int n, float minimum, float d, int low, int high, uint8_t *level)
+{
+    for (int i = 0; i < n; i += H_LANES) {
+        const hi l = h_nearest(h_div(h_add(h_load(x + i), h_set(minimum)), h_set(d)));
+        hi_store_u8(level + i, hi_sub(hi_min(hi_max(l, hi_set(low)), hi_set(high)), hi_set(low)));
+    }
+}
+
+/* Levels iscale * (x - base): what a search found, where the quantized scale is 0. */
+INLINE void pack_found(const float *x, int n, float iscale, float base, int low, int high, int bias,
+                       uint8_t *level)
+{
+    for (int i = 0; i < n; i += H_LANES) {
+        const hi l = h_nearest(h_mul(h_set(iscale), h_sub(h_load(x + i), h_set(base))));
+        hi_store_u8(level + i, hi_add(hi_min(hi_max(l, hi_set(low)), hi_set(high)), hi_set(bias)));
+    }
+}
+
+/* 2 bits of each of 256 levels (Q2_K, Q3_K). */
+INLINE void pack_two_bits(const uint8_t *level, uint8_t *qs)
+{
+    for (int h = 0; h < 2; h++, level += 128, qs += 32)
+        for (int l = 0; l < 32; l++)
+            qs[l] = (uint8_t)((level[l] & 3) | (level[l + 32] & 3) << 2 | (level[l + 64] & 3) << 4 |
+                              (level[l + 96] & 3) << 6);
+}
+
+/* 4 bits of each of 256 levels (Q4_K, Q5_K). */
+INLINE void pack_nibbles(const uint8_t *level, uint8_t *qs)
+{
+    for (int h = 0; h < 4; h++, level += 64, qs += 32)
+        for (int l = 0; l < 32; l++)
+            qs[l] = (uint8_t)((level[l] & 15) | (level[l + 32] & 15) << 4);
+}
+
+/* ---- scale and minimum: Q2_K, Q4_K, Q5_K ---- */
+
+/* What the searches found for the sub-blocks of a batch. */
+typedef struct {
+    _Alignas(64) float scale[LANES * SUBS], minimum[LANES * SUBS], sum_w[LANES * SUBS];
+    _Alignas(64) float iscale[LANES * SUBS], base[LANES * SUBS];
+} affine_batch;
+
+/* A super-block's scales and minima, quantized. */
+typedef struct {
+    uint8_t scale[SUBS], minimum[SUBS];
+    uint16_t d, dmin;
+} affine_scales;
+
+/* The kind of k-quant: its sub-block, levels and searches. */
+typedef struct {
+    affine_search plain, weighted;
+    float variance_factor;
+    int scale_max;
+    bool rms;
+    bool cap_plain, cap_weighted; /* whether the reference clips scale codes; it matters for negative scales */
+} affine_kind;
+
+static const affine_kind kind_q2_K = {
+    .plain = {.n = 16, .nmax = 3, .first = -0.5f, .step = 0.1f, .steps = 15, .absolute = true},
+    .weighted = {.n = 16, .nmax = 3, .first = -0.9f, .step = 0.05f, .steps = 36},
+    .variance_factor = 1.0f,
+    .scale_max = 15,
+};
+static const affine_kind kind_q4_K = {
+    .plain = {.n = 32, .nmax = 15, .first = -1.0f, .step = 0.1f, .steps = 20},
+    .weighted = {.n = 32, .nmax = 15, .first = -0.9f, .step = 0.05f, .steps = 36},
+    .variance_factor = 2.0f,
+    .scale_max = 63,
+    .rms = true,
+    .cap_plain = true,
+};
+static const affine_kind kind_q5_K = {
+    .plain = {.n = 32, .nmax = 31, .first = -0.5f, .step = 0.1f, .steps = 15},
+    .weighted = {.n = 32, .nmax = 31, .first = -0.9f, .step = 0.05f, .steps = 36},
+    .variance_factor = 2.0f,
+    .scale_max = 63,
+    .rms = true,
+    .cap_plain = true,
+    .cap_weighted = true,
+};
+
+INLINE void search_affine_batch(const forge_rows *rows, int64_t first, int live, const affine_kind *kind,
+                                affine_batch *out)
+{
+    const int n = kind->plain.n, subs = SUPER / n;
+    float block_variance[LANES] = {0};
+    if (rows->weights)
+        variance(rows, SUPER, first, live, kind->variance_factor, block_variance);
+    for (int sub = 0; sub < live * subs; sub += LANES) {
+        const int count = live * subs - sub < LANES ? live * subs - sub : LANES;
+        tile t;
+        load_values(rows, first * subs + sub, count, n, t.x);
+        affine_found found;
+        if (rows->weights) {
+            float lane_variance[LANES];
+            for (int j = 0; j < LANES; j++)
+                lane_variance[j] = block_variance[(sub + j) / subs];
+            load_importance(rows, first * subs + sub, count, n, t.w);
+            weigh_importance(n, lane_variance, &t);
+            found = search_affine(&kind->weighted, &t);
+        } else {
+            weigh_magnitude(n, kind->rms, &t);
+            found = search_affine(&kind->plain, &t);
+        }
+        v_store(out->scale + sub, found.scale);
+        v_store(out->minimum + sub, found.minimum);
+        v_store(out->sum_w + sub, found.sum_w);
+        v_store(out->iscale + sub, found.iscale);
+        v_store(out->base + sub, found.base);
+    }
+}
+
+/* Codes of one super-block's scales (or minima), the greatest of them becoming `top`; gives d. */
+INLINE uint16_t scale_codes(const float *scale, int subs, int top, bool cap, uint8_t *code)
+{
+    float max = 0.0f;
+    for (int j = 0; j < subs; j++)
+        max = scale[j] > max ? scale[j] : max;
+    const float inverse = max > 0.0f ? (float)top / max : 0.0f;
+    for (int j = 0; j < subs; j++) {
+        const uint8_t l = (uint8_t)nearest_int(inverse * scale[j]);
+        code[j] = cap && l > top ? (uint8_t)top : l;
+    }
+    return f32_to_f16(max / (float)top);
+}
+
+/* The same for a batch, by weighted search: into the scales of each super-block, or into its minima. */
+INLINE void search_scale_codes(const float *scale, const float *sum_w, int live, int subs, int top, bool cap,
+                               affine_scales *out, bool minima)
+{
+    tile t;
+    _Alignas(64) float level[TILE_ROWS][LANES], found[LANES];
+    memset(&t, 0, sizeof t);
+    for (int block = 0; block < live; block++)
+        for (int j = 0; j < subs; j++) {
+            t.x[j][block] = scale[block * subs + j];
+            t.w[j][block] = sum_w[block * subs + j];
+        }
+    v_store(found, search_positive(subs, top, &t, level));
+    for (int block = 0; block < live; block++) {
+        uint8_t *code = minima ? out[block].minimum : out[block].scale;
+        *(minima ? &out[block].dmin : &out[block].d) = f32_to_f16(found[block]);
+        for (int j = 0; j < subs; j++)
+            code[j] = (uint8_t)(cap && level[j][block] > (float)top ? (float)top : level[j][block]);
+    }
+}
+
+INLINE void quantize_affine_scales(const affine_batch *found, int live, const affine_kind *kind, bool weighted,
+                                   affine_scales *out)
+{
+    const int subs = SUPER / kind->plain.n, top = kind->scale_max;
+    if (weighted) {
+        search_scale_codes(found->scale, found->sum_w, live, subs, top, kind->cap_weighted, out, false);
+        search_scale_codes(found->minimum, found->sum_w, live, subs, top, kind->cap_weighted, out, true);
+        return;
+    }
+    for (int block = 0; block < live; block++) {
+        affine_scales *s = &out[block];
+        s->d = scale_codes(found->scale + block * subs, subs, top, kind->cap_plain, s->scale);
+        s->dmin = scale_codes(found->minimum + block * subs, subs, top, kind->cap_plain, s->minimum);
+    }
+}
+
+/* Levels of super-block `block` of the batch; `code` gives each sub-block's stored scale and minimum. */
+INLINE void affine_super_levels(const forge_rows *rows, int64_t first, int block, const affine_kind *kind,
+                                const affine_batch *found, const affine_scales *code, uint8_t *level)
+{
+    const int n = kind->plain.n, nmax = kind->plain.nmax, subs = SUPER / n;
+    _Alignas(64) float buffer[SUPER];
+    const float *x = view_elements(rows, (first + block) * SUPER, SUPER, buffer);
+    const float d_all = f16_to_f32(code->d), dmin = f16_to_f32(code->dmin);
+    for (int j = 0; j < subs; j++) {
+        const float d = d_all * code->scale[j], minimum = dmin * code->minimum[j];
+        const int sub = block * subs + j;
+        if (d != 0.0f)
+            pack_levels(x + n * j, n, minimum, d, 0, nmax, level + n * j);
+        else
+            pack_found(x + n * j, n, found->iscale[sub], found->base[sub], 0, nmax, 0, level + n * j);
+    }
+}
+
+/* 8 scales and minima of 6 bits: sub-blocks 0..3 have theirs in bytes 0..3 and 4..7; 4..7 have their low
+ * nibbles in bytes 8..11 and their high two bits in the top of bytes 0..3 and 4..7. */
+INLINE void pack_scales_k4(const affine_scales *s, uint8_t *out)
+{
+    for (int j = 0; j < 4; j++) {
+        out[j] = (uint8_t)(s->scale[j] | s->scale[j + 4] >> 4 << 6);
+        out[j + 4] = (uint8_t)(s->minimum[j] | s->minimum[j + 4] >> 4 << 6);
+        out[j + 8] = (uint8_t)((s->scale[j + 4] & 15) | (s->minimum[j + 4] & 15) << 4);
+    }
+}
+
+INLINE void unpack_scales_k4(const uint8_t *in, uint8_t *scale, uint8_t *minimum)
+{
+    for (int j = 0; j < 4; j++) {
+        scale[j] = in[j] & 63;
+        minimum[j] = in[j + 4] & 63;
+        scale[j + 4] = (uint8_t)((in[j + 8] & 15) | in[j] >> 6 << 4);
+        minimum[j + 4] = (uint8_t)(in[j + 8] >> 4 | in[j + 4] >> 6 << 4);
+    }
+}
+
+INLINE void store_q2_K(affine_scales *s, const uint8_t *level, uint8_t *dst)
+{
+    block_q2_K *out = (block_q2_K *)dst;
+    for (int j = 0; j < SUBS; j++)
+        out->scales[j] = (uint8_t)(s->scale[j] | s->minimum[j] << 4);
+    pack_two_bits(level, out->qs);
+    out->d = s->d;
+    out->dmin = s->dmin;
+}
+
+INLINE void store_q4_K(affine_scales *s, const uint8_t *level, uint8_t *dst)
+{
+    block_q4_K *out = (block_q4_K *)dst;
+    out->d = s->d;
+    out->dmin = s->dmin;
+    pack_scales_k4(s, out->scales);
+    pack_nibbles(level, out->qs);
+}
+
+INLINE void store_q5_K(affine_scales *s, const uint8_t *level, uint8_t *dst)
+{
+    block_q5_K *out = (block_q5_K *)dst;
+    out->d = s->d;
+    out->dmin = s->dmin;
+    pack_scales_k4(s, out->scales);
+    for (int l = 0; l < 32; l++) {
+        unsigned high = 0;
+        for (int k = 0; k < 8; k++)
+            high |= (unsigned)(level[32 * k + l] >> 4) << k;
+        out->qh[l] = (uint8_t)high;
+    }
+    pack_nibbles(level, out->qs);
+}
+
+/* The codes as they will be read back, which are the stored bits. */
+INLINE void stored_codes_q2_K(affine_scales *s)
+{
+    for (int j = 0; j < SUBS; j++) {
+        const uint8_t both = (uint8_t)(s->scale[j] | s->minimum[j] << 4);
+        s->scale[j] = both & 15;
+        s->minimum[j] = both >> 4;
+    }
+}
+
+INLINE void stored_codes_k4(affine_scales *s)
+{
+    uint8_t bytes[12];
+    pack_scales_k4(s, bytes);
+    unpack_scales_k4(bytes, s->scale, s->minimum);
+}
+
+INLINE void quantize_affine(const forge_rows *rows, uint8_t *dst, const affine_kind *kind, int block_bytes,
+                            void (*stored_codes)(affine_scales *),
+                            void (*store)(affine_scales *, const uint8_t *, uint8_t *))
+{
+    const int64_t blocks = element_count(rows) / SUPER;
+    for (int64_t first = 0; first < blocks; first += LANES) {
+        const int live = blocks - first < LANES ? (int)(blocks - first) : LANES;
+        affine_batch found;
+        affine_scales scales[LANES];
+        search_affine_batch(rows, first, live, kind, &found);
+        quantize_affine_scales(&found, live, kind, rows->weights != NULL, scales);
+        for (int block = 0; block < live; block++) {
+            _Alignas(64) uint8_t level[SUPER];
+            stored_codes(&scales[block]);
+            affine_super_levels(rows, first, block, kind, &found, &scales[block], level);
+            store(&scales[block], level, dst + (first + block) * block_bytes);
+        }
+    }
+}
+
+static void quantize_q2_K(const forge_rows *rows, uint8_t *dst)
+{
+    quantize_affine(rows, dst, &kind_q2_K, sizeof(block_q2_K), stored_codes_q2_K, store_q2_K);
+}
+
+static void quantize_q4_K(const forge_rows *rows, uint8_t *dst)
+{
+    quantize_affine(rows, dst, &kind_q4_K, sizeof(block_q4_K), stored_codes_k4, store_q4_K);
+}
+
+static void quantize_q5_K(const forge_rows *rows, uint8_t *dst)
+{
+    quantize_affine(rows, dst, &kind_q5_K, sizeof(block_q5_K), stored_codes_k4, store_q5_K);
+}
+
+/* ---- scale alone: Q3_K, Q6_K ---- */
+
+typedef struct {
+    _Alignas(64) float scale[LANES * SUBS], sum_w[LANES * SUBS], iscale[LANES * SUBS], bias[LANES * SUBS];
+} symmetric_batch;
+
+INLINE void search_symmetric_batch(const forge_rows *rows, int64_t first, int live, int nmax, bool spread,
+                                   symmetric_batch *out)
+{
+    float block_variance[LANES] = {0};
+    if (rows->weights && spread)
+        variance(rows, SUPER, first, live, 2.0f, block_variance);
+    for (int sub = 0; sub < live * SUBS; sub += LANES) {
+        const int count = live * SUBS - sub < LANES ? live * SUBS - sub : LANES;
+        tile t;
+        load_values(rows, first * SUBS + sub, count, 16, t.x);
+        if (!rows->weights) {
+            for (int i = 0; i < 16; i++)
+                v_store(t.w[i], v_mul(v_load(t.x[i]), v_load(t.x[i])));
+        } else {
+            load_importance(rows, first * SUBS + sub, count, 16, t.w);
+        }
+        if (rows->weights && spread) {
+            float lane_variance[LANES];
+            for (int j = 0; j < LANES; j++)
+                lane_variance[j] = block_variance[(sub + j) / SUBS];
+            weigh_importance(16, lane_variance, &t);
+        }
+        vf sum_w = v_set(0.0f);
+        for (int i = 0; i < 16; i++)
+            sum_w = v_add(sum_w, v_load(t.w[i]));
+        const symmetric_found found = search_symmetric(16, nmax, &t);
+        v_store(out->scale + sub, found.scale);
+        v_store(out->sum_w + sub, sum_w);
+        v_store(out->iscale + sub, found.iscale);
+        v_store(out->bias + sub, found.bias);
+    }
+}
+
+/* The sub-block scale of greatest magnitude. */
+INLINE float extreme_scale(const float *scale)
+{
+    float max = 0.0f, amax = 0.0f;
+    for (int j = 0; j < SUBS; j++)
+        if (fabsf(scale[j]) > amax) {
+            amax = fabsf(scale[j]);
+            max = scale[j];
+        }
+    return max;
+}
+
+/* 16 scales of 6 bits: low nibbles of j and j + 8 in byte j; high two bits of j, at 2 (j / 4), in byte 8 + j % 4. */
+INLINE void pack_scales_q3_K(const uint8_t *code, uint8_t *out)
+{
+    memset(out, 0, 12);
+    for (int j = 0; j < SUBS; j++) {
+        out[j % 8] |= (uint8_t)((code[j] & 15) << (j < 8 ? 0 : 4));
+        out[8 + j % 4] |= (uint8_t)(code[j] >> 4 << 2 * (j / 4));
+    }
+}
+
+INLINE void unpack_scales_q3_K(const uint8_t *in, int8_t *scale)
+{
+    for (int j = 0; j < SUBS; j++) {
+        const int low = j < 8 ? in[j] & 15 : in[j - 8] >> 4;
+        scale[j] = (int8_t)((low | (in[8 + j % 4] >> 2 * (j / 4) & 3) << 4) - 32);
+    }
+}
+
+INLINE void store_q3_K(const uint8_t *code, uint16_t d, const uint8_t *level, uint8_t *dst)
+{
+    block_q3_K *out = (block_q3_K *)dst;
+    for (int l = 0; l < 32; l++) {
+        unsigned high = 0;
+        for (int k = 0; k < 8; k++)
+            high |= (unsigned)(level[32 * k + l] >> 2) << k;
+        out->hmask[l] = (uint8_t)high;
+    }
+    pack_two_bits(level, out->qs);
+    pack_scales_q3_K(code, out->scales);
+    out->d = d;
+}
+
+/* Rounds the levels anew from the stored scales, except where those are zero: there `level` stays. */
+INLINE void requantize_q3_K(const float *x, const uint8_t *code, uint16_t d_all, uint8_t *level)
+{
+    for (int j = 0; j < SUBS; j++) {
+        const float d = f16_to_f32(d_all) * (float)(code[j] - 32);
+        if (d != 0.0f)
+            pack_levels(x + 16 * j, 16, 0.0f, d, -4, 3, level + 16 * j);
+    }
+}
+
+/* Levels found by descent for the sub-blocks of a batch, with their scales. */
+INLINE void search_descent_batch(const forge_rows *rows, int64_t first, int live, float *scale,
+                                 uint8_t (*levels)[16][LANES])
+{
+    for (int sub = 0; sub < live * SUBS; sub += LANES) {
+        const int count = live * SUBS - sub < LANES ? live * SUBS - sub : LANES;
+        _Alignas(64) float level[16][LANES];
+        tile t;
+        load_values(rows, first * SUBS + sub, count, 16, t.x);
+        v_store(scale + sub, search_descent(16, 4, &t, level));
+        for (int i = 0; i < 16; i++)
+            vi_store_u8(levels[sub / LANES][i], v_trunc(v_load(level[i])));
+    }
+}
+
+INLINE void quantize_q3_K_plain(const forge_rows *rows, uint8_t *dst, int64_t first, int live)
+{
+    _Alignas(64) float scale[LANES * SUBS];
+    _Alignas(64) uint8_t levels[SUBS][16][LANES];
+    search_descent_batch(rows, first, live, scale, levels);
+    for (int block = 0; block < live; block++) {
+        _Alignas(64) float buffer[SUPER];
+        _Alignas(64) uint8_t level[SUPER];
+        uint8_t code[SUBS];
+        const float max = extreme_scale(scale + block * SUBS), iscale = -32.0f / max;
+        for (int j = 0; j < SUBS; j++) {
+            const int sub = block * SUBS + j;
+            const int8_t l = (int8_t)nearest_int(iscale * scale[sub]);
+            code[j] = max != 0.0f ? (uint8_t)((l < -32 ? -32 : l > 31 ? 31 : l) + 32) : 0;
+            for (int i = 0; i < 16; i++)
+                level[16 * j + i] = levels[sub / LANES][i][sub % LANES];
+        }
+        const uint16_t d = f32_to_f16(max != 0.0f ? 1 / iscale : 0.0f);
+        requantize_q3_K(view_elements(rows, (first + block) * SUPER, SUPER, buffer), code, d, level);
+        store_q3_K(code, d, level, dst + (first + block) * (int64_t)sizeof(block_q3_K));
+    }
+}
+
+INLINE void quantize_q3_K_weighted(const forge_rows *rows, uint8_t *dst, int64_t first, int live)
+{
+    symmetric_batch found;
+    search_symmetric_batch(rows, first, live, 4, true, &found);
+    tile t;
+    memset(&t, 0, sizeof t);
+    for (int sub = 0; sub < live * SUBS; sub++) {
+        t.x[sub % SUBS][sub / SUBS] = found.scale[sub];
+        t.w[sub % SUBS][sub / SUBS] = found.sum_w[sub];
+    }
+    _Alignas(64) float d_all[LANES], iscale[LANES], bias[LANES];
+    const symmetric_found scales = search_symmetric(SUBS, 32, &t);
+    v_store(d_all, scales.scale);
+    v_store(iscale, scales.iscale);
+    v_store(bias, scales.bias);
+    for (int block = 0; block < live; block++) {
+        _Alignas(64) float buffer[SUPER];
+        _Alignas(64) uint8_t level[SUPER], code[SUBS];
+        const float *x = view_elements(rows, (first + block) * SUPER, SUPER, buffer);
+        pack_found(found.scale + block * SUBS, SUBS, iscale[block], 0.0f, -32, 31, (int)bias[block], code);
+        for (int j = 0; j < SUBS; j++) {
+            const int sub = block * SUBS + j;
+            pack_found(x + 16 * j, 16, found.iscale[sub], 0.0f, -4, 3, (int)found.bias[sub], level + 16 * j);
+        }
+        const uint16_t d = f32_to_f16(d_all[block]);
+        requantize_q3_K(x, code, d, level);
+        store_q3_K(code, d, level, dst + (first + block) * (int64_t)sizeof(block_q3_K));
+    }
+}
+
+static void quantize_q3_K(const forge_rows *rows, uint8_t *dst)
+{
+    const int64_t blocks = element_count(rows) / SUPER;
+    for (int64_t first = 0; first < blocks; first += LANES) {
+        const int live = blocks - first < LANES ? (int)(blocks - first) : LANES;
+        if (rows->weights)
+            quantize_q3_K_weighted(rows, dst, first, live);
+        else
+            quantize_q3_K_plain(rows, dst, first, live);
+    }
+}
+
+INLINE void pack_q6_K(const uint8_t *level, block_q6_K *out)
+{
+    for (int h = 0; h < 2; h++, level += 128)
+        for (int l = 0; l < 32; l++) {
+            const uint8_t q0 = level[l], q1 = level[l + 32], q2 = level[l + 64], q3 = level[l + 96];
+            out->ql[64 * h + l] = (uint8_t)((q0 & 15) | (q2 & 15) << 4);
+            out->ql[64 * h + l + 32] = (uint8_t)((q1 & 15) | (q3 & 15) << 4);
+            out->qh[32 * h + l] = (uint8_t)(q0 >> 4 | q1 >> 4 << 2 | q2 >> 4 << 4 | q3 >> 4 << 6);
+        }
+}
+
+static void quantize_q6_K(const forge_rows *rows, uint8_t *dst)
+{
+    const int64_t blocks = element_count(rows) / SUPER;
+    for (int64_t first = 0; first < blocks; first += LANES) {
+        const int live = blocks - first < LANES ? (int)(blocks - first) : LANES;
+        symmetric_batch found;
+        search_symmetric_batch(rows, first, live, 32, false, &found);
+        for (int block = 0; block < live; block++) {
+            block_q6_K *out = (block_q6_K *)(dst + (first + block) * (int64_t)sizeof(block_q6_K));
+            const float *scale = found.scale + block * SUBS, max = extreme_scale(scale);
+            if (fabsf(max) < TINY) {
+                memset(out, 0, sizeof *out);
+                continue;
+            }
+            _Alignas(64) float buffer[SUPER];
+            _Alignas(64) uint8_t level[SUPER];
+            const float *x = view_elements(rows, (first + block) * SUPER, SUPER, buffer);
+            const float iscale = -128.0f / max;
+            out->d = f32_to_f16(1 / iscale);
+            for (int j = 0; j < SUBS; j++) {
+                const int sub = block * SUBS + j, l = nearest_int(iscale * scale[j]);
+                out->scales[j] = (int8_t)(l < 127 ? l : 127);
+                const float d = f16_to_f32(out->d) * out->scales[j];
+                if (d != 0.0f)
+                    pack_levels(x + 16 * j, 16, 0.0f, d, -32, 31, level + 16 * j);
+                else
+                    pack_found(x + 16 * j, 16, found.iscale[sub], 0.0f, -32, 31, (int)found.bias[sub],
+                               level + 16 * j);
+            }
+            pack_q6_K(level, out);
+        }
+    }
+}
+
+/* ---- back to floats ---- */
+
+/* `count` values d * ((byte >> shift & mask) | high) - minimum, where `high` adds (qh >> bit & high_mask) << up. */
+INLINE void unpack_levels(const uint8_t *q, int shift, int mask, hf d, hf minimum, float *y, int count)
+{
+    for (int i = 0; i < count; i += H_LANES) {
+        const hi l = hi_and(hi_shr(hi_load_u8(q + i), shift), hi_set(mask));
+        h_store(y + i, h_sub(h_mul(d, hi_float(l)), minimum));
+    }
+}
+
+static void dequantize_q2_K(const uint8_t *src, float *dst, int64_t n)
+{
+    for (; n > 0; n -= SUPER, src += sizeof(block_q2_K)) {
+        const block_q2_K *in = (const block_q2_K *)src;
+        const float d = f16_to_f32(in->d), dmin = f16_to_f32(in->dmin);
+        for (int j = 0; j < SUBS; j++, dst += 16) {
+            const hf scale = h_set(d * (float)(in->scales[j] & 15));
+            const hf minimum = h_set(dmin * (float)(in->scales[j] >> 4));
+            unpack_levels(in->qs + 32 * (j / 8) + 16 * (j % 2), 2 * (j / 2 % 4), 3, scale, minimum, dst, 16);
+        }
+    }
+}
+
+static void dequantize_q3_K(const uint8_t *src, float *dst, int64_t n)
+{
+    for (; n > 0; n -= SUPER, src += sizeof(block_q3_K)) {
+        const block_q3_K *in = (const block_q3_K *)src;
+        const float d = f16_to_f32(in->d);
+        int8_t scale[SUBS];
+        unpack_scales_q3_K(in->scales, scale);
+        for (int j = 0; j < SUBS; j++, dst += 16) {
+            const uint8_t *low = in->qs + 32 * (j / 8) + 16 * (j % 2), *high = in->hmask + 16 * (j % 2);
+            const hf dl = h_set(d * (float)scale[j]);
+            for (int i = 0; i < 16; i += H_LANES) {
+                const hi two = hi_and(hi_shr(hi_load_u8(low + i), 2 * (j / 2 % 4)), hi_set(3));
+                const hi third = hi_and(hi_shr(hi_load_u8(high + i), j / 2), hi_set(1));
+                const hi l = hi_sub(hi_or(two, hi_shl(third, 2)), hi_set(4));
+                h_store(dst + i, h_mul(dl, hi_float(l)));
+            }
+        }
+    }
+}
+
+static void dequantize_q4_K(const uint8_t *src, float *dst, int64_t n)
+{
+    for (; n > 0; n -= SUPER, src += sizeof(block_q4_K)) {
+        const block_q4_K *in = (const block_q4_K *)src;
+        const float d = f16_to_f32(in->d), dmin = f16_to_f32(in->dmin);
+        uint8_t scale[8], minimum[8];
+        unpack_scales_k4(in->scales, scale, minimum);
+        for (int j = 0; j < 8; j++, dst += 32)
+            unpack_levels(in->qs + 32 * (j / 2), 4 * (j % 2), 15, h_set(d * scale[j]), h_set(dmin * minimum[j]),
+                          dst, 32);
+    }
+}
+
+static void dequantize_q5_K(const uint8_t *src, float *dst, int64_t n)
+{
+    for (; n > 0; n -= SUPER, src += sizeof(block_q5_K)) {
+        const block_q5_K *in = (const block_q5_K *)src;
+        const float d = f16_to_f32(in->d), dmin = f16_to_f32(in->dmin);
+        uint8_t scale[8], minimum[8];
+        unpack_scales_k4(in->scales, scale, minimum);
+        for (int j = 0; j < 8; j++, dst += 32) {
+            const hf dl = h_set(d * scale[j]), ml = h_set(dmin * minimum[j]);
+            for (int i = 0; i < 32; i += H_LANES) {
+                const hi four = hi_and(hi_shr(hi_load_u8(in->qs + 32 * (j / 2) + i), 4 * (j % 2)), hi_set(15));
+                const hi fifth = hi_and(hi_shr(hi_load_u8(in->qh + i), j), hi_set(1));
+                h_store(dst + i, h_sub(h_mul(dl, hi_float(hi_or(four, hi_shl(fifth, 4)))), ml));
+            }
+        }
+    }
+}
+
+static void dequantize_q6_K(const uint8_t *src, float *dst, int64_t n)
+{
+    for (; n > 0; n -= SUPER, src += sizeof(block_q6_K)) {
+        const block_q6_K *in = (const block_q6_K *)src;
+        const float d = f16_to_f32(in->d);
+        for (int j = 0; j < SUBS; j++, dst += 16) {
+            const int k = j / 2 % 4, at = 16 * (j % 2);
+            const uint8_t *low = in->ql + 64 * (j / 8) + 32 * (k % 2) + at, *high = in->qh + 32 * (j / 8) + at;
+            const hf dl = h_set(d * in->scales[j]);
+            for (int i = 0; i < 16; i += H_LANES) {
+                const hi four = hi_and(hi_shr(hi_load_u8(low + i), 4 * (k / 2)), hi_set(15));
+                const hi two = hi_and(hi_shr(hi_load_u8(high + i), 2 * k), hi_set(3));
+                const hi l = hi_sub(hi_or(four, hi_shl(two, 4)), hi_set(32));
+                h_store(dst + i, h_mul(dl, hi_float(l)));
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+/* One lane: plain C. The readable reference of what every h_ operation means.
+ *
+ * hf holds floats, hi 32-bit integers, hm one truth value for each lane. */
+#define H_LANES 1
+#define VECS 1
+
+typedef float hf;
+typedef int32_t hi;
+typedef int hm;
+
+INLINE hf h_set(float x) { return x; }
+INLINE hf h_load(const float *p) { float x; memcpy(&x, p, sizeof x); return x; }
+INLINE void h_store(float *p, hf x) { memcpy(p, &x, sizeof x); }
+INLINE hf h_add(hf a, hf b) { return a + b; }
+INLINE hf h_sub(hf a, hf b) { return a - b; }
+INLINE hf h_mul(hf a, hf b) { return a * b; }
+INLINE hf h_div(hf a, hf b) { return a / b; }
+INLINE hf h_sqrt(hf x) { return sqrtf(x); }
+INLINE hf h_abs(hf x) { return fabsf(x); }
+INLINE hf h_neg(hf x) { return -x; }
+INLINE hf h_min(hf a, hf b) { return a < b ? a : b; }
+INLINE hf h_max(hf a, hf b) { return a > b ? a : b; }
+/* To the nearest integer, ties to even; for |x| < 2^22, where ulp(x + 1.5 * 2^23) is 1. */
+INLINE hf h_round(hf x) { return (x + 12582912.0f) - 12582912.0f; }
+
+INLINE hm h_lt(hf a, hf b) { return a < b; }
+INLINE hm h_eq(hf a, hf b) { return a == b; }
+INLINE hm hm_and(hm a, hm b) { return a & b; }
+INLINE hm hm_or(hm a, hm b) { return a | b; }
+INLINE hm hm_not(hm a) { return !a; }
+INLINE int hm_any(hm a) { return a; }
+INLINE hf h_select(hm m, hf yes, hf no) { return m ? yes : no; }
+
+INLINE hi hi_set(int32_t x) { return x; }
+INLINE hi hi_add(hi a, hi b) { return (hi)((uint32_t)a + (uint32_t)b); }
+INLINE hi hi_sub(hi a, hi b) { return (hi)((uint32_t)a - (uint32_t)b); }
+INLINE hi hi_and(hi a, hi b) { return a & b; }
+INLINE hi hi_or(hi a, hi b) { return a | b; }
+INLINE hi hi_min(hi a, hi b) { return a < b ? a : b; }
+INLINE hi hi_max(hi a, hi b) { return a > b ? a : b; }
+INLINE hi hi_shl(hi a, int n) { return (hi)((uint32_t)a << n); }
+INLINE hi hi_shr(hi a, int n) { return (hi)((uint32_t)a >> n); }
+INLINE hi h_bits(hf x) { return (hi)float_bits(x); }
+INLINE hf hi_float(hi x) { return (float)x; }
+/* Towards zero; what an int32 can't hold, NaN included, gives INT32_MIN as it does on x86. */
+INLINE hi h_trunc(hf x) { return fabsf(x) < 2147483648.0f ? (hi)x : INT32_MIN; }
+
+/* x plus, with its sign, the float below 0.5: truncated, that is x rounded to nearest, ties away from zero. */
+INLINE hf h_away_from_zero(hf x) { return x + copysignf(0x1.fffffep-2f, x); }
+
+INLINE hf h_load_f16(const void *p) { uint16_t h; memcpy(&h, p, sizeof h); return f16_to_f32(h); }
+INLINE hf h_load_bf16(const void *p) { uint16_t h; memcpy(&h, p, sizeof h); return bf16_to_f32(h); }
+INLINE void h_store_f16(void *p, hf x) { uint16_t h = f32_to_f16(x); memcpy(p, &h, sizeof h); }
+INLINE void h_store_bf16(void *p, hf x) { uint16_t h = f32_to_bf16(x); memcpy(p, &h, sizeof h); }
+INLINE hi hi_load_u8(const void *p) { return *(const uint8_t *)p; }
+INLINE hi hi_load_i8(const void *p) { return *(const int8_t *)p; }
+/* The low byte of each lane. */
+INLINE void hi_store_u8(void *p, hi x) { *(uint8_t *)p = (uint8_t)x; }
+
+/* The least and the greatest lane. */
+INLINE float h_least(hf x) { return x; }
+INLINE float h_greatest(hf x) { return x; }
+/* H_LANES rows of H_LANES floats, `from` apart, become columns, `to` apart. */
+INLINE void h_transpose(const float *src, int from, float *dst, int to)
+{
+    (void)from, (void)to;
+    *dst = *src;
+}

@@ -1,0 +1,105 @@
+/* Rows into cache: conversion to f32 a tile at a time, and the transposed tiles that the searches work on.
+ *
+ * Blocks are taken from the flattened rows. In a tile, lane j of row i is element i of sub-block j, so that
+ * each lane runs the scalar algorithm over its own sub-block. Lanes past the last block are zero and dead. */
+
+enum { TILE_ROWS = 32 };
+
+typedef struct {
+    _Alignas(64) float x[TILE_ROWS][LANES]; /* values */
+    _Alignas(64) float w[TILE_ROWS][LANES]; /* their weights in the error to minimise */
+} tile;
+
+static const int source_bytes[] = {[FORGE_F32] = 4, [FORGE_F16] = 2, [FORGE_BF16] = 2};
+
+INLINE int64_t element_count(const forge_rows *rows)
+{
+    return rows->nrows * rows->n_per_row;
+}
+
+/* Elements [first, first + count) as f32. */
+INLINE void load_elements(const forge_rows *rows, int64_t first, int count, float *out)
+{
+    const uint8_t *src = rows->data + first * source_bytes[rows->source];
+    int i = 0;
+    if (rows->source == FORGE_F32) {
+        memcpy(out, src, (size_t)count * 4);
+        return;
+    }
+    if (rows->source == FORGE_F16) {
+        for (; i + H_LANES <= count; i += H_LANES)
+            h_store(out + i, h_load_f16(src + 2 * i));
+    } else {
+        for (; i + H_LANES <= count; i += H_LANES)
+            h_store(out + i, h_load_bf16(src + 2 * i));
+    }
+    for (; i < count; i++) {
+        uint16_t h;
+        memcpy(&h, src + 2 * i, sizeof h);
+        out[i] = rows->source == FORGE_F16 ? f16_to_f32(h) : bf16_to_f32(h);
+    }
+}
+
+/* The same without a copy where the source is f32 already. */
+INLINE const float *view_elements(const forge_rows *rows, int64_t first, int count, float *buffer)
+{
+    const uint8_t *src = rows->data + first * source_bytes[rows->source];
+    if (rows->source == FORGE_F32 && (uintptr_t)src % _Alignof(float) == 0)
+        return (const float *)(const void *)src;
+    load_elements(rows, first, count, buffer);
+    return buffer;
+}
+
+/* LANES rows of n floats, one after the other, into columns. */
+INLINE void transpose(const float *src, int n, float (*out)[LANES])
+{
+    for (int lane = 0; lane < LANES; lane += H_LANES)
+        for (int i = 0; i < n; i += H_LANES)
+            h_transpose(src + lane * n + i, n, &out[i][lane], LANES);
+}
+
+/* Up to LANES sub-blocks of n values, from sub-block `first` of the flattened rows, into columns of x. */
+INLINE void load_values(const forge_rows *rows, int64_t first, int live, int n, float (*x)[LANES])
+{
+    _Alignas(64) float buffer[LANES * TILE_ROWS];
+    load_elements(rows, first * n, live * n, buffer);
+    memset(buffer + live * n, 0, (size_t)(LANES - live) * (size_t)n * sizeof(float));
+    transpose(buffer, n, x);
+}
+
+/* The importance of the same values. */
+INLINE void load_importance(const forge_rows *rows, int64_t first, int live, int n, float (*w)[LANES])
+{
+    _Alignas(64) float buffer[LANES * TILE_ROWS];
+    for (int j = 0; j < live; j++)
+        memcpy(buffer + j * n, rows->weights + (first + j) * n % rows->n_per_row, (size_t)n * sizeof(float));
+    memset(buffer + live * n, 0, (size_t)(LANES - live) * (size_t)n * sizeof(float));
+    transpose(buffer, n, w);
+}
+
+/* ---- weights from importance ---- */
+
+/* factor * (sum of squares) / length for each of up to LANES segments, from segment `first` of the flattened rows. */
+INLINE void variance(const forge_rows *rows, int64_t length, int64_t first, int live, float factor, float *out)
+{
+    _Alignas(64) float buffer[LANES * TILE_ROWS], x[TILE_ROWS][LANES];
+    vf sum = v_set(0.0f);
+    memset(buffer, 0, sizeof buffer);
+    for (int64_t column = 0; column < length; column += TILE_ROWS) {
+        for (int j = 0; j < live; j++)
+            load_elements(rows, (first + j) * length + column, TILE_ROWS, buffer + j * TILE_ROWS);
+        transpose(buffer, TILE_ROWS, x);
+        for (int i = 0; i < TILE_ROWS; i++)
+            sum = v_add(sum, v_mul(v_load(x[i]), v_load(x[i])));
+    }
+    v_store(out, v_div(v_mul(v_set(factor), sum), v_set((float)length)));
+}
+
+/* Importance times sqrt(variance + x^2), the variance that of the lane's super-block or row. */
+INLINE void weigh_importance(int n, const float *lane_variance, tile *t)
+{
+    for (int i = 0; i < n; i++) {
+        const vf x = v_load(t->x[i]), spread = v_sqrt(v_add(v_load(lane_variance), v_mul(x, x)));
+        v_store(t->w[i], v_mul(v_load(t->w[i]), spread));
+    }
+}

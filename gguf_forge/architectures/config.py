@@ -1,0 +1,152 @@
+"""A model's config.json as the reference sees it: with the defaults of transformers' config classes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+from gguf_forge.errors import InputError
+
+log = logging.getLogger(__name__)
+
+# Other names that some multimodal configs give the part that describes the language model.
+_TEXT_PARTS = ("llm_config", "lm_config", "language_config", "text_config")
+
+
+@dataclass(frozen=True)
+class Config(Mapping[str, Any]):
+    """Read-only parameters: look-ups by key, or by the first of several keys that is there.
+
+    Example:
+        >>> Config.of({"model_type": "llama", "num_attention_heads": 8}).integer("num_key_value_heads")
+        8
+    """
+
+    values: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Config:
+        """Fills in what the config class of `model_type` would; a nested text part is lifted to the top."""
+        values = with_defaults(raw)
+        for part in _TEXT_PARTS:
+            nested = values.get(part)
+            if isinstance(nested, dict):
+                values = {**values, **with_defaults(nested)}
+        return cls({**values, "rope_parameters": rope_parameters(values)})
+
+    def __getitem__(self, key: str) -> Any:
+        return self.values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def updated(self, **changes: Any) -> Config:
+        return Config({**self.values, **changes})
+
+    def find(self, *keys: str) -> Any:
+        """The value of the first key that is there, even if it is None; None if there is none."""
+        return next((self.values[key] for key in keys if key in self.values), None)
+
+    def integer(self, *keys: str, minimum: int = 1, maximum: int = 2**31 - 1) -> int:
+        """A whole number that must be there.
+
+        Raises:
+            InputError: it is missing, not a whole number, or out of bounds.
+        """
+        value = self.find(*keys)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
+            raise InputError(
+                f"{' / '.join(keys)} is {value!r}, not a whole number from {minimum} to {maximum}",
+                file="config.json",
+            )
+        return value
+
+    @property
+    def rope(self) -> Mapping[str, Any]:
+        """The rotary parameters of the layers with full attention."""
+        parameters = self.values["rope_parameters"]
+        full = parameters.get("full_attention", parameters)
+        return full if isinstance(full, dict) else {}
+
+    @property
+    def block_count(self) -> int:
+        return self.integer("n_layers", "num_hidden_layers", "n_layer", "num_layers", maximum=10_000)
+
+    @property
+    def head_dim(self) -> int:
+        if self.find("head_dim") is not None:
+            return self.integer("head_dim")
+        return self.integer("hidden_size") // self.integer("num_attention_heads")
+
+    @property
+    def expert_count(self) -> int:
+        return self.integer("num_local_experts", "num_experts", "n_routed_experts", maximum=100_000)
+
+
+@lru_cache
+def _defaults() -> dict[str, dict[str, Any]]:
+    text = (files(__package__) / "config_defaults.json").read_text(encoding="utf-8")
+    return json.loads(text)  # type: ignore[no-any-return]
+
+
+def with_defaults(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The raw config over its class's defaults. Source: transformers 4.57.6.
+
+    A default "=a" means the value of key a, "=a//b" the quotient; these also replace an explicit null, as the
+    classes do. An unknown model_type gets no defaults, and a message.
+    """
+    kind = raw.get("model_type")
+    defaults = _defaults().get(kind) if isinstance(kind, str) else None
+    if defaults is None:
+        log.info("no defaults are known for model_type %r: config.json is used as it is", kind)
+        return dict(raw)
+    constants = {k: v for k, v in defaults.items() if not _is_derived(v)}
+    values = {**constants, **raw}
+    for key, rule in defaults.items():
+        if _is_derived(rule) and values.get(key) is None:
+            terms = [values.get(name) for name in rule[1:].split("//")]
+            if all(isinstance(term, int) and term > 0 for term in terms):
+                values[key] = terms[0] if len(terms) == 1 else terms[0] // terms[1]
+    return values
+
+
+def _is_derived(default: Any) -> bool:
+    return isinstance(default, str) and default.startswith("=")
+
+
+def rope_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Rotary parameters under one roof, whether they stand in `rope_parameters`, `rope_scaling` or beside them."""
+    found = values.get("rope_parameters", values.get("rope_scaling")) or {}
+    if not isinstance(found, dict):
+        raise InputError(f"rope_scaling is {found!r}, not an object", file="config.json")
+    parameters = dict(found)
+    if "full_attention" in parameters or "sliding_attention" in parameters:
+        return parameters
+
+    def first(*keys: str) -> Any:
+        return next((values[key] for key in keys if key in values), None)
+
+    local_theta = first(
+        "local_rope_theta", "rope_local_theta", "rope_theta_local", "swa_rope_theta", "rope_local_base_freq"
+    )
+    if local_theta is not None:
+        parameters["sliding_attention"] = {"rope_theta": local_theta}
+    beside = {
+        "rope_theta": first(
+            "global_rope_theta", "rope_global_theta", "rope_theta_global", "rope_theta", "rotary_emb_base"
+        ),
+        "rope_type": parameters.get("type"),
+        "partial_rotary_factor": first("partial_rotary_factor", "rope_pct", "rope_percent"),
+        "original_max_position_embeddings": first("original_max_position_embeddings"),
+    }
+    return {**{k: v for k, v in beside.items() if v is not None}, **parameters}

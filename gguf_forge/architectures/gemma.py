@@ -1,0 +1,84 @@
+"""Gemma, Gemma 2 and Gemma 3 (text)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gguf_forge.architectures.config import Config
+from gguf_forge.architectures.dsl import Architecture, Drop
+from gguf_forge.architectures.metadata import DECODER, f32, file_type, rope, u32
+from gguf_forge.architectures.operations import add, first_rows
+from gguf_forge.tokenizer import (
+    add_space_prefix,
+    bpe,
+    first_of,
+    in_order,
+    real_vocabulary_size,
+    sentencepiece,
+    special_ids,
+)
+
+_SHAPE = (
+    u32("context_length", "max_position_embeddings"),
+    u32("embedding_length", "hidden_size"),
+    u32("block_count", lambda config: config.block_count),
+    u32("feed_forward_length", "intermediate_size"),
+    u32("attention.head_count", "num_attention_heads"),
+    u32("attention.head_count_kv", "num_key_value_heads", "num_attention_heads"),
+    f32("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
+    u32("attention.key_length", "head_dim"),
+    u32("attention.value_length", "head_dim"),
+    file_type,
+)
+
+# the tokens of CodeGemma, which every Gemma has places for
+_CODE_GEMMA = special_ids({"prefix": 67, "suffix": 69, "middle": 68, "fsep": 70, "eot": 107})
+_GEMMA_VOCABULARY = in_order(sentencepiece, add_space_prefix(False))
+
+gemma = Architecture(
+    "gemma",
+    hf=("GemmaForCausalLM",),
+    metadata=_SHAPE,
+    tokenizer=in_order(sentencepiece, _CODE_GEMMA, add_space_prefix(False)),
+    # Gemma multiplies by 1 + weight, llama.cpp by the weight
+    operations={"*_norm": add(1)},
+    # the embedding serves as output; some tools store it twice
+    drops=(Drop("lm_head.weight"),),
+)
+
+gemma2 = gemma.derive(
+    "gemma2",
+    hf=("Gemma2ForCausalLM",),
+    metadata=(
+        *_SHAPE,
+        f32("attn_logit_softcapping", "attn_logit_softcapping"),
+        f32("final_logit_softcapping", "final_logit_softcapping"),
+        u32("attention.sliding_window", "sliding_window"),
+    ),
+    tokenizer=_GEMMA_VOCABULARY,
+)
+
+
+def _sliding_window(config: Config) -> Any:
+    return None if config.find("sliding_window_pattern") == 1 else config["sliding_window"]
+
+
+def _count_vocabulary(config: Config, folder: Path) -> Config:
+    return config.updated(real_vocab_size=real_vocabulary_size(folder, config))
+
+
+gemma3 = Architecture(
+    "gemma3",
+    hf=("Gemma3ForCausalLM",),
+    metadata=(
+        *DECODER,
+        f32("rope.freq_base", rope("rope_theta", default=1_000_000.0)),
+        f32("final_logit_softcapping", lambda config: config.find("final_logit_softcapping") or None),
+        u32("attention.sliding_window", _sliding_window),
+    ),
+    tokenizer=first_of(_GEMMA_VOCABULARY, bpe),
+    # rows of the embedding that no token has are cut off
+    operations={"*_norm": add(1), "token_embd": first_rows("real_vocab_size")},
+    prepare=_count_vocabulary,
+)

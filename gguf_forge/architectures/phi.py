@@ -1,0 +1,118 @@
+"""Phi-2 and Phi-3."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_forge.architectures.config import Config
+from gguf_forge.architectures.dsl import Architecture
+from gguf_forge.architectures.metadata import Lines, f32, file_type, flag, rope, u32
+from gguf_forge.errors import InputError, UnsupportedError
+from gguf_forge.gguf_file import values
+from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.tokenizer import TokenizerSource, bpe, has_tokenizer_class
+from gguf_forge.tokenizer import phi3 as phi3_sentencepiece
+
+HIDDEN, HEADS = ("hidden_size", "n_embd"), ("num_attention_heads", "n_head")
+
+
+def rotary_dimensions(config: Config) -> int:
+    """The part of a head that is rotated."""
+    share = config.rope.get("partial_rotary_factor", 1.0)
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        raise InputError(f"partial_rotary_factor is {share!r}, not a share of a head", file="config.json")
+    return int(share * config.integer(*HIDDEN)) // config.integer(*HEADS)
+
+
+phi2 = Architecture(
+    "phi2",
+    hf=("PhiForCausalLM",),
+    metadata=(
+        u32("context_length", "n_positions", "max_position_embeddings"),
+        u32("embedding_length", *HIDDEN),
+        u32("feed_forward_length", lambda config: 4 * config.integer(*HIDDEN)),
+        u32("block_count", lambda config: config.block_count),
+        u32("attention.head_count", *HEADS),
+        u32("attention.head_count_kv", *HEADS),
+        f32("attention.layer_norm_epsilon", "layer_norm_epsilon", "layer_norm_eps"),
+        u32("rope.dimension_count", rotary_dimensions),
+        file_type,
+        flag("tokenizer.ggml.add_bos_token", lambda config: False),
+    ),
+    tokenizer=bpe,
+)
+
+
+def _contexts(config: Config) -> tuple[int, int]:
+    """The longest context, and the one it was trained with."""
+    longest = config.integer("n_positions", "max_position_embeddings")
+    trained = config.rope.get("original_max_position_embeddings")
+    if not isinstance(trained, int) or trained < 2:
+        raise InputError(f"original_max_position_embeddings is {trained!r}", file="config.json")
+    return longest, trained
+
+
+def _attention_factor(config: Config) -> Lines:
+    """How much attention is sharpened beyond the trained context. Source: LongRoPE, section 3.3 of its paper."""
+    if not config.rope.get("long_factor"):
+        return
+    # transformers reads the old names of long rope, su and yarn, as longrope
+    if config.rope.get("rope_type") not in ("longrope", "su", "yarn"):
+        raise UnsupportedError(f"long_factor with rope type {config.rope.get('rope_type')!r} is not known")
+    longest, trained = _contexts(config)
+    scale = longest / trained
+    yield (
+        "rope.scaling.attn_factor",
+        values.f32(math.sqrt(1 + math.log(scale) / math.log(trained)) if scale > 1.0 else 1.0),
+    )
+
+
+def _rope_factors(config: Config) -> Iterable[tuple[str, NDArray[np.float32]]]:
+    """What LongRoPE divides each rotary frequency by, for long and for short contexts."""
+    if not config.rope.get("long_factor"):
+        return
+    wanted = rotary_dimensions(config) // 2
+    for name in ("long", "short"):
+        factors = config.rope.get(f"{name}_factor")
+        if not isinstance(factors, list) or len(factors) != wanted:
+            raise InputError(f"{name}_factor is not a list of {wanted} numbers", file="config.json")
+        yield f"rope_factors_{name}.weight", np.array(factors, np.float32)
+
+
+def _sliding_window(config: Config) -> int:
+    """Zero, not nothing, tells Phi-4 from the other models of this architecture."""
+    return config.find("sliding_window") or 0
+
+
+_is_phi4 = has_tokenizer_class("GPT2Tokenizer")
+
+
+def _vocabulary(source: TokenizerSource) -> Metadata | None:
+    return bpe(source) if _is_phi4(source) else phi3_sentencepiece(source)
+
+
+phi3 = Architecture(
+    "phi3",
+    hf=("Phi3ForCausalLM",),
+    early=(_attention_factor,),
+    metadata=(
+        u32("context_length", "n_positions", "max_position_embeddings"),
+        u32("rope.scaling.original_context_length", lambda config: _contexts(config)[1]),
+        u32("embedding_length", *HIDDEN),
+        u32("feed_forward_length", "intermediate_size"),
+        u32("block_count", lambda config: config.block_count),
+        u32("attention.head_count", *HEADS),
+        u32("attention.head_count_kv", "num_key_value_heads", "n_head_kv"),
+        f32("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
+        u32("rope.dimension_count", rotary_dimensions),
+        f32("rope.freq_base", rope("rope_theta")),
+        file_type,
+        u32("attention.sliding_window", _sliding_window),
+    ),
+    tokenizer=_vocabulary,
+    generated=_rope_factors,
+)

@@ -1,0 +1,334 @@
+"""Tensors as expressions: shape and dtype are known now, rows are read when asked.
+
+A tensor of shape (..., R, C) is seen as a matrix of rows of C values, all leading axes flattened; a vector is
+one row. Rows are NumPy arrays of float32, float16 or ml_dtypes.bfloat16, or uint8 for packed ggml types.
+Operations are maps of row or column numbers on what lies below, plus a little arithmetic, so a row costs only
+the bytes that it is made of and nothing is held between calls.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_forge.checkpoint.safetensors_file import StoredTensor
+from gguf_forge.errors import InputError
+from gguf_forge.source import ByteRange
+from gguf_forge.tensor_types import F16, F32, MXFP4, TensorType
+
+Rows = NDArray[Any]
+RowNumbers = NDArray[np.int64]
+
+
+class TensorExpr(ABC):
+    """A tensor that is not read yet.
+
+    Attributes:
+        shape: Outermost axis first, in values (also for packed types).
+        dtype: The type of the rows that `take` gives.
+    """
+
+    shape: tuple[int, ...]
+    dtype: TensorType
+
+    @property
+    def n_rows(self) -> int:
+        return prod(self.shape[:-1])
+
+    @property
+    def matrix_rows(self) -> int:
+        """Rows of one matrix (of one expert, say): a task never crosses such a border."""
+        return self.shape[-2] if len(self.shape) > 1 else 1
+
+    def rows(self, start: int, stop: int) -> Rows:
+        """Rows start..stop as a matrix (stop - start, C); a view of mapped bytes where that is possible."""
+        return self.take(np.arange(start, stop))
+
+    @abstractmethod
+    def take(self, rows: RowNumbers) -> Rows:
+        """The rows with these numbers, in this order."""
+
+    @abstractmethod
+    def needs(self, rows: RowNumbers) -> Iterator[ByteRange]:
+        """The byte ranges that `take(rows)` reads."""
+
+
+# Bytes that only a repacking operation understands.
+RAW = TensorType("U8", -1, 1, 1)
+
+
+@dataclass(frozen=True)
+class Stored(TensorExpr):
+    """A tensor as the checkpoint holds it."""
+
+    tensor: StoredTensor
+    dtype: TensorType
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.tensor.shape
+
+    def take(self, rows: RowNumbers) -> Rows:
+        matrix = self.tensor.array().view(self.dtype.dtype).reshape(self.n_rows, self.shape[-1])
+        runs = contiguous_runs(rows)
+        return matrix[slice(*runs[0])] if len(runs) == 1 else matrix[rows]
+
+    def needs(self, rows: RowNumbers) -> Iterator[ByteRange]:
+        row_bytes = self.tensor.nbytes // self.n_rows
+        for start, stop in contiguous_runs(rows):
+            yield ByteRange(self.tensor.source, self.tensor.offset + start * row_bytes, (stop - start) * row_bytes)
+
+
+@dataclass(frozen=True)
+class Constant(TensorExpr):
+    """Values made while planning, such as rope factors: float32, kept in memory."""
+
+    values: NDArray[np.float32]
+    dtype: TensorType = F32
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.values.shape
+
+    def take(self, rows: RowNumbers) -> Rows:
+        return self.values.reshape(self.n_rows, self.shape[-1])[rows]
+
+    def needs(self, rows: RowNumbers) -> Iterator[ByteRange]:
+        return iter(())
+
+
+@dataclass(frozen=True)
+class Unary(TensorExpr):
+    """An operation on one tensor. What does not change is the tensor's."""
+
+    of: TensorExpr
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.of.shape
+
+    @property
+    def dtype(self) -> TensorType:  # type: ignore[override]
+        return self.of.dtype
+
+    def take(self, rows: RowNumbers) -> Rows:
+        return self.of.take(self.source_rows(rows))
+
+    def needs(self, rows: RowNumbers) -> Iterator[ByteRange]:
+        return self.of.needs(self.source_rows(rows))
+
+    def source_rows(self, rows: RowNumbers) -> RowNumbers:
+        """Which rows of `of` the given rows come from."""
+        return rows
+
+
+@dataclass(frozen=True)
+class Reshape(Unary):
+    """Other leading axes over the same rows."""
+
+    leading: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if prod(self.leading) != self.of.n_rows:
+            raise InputError(f"shape {self.of.shape} cannot be seen as {self.shape}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return (*self.leading, self.of.shape[-1])
+
+
+@dataclass(frozen=True)
+class PermuteRope(Unary):
+    """Axis 0 from Hugging Face's rotary order (two halves of a head) to llama.cpp's (interleaved pairs)."""
+
+    n_head: int
+
+    def __post_init__(self) -> None:
+        if self.of.shape[0] % (2 * self.n_head):
+            raise InputError(f"{self.of.shape[0]} rows are not {self.n_head} heads of an even size")
+
+    def _order(self, index: RowNumbers) -> RowNumbers:
+        half = self.of.shape[0] // self.n_head // 2
+        head, within = np.divmod(index, 2 * half)
+        return head * 2 * half + within % 2 * half + within // 2
+
+    def source_rows(self, rows: RowNumbers) -> RowNumbers:
+        return rows if len(self.shape) == 1 else self._order(rows)
+
+    def take(self, rows: RowNumbers) -> Rows:
+        if len(self.shape) == 1:
+            return self.of.take(rows)[:, self._order(np.arange(self.shape[0]))]
+        return super().take(rows)
+
+
+@dataclass(frozen=True)
+class Slice(Unary):
+    """Every `step`-th index from `start` to `stop` along one of the last two axes (-1 or -2)."""
+
+    axis: int
+    start: int
+    stop: int
+    step: int = 1
+
+    def __post_init__(self) -> None:
+        if len(self.of.shape) < -self.axis or self.stop > self.of.shape[self.axis]:
+            raise InputError(f"shape {self.of.shape} has no part {self.start}..{self.stop} of axis {self.axis}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        shape = list(self.of.shape)
+        shape[self.axis] = len(range(self.start, self.stop, self.step))
+        return tuple(shape)
+
+    def source_rows(self, rows: RowNumbers) -> RowNumbers:
+        if self.axis == -1:
+            return rows
+        matrix, row = np.divmod(rows, self.shape[-2])
+        return matrix * self.of.shape[-2] + self.start + row * self.step
+
+    def take(self, rows: RowNumbers) -> Rows:
+        taken = super().take(rows)
+        return taken[:, self.start : self.stop : self.step] if self.axis == -1 else taken
+
+
+@dataclass(frozen=True)
+class Transpose(Unary):
+    """The last two axes swapped: a row is a column below."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        *leading, a, b = self.of.shape
+        return (*leading, b, a)
+
+    def take(self, rows: RowNumbers) -> Rows:
+        below = self.of.shape[-2]
+        tiles = [
+            self.of.rows(matrix * below, (matrix + 1) * below)[:, columns].T
+            for matrix, columns in _by_matrix(rows, self.shape[-2])
+        ]
+        return tiles[0] if len(tiles) == 1 else np.concatenate(tiles)
+
+    def needs(self, rows: RowNumbers) -> Iterator[ByteRange]:
+        below = self.of.shape[-2]
+        for matrix, _ in _by_matrix(rows, self.shape[-2]):
+            yield from self.of.needs(np.arange(matrix * below, (matrix + 1) * below))
+
+
+@dataclass(frozen=True)
+class Add(Unary):
+    """Plus a number, in float16 for float16 and in float32 for all else, as the reference computes it."""
+
+    number: float
+
+    @property
+    def dtype(self) -> TensorType:  # type: ignore[override]
+        return F16 if self.of.dtype == F16 else F32
+
+    def take(self, rows: RowNumbers) -> Rows:
+        kind = np.float16 if self.dtype == F16 else np.float32
+        return self.of.take(rows).astype(kind) + kind(self.number)
+
+
+@dataclass(frozen=True)
+class Stack(TensorExpr):
+    """Equal tensors, one behind the other along a new first axis."""
+
+    parts: tuple[TensorExpr, ...]
+
+    def __post_init__(self) -> None:
+        kinds = {(part.shape, part.dtype.name) for part in self.parts}
+        if len(kinds) != 1:
+            raise InputError(f"the {len(self.parts)} tensors to stack differ: {sorted(kinds)}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return (len(self.parts), *self.parts[0].shape)
+
+    @property
+    def dtype(self) -> TensorType:  # type: ignore[override]
+        return self.parts[0].dtype
+
+    def take(self, rows: RowNumbers) -> Rows:
+        taken = [self.parts[part].take(inner) for part, inner in _by_matrix(rows, self.parts[0].n_rows)]
+        return taken[0] if len(taken) == 1 else np.concatenate(taken)
+
+    def needs(self, rows: RowNumbers) -> Iterator[ByteRange]:
+        for part, inner in _by_matrix(rows, self.parts[0].n_rows):
+            yield from self.parts[part].needs(inner)
+
+
+@dataclass(frozen=True)
+class MergeLastAxes(Unary):
+    """(..., R, A, B) seen as (..., R, A * B): as many rows below make one row."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        *leading, a, b = self.of.shape
+        return (*leading, a * b)
+
+    def source_rows(self, rows: RowNumbers) -> RowNumbers:
+        per_row = self.of.shape[-2]
+        return (rows[:, None] * per_row + np.arange(per_row)).reshape(-1)
+
+    def take(self, rows: RowNumbers) -> Rows:
+        return super().take(rows).reshape(len(rows), self.shape[-1])
+
+
+@dataclass(frozen=True)
+class RepackMxfp4(TensorExpr):
+    """OpenAI's MXFP4 (16 bytes a block (..., R, C / 2) and its scale (..., R, C / 32)) as ggml's blocks.
+
+    Only bits move: a source byte holds elements 2k and 2k+1, a ggml byte holds elements k and k+16, low nibble
+    first; the E8M0 scale goes before its 16 bytes. Source: `block_mxfp4` in ggml-common.h.
+    """
+
+    blocks: TensorExpr
+    scales: TensorExpr
+    dtype: TensorType = MXFP4
+
+    def __post_init__(self) -> None:
+        if self.blocks.shape != (*self.scales.shape[:-1], self.scales.shape[-1] * 16):
+            raise InputError(f"MXFP4 blocks {self.blocks.shape} do not fit scales {self.scales.shape}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return (*self.scales.shape[:-1], self.scales.shape[-1] * 32)
+
+    def take(self, rows: RowNumbers) -> Rows:
+        source = self.blocks.take(rows).reshape(-1, 16)
+        low, high = source & 0x0F, source >> 4
+        packed = np.empty((len(source), 17), np.uint8)
+        packed[:, 0] = self.scales.take(rows).reshape(-1)
+        packed[:, 1::2] = low[:, :8] | low[:, 8:] << 4
+        packed[:, 2::2] = high[:, :8] | high[:, 8:] << 4
+        return packed.reshape(len(rows), -1)
+
+    def needs(self, rows: RowNumbers) -> Iterator[ByteRange]:
+        yield from self.blocks.needs(rows)
+        yield from self.scales.needs(rows)
+
+
+def contiguous_runs(rows: RowNumbers) -> list[tuple[int, int]]:
+    """The (start, stop) of each run of consecutive numbers, in order.
+
+    Example:
+        >>> contiguous_runs(np.array([3, 4, 5, 9]))
+        [(3, 6), (9, 10)]
+    """
+    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+    starts = rows[np.concatenate(([0], breaks))] if len(rows) else rows
+    stops = rows[np.concatenate((breaks, [len(rows)])) - 1] + 1 if len(rows) else rows
+    return list(zip(starts.tolist(), stops.tolist(), strict=True))
+
+
+def _by_matrix(rows: RowNumbers, matrix_rows: int) -> Iterator[tuple[int, RowNumbers]]:
+    """Splits row numbers where the matrix they lie in changes: (matrix, row numbers within it)."""
+    matrix, within = np.divmod(rows, matrix_rows)
+    for part in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(matrix)) + 1):
+        yield int(matrix[part[0]]), within[part]

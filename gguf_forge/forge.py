@@ -1,0 +1,132 @@
+"""Runs a layout: reads rows, rounds and quantizes them, writes them where they belong.
+
+The work is cut into tasks of some rows of one tensor. A task holds its own rows and nothing else, so memory
+depends on the number of threads, not on the model. Kernels release the interpreter lock: threads scale.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gguf_forge.expr import Rows, TensorExpr
+from gguf_forge.gguf_file.layout import Layout, PlacedTensor
+from gguf_forge.kernels import quantize_rows
+from gguf_forge.publish import OutputFile, published
+from gguf_forge.tensor_types import TensorType
+
+# A megavalue is 4 MiB of float32: large enough that Python's part of a task does not count, small enough to
+# keep the threads' buffers far below the memory bound.
+TASK_VALUES = 1 << 20
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """Where a tensor's values come from, and the float type that they are rounded to before quantizing."""
+
+    expr: TensorExpr
+    base: TensorType
+
+
+@dataclass(frozen=True)
+class _Task:
+    placed: PlacedTensor
+    source: RowSource
+    start: int
+    stop: int
+
+
+def forge(
+    layout: Layout,
+    sources: Sequence[RowSource],
+    path: Path,
+    *,
+    threads: int | None = None,
+    backend: str | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda n_bytes: None,
+) -> None:
+    """Writes the file that `layout` describes.
+
+    Args:
+        layout: Header, tensors and offsets.
+        sources: One for each tensor of the layout, in its order.
+        path: Published when complete.
+        threads: Defaults to the processors this process may use.
+        backend: Which kernels; the default is the fastest of this machine.
+        overwrite: Replace an existing file.
+        progress: Told the bytes of the output as they are written.
+
+    Raises:
+        OutputError: the file cannot be written. Nothing is left under its name.
+    """
+    workers = threads or len(os.sched_getaffinity(0))
+    with published(path, layout.size, overwrite=overwrite) as out:
+        out.write_at(0, memoryview(layout.header))
+        progress(len(layout.header))
+        with ThreadPoolExecutor(workers) as pool:
+            pending: set[Future[int]] = set()
+            try:
+                for task in _tasks(layout, sources):
+                    if len(pending) >= 2 * workers:
+                        pending = _collect(pending, progress)
+                    pending.add(pool.submit(_run, task, out, backend))
+                while pending:
+                    pending = _collect(pending, progress)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+def _collect(pending: set[Future[int]], progress: Progress) -> set[Future[int]]:
+    done, rest = wait(pending, return_when=FIRST_COMPLETED)
+    for future in done:
+        progress(future.result())
+    return rest
+
+
+def _tasks(layout: Layout, sources: Sequence[RowSource]) -> Iterator[_Task]:
+    for placed, source in zip(layout.tensors, sources, strict=True):
+        matrix = source.expr.matrix_rows
+        step = max(1, min(matrix, TASK_VALUES // placed.info.n_per_row))
+        for first in range(0, placed.info.n_rows, matrix):
+            for start in range(first, first + matrix, step):
+                yield _Task(placed, source, start, min(start + step, first + matrix))
+
+
+def _run(task: _Task, out: OutputFile, backend: str | None) -> int:
+    rows = task.source.expr.rows(task.start, task.stop)
+    info = task.placed.info
+    packed = pack(rows, task.source, info.type, backend)
+    at = task.placed.offset + task.start * info.type.row_bytes(info.n_per_row)
+    out.write_at(at, packed.view(np.uint8).reshape(-1).data)
+    for needed in task.source.expr.needs(np.arange(task.start, task.stop)):
+        needed.release()
+    return packed.nbytes
+
+
+def pack(rows: Rows, source: RowSource, target: TensorType, backend: str | None = None) -> Rows:
+    """Rows of `source` as rows of `target`: rounded to the base type first, as the reference's two steps do.
+
+    Packed types (repacked MXFP4) pass as they are.
+    """
+    kind = source.expr.dtype
+    if not kind.is_float:
+        return np.ascontiguousarray(rows)
+    for step in (source.base, target):
+        if step != kind:
+            rows, kind = _converted(np.ascontiguousarray(rows), step, backend), step
+    return np.ascontiguousarray(rows)
+
+
+def _converted(rows: Rows, target: TensorType, backend: str | None) -> Rows:
+    out = np.empty((rows.shape[0], target.row_bytes(rows.shape[1])), np.uint8)
+    quantize_rows(rows, target, out, backend=backend)
+    return out.view(target.dtype) if target.is_float else out

@@ -1,0 +1,79 @@
+"""Where everything of a GGUF file goes, known before any weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from gguf_forge.errors import InputError
+from gguf_forge.gguf_file.header import DEFAULT_ALIGNMENT, encode_header, padded
+from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.gguf_file.values import Metadata, ValueType
+
+
+@dataclass(frozen=True)
+class PlacedTensor:
+    """A tensor and the byte of the file that its data begins at."""
+
+    info: TensorInfo
+    offset: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A whole file: its header, its tensors in file order, and its size in bytes.
+
+    Bytes that neither the header nor a tensor covers are zero.
+    """
+
+    header: bytes
+    tensors: tuple[PlacedTensor, ...]
+    size: int
+
+    @property
+    def data_offset(self) -> int:
+        return len(self.header)
+
+
+def lay_out(metadata: Metadata, tensors: Sequence[TensorInfo], *, vocab_only: bool = False) -> Layout:
+    """Place `tensors` one after the other, each padded to the file's alignment, the last one too.
+
+    gguf-py, llama-quantize and llama-gguf-split agree on this. They differ in one case: a file with a
+    vocabulary alone, as the converter writes it, ends with its last metadata value and has no padding
+    (`vocab_only`), while a first shard without tensors has it.
+
+    Args:
+        metadata: `general.alignment` in it sets the alignment; otherwise it is 32 bytes.
+        tensors: in the order of the file; shapes in GGUF order.
+        vocab_only: leave the header unpadded.
+
+    Raises:
+        InputError: see `encode_header`; or an alignment that is not a power of two of at least 8.
+
+    Example:
+        >>> from gguf_forge.tensor_types import F32
+        >>> layout = lay_out({}, [TensorInfo("a.weight", (5,), F32), TensorInfo("b.weight", (8,), F32)])
+        >>> layout.data_offset, [placed.offset for placed in layout.tensors], layout.size
+        (128, [128, 160], 192)
+
+    Source: gguf_writer.py of gguf-py, llama-quant.cpp and ggml/src/gguf.cpp of llama.cpp.
+    """
+    alignment = _alignment(metadata)
+    ends = [0, *accumulate(padded(info.nbytes, alignment) for info in tensors)]
+    header = encode_header(metadata, tensors, ends[:-1], 1 if vocab_only else alignment)
+    placed = tuple(PlacedTensor(info, len(header) + start) for info, start in zip(tensors, ends[:-1], strict=True))
+    return Layout(header, placed, len(header) + ends[-1])
+
+
+def _alignment(metadata: Metadata) -> int:
+    value = metadata.get("general.alignment")
+    if value is None:
+        return DEFAULT_ALIGNMENT
+    alignment = value.data
+    if value.type is not ValueType.UINT32 or alignment < 8 or alignment & (alignment - 1):
+        raise InputError(
+            f"general.alignment is {alignment!r} ({value.type.name})",
+            hint="it must be a UINT32 that is a power of two of at least 8",
+        )
+    return int(alignment)

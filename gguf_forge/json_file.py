@@ -1,0 +1,65 @@
+"""JSON files that others wrote: read whole, bounded, and refused with a clear message."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gguf_forge.errors import InputError
+
+MAX_BYTES = 256 << 20  # the largest tokenizer.json are about 35 MB
+
+# What is often found in place of a file of the model: its first bytes, what it is, what to do.
+_IMPOSTORS = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "fetch it with `git lfs pull`"),
+    (b"<!doctype html", "a web page, not a file of the model", "download it again, logged in if need be"),
+    (b"<html", "a web page, not a file of the model", "download it again, logged in if need be"),
+    (b"<?xml", "an error message of the server, not a file of the model", "download it again"),
+    (b"pk\x03\x04", "a PyTorch (pickle) file, which is never read", "save the model as safetensors"),
+    (b"gguf", "a GGUF file", "quantize it with `gguf-forge quantize`"),
+)
+IMPOSTOR_BYTES = 64
+
+
+def refuse_impostor(head: bytes, file: Path) -> None:
+    """Raise InputError if `head`, the first bytes of `file`, shows that it is something else altogether."""
+    start = head.lstrip().lower()
+    for prefix, what, hint in _IMPOSTORS:
+        if start.startswith(prefix):
+            raise InputError(f"this is {what}", file=file, hint=hint)
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. NaN and Infinity are taken, as Python does: published configs have them.
+
+    Raises:
+        InputError: the file is missing, unreadable, empty, too large, not UTF-8, not JSON, or not an object.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"the file is larger than {MAX_BYTES >> 20} MiB", file=path)
+        raw = path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError("the file is missing", file=path, hint="download the whole model folder") from error
+    except OSError as error:
+        raise InputError(f"the file cannot be read: {error.strerror}", file=path) from error
+    if not raw.strip():
+        raise InputError("the file is empty", file=path, hint="download it again")
+    refuse_impostor(raw[:IMPOSTOR_BYTES], path)
+    try:
+        value = json.loads(raw.decode("utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}",
+            file=path,
+            hint="download it again, or mend that line",
+        ) from error
+    except UnicodeDecodeError as error:
+        hint = "download it again"
+        raise InputError(f"not valid UTF-8 at byte {error.start}", file=path, hint=hint) from error
+    except (RecursionError, ValueError) as error:
+        raise InputError("nested too deeply, or a number with too many digits", file=path) from error
+    if not isinstance(value, dict):
+        raise InputError(f"a JSON object is expected, not a {type(value).__name__}", file=path)
+    return value

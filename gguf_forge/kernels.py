@@ -1,0 +1,208 @@
+"""The only importer of the compiled kernels: rows of numbers to packed blocks and back.
+
+Two-dimensional views go in and out without a copy, and the GIL is released meanwhile, so threads over row ranges
+scale. Arguments are those of a caller inside the project: shapes and dtypes are checked, the numbers never are.
+The kernels give the bytes of `ggml_quantize_chunk` and of ggml's `to_float` on x86-64. Source: ggml-quants.c.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_forge._kernels import ffi, lib
+from gguf_forge.errors import UnsupportedError, UsageError
+from gguf_forge.tensor_types import TENSOR_TYPES, TensorType
+
+BACKEND_VARIABLE = "GGUF_FORGE_BACKEND"
+
+# By dtype name, so that bf16 needs no import of ml_dtypes; plain uint16 holds the bits of a bf16.
+_SOURCES = {
+    "float32": lib.FORGE_F32,
+    "float16": lib.FORGE_F16,
+    "bfloat16": lib.FORGE_BF16,
+    "uint16": lib.FORGE_BF16,
+}
+
+
+@cache
+def _usable() -> dict[str, int]:
+    found, index = {}, 0
+    while (name := lib.forge_backend_name(index)) != ffi.NULL:
+        if lib.forge_backend_usable(index):
+            found[ffi.string(name).decode()] = index
+        index += 1
+    return found
+
+
+def backends() -> tuple[str, ...]:
+    """Names of the backends that this machine can run, from the most portable to the fastest.
+
+    Example:
+        >>> backends()[0]
+        'portable'
+    """
+    return tuple(_usable())
+
+
+def backend_lanes(backend: str) -> int:
+    """Sub-blocks that the named backend works on at once."""
+    return int(lib.forge_backend_lanes(_backend_index(backend)))
+
+
+def default_backend() -> str:
+    """The backend used where none is named: that of GGUF_FORGE_BACKEND, else the fastest.
+
+    Raises:
+        UsageError: the variable names a backend that this machine cannot run.
+    """
+    name = os.environ.get(BACKEND_VARIABLE, "")
+    if not name:
+        return backends()[-1]
+    if name not in _usable():
+        raise UsageError(
+            f"{BACKEND_VARIABLE} names the backend {name!r}, which this machine cannot run",
+            hint=f"unset it, or use one of: {', '.join(backends())}",
+        )
+    return name
+
+
+def _backend_index(name: str | None) -> int:
+    if name is None:
+        name = default_backend()
+    if name not in _usable():
+        raise UsageError(
+            f"this machine cannot run a backend {name!r}", hint=f"use one of: {', '.join(backends())}"
+        )
+    return _usable()[name]
+
+
+@cache
+def quantizable_types() -> frozenset[TensorType]:
+    """The types that `quantize_rows` can write."""
+    return frozenset(kind for kind in TENSOR_TYPES.values() if lib.forge_can_quantize(kind.id))
+
+
+@cache
+def dequantizable_types() -> frozenset[TensorType]:
+    """The types that `dequantize_rows` can read."""
+    return frozenset(kind for kind in TENSOR_TYPES.values() if lib.forge_can_dequantize(kind.id))
+
+
+def quantize_rows(
+    rows: NDArray[np.generic],
+    kind: TensorType,
+    out: NDArray[np.uint8],
+    *,
+    weights: NDArray[np.float32] | None = None,
+    backend: str | None = None,
+) -> None:
+    """Packs rows into `out`, with the bytes that llama.cpp makes.
+
+    Args:
+        rows: Array (n_rows, n_per_row), C-contiguous, of float32, float16, ml_dtypes' bfloat16, or uint16 holding
+            the bits of bf16 values. Need not be aligned.
+        kind: The type to pack to.
+        out: Writable array (n_rows, kind.row_bytes(n_per_row)), C-contiguous.
+        weights: Importance of each column, (n_per_row,), none negative; or None.
+        backend: One of `backends()`; the default one if None.
+
+    Raises:
+        UsageError: a shape, dtype or backend is wrong.
+        UnsupportedError: no kernel packs this type.
+
+    Example:
+        >>> from gguf_forge.tensor_types import tensor_type
+        >>> packed = np.empty((2, 34), np.uint8)
+        >>> quantize_rows(np.ones((2, 32), np.float32), tensor_type("Q8_0"), packed)
+        >>> int(packed[0, 2])
+        127
+    """
+    if kind not in quantizable_types():
+        raise UnsupportedError(f"this version cannot quantize to {kind}", hint="choose another type")
+    source = _SOURCES.get(rows.dtype.name)
+    if source is None:
+        raise UsageError(f"cannot quantize {rows.dtype.name} values", hint="convert them to float32")
+    _check(rows.ndim == 2, f"rows must have two axes, not {rows.ndim}")
+    n_rows, n_per_row = rows.shape
+    _check_row_length(n_per_row, kind)
+    _check_packed(out, (n_rows, kind.row_bytes(n_per_row)))
+    _check(rows.flags.c_contiguous, "rows must be C-contiguous")
+    _check(bool(out.flags.writeable), "out must be writable")
+    if weights is not None:
+        _check(weights.dtype == np.float32, f"weights must be float32, not {weights.dtype}")
+        _check(weights.shape == (n_per_row,), f"weights must have shape ({n_per_row},), not {weights.shape}")
+        weights = np.require(weights, requirements="CA")
+    if rows.size:
+        lib.forge_quantize(
+            _backend_index(backend),
+            kind.id,
+            source,
+            _address(rows),
+            ffi.NULL if weights is None else _address(weights, "float *"),
+            _address(out),
+            n_rows,
+            n_per_row,
+        )
+
+
+def dequantize_rows(
+    packed: NDArray[np.uint8], kind: TensorType, out: NDArray[np.float32], *, backend: str | None = None
+) -> None:
+    """Unpacks rows into float32, with the values that ggml's `to_float` gives.
+
+    Args:
+        packed: Array (n_rows, kind.row_bytes(n_per_row)), C-contiguous.
+        kind: The type that it holds.
+        out: Writable float32 array (n_rows, n_per_row), C-contiguous and aligned.
+        backend: One of `backends()`; the default one if None.
+
+    Raises:
+        UsageError: a shape, dtype or backend is wrong.
+        UnsupportedError: no kernel unpacks this type.
+
+    Example:
+        >>> from gguf_forge.tensor_types import tensor_type
+        >>> values = np.empty((1, 32), np.float32)
+        >>> dequantize_rows(np.zeros((1, 34), np.uint8), tensor_type("Q8_0"), values)
+        >>> float(values.max())
+        0.0
+    """
+    if kind not in dequantizable_types():
+        raise UnsupportedError(f"this version cannot dequantize {kind}", hint="choose another type")
+    _check(out.dtype == np.float32, f"out must be float32, not {out.dtype}")
+    _check(out.ndim == 2, f"out must have two axes, not {out.ndim}")
+    _check(bool(out.flags.carray), "out must be C-contiguous, aligned and writable")
+    n_rows, n_per_row = out.shape
+    _check_row_length(n_per_row, kind)
+    _check_packed(packed, (n_rows, kind.row_bytes(n_per_row)))
+    if out.size:
+        lib.forge_dequantize(
+            _backend_index(backend), kind.id, _address(packed), _address(out, "float *"), out.size
+        )
+
+
+def _check(holds: bool, problem: str) -> None:
+    if not holds:
+        raise UsageError(problem)
+
+
+def _check_row_length(n_per_row: int, kind: TensorType) -> None:
+    if n_per_row % kind.block_elements:
+        raise UsageError(
+            f"a row of {n_per_row} values is not a whole number of {kind} blocks of {kind.block_elements}",
+            hint="choose a type with smaller blocks, such as Q8_0 or F16",
+        )
+
+
+def _check_packed(packed: NDArray[np.uint8], shape: tuple[int, int]) -> None:
+    _check(packed.dtype == np.uint8, f"packed rows must be uint8, not {packed.dtype}")
+    _check(packed.shape == shape, f"packed rows must have shape {shape}, not {packed.shape}")
+    _check(packed.flags.c_contiguous, "packed rows must be C-contiguous")
+
+
+def _address(array: NDArray[np.generic], ctype: str = "void *"):  # type: ignore[no-untyped-def]
+    return ffi.cast(ctype, array.__array_interface__["data"][0])

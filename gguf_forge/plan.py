@@ -1,0 +1,131 @@
+"""The whole file to be, before its types are chosen: tensors, metadata and vocabulary of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gguf_forge.architectures import find_architecture
+from gguf_forge.architectures.config import Config
+from gguf_forge.architectures.dsl import Architecture, MetadataLine
+from gguf_forge.architectures.plan import PlannedTensor, native_type, plan_tensors
+from gguf_forge.checkpoint import Checkpoint
+from gguf_forge.errors import UnsupportedError
+from gguf_forge.general import ModelIdentity, general_metadata, parameter_count
+from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.gguf_file.values import Metadata, u32
+from gguf_forge.recipe import stays_f32
+from gguf_forge.tensor_types import F32, TensorType
+from gguf_forge.tokenizer import read_vocabulary
+
+# Of the blocks that ggml quantizes to; it has been this since 2023.
+QUANTIZATION_VERSION = 2
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """What a checkpoint becomes, whatever the file type.
+
+    Attributes:
+        tensors: In the order of the reference's converter; none for a vocabulary alone.
+        metadata: Keys in file order. `general.file_type` holds its place, not yet its value.
+        native_type: The 16-bit type of the checkpoint; None if it has none.
+        identity: What the model is called, for the name of the file.
+        inputs: The files of the checkpoint's folder.
+        is_packed: The checkpoint itself is quantized (MXFP4), and so are some tensors of every file.
+    """
+
+    tensors: tuple[PlannedTensor, ...]
+    metadata: Metadata
+    native_type: TensorType | None
+    identity: ModelIdentity
+    inputs: tuple[Path, ...]
+    is_packed: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors as the checkpoint holds them."""
+        return sum(tensor.expr.dtype.nbytes(tensor.expr.shape) for tensor in self.tensors)
+
+    def base_infos(self, base: TensorType) -> tuple[TensorInfo, ...]:
+        """The tensors of the reference's intermediate file of type `base`."""
+        return tuple(
+            TensorInfo(tensor.name, tensor.expr.shape[::-1], _base_of(tensor, base)) for tensor in self.tensors
+        )
+
+
+def _base_of(tensor: PlannedTensor, base: TensorType) -> TensorType:
+    if not tensor.expr.dtype.is_float:
+        return tensor.expr.dtype
+    return F32 if stays_f32(tensor.name, len(tensor.expr.shape)) else base
+
+
+def plan_model(
+    checkpoint: Checkpoint,
+    *,
+    model_name: str | None = None,
+    metadata_file: Path | None = None,
+    pre_tokenizer: str | None = None,
+    vocab_only: bool = False,
+) -> ModelPlan:
+    """Plans a checkpoint. Reads its headers and its small files, no weight.
+
+    Args:
+        checkpoint: An opened folder.
+        model_name: `general.name`, instead of what the folder and the model card say.
+        metadata_file: JSON with `general.*` keys that outrank the model card.
+        pre_tokenizer: The pre-tokenizer's name, for vocabularies whose hash is not known.
+        vocab_only: Metadata and vocabulary, no tensors.
+
+    Raises:
+        UnsupportedError: the model, its quantization or its tokenizer is not known.
+        InputError: the checkpoint contradicts itself or misses something.
+    """
+    architecture = find_architecture(checkpoint.config)
+    quantization = _quantization(checkpoint.config)
+    if quantization is not None and quantization not in architecture.quantized:
+        raise UnsupportedError(
+            f"checkpoints quantized with {quantization} are not supported yet",
+            file=checkpoint.folder / "config.json",
+            hint="convert the original 16-bit checkpoint",
+        )
+    config = architecture.prepare(Config.of(checkpoint.config), checkpoint.folder)
+    tensors = () if vocab_only else plan_tensors(architecture, config, checkpoint)
+    count = parameter_count([TensorInfo(t.name, t.expr.shape[::-1], F32) for t in tensors])
+    identity, general = general_metadata(
+        checkpoint.folder,
+        checkpoint.config,
+        count,
+        architecture=architecture.name,
+        model_name=model_name,
+        metadata_file=metadata_file,
+    )
+    metadata: Metadata = {"general.architecture": general["general.architecture"]}
+    metadata |= _lines(architecture, architecture.early, config)
+    metadata |= general
+    metadata |= _lines(architecture, architecture.metadata, config)
+    metadata["general.quantization_version"] = u32(QUANTIZATION_VERSION)
+    metadata |= read_vocabulary(checkpoint.folder, config, architecture.tokenizer, pre_tokenizer=pre_tokenizer)
+    return ModelPlan(
+        tensors,
+        metadata,
+        native_type(checkpoint),
+        identity,
+        tuple(checkpoint.folder.iterdir()),
+        quantization is not None,
+    )
+
+
+def _lines(architecture: Architecture, lines: tuple[MetadataLine, ...], config: Config) -> Metadata:
+    found: Metadata = {}
+    for line in lines:
+        for key, value in line(config):
+            own = not key.startswith(("general.", "tokenizer."))
+            found[f"{architecture.name}.{key}" if own else key] = value
+    return found
+
+
+def _quantization(config: Mapping[str, object]) -> str | None:
+    found = config.get("quantization_config")
+    return str(found.get("quant_method")) if isinstance(found, dict) and found else None

@@ -1,0 +1,142 @@
+"""Which tensors a quantized file has, in which order, each of which type. No weight is read.
+
+Source: llama.cpp's src/llama-quant.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gguf_forge.errors import UnsupportedError, UsageError
+from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.recipe.file_types import COPY
+from gguf_forge.recipe.mixes import Mix
+from gguf_forge.recipe.model_facts import ModelFacts
+from gguf_forge.recipe.options import Options, TypeOverride
+from gguf_forge.recipe.pruning import prune
+from gguf_forge.recipe.tensor_rules import Role, may_quantize, role_of, trimmed
+from gguf_forge.tensor_types import F16, TENSOR_TYPES, TensorType
+
+_FALLBACKS = {
+    **dict.fromkeys(
+        ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"), TENSOR_TYPES["IQ4_NL"]
+    ),
+    **dict.fromkeys(("Q2_0", "Q2_K", "Q3_K", "TQ1_0", "TQ2_0"), TENSOR_TYPES["Q4_0"]),
+    "Q4_K": TENSOR_TYPES["Q5_0"],
+    "Q5_K": TENSOR_TYPES["Q5_1"],
+    "Q6_K": TENSOR_TYPES["Q8_0"],
+}
+_IMATRIX_TYPES = frozenset(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS"))
+_SMALL_BLOCK = 32
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One tensor of the output file.
+
+    Args:
+        info: The tensor in the base file.
+        name: Its name in the output file, which differs from `info.name` where layers before it were pruned.
+        wanted: The type that the rules name.
+        type: The type it gets: another one where a row of `wanted` would not be a whole number of blocks.
+        needs_imatrix: Is `type` too small to be of use without importance weights?
+        override: The `--tensor-type` that decided, if any.
+    """
+
+    info: TensorInfo
+    name: str
+    wanted: TensorType
+    type: TensorType
+    needs_imatrix: bool = False
+    override: TypeOverride | None = None
+
+    @property
+    def fallback(self) -> bool:
+        """Was the wanted type impossible for rows of this length?"""
+        return self.type != self.wanted
+
+    @property
+    def output(self) -> TensorInfo:
+        """The tensor as the output file describes it. Its shape lacks trailing dimensions of 1."""
+        return TensorInfo(self.name, trimmed(self.info.shape), self.type)
+
+
+def assign(tensors: Sequence[TensorInfo], metadata: Metadata, options: Options) -> tuple[Assignment, ...]:
+    """The tensors of the file that llama-quantize would write, in its order.
+
+    Args:
+        tensors: Those of the base file, in any order.
+        metadata: That of the base file.
+
+    Raises:
+        UsageError: the file type is `auto`, or every layer would be pruned.
+        UnsupportedError: a row does not fit the wanted type, and no other type is defined for that case.
+        InputError: the metadata lacks the architecture or the number of layers.
+
+    Example:
+        >>> from gguf_forge.gguf_file.values import string, u32
+        >>> from gguf_forge.recipe.file_types import file_type
+        >>> from gguf_forge.tensor_types import F32
+        >>> base = [TensorInfo("output.weight", (256, 8), F32), TensorInfo("output_norm.weight", (256,), F32)]
+        >>> header = {"general.architecture": string("llama"), "llama.block_count": u32(1)}
+        >>> [str(a.type) for a in assign(base, header, Options(file_type("Q4_K_M")))]
+        ['Q6_K', 'F32']
+    """
+    kept = prune(tensors, options.prune_layers)
+    if options.file_type == COPY:
+        return tuple(Assignment(info, name, info.type, info.type) for info, name in kept)
+    default = options.file_type.default_type
+    if default is None:
+        raise UsageError(f"a file cannot be quantized to {options.file_type}", hint="name a file type")
+    facts = ModelFacts.read(metadata, options.key_overrides)
+    mix = Mix(options, default, facts, (name for _, name in kept))
+    return tuple(_assignment(info, name, default, facts, options, mix) for info, name in kept)
+
+
+def _assignment(
+    info: TensorInfo, name: str, default: TensorType, facts: ModelFacts, options: Options, mix: Mix
+) -> Assignment:
+    role = role_of(name)
+    is_left = options.leave_output_tensor and role is Role.OUTPUT
+    if is_left or not may_quantize(name, info.shape, facts.architecture):
+        return Assignment(info, name, info.type, info.type)
+    override = next((o for o in options.tensor_types if o.pattern.search(name)), None)
+    forced = _forced(name, role, override, options)
+    if forced or options.file_type.is_float:
+        wanted = granted = forced or default
+        override = None
+    elif override:
+        wanted, granted = override.type, _fitting(info, override.type)
+    else:
+        wanted = default if options.pure else mix.next(name, info.shape)
+        granted = _fitting(info, wanted)
+    needs_imatrix = role not in (Role.EMBEDDING, Role.OUTPUT) and (
+        granted.name in _IMATRIX_TYPES or (granted.name == "Q2_K" and options.file_type.name == "Q2_K_S")
+    )
+    return Assignment(info, name, wanted, granted, needs_imatrix, override)
+
+
+def _forced(name: str, role: Role, override: TypeOverride | None, options: Options) -> TensorType | None:
+    """The type of --token-embedding-type or --output-tensor-type: they outrank others and never fall back."""
+    if role is Role.OUTPUT:
+        return options.output_tensor_type
+    if role is Role.EMBEDDING and not (override and name == "per_layer_token_embd.weight"):
+        return options.token_embedding_type
+    return None
+
+
+def _fitting(info: TensorInfo, wanted: TensorType) -> TensorType:
+    """`wanted`, or what the reference takes instead where the row is no whole number of its blocks."""
+    if info.n_per_row % wanted.block_elements == 0:
+        return wanted
+    granted = _FALLBACKS.get(wanted.name, wanted)
+    if granted == wanted and wanted.block_elements > _SMALL_BLOCK:
+        raise UnsupportedError(
+            f"a row of {info.n_per_row} values is no whole number of {wanted} blocks "
+            f"of {wanted.block_elements}, and no smaller type stands in for {wanted}",
+            tensor=info.name,
+            hint="give its type with --tensor-type",
+        )
+    return granted if info.n_per_row % granted.block_elements == 0 else F16

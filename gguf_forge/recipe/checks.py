@@ -1,0 +1,82 @@
+"""What llama-quantize refuses or crashes on, said before any work.
+
+Source: llama.cpp's src/llama-quant.cpp and ggml_quantize_chunk in ggml/src/ggml.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gguf_forge.errors import ForgeError, InputError, UnsupportedError, UsageError
+from gguf_forge.recipe.assign import Assignment
+from gguf_forge.recipe.options import ImportanceMatrix, Options
+from gguf_forge.recipe.tensor_rules import Role, role_of
+
+_MAX_NAMED = 8
+_INTEGERS = ("I8", "I16", "I32", "I64", "F64")
+
+
+def check(assignments: Iterable[Assignment], options: Options) -> None:
+    """Refuse assignments that cannot be carried out, naming the tensors.
+
+    Raises:
+        UsageError: importance weights are needed and missing, a source is already quantized, or a type that
+            was asked for does not fit the rows.
+        InputError: the importance matrix belongs to a model of another shape.
+        UnsupportedError: a source of integers or doubles would have to be quantized.
+    """
+    every = tuple(assignments)
+    changed = tuple(a for a in every if a.type != a.info.type)
+    imatrix = options.imatrix if options.has_imatrix else None
+    # Without any matrix the reference refuses even tensors that are of the small type already.
+    wanting = [a for a in (changed if imatrix else every) if a.needs_imatrix and not _weighs(imatrix, a)]
+    _refuse(
+        UsageError,
+        f"{options.file_type} needs importance weights for {len(wanting)} tensors",
+        "give a matrix that has them with --imatrix, or choose a larger type",
+        wanting,
+    )
+    _refuse(
+        UsageError,
+        "the row length is no whole number of blocks of the type asked for",
+        "choose another --output-tensor-type or --token-embedding-type",
+        [a for a in changed if a.info.n_per_row % a.type.block_elements],
+    )
+    _refuse(
+        InputError,
+        "the importance matrix has another number of values than the tensor has columns",
+        "use one that was made from this model",
+        [a for a in changed if imatrix and _misfits(imatrix, a)],
+    )
+    _refuse(
+        UnsupportedError,
+        "only F32, F16 and BF16 tensors can be quantized",
+        "please report the model",
+        [a for a in changed if a.info.type.name in _INTEGERS],
+    )
+    _refuse(
+        UsageError,
+        "already quantized",
+        "start from the original weights, or add --allow-requantize, which loses quality",
+        [a for a in changed if not a.info.type.is_float and not options.allow_requantize],
+    )
+
+
+def _weighs(imatrix: ImportanceMatrix | None, a: Assignment) -> bool:
+    return imatrix is not None and a.info.name in imatrix.weights
+
+
+def _misfits(imatrix: ImportanceMatrix, a: Assignment) -> bool:
+    # Embeddings are looked up, not multiplied: what a matrix holds for them is not used when it does not fit.
+    if not _weighs(imatrix, a) or role_of(a.name) is Role.EMBEDDING:
+        return False
+    n_matrices = a.info.shape[2] if len(a.info.shape) > 2 else 1
+    return imatrix.weights[a.info.name].size != a.info.n_per_row * n_matrices
+
+
+def _refuse(error: type[ForgeError], problem: str, hint: str, bad: list[Assignment]) -> None:
+    if not bad:
+        return
+    names = ", ".join(a.name for a in bad[:_MAX_NAMED])
+    more = f" and {len(bad) - _MAX_NAMED} more" if len(bad) > _MAX_NAMED else ""
+    raise error(f"{problem}: {names}{more}", hint=hint)

@@ -1,0 +1,109 @@
+"""The metadata of a quantized file. Source: llama.cpp's src/llama-quant.cpp and ggml's src/gguf.cpp."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from gguf_forge.errors import InputError
+from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.gguf_file.values import Metadata, Value, ValueType, string, u32
+from gguf_forge.recipe.file_types import ALIASES, FILE_TYPES
+from gguf_forge.recipe.model_facts import ModelFacts
+from gguf_forge.recipe.options import ImportanceMatrix, Options
+from gguf_forge.recipe.pruning import layer_numbers
+from gguf_forge.recipe.tensor_rules import file_order
+
+_QUANTIZATION_VERSION = 2
+_SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
+_GUESSED = 1024
+_MAX_BYTES = 127
+
+
+def quantized_metadata(tensors: Sequence[TensorInfo], metadata: Metadata, options: Options) -> Metadata:
+    """The keys of the file that llama-quantize would write, in its order.
+
+    Keys are copied in order; one that is set anew moves to the end. Strings end at their first NUL, as
+    they do in the reference.
+
+    Args:
+        tensors: Those of the base file, in any order.
+        metadata: That of the base file.
+
+    Raises:
+        InputError: the metadata lacks the architecture.
+
+    Example:
+        >>> from gguf_forge.recipe.file_types import file_type
+        >>> base = {"general.file_type": u32(0), "a.b": u32(1)}
+        >>> list(quantized_metadata([], base, Options(file_type("Q8_0"))))
+        ['a.b', 'general.quantization_version', 'general.file_type']
+    """
+    changes: list[tuple[str, Value]] = [
+        ("general.quantization_version", u32(_QUANTIZATION_VERSION)),
+        ("general.file_type", u32(_file_type_id(tensors, metadata, options))),
+        *((override.key, override.value) for override in options.key_overrides),
+        *(_provenance(options.imatrix) if options.imatrix and options.has_imatrix else ()),
+    ]
+    if options.prune_layers:
+        architecture = ModelFacts.read(metadata, options.key_overrides).architecture
+        numbers = layer_numbers(tensors, options.prune_layers)
+        changes.append((f"{architecture}.block_count", u32(max(numbers.values()) + 1)))
+    result = {key: _as_c_strings(value) for key, value in metadata.items() if key not in _SPLIT_KEYS}
+    for key, value in changes:
+        result.pop(key, None)
+        result[key] = value
+    return result
+
+
+def _file_type_id(tensors: Iterable[TensorInfo], metadata: Metadata, options: Options) -> int:
+    if options.file_type.id is not None:
+        return options.file_type.id
+    # A copy keeps the type that the source states, or is marked as a guess by the most frequent tensor type.
+    overridden = [o.value for o in options.key_overrides if o.key == "general.file_type"]
+    stated = next((v for v in overridden if v.type is ValueType.UINT32), metadata.get("general.file_type"))
+    if stated is not None:
+        if stated.type is not ValueType.UINT32:
+            raise InputError("metadata key general.file_type is not a UINT32")
+        return int(stated.data)
+    names = [info.type.name for info in sorted(tensors, key=file_order)]
+    return _GUESSED | _guess(names)
+
+
+def _guess(type_names: list[str]) -> int:
+    """The file type after the tensor type that is first to reach the highest count."""
+    highest = max(Counter(type_names).values(), default=0)
+    seen: Counter[str] = Counter()
+    for name in type_names:
+        seen[name] += 1
+        if seen[name] == highest:
+            found = FILE_TYPES.get(ALIASES.get(name, name))
+            return (found and found.id) or (39 if name == "NVFP4" else 0)
+    return 0
+
+
+def _provenance(imatrix: ImportanceMatrix) -> Iterable[tuple[str, Value]]:
+    yield "quantize.imatrix.file", _cut(imatrix.file)
+    if imatrix.datasets:
+        yield "quantize.imatrix.dataset", _cut(imatrix.datasets[0])
+    yield "quantize.imatrix.entries_count", u32(len(imatrix.weights))
+    if imatrix.chunks > 0:
+        yield "quantize.imatrix.chunks_count", u32(imatrix.chunks)
+
+
+def _cut(text: str) -> Value:
+    raw = text.encode(errors="surrogateescape")
+    return string(text if len(raw) <= _MAX_BYTES else raw[:_MAX_BYTES])
+
+
+def _as_c_strings(value: Value) -> Value:
+    if value.type is ValueType.STRING:
+        return replace(value, data=_before_nul(value.data))
+    if value.type is ValueType.ARRAY and value.element is ValueType.STRING:
+        return replace(value, data=tuple(_before_nul(item) for item in value.data))
+    return value
+
+
+def _before_nul(text: str | bytes) -> str | bytes:
+    return text.split(b"\0", 1)[0] if isinstance(text, bytes) else text.split("\0", 1)[0]

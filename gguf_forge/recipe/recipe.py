@@ -1,0 +1,52 @@
+"""A recipe: all that is decided about a quantized file before any weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.recipe.assign import Assignment, assign
+from gguf_forge.recipe.checks import check
+from gguf_forge.recipe.header import quantized_metadata
+from gguf_forge.recipe.options import Options
+from gguf_forge.recipe.tensor_rules import layer_of
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Tensors and keys of the output file in file order, and what a user should hear of."""
+
+    assignments: tuple[Assignment, ...]
+    metadata: Metadata
+    warnings: tuple[str, ...]
+
+
+def make_recipe(tensors: Sequence[TensorInfo], metadata: Metadata, options: Options) -> Recipe:
+    """Decide everything about the file that llama-quantize would make of a base file.
+
+    Args:
+        tensors: Those of the base file, in any order.
+        metadata: That of the base file.
+
+    Raises:
+        ForgeError: whatever `assign`, `check` and `quantized_metadata` refuse.
+    """
+    assignments = assign(tensors, metadata, options)
+    check(assignments, options)
+    header = quantized_metadata(tensors, metadata, options)
+    return Recipe(assignments, header, _warnings(tensors, assignments, options))
+
+
+def _warnings(
+    tensors: Sequence[TensorInfo], assignments: Sequence[Assignment], options: Options
+) -> tuple[str, ...]:
+    used = {a.override for a in assignments}
+    idle = [o for o in options.tensor_types if o not in used]
+    effect = (
+        f"is ignored for {options.file_type}" if options.file_type.is_float else "decides no tensor's type"
+    )
+    layers = {layer_of(info.name) for info in tensors}
+    absent = [f"--prune-layers: there is no layer {n}" for n in options.prune_layers if n not in layers]
+    return (*(f"--tensor-type {o} {effect}" for o in idle), *absent)
