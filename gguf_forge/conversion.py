@@ -141,11 +141,16 @@ def _float_file(plan: ModelPlan, options: Options) -> _FileChoice:
         _Chosen(info, RowSource(tensor.expr, info.type))
         for tensor, info in zip(plan.tensors, plan.base_infos(base), strict=True)
     ]
-    return FILE_TYPES[base.name], _with_file_type(plan, base), chosen, ()
+    return _base_file_type(plan, base), _with_file_type(plan, base), chosen, ()
 
 
 def _quantized_file(plan: ModelPlan, options: Options) -> _FileChoice:
     """The file of llama-quantize made from the converter's file of the checkpoint's own type."""
+    if plan.is_packed:
+        raise UnsupportedError(
+            f"the checkpoint is quantized to MXFP4 already, and is not quantized again to {options.file_type}",
+            hint="use --type auto: what is in MXFP4 stays as it is",
+        )
     base = plan.native_type or F32
     infos, metadata = plan.base_infos(base), _with_file_type(plan, base)
     recipe = make_recipe(infos, metadata, options)
@@ -161,10 +166,13 @@ def _quantized_file(plan: ModelPlan, options: Options) -> _FileChoice:
     return options.file_type, recipe.metadata, chosen, recipe.warnings
 
 
+def _base_file_type(plan: ModelPlan, base: TensorType) -> FileType:
+    """A checkpoint that is quantized itself keeps its file type, whatever the float type of the rest."""
+    return FILE_TYPES["MXFP4_MOE" if plan.is_packed else base.name]
+
+
 def _with_file_type(plan: ModelPlan, base: TensorType) -> Metadata:
-    kind = FILE_TYPES["MXFP4_MOE" if plan.is_packed else base.name]
-    assert kind.id is not None
-    return {**plan.metadata, "general.file_type": u32(kind.id)}
+    return {**plan.metadata, "general.file_type": u32(_base_file_type(plan, base).id or 0)}
 
 
 def _path(plan: ModelPlan, kind: FileType, out: Path | None) -> Path:

@@ -87,9 +87,7 @@ class Stored(TensorExpr):
     def needs(self, rows: RowNumbers) -> Iterator[ByteRange]:
         row_bytes = self.tensor.nbytes // self.n_rows
         for start, stop in contiguous_runs(rows):
-            yield ByteRange(
-                self.tensor.source, self.tensor.offset + start * row_bytes, (stop - start) * row_bytes
-            )
+            yield ByteRange(self.tensor.source, self.tensor.offset + start * row_bytes, (stop - start) * row_bytes)
 
 
 @dataclass(frozen=True)

@@ -107,8 +107,14 @@ def plan_model(
     metadata |= _lines(architecture, architecture.metadata, config)
     metadata["general.quantization_version"] = u32(QUANTIZATION_VERSION)
     metadata |= read_vocabulary(checkpoint.folder, config, architecture.tokenizer, pre_tokenizer=pre_tokenizer)
-    inputs = tuple(checkpoint.folder.iterdir())
-    return ModelPlan(tensors, metadata, native_type(checkpoint), identity, inputs, quantization is not None)
+    return ModelPlan(
+        tensors,
+        metadata,
+        native_type(checkpoint),
+        identity,
+        tuple(checkpoint.folder.iterdir()),
+        quantization is not None,
+    )
 
 
 def _lines(architecture: Architecture, lines: tuple[MetadataLine, ...], config: Config) -> Metadata:

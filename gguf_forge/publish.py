@@ -46,7 +46,7 @@ def check_room(folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size:
         raise OutputError(
-            f"{size:,} bytes are needed and the disk has {free:,} free",
+            f"this needs {size:,} bytes and the disk has {free:,} free",
             file=folder,
             hint="free some room, or choose a folder on another disk",
         )

@@ -73,9 +73,7 @@ class MappedFile:
             with path.open("rb") as file:
                 self.identity = _identity(os.fstat(file.fileno()))
                 # An empty file cannot be mapped.
-                self._map = (
-                    mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.identity.size else None
-                )
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.identity.size else None
         except OSError as error:
             raise InputError(f"the file cannot be read: {error.strerror or error}", file=path) from error
 
@@ -112,13 +110,9 @@ class MappedFile:
         try:
             now = _identity(self.path.stat())
         except OSError as error:
-            raise InputError(
-                f"the file vanished while it was read: {error.strerror}", file=self.path
-            ) from error
+            raise InputError(f"the file vanished while it was read: {error.strerror}", file=self.path) from error
         if now != self.identity:
-            raise InputError(
-                "the file changed while it was read", file=self.path, hint="run again when it is complete"
-            )
+            raise InputError("the file changed while it was read", file=self.path, hint="run again when it is complete")
 
     def close(self) -> None:
         mapped, self._map = self._map, None

@@ -1,13 +1,15 @@
 """What `import gguf_forge` offers."""
 
+from __future__ import annotations
+
 import ast
 from pathlib import Path
 
 import pytest
+from checkpoints import tiny_llama
 
 import gguf_forge
 import gguf_forge.conversion
-from tests.checkpoints import tiny_llama
 
 
 def test_every_public_name_is_there_and_documented() -> None:

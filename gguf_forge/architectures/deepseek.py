@@ -67,9 +67,7 @@ deepseek2 = Architecture(
             "blk.{i}.attn_k_b.weight",
             chain(by_head(HEADS, None, NOPE), transpose),
         ),
-        Rule(
-            ("model.layers.{i}.self_attn.kv_b_proj.weight",), "blk.{i}.attn_v_b.weight", by_head(HEADS, NOPE, VALUE)
-        ),
+        Rule(("model.layers.{i}.self_attn.kv_b_proj.weight",), "blk.{i}.attn_v_b.weight", by_head(HEADS, NOPE, VALUE)),
     ),
     names={"model.layers.{i}.mlp.gate.e_score_correction_bias": "blk.{i}.exp_probs_b.bias"},
     drops=(Drop("lm_head.weight", when=lambda config: config.find("tie_word_embeddings") is True),),

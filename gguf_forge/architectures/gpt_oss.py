@@ -26,9 +26,7 @@ gpt_oss = Architecture(
         Rule(_MXFP4_GATE_UP, "blk.{i}.ffn_gate_exps.weight", repack_mxfp4(every_second(0, -2)), first=True),
         Rule(_MXFP4_GATE_UP, "blk.{i}.ffn_up_exps.weight", repack_mxfp4(every_second(1, -2)), first=True),
         Rule((_EXPERTS + "down_proj",), "blk.{i}.ffn_down_exps.weight", transpose),
-        Rule(
-            (_EXPERTS + "gate_up_proj",), "blk.{i}.ffn_gate_exps.weight", chain(transpose, every_second(0, -2))
-        ),
+        Rule((_EXPERTS + "gate_up_proj",), "blk.{i}.ffn_gate_exps.weight", chain(transpose, every_second(0, -2))),
         Rule((_EXPERTS + "gate_up_proj",), "blk.{i}.ffn_up_exps.weight", chain(transpose, every_second(1, -2))),
         Rule((_EXPERTS + "down_proj_bias",), "blk.{i}.ffn_down_exps.bias", keep),
         Rule((_EXPERTS + "gate_up_proj_bias",), "blk.{i}.ffn_gate_exps.bias", every_second(0, -1)),

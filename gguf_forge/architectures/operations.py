@@ -111,6 +111,5 @@ def experts(source: str, *parts: tuple[str, str]) -> tuple[Rule, ...]:
         'blk.{i}.ffn_down_exps.weight'
     """
     return tuple(
-        Rule((f"{source}.{word}.weight",), f"blk.{{i}}.{role}.weight", stack, after="experts")
-        for word, role in parts
+        Rule((f"{source}.{word}.weight",), f"blk.{{i}}.{role}.weight", stack, after="experts") for word, role in parts
     )

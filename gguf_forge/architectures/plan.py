@@ -134,9 +134,7 @@ def _apply_rules(
         yield place, _planned(name, rule.operation, config, sources)
 
 
-def _parts_in_order(
-    rule: Rule, layer: int | None, met: _Collected, config: Config, target: str
-) -> list[StoredTensor]:
+def _parts_in_order(rule: Rule, layer: int | None, met: _Collected, config: Config, target: str) -> list[StoredTensor]:
     wanted = [
         (source, expert)
         for source in rule.sources
@@ -150,9 +148,7 @@ def _parts_in_order(
             hint="is a shard of the checkpoint missing?",
         )
     if len(met.parts) > len(wanted):
-        raise InputError(
-            f"the checkpoint holds {len(met.parts)} parts, the config says {len(wanted)}", tensor=target
-        )
+        raise InputError(f"the checkpoint holds {len(met.parts)} parts, the config says {len(wanted)}", tensor=target)
     return [met.parts[key] for key in wanted]
 
 
@@ -221,5 +217,3 @@ def _group_line(template: str, numbers: list[tuple[int | None, int | None]]) -> 
             span = str(known[0]) if len(known) == 1 else f"{{{known[0]}..{known[-1]}}}"
             line = line.replace(hole, span)
     return line if len(numbers) == 1 else f"{line} ({len(numbers)})"
-
-

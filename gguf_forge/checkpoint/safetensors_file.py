@@ -111,9 +111,7 @@ def _parse_header(raw: bytes, source: Source) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise _broken(source, f"the header is not valid UTF-8 at byte {8 + error.start}") from error
     except json.JSONDecodeError as error:
-        raise _broken(
-            source, f"the header is not valid JSON: {error.msg} at character {error.pos}"
-        ) from error
+        raise _broken(source, f"the header is not valid JSON: {error.msg} at character {error.pos}") from error
     except RecursionError as error:
         raise _broken(source, "the header is nested too deeply") from error
     except ValueError as error:
@@ -183,9 +181,7 @@ def _check_coverage(tensors: list[StoredTensor], data_start: int, source: Source
         if tensor.offset < end:
             raise _broken(source, "the data overlaps that of another tensor", tensor.name)
         if tensor.offset > end:
-            raise _broken(
-                source, f"{tensor.offset - end} bytes before the data belong to no tensor", tensor.name
-            )
+            raise _broken(source, f"{tensor.offset - end} bytes before the data belong to no tensor", tensor.name)
         end = tensor.offset + tensor.nbytes
     if end != source.size:
         raise _broken(source, f"the last {source.size - end} bytes belong to no tensor")

@@ -129,8 +129,7 @@ def general_metadata(
     card = read_model_card(folder)
     override = _read_override(metadata_file)
     texts = {
-        key: override.get(f"general.{key}", text)
-        for key, text in _texts(card, config, folder, count.total).items()
+        key: override.get(f"general.{key}", text) for key, text in _texts(card, config, folder, count.total).items()
     }
     if model_name is not None:
         texts["name"] = _clean(model_name)
@@ -165,9 +164,7 @@ def _folder_name(folder: Path) -> str:
     return _clean(folder.resolve().name if name in ("", "..") else name)
 
 
-def _texts(
-    card: Mapping[str, Any], config: Mapping[str, Any], folder: Path, total: int
-) -> dict[str, str | None]:
+def _texts(card: Mapping[str, Any], config: Mapping[str, Any], folder: Path, total: int) -> dict[str, str | None]:
     texts = {
         key: next((text for card_key in card_keys if (text := _card_text(card, card_key)) is not None), None)
         for key, card_keys in _TEXTS.items()
@@ -202,9 +199,7 @@ def _card_list(card: Mapping[str, Any], keys: tuple[str, ...]) -> list[str]:
     return [_clean(item) for item in found if isinstance(item, str)]
 
 
-def _card_sources(
-    card: Mapping[str, Any], keys: tuple[str, ...], total: int
-) -> list[dict[str, str | None]] | None:
+def _card_sources(card: Mapping[str, Any], keys: tuple[str, ...], total: int) -> list[dict[str, str | None]] | None:
     key = next((key for key in keys if key in card), None)
     if key is None:
         return None

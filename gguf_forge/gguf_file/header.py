@@ -115,9 +115,7 @@ def _tensor_info(info: TensorInfo, offset: int, order: ByteOrder) -> list[bytes]
     except UnicodeEncodeError as error:
         raise InputError("tensor name is not valid Unicode", tensor=ascii(info.name)) from error
     if not 0 < len(name) <= MAX_TENSOR_NAME:
-        raise InputError(
-            f"tensor name has {len(name)} bytes; ggml loads 1 to {MAX_TENSOR_NAME}", tensor=info.name
-        )
+        raise InputError(f"tensor name has {len(name)} bytes; ggml loads 1 to {MAX_TENSOR_NAME}", tensor=info.name)
     n_dims = len(info.shape)
     if n_dims > MAX_DIMS:
         raise InputError(f"shape {info.shape} has {n_dims} dimensions; ggml has {MAX_DIMS}", tensor=info.name)

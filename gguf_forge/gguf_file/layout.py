@@ -62,9 +62,7 @@ def lay_out(metadata: Metadata, tensors: Sequence[TensorInfo], *, vocab_only: bo
     alignment = _alignment(metadata)
     ends = [0, *accumulate(padded(info.nbytes, alignment) for info in tensors)]
     header = encode_header(metadata, tensors, ends[:-1], 1 if vocab_only else alignment)
-    placed = tuple(
-        PlacedTensor(info, len(header) + start) for info, start in zip(tensors, ends[:-1], strict=True)
-    )
+    placed = tuple(PlacedTensor(info, len(header) + start) for info, start in zip(tensors, ends[:-1], strict=True))
     return Layout(header, placed, len(header) + ends[-1])
 
 

@@ -119,7 +119,7 @@ def _assignment(
 
 
 def _forced(name: str, role: Role, override: TypeOverride | None, options: Options) -> TensorType | None:
-    """The type of --token-embedding-type or --output-tensor-type: they outrank the others and never fall back."""
+    """The type of --token-embedding-type or --output-tensor-type: they outrank others and never fall back."""
     if role is Role.OUTPUT:
         return options.output_tensor_type
     if role is Role.EMBEDDING and not (override and name == "per_layer_token_embd.weight"):

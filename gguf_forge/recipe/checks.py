@@ -1,4 +1,7 @@
-"""What llama-quantize refuses or crashes on, said before any work. Source: llama.cpp's src/llama-quant.cpp."""
+"""What llama-quantize refuses or crashes on, said before any work.
+
+Source: llama.cpp's src/llama-quant.cpp and ggml_quantize_chunk in ggml/src/ggml.c.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,8 @@ def check(assignments: Iterable[Assignment], options: Options) -> None:
     """Refuse assignments that cannot be carried out, naming the tensors.
 
     Raises:
-        UsageError: importance weights are needed and missing, a source is already quantized, or a type that was
-            asked for does not fit the rows.
+        UsageError: importance weights are needed and missing, a source is already quantized, or a type that
+            was asked for does not fit the rows.
         InputError: the importance matrix belongs to a model of another shape.
         UnsupportedError: a source of integers or doubles would have to be quantized.
     """

@@ -24,8 +24,8 @@ _MAX_BYTES = 127
 def quantized_metadata(tensors: Sequence[TensorInfo], metadata: Metadata, options: Options) -> Metadata:
     """The keys of the file that llama-quantize would write, in its order.
 
-    Keys are copied in order; one that is set anew moves to the end. Strings end at their first NUL, as they do
-    in the reference.
+    Keys are copied in order; one that is set anew moves to the end. Strings end at their first NUL, as
+    they do in the reference.
 
     Args:
         tensors: Those of the base file, in any order.

@@ -18,7 +18,7 @@ _LAYERS_OF_70B = {"llama": 80, "llama-embed": 80, "qwen2": 80, "deci": 80, "olmo
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """`n_layers` counts those for multi-token prediction too; `gqa` is layer 0's query heads per key-value head."""
+    """`n_layers` counts those for multi-token prediction too; `gqa` is layer 0's heads per key-value head."""
 
     architecture: str
     n_layers: int

@@ -6,11 +6,10 @@ garbage as zero or drops a sign, a UsageError says so instead.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
-
-import numpy as np
 
 from gguf_forge.errors import InputError, UsageError
 from gguf_forge.gguf_file.values import Value, boolean, f32, string, u32
@@ -126,10 +125,10 @@ def _read_int(raw: str) -> Value | None:
 def _read_float(raw: str) -> Value | None:
     try:
         number = float(raw)
-    except ValueError:
+        struct.pack("<f", number)
+    except (ValueError, OverflowError):
         return None
-    too_large = np.isfinite(number) and abs(number) > np.finfo(np.float32).max
-    return None if too_large or "_" in raw else f32(number)
+    return f32(number) if "_" not in raw else None
 
 
 def _read_bool(raw: str) -> Value | None:

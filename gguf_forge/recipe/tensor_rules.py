@@ -12,7 +12,7 @@ from gguf_forge.gguf_file.tensor_info import TensorInfo
 
 
 class Role(Enum):
-    """What the type mixes distinguish. VALUE is any projection that makes values: v, fused qkv, MLA's kv_b."""
+    """What the type mixes distinguish. VALUE is any projection to values: v, fused qkv, MLA's kv_b."""
 
     OUTPUT = auto()
     EMBEDDING = auto()
@@ -99,7 +99,7 @@ def layer_of(name: str) -> int | None:
 
 
 def file_order(info: TensorInfo) -> tuple[int, str]:
-    """The sort key of llama-quantize's tensor order: what is outside the layers, then by layer; by name in each."""
+    """The sort key of llama-quantize's tensor order: outside the layers first, then layer by layer."""
     layer = layer_of(info.name)
     return (-1 if layer is None else layer, info.name)
 

@@ -1,7 +1,7 @@
 """A tokenizer as transformers' AutoTokenizer sets it up, on the `tokenizers` library alone.
 
-The JSON files of a folder disagree about added and special tokens, and transformers has its own way of settling
-that, which depends on the class that they name. Ids, texts and types in a GGUF file follow from the result.
+The JSON files of a folder disagree about added and special tokens, and transformers has its own way of
+settling that, which depends on the class that they name. The ids and texts in a GGUF file follow from it.
 Source: transformers 4.57.6, `tokenization_utils_base.py`, `tokenization_utils_fast.py` and
 `convert_slow_tokenizer.py`; the defaults of its tokenizer classes are data here.
 """
@@ -17,18 +17,16 @@ from importlib.resources import files as package_files
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ForgeError, InputError
-from .checks import Place, as_decimal_id, as_flag, as_id, as_list, as_mapping, as_text
+from .added_tokens import SpecialToken, add_tokens, read_added_token, read_special_token, text_of
+from .checks import Place, as_decimal_id, as_id, as_list, as_mapping, as_text
 from .files import TokenizerFiles
+from .slow_tokenizer import build_slow_tokenizer, slow_ends, slow_settings
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer
 
 _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _ADDITIONAL = "additional_special_tokens"
-_QWEN2_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 # The infill tokens that CodeLlama's class adds to the special ones.
 _CODE_LLAMA_TOKENS = {
     "prefix_token": "▁<PRE>",
@@ -38,6 +36,10 @@ _CODE_LLAMA_TOKENS = {
 }
 _CLEAN_UP = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"),
              (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"))  # fmt: skip
+
+
+# Real normalizers replace single characters by single ones; this leaves room, and memory.
+_MAX_GROWTH = 1e4
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class AutoTokenizer:
     engine: Tokenizer
     special_tokens: tuple[str, ...]
     place: Place
-    _ends: tuple[list[int], list[int]] | None
+    _ends: tuple[list[int], ...] | None
     _clean_up: bool
 
     def vocabulary(self) -> dict[str, int]:
@@ -102,24 +104,32 @@ def load_tokenizer(files: TokenizerFiles) -> AutoTokenizer | None:
     name, defaults = _class_of(files)
     arguments, added = _arguments(files)
     settings = {**defaults, **arguments}
+    around: tuple[str, ...] | None = None
     if files.tokenizer_bytes is not None:
         place = files.place("tokenizer.json")
-        engine = _from_json(files.tokenizer_bytes, place)
+        for part in ("normalizer", "decoder"):
+            _check_growth((files.tokenizer or {}).get(part), place / part)
+        engine, padding = _from_json(files.tokenizer_bytes, place)
+        settings = {"pad_token": padding, **settings}
     elif files.vocab is not None and files.merges is not None:
         place = files.place("vocab.json")
-        settings = _as_slow(settings, name)
-        engine = _from_slow(files, name, settings, place)
+        settings = slow_settings(settings, name)
+        with _engine_errors(place):
+            engine = build_slow_tokenizer(files, name, settings, place)
+            around = slow_ends(settings, name)
     else:
         return None
+    if "add_bos_token" in defaults:
+        around = tuple(role if settings[f"add_{role}_token"] else "" for role in ("bos", "eos"))
     with _engine_errors(place):
         special = _special_tokens(settings, name, place)
-        _add_tokens(engine, added, special)
+        engine = add_tokens(engine, added, special)
         _set_prefix_space(engine, settings.get("add_prefix_space", False))
         return AutoTokenizer(
             engine,
-            tuple(map(_text, special)),
+            tuple(map(text_of, special)),
             place,
-            _ends(engine, settings, place) if "add_bos_token" in defaults else None,
+            tuple(_end(engine, settings, role, place) for role in around) if around else None,
             bool(settings.get("clean_up_tokenization_spaces", False)),
         )
 
@@ -153,32 +163,28 @@ def _arguments(files: TokenizerFiles) -> tuple[dict[str, Any], list[AddedToken]]
     if "added_tokens_decoder" in arguments:
         place = place / "added_tokens_decoder"
         for key, value in as_mapping(arguments["added_tokens_decoder"], place).items():
-            by_id[as_decimal_id(key, place)] = _added_token(value, place / key)
+            by_id[as_decimal_id(key, place)] = read_added_token(value, place / key)
     else:
         arguments |= _special_tokens_map(files, arguments)
         by_id |= _legacy_added_tokens(files, arguments)
     by_text = {token.content: token for token in by_id.values()}
     for role in _ROLES:
-        token = _special_token(arguments.get(role), place / role)
+        token = read_special_token(arguments.get(role), place / role)
         if token is not None:
-            arguments[role] = by_text.get(_text(token), token)
+            arguments[role] = by_text.get(text_of(token), token)
     return arguments, [by_id[id] for id in sorted(by_id)]
 
 
 def _special_tokens_map(files: TokenizerFiles, arguments: Mapping[str, Any]) -> dict[str, Any]:
     place = files.place("special_tokens_map.json")
-    found: dict[str, Any] = {}
-    for role, value in (files.special_tokens_map or {}).items():
-        if role == _ADDITIONAL and isinstance(value, list):
-            tokens = list(arguments.get(role) or [])
-            for item in value:
-                token = _added_token(item, place / role, special=True) if isinstance(item, dict) else item
-                if token not in tokens:
-                    tokens.append(token)
-            found[role] = tokens
-        else:
-            is_token = isinstance(value, dict)
-            found[role] = _added_token(value, place / role, special=True) if is_token else value
+    given = files.special_tokens_map or {}
+    found: dict[str, Any] = {
+        role: read_special_token(given[role], place / role, special=True) for role in _ROLES if role in given
+    }
+    if isinstance(given.get(_ADDITIONAL), list):
+        before = as_list(arguments.get(_ADDITIONAL) or [], place / _ADDITIONAL)
+        after = [read_special_token(item, place / _ADDITIONAL, special=True) for item in given[_ADDITIONAL]]
+        found[_ADDITIONAL] = [*before, *after]
     return found
 
 
@@ -187,8 +193,8 @@ def _legacy_added_tokens(files: TokenizerFiles, arguments: Mapping[str, Any]) ->
 
     found: dict[int, AddedToken] = {}
     place = files.place("added_tokens.json")
-    special = {_text(arguments[role]) for role in _ROLES if arguments.get(role) is not None}
-    special |= {_text(token) for token in arguments.get(_ADDITIONAL) or []}
+    given = (*(arguments.get(role) for role in _ROLES), *(arguments.get(_ADDITIONAL) or []))
+    special = {text_of(token) for item in given if (token := read_special_token(item, place))}
     for text, id in (files.added_tokens or {}).items():
         content = as_text(text, place)
         found[as_id(id, place / repr(text))] = AddedToken(
@@ -197,37 +203,13 @@ def _legacy_added_tokens(files: TokenizerFiles, arguments: Mapping[str, Any]) ->
     place = files.place("tokenizer.json") / "added_tokens"
     for index, value in enumerate(as_list((files.tokenizer or {}).get("added_tokens", []), place)):
         fields = as_mapping(value, place / index)
-        found[as_id(fields.get("id"), place / index / "id")] = _added_token(fields, place / index)
+        found[as_id(fields.get("id"), place / index / "id")] = read_added_token(fields, place / index)
     return found
 
 
-def _added_token(value: Any, place: Place, special: bool | None = None) -> AddedToken:
-    from tokenizers import AddedToken
-
-    fields = as_mapping(value, place)
-    flags = {
-        name: as_flag(fields[name], place / name)
-        for name in ("single_word", "lstrip", "rstrip", "normalized", "special")
-        if name in fields
-    }
-    if special is not None:
-        flags["special"] = special
-    return AddedToken(as_text(fields.get("content"), place / "content"), **flags)
-
-
-def _special_token(value: Any, place: Place) -> str | AddedToken | None:
-    if isinstance(value, dict):
-        return _added_token(value, place)
-    return as_text(value, place) if isinstance(value, str) else value
-
-
-def _text(token: Any) -> str:
-    return token if isinstance(token, str) else str(token.content if hasattr(token, "content") else token)
-
-
-def _special_tokens(settings: Mapping[str, Any], name: str, place: Place) -> list[str | AddedToken]:
+def _special_tokens(settings: Mapping[str, Any], name: str, place: Place) -> list[SpecialToken]:
     """The special tokens by role, each text once. Source: `all_special_tokens_extended`."""
-    found: dict[str, str | AddedToken] = {}
+    found: dict[str, SpecialToken] = {}
     extra = settings.get("extra_special_tokens") or {}
     candidates = [
         *(_normalized_role(name, role, settings.get(role)) for role in _ROLES),
@@ -236,9 +218,9 @@ def _special_tokens(settings: Mapping[str, Any], name: str, place: Place) -> lis
         *(extra.values() if isinstance(extra, dict) else as_list(extra, place / "extra_special_tokens")),
     ]
     for candidate in candidates:
-        token = _special_token(candidate, place / "special tokens")
-        if token:
-            found.setdefault(_text(token), token)
+        token = read_special_token(candidate, place / "special tokens")
+        if token and text_of(token):
+            found.setdefault(text_of(token), token)
     return list(found.values())
 
 
@@ -253,27 +235,6 @@ def _normalized_role(name: str, role: str, token: Any) -> Any:
     return token
 
 
-def _add_tokens(engine: Tokenizer, added: list[AddedToken], special: Iterable[str | AddedToken]) -> None:
-    """Adds what the engine lacks, in transformers' order: new tokens get the next free ids."""
-    from tokenizers import AddedToken
-
-    wanted: list[str | AddedToken] = list(added)
-    known = {token.content for token in (*engine.get_added_tokens_decoder().values(), *added)}
-    texts = {_text(token) for token in special}
-    for token in special:
-        if token not in wanted if isinstance(token, AddedToken) else token not in known:
-            wanted.append(token)
-    tokens = []
-    for token in wanted:
-        if isinstance(token, AddedToken):
-            token.special = token.special or token.content in texts
-            tokens.append(token)
-        else:
-            tokens.append(AddedToken(token, special=True))
-    if tokens:
-        engine.add_tokens(tokens)
-
-
 def _set_prefix_space(engine: Tokenizer, wanted: Any) -> None:
     """The class's add_prefix_space outranks that of a byte-level pre-tokenizer."""
     from tokenizers.pre_tokenizers import ByteLevel
@@ -283,88 +244,44 @@ def _set_prefix_space(engine: Tokenizer, wanted: Any) -> None:
         engine.pre_tokenizer = ByteLevel(add_prefix_space=wanted, use_regex=current.use_regex)
 
 
-def _ends(engine: Tokenizer, settings: Mapping[str, Any], place: Place) -> tuple[list[int], list[int]]:
-    """The ids put before and after a text by classes that have flags for it, as Llama's."""
-    ends: list[list[int]] = []
-    for role in ("bos", "eos"):
-        token = settings.get(f"{role}_token")
-        if not settings.get(f"add_{role}_token"):
-            ends.append([])
-        elif not token:
-            raise place.error(
-                f"has no {role} token, and add_{role}_token is set", "correct tokenizer_config.json"
-            )
-        else:
-            # Special tokens have been added, so each has an id.
-            ends.append([id for id in [engine.token_to_id(_text(token))] if id is not None])
-    return ends[0], ends[1]
+def _end(engine: Tokenizer, settings: Mapping[str, Any], role: str, place: Place) -> list[int]:
+    """The ids of the special token that the class puts at one end of a text: none or one."""
+    if not role:
+        return []
+    token = read_special_token(settings.get(f"{role}_token"), place)
+    id = engine.token_to_id(text_of(token)) if token else None
+    if id is None:
+        hint = f"correct {role}_token or add_{role}_token in tokenizer_config.json"
+        raise place.error(f"has no {role} token to put around a text", hint)
+    return [id]
 
 
-def _from_json(data: bytes, place: Place) -> Tokenizer:
+def _check_growth(step: Any, place: Place) -> None:
+    """Refuses steps that would make one text grow without bound: each replacement may multiply its length."""
+    pending, growth = [step], 1.0
+    while pending:
+        step = pending.pop()
+        if isinstance(step, dict):
+            inner = step.get("normalizers") or step.get("decoders")
+            pending += inner if isinstance(inner, list) else []
+            pattern = step.get("pattern")
+            replaced = pattern.get("String") if isinstance(pattern, dict) else None
+            inserted = len(str(step.get("content") or "")) + len(str(step.get("prepend") or ""))
+            growth *= max(1.0, inserted / len(replaced) if replaced else inserted)
+        if growth > _MAX_GROWTH:
+            raise place.error("makes texts grow without bound", "such a tokenizer cannot be converted")
+
+
+def _from_json(data: bytes, place: Place) -> tuple[Tokenizer, str | None]:
+    """The tokenizer of a tokenizer.json without truncation and padding, and the token that pads."""
     from tokenizers import Tokenizer
 
     with _engine_errors(place):
         engine = Tokenizer.from_buffer(data)
+        padding = engine.padding
         engine.no_truncation()
         engine.no_padding()
-        return engine
-
-
-def _as_slow(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A slow class makes its special tokens ones that are normalized; Qwen2's does not."""
-    if name == "Qwen2TokenizerFast":
-        return dict(settings)
-    return {
-        key: {"content": value, "normalized": True} if key in _ROLES and isinstance(value, str) else value
-        for key, value in settings.items()
-    }
-
-
-def _from_slow(files: TokenizerFiles, name: str, settings: Mapping[str, Any], place: Place) -> Tokenizer:
-    """A byte-level BPE tokenizer from vocab.json and merges.txt."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-
-    vocab = {as_text(text, place): as_id(id, place / repr(text)) for text, id in (files.vocab or {}).items()}
-    qwen2 = name == "Qwen2TokenizerFast"
-    pairs = _slow_merges(files, qwen2)
-    with _engine_errors(place):
-        engine = Tokenizer(models.BPE(vocab, pairs, continuing_subword_prefix="", end_of_word_suffix=""))
-        space = bool(settings.get("add_prefix_space", False))
-        if qwen2:
-            engine.normalizer = normalizers.NFC()
-            split = pre_tokenizers.Split(Regex(_QWEN2_PATTERN), behavior="isolated", invert=False)
-            engine.pre_tokenizer = pre_tokenizers.Sequence(
-                [split, pre_tokenizers.ByteLevel(add_prefix_space=space, use_regex=False)]
-            )
-        else:
-            engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
-        engine.decoder = decoders.ByteLevel()
-        engine.post_processor = processors.ByteLevel(trim_offsets=False)
-        bos = settings.get("bos_token")
-        if settings.get("add_bos_token") and bos and not qwen2:
-            text = _text(_special_token(bos, place))
-            engine.post_processor = processors.TemplateProcessing(
-                single=[text, "$A"],
-                pair=[text, "$A", "$B:1"],
-                special_tokens=[(text, engine.token_to_id(text) or 0)],
-            )
-        return engine
-
-
-def _slow_merges(files: TokenizerFiles, qwen2: bool) -> list[tuple[str, str]]:
-    """The merges as the slow classes read them: GPT-2's skips the first and the last line."""
-    lines = (files.merges or "").split("\n")
-    if qwen2:
-        lines = [line for line in lines[lines[0].startswith("#version:") :] if line.strip()]
-    else:
-        lines = lines[1:-1]
-    pairs = []
-    for line in lines:
-        parts = line.split()
-        if len(parts) != 2:
-            raise files.place("merges.txt").error(f"has a line that is not a pair of tokens: {line[:60]!r}")
-        pairs.append((parts[0], parts[1]))
-    return pairs
+    return engine, str(padding["pad_token"]) if padding else None
 
 
 @contextmanager

@@ -61,8 +61,8 @@ def _tokens(tokenizer: AutoTokenizer, source: TokenizerSource) -> tuple[list[str
     if highest >= size:
         raise tokenizer.place.error(
             f"has a token with id {highest}, and the model's vocab_size is {size}",
-            "the tokenizer has more tokens than the model has embedding rows: take the tokenizer of the model, "
-            "or resize the embeddings and vocab_size in config.json",
+            "the tokenizer has more tokens than the model has embedding rows: take the model's own, "
+            "or resize its embeddings and vocab_size in config.json",
         )
     texts = [f"[PAD{id}]" for id in range(size)]
     types = [TokenType.UNUSED] * size

@@ -1,7 +1,7 @@
 """What a tokenizer.json's post-processor tells about special tokens: which it adds, and the part of each.
 
-The rules are gguf-py's own reading of templates (`SpecialVocab`): simple, wrong on unusual ones, and those that
-all GGUF files were made by. So they are followed to the letter.
+The rules are gguf-py's own reading of templates (`SpecialVocab`): simple, wrong on unusual ones, and those
+that all GGUF files were made by. So they are followed to the letter.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 llama.cpp names about 90 ways of splitting text. Its converter finds the name by the sha256 of the token ids
 that one text gives; the table of known hashes is data.
-Source: `get_vocab_base_pre` of llama.cpp's converter, the names that `src/llama-vocab.cpp` reads, and the patterns
-that it quotes from the tokenizers.
+Source: `get_vocab_base_pre` of llama.cpp's converter, the names that `src/llama-vocab.cpp` reads, and the
+patterns that it quotes from the tokenizers.
 """
 
 from __future__ import annotations

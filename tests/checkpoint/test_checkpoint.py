@@ -8,12 +8,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from corpus import checkpoints
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, UsageError
-from tests.corpus import checkpoints
 
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 
@@ -150,9 +150,7 @@ def test_tensor_in_a_shard_and_not_in_the_index(sharded: Path) -> None:
     assert "7 tensors of the files are not in it: e, f, g, h, i and 2 more" in refused(sharded)
 
 
-def test_tensors_in_another_shard_than_the_index_says(
-    sharded: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_tensors_in_another_shard_than_the_index_says(sharded: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_index(sharded, dict.fromkeys("abc", SHARDS[1]) | {"d": SHARDS[0]})
     with Checkpoint.open(sharded) as checkpoint:
         assert len(checkpoint.tensors) == 4
@@ -161,9 +159,7 @@ def test_tensors_in_another_shard_than_the_index_says(
 
 @pytest.mark.parametrize("total_size", [15, "16", None, -1])
 def test_wrong_total_size(sharded: Path, caplog: pytest.LogCaptureFixture, total_size: object) -> None:
-    write_index(
-        sharded, dict.fromkeys("ac", SHARDS[1]) | dict.fromkeys("bd", SHARDS[0]), total_size=total_size
-    )
+    write_index(sharded, dict.fromkeys("ac", SHARDS[1]) | dict.fromkeys("bd", SHARDS[0]), total_size=total_size)
     with Checkpoint.open(sharded) as checkpoint:
         assert len(checkpoint.tensors) == 4
     assert ("16 bytes" in caplog.text) == (total_size is not None)
@@ -331,9 +327,7 @@ def test_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hf download acme/tiny" in refused(Path("acme/tiny"), UsageError)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"), [("a.gguf", "gguf-forge quantize"), ("a.safetensors", "give the folder")]
-)
+@pytest.mark.parametrize(("name", "message"), [("a.gguf", "gguf-forge quantize"), ("a.safetensors", "give the folder")])
 def test_a_file_for_a_folder(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / name).touch()
     assert message in refused(tmp_path / name, UsageError)

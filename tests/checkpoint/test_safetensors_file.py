@@ -132,9 +132,7 @@ def test_names_in_messages_cannot_act_on_the_terminal(path: Path) -> None:
 
 
 def test_the_order_is_by_name_and_the_place_is_of_the_file(path: Path) -> None:
-    raw = encode(
-        {"b": entry(0, 2), "__metadata__": {"format": "pt"}, "a": entry(2, 6, [1], "F32")}, bytes(range(6))
-    )
+    raw = encode({"b": entry(0, 2), "__metadata__": {"format": "pt"}, "a": entry(2, 6, [1], "F32")}, bytes(range(6)))
     tensors = read(path, raw)
     assert list(tensors) == ["a", "b"]
     assert (tensors["a"].offset, tensors["a"].nbytes) == (len(raw) - 4, 4)
@@ -158,9 +156,7 @@ def test_a_file_without_tensors(path: Path) -> None:
 
 
 def test_unaligned_data(path: Path) -> None:
-    raw = encode(
-        json.dumps({"a": entry(0, 1), "b": entry(1, 9, [2], "F32")}).encode(), b"x" + struct.pack("<2f", 1, 2)
-    )
+    raw = encode(json.dumps({"a": entry(0, 1), "b": entry(1, 9, [2], "F32")}).encode(), b"x" + struct.pack("<2f", 1, 2))
     assert read(path, raw)["b"].array().tolist() == [1.0, 2.0]
 
 

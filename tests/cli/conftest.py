@@ -1,13 +1,12 @@
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
 
 import pytest
+from checkpoints import tiny_llama
+from command_line import Forge, Run
 
 from gguf_forge.cli import main
-from tests.checkpoints import tiny_llama
 
 
 @pytest.fixture(scope="session")
@@ -19,22 +18,6 @@ def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(_made: Path) -> Path:
     """A tiny Llama folder; tests only read it."""
     return _made
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a command line came to."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Forge = Callable[..., Run]
 
 
 @pytest.fixture
@@ -52,8 +35,3 @@ def forge(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest
         return Run(code, out, err)
 
     return run
-
-
-def listing(folder: Path) -> Sequence[str]:
-    """Everything in a folder, hidden files too."""
-    return sorted(path.name for path in folder.iterdir())

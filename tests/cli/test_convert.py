@@ -1,15 +1,16 @@
 """`convert`: what it writes, what it says, and what it refuses."""
 
+from __future__ import annotations
+
 import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from checkpoints import tiny_llama
+from command_line import Forge, listing
 from gguf import GGUFReader
-
-from tests.checkpoints import tiny_llama
-from tests.cli.conftest import Forge, listing
 
 
 def test_writes_the_file_and_closes_with_a_table(forge: Forge, model: Path) -> None:

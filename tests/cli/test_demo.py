@@ -1,5 +1,7 @@
 """`demo`, and the model that it makes."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import tempfile
@@ -8,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sentencepiece
+from checkpoints import TINY
+from command_line import Forge, listing
 from safetensors import safe_open
 
 from gguf_forge.demo import make_model
-from tests.checkpoints import TINY
-from tests.cli.conftest import Forge, listing
 
 
 @pytest.fixture

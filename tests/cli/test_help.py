@@ -1,15 +1,17 @@
 """Help and version: complete, and without loading what conversions need."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys
 
 import pytest
+from command_line import Forge
 
 from gguf_forge.cli.options import TYPE_NAMES
 from gguf_forge.kernels import quantizable_types
 from gguf_forge.recipe import FILE_TYPES
-from tests.cli.conftest import Forge
 
 HEAVY = ("numpy", "gguf", "ml_dtypes", "tokenizers", "sentencepiece", "safetensors", "yaml", "gguf_forge.conversion")
 LOADED = """

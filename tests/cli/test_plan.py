@@ -1,12 +1,14 @@
 """`plan` and `convert --dry-run`: everything about the file, and no weight read."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest
+from checkpoints import NARROW, tiny_llama
+from command_line import Forge, listing
 
 from gguf_forge.source import MappedFile
-from tests.checkpoints import NARROW, tiny_llama
-from tests.cli.conftest import Forge, listing
 
 
 def test_json_has_every_tensor(forge: Forge, model: Path) -> None:

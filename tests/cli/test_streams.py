@@ -1,5 +1,7 @@
 """Terminals, pipes, full disks and signals, with real processes."""
 
+from __future__ import annotations
+
 import os
 import pty
 import signal
@@ -9,8 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-
-from tests.cli.conftest import listing
+from command_line import listing
 
 FORGE = (sys.executable, "-m", "gguf_forge")
 # Each task takes a while, so that a signal meets a conversion at work.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from corpus import manifests, read_manifest, short, tensor_infos
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +14,6 @@ from gguf_forge.errors import InputError
 from gguf_forge.general import ParameterCount, general_metadata, output_name, parameter_count
 from gguf_forge.gguf_file.header import encode_header
 from gguf_forge.gguf_file.values import Metadata, ValueType
-from tests.corpus import manifests, read_manifest, short, tensor_infos
 
 NAMED = json.loads(Path(__file__).with_name("named_models.json").read_text())
 LATER_KEYS = {"general.file_type", "general.quantization_version", "general.alignment"}
@@ -209,9 +209,7 @@ def test_the_metadata_file_outranks_the_card(folder: Path, caplog: pytest.LogCap
         "general.sampling.sequence": "kd",
         "made.up": 1,
     }
-    found = general(
-        folder, count=ParameterCount(B * 9, B * 9), metadata_file=write_json(folder / "m.json", override)
-    )
+    found = general(folder, count=ParameterCount(B * 9, B * 9), metadata_file=write_json(folder / "m.json", override))
     assert found == {
         "sampling.sequence": "kd",
         "sampling.temp": 0.5,
@@ -264,9 +262,7 @@ def test_metadata_files_that_are_none(folder: Path, text: str | None) -> None:
     assert caught.value.file == path
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{", '{"top_k": "many", "top_p": [1], "temperature": 1e39, "min_p": null}']
-)
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"top_k": "many", "top_p": [1], "temperature": 1e39, "min_p": null}'])
 def test_a_generation_config_that_cannot_be_used_is_ignored(folder: Path, text: str) -> None:
     (folder / "generation_config.json").write_text(text)
     assert not [key for key in general(folder) if key.startswith("sampling")]

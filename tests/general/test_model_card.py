@@ -22,9 +22,7 @@ def test_front_matter(tmp_path: Path) -> None:
     assert card(tmp_path, text.replace("\n", "\r\n")) == {"license": "mit", "tags": ["a", "b"]}
 
 
-@pytest.mark.parametrize(
-    "text", ["", "# Title\n", "\n---\na: b\n---\n", "--- \na: b\n---\n", "---\n---\n", "---"]
-)
+@pytest.mark.parametrize("text", ["", "# Title\n", "\n---\na: b\n---\n", "--- \na: b\n---\n", "---\n---\n", "---"])
 def test_no_front_matter(tmp_path: Path, text: str) -> None:
     assert card(tmp_path, text) == {}
 

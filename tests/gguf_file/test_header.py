@@ -58,9 +58,7 @@ HEADERS = (
 )
 
 
-def reference_header(
-    metadata: Metadata, tensors: list[TensorInfo], folder: Path, endian: gguf.GGUFEndian
-) -> bytes:
+def reference_header(metadata: Metadata, tensors: list[TensorInfo], folder: Path, endian: gguf.GGUFEndian) -> bytes:
     """What the writer of the gguf package makes of it."""
     writer = gguf.GGUFWriter(folder / "reference.gguf", "none", endianess=endian)
     del writer.kv_data[0]["general.architecture"]
@@ -123,8 +121,7 @@ def test_the_gguf_reader_reads_it_back(tmp_path: Path) -> None:
     reader = gguf.GGUFReader(path)
     assert reader.fields["tokenizer.ggml.scores"].contents() == [0.5, -1000.0, 1.0]
     assert (
-        bytes(reader.fields["tokenizer.ggml.tokens"].parts[reader.fields["tokenizer.ggml.tokens"].data[1]])
-        == b"\xff"
+        bytes(reader.fields["tokenizer.ggml.tokens"].parts[reader.fields["tokenizer.ggml.tokens"].data[1]]) == b"\xff"
     )
     assert reader.fields["y"].contents() is True
     assert [(t.name, t.shape.tolist(), t.data_offset) for t in reader.tensors] == [

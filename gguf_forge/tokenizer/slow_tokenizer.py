@@ -1,0 +1,72 @@
+"""Byte-level BPE tokenizers that come as vocab.json and merges.txt, without tokenizer.json.
+
+Source: transformers 4.57.6, `convert_slow_tokenizer.py`, and the slow classes that it converts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .checks import Place, as_id, as_text
+from .files import TokenizerFiles
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_QWEN2 = "Qwen2TokenizerFast"
+_QWEN2_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def slow_settings(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The settings as a slow class passes them on: special tokens are normalized, except Qwen2's."""
+    if name == _QWEN2:
+        return dict(settings)
+    return {
+        key: {"content": value, "normalized": True} if key.endswith("_token") and isinstance(value, str) else value
+        for key, value in settings.items()
+    }
+
+
+def build_slow_tokenizer(files: TokenizerFiles, name: str, settings: Mapping[str, Any], place: Place) -> Tokenizer:
+    """The tokenizer that the class `name` makes of vocab.json and merges.txt."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    vocab = {as_text(text, place): as_id(id, place / repr(text)) for text, id in (files.vocab or {}).items()}
+    engine = Tokenizer(models.BPE(vocab, _merges(files, name), continuing_subword_prefix="", end_of_word_suffix=""))
+    space = bool(settings.get("add_prefix_space", False))
+    if name == _QWEN2:
+        engine.normalizer = normalizers.NFC()
+        split = pre_tokenizers.Split(Regex(_QWEN2_PATTERN), behavior="isolated", invert=False)
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=space, use_regex=False)
+        engine.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    else:
+        engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
+    engine.decoder = decoders.ByteLevel()
+    return engine
+
+
+def slow_ends(settings: Mapping[str, Any], name: str) -> tuple[str, str]:
+    """The roles of the tokens that the slow class puts before and after a text; empty for none."""
+    if name == "RobertaTokenizerFast":
+        return "cls", "sep"
+    return ("bos", "") if settings.get("add_bos_token") and name != _QWEN2 else ("", "")
+
+
+def _merges(files: TokenizerFiles, name: str) -> list[tuple[str, str]]:
+    """The merges as the slow classes read them: GPT-2's skips the first and the last line."""
+    lines = (files.merges or "").split("\n")
+    if name == _QWEN2:
+        lines = [line for line in lines[lines[0].startswith("#version:") :] if line.strip()]
+    else:
+        lines = lines[1:-1]
+    pairs = []
+    for line in lines:
+        parts = line.split()
+        if len(parts) != 2:
+            raise files.place("merges.txt").error(f"has a line that is not a pair of tokens: {line[:60]!r}")
+        pairs.append((parts[0], parts[1]))
+    return pairs

@@ -1,0 +1,114 @@
+"""What planning refuses, and how it says it. What it makes is compared with the reference in test_families.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic import FAMILIES, read_description, write_checkpoint
+
+from gguf_forge.architectures.plan import group_names
+from gguf_forge.checkpoint import Checkpoint
+from gguf_forge.errors import InputError, UnsupportedError
+from gguf_forge.model_plan import ModelPlan, plan_model
+
+Change = Callable[[dict[str, tuple[str, list[int]]]], object]
+
+
+def plan(tmp_path: Path, family: str, change: Change = lambda tensors: None, **config: Any) -> ModelPlan:
+    """The plan of a family's checkpoint with changed tensors and config."""
+    folder = write_checkpoint(FAMILIES / family, tmp_path / "hf", change=change, config=config)
+    return plan_model(Checkpoint.open(folder), pre_tokenizer=read_description(FAMILIES / family).pre_tokenizer)
+
+
+def test_all_unknown_tensors_are_listed_in_groups(tmp_path: Path) -> None:
+    def change(tensors: dict[str, tuple[str, list[int]]]) -> None:
+        for layer in range(2):
+            tensors[f"model.layers.{layer}.foo.weight"] = ("BF16", [4])
+        tensors["bar"] = ("BF16", [4])
+
+    with pytest.raises(UnsupportedError, match=r"3 tensors have no place in a llama model") as caught:
+        plan(tmp_path, "llama-hfvocab", change)
+    assert "model.layers.{0..1}.foo.weight (2)" in str(caught.value)
+    assert "\n  bar" in str(caught.value)
+
+
+def test_layers_beyond_the_count_are_unknown_or_dropped(tmp_path: Path) -> None:
+    extra = {"model.layers.99.input_layernorm.weight": ("BF16", [256])}
+    with pytest.raises(UnsupportedError, match=r"layers\.99"):
+        plan(tmp_path / "a", "llama3-bpe", lambda tensors: tensors.update(extra))
+    dropped = plan(tmp_path / "b", "deepseek2-lite", lambda tensors: tensors.update(extra))
+    assert not any(tensor.name.startswith("blk.99.") for tensor in dropped.tensors)
+
+
+def test_a_missing_expert_is_named(tmp_path: Path) -> None:
+    name = "model.layers.0.block_sparse_moe.experts.1.w2.weight"
+    with pytest.raises(InputError, match=r"blk\.0\.ffn_down_exps\.weight: 1 of its \d parts are missing") as caught:
+        plan(tmp_path, "mixtral", lambda tensors: tensors.pop(name))
+    assert name in str(caught.value)
+
+
+def test_more_experts_than_the_config_says(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the config says 2"):
+        plan(tmp_path, "mixtral", num_local_experts=2)
+
+
+def test_experts_of_different_shapes(tmp_path: Path) -> None:
+    name = "model.layers.0.block_sparse_moe.experts.1.w2.weight"
+    with pytest.raises(InputError, match=r"blk\.0\.ffn_down_exps\.weight: the \d tensors to stack differ"):
+        plan(tmp_path, "mixtral", lambda tensors: tensors.update({name: ("BF16", [256, 512])}))
+
+
+def test_a_layer_without_tensors(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"the config says 4 layers, but there are no tensors of blk\.\{2\.\.3\} \(2\)"
+    ):
+        plan(tmp_path, "llama3-bpe", num_hidden_layers=4)
+
+
+def test_two_tensors_for_one_place(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"token_embd\.weight: two tensors"):
+        plan(tmp_path, "llama3-bpe", lambda tensors: tensors.update({"tok_embeddings.weight": ("BF16", [512, 256])}))
+
+
+def test_heads_that_do_not_divide_the_rows(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"blk\.0\.attn_q\.weight: 256 rows are not 5 heads"):
+        plan(tmp_path, "llama3-bpe", num_attention_heads=5)
+
+
+@pytest.mark.parametrize("shape", [[], [0, 4], [4, 0]])
+def test_empty_tensors_and_scalars(tmp_path: Path, shape: list[int]) -> None:
+    with pytest.raises(InputError, match=r"model\.norm\.weight: a tensor of shape .* holds nothing"):
+        plan(tmp_path, "llama3-bpe", lambda tensors: tensors.update({"model.norm.weight": ("BF16", shape)}))
+
+
+def test_plain_bytes_are_no_weights(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match=r"model\.norm\.weight: is stored as plain bytes"):
+        plan(tmp_path, "llama3-bpe", lambda tensors: tensors.update({"model.norm.weight": ("U8", [256])}))
+
+
+def test_quantized_checkpoints_are_refused_by_method(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="quantized with awq"):
+        plan(tmp_path, "llama3-bpe", quantization_config={"quant_method": "awq"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("vocab_size", "many"),
+        ("rms_norm_eps", "small"),
+        ("rms_norm_eps", float("inf")),
+        ("max_position_embeddings", -1),
+    ],
+)
+def test_config_values_of_the_wrong_kind(tmp_path: Path, key: str, value: object) -> None:
+    with pytest.raises(InputError, match=rf"{key}\b.* is"):
+        plan(tmp_path, "llama3-bpe", **{key: value})
+
+
+def test_group_names_counts_layers_and_experts() -> None:
+    names = [f"l.{layer}.e.{expert}.w" for layer in range(3) for expert in range(2)]
+    assert group_names(names) == ["l.{0..2}.e.{0..1}.w (6)"]
+    assert group_names(["l.4.w"]) == ["l.4.w"]

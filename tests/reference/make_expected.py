@@ -1,0 +1,82 @@
+"""Makes the expected.json of checkpoint descriptions (tests/families/*) with llama.cpp's own tools.
+
+    python make_expected.py LLAMA_CPP_SOURCE_TREE LLAMA_QUANTIZE_BINARY DESCRIPTION...
+
+Needs what convert_hf_to_gguf.py needs (torch, transformers 4.57.6, sentencepiece); gguf-forge itself is not used. The
+vocabularies of these checkpoints were trained for tests, so their hashes are unknown: where case.json of a family
+names a pre-tokenizer, the converter is told its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import runpy
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+from synthetic import Tensors, read_description, write_checkpoint
+
+FLOAT_TYPES = ("auto", "F32", "F16", "BF16")
+QUANTIZED_TYPES = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K")
+
+
+def convert(tree: Path, checkpoint: Path, out: Path, outtype: str, pre_tokenizer: str | None) -> None:
+    """Runs the converter in a process of its own, with the pre-tokenizer's name given."""
+    command = [sys.executable, __file__, "--convert", str(tree), pre_tokenizer or "", str(checkpoint)]
+    subprocess.run([*command, "--outfile", str(out), "--outtype", outtype], check=True, capture_output=True)
+
+
+def run_converter(tree: str, pre_tokenizer: str, *arguments: str) -> None:
+    sys.path.insert(0, tree)
+    from conversion.base import TextModel
+
+    if pre_tokenizer:
+        TextModel.get_vocab_base_pre = lambda self, tokenizer: pre_tokenizer
+    sys.argv = ["convert_hf_to_gguf.py", *arguments]
+    runpy.run_path(str(Path(tree) / "convert_hf_to_gguf.py"), run_name="__main__")
+
+
+def digest(path: Path) -> dict[str, int | str]:
+    data = path.read_bytes()
+    return {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def native_outtype(shards: dict[str, Tensors]) -> str:
+    """The converter's type for the file that llama-quantize starts from."""
+    dtypes = [dtype for shard in shards.values() for dtype, shape in shard.values() if len(shape) > 1]
+    return next((dtype.lower() for dtype in dtypes if dtype in ("BF16", "F16")), "f32")
+
+
+def expected(tree: Path, quantize: Path, family: Path) -> dict[str, object]:
+    description = read_description(family)
+    files: dict[str, dict[str, int | str]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        checkpoint = write_checkpoint(family, Path(scratch) / "hf")
+        out, base = Path(scratch) / "out.gguf", Path(scratch) / "base.gguf"
+        for kind in FLOAT_TYPES:
+            convert(tree, checkpoint, out, kind.lower(), description.pre_tokenizer)
+            files[kind] = digest(out)
+        convert(tree, checkpoint, base, native_outtype(description.shards), description.pre_tokenizer)
+        for kind in QUANTIZED_TYPES:
+            run = subprocess.run([str(quantize), str(base), str(out), kind], capture_output=True, check=False)
+            if run.returncode == 0:
+                files[kind] = digest(out)
+    return files
+
+
+def main(tree: str, quantize: str, *descriptions: str) -> None:
+    for family in map(Path, descriptions):
+        print(family.name, flush=True)
+        files = expected(Path(tree), Path(quantize), family)
+        (family / "expected.json").write_text(json.dumps(files, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--convert":
+        run_converter(*sys.argv[2:])
+    else:
+        main(*sys.argv[1:])

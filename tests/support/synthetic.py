@@ -1,0 +1,108 @@
+"""Checkpoints made from a description: the same bytes on every machine, so that their conversions can be pinned.
+
+A description is a folder with the small files of a checkpoint and `checkpoint.json`, which says for each shard the
+type and shape of its tensors. The weights come from integer arithmetic and correctly rounded operations only.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FAMILIES = Path(__file__).parents[1] / "families"
+
+
+Tensors = dict[str, tuple[str, list[int]]]
+
+
+@dataclass(frozen=True)
+class Description:
+    """A checkpoint: shard -> tensor -> (type, shape), and the pre-tokenizer that its vocabulary needs."""
+
+    shards: dict[str, Tensors]
+    pre_tokenizer: str | None
+
+
+def read_description(folder: Path) -> Description:
+    return Description(
+        json.loads((folder / "checkpoint.json").read_text()),
+        json.loads((folder / "case.json").read_text())["pre_tokenizer"],
+    )
+
+
+def write_checkpoint(
+    description: Path,
+    folder: Path,
+    *,
+    change: Callable[[Tensors], object] = lambda tensors: None,
+    config: Mapping[str, object] | None = None,
+) -> Path:
+    """Writes the checkpoint that `description` describes to `folder`, which is made.
+
+    `change` may edit the tensors of the first shard; `config` goes over config.json.
+    """
+    folder.mkdir(parents=True)
+    for file in description.iterdir():
+        if file.name not in ("case.json", "checkpoint.json", "expected.json"):
+            shutil.copyfile(file, folder / file.name)
+    if config:
+        values = json.loads((description / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**values, **config}))
+    shards = read_description(description).shards
+    change(next(iter(shards.values())))
+    for shard, tensors in shards.items():
+        write_safetensors(
+            folder / shard,
+            {name: (dtype, shape, tensor_bytes(name, dtype, shape)) for name, (dtype, shape) in tensors.items()},
+        )
+    return folder
+
+
+def write_safetensors(path: Path, tensors: dict[str, tuple[str, list[int], bytes]]) -> None:
+    """Tensors as (type, shape, bytes), in the given order."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, (dtype, shape, data) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + len(data)]}
+        end += len(data)
+    encoded = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        file.writelines(data for _, _, data in tensors.values())
+
+
+def tensor_bytes(name: str, dtype: str, shape: list[int]) -> bytes:
+    """Weights of a tensor, a function of its name: near 1 for norms, else of deviation 0.02 with some outliers."""
+    hashes = _hashes(zlib.crc32(name.encode()), int(np.prod(shape)))
+    if dtype == "U8":
+        # exponents of MXFP4 that give weights of usual size, or any nibbles
+        return ((hashes % 8 + 116) if name.endswith("_scales") else hashes).astype(np.uint8).tobytes()
+    sums = sum((hashes >> np.uint64(shift)) & np.uint64(0xFFFF) for shift in (0, 16, 32, 48))
+    values = (np.asarray(sums, np.float64) - 131070) * 2.0**-16 * 0.035
+    values *= np.where(hashes % np.uint64(4099) == 0, 25.0, 1.0)
+    if "norm" in name:
+        values += 1.0
+    return as_dtype(values.astype(np.float32), dtype).tobytes()
+
+
+def as_dtype(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
+    if dtype == "BF16":
+        bits = values.view(np.uint32).astype(np.uint64)
+        return ((bits + 0x7FFF + ((bits >> np.uint64(16)) & np.uint64(1))) >> np.uint64(16)).astype(np.uint16)
+    return values.astype({"F32": np.float32, "F16": np.float16}[dtype])
+
+
+def _hashes(seed: int, count: int) -> NDArray[np.uint64]:
+    """SplitMix64 of seed and index."""
+    x = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed << 32)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -1,0 +1,181 @@
+"""Every expression against the same thing done by NumPy on whole arrays; rows in any order, bytes accounted for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gguf import quants
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from gguf_forge.checkpoint import StoredTensor
+from gguf_forge.errors import InputError
+from gguf_forge.expr import (
+    RAW,
+    Add,
+    Constant,
+    MergeLastAxes,
+    PermuteRope,
+    RepackMxfp4,
+    Reshape,
+    Slice,
+    Stack,
+    Stored,
+    TensorExpr,
+    Transpose,
+    contiguous_runs,
+)
+from gguf_forge.tensor_types import BF16, F16, F32
+
+
+class MemorySource:
+    """A source over bytes that remembers what was released."""
+
+    def __init__(self, data: bytes):
+        self.path, self.size = Path("memory"), len(data)
+        self._data = np.frombuffer(data, np.uint8)
+        self.released: list[tuple[int, int]] = []
+
+    def view(self, offset: int, nbytes: int) -> NDArray[np.uint8]:
+        return self._data[offset : offset + nbytes]
+
+    def release(self, offset: int, nbytes: int) -> None:
+        self.released.append((offset, nbytes))
+
+
+_KINDS = {np.dtype(np.float32): ("F32", F32), np.dtype(np.float16): ("F16", F16), np.dtype(np.uint8): ("U8", RAW)}
+
+
+def stored(values: NDArray[np.generic], offset: int = 0) -> Stored:
+    name, kind = _KINDS[values.dtype]
+    source = MemorySource(b"\xee" * offset + values.tobytes())
+    return Stored(StoredTensor("t", name, values.shape, source, offset, values.nbytes), kind)
+
+
+def numbered(*shape: int) -> NDArray[np.float32]:
+    return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+
+
+def check(expr: TensorExpr, wanted: NDArray[np.generic]) -> None:
+    """The whole, single rows, and rows backwards are those of `wanted`."""
+    assert expr.shape == wanted.shape
+    matrix = wanted.reshape(-1, wanted.shape[-1])
+    assert expr.n_rows == len(matrix)
+    np.testing.assert_array_equal(expr.rows(0, len(matrix)), matrix)
+    for row in range(len(matrix)):
+        np.testing.assert_array_equal(expr.rows(row, row + 1), matrix[row : row + 1])
+    backwards = np.arange(len(matrix))[::-1]
+    np.testing.assert_array_equal(expr.take(backwards), matrix[::-1])
+
+
+def test_stored_reads_what_is_there_at_any_offset() -> None:
+    for offset in (0, 1, 7, 64):
+        check(stored(numbered(5, 3), offset), numbered(5, 3))
+    check(stored(numbered(7)), numbered(7)[None].reshape(7))
+
+
+def test_stored_gives_a_view_of_adjacent_rows() -> None:
+    expr = stored(numbered(8, 4))
+    assert np.shares_memory(expr.rows(2, 5), expr.tensor.array())
+
+
+def test_bfloat16_comes_as_bfloat16() -> None:
+    bits = np.array([[0x3F80, 0xC000]], np.uint16)
+    tensor = StoredTensor("t", "BF16", (1, 2), MemorySource(bits.tobytes()), 0, 4)
+    assert Stored(tensor, BF16).rows(0, 1).astype(np.float32).tolist() == [[1.0, -2.0]]
+
+
+def test_permute_rope_is_the_reference_formula() -> None:
+    for heads, size, columns in ((1, 2, 3), (2, 4, 5), (3, 8, 2)):
+        x = numbered(heads * size, columns)
+        wanted = x.reshape(heads, 2, size // 2, columns).swapaxes(1, 2).reshape(x.shape)
+        check(PermuteRope(stored(x), heads), wanted)
+        bias = x[:, 0].copy()
+        wanted = bias.reshape(heads, 2, size // 2).swapaxes(1, 2).reshape(-1)
+        assert PermuteRope(stored(bias), heads).rows(0, 1).tolist() == [wanted.tolist()]
+
+
+def test_permute_rope_refuses_odd_heads() -> None:
+    with pytest.raises(InputError, match="heads of an even size"):
+        PermuteRope(stored(numbered(6, 2)), 2)
+
+
+@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 4), st.data())
+def test_slices_of_rows_and_columns(experts: int, rows: int, columns: int, data: st.DataObject) -> None:
+    x = numbered(experts, rows, columns)
+    for axis, length in ((-1, columns), (-2, rows)):
+        start = data.draw(st.integers(0, length - 1))
+        stop = data.draw(st.integers(start + 1, length))
+        step = data.draw(st.integers(1, 3))
+        part = [slice(None)] * 3
+        part[axis] = slice(start, stop, step)
+        check(Slice(stored(x), axis, start, stop, step), x[tuple(part)])
+
+
+def test_slice_beyond_the_end_is_refused() -> None:
+    with pytest.raises(InputError, match="has no part"):
+        Slice(stored(numbered(4, 2)), -2, 2, 6)
+
+
+def test_transpose_of_each_matrix() -> None:
+    x = numbered(3, 4, 5)
+    check(Transpose(stored(x)), x.swapaxes(1, 2))
+    check(Slice(Transpose(stored(x)), -2, 1, 5, 2), x.swapaxes(1, 2)[:, 1::2])
+
+
+def test_reshape_and_merge() -> None:
+    x = numbered(6, 4)
+    check(Reshape(stored(x), (2, 3)), x.reshape(2, 3, 4))
+    check(MergeLastAxes(Reshape(stored(x), (2, 3))), x.reshape(2, 12))
+    with pytest.raises(InputError, match="cannot be seen as"):
+        Reshape(stored(x), (4,))
+
+
+def test_stack_and_constant() -> None:
+    parts = [numbered(3, 2) + 10 * n for n in range(4)]
+    check(Stack(tuple(stored(part) for part in parts)), np.stack(parts))
+    check(Constant(numbered(3)), numbered(3))
+    with pytest.raises(InputError, match="differ"):
+        Stack((stored(numbered(3, 2)), stored(numbered(2, 3))))
+
+
+def test_add_stays_in_float16_and_widens_all_else() -> None:
+    # 1 + 2^-12 is not a float16 number: computed in float32 and rounded at the end it would be kept until then
+    half = np.array([2.0**-12, 1.0, -1.0], np.float16)
+    assert Add(stored(half), 1.0).rows(0, 1).dtype == np.float16
+    assert Add(stored(half), 1.0).rows(0, 1).tolist() == [[1.0, 2.0, 0.0]]
+    single = half.astype(np.float32)
+    assert Add(stored(single), 1.0).rows(0, 1).tolist() == [[1.0 + 2.0**-12, 2.0, 0.0]]
+
+
+def test_repacked_mxfp4_has_the_same_values() -> None:
+    rng = np.random.default_rng(3)
+    blocks = rng.integers(0, 256, (2, 3, 4, 16), np.uint8)
+    scales = rng.integers(100, 140, (2, 3, 4), np.uint8)
+    expr = RepackMxfp4(MergeLastAxes(stored(blocks)), stored(scales))
+    values = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
+    values = np.concatenate([values, -values])
+    nibbles = np.stack([blocks & 15, blocks >> 4], -1).reshape(2, 3, 4, 32)
+    wanted = values[nibbles] * np.exp2(scales.astype(np.float32) - 127)[..., None]
+    assert expr.shape == (2, 3, 128)
+    got = quants.MXFP4.dequantize_blocks(expr.rows(0, 6).reshape(-1, 17)).reshape(wanted.shape)
+    np.testing.assert_array_equal(got, wanted)
+    np.testing.assert_array_equal(expr.rows(4, 5), expr.rows(0, 6)[4:5])
+    with pytest.raises(InputError, match="do not fit scales"):
+        RepackMxfp4(MergeLastAxes(stored(blocks)), stored(scales[:, :2]))
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=12))
+def test_needs_names_each_byte_once_and_no_other(rows: list[int]) -> None:
+    x = numbered(21, 3)
+    expr = stored(x, offset=5)
+    unique = np.unique(rows)
+    touched = sorted(byte for r in expr.needs(unique) for byte in range(r.offset, r.offset + r.nbytes))
+    assert touched == sorted(5 + row * 12 + byte for row in unique for byte in range(12))
+    assert len(list(expr.needs(unique))) == len(contiguous_runs(unique))
+    half = Slice(Reshape(expr, (3, 7)), -2, 1, 7, 2)
+    assert [(r.offset, r.nbytes) for r in half.needs(np.array([0, 3]))] == [(5 + 12, 12), (5 + 8 * 12, 12)]
+    assert sum(r.nbytes for r in Transpose(Reshape(expr, (3, 7))).needs(np.array([4]))) == 7 * 12

@@ -1,0 +1,61 @@
+"""The model is never loaded: memory stays far below the checkpoint's size."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from synthetic import FAMILIES, write_checkpoint
+
+BOUND = 256 << 20
+
+_CONVERT = """
+import resource, sys
+from gguf_forge.conversion import convert
+result, = convert(sys.argv[1], sys.argv[2], types="Q4_0", threads=2)
+print(result.file.source_bytes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def write_giant(folder: Path) -> None:
+    """A Mixtral of 1.6 GB, stored in a file of holes: its bytes are zeros that take no room."""
+    hidden, inner = 2048, 4096
+    shapes: dict[str, list[int]] = {"model.embed_tokens.weight": [512, hidden], "model.norm.weight": [hidden]}
+    for layer in range(4):
+        at = f"model.layers.{layer}"
+        shapes |= {f"{at}.self_attn.{name}_proj.weight": [hidden, hidden] for name in "qkvo"}
+        shapes |= {f"{at}.{name}_layernorm.weight": [hidden] for name in ("input", "post_attention")}
+        shapes[f"{at}.block_sparse_moe.gate.weight"] = [8, hidden]
+        for expert in range(8):
+            for name, shape in (("w1", [inner, hidden]), ("w2", [hidden, inner]), ("w3", [inner, hidden])):
+                shapes[f"{at}.block_sparse_moe.experts.{expert}.{name}.weight"] = shape
+    config = {
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": 4,
+        "num_local_experts": 8,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+    }
+    write_checkpoint(FAMILIES / "mixtral", folder, config=config)
+    header: dict[str, object] = {}
+    end = 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 2 * shape[0] * (shape[1] if len(shape) > 1 else 1)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
+    encoded = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        file.truncate(8 + len(encoded) + end)
+
+
+def test_peak_memory_is_a_fraction_of_the_checkpoint(tmp_path: Path) -> None:
+    write_giant(tmp_path / "hf")
+    command = [sys.executable, "-c", _CONVERT, str(tmp_path / "hf"), str(tmp_path / "out.gguf")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    source_bytes, peak = map(int, run.stdout.split())
+    (tmp_path / "out.gguf").unlink()
+    assert source_bytes > 6 * BOUND
+    assert peak < BOUND
