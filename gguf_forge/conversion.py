@@ -315,7 +315,7 @@ def _check_types(file: FilePlan) -> None:
     missing = sorted(kind.name for kind in made - quantizable_types())
     if missing:
         raise UnsupportedError(
-            f"a {file.type} file of this model has {', '.join(missing)} tensors, which this version cannot make yet",
+            f"as {file.type}, this model has {', '.join(missing)} tensors, which this version cannot make yet",
             hint="choose another type",
         )
 
