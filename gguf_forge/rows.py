@@ -27,8 +27,8 @@ def quantize(
     """Packs the rows of an array, giving the bytes that llama.cpp's `llama-quantize` gives.
 
     Args:
-        array: Array (..., n) of float32, float16 or ml_dtypes' bfloat16; the last axis is the row, and n a multiple
-            of the type's block (32 or 256 values; 1 for F32, F16 and BF16).
+        array: Array (..., n) of float32, float16 or ml_dtypes' bfloat16; the last axis is the row, and n a
+            multiple of the type's block (32 or 256 values; 1 for F32, F16 and BF16).
         kind: A tensor type such as "Q4_K", in any case.
         imatrix: Importance of each column, (n,), finite and not negative: the error in column i counts
             `imatrix[i]` times. None treats all columns alike.
@@ -49,7 +49,9 @@ def quantize(
     kind = tensor_type(kind)
     array = np.asarray(array)
     if array.dtype.name not in _DTYPES:
-        raise UsageError(f"cannot quantize {array.dtype.name} values", hint=f"use one of: {', '.join(_DTYPES)}")
+        raise UsageError(
+            f"cannot quantize {array.dtype.name} values", hint=f"use one of: {', '.join(_DTYPES)}"
+        )
     if array.ndim == 0:
         raise UsageError("cannot quantize a single number", hint="give an array whose last axis is the row")
     n = array.shape[-1]
@@ -88,9 +90,8 @@ def dequantize(
     if packed.dtype != np.uint8:
         raise UsageError(f"packed rows must be uint8, not {packed.dtype.name}", hint="view them as uint8")
     if packed.ndim == 0 or packed.shape[-1] % kind.block_bytes:
-        raise UsageError(
-            f"rows of shape {packed.shape} are not a whole number of {kind} blocks of {kind.block_bytes} bytes"
-        )
+        blocks = f"{kind} blocks of {kind.block_bytes} bytes"
+        raise UsageError(f"rows of shape {packed.shape} are not a whole number of {blocks}")
     n = packed.shape[-1] // kind.block_bytes * kind.block_elements
     rows = np.ascontiguousarray(packed).reshape(_row_count(packed), packed.shape[-1])
     out = np.empty((len(rows), n), np.float32)
@@ -106,7 +107,9 @@ def _row_count(array: NDArray[np.generic]) -> int:
 def _importance(imatrix: ArrayLike, n: int) -> NDArray[np.float32]:
     weights = np.asarray(imatrix, np.float32)
     if weights.shape != (n,):
-        raise UsageError(f"imatrix must have shape ({n},), one importance for each column, not {weights.shape}")
+        raise UsageError(
+            f"imatrix must have shape ({n},), one importance for each column, not {weights.shape}"
+        )
     if not (np.isfinite(weights).all() and (weights >= 0).all()):
         raise UsageError("imatrix holds a negative or non-finite importance")
     return weights

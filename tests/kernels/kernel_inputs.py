@@ -1,7 +1,7 @@
 """Inputs for the kernels: adversarial and random, the same on every machine.
 
-All are made with integers and exact floating-point steps from a counter-based generator (splitmix64), so neither
-NumPy's version nor the machine changes a bit. `CASES` and `WEIGHTS` map a name to a maker.
+All are made with integers and exact floating-point steps from a counter-based generator (splitmix64), so
+neither NumPy's version nor the machine changes a bit. `CASES` and `WEIGHTS` map a name to a maker.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Floats = NDArray[np.float32]
 
 
 def random_bits(seed: int, shape: tuple[int, ...]) -> NDArray[np.uint64]:
-    """splitmix64 of a counter. Source: Steele, Lea and Flood, "Fast splittable pseudorandom number generators"."""
+    """splitmix64 of a counter. Source: Steele, Lea, Flood, "Fast splittable random numbers"."""
     n = int(np.prod(shape))
     with np.errstate(over="ignore"):
         z = (np.arange(1, n + 1, dtype=np.uint64) + np.uint64(seed << 32)) * np.uint64(0x9E3779B97F4A7C15)
@@ -30,9 +30,8 @@ def power_of_two(exponent: NDArray[np.int64]) -> Floats:
 
 def uniform(seed: int, shape: tuple[int, ...]) -> Floats:
     """In [-0.5, 0.5)."""
-    return ((random_bits(seed, shape) >> np.uint64(40)).astype(np.int32) - (1 << 23)).astype(np.float32) * np.float32(
-        2**-24
-    )
+    bits = (random_bits(seed, shape) >> np.uint64(40)).astype(np.int32)
+    return (bits - (1 << 23)).astype(np.float32) * np.float32(2**-24)
 
 
 def gaussian(seed: int, shape: tuple[int, ...]) -> Floats:
@@ -63,7 +62,7 @@ def outliers(seed: int, shape: tuple[int, ...]) -> Floats:
 
 
 def ties(seed: int, shape: tuple[int, ...]) -> Floats:
-    """Odd multiples of 1/2 up to 15.5, with 16 in every block of 16: halfway between levels for many scales."""
+    """Odd multiples of 1/2 up to 15.5, with 16 in each 16 values: halfway between many levels."""
     halves = (random_bits(seed, shape) % np.uint64(32)).astype(np.int64) - 16
     x = (halves.astype(np.float32) + np.float32(0.5)).reshape(-1, 16)
     x[:, 0] = np.where(np.arange(len(x)) % 2, -16, 16)
@@ -91,7 +90,7 @@ def denormals(seed: int, shape: tuple[int, ...]) -> Floats:
 
 
 def mixed_zeros(seed: int, shape: tuple[int, ...]) -> Floats:
-    return np.where(random_bits(seed, shape) & np.uint64(1), np.float32(0), np.float32(-0.0)).astype(np.float32)
+    return np.where(random_bits(seed, shape) & np.uint64(1), np.float32(0), np.float32(-0.0))
 
 
 def sparse(seed: int, shape: tuple[int, ...]) -> Floats:

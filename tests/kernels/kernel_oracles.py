@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 
 from gguf_forge.tensor_types import TensorType
 
-ORACLES = {"pywhispercpp": ("pywhispercpp.libs", "libggml-base*.so*"), "xllamacpp": ("xllamacpp", "xllamacpp*.so")}
+ORACLES = {
+    "pywhispercpp": ("pywhispercpp.libs", "libggml-base*.so*"),
+    "xllamacpp": ("xllamacpp", "xllamacpp*.so"),
+}
 
 
 class Oracle:

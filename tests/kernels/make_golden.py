@@ -1,6 +1,6 @@
 """Writes golden.json: hashes of what ggml (not this project) makes of every case. Run on x86-64, rarely.
 
-    python tests/kernels/make_golden.py
+Usage: python tests/kernels/make_golden.py
 """
 
 from __future__ import annotations
