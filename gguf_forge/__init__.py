@@ -4,6 +4,8 @@ The verbs, each with its own documentation:
 
     convert(source, out)     a checkpoint folder becomes one GGUF file or several
     plan(source, out)        what `convert` would write; reads no weight
+    quantize(array, type)    rows of numbers as packed ggml rows, `dequantize` back
+    backends()               the kernels that this machine can run
 
 Failures are `ForgeError`s. Nothing heavy is imported before it is used.
 """
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from gguf_forge.errors import UsageError as UsageError
     from gguf_forge.kernels import backends as backends
     from gguf_forge.recipe import Options as Options
+    from gguf_forge.rows import dequantize as dequantize
+    from gguf_forge.rows import quantize as quantize
 
     __version__: str
 
@@ -44,7 +48,9 @@ _HOMES = {
     "UsageError": ("gguf_forge.errors", "UsageError"),
     "backends": ("gguf_forge.kernels", "backends"),
     "convert": ("gguf_forge.conversion", "convert"),
+    "dequantize": ("gguf_forge.rows", "dequantize"),
     "plan": ("gguf_forge.conversion", "plan_files"),
+    "quantize": ("gguf_forge.rows", "quantize"),
 }
 
 __all__ = [
@@ -60,7 +66,9 @@ __all__ = [
     "UsageError",
     "backends",
     "convert",
+    "dequantize",
     "plan",
+    "quantize",
 ]
 
 
