@@ -4,7 +4,7 @@ The verbs, each with its own documentation:
 
     convert(source, out)     a checkpoint folder becomes one GGUF file or several
     plan(source, out)        what `convert` would write; reads no weight
-    quantize(array, type)    rows of numbers as packed ggml rows, `dequantize` back
+    quantize(array, "Q4_K")  rows of numbers to packed rows, and `dequantize` back
     backends()               the kernels that this machine can run
 
 Failures are `ForgeError`s. Nothing heavy is imported before it is used.

@@ -49,9 +49,7 @@ def quantize(
     kind = tensor_type(kind)
     array = np.asarray(array)
     if array.dtype.name not in _DTYPES:
-        raise UsageError(
-            f"cannot quantize {array.dtype.name} values", hint=f"use one of: {', '.join(_DTYPES)}"
-        )
+        raise UsageError(f"cannot quantize {array.dtype.name} values", hint=f"use one of: {', '.join(_DTYPES)}")
     if array.ndim == 0:
         raise UsageError("cannot quantize a single number", hint="give an array whose last axis is the row")
     n = array.shape[-1]
@@ -107,9 +105,7 @@ def _row_count(array: NDArray[np.generic]) -> int:
 def _importance(imatrix: ArrayLike, n: int) -> NDArray[np.float32]:
     weights = np.asarray(imatrix, np.float32)
     if weights.shape != (n,):
-        raise UsageError(
-            f"imatrix must have shape ({n},), one importance for each column, not {weights.shape}"
-        )
+        raise UsageError(f"imatrix must have shape ({n},), one importance for each column, not {weights.shape}")
     if not (np.isfinite(weights).all() and (weights >= 0).all()):
         raise UsageError("imatrix holds a negative or non-finite importance")
     return weights

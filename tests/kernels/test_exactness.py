@@ -71,16 +71,12 @@ def test_dequantize_equals_ggml_on_random_bytes(oracle_name, backend, name):
 def random_rows(kind: TensorType):
     """Rows of one to three blocks of any finite floats, many of them equal, zero or extreme."""
     n = max(kind.block_elements, 32)
-    common = st.sampled_from(
-        [0.0, -0.0, 1.0, -1.0, 0.5, 2.0**-149, -(2.0**-149), 2.0**-126, 3.0e38, -3.0e38, 1e-15]
-    )
+    common = st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 2.0**-149, -(2.0**-149), 2.0**-126, 3.0e38, -3.0e38, 1e-15])
     anything = st.floats(width=32, allow_nan=False, allow_infinity=False)
     bounded = st.floats(-8, 8, width=32)
     blocks = st.integers(1, 3)
     return blocks.flatmap(
-        lambda count: arrays(
-            np.float32, (1, n * count), elements=st.one_of(bounded, common, anything), fill=common
-        )
+        lambda count: arrays(np.float32, (1, n * count), elements=st.one_of(bounded, common, anything), fill=common)
     )
 
 
@@ -95,9 +91,7 @@ def test_quantize_equals_ggml_on_made_up_rows(backend, name, data):
     x = data.draw(random_rows(kind))
     importance = st.one_of(st.just(0.0), st.floats(0, 2.0**60, width=32))
     weights = data.draw(st.none() | arrays(np.float32, x.shape[1], elements=importance))
-    assert (
-        differing(quantize(x, kind, imatrix=weights, backend=backend), ggml.quantize(x, kind, weights)) == 0
-    )
+    assert differing(quantize(x, kind, imatrix=weights, backend=backend), ggml.quantize(x, kind, weights)) == 0
 
 
 @every_backend

@@ -188,9 +188,7 @@ def compile_with_fma(folder: Path) -> Path | None:
         "{ const forge_rows r = {x, 0, rows, n, FORGE_F32}; fused.kernels[type].quantize(&r, out); }\n",
         encoding="utf-8",
     )
-    subprocess.run(
-        [compiler, *fused, str(wrapper), "-o", str(library), "-lm"], check=True, capture_output=True
-    )
+    subprocess.run([compiler, *fused, str(wrapper), "-o", str(library), "-lm"], check=True, capture_output=True)
     return library
 
 
