@@ -5,10 +5,15 @@ C_FILES := $(wildcard csrc/*.c)
 SANITIZED := build/sanitized
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g
 
-.PHONY: format strict sanitize
+.PHONY: format lint strict sanitize
 
 format:  ## Lay out the C code.
 	clang-format -i csrc/*.[ch] csrc/*.inc csrc/*/*.h
+
+lint: strict  ## Nothing to say by ruff, mypy, clang-format and the C compiler.
+	ruff check .
+	ruff format --check .
+	mypy
 
 strict:  ## C warnings are errors, and the layout is clang-format's.
 	clang-format --dry-run -Werror csrc/*.[ch] csrc/*.inc csrc/*/*.h
