@@ -1,1 +1,79 @@
-"""Hugging Face checkpoints to quantized GGUF: one pass, no PyTorch, the bytes of llama.cpp's own tools."""
+"""Hugging Face checkpoints to quantized GGUF: one pass, no PyTorch, the bytes of llama.cpp's own tools.
+
+The verbs, each with its own documentation:
+
+    convert(source, out)     a checkpoint folder becomes one GGUF file or several
+    plan(source, out)        what `convert` would write; reads no weight
+
+Failures are `ForgeError`s. Nothing heavy is imported before it is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gguf_forge.conversion import FilePlan as FilePlan
+    from gguf_forge.conversion import Observer as Observer
+    from gguf_forge.conversion import Result as Result
+    from gguf_forge.conversion import convert as convert
+    from gguf_forge.conversion import plan_files as plan
+    from gguf_forge.errors import ForgeError as ForgeError
+    from gguf_forge.errors import InputError as InputError
+    from gguf_forge.errors import OutputError as OutputError
+    from gguf_forge.errors import RefusedError as RefusedError
+    from gguf_forge.errors import UnsupportedError as UnsupportedError
+    from gguf_forge.errors import UsageError as UsageError
+    from gguf_forge.kernels import backends as backends
+    from gguf_forge.recipe import Options as Options
+
+    __version__: str
+
+# Public name: the module that has it, and its name there.
+_HOMES = {
+    "FilePlan": ("gguf_forge.conversion", "FilePlan"),
+    "ForgeError": ("gguf_forge.errors", "ForgeError"),
+    "InputError": ("gguf_forge.errors", "InputError"),
+    "Observer": ("gguf_forge.conversion", "Observer"),
+    "Options": ("gguf_forge.recipe", "Options"),
+    "OutputError": ("gguf_forge.errors", "OutputError"),
+    "RefusedError": ("gguf_forge.errors", "RefusedError"),
+    "Result": ("gguf_forge.conversion", "Result"),
+    "UnsupportedError": ("gguf_forge.errors", "UnsupportedError"),
+    "UsageError": ("gguf_forge.errors", "UsageError"),
+    "backends": ("gguf_forge.kernels", "backends"),
+    "convert": ("gguf_forge.conversion", "convert"),
+    "plan": ("gguf_forge.conversion", "plan_files"),
+}
+
+__all__ = [
+    "FilePlan",
+    "ForgeError",
+    "InputError",
+    "Observer",
+    "Options",
+    "OutputError",
+    "RefusedError",
+    "Result",
+    "UnsupportedError",
+    "UsageError",
+    "backends",
+    "convert",
+    "plan",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("gguf-forge")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted((*globals(), *_HOMES, "__version__"))

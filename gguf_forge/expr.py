@@ -38,6 +38,11 @@ class TensorExpr(ABC):
     dtype: TensorType
 
     @property
+    def source_type(self) -> TensorType:
+        """The type of the values in the checkpoint, whatever is computed from them."""
+        return self.dtype
+
+    @property
     def n_rows(self) -> int:
         return prod(self.shape[:-1])
 
@@ -116,6 +121,10 @@ class Unary(TensorExpr):
     @property
     def dtype(self) -> TensorType:  # type: ignore[override]
         return self.of.dtype
+
+    @property
+    def source_type(self) -> TensorType:
+        return self.of.source_type
 
     def take(self, rows: RowNumbers) -> Rows:
         return self.of.take(self.source_rows(rows))
@@ -253,6 +262,10 @@ class Stack(TensorExpr):
     @property
     def dtype(self) -> TensorType:  # type: ignore[override]
         return self.parts[0].dtype
+
+    @property
+    def source_type(self) -> TensorType:
+        return self.parts[0].source_type
 
     def take(self, rows: RowNumbers) -> Rows:
         taken = [self.parts[part].take(inner) for part, inner in _by_matrix(rows, self.parts[0].n_rows)]

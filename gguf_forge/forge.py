@@ -43,6 +43,11 @@ class _Task:
     stop: int
 
 
+def default_threads() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def forge(
     layout: Layout,
     sources: Sequence[RowSource],
@@ -67,7 +72,7 @@ def forge(
     Raises:
         OutputError: the file cannot be written. Nothing is left under its name.
     """
-    workers = threads or len(os.sched_getaffinity(0))
+    workers = threads or default_threads()
     with published(path, layout.size, overwrite=overwrite) as out:
         out.write_at(0, memoryview(layout.header))
         progress(len(layout.header))

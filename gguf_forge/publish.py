@@ -38,11 +38,16 @@ def check_output(path: Path, size: int, inputs: Iterable[Path], *, overwrite: bo
         raise OutputError("is not a regular file", file=path, hint="choose another name")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise OutputError("the folder is not writable", file=path.parent)
-    free = shutil.disk_usage(path.parent).free
+    check_room(path.parent, size)
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Raise OutputError if the disk of `folder` has less than `size` bytes free."""
+    free = shutil.disk_usage(folder).free
     if free < size:
         raise OutputError(
-            f"the file needs {size:,} bytes and the disk has {free:,} free",
-            file=path,
+            f"this needs {size:,} bytes and the disk has {free:,} free",
+            file=folder,
             hint="free some room, or choose a folder on another disk",
         )
 

@@ -13,7 +13,7 @@ BOUND = 256 << 20
 
 _CONVERT = """
 import resource, sys
-from gguf_forge.convert import convert
+from gguf_forge.conversion import convert
 result, = convert(sys.argv[1], sys.argv[2], types="Q4_0", threads=2)
 print(result.file.source_bytes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """

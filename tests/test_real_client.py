@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from synthetic import FAMILIES, read_description, write_checkpoint
 
-from gguf_forge.convert import convert
+from gguf_forge.conversion import convert
 
 pytest.importorskip("xllamacpp", reason="there is no xllamacpp for this platform", exc_type=ImportError)
 

@@ -1,7 +1,7 @@
 """The type mixes: which type a file type gives to which tensor.
 
 `_RULES` is a table read from the top: the first row whose role, file type and condition fit decides, and a
-tensor that no row fits has the file type's default type. A condition judges a `Site`: one tensor in its place.
+tensor that no row fits has the default type of the file type. A condition judges a `Site`, a tensor in place.
 
 Source: llama.cpp's src/llama-quant.cpp.
 """
@@ -187,7 +187,6 @@ _RULES: tuple[tuple[Iterable[Role], str, Condition, str], ...] = (
     ((Role.DOWN,), "Q3_K_L", _always, "Q5_K"),
     ((Role.DOWN,), "Q4_K_M", _all(_falcon, _first_sixteenth), "Q6_K"),
     ((Role.DOWN,), "Q4_K_M", _all(_falcon, _ends_and_every_third), "Q5_K"),
-    ((Role.DOWN,), "Q4_K_M", _falcon, _KEEP),
     ((Role.DOWN,), "Q4_K_M", _ends_and_every_third, "Q6_K"),
     ((Role.DOWN,), "IQ4_NL IQ4_XS", _all(_not(_has_imatrix), _first_eighth), "Q5_K"),
     ((Role.DOWN,), "Q5_K_M", _ends_and_every_third, "Q6_K"),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import string
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gguf_forge.errors import UsageError
 
@@ -101,15 +102,23 @@ def _either(branches: list[Step]) -> Step:
 
 
 def _repeat(part: Step, low: int, high: int | None) -> Step:
+    # Remembered, because the work would otherwise double with every level of nested repeats.
+    @lru_cache(maxsize=128)
+    def ends(text: bytes, start: int) -> Positions:
+        return part(text, frozenset((start,)))
+
+    def once(text: bytes, at: Positions) -> Positions:
+        return frozenset().union(*(ends(text, start) for start in at))
+
     def step(text: bytes, at: Positions) -> Positions:
         for _ in range(low):
-            after = part(text, at)
+            after = once(text, at)
             if after == at:
                 break
             at = after
         reached, fresh, rounds = at, at, 0
         while fresh and (high is None or rounds < high - low):
-            fresh = part(text, fresh) - reached
+            fresh = once(text, fresh) - reached
             reached |= fresh
             rounds += 1
         return reached

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gguf_forge.errors import UsageError
 from gguf_forge.gguf_file.values import Value
-from gguf_forge.recipe.file_types import FileType
+from gguf_forge.recipe.file_types import FILE_TYPES, FileType
 from gguf_forge.recipe.name_pattern import NamePattern
 from gguf_forge.tensor_types import TensorType
 
@@ -70,7 +70,7 @@ class Options:
     The names are those of llama-quantize's options. `tensor_types` are tried in order, the first match wins.
     """
 
-    file_type: FileType
+    file_type: FileType = FILE_TYPES["Q4_K_M"]
     pure: bool = False
     leave_output_tensor: bool = False
     output_tensor_type: TensorType | None = None

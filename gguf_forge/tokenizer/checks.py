@@ -16,7 +16,7 @@ class Place:
     """Where a value stands: a file and a path inside it. `place / "key"` goes one step down.
 
     Example:
-        >>> str((Place("tokenizer.json") / "model" / "merges").error("is a number")
+        >>> str((Place("tokenizer.json") / "model" / "merges").error("is a number"))
         'tokenizer.json: model.merges is a number'
     """
 
@@ -98,9 +98,7 @@ def as_decimal_id(key: str, place: Place) -> int:
     return as_id(int(key), place)
 
 
-def vocabulary_size(
-    config: Mapping[str, Any], place: Place, keys: Iterable[str] = ("vocab_size",)
-) -> int | None:
+def vocabulary_size(config: Mapping[str, Any], place: Place, keys: Iterable[str] = ("vocab_size",)) -> int | None:
     """The first of `keys` that the configuration has, or None. Raises InputError for absurd sizes."""
     for key in keys:
         if key in config and config[key] is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,16 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .checks import Place, as_mapping
-
-# The largest real one (Gemma's tokenizer.json) has about 35 MB.
-MAX_BYTES = 256 << 20
-
-_NOT_THE_FILE = {
-    b"version https://git-lfs": ("is a Git LFS pointer, not the file itself", "run 'git lfs pull' there"),
-    b"<!doctype html": ("is a web page, not the file itself", "download it again"),
-    b"<html": ("is a web page, not the file itself", "download it again"),
-}
+from ..json_file import IMPOSTOR_BYTES, MAX_BYTES, read_json_object, refuse_impostor
+from .checks import Place
 
 
 def read_bytes(path: Path) -> bytes | None:
@@ -27,18 +18,12 @@ def read_bytes(path: Path) -> bytes | None:
     try:
         if not path.is_file():
             return None
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise InputError(f"has {size:,} bytes; a tokenizer file has at most {MAX_BYTES:,}", file=path)
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"the file is larger than {MAX_BYTES >> 20} MiB", file=path)
         data = path.read_bytes()
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror or error}", file=path) from error
-    if not data:
-        raise InputError("is empty", file=path, hint="download it again")
-    start = data[:64].lstrip().lower()
-    for mark, (problem, hint) in _NOT_THE_FILE.items():
-        if start.startswith(mark):
-            raise InputError(problem, file=path, hint=hint)
+        raise InputError(f"the file cannot be read: {error.strerror or error}", file=path) from error
+    refuse_impostor(data[:IMPOSTOR_BYTES], path)
     return data
 
 
@@ -50,25 +35,8 @@ def read_text(path: Path) -> str | None:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        problem = f"is not UTF-8: 0x{data[error.start]:02x} at byte {error.start}"
-        raise InputError(problem, file=path) from error
+        raise InputError(f"not valid UTF-8 at byte {error.start}", file=path, hint="download it again") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def read_object(path: Path) -> Mapping[str, Any] | None:
-    """The object that a JSON file holds, None where there is no file."""
-    text = read_text(path)
-    if text is None:
-        return None
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"is not valid JSON: {error}", file=path) from error
-    except RecursionError as error:
-        raise InputError("is not usable JSON: nested too deeply", file=path) from error
-    except ValueError as error:
-        raise InputError(f"is not usable JSON: {error}", file=path) from error
-    return as_mapping(value, Place(path))
 
 
 @dataclass(frozen=True)
@@ -86,7 +54,8 @@ class TokenizerFiles:
         return Place(self.folder / name)
 
     def _object(self, name: str) -> Mapping[str, Any] | None:
-        return read_object(self.folder / name)
+        path = self.folder / name
+        return read_json_object(path) if path.is_file() else None
 
     @cached_property
     def tokenizer_bytes(self) -> bytes | None:

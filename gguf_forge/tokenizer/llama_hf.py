@@ -55,11 +55,8 @@ def _vocabulary(tokenizer: AutoTokenizer) -> Pieces:
         if id not in by_id:
             raise tokenizer.place.error(f"has {base_size} tokens, but none with id {id}")
         text = by_id[id]
-        if _BYTE.fullmatch(text):
-            kind = TokenType.BYTE
-        else:
-            kind = TokenType.CONTROL if text in special else TokenType.NORMAL
-        _append(pieces, text, kind)
+        plain = TokenType.BYTE if _BYTE.fullmatch(text) else TokenType.NORMAL
+        _append(pieces, text, TokenType.CONTROL if text in special and plain is TokenType.NORMAL else plain)
     for id, token in sorted(tokenizer.added_tokens().items()):
         if id >= base_size:
             kind = TokenType.CONTROL if token.content in special else TokenType.USER_DEFINED

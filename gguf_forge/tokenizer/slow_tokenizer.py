@@ -26,23 +26,17 @@ def slow_settings(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
     if name == _QWEN2:
         return dict(settings)
     return {
-        key: {"content": value, "normalized": True}
-        if key.endswith("_token") and isinstance(value, str)
-        else value
+        key: {"content": value, "normalized": True} if key.endswith("_token") and isinstance(value, str) else value
         for key, value in settings.items()
     }
 
 
-def build_slow_tokenizer(
-    files: TokenizerFiles, name: str, settings: Mapping[str, Any], place: Place
-) -> Tokenizer:
+def build_slow_tokenizer(files: TokenizerFiles, name: str, settings: Mapping[str, Any], place: Place) -> Tokenizer:
     """The tokenizer that the class `name` makes of vocab.json and merges.txt."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     vocab = {as_text(text, place): as_id(id, place / repr(text)) for text, id in (files.vocab or {}).items()}
-    engine = Tokenizer(
-        models.BPE(vocab, _merges(files, name), continuing_subword_prefix="", end_of_word_suffix="")
-    )
+    engine = Tokenizer(models.BPE(vocab, _merges(files, name), continuing_subword_prefix="", end_of_word_suffix=""))
     space = bool(settings.get("add_prefix_space", False))
     if name == _QWEN2:
         engine.normalizer = normalizers.NFC()

@@ -66,6 +66,12 @@ def test_patterns_that_hang_other_engines_do_not_match(pattern: str) -> None:
     assert not NamePattern.compile(pattern).search("a" * 62 + "!")
 
 
+@pytest.mark.parametrize("repeat", ["*", "+", "{1,63}", "{5,99999}"])
+def test_deeply_nested_repeats_do_not_double_the_work(repeat: str) -> None:
+    pattern = "^" + "(" * 40 + "(?!ab)(a|ab?)" + f"){repeat}" * 40 + "b"
+    assert not NamePattern.compile(pattern).search("a" * 63)
+
+
 def test_letters_outside_ascii_keep_their_case() -> None:
     assert not NamePattern.compile("É").search("é")
     assert NamePattern.compile("É.").search("É!")

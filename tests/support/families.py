@@ -8,7 +8,7 @@ from pathlib import Path
 
 from synthetic import read_description, write_checkpoint
 
-from gguf_forge.convert import convert
+from gguf_forge.conversion import convert
 
 
 def assert_files_are_expected(description: Path, scratch: Path) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from corpus import CORPUS
 
 from gguf_forge.gguf_file.tensor_info import TensorInfo

@@ -46,7 +46,7 @@ class ModelPlan:
     @property
     def nbytes(self) -> int:
         """Bytes of the tensors as the checkpoint holds them."""
-        return sum(tensor.expr.dtype.nbytes(tensor.expr.shape) for tensor in self.tensors)
+        return sum(tensor.expr.source_type.nbytes(tensor.expr.shape) for tensor in self.tensors)
 
     def base_infos(self, base: TensorType) -> tuple[TensorInfo, ...]:
         """The tensors of the reference's intermediate file of type `base`."""

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
 from gguf_forge.checkpoint import Checkpoint
-from gguf_forge.errors import UnsupportedError, UsageError
-from gguf_forge.forge import RowSource, forge
+from gguf_forge.errors import OutputError, UnsupportedError, UsageError
+from gguf_forge.forge import RowSource, default_threads, forge
 from gguf_forge.general import fill_template, output_name
 from gguf_forge.gguf_file.layout import Layout, lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, u32
-from gguf_forge.plan import ModelPlan, plan_model
-from gguf_forge.publish import check_output
+from gguf_forge.kernels import backend_lanes, default_backend, quantizable_types
+from gguf_forge.model_plan import ModelPlan, plan_model
+from gguf_forge.publish import check_output, check_room
 from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type, make_recipe
 from gguf_forge.tensor_types import F16, F32, TensorType
+
+log = logging.getLogger(__name__)
+
+DEFAULT_TYPE = "Q4_K_M"
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,7 @@ class FilePlan:
         layout: Header, tensors and offsets.
         sources: Where each tensor's values come from, in the layout's order.
         fallbacks: Tensors whose rows do not divide into the blocks of the type they should have had.
+        warnings: What the user asked for and will not happen.
         source_bytes: Bytes of the tensors as the checkpoint holds them.
         inputs: Every file that is read.
     """
@@ -41,6 +49,7 @@ class FilePlan:
     layout: Layout
     sources: tuple[RowSource, ...]
     fallbacks: tuple[str, ...]
+    warnings: tuple[str, ...]
     source_bytes: int
     inputs: tuple[Path, ...]
 
@@ -94,7 +103,7 @@ def plan_file(plan: ModelPlan, options: Options, out: Path | None = None) -> Fil
         UsageError: an option that the file type has no use for, or a type that needs an importance matrix.
     """
     make = _float_file if options.file_type.is_float else _quantized_file
-    kind, metadata, chosen = make(plan, options)
+    kind, metadata, chosen, warnings = make(plan, options)
     layout = lay_out(metadata, [tensor.info for tensor in chosen], vocab_only=not chosen)
     return FilePlan(
         type=kind,
@@ -102,6 +111,7 @@ def plan_file(plan: ModelPlan, options: Options, out: Path | None = None) -> Fil
         layout=layout,
         sources=tuple(tensor.source for tensor in chosen),
         fallbacks=tuple(tensor.info.name for tensor in chosen if tensor.is_fallback),
+        warnings=warnings,
         source_bytes=plan.nbytes,
         inputs=plan.inputs,
     )
@@ -116,7 +126,7 @@ class _Chosen:
     is_fallback: bool = False
 
 
-_FileChoice = tuple[FileType, Metadata, Sequence[_Chosen]]
+_FileChoice = tuple[FileType, Metadata, Sequence[_Chosen], tuple[str, ...]]
 
 
 def _float_file(plan: ModelPlan, options: Options) -> _FileChoice:
@@ -131,7 +141,7 @@ def _float_file(plan: ModelPlan, options: Options) -> _FileChoice:
         _Chosen(info, RowSource(tensor.expr, info.type))
         for tensor, info in zip(plan.tensors, plan.base_infos(base), strict=True)
     ]
-    return _base_file_type(plan, base), _with_file_type(plan, base), chosen
+    return _base_file_type(plan, base), _with_file_type(plan, base), chosen, ()
 
 
 def _quantized_file(plan: ModelPlan, options: Options) -> _FileChoice:
@@ -153,7 +163,7 @@ def _quantized_file(plan: ModelPlan, options: Options) -> _FileChoice:
         )
         for assignment in recipe.assignments
     ]
-    return options.file_type, recipe.metadata, chosen
+    return options.file_type, recipe.metadata, chosen, recipe.warnings
 
 
 def _base_file_type(plan: ModelPlan, base: TensorType) -> FileType:
@@ -176,7 +186,7 @@ def convert(
     source: str | PathLike[str],
     out: str | PathLike[str] | None = None,
     *,
-    types: str | Sequence[str] = "Q4_K_M",
+    types: str | Sequence[str] | None = None,
     options: Options | None = None,
     model_name: str | None = None,
     metadata: str | PathLike[str] | None = None,
@@ -192,7 +202,7 @@ def convert(
     Args:
         source: The folder: config.json, tokenizer files, one or many .safetensors files.
         out: A file, a folder, a name with `{ftype}` in it, or None for the usual name in the current folder.
-        types: llama.cpp file types, in any case.
+        types: llama.cpp file types, in any case. The default is Q4_K_M; for a vocabulary alone it is `auto`.
         options: What deviates from the types' mixes; its own file type is replaced by each of `types`.
         model_name: `general.name`, instead of what the folder and the model card say.
         metadata: A JSON file with `general.*` keys that outrank the model card.
@@ -219,8 +229,9 @@ def convert(
         pre_tokenizer=pre_tokenizer,
         vocab_only=vocab_only,
     )
-    for file in files:
-        check_output(file.path, file.layout.size, file.inputs, overwrite=overwrite)
+    check_files(files, backend=backend, overwrite=overwrite)
+    kernels = backend or default_backend()
+    log.info("kernels: %s (%d lanes); threads: %d", kernels, backend_lanes(kernels), threads or default_threads())
     watcher = observer or Observer()
     return tuple(_write(file, threads, backend, overwrite, watcher) for file in files)
 
@@ -229,7 +240,7 @@ def plan_files(
     source: str | PathLike[str],
     out: str | PathLike[str] | None = None,
     *,
-    types: str | Sequence[str] = "Q4_K_M",
+    types: str | Sequence[str] | None = None,
     options: Options | None = None,
     model_name: str | None = None,
     metadata: str | PathLike[str] | None = None,
@@ -241,8 +252,10 @@ def plan_files(
     Example:
         >>> [file.layout.size for file in plan_files("Qwen3-0.6B", types="Q4_K_M")]  # doctest: +SKIP
     """
-    kinds = [file_type(name) for name in ([types] if isinstance(types, str) else types)]
-    target = Path(out) if out is not None else None
+    if types is None:
+        types = "auto" if vocab_only else DEFAULT_TYPE
+    kinds = list(dict.fromkeys(file_type(name) for name in ([types] if isinstance(types, str) else types)))
+    target = _target(out)
     plan = plan_model(
         Checkpoint.open(Path(source)),
         model_name=model_name,
@@ -250,7 +263,10 @@ def plan_files(
         pre_tokenizer=pre_tokenizer,
         vocab_only=vocab_only,
     )
-    files = tuple(plan_file(plan, replace(options or Options(kind), file_type=kind), target) for kind in kinds)
+    log.info("%s: a %s model, %d tensors", source, plan.metadata["general.architecture"].data, len(plan.tensors))
+    files = tuple(plan_file(plan, replace(options or Options(), file_type=kind), target) for kind in kinds)
+    for warning in dict.fromkeys(warning for file in files for warning in file.warnings):
+        log.warning("%s", warning)
     paths = [file.path for file in files]
     if len(set(paths)) < len(paths):
         raise UsageError(
@@ -258,6 +274,50 @@ def plan_files(
             hint="name a folder, or put {ftype} into the name",
         )
     return files
+
+
+def _target(out: str | PathLike[str] | None) -> Path | None:
+    if out is None:
+        return None
+    if os.fspath(out).endswith(os.sep) and not Path(out).is_dir():
+        raise OutputError("the folder does not exist", file=out, hint="create it first")
+    return Path(out)
+
+
+def check_files(files: Iterable[FilePlan], *, backend: str | None = None, overwrite: bool = False) -> None:
+    """Says before any work what would stop it.
+
+    Args:
+        files: Planned files, all in one folder.
+        backend: Which kernels; the default is the fastest of this machine.
+        overwrite: Existing files may be replaced.
+
+    Raises:
+        UnsupportedError: no kernel makes a type that a file needs.
+        UsageError: this machine cannot run the backend.
+        RefusedError: a file is one of the inputs, or exists and may not be replaced.
+        OutputError: a file cannot be written there, or the disk has too little room for all of them.
+    """
+    every = tuple(files)
+    backend_lanes(backend or default_backend())
+    for file in every:
+        _check_types(file)
+        check_output(file.path, file.layout.size, file.inputs, overwrite=overwrite)
+    check_room(every[0].path.parent, sum(file.layout.size for file in every))
+
+
+def _check_types(file: FilePlan) -> None:
+    made = {
+        placed.info.type
+        for placed, source in zip(file.layout.tensors, file.sources, strict=True)
+        if source.expr.dtype.is_float
+    }
+    missing = sorted(kind.name for kind in made - quantizable_types())
+    if missing:
+        raise UnsupportedError(
+            f"a {file.type} file of this model has {', '.join(missing)} tensors, which this version cannot make yet",
+            hint="choose another type",
+        )
 
 
 def _write(file: FilePlan, threads: int | None, backend: str | None, overwrite: bool, observer: Observer) -> Result:

@@ -1,0 +1,123 @@
+"""The program: its commands, its exit codes, and what becomes of every error."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from gguf_forge.cli import convert, demo, info, plan
+from gguf_forge.cli.streams import Failure, ReaderGone, discard, report_failure, writing
+from gguf_forge.errors import ForgeError, UsageError
+
+app = typer.Typer(
+    name="gguf-forge",
+    help="Hugging Face checkpoints to quantized GGUF, in one pass: no PyTorch, no 16-bit file in between, "
+    "and the same bytes that llama.cpp's own tools make.",
+    epilog="Try it: `gguf-forge demo`. Options of a command: `gguf-forge convert --help`.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+for command in (convert, plan, demo, info):
+    command.register(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"gguf-forge {version('gguf-forge')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+class Stopped(BaseException):
+    """A signal asked the program to end."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line and gives its exit code.
+
+    Args:
+        arguments: Without the program's name; those of the process if None.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    as_json, verbose = "--json" in given, "--verbose" in given or "-v" in given
+    try:
+        with _signals_raise():
+            return _run(given)
+    except ReaderGone:
+        discard(sys.stdout, sys.stderr)
+        return 128 + signal.SIGPIPE
+    except Stopped as stopped:
+        failure = Failure(128 + stopped.number, signal.Signals(stopped.number).name, "stopped; nothing is left behind")
+    except ForgeError as error:
+        failure = Failure.of(error)
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "gguf-forge"
+        failure = Failure(2, UsageError.__name__, error.format_message(), hint=f"see {command} --help")
+    except Exception as error:
+        if verbose:
+            import traceback
+
+            traceback.print_exc()
+        failure = Failure(
+            1,
+            "InternalError",
+            f"this is a bug in gguf-forge: {type(error).__name__}: {error}",
+            hint="please report it" + ("" if verbose else ", with what the same command prints with --verbose"),
+        )
+    try:
+        report_failure(failure, as_json=as_json)
+    except ReaderGone:
+        discard(sys.stdout, sys.stderr)
+    return failure.code
+
+
+def _run(arguments: list[str]) -> int:
+    code = app(arguments or ["--help"], prog_name="gguf-forge", standalone_mode=False)
+    with writing():
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    return code or 0
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Signals that end a process raise `Stopped` instead, so that unfinished files are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    ending = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    # One that is ignored (nohup, a job in the background of a script) stays ignored.
+    heeded = [number for number in ending if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

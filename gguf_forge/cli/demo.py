@@ -1,0 +1,132 @@
+"""`gguf-forge demo`: the main job on a model that it makes by itself."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gguf_forge.cli.options import (
+    OUTPUT,
+    Backend,
+    Json,
+    OutFile,
+    Overwrite,
+    Quiet,
+    Threads,
+    Types,
+    Verbose,
+    type_names,
+    value,
+)
+from gguf_forge.errors import OutputError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from gguf_forge.conversion import Result
+
+MODEL_NAME = "Forge-Demo"
+
+
+def register(app: typer.Typer) -> None:
+    app.command("demo")(demo)
+
+
+def demo(
+    outfile: OutFile = None,
+    type: Types = None,
+    overwrite: Overwrite = False,
+    keep: Annotated[
+        Path | None,
+        value(
+            "--keep",
+            metavar="DIR",
+            panel=OUTPUT,
+            help=f"Make the checkpoint in DIR/{MODEL_NAME} and leave it there.",
+        ),
+    ] = None,
+    threads: Threads = None,
+    backend: Backend = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make a small model, convert it, and show the result: needs no model and no network.
+
+    The model is a Llama of 17 million random weights, the same ones each time. Without `-o`, the GGUF file is
+    in a new temporary folder.
+
+    Examples:
+
+    - `gguf-forge demo`
+    - `gguf-forge demo -t Q8_0,Q4_K_M,Q2_K -o .`
+    - `gguf-forge demo --keep .` leaves a checkpoint to try `gguf-forge convert` on
+    """
+    from gguf_forge import conversion
+    from gguf_forge.cli.progress import observing
+    from gguf_forge.cli.report import show_results
+    from gguf_forge.cli.streams import console, print_data
+    from gguf_forge.demo import make_model
+
+    with _folder(keep) as folder, _output(outfile) as out, observing(quiet=quiet, verbose=verbose) as observer:
+        if not quiet:
+            console(sys.stderr).print(f"making a Llama of random weights in {folder}", soft_wrap=True)
+        try:
+            make_model(folder)
+        except OSError as error:
+            raise OutputError(f"the model cannot be written: {error.strerror}", file=folder) from error
+        results = conversion.convert(
+            folder,
+            out,
+            types=type_names(type),
+            threads=threads,
+            backend=backend,
+            overwrite=overwrite,
+            observer=observer,
+        )
+    show_results(results, as_json=json, quiet=quiet)
+    if not json and not quiet:
+        print_data(_next_steps(results[0], folder if keep is not None else None))
+
+
+@contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        yield keep / MODEL_NAME
+        return
+    with tempfile.TemporaryDirectory(prefix="gguf-forge-") as folder:
+        yield Path(folder) / MODEL_NAME
+
+
+@contextmanager
+def _output(outfile: str | None) -> Iterator[str]:
+    """Where the GGUF file goes: a new folder that stays if all goes well, unless the user named a place."""
+    if outfile is not None:
+        yield outfile
+        return
+    folder = tempfile.mkdtemp(prefix="gguf-forge-")
+    try:
+        yield folder
+    except BaseException:
+        Path(folder).rmdir()
+        raise
+
+
+def _next_steps(result: Result, checkpoint: Path | None) -> RenderableType:
+    from rich.text import Text
+
+    file = shlex.quote(str(result.path))
+    source = shlex.quote(str(checkpoint)) if checkpoint is not None else "MODEL_FOLDER"
+    steps = {
+        "run it with llama.cpp (its weights are random: it babbles)": f"llama-cli -m {file} -no-cnv -n 32 -p Once",
+        "run it with Ollama": f"echo FROM {file} > Modelfile && ollama create forge-demo -f Modelfile",
+        "convert a model of yours": f"gguf-forge convert {source}",
+    }
+    return Text("\n").join(Text.assemble(f"\n{what}:\n  ", (command, "bold")) for what, command in steps.items())

@@ -1,0 +1,63 @@
+"""`gguf-forge info`: what this machine can run, and what is chosen."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from gguf_forge.cli.options import Json
+
+
+def register(app: typer.Typer) -> None:
+    app.command("info")(info)
+
+
+def info(json: Json = False) -> None:
+    """Show the version, the processor, the kernels that it can run, and which are chosen and why."""
+    from gguf_forge.cli.streams import print_data, print_json
+
+    facts = _facts()
+    if json:
+        print_json(facts)
+        return
+    from gguf_forge.cli.report import facts_text
+
+    lines = {name: " ".join(value) if isinstance(value, list) else str(value) for name, value in facts.items()}
+    print_data(facts_text({name.replace("_", " "): line for name, line in lines.items()}))
+
+
+def _facts() -> dict[str, Any]:
+    from importlib.metadata import version
+
+    from gguf_forge import kernels
+    from gguf_forge.forge import default_threads
+
+    chosen = kernels.default_backend()
+    asked = bool(os.environ.get(kernels.BACKEND_VARIABLE))
+    return {
+        "version": version("gguf-forge"),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "threads": default_threads(),
+        "backends": list(kernels.backends()),
+        "backend": chosen,
+        "backend_lanes": kernels.backend_lanes(chosen),
+        "backend_chosen_by": kernels.BACKEND_VARIABLE if asked else "being the fastest that this machine can run",
+        "types": sorted(kind.name for kind in kernels.quantizable_types()),
+    }
+
+
+def _processor() -> str:
+    """The model's name, where the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()

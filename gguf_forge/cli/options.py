@@ -1,0 +1,117 @@
+"""The options that commands share, and how a frozen dataclass of options becomes a command."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import MISSING, Field, fields
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+
+import typer
+
+# What `-t` accepts, for the help; the recipe room has the facts, and a test compares the two.
+TYPE_NAMES = "F32 F16 BF16 auto Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K"
+
+OUTPUT, MIX, MODEL, RUNNING, MESSAGES = "Output", "Types of tensors", "Model and metadata", "Running", "Messages"
+
+
+def flag(*names: str, panel: str, help: str) -> Any:
+    """An option that is there or not."""
+    # Without the metavar, help says <bool> of it.
+    return typer.Option(*names, metavar="", rich_help_panel=panel, help=help)
+
+
+def value(*names: str, metavar: str, panel: str, help: str, **more: Any) -> Any:
+    """An option with a value; what its default means is for `help` to say."""
+    return typer.Option(*names, metavar=metavar, rich_help_panel=panel, show_default=False, help=help, **more)
+
+
+OutFile = Annotated[
+    str | None,
+    value(
+        "-o",
+        "--outfile",
+        metavar="OUT",
+        panel=OUTPUT,
+        help="A file, a folder, or a name with {ftype} in it. [default: NAME-TYPE.gguf in the current folder]",
+    ),
+]
+Types = Annotated[
+    list[str] | None,
+    value(
+        "-t",
+        "--type",
+        "--outtype",
+        metavar="TYPE",
+        panel=OUTPUT,
+        help=f"File type, in any case; several with commas or by repeating it. [default: Q4_K_M] One of {TYPE_NAMES}.",
+    ),
+]
+Overwrite = Annotated[bool, flag("--overwrite", panel=OUTPUT, help="Replace the output if it exists.")]
+Threads = Annotated[
+    int | None,
+    value(
+        "-j",
+        "--threads",
+        metavar="N",
+        panel=RUNNING,
+        help="How many threads. [default: the processors this process may use]",
+        min=1,
+        envvar="GGUF_FORGE_THREADS",
+    ),
+]
+Backend = Annotated[
+    str | None,
+    value(
+        "--backend",
+        metavar="NAME",
+        panel=RUNNING,
+        help="Which kernels, of those that `gguf-forge info` lists. [default: GGUF_FORGE_BACKEND, or the fastest]",
+    ),
+]
+Json = Annotated[bool, flag("--json", panel=MESSAGES, help="One JSON object on standard output, nothing else.")]
+Quiet = Annotated[bool, flag("-q", "--quiet", panel=MESSAGES, help="Nothing but errors.")]
+Verbose = Annotated[bool, flag("-v", "--verbose", panel=MESSAGES, help="Notes on what is done, too.")]
+
+T = TypeVar("T")
+
+
+def add_command(
+    app: typer.Typer, name: str, request: type[T], run: Callable[[T], None], *, hidden: Sequence[str] = ()
+) -> None:
+    """Makes `run` a command whose arguments are the fields of the dataclass `request`.
+
+    Args:
+        app: Gets the command.
+        name: Of the command; its help is the docstring of `run`.
+        request: A dataclass whose fields are annotated with typer's arguments and options.
+        run: Is given the request.
+        hidden: Fields that work and are not in the help.
+    """
+    hints = get_type_hints(request, include_extras=True)
+
+    def command(**given: Any) -> None:
+        run(request(**given))
+
+    parameters = [_parameter(field, hints[field.name], field.name in hidden) for field in fields(request)]  # type: ignore[arg-type]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    app.command(name, help=inspect.getdoc(run))(command)
+
+
+def _parameter(field: Field[Any], hint: Any, hidden: bool) -> inspect.Parameter:
+    kind, option = get_args(hint)
+    if hidden:
+        option = copy(option)
+        option.hidden = True
+    default = inspect.Parameter.empty if field.default is MISSING else field.default
+    return inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+    )
+
+
+def type_names(given: Sequence[str] | None) -> list[str] | None:
+    """`-t A,B -t C` as A, B, C; None where the default is meant."""
+    names = [name.strip() for text in given or () for name in text.split(",")]
+    return [name for name in names if name] or None

@@ -1,0 +1,102 @@
+"""How far a conversion is: a bar on a terminal, a line now and then elsewhere. All of it on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.text import Text
+
+from gguf_forge.cli.streams import console, logging_to
+from gguf_forge.conversion import FilePlan, Observer
+
+# A line comes after as much of the file, but not sooner and not later than so many seconds.
+_SHARE, _SOONEST, _LATEST = 0.1, 5.0, 60.0
+
+
+@contextmanager
+def observing(*, quiet: bool, verbose: bool) -> Iterator[Observer]:
+    """The observer that fits standard error; while it is there, the log goes above its bar."""
+    to = console(sys.stderr)
+    with logging_to(to, quiet=quiet, verbose=verbose):
+        if quiet:
+            yield Observer()
+        elif to.is_terminal and not to.is_dumb_terminal:
+            with _bars(to) as progress:
+                yield Bar(progress)
+        else:
+            yield Lines(to)
+
+
+def _bars(to: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", style="bold"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(compact=True),
+        console=to,
+        transient=True,
+    )
+
+
+def _bytes_written(file: FilePlan) -> int:
+    """All but the padding between tensors."""
+    return len(file.layout.header) + sum(info.nbytes for info in file.tensors)
+
+
+class Bar(Observer):
+    """One bar for each file."""
+
+    def __init__(self, progress: Progress):
+        self._progress = progress
+        self._task = TaskID(0)
+
+    def begin(self, file: FilePlan) -> None:
+        self._task = self._progress.add_task(file.type.name, total=_bytes_written(file))
+
+    def advance(self, n_bytes: int) -> None:
+        self._progress.advance(self._task, n_bytes)
+
+
+class Lines(Observer):
+    """A line for each tenth of a file, but no flood and no long silence."""
+
+    def __init__(self, to: Console):
+        self._console = to
+
+    def begin(self, file: FilePlan) -> None:
+        self._file = file
+        self._total = _bytes_written(file)
+        self._done = 0
+        self._started = self._said_at = time.monotonic()
+        self._said = 0.0
+        self._say(f"{file.path}: writing {decimal(file.layout.size)}")
+
+    def advance(self, n_bytes: int) -> None:
+        self._done += n_bytes
+        now, share = time.monotonic(), self._done / self._total
+        waited = now - self._said_at
+        if waited < _SOONEST or (share - self._said < _SHARE and waited < _LATEST):
+            return
+        self._said, self._said_at = share, now
+        speed = self._done / max(now - self._started, 1e-9)
+        left = (self._total - self._done) / speed
+        self._say(f"{self._file.path.name}: {share:4.0%}, {decimal(int(speed))}/s, {left:.0f} s left")
+
+    def _say(self, line: str) -> None:
+        self._console.print(Text(line), soft_wrap=True)

@@ -1,0 +1,191 @@
+"""What commands show of planned and written files: text for people, objects for scripts."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+from gguf_forge.cli.streams import print_data, print_json
+from gguf_forge.conversion import FilePlan, Result
+
+
+def show_plans(files: Sequence[FilePlan], *, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        print_json(one_object(map(plan_object, files)))
+    elif not quiet:
+        print_data(Group(*_spaced(map(plan_text, files)), *_total(files)))
+
+
+def show_results(results: Sequence[Result], *, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        print_json(one_object(map(result_object, results)))
+    elif not quiet:
+        print_data(Group(*_spaced(map(result_text, results))))
+
+
+def one_object(files: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The object of the only file; of several files, an object with all of them in `files`."""
+    every = list(files)
+    return every[0] if len(every) == 1 else {"files": every}
+
+
+def plan_object(file: FilePlan) -> dict[str, Any]:
+    """A planned file. Sizes are in bytes; shapes in GGUF order, the row length first."""
+    return {
+        "path": str(file.path),
+        "type": file.type.name,
+        "size": file.layout.size,
+        "source_size": file.source_bytes,
+        "bits_per_weight": round(file.bits_per_weight, 4),
+        "types": file.types,
+        "fallbacks": file.fallbacks,
+        "warnings": file.warnings,
+        "disk": {"needed": file.layout.size, "free": _free(file.path.parent)},
+        "tensors": [
+            {
+                "name": info.name,
+                "shape": info.shape,
+                "source_type": source.expr.source_type.name,
+                "type": info.type.name,
+                "nbytes": info.nbytes,
+            }
+            for info, source in zip(file.tensors, file.sources, strict=True)
+        ],
+    }
+
+
+def result_object(result: Result) -> dict[str, Any]:
+    """A written file: what was planned, and the seconds it took."""
+    return {**plan_object(result.file), "seconds": round(result.seconds, 3)}
+
+
+def plan_text(file: FilePlan) -> RenderableType:
+    """Every tensor of a file, and what it comes to."""
+    tensors = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    tensors.add_column("tensor", overflow="fold")
+    tensors.add_column("shape", justify="right")
+    tensors.add_column("from")
+    tensors.add_column("type")
+    tensors.add_column("size", justify="right")
+    fallbacks = set(file.fallbacks)
+    for info, source in zip(file.tensors, file.sources, strict=True):
+        tensors.add_row(
+            Text(info.name),
+            " x ".join(map(str, info.shape)),
+            source.expr.source_type.name,
+            Text(info.type.name, "yellow" if info.name in fallbacks else _style(info.type.is_float)),
+            decimal(info.nbytes),
+        )
+    facts = {
+        **_sizes(file),
+        "tensors": _counts(file),
+        "disk": _disk(file.path.parent, file.layout.size),
+    }
+    shown: list[RenderableType] = [tensors, ""] if file.tensors else []
+    return Group(_title(file), *shown, facts_text(facts), *_fallback_note(file))
+
+
+def result_text(result: Result) -> RenderableType:
+    """The closing table of one file."""
+    file = result.file
+    seconds = max(result.seconds, 1e-9)
+    read, wrote = (decimal(int(n / seconds)) for n in (file.source_bytes, file.layout.size))
+    facts = {
+        **_sizes(file),
+        "time": f"{result.seconds:.1f} s",
+        "speed": f"{read}/s read, {wrote}/s written",
+    }
+    types = [_types(file)] if file.tensors else []
+    return Group(_title(file), facts_text(facts), *types, *_fallback_note(file))
+
+
+def _title(file: FilePlan) -> Text:
+    return Text.assemble((str(file.path), "bold green"), f"  {file.type}", overflow="fold")
+
+
+def facts_text(facts: Mapping[str, str]) -> Text:
+    """Facts below one another, their names in a column."""
+    width = max(map(len, facts)) + 2
+    return Text("\n").join(Text.assemble((f"{name:<{width}}", "dim"), fact) for name, fact in facts.items())
+
+
+def _sizes(file: FilePlan) -> dict[str, str]:
+    weights = sum(info.n_elements for info in file.tensors)
+    if not weights:
+        return {"size": decimal(file.layout.size)}
+    share = file.layout.size / file.source_bytes
+    return {
+        "size": f"{decimal(file.source_bytes)} -> {decimal(file.layout.size)} ({share:.0%})",
+        "bits per weight": f"{8 * file.source_bytes / weights:.2f} -> {file.bits_per_weight:.2f}",
+    }
+
+
+def _counts(file: FilePlan) -> str:
+    counts = ", ".join(f"{count} {name}" for name, count in file.types.items())
+    return f"{len(file.tensors)}: {counts}" if counts else "none"
+
+
+def _types(file: FilePlan) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for name in ("type", "tensors", "weights", "size"):
+        table.add_column(name, justify="left" if name == "type" else "right")
+    weights, sizes = Counter[str](), Counter[str]()
+    for info in file.tensors:
+        weights[info.type.name] += info.n_elements
+        sizes[info.type.name] += info.nbytes
+    for name, size in sizes.most_common():
+        share = weights[name] / weights.total()
+        table.add_row(name, str(file.types[name]), f"{share:.1%}", decimal(size))
+    return table
+
+
+def _fallback_note(file: FilePlan) -> Iterator[Text]:
+    """How far the file is from what its type promises, where rows do not fit the blocks."""
+    if not file.fallbacks:
+        return
+    names = set(file.fallbacks)
+    fallen = [info for info in file.tensors if info.name in names]
+    share = sum(info.n_elements for info in fallen) / sum(info.n_elements for info in file.tensors)
+    types = ", ".join(f"{n} {name}" for name, n in Counter(info.type.name for info in fallen).most_common())
+    yield Text.assemble(
+        ("fallback: ", "bold yellow"),
+        f"{len(fallen)} of {len(file.tensors)} tensors ({share:.1%} of the weights) got another type, because their "
+        f"rows do not divide into the blocks of the type they should have: {types}",
+    )
+
+
+def _total(files: Sequence[FilePlan]) -> Iterator[RenderableType]:
+    if len(files) > 1:
+        yield ""
+        yield Text(f"all {len(files)} files: " + _disk(files[0].path.parent, sum(file.layout.size for file in files)))
+
+
+def _disk(folder: Path, needed: int) -> str:
+    free = _free(folder)
+    return f"{decimal(needed)} needed" + (f", {decimal(free)} free" if free is not None else "")
+
+
+def _free(folder: Path) -> int | None:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None  # the folder is not there yet
+
+
+def _style(is_float: bool) -> str:
+    return "dim" if is_float else ""
+
+
+def _spaced(texts: Iterable[RenderableType]) -> Iterator[RenderableType]:
+    for number, text in enumerate(texts):
+        if number:
+            yield ""
+        yield text

@@ -1,0 +1,131 @@
+"""Standard output for data, standard error for everything else; colours only where a person reads."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+from gguf_forge.errors import ForgeError, OutputError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+# A pipe has no width: lines are as long as they need to be.
+_UNLIMITED = 10_000
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What is said of an error: to people on standard error, to scripts as JSON on standard output."""
+
+    code: int
+    kind: str
+    message: str
+    file: str | None = None
+    tensor: str | None = None
+    hint: str | None = None
+
+    @classmethod
+    def of(cls, error: ForgeError) -> Failure:
+        file = str(error.file) if error.file is not None else None
+        return cls(error.exit_code, type(error).__name__, error.problem, file, error.tensor, error.hint)
+
+
+class ReaderGone(Exception):
+    """The other end of a pipe was closed. Not an OSError: typer has its own exit code for those."""
+
+
+def console(stream: TextIO | None) -> Console:
+    """A console that writes what it is given: no markup, no emoji codes, no guessing of colours."""
+    from rich.console import Console
+
+    class PlainConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise ReaderGone
+
+    target = stream if stream is not None else open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+    has_width = target.isatty() or "COLUMNS" in os.environ
+    return PlainConsole(
+        file=target, width=None if has_width else _UNLIMITED, markup=False, emoji=False, highlight=False
+    )
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Standard output that cannot be written (a full disk) is an OutputError, a closed pipe ReaderGone."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise ReaderGone from None
+    except OSError as error:
+        discard(sys.stdout)
+        raise OutputError(f"standard output cannot be written: {error.strerror}") from error
+
+
+def discard(*streams: TextIO | None) -> None:
+    """What is left in these streams' buffers goes nowhere, lest the interpreter fail on it at its end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        with suppress(AttributeError, OSError, ValueError):  # closed, or not a file
+            os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]
+    os.close(nowhere)
+
+
+def print_json(value: Any) -> None:
+    with writing():
+        print(json.dumps(value, indent=2), flush=True)
+
+
+def print_data(data: RenderableType) -> None:
+    with writing():
+        console(sys.stdout).print(data)
+
+
+def report_failure(failure: Failure, *, as_json: bool) -> None:
+    from rich.text import Text
+
+    to = console(sys.stderr)
+    where = "".join(f"{part}: " for part in (failure.file, failure.tensor) if part)
+    to.print(Text.assemble(("error: ", "bold red"), where, failure.message), soft_wrap=True)
+    if failure.hint:
+        to.print(Text.assemble(("hint: ", "bold"), failure.hint), soft_wrap=True)
+    if as_json:
+        print_json({"error": {name: value for name, value in vars(failure).items() if value is not None}})
+
+
+class _ConsoleHandler(logging.Handler):
+    """Log records as lines on a console, above a progress bar if there is one."""
+
+    def __init__(self, to: Console, level: int):
+        super().__init__(level)
+        self._console = to
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from rich.text import Text
+
+        style = "bold yellow" if record.levelno >= logging.WARNING else "dim"
+        label = "note" if record.levelno < logging.WARNING else record.levelname.lower()
+        self._console.print(Text.assemble((f"{label}: ", style), record.getMessage()), soft_wrap=True)
+
+
+@contextmanager
+def logging_to(to: Console, *, quiet: bool, verbose: bool) -> Iterator[None]:
+    """The library's log on a console: warnings; with `verbose` notes, too; with `quiet` errors alone."""
+    level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
+    logger = logging.getLogger("gguf_forge")
+    handler, before, propagate = _ConsoleHandler(to, level), logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+        logger.propagate = propagate

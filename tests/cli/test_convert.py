@@ -1,0 +1,169 @@
+"""`convert`: what it writes, what it says, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from checkpoints import tiny_llama
+from command_line import Forge, listing
+from gguf import GGUFReader
+
+
+def test_writes_the_file_and_closes_with_a_table(forge: Forge, model: Path) -> None:
+    ran = forge("convert", model)
+    assert ran.code == 0
+    assert listing(Path()) == ["Tiny-1.2M-Q4_K_M.gguf"]
+    for what in ("size", "bits per weight", "time", "speed", "tensors", "Q4_K", "Q6_K", "F32"):
+        assert what in ran.out
+    assert "writing" in ran.err
+    assert "\x1b" not in ran.out + ran.err
+
+
+def test_json_is_all_of_standard_output(forge: Forge, model: Path) -> None:
+    ran = forge("convert", model, "--json", "-o", "out.gguf", "-t", "q8_0")
+    assert ran.json["path"] == "out.gguf"
+    assert ran.json["size"] == Path("out.gguf").stat().st_size
+    assert ran.json["seconds"] >= 0
+    assert len(ran.json["tensors"]) == 21
+
+
+def test_quiet_says_nothing(forge: Forge, model: Path) -> None:
+    ran = forge("convert", model, "--quiet", "-o", "out.gguf")
+    assert (ran.code, ran.out, ran.err) == (0, "", "")
+    assert listing(Path()) == ["out.gguf"]
+
+
+def test_verbose_says_more(forge: Forge, model: Path) -> None:
+    ran = forge("convert", model, "--verbose", "-o", "out.gguf", "--threads", "1", "--backend", "portable")
+    assert "note: kernels: portable (1 lanes); threads: 1" in ran.err
+    assert "a llama model, 21 tensors" in ran.err
+
+
+def test_several_types(forge: Forge, model: Path) -> None:
+    assert forge("convert", model, "-t", "q8_0,bf16", "--outtype", "Q4_0", "-o", "tiny-{ftype}.gguf").code == 0
+    assert listing(Path()) == ["tiny-bf16.gguf", "tiny-q4_0.gguf", "tiny-q8_0.gguf"]
+
+
+def test_metadata_options(forge: Forge, model: Path) -> None:
+    Path("card.json").write_text('{"general.author": "Somebody"}')
+    options = ("--model-name", "Other", "--metadata", "card.json", "--override-kv", "llama.context_length=int:64")
+    assert forge("convert", model, "-o", "out.gguf", *options).code == 0
+    fields = GGUFReader("out.gguf").fields
+    assert fields["general.name"].contents() == "Other"
+    assert fields["general.author"].contents() == "Somebody"
+    assert fields["llama.context_length"].contents() == 64
+
+
+def test_overwrite(forge: Forge, model: Path) -> None:
+    out = Path("out.gguf")
+    out.write_bytes(b"old")
+    ran = forge("convert", model, "-o", out)
+    assert ran.code == 8
+    assert "out.gguf: exists already" in ran.err
+    assert out.read_bytes() == b"old"
+    assert forge("convert", model, "-o", out, "--overwrite").code == 0
+    assert out.read_bytes()[:4] == b"GGUF"
+
+
+@pytest.mark.parametrize("link", ["same", "symbolic", "hard"])
+def test_an_input_is_never_replaced(forge: Forge, tmp_path: Path, link: str) -> None:
+    folder = tiny_llama(tmp_path)
+    weights = folder / "model.safetensors"
+    before = weights.read_bytes()
+    out = weights if link == "same" else Path("out.gguf")
+    if link == "symbolic":
+        out.symlink_to(weights)
+    elif link == "hard":
+        os.link(weights, out)
+    ran = forge("convert", folder, "-o", out, "--overwrite")
+    assert ran.code == 8
+    assert "is one of the inputs" in ran.err
+    assert weights.read_bytes() == before
+
+
+def test_a_full_disk_is_said_before_work(forge: Forge, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = forge("plan", model, "--json").json["size"]
+    # room for each file, not for both
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=needed + 1))
+    ran = forge("convert", model, "-t", "Q4_K_M,Q4_K_S")
+    assert ran.code == 5
+    assert f"the disk has {needed + 1:,} free" in ran.err
+    assert "hint: free some room" in ran.err
+    assert listing(Path()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["{model}", "--nonsense"], 2, "No such option: --nonsense"),
+        ([], 2, "SOURCE"),
+        (["{model}", "-t", "q9"], 2, "unknown file type 'q9'"),
+        (["{model}", "-t", "F16", "--pure"], 2, "--pure: no use for a file of type F16"),
+        (["{model}", "--threads", "0"], 2, "--threads"),
+        (["{model}", "--backend", "vax"], 2, "cannot run a backend 'vax'"),
+        (["{model}", "--tensor-type", "attn_v"], 2, "is not PATTERN=TYPE"),
+        (["{model}", "--override-kv", "a=int:b"], 2, "'b' is not a valid int"),
+        (["{model}", "--prune-layers", "x"], 2, "is not a list of layers"),
+        (["{model}", "-t", "Q8_0,F16", "-o", "x.gguf"], 2, "2 files would all be x.gguf"),
+        (["{model}", "-t", "Q2_K_S"], 2, "importance weights"),
+        (["nowhere"], 2, "nowhere: there is no such folder"),
+        (["{model}", "-t", "IQ4_XS"], 3, "IQ4_XS tensors, which this version cannot make"),
+        (["."], 4, "config.json: the file is missing"),
+        (["{model}", "--tensor-type-file", "none.txt"], 4, "none.txt"),
+        (["{model}", "-o", "none/x.gguf"], 5, "none: the folder does not exist"),
+        (["{model}", "-o", "none/"], 5, "none: the folder does not exist"),
+    ],
+)
+def test_errors(forge: Forge, model: Path, arguments: list[str], code: int, message: str) -> None:
+    given = [argument.format(model=model) if argument == "{model}" else argument for argument in arguments]
+    ran = forge("convert", *given)
+    assert ran.code == code
+    assert ran.err.startswith("error: ")
+    assert message in ran.err
+    assert "Traceback" not in ran.err
+    assert ran.out == ""
+    assert listing(Path()) == []
+    error = forge("convert", *given, "--json").json["error"]
+    assert error["code"] == code
+    assert error["message"]
+
+
+def test_a_broken_checkpoint_names_its_file(forge: Forge, tmp_path: Path) -> None:
+    folder = tiny_llama(tmp_path)
+    os.truncate(folder / "model.safetensors", 5000)
+    ran = forge("convert", folder, "--json")
+    assert ran.code == 4
+    assert ran.json["error"]["kind"] == "InputError"
+    assert ran.json["error"]["file"] == str(folder / "model.safetensors")
+
+
+def test_an_unknown_model_is_unsupported(forge: Forge, tmp_path: Path) -> None:
+    folder = tiny_llama(tmp_path)
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace("LlamaForCausalLM", "VaxForCausalLM"))
+    ran = forge("convert", folder)
+    assert ran.code == 3
+    assert "VaxForCausalLM" in ran.err
+
+
+def test_a_bug_is_reported_as_one(forge: Forge, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr("gguf_forge.conversion.plan_files", fail)
+    ran = forge("convert", model)
+    assert ran.code == 1
+    assert "bug in gguf-forge: ZeroDivisionError: oh" in ran.err
+    assert "report it" in ran.err
+    assert "Traceback" not in ran.err
+    assert "Traceback" in forge("convert", model, "--verbose").err
+    assert forge("convert", model, "--json").json["error"]["kind"] == "InternalError"
+
+
+def test_threads_come_from_the_environment(forge: Forge, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GGUF_FORGE_THREADS", "3")
+    assert "threads: 3" in forge("convert", model, "--verbose").err

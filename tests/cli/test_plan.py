@@ -1,0 +1,150 @@
+"""`plan` and `convert --dry-run`: everything about the file, and no weight read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from checkpoints import NARROW, tiny_llama
+from command_line import Forge, listing
+
+from gguf_forge.source import MappedFile
+
+
+def test_json_has_every_tensor(forge: Forge, model: Path) -> None:
+    ran = forge("convert", model, "--dry-run", "--json")
+    assert ran.code == 0
+    assert ran.err == ""
+    plan = ran.json
+    tensors = {tensor["name"]: tensor for tensor in plan["tensors"]}
+    assert len(tensors) == 3 + 2 * 9
+    n_vocab = tensors["output.weight"]["shape"][1]
+    assert tensors["output.weight"] == {
+        "name": "output.weight",
+        "shape": [256, n_vocab],
+        "source_type": "BF16",
+        "type": "Q6_K",
+        "nbytes": 210 * n_vocab,
+    }
+    assert tensors["blk.0.attn_k.weight"]["shape"] == [256, 128]
+    assert tensors["blk.0.attn_norm.weight"]["type"] == "F32"
+    assert plan["type"] == "Q4_K_M"
+    assert plan["source_size"] == (model / "model.safetensors").stat().st_size - header_size(model)
+    assert plan["disk"]["needed"] == plan["size"] > sum(tensor["nbytes"] for tensor in plan["tensors"])
+    assert sum(plan["types"].values()) == len(tensors)
+
+
+def header_size(model: Path) -> int:
+    with (model / "model.safetensors").open("rb") as file:
+        return 8 + int.from_bytes(file.read(8), "little")
+
+
+def test_several_types_are_several_files(forge: Forge, model: Path) -> None:
+    plan = forge("plan", model, "-t", "q8_0,F16", "-t", "Q4_K", "--json").json
+    assert [file["type"] for file in plan["files"]] == ["Q8_0", "F16", "Q4_K_M"]
+    assert all(file["tensors"] for file in plan["files"])
+
+
+def test_plan_is_dry_run_and_takes_its_options(forge: Forge, model: Path) -> None:
+    options = ("--overwrite", "-j", "2", "--backend", "portable", "--json")
+    plan, dry_run = forge("plan", model, *options).json, forge("convert", model, "--dry-run", *options).json
+    assert {**plan, "disk": None} == {**dry_run, "disk": None}
+
+
+@pytest.mark.parametrize("command", [("plan",), ("convert", "--dry-run")])
+def test_reads_no_weight_and_writes_nothing(
+    forge: Forge, model: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    read: list[int] = []
+    view = MappedFile.view
+    monkeypatch.setattr(
+        MappedFile, "view", lambda file, offset, nbytes: (read.append(offset + nbytes), view(file, offset, nbytes))[1]
+    )
+    assert forge(*command, model).code == 0
+    assert read
+    assert max(read) <= header_size(model)
+    assert listing(Path()) == []
+
+
+def test_text_has_tensors_total_and_disk(forge: Forge, model: Path) -> None:
+    ran = forge("plan", model)
+    lines = ran.out.splitlines()
+    assert lines[0].split() == ["Tiny-1.2M-Q4_K_M.gguf", "Q4_K_M"]
+    assert any(
+        line.split()[:7] == ["blk.1.ffn_down.weight", "256", "x", "256", "BF16", "Q6_K", "53.8"] for line in lines
+    )
+    assert lines[-1].startswith("disk ")
+    assert " free" in lines[-1]
+    assert ran.err == ""
+
+
+def test_text_for_a_pipe_is_not_cut(forge: Forge, tmp_path: Path) -> None:
+    folder = tiny_llama(tmp_path / ("long" * 40))
+    out = tmp_path / ("name" * 40 + ".gguf")
+    assert str(out) in forge("plan", folder, "-o", out).out.splitlines()[0]
+
+
+def test_says_what_would_stop_the_conversion(forge: Forge, model: Path) -> None:
+    Path("old.gguf").write_bytes(b"old")
+    ran = forge("plan", model, "-o", "old.gguf")
+    assert ran.code == 0
+    assert "would be refused: old.gguf: exists already" in ran.err
+    assert "refused" not in forge("plan", model, "-o", "old.gguf", "--overwrite").err
+
+
+def test_fallbacks_are_said(forge: Forge, tmp_path: Path) -> None:
+    folder = tiny_llama(tmp_path, NARROW)
+    ran = forge("plan", folder)
+    assert "fallback: " in ran.out
+    plan = forge("plan", folder, "--json").json
+    assert "blk.0.attn_q.weight" in plan["fallbacks"]
+
+
+def test_options_that_decide_nothing_are_said(forge: Forge, model: Path) -> None:
+    ran = forge("plan", model, "--tensor-type", "nothing=q8_0", "--prune-layers", "9")
+    assert "warning: --tensor-type nothing=Q8_0 decides no tensor's type" in ran.err
+    assert "no layer 9" in ran.err
+    assert forge("plan", model, "--tensor-type", "nothing=q8_0", "--quiet").err == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "tensor", "kind"),
+    [
+        (["--pure"], "output.weight", "Q4_K"),
+        (["--leave-output-tensor"], "output.weight", "BF16"),
+        (["--output-tensor-type", "q8_0"], "output.weight", "Q8_0"),
+        (["--token-embedding-type", "Q5_K"], "token_embd.weight", "Q5_K"),
+        (["--tensor-type", "attn_v=q8_0", "--tensor-type", "attn=q5_0"], "blk.0.attn_v.weight", "Q8_0"),
+        (["--tensor-type", "attn_v=q8_0", "--tensor-type", "attn=q5_0"], "blk.0.attn_q.weight", "Q5_0"),
+        (["--tensor-type-file", "types.txt"], "blk.1.ffn_up.weight", "Q6_K"),
+        (["--tensor-type-file", "types.txt", "--tensor-type", "ffn_up=q8_0"], "blk.1.ffn_up.weight", "Q8_0"),
+    ],
+)
+def test_options_of_the_mix(forge: Forge, model: Path, options: list[str], tensor: str, kind: str) -> None:
+    Path("types.txt").write_text("ffn_up=q6_k\nffn_gate=q5_k\n")
+    plan = forge("plan", model, "--json", *options).json
+    assert {found["name"]: found["type"] for found in plan["tensors"]}[tensor] == kind
+
+
+def test_prune_layers(forge: Forge, model: Path) -> None:
+    plan = forge("plan", model, "--json", "--prune-layers", "0").json
+    assert {name.split(".")[1] for name in (tensor["name"] for tensor in plan["tensors"]) if name[:3] == "blk"} == {"0"}
+
+
+def test_vocab_only_has_no_tensors(forge: Forge, model: Path) -> None:
+    plan = forge("plan", model, "--json", "--vocab-only").json
+    assert plan["tensors"] == []
+    assert plan["path"] == "Tiny-vocab.gguf"
+    assert "none" in forge("plan", model, "--vocab-only").out
+
+
+def test_quiet_prints_nothing(forge: Forge, model: Path) -> None:
+    ran = forge("plan", model, "--quiet")
+    assert (ran.code, ran.out, ran.err) == (0, "", "")
+
+
+def test_a_folder_that_is_missing_is_a_warning(forge: Forge, model: Path) -> None:
+    ran = forge("plan", model, "-o", "nowhere/x.gguf", "--json")
+    assert ran.code == 0
+    assert ran.json["disk"]["free"] is None
+    assert "the folder does not exist" in ran.err

@@ -1,0 +1,80 @@
+"""Whole vocabularies against those of llama.cpp's converter: expected.json has the tokenizer keys of its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from corpus import CORPUS, read_manifest
+from synthetic import FAMILIES, read_description
+from tokenizer_folders import entries
+
+from gguf_forge.architectures import find_architecture
+from gguf_forge.architectures.config import Config
+from gguf_forge.tokenizer import (
+    Reader,
+    add_bos_token,
+    add_space_prefix,
+    any_vocabulary,
+    bpe,
+    configured_space_prefix,
+    first_of,
+    has_vocab_size,
+    in_order,
+    phi3,
+    read_vocabulary,
+    sentencepiece,
+    special_ids,
+    when,
+)
+
+EXPECTED = json.loads((Path(__file__).parent / "expected.json").read_text())
+
+
+@pytest.mark.parametrize("family", sorted(EXPECTED))
+def test_vocabulary_of_each_family(family: str) -> None:
+    folder = FAMILIES / family
+    raw = json.loads((folder / "config.json").read_text())
+    reader = find_architecture(raw).tokenizer
+    if family == "phi":
+        # Phi's declaration gives this key among its parameters, before the vocabulary.
+        reader = in_order(add_bos_token(False), reader)
+    found = read_vocabulary(folder, Config.of(raw), reader, pre_tokenizer=read_description(folder).pre_tokenizer)
+    assert entries(found) == EXPECTED[family]
+
+
+_LLAMA = in_order(configured_space_prefix, any_vocabulary, when(has_vocab_size(49152), add_bos_token(False)))
+_GEMMA = in_order(sentencepiece, add_space_prefix(False))
+_READERS: dict[Reader, str] = {
+    _LLAMA: "apertus arcee granite granitemoe llava-pixtral ministral3 real-llama3-vocab smollm3 smolvlm",
+    _GEMMA: "gemma3-vl embeddinggemma",
+    first_of(sentencepiece, bpe): "bitnet ernie45 ernie45moe internlm3 jamba minicpm3",
+    in_order(sentencepiece, special_ids({"pad": 0, "unk": 1})): "nemotron",
+    phi3: "phimoe",
+    bpe: "bloom cohere cohere2 dbrx exaone4 falcon40b-style falconh1 falconmamba gpt2 gptneox granitemoehybrid "
+    "hunyuan-dense lfm2 llama4-text mamba mamba2 minimax-m2 mpt nemotronh olmo olmo2 olmoe qwen2-gptq4 qwen25vl "
+    "qwen3-fp8 qwen35-text qwen35moe-text qwen3next seedoss stablelm starcoder2",
+}
+_CASES = [
+    pytest.param(case, reader, id=case.name)
+    for reader, names in _READERS.items()
+    for name in names.split()
+    for case in sorted(CORPUS.glob(f"*/{name}"))
+]
+
+
+@pytest.mark.parametrize(("case", "reader"), _CASES)
+def test_vocabulary_of_families_to_come(case: Path, reader: Reader) -> None:
+    manifest = next(path for name in ("f16", "vocab-only") if (path := case / f"expected/{name}.json").exists())
+    raw = json.loads((case / "hf/config.json").read_text())
+    name = json.loads((case / "case.json").read_text())["pre_monkeypatch"]
+    found = read_vocabulary(case / "hf", Config.of(raw), reader, pre_tokenizer=name)
+    wanted = [_entry(entry) for entry in read_manifest(manifest)["kv"] if entry["key"].startswith("tokenizer.")]
+    assert entries(found) == wanted
+
+
+def _entry(entry: dict[str, Any]) -> list[Any]:
+    content = ("elem_type", "length", "sha256") if entry["type"] == "ARRAY" else ("value",)
+    return [entry["key"], entry["type"], *(entry[name] for name in content)]
