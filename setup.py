@@ -1,6 +1,5 @@
 """Builds gguf_forge._kernels from csrc/ with cffi; everything else is in pyproject.toml."""
 
-import sys
 import sysconfig
 from pathlib import Path
 

@@ -165,7 +165,8 @@ class PermuteRope(Unary):
     def _order(self, index: RowNumbers) -> RowNumbers:
         half = self.of.shape[0] // self.n_head // 2
         head, within = np.divmod(index, 2 * half)
-        return head * 2 * half + within % 2 * half + within // 2
+        order: RowNumbers = head * 2 * half + within % 2 * half + within // 2
+        return order
 
     def source_rows(self, rows: RowNumbers) -> RowNumbers:
         return rows if len(self.shape) == 1 else self._order(rows)
@@ -199,7 +200,8 @@ class Slice(Unary):
         if self.axis == -1:
             return rows
         matrix, row = np.divmod(rows, self.shape[-2])
-        return matrix * self.of.shape[-2] + self.start + row * self.step
+        below: RowNumbers = matrix * self.of.shape[-2] + self.start + row * self.step
+        return below
 
     def take(self, rows: RowNumbers) -> Rows:
         taken = super().take(rows)
@@ -241,7 +243,8 @@ class Add(Unary):
 
     def take(self, rows: RowNumbers) -> Rows:
         kind = np.float16 if self.dtype == F16 else np.float32
-        return self.of.take(rows).astype(kind) + kind(self.number)
+        total: Rows = self.of.take(rows).astype(kind) + kind(self.number)
+        return total
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,12 @@ from ml_dtypes import bfloat16
 
 from gguf_forge.errors import UsageError
 
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(bfloat16),
+}
+
 
 @dataclass(frozen=True)
 class TensorType:
@@ -29,7 +35,7 @@ class TensorType:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The NumPy type of one value of a float type; bytes for all others."""
-        return np.dtype({"F32": np.float32, "F16": np.float16, "BF16": bfloat16}.get(self.name, np.uint8))
+        return _DTYPES.get(self.name, np.dtype(np.uint8))
 
     def row_bytes(self, n_per_row: int) -> int:
         """Bytes of one packed row of `n_per_row` values (a multiple of the block)."""

@@ -7,15 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from synthetic import FAMILIES, write_checkpoint
 
-BOUND = 256 << 20
+BOUND = 160 << 20
 
 _CONVERT = """
-import resource, sys
+import re, sys
 from gguf_forge.conversion import convert
 result, = convert(sys.argv[1], sys.argv[2], types="Q4_0", threads=2)
-print(result.file.source_bytes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+# not getrusage: its peak survives exec, so it may be that of the test runner
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())
+print(result.file.source_bytes, int(peak[1]) << 10)
 """
 
 
@@ -51,11 +54,12 @@ def write_giant(folder: Path) -> None:
         file.truncate(8 + len(encoded) + end)
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
 def test_peak_memory_is_a_fraction_of_the_checkpoint(tmp_path: Path) -> None:
     write_giant(tmp_path / "hf")
     command = [sys.executable, "-c", _CONVERT, str(tmp_path / "hf"), str(tmp_path / "out.gguf")]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     source_bytes, peak = map(int, run.stdout.split())
     (tmp_path / "out.gguf").unlink()
-    assert source_bytes > 6 * BOUND
+    assert source_bytes > 10 * BOUND
     assert peak < BOUND

@@ -35,7 +35,7 @@ def write(path: Path, *, overwrite: bool = False) -> None:
 def test_a_file_appears_complete_with_zeros_where_nothing_was_written(folder: Path) -> None:
     write(folder / "a.gguf")
     assert (folder / "a.gguf").read_bytes() == b"\0\0\0\0new\0"
-    assert os.listdir(folder) == ["a.gguf"]
+    assert [path.name for path in folder.iterdir()] == ["a.gguf"]
 
 
 def test_permissions_are_those_of_any_new_file(folder: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(folder: Path) -> None:
 
 def test_an_existing_file_needs_overwrite(folder: Path) -> None:
     (folder / "a.gguf").touch()
-    with pytest.raises(RefusedError, match="exists already; .*--overwrite"):
+    with pytest.raises(RefusedError, match=r"exists already; .*--overwrite"):
         check_output(folder / "a.gguf", 0, [], overwrite=False)
     check_output(folder / "a.gguf", 0, [], overwrite=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
 
@@ -30,7 +31,7 @@ FAMILIES: dict[str, tuple[str, str]] = {
 }
 
 
-def find_architecture(config: dict[str, object]) -> Architecture:
+def find_architecture(config: Mapping[str, object]) -> Architecture:
     """The declaration for a checkpoint's config.
 
     Args:

@@ -27,7 +27,7 @@ class Config(Mapping[str, Any]):
         8
     """
 
-    values: Mapping[str, Any]
+    entries: Mapping[str, Any]
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Config:
@@ -40,20 +40,20 @@ class Config(Mapping[str, Any]):
         return cls({**values, "rope_parameters": rope_parameters(values)})
 
     def __getitem__(self, key: str) -> Any:
-        return self.values[key]
+        return self.entries[key]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.values)
+        return iter(self.entries)
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.entries)
 
     def updated(self, **changes: Any) -> Config:
-        return Config({**self.values, **changes})
+        return Config({**self.entries, **changes})
 
     def find(self, *keys: str) -> Any:
         """The value of the first key that is there, even if it is None; None if there is none."""
-        return next((self.values[key] for key in keys if key in self.values), None)
+        return next((self.entries[key] for key in keys if key in self.entries), None)
 
     def integer(self, *keys: str, minimum: int = 1, maximum: int = 2**31 - 1) -> int:
         """A whole number that must be there.
@@ -74,7 +74,7 @@ class Config(Mapping[str, Any]):
     @property
     def rope(self) -> Mapping[str, Any]:
         """The rotary parameters of the layers with full attention."""
-        parameters = self.values["rope_parameters"]
+        parameters = self.entries["rope_parameters"]
         full = parameters.get("full_attention", parameters)
         return full if isinstance(full, dict) else {}
 
@@ -115,8 +115,9 @@ def with_defaults(raw: Mapping[str, Any]) -> dict[str, Any]:
     for key, rule in defaults.items():
         if _is_derived(rule) and values.get(key) is None:
             terms = [values.get(name) for name in rule[1:].split("//")]
-            if all(isinstance(term, int) and term > 0 for term in terms):
-                values[key] = terms[0] if len(terms) == 1 else terms[0] // terms[1]
+            numbers = [term for term in terms if isinstance(term, int) and term > 0]
+            if len(numbers) == len(terms):
+                values[key] = numbers[0] if len(numbers) == 1 else numbers[0] // numbers[1]
     return values
 
 

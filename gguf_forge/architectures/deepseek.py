@@ -7,7 +7,7 @@ from typing import Any
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.dsl import Architecture, Drop, Rule
 from gguf_forge.architectures.metadata import DECODER, f32, flag, u32
-from gguf_forge.architectures.operations import by_head, chain, experts, transpose
+from gguf_forge.architectures.operations import MLP_EXPERTS, by_head, chain, transpose
 from gguf_forge.tokenizer import bpe
 
 HEADS, NOPE, VALUE = "num_key_value_heads", "qk_nope_head_dim", "v_head_dim"
@@ -55,12 +55,7 @@ deepseek2 = Architecture(
     ),
     tokenizer=bpe,
     rules=(
-        *experts(
-            "model.layers.{i}.mlp.experts.{e}",
-            ("down_proj", "ffn_down_exps"),
-            ("gate_proj", "ffn_gate_exps"),
-            ("up_proj", "ffn_up_exps"),
-        ),
+        *MLP_EXPERTS,
         # keys are absorbed into the queries: their part of kv_b is stored transposed
         Rule(
             ("model.layers.{i}.self_attn.kv_b_proj.weight",),

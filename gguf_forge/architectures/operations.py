@@ -113,3 +113,12 @@ def experts(source: str, *parts: tuple[str, str]) -> tuple[Rule, ...]:
     return tuple(
         Rule((f"{source}.{word}.weight",), f"blk.{{i}}.{role}.weight", stack, after="experts") for word, role in parts
     )
+
+
+# The names that most families give their experts' matrices, in the order in which the reference writes them.
+MLP_EXPERTS = experts(
+    "model.layers.{i}.mlp.experts.{e}",
+    ("down_proj", "ffn_down_exps"),
+    ("gate_proj", "ffn_gate_exps"),
+    ("up_proj", "ffn_up_exps"),
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gguf_forge.architectures.dsl import Architecture, Rule
 from gguf_forge.architectures.metadata import DECODER, u32
-from gguf_forge.architectures.operations import experts, half, keep
+from gguf_forge.architectures.operations import MLP_EXPERTS, half, keep
 from gguf_forge.tokenizer import bpe, first_of, sentencepiece
 
 qwen2 = Architecture(
@@ -26,12 +26,7 @@ qwen2moe = Architecture(
     ),
     tokenizer=bpe,
     rules=(
-        *experts(
-            "model.layers.{i}.mlp.experts.{e}",
-            ("down_proj", "ffn_down_exps"),
-            ("gate_proj", "ffn_gate_exps"),
-            ("up_proj", "ffn_up_exps"),
-        ),
+        *MLP_EXPERTS,
         # newer checkpoints hold the experts stacked, gate above up
         Rule(("model.layers.{i}.mlp.experts.down_proj",), "blk.{i}.ffn_down_exps.weight", keep),
         Rule(("model.layers.{i}.mlp.experts.gate_up_proj",), "blk.{i}.ffn_gate_exps.weight", half(0)),

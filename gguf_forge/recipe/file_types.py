@@ -98,7 +98,5 @@ def file_type(name: str | FileType) -> FileType:
         return name
     found = _BY_NAME.get(name.strip().upper())
     if found is None:
-        raise UsageError(
-            f"unknown file type {name!r}", hint=f"known file types: {', '.join((*FILE_TYPES, *ALIASES))}"
-        )
+        raise UsageError(f"unknown file type {name!r}", hint=f"known file types: {', '.join((*FILE_TYPES, *ALIASES))}")
     return found

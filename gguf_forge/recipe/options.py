@@ -57,8 +57,7 @@ class ImportanceMatrix:
         kept = {
             name: weights
             for name, weights in self.weights.items()
-            if not any(part in name for part in exclude)
-            and (not include or any(part in name for part in include))
+            if not any(part in name for part in exclude) and (not include or any(part in name for part in include))
         }
         return replace(self, weights=kept)
 

@@ -39,14 +39,10 @@ def make_recipe(tensors: Sequence[TensorInfo], metadata: Metadata, options: Opti
     return Recipe(assignments, header, _warnings(tensors, assignments, options))
 
 
-def _warnings(
-    tensors: Sequence[TensorInfo], assignments: Sequence[Assignment], options: Options
-) -> tuple[str, ...]:
+def _warnings(tensors: Sequence[TensorInfo], assignments: Sequence[Assignment], options: Options) -> tuple[str, ...]:
     used = {a.override for a in assignments}
     idle = [o for o in options.tensor_types if o not in used]
-    effect = (
-        f"is ignored for {options.file_type}" if options.file_type.is_float else "decides no tensor's type"
-    )
+    effect = f"is ignored for {options.file_type}" if options.file_type.is_float else "decides no tensor's type"
     layers = {layer_of(info.name) for info in tensors}
     absent = [f"--prune-layers: there is no layer {n}" for n in options.prune_layers if n not in layers]
     return (*(f"--tensor-type {o} {effect}" for o in idle), *absent)

@@ -19,15 +19,15 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..gguf_file.values import Metadata
-from .bpe import bpe, tokenizer_json_size
-from .files import TokenizerFiles
-from .llama_hf import llama_hf
-from .pre_tokenizers import checked_name, known_names
-from .special import special_ids
-from .spm import phi3, sentencepiece, sentencepiece_size
-from .vocabulary import (
+from gguf_forge.errors import InputError
+from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.tokenizer.bpe import bpe, tokenizer_json_size
+from gguf_forge.tokenizer.files import TokenizerFiles
+from gguf_forge.tokenizer.llama_hf import llama_hf
+from gguf_forge.tokenizer.pre_tokenizers import checked_name, known_names
+from gguf_forge.tokenizer.special import special_ids
+from gguf_forge.tokenizer.spm import phi3, sentencepiece, sentencepiece_size
+from gguf_forge.tokenizer.vocabulary import (
     Reader,
     TokenizerSource,
     add_bos_token,

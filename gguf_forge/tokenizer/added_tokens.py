@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .checks import Place, as_flag, as_mapping, as_text
+from gguf_forge.tokenizer.checks import Place, as_flag, as_mapping, as_text
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer

@@ -16,11 +16,11 @@ from functools import cache
 from importlib.resources import files as package_files
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ForgeError, InputError
-from .added_tokens import SpecialToken, add_tokens, read_added_token, read_special_token, text_of
-from .checks import Place, as_decimal_id, as_id, as_list, as_mapping, as_text
-from .files import TokenizerFiles
-from .slow_tokenizer import build_slow_tokenizer, slow_ends, slow_settings
+from gguf_forge.errors import ForgeError, InputError
+from gguf_forge.tokenizer.added_tokens import SpecialToken, add_tokens, read_added_token, read_special_token, text_of
+from gguf_forge.tokenizer.checks import Place, as_decimal_id, as_id, as_list, as_mapping, as_text
+from gguf_forge.tokenizer.files import TokenizerFiles
+from gguf_forge.tokenizer.slow_tokenizer import build_slow_tokenizer, slow_ends, slow_settings
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer

@@ -5,13 +5,13 @@ Source: `get_vocab_base` and `_set_vocab_gpt2` in llama.cpp's converter.
 
 from __future__ import annotations
 
-from ..gguf_file.values import Metadata, ValueType, array, string
-from .auto_tokenizer import AutoTokenizer, load_tokenizer
-from .checks import as_list, as_mapping, vocabulary_size
-from .pre_tokenizers import PROBE, checked_name, name_of
-from .special import special_tokens
-from .token_types import TokenType, added_token
-from .vocabulary import TokenizerSource
+from gguf_forge.gguf_file.values import Metadata, ValueType, array, string
+from gguf_forge.tokenizer.auto_tokenizer import AutoTokenizer, load_tokenizer
+from gguf_forge.tokenizer.checks import as_list, as_mapping, vocabulary_size
+from gguf_forge.tokenizer.pre_tokenizers import PROBE, checked_name, name_of
+from gguf_forge.tokenizer.special import special_tokens
+from gguf_forge.tokenizer.token_types import TokenType, added_token
+from gguf_forge.tokenizer.vocabulary import TokenizerSource
 
 
 def bpe(source: TokenizerSource) -> Metadata | None:

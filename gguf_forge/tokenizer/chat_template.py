@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..gguf_file.values import Metadata, ValueType, array, string
-from .checks import Place, as_list, as_mapping, as_text
-from .files import TokenizerFiles
+from gguf_forge.gguf_file.values import Metadata, ValueType, array, string
+from gguf_forge.tokenizer.checks import Place, as_list, as_mapping, as_text
+from gguf_forge.tokenizer.files import TokenizerFiles
 
 log = logging.getLogger(__name__)
 

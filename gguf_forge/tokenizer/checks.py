@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import Any
 
-from ..errors import InputError
+from gguf_forge.errors import InputError
 
 # Far above any real vocabulary, far below what would exhaust memory.
 MAX_TOKENS = 1 << 24

@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..json_file import IMPOSTOR_BYTES, MAX_BYTES, read_json_object, refuse_impostor
-from .checks import Place
+from gguf_forge.errors import InputError
+from gguf_forge.json_file import IMPOSTOR_BYTES, MAX_BYTES, read_json_object, refuse_impostor
+from gguf_forge.tokenizer.checks import Place
 
 
 def read_bytes(path: Path) -> bytes | None:

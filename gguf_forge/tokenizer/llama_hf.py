@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 
-from ..gguf_file.values import Metadata
-from .auto_tokenizer import AutoTokenizer, load_tokenizer
-from .checks import as_mapping
-from .sentencepiece_model import Pieces
-from .special import special_tokens
-from .spm import scored_vocabulary
-from .token_types import TokenType
-from .vocabulary import TokenizerSource
+from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.tokenizer.auto_tokenizer import AutoTokenizer, load_tokenizer
+from gguf_forge.tokenizer.checks import as_mapping
+from gguf_forge.tokenizer.sentencepiece_model import Pieces
+from gguf_forge.tokenizer.special import special_tokens
+from gguf_forge.tokenizer.spm import scored_vocabulary
+from gguf_forge.tokenizer.token_types import TokenType
+from gguf_forge.tokenizer.vocabulary import TokenizerSource
 
 # Such files carry no scores.
 _SCORE = -1000.0

@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ..gguf_file.values import Metadata, ValueType, array
-from .checks import Place, as_list, as_mapping, as_texts
-from .files import TokenizerFiles
+from gguf_forge.gguf_file.values import Metadata, ValueType, array
+from gguf_forge.tokenizer.checks import Place, as_list, as_mapping, as_texts
+from gguf_forge.tokenizer.files import TokenizerFiles
 
 log = logging.getLogger(__name__)
 

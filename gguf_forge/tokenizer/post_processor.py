@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .checks import Place, as_list, as_mapping
-from .files import TokenizerFiles
+from gguf_forge.tokenizer.checks import Place, as_list, as_mapping
+from gguf_forge.tokenizer.files import TokenizerFiles
 
 log = logging.getLogger(__name__)
 

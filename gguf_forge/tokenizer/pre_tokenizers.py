@@ -17,7 +17,7 @@ from importlib.resources import files as package_files
 from os import PathLike
 from typing import Any
 
-from ..errors import UnsupportedError, UsageError
+from gguf_forge.errors import UnsupportedError, UsageError
 
 # Spaces, emoji, digits, scripts, punctuation and contractions: what splitting rules disagree on.
 PROBE = (

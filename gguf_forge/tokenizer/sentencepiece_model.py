@@ -11,9 +11,9 @@ import struct
 from collections import Counter
 from dataclasses import dataclass
 
-from ..errors import InputError
-from .checks import MAX_TOKENS, Place
-from .token_types import TokenType
+from gguf_forge.errors import InputError
+from gguf_forge.tokenizer.checks import MAX_TOKENS, Place
+from gguf_forge.tokenizer.token_types import TokenType
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _F32 = struct.Struct("<f")

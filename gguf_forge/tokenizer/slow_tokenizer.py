@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .checks import Place, as_id, as_text
-from .files import TokenizerFiles
+from gguf_forge.tokenizer.checks import Place, as_id, as_text
+from gguf_forge.tokenizer.files import TokenizerFiles
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

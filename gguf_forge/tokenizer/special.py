@@ -9,13 +9,13 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..gguf_file.values import Metadata, Value, boolean, u32
-from .chat_template import chat_templates
-from .checks import Place, as_flag, as_id, as_list, as_mapping
-from .files import TokenizerFiles
-from .merges import merges
-from .post_processor import Additions, read_post_processor
-from .vocabulary import Reader
+from gguf_forge.gguf_file.values import Metadata, Value, boolean, u32
+from gguf_forge.tokenizer.chat_template import chat_templates
+from gguf_forge.tokenizer.checks import Place, as_flag, as_id, as_list, as_mapping
+from gguf_forge.tokenizer.files import TokenizerFiles
+from gguf_forge.tokenizer.merges import merges
+from gguf_forge.tokenizer.post_processor import Additions, read_post_processor
+from gguf_forge.tokenizer.vocabulary import Reader
 
 log = logging.getLogger(__name__)
 

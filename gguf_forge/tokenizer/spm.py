@@ -9,13 +9,22 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..gguf_file.values import Metadata, ValueType, array, string
-from .checks import Place, as_decimal_id, as_flag, as_id, as_list, as_mapping, as_text, vocabulary_size
-from .files import TokenizerFiles
-from .sentencepiece_model import Pieces, read_pieces
-from .special import special_tokens
-from .token_types import TokenType, added_token
-from .vocabulary import TokenizerSource
+from gguf_forge.gguf_file.values import Metadata, ValueType, array, string
+from gguf_forge.tokenizer.checks import (
+    Place,
+    as_decimal_id,
+    as_flag,
+    as_id,
+    as_list,
+    as_mapping,
+    as_text,
+    vocabulary_size,
+)
+from gguf_forge.tokenizer.files import TokenizerFiles
+from gguf_forge.tokenizer.sentencepiece_model import Pieces, read_pieces
+from gguf_forge.tokenizer.special import special_tokens
+from gguf_forge.tokenizer.token_types import TokenType, added_token
+from gguf_forge.tokenizer.vocabulary import TokenizerSource
 
 log = logging.getLogger(__name__)
 

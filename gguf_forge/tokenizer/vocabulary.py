@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from ..gguf_file.values import Metadata, boolean
-from .checks import as_flag
-from .files import TokenizerFiles
+from gguf_forge.gguf_file.values import Metadata, boolean
+from gguf_forge.tokenizer.checks import as_flag
+from gguf_forge.tokenizer.files import TokenizerFiles
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_models import PARTS, header, model
 
 from gguf_forge.errors import InputError, UnsupportedError, UsageError
 from gguf_forge.gguf_file.tensor_info import TensorInfo
@@ -19,7 +20,6 @@ from gguf_forge.recipe import (
 from gguf_forge.recipe.model_facts import ModelFacts
 from gguf_forge.recipe.overrides import parse_key_override
 from gguf_forge.tensor_types import BF16, F32, TENSOR_TYPES
-from small_models import PARTS, header, model
 
 
 def types(tensors: list[TensorInfo], metadata: Metadata | None = None, **options: Any) -> dict[str, str]:
@@ -43,9 +43,7 @@ def test_order_is_by_layer_number_then_name() -> None:
     assert [a.name for a in found] == [f"{name}.weight" for name in expected]
 
 
-@given(
-    st.permutations(model(3, 256, "output")), st.sampled_from(["Q4_K_M", "Q3_K_M", "IQ2_S", "COPY", "F16"])
-)
+@given(st.permutations(model(3, 256, "output")), st.sampled_from(["Q4_K_M", "Q3_K_M", "IQ2_S", "COPY", "F16"]))
 def test_the_order_of_the_base_file_does_not_matter(shuffled: list[TensorInfo], name: str) -> None:
     options = Options(file_type(name), prune_layers=(1,))
     assert assign(shuffled, header(3), options) == assign(model(3, 256, "output"), header(3), options)
@@ -150,9 +148,7 @@ def test_pruned_layers_go_and_those_above_move_down() -> None:
     options = Options(file_type("Q8_0"), prune_layers=(1, 2, 9))
     recipe = make_recipe(model(5), header(5), options)
     kept = [(a.info.name, a.name) for a in recipe.assignments if "attn_v" in a.name]
-    assert kept == [
-        (f"blk.{old}.attn_v.weight", f"blk.{new}.attn_v.weight") for old, new in ((0, 0), (3, 1), (4, 2))
-    ]
+    assert kept == [(f"blk.{old}.attn_v.weight", f"blk.{new}.attn_v.weight") for old, new in ((0, 0), (3, 1), (4, 2))]
     assert recipe.metadata["llama.block_count"] == u32(3)
     assert list(recipe.metadata)[-1] == "llama.block_count"
     assert recipe.warnings == ("--prune-layers: there is no layer 9",)
@@ -166,18 +162,14 @@ def test_layers_of_an_encoder_are_pruned_too() -> None:
 
 
 def test_idle_patterns_are_reported() -> None:
-    options = Options(
-        file_type("Q4_K_M"), **overrides("attn_v=q8_0", "attn_v=q6_k", "typo=q6_k", "attn_norm=f16")
-    )
+    options = Options(file_type("Q4_K_M"), **overrides("attn_v=q8_0", "attn_v=q6_k", "typo=q6_k", "attn_norm=f16"))
     assert make_recipe(model(), header(), options).warnings == (
         "--tensor-type attn_v=Q6_K decides no tensor's type",
         "--tensor-type typo=Q6_K decides no tensor's type",
         "--tensor-type attn_norm=F16 decides no tensor's type",
     )
     ignored = Options(file_type("F16"), **overrides("attn_v=q8_0"))
-    assert make_recipe(model(), header(), ignored).warnings == (
-        "--tensor-type attn_v=Q8_0 is ignored for F16",
-    )
+    assert make_recipe(model(), header(), ignored).warnings == ("--tensor-type attn_v=Q8_0 is ignored for F16",)
 
 
 def test_options_in_use_are_named() -> None:

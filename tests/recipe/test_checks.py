@@ -4,19 +4,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_models import header, model
 
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, UsageError
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.recipe import ImportanceMatrix, Options, assign, check, file_type
 from gguf_forge.tensor_types import F32, TENSOR_TYPES
-from small_models import header, model
 
 
 def matrix(**sizes: int) -> ImportanceMatrix:
-    return ImportanceMatrix(
-        "m.gguf", {name.replace("__", "."): np.ones(n, np.float32) for name, n in sizes.items()}
-    )
+    return ImportanceMatrix("m.gguf", {name.replace("__", "."): np.ones(n, np.float32) for name, n in sizes.items()})
 
 
 def refusal(tensors: list[TensorInfo], metadata: Metadata | None = None, **options: Any) -> ForgeError:

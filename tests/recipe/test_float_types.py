@@ -3,9 +3,9 @@ from __future__ import annotations
 import json
 
 import pytest
+import recipe_digests as digests
 
 from gguf_forge.recipe import stays_f32
-import recipe_digests as digests
 
 FLOATS = {1: "F16", 32: "BF16"}
 # Families with rules of their own, and files of vision towers, which have others.
@@ -14,11 +14,7 @@ OWN_RULES = ("dbrx", "mmproj")
 
 def converted() -> list[tuple[str, str, list[list[object]]]]:
     stored = [(case, digest["bases"]) for case, digest in digests.stored().items()]
-    files = [
-        (f"{case}-{name}", base["kv"], base["tensors"])
-        for case, bases in stored
-        for name, base in bases.items()
-    ]
+    files = [(f"{case}-{name}", base["kv"], base["tensors"]) for case, bases in stored for name, base in bases.items()]
     for path in sorted(digests.CORPUS.glob("*/*/expected/*f16.json")):
         manifest = json.loads(path.read_text())
         if not any(own in str(path) for own in OWN_RULES):
@@ -35,11 +31,7 @@ def converted() -> list[tuple[str, str, list[list[object]]]]:
 
 @pytest.mark.parametrize(("kind", "tensors"), [pytest.param(*rest, id=name) for name, *rest in converted()])
 def test_types_equal_those_of_the_converter(kind: str, tensors: list[list[object]]) -> None:
-    wrong = [
-        entry
-        for entry in tensors
-        if entry[1] != ("F32" if stays_f32(str(entry[0]), len(entry[2:])) else kind)
-    ]
+    wrong = [entry for entry in tensors if entry[1] != ("F32" if stays_f32(str(entry[0]), len(entry[2:])) else kind)]
     assert wrong == []
 
 

@@ -18,9 +18,7 @@ from gguf_forge.recipe import ImportanceMatrix, Options, assign, file_type
 from gguf_forge.tensor_types import F32
 
 Model = dict[str, Any]
-MODELS = {
-    path.stem: json.loads(path.read_text()) for path in (Path(__file__).parent / "data/models").glob("*.json")
-}
+MODELS = {path.stem: json.loads(path.read_text()) for path in (Path(__file__).parent / "data/models").glob("*.json")}
 MIXES = [
     pytest.param(model, name, with_imatrix, id=f"{stem}-{name}{'-imatrix' * with_imatrix}")
     for stem, model in sorted(MODELS.items())

@@ -67,9 +67,7 @@ def test_tensor_type_splits_at_the_first_equals_sign() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "text", ["", "attn_v", "=q8_0", "attn_v=", "(=q8_0", "a=q9", "a=Q4_K_M", "(?=a)=q8_0"]
-)
+@pytest.mark.parametrize("text", ["", "attn_v", "=q8_0", "attn_v=", "(=q8_0", "a=q9", "a=Q4_K_M", "(?=a)=q8_0"])
 def test_tensor_type_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse_tensor_type(text)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import recipe_digests as digests
 
 from gguf_forge.gguf_file.values import Value
 from gguf_forge.recipe import make_recipe
-import recipe_digests as digests
 
 CASES = {**digests.stored(), **digests.from_corpus()}
 FILES = [
