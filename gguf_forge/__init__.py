@@ -4,6 +4,7 @@ The verbs, each with its own documentation:
 
     convert(source, out)     a checkpoint folder becomes one GGUF file or several
     plan(source, out)        what `convert` would write; reads no weight
+    open_gguf(path)          the keys and tensors of a GGUF file, or of a split one
 
 Failures are `ForgeError`s. Nothing heavy is imported before it is used.
 """
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from gguf_forge.errors import RefusedError as RefusedError
     from gguf_forge.errors import UnsupportedError as UnsupportedError
     from gguf_forge.errors import UsageError as UsageError
+    from gguf_forge.gguf_file.opened import GgufFile as GgufFile
+    from gguf_forge.gguf_file.opened import open_gguf as open_gguf
     from gguf_forge.kernels import backends as backends
     from gguf_forge.recipe import Options as Options
 
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "FilePlan": ("gguf_forge.conversion", "FilePlan"),
     "ForgeError": ("gguf_forge.errors", "ForgeError"),
+    "GgufFile": ("gguf_forge.gguf_file.opened", "GgufFile"),
     "InputError": ("gguf_forge.errors", "InputError"),
     "Observer": ("gguf_forge.conversion", "Observer"),
     "Options": ("gguf_forge.recipe", "Options"),
@@ -44,12 +48,14 @@ _HOMES = {
     "UsageError": ("gguf_forge.errors", "UsageError"),
     "backends": ("gguf_forge.kernels", "backends"),
     "convert": ("gguf_forge.conversion", "convert"),
+    "open_gguf": ("gguf_forge.gguf_file.opened", "open_gguf"),
     "plan": ("gguf_forge.conversion", "plan_files"),
 }
 
 __all__ = [
     "FilePlan",
     "ForgeError",
+    "GgufFile",
     "InputError",
     "Observer",
     "Options",
@@ -60,6 +66,7 @@ __all__ = [
     "UsageError",
     "backends",
     "convert",
+    "open_gguf",
     "plan",
 ]
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.errors import InputError
-from gguf_forge.gguf_file.header import ByteOrder
 from gguf_forge.gguf_file.packed_items import LENGTH_BYTES, PackedStrings
+from gguf_forge.gguf_file.values import ByteOrder
 from gguf_forge.source import Source
 
 # How much is looked at in one piece where many short strings follow one another.

@@ -8,22 +8,19 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from itertools import chain
-from typing import Literal, TypeAlias
 
 import numpy as np
 
 from gguf_forge.errors import InputError
 from gguf_forge.gguf_file.packed_items import PackedItems
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.gguf_file.values import Metadata, Value, ValueType
+from gguf_forge.gguf_file.values import ByteOrder, Metadata, Value, ValueType
 
 MAGIC = b"GGUF"
 VERSION = 3
 DEFAULT_ALIGNMENT = 32
 MAX_TENSOR_NAME = 63  # GGML_MAX_NAME counts the terminating NUL
 MAX_DIMS = 4
-
-ByteOrder: TypeAlias = Literal["<", ">"]
 
 FORMATS = {
     ValueType.UINT8: "B",
@@ -101,7 +98,7 @@ def encode_header(
 
 def _value(key: str, value: Value, order: ByteOrder) -> list[bytes]:
     if isinstance(value.data, np.float32):  # a NaN, every bit of it
-        return [struct.pack(f"{order}I", value.type), value.data.astype(f"{order}f4").tobytes()]
+        return [struct.pack(f"{order}I", value.type), np.asarray(value.data).astype(f"{order}f4").tobytes()]
     if value.type is not ValueType.ARRAY:
         return [struct.pack(f"{order}I", value.type), *_items(key, value.type, (value.data,), order)]
     if value.element is None or value.element is ValueType.ARRAY:

@@ -10,10 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from gguf_forge.errors import InputError, printable
-from gguf_forge.gguf_file.header import ByteOrder
 from gguf_forge.gguf_file.reader import GgufHeader, GgufTensor, read_header
-from gguf_forge.gguf_file.values import Metadata, ValueType
+from gguf_forge.gguf_file.values import ByteOrder, Metadata, ValueType
 from gguf_forge.source import MappedFile
 
 SPLIT_NO, SPLIT_COUNT, SPLIT_TENSORS = SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
@@ -49,7 +50,10 @@ class GgufFile:
     @property
     def metadata(self) -> dict[str, Any]:
         """Key -> int, float, bool, str (bytes where it is not valid UTF-8), or a sequence of those."""
-        return {key: value.data for key, value in self.typed_metadata.items()}
+        return {
+            key: value.data.item() if isinstance(value.data, np.float32) else value.data
+            for key, value in self.typed_metadata.items()
+        }
 
     def check_unchanged(self) -> None:
         """Raise InputError if a file was written to or replaced since it was opened."""

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gguf_forge.gguf_file.values import ByteOrder
 
 Item = TypeVar("Item")
 
@@ -22,8 +25,8 @@ class PackedItems(Sequence[Item], Generic[Item]):
     """A read-only sequence that knows its own encoding."""
 
     @abstractmethod
-    def encoded(self, byte_order: str) -> bytes:
-        """The items as a GGUF file of this byte order ("<" or ">") holds them."""
+    def encoded(self, byte_order: ByteOrder) -> bytes:
+        """The items as a GGUF file of this byte order holds them."""
 
     @abstractmethod
     def _item(self, index: int) -> Item: ...
@@ -75,7 +78,7 @@ class PackedNumbers(PackedItems[Any]):
     def __iter__(self) -> Iterator[Any]:
         return iter(self._array.tolist())
 
-    def encoded(self, byte_order: str) -> bytes:
+    def encoded(self, byte_order: ByteOrder) -> bytes:
         return self._array.astype(self._array.dtype.newbyteorder(byte_order)).tobytes()
 
 
@@ -88,7 +91,7 @@ class PackedStrings(PackedItems["str | bytes"]):
         byte_order: Of the lengths.
     """
 
-    def __init__(self, raw: NDArray[np.uint8], starts: NDArray[np.int64], byte_order: str):
+    def __init__(self, raw: NDArray[np.uint8], starts: NDArray[np.int64], byte_order: ByteOrder):
         self._raw = raw
         self._starts = starts
         self._byte_order = byte_order
@@ -101,7 +104,7 @@ class PackedStrings(PackedItems["str | bytes"]):
 
     def __iter__(self) -> Iterator[str | bytes]:
         raw, starts = self._raw.data, self._starts.tolist()
-        for start, stop in zip(starts, starts[1:], strict=False):
+        for start, stop in pairwise(starts):
             yield text_or_bytes(bytes(raw[start + LENGTH_BYTES : stop]))
 
     @property
@@ -110,15 +113,15 @@ class PackedStrings(PackedItems["str | bytes"]):
         in_lengths = np.count_nonzero(self._lengths("<").view(np.uint8) == 0)
         return bool(np.count_nonzero(self._raw == 0) > in_lengths)
 
-    def encoded(self, byte_order: str) -> bytes:
+    def encoded(self, byte_order: ByteOrder) -> bytes:
         if byte_order == self._byte_order:
             return self._raw.tobytes()
         swapped = self._raw.copy()
         lengths = self._lengths(byte_order).view(np.uint8).reshape(-1, LENGTH_BYTES)
         swapped[self._starts[:-1, None] + np.arange(LENGTH_BYTES)] = lengths
-        return swapped.tobytes()
+        return bytes(swapped.tobytes())
 
-    def _lengths(self, byte_order: str) -> NDArray[Any]:
+    def _lengths(self, byte_order: ByteOrder) -> NDArray[Any]:
         return (np.diff(self._starts) - LENGTH_BYTES).astype(f"{byte_order}u8")
 
 

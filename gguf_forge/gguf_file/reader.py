@@ -21,13 +21,12 @@ from gguf_forge.gguf_file.header import (
     MAGIC,
     MAX_DIMS,
     MAX_TENSOR_NAME,
-    ByteOrder,
     alignment_of,
     padded,
 )
 from gguf_forge.gguf_file.packed_items import PackedNumbers, text_or_bytes
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.gguf_file.values import Metadata, Value, ValueType
+from gguf_forge.gguf_file.values import ByteOrder, Metadata, Value, ValueType
 from gguf_forge.json_file import IMPOSTOR_BYTES, refuse_impostor
 from gguf_forge.source import Source
 from gguf_forge.tensor_types import TENSOR_TYPES, TensorType

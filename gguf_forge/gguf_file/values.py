@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
+
+# "<" little-endian, ">" big-endian.
+ByteOrder: TypeAlias = Literal["<", ">"]
 
 
 class ValueType(IntEnum):
