@@ -6,6 +6,7 @@ The verbs, each with its own documentation:
     plan(source, out)        what `convert` would write; reads no weight
     quantize(array, "Q4_K")  rows of numbers to packed rows, and `dequantize` back
     backends()               the kernels that this machine can run
+    open_gguf(path)          the keys and tensors of a GGUF file, or of a split one
 
 Failures are `ForgeError`s. Nothing heavy is imported before it is used.
 """
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from gguf_forge.errors import RefusedError as RefusedError
     from gguf_forge.errors import UnsupportedError as UnsupportedError
     from gguf_forge.errors import UsageError as UsageError
+    from gguf_forge.gguf_file.opened import GgufFile as GgufFile
+    from gguf_forge.gguf_file.opened import open_gguf as open_gguf
     from gguf_forge.kernels import backends as backends
     from gguf_forge.recipe import Options as Options
     from gguf_forge.rows import dequantize as dequantize
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "FilePlan": ("gguf_forge.conversion", "FilePlan"),
     "ForgeError": ("gguf_forge.errors", "ForgeError"),
+    "GgufFile": ("gguf_forge.gguf_file.opened", "GgufFile"),
     "InputError": ("gguf_forge.errors", "InputError"),
     "Observer": ("gguf_forge.conversion", "Observer"),
     "Options": ("gguf_forge.recipe", "Options"),
@@ -49,6 +53,7 @@ _HOMES = {
     "backends": ("gguf_forge.kernels", "backends"),
     "convert": ("gguf_forge.conversion", "convert"),
     "dequantize": ("gguf_forge.rows", "dequantize"),
+    "open_gguf": ("gguf_forge.gguf_file.opened", "open_gguf"),
     "plan": ("gguf_forge.conversion", "plan_files"),
     "quantize": ("gguf_forge.rows", "quantize"),
 }
@@ -56,6 +61,7 @@ _HOMES = {
 __all__ = [
     "FilePlan",
     "ForgeError",
+    "GgufFile",
     "InputError",
     "Observer",
     "Options",
@@ -67,6 +73,7 @@ __all__ = [
     "backends",
     "convert",
     "dequantize",
+    "open_gguf",
     "plan",
     "quantize",
 ]

@@ -69,3 +69,8 @@ class RefusedError(ForgeError):
     """A request that would destroy something or is unsafe."""
 
     exit_code = 8
+
+
+def printable(name: str) -> str:
+    """`name` as it can be shown in a message: short, and with nothing a terminal acts on."""
+    return name if name.isprintable() and len(name) <= 100 else ascii(name[:100])

@@ -11,8 +11,8 @@ from stat import S_ISDIR
 from types import MappingProxyType, TracebackType
 from typing import Any
 
-from gguf_forge.checkpoint.safetensors_file import StoredTensor, printable, read_safetensors_header
-from gguf_forge.errors import InputError, UnsupportedError, UsageError
+from gguf_forge.checkpoint.safetensors_file import StoredTensor, read_safetensors_header
+from gguf_forge.errors import InputError, UnsupportedError, UsageError, printable
 from gguf_forge.json_file import read_json_object
 from gguf_forge.source import MappedFile
 

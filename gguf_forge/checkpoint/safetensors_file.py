@@ -14,7 +14,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from gguf_forge.errors import InputError, UnsupportedError
+from gguf_forge.errors import InputError, UnsupportedError, printable
 from gguf_forge.json_file import IMPOSTOR_BYTES, refuse_impostor
 from gguf_forge.source import Source
 
@@ -190,8 +190,3 @@ def _check_coverage(tensors: list[StoredTensor], data_start: int, source: Source
 def _broken(source: Source, problem: str, tensor: str | None = None) -> InputError:
     shown = None if tensor is None else printable(tensor)
     return InputError(problem, file=source.path, tensor=shown, hint="download the file again")
-
-
-def printable(name: str) -> str:
-    """`name` as it can be shown in a message: short, and with nothing a terminal acts on."""
-    return name if name.isprintable() and len(name) <= 100 else ascii(name[:100])

@@ -8,11 +8,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from itertools import chain
-from typing import Literal, TypeAlias
+
+import numpy as np
 
 from gguf_forge.errors import InputError
+from gguf_forge.gguf_file.packed_items import PackedItems
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.gguf_file.values import Metadata, Value, ValueType
+from gguf_forge.gguf_file.values import ByteOrder, Metadata, Value, ValueType
 
 MAGIC = b"GGUF"
 VERSION = 3
@@ -20,9 +22,7 @@ DEFAULT_ALIGNMENT = 32
 MAX_TENSOR_NAME = 63  # GGML_MAX_NAME counts the terminating NUL
 MAX_DIMS = 4
 
-ByteOrder: TypeAlias = Literal["<", ">"]
-
-_FORMATS = {
+FORMATS = {
     ValueType.UINT8: "B",
     ValueType.INT8: "b",
     ValueType.UINT16: "H",
@@ -40,6 +40,24 @@ _FORMATS = {
 def padded(size: int, alignment: int) -> int:
     """`size` rounded up to a multiple of `alignment`."""
     return -(-size // alignment) * alignment
+
+
+def alignment_of(metadata: Metadata) -> int:
+    """The bytes that tensor data is aligned to.
+
+    Raises:
+        InputError: `general.alignment` is no UINT32, or not a power of two of at least 8.
+    """
+    value = metadata.get("general.alignment")
+    if value is None:
+        return DEFAULT_ALIGNMENT
+    alignment = value.data
+    if value.type is not ValueType.UINT32 or alignment < 8 or alignment & (alignment - 1):
+        raise InputError(
+            f"general.alignment is {alignment!r} ({value.type.name})",
+            hint="it must be a UINT32 that is a power of two of at least 8",
+        )
+    return int(alignment)
 
 
 def encode_header(
@@ -79,6 +97,8 @@ def encode_header(
 
 
 def _value(key: str, value: Value, order: ByteOrder) -> list[bytes]:
+    if isinstance(value.data, np.float32):  # a NaN, every bit of it
+        return [struct.pack(f"{order}I", value.type), np.asarray(value.data).astype(f"{order}f4").tobytes()]
     if value.type is not ValueType.ARRAY:
         return [struct.pack(f"{order}I", value.type), *_items(key, value.type, (value.data,), order)]
     if value.element is None or value.element is ValueType.ARRAY:
@@ -88,10 +108,12 @@ def _value(key: str, value: Value, order: ByteOrder) -> list[bytes]:
 
 
 def _items(key: str, kind: ValueType, items: Sequence[object], order: ByteOrder) -> list[bytes]:
+    if isinstance(items, PackedItems):
+        return [items.encoded(order)]
     if kind is ValueType.STRING:
         return _strings(items, key, order)
     try:
-        return [struct.pack(f"{order}{len(items)}{_FORMATS[kind]}", *items)]
+        return [struct.pack(f"{order}{len(items)}{FORMATS[kind]}", *items)]
     except (struct.error, OverflowError) as error:
         raise InputError(f"metadata {key!r} does not fit {kind.name}: {error}") from error
 

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from gguf_forge.errors import InputError
-from gguf_forge.gguf_file.header import DEFAULT_ALIGNMENT, encode_header, padded
+from gguf_forge.gguf_file.header import alignment_of, encode_header, padded
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.gguf_file.values import Metadata, ValueType
+from gguf_forge.gguf_file.values import Metadata
 
 
 @dataclass(frozen=True)
@@ -59,21 +58,8 @@ def lay_out(metadata: Metadata, tensors: Sequence[TensorInfo], *, vocab_only: bo
 
     Source: gguf_writer.py of gguf-py, llama-quant.cpp and ggml/src/gguf.cpp of llama.cpp.
     """
-    alignment = _alignment(metadata)
+    alignment = alignment_of(metadata)
     ends = [0, *accumulate(padded(info.nbytes, alignment) for info in tensors)]
     header = encode_header(metadata, tensors, ends[:-1], 1 if vocab_only else alignment)
     placed = tuple(PlacedTensor(info, len(header) + start) for info, start in zip(tensors, ends[:-1], strict=True))
     return Layout(header, placed, len(header) + ends[-1])
-
-
-def _alignment(metadata: Metadata) -> int:
-    value = metadata.get("general.alignment")
-    if value is None:
-        return DEFAULT_ALIGNMENT
-    alignment = value.data
-    if value.type is not ValueType.UINT32 or alignment < 8 or alignment & (alignment - 1):
-        raise InputError(
-            f"general.alignment is {alignment!r} ({value.type.name})",
-            hint="it must be a UINT32 that is a power of two of at least 8",
-        )
-    return int(alignment)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
+
+# "<" little-endian, ">" big-endian.
+ByteOrder: TypeAlias = Literal["<", ">"]
 
 
 class ValueType(IntEnum):
@@ -28,7 +31,8 @@ class ValueType(IntEnum):
 class Value:
     """One metadata value. `data` is an int, float, bool, str or bytes; for an ARRAY a tuple of those.
 
-    Strings may be str (written as UTF-8) or bytes (written as they are: tokens need not be valid UTF-8).
+    Strings may be str (written as UTF-8) or bytes (written as they are: tokens need not be valid UTF-8). Arrays that
+    were read from a file are `PackedItems`, and a FLOAT32 that is no number is an np.float32, which keeps its bits.
     """
 
     type: ValueType

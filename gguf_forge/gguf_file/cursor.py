@@ -1,0 +1,104 @@
+"""Reading a file from front to back, with every length checked against what is left before it is used."""
+
+from __future__ import annotations
+
+import struct
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_forge.errors import InputError
+from gguf_forge.gguf_file.packed_items import LENGTH_BYTES, PackedStrings
+from gguf_forge.gguf_file.values import ByteOrder
+from gguf_forge.source import Source
+
+# How much is looked at in one piece where many short strings follow one another.
+_WINDOW = 1 << 20
+
+
+class Cursor:
+    """A place in a file, and how numbers are stored in it.
+
+    Every method that moves on raises InputError, naming the file, the byte and what was read there, where less is
+    left than is asked for.
+    """
+
+    def __init__(self, source: Source, byte_order: ByteOrder, at: int = 0):
+        self.source = source
+        self.byte_order = byte_order
+        self.at = at
+
+    @property
+    def left(self) -> int:
+        return self.source.size - self.at
+
+    def broken(self, problem: str, tensor: str | None = None) -> InputError:
+        """An error at this place."""
+        hint = "the file is damaged or cut short: download it again"
+        return InputError(f"{problem}, before byte {self.at}", file=self.source.path, tensor=tensor, hint=hint)
+
+    def view(self, nbytes: int, what: str) -> NDArray[np.uint8]:
+        """The next bytes, without a copy."""
+        if nbytes > self.left:
+            raise self.broken(f"{what} of {nbytes} bytes does not fit into the {self.left} that are left")
+        taken = self.source.view(self.at, nbytes)
+        self.at += nbytes
+        return taken
+
+    def numbers(self, layout: str, what: str) -> tuple[Any, ...]:
+        """Numbers in the notation of `struct`, without its byte order."""
+        layout = self.byte_order + layout
+        return struct.unpack(layout, self.view(struct.calcsize(layout), what).data)
+
+    def number(self, layout: str, what: str) -> Any:
+        return self.numbers(layout, what)[0]
+
+    def count(self, what: str, *, each: int, limit: int) -> int:
+        """How many things follow: at most `limit`, and no more than have room at `each` bytes or more."""
+        count = int(self.number("Q", f"the number of {what}"))
+        return self.checked_count(count, what, each=each, limit=limit)
+
+    def checked_count(self, count: int, what: str, *, each: int, limit: int) -> int:
+        if count > limit:
+            raise self.broken(f"{count} {what} are more than the {limit} that this version reads")
+        if count * each > self.left:
+            raise self.broken(f"{count} {what} do not fit into the {self.left} bytes that are left")
+        return count
+
+    def string(self, what: str, limit: int) -> bytes:
+        length = int(self.number("Q", f"the length of {what}"))
+        if length > limit:
+            raise self.broken(f"{what} has {length} bytes; {limit} are allowed")
+        return self.view(length, what).tobytes()
+
+    def strings(self, count: int, what: str, limit: int) -> PackedStrings:
+        """`count` strings; finds where each begins and reads none."""
+        first, starts = self.at, [np.zeros(1, np.int64)]
+        found = 0
+        while found < count:
+            ends = self._ends_in_window(count - found)
+            if not ends or self.at + ends[-1] > self.source.size:
+                raise self.broken(f"{what} has a string that does not fit into the {self.left} bytes that are left")
+            starts.append(np.array(ends) + (self.at - first))
+            found += len(ends)
+            self.at += ends[-1]
+        every = np.concatenate(starts)
+        if np.diff(every).max(initial=0) > LENGTH_BYTES + limit:
+            raise self.broken(f"{what} has a string of more than the {limit} bytes that are allowed")
+        return PackedStrings(self.source.view(first, self.at - first), every, self.byte_order)
+
+    def _ends_in_window(self, count: int) -> list[int]:
+        """Where the next strings end, at most `count`, counted from here; the last one may end anywhere."""
+        window = self.source.view(self.at, min(_WINDOW, self.left)).data
+        length_at = struct.Struct(f"{self.byte_order}Q").unpack_from
+        end, last = 0, len(window) - LENGTH_BYTES
+        ends: list[int] = []
+        add = ends.append
+        for _ in repeat(None, count):  # half a million times for a large vocabulary
+            if end > last:
+                break
+            end += LENGTH_BYTES + length_at(window, end)[0]
+            add(end)
+        return ends

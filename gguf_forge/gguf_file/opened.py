@@ -1,0 +1,166 @@
+"""A GGUF file, or all files of a split one, opened for reading."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from gguf_forge.errors import InputError, printable
+from gguf_forge.gguf_file.reader import GgufHeader, GgufTensor, read_header
+from gguf_forge.gguf_file.values import ByteOrder, Metadata, ValueType
+from gguf_forge.source import MappedFile
+
+SPLIT_NO, SPLIT_COUNT, SPLIT_TENSORS = SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
+
+_SHARD = re.compile(r"(?P<stem>.*)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.gguf", re.DOTALL)
+_INTEGERS = frozenset(kind for kind in ValueType if "INT" in kind.name)
+
+
+class GgufFile:
+    """The contents of a GGUF file, or of all files of a split one.
+
+    Opening reads the headers and maps the rest: it costs milliseconds, whatever the size.
+
+    Attributes:
+        paths: The file, or the files of the split in order.
+        version: 2 or 3.
+        byte_order: "<" little-endian, ">" big-endian.
+        typed_metadata: Keys and typed values in file order, those of the first file.
+        tensors: In file order: `name`, `shape` (the row length first), `type`, `nbytes`, and the `offset` of its data
+            in the file `source.path`.
+        shards: The tensors of each file.
+    """
+
+    def __init__(self, files: Sequence[MappedFile], headers: Sequence[GgufHeader]):
+        self._files = tuple(files)
+        self.paths = tuple(file.path for file in files)
+        self.version = headers[0].version
+        self.byte_order: ByteOrder = headers[0].byte_order
+        self.typed_metadata: Metadata = headers[0].metadata
+        self.shards = tuple(header.tensors for header in headers)
+        self.tensors: tuple[GgufTensor, ...] = tuple(tensor for shard in self.shards for tensor in shard)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Key -> int, float, bool, str (bytes where it is not valid UTF-8), or a sequence of those."""
+        return {
+            key: value.data.item() if isinstance(value.data, np.float32) else value.data
+            for key, value in self.typed_metadata.items()
+        }
+
+    def check_unchanged(self) -> None:
+        """Raise InputError if a file was written to or replaced since it was opened."""
+        for file in self._files:
+            file.check_unchanged()
+
+    def close(self) -> None:
+        """No tensor data can be looked at afterwards."""
+        for file in self._files:
+            file.close()
+
+    def __enter__(self) -> GgufFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_gguf(path: str | PathLike[str]) -> GgufFile:
+    """Opens a GGUF file; of a split one all files, given the first.
+
+    Args:
+        path: The file. The others of a split (`NAME-00001-of-00003.gguf`) lie beside it.
+
+    Raises:
+        InputError: a file is missing, damaged, cut short, or contradicts itself or its siblings.
+        UnsupportedError: a version or tensor type that this version does not know.
+
+    Example:
+        >>> with open_gguf("Qwen3-0.6B-Q4_K_M.gguf") as gguf:  # doctest: +SKIP
+        ...     print(gguf.metadata["general.architecture"], [tensor.name for tensor in gguf.tensors])
+    """
+    with ExitStack() as opened:
+        first = opened.enter_context(MappedFile(Path(path)))
+        files, headers = [first], [read_header(first)]
+        count = _split_count(first.path, headers[0].metadata)
+        for number in range(1, count):
+            file = opened.enter_context(MappedFile(_sibling(first.path, number)))
+            files.append(file)
+            headers.append(read_header(file))
+        if count > 1:
+            _check_split(files, headers)
+        opened.pop_all()
+        return GgufFile(files, headers)
+
+
+def _split_count(path: Path, metadata: Metadata) -> int:
+    """How many files the split has that begins with this one; 1 if it is no split."""
+    count = _number(metadata, SPLIT_COUNT, path) if SPLIT_COUNT in metadata else 0
+    found = _SHARD.fullmatch(path.name)
+    named = int(found["count"]) if found else 1
+    if count <= 1:
+        if named > 1:
+            raise InputError(
+                f"the name says that this is one of {named} files, but {SPLIT_COUNT} does not",
+                file=path,
+                hint="rename it if it is whole",
+            )
+        return 1
+    if found is None or count != named:
+        raise InputError(
+            f"{SPLIT_COUNT} is {count}, but the name does not end in -of-{count:05}.gguf",
+            file=path,
+            hint=f"give the files of a split their names back, from -00001-of-{count:05}.gguf",
+        )
+    if int(found["number"]) != 1:
+        raise InputError("this is not the first file of its split", file=path, hint=f"name {_sibling(path, 0).name}")
+    return count
+
+
+def _sibling(path: Path, number: int) -> Path:
+    """File `number`, from 0, of the split that `path` is of."""
+    found = _SHARD.fullmatch(path.name)
+    if found is None:
+        raise InputError("the name is not that of a part of a split", file=path)
+    return path.with_name(f"{found['stem']}-{number + 1:05}-of-{found['count']}.gguf")
+
+
+def _check_split(files: Sequence[MappedFile], headers: Sequence[GgufHeader]) -> None:
+    """Do the files say that they belong together, in this order?"""
+    names: dict[str, Path] = {}
+    for number, (file, header) in enumerate(zip(files, headers, strict=True)):
+        for key, expected in ((SPLIT_NO, number), (SPLIT_COUNT, len(files))):
+            if (found := _number(header.metadata, key, file.path)) != expected:
+                raise InputError(
+                    f"{key} is {found} where {expected} is expected",
+                    file=file.path,
+                    hint="the files of different splits are mixed up: download them again",
+                )
+        for tensor in header.tensors:
+            if tensor.name in names:
+                other = names[tensor.name].name
+                raise InputError(f"the tensor is in {other}, too", file=file.path, tensor=printable(tensor.name))
+            names[tensor.name] = file.path
+    expected = _number(headers[0].metadata, SPLIT_TENSORS, files[0].path)
+    if expected != len(names):
+        raise InputError(
+            f"{SPLIT_TENSORS} is {expected}, but the {len(files)} files have {len(names)} tensors",
+            file=files[0].path,
+            hint="download the files again",
+        )
+
+
+def _number(metadata: Metadata, key: str, path: Path) -> int:
+    value = metadata.get(key)
+    if value is None or value.type not in _INTEGERS:
+        raise InputError(f"{key} is {'missing' if value is None else 'not a whole number'}", file=path)
+    return int(value.data)

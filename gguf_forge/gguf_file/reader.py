@@ -1,0 +1,285 @@
+"""The header of a GGUF file that someone else wrote, checked before anything it says is used.
+
+Nothing in it is trusted: every count, length, offset and product is compared with the size of the file, in integers
+that cannot overflow, before anything is allocated or read. What ggml refuses is refused, too, and a few things more
+that no honest file has. Source: ggml's docs/gguf.md and ggml/src/gguf.cpp.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_forge.errors import InputError, UnsupportedError, printable
+from gguf_forge.gguf_file.cursor import Cursor
+from gguf_forge.gguf_file.header import (
+    FORMATS,
+    MAGIC,
+    MAX_DIMS,
+    MAX_TENSOR_NAME,
+    alignment_of,
+    padded,
+)
+from gguf_forge.gguf_file.packed_items import PackedNumbers, text_or_bytes
+from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.gguf_file.values import ByteOrder, Metadata, Value, ValueType
+from gguf_forge.json_file import IMPOSTOR_BYTES, refuse_impostor
+from gguf_forge.source import Source
+from gguf_forge.tensor_types import TENSOR_TYPES, TensorType
+
+VERSIONS = (2, 3)
+
+# Far above any real file. A hostile one is as large as what it claims, but reading it must stay cheap.
+MAX_KEYS = 1 << 16
+MAX_TENSORS = 1 << 18
+MAX_STRINGS = 1 << 24
+MAX_ITEMS = 1 << 30  # of an array, and bytes of a string: ggml's limits
+MAX_KEY = 65535  # bytes, from docs/gguf.md
+
+_KEY_BYTES = 8 + 1 + 4 + 1  # the least that a key and its value take
+_TENSOR_BYTES = 8 + 1 + 4 + 4 + 8
+_MAX_ELEMENTS = 2**63 - 1
+
+_TYPE_BY_ID = {kind.id: kind for kind in TENSOR_TYPES.values()}
+# Ids that ggml once used, and what it calls them.
+_REMOVED = {
+    4: "Q4_2",
+    5: "Q4_3",
+    31: "Q4_0_4_4",
+    32: "Q4_0_4_8",
+    33: "Q4_0_8_8",
+    36: "IQ4_NL_4_4",
+    37: "IQ4_NL_4_8",
+    38: "IQ4_NL_8_8",
+}
+_OLD_MAGICS = (b"lmgg", b"fmgg", b"tjgg", b"algg")  # ggml, ggmf, ggjt, ggla
+
+
+@dataclass(frozen=True)
+class GgufTensor:
+    """A tensor of a GGUF file, and where its bytes are.
+
+    Attributes:
+        info: Name, shape and type.
+        source: The file that holds it.
+        offset: The byte of that file at which its data begins.
+        byte_order: Of the numbers in its data.
+    """
+
+    info: TensorInfo
+    source: Source
+    offset: int
+    byte_order: ByteOrder
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """In GGUF order: the row length first."""
+        return self.info.shape
+
+    @property
+    def type(self) -> TensorType:
+        return self.info.type
+
+    @property
+    def nbytes(self) -> int:
+        return self.info.nbytes
+
+    def data(self) -> NDArray[np.uint8]:
+        """The stored bytes, read-only, without a copy; nothing is read yet."""
+        return self.source.view(self.offset, self.nbytes)
+
+
+@dataclass(frozen=True)
+class GgufHeader:
+    """What stands before the data of one file.
+
+    Attributes:
+        version: 2 or 3.
+        byte_order: "<" or ">".
+        metadata: Typed values in file order.
+        tensors: In file order.
+        data_offset: The byte at which the data section begins.
+    """
+
+    version: int
+    byte_order: ByteOrder
+    metadata: Metadata
+    tensors: tuple[GgufTensor, ...]
+    data_offset: int
+
+
+def read_header(source: Source) -> GgufHeader:
+    """Reads and checks all that comes before the tensor data, and where that data lies.
+
+    Raises:
+        InputError: the file breaks a rule of the format, or ends too early; the message says which, and where.
+        UnsupportedError: a version or tensor type that this version does not know.
+    """
+    version, byte_order = _read_version(source)
+    cursor = Cursor(source, byte_order, at=8)
+    n_tensors, n_keys = cursor.numbers("QQ", "the numbers of tensors and keys")
+    cursor.checked_count(n_tensors, "tensors", each=_TENSOR_BYTES, limit=MAX_TENSORS)
+    cursor.checked_count(n_keys, "keys", each=_KEY_BYTES, limit=MAX_KEYS)
+    metadata = _read_metadata(cursor, n_keys)
+    try:
+        alignment = alignment_of(metadata)
+    except InputError as error:
+        raise InputError(error.problem, file=source.path, hint=error.hint) from None
+    described = _read_tensor_infos(cursor, n_tensors)
+    data_offset = padded(cursor.at, alignment) if described else cursor.at
+    tensors = _place(described, data_offset, alignment, cursor)
+    return GgufHeader(version, byte_order, metadata, tensors, data_offset)
+
+
+def _read_version(source: Source) -> tuple[int, ByteOrder]:
+    head = source.view(0, min(source.size, IMPOSTOR_BYTES)).tobytes()
+    if not head:
+        raise InputError("the file is empty", file=source.path, hint="download it again")
+    if head[:4] != MAGIC:
+        refuse_impostor(head, source.path)
+        if head[:4] in _OLD_MAGICS:
+            raise UnsupportedError(
+                "this is a file of llama.cpp from before GGUF",
+                file=source.path,
+                hint="convert the original model again",
+            )
+        raise InputError(f"this is no GGUF file: it begins with {head[:4]!r}", file=source.path)
+    if len(head) < 8:
+        raise InputError(f"the file has only {len(head)} bytes", file=source.path, hint="download it again")
+    order: ByteOrder = "<"
+    version = int.from_bytes(head[4:8], "little")
+    if version & 0xFFFF == 0:  # a small number, its bytes reversed
+        order, version = ">", int.from_bytes(head[4:8], "big")
+    if version == 0 or version & 0xFFFF == 0:
+        raise InputError(f"GGUF version {version} does not exist", file=source.path, hint="download it again")
+    if version not in VERSIONS:
+        known = " and ".join(map(str, VERSIONS))
+        raise UnsupportedError(
+            f"this is GGUF version {version}; versions {known} are read",
+            file=source.path,
+            hint="convert the original model again" if version == 1 else "a newer gguf-forge may read it",
+        )
+    return version, order
+
+
+def _read_metadata(cursor: Cursor, n_keys: int) -> Metadata:
+    metadata: Metadata = {}
+    for number in range(n_keys):
+        raw = cursor.string(f"key {number}", MAX_KEY)
+        key = text_or_bytes(raw)
+        if not isinstance(key, str) or not key:
+            raise cursor.broken(f"key {number}, {raw[:100]!r}, is {'not valid UTF-8' if raw else 'empty'}")
+        if key in metadata:
+            raise cursor.broken(f"key {printable(key)} is there twice")
+        metadata[key] = _read_value(cursor, f"the value of {printable(key)}")
+    return metadata
+
+
+def _read_value(cursor: Cursor, what: str) -> Value:
+    kind = _value_type(cursor, what)
+    if kind is ValueType.ARRAY:
+        return _read_array(cursor, what)
+    if kind is ValueType.STRING:
+        return Value(kind, text_or_bytes(cursor.string(what, MAX_ITEMS)))
+    data = cursor.number(FORMATS[kind], what)
+    if kind is ValueType.FLOAT32 and math.isnan(data):
+        # Python's floats are doubles, and a NaN may lose bits on the way to one.
+        cursor.at -= 4
+        data = cursor.view(4, what).view(f"{cursor.byte_order}f4").astype(np.float32)[0]
+    return Value(kind, data)
+
+
+def _read_array(cursor: Cursor, what: str) -> Value:
+    element = _value_type(cursor, what)
+    if element is ValueType.ARRAY:
+        raise cursor.broken(f"{what} is an array of arrays, which GGUF readers do not take")
+    if element is ValueType.STRING:
+        count = cursor.count(f"strings in {what}", each=8, limit=MAX_STRINGS)
+        return Value(ValueType.ARRAY, cursor.strings(count, what, MAX_ITEMS), element)
+    dtype = np.dtype(cursor.byte_order + FORMATS[element])
+    count = cursor.count(f"items in {what}", each=dtype.itemsize, limit=MAX_ITEMS)
+    items = cursor.view(count * dtype.itemsize, what)
+    # any byte but zero is true
+    numbers = items != 0 if element is ValueType.BOOL else items.view(dtype)
+    return Value(ValueType.ARRAY, PackedNumbers(numbers), element)
+
+
+def _value_type(cursor: Cursor, what: str) -> ValueType:
+    number = cursor.number("I", f"the type of {what}")
+    try:
+        return ValueType(number)
+    except ValueError:
+        raise cursor.broken(f"{what} has the unknown type {number}") from None
+
+
+def _read_tensor_infos(cursor: Cursor, n_tensors: int) -> list[tuple[TensorInfo, int]]:
+    """Every tensor and the offset that the file gives it."""
+    found = [_read_tensor_info(cursor, number) for number in range(n_tensors)]
+    names = set()
+    for info, _ in found:
+        if info.name in names:
+            raise cursor.broken("two tensors have this name", printable(info.name))
+        names.add(info.name)
+    return found
+
+
+def _read_tensor_info(cursor: Cursor, number: int) -> tuple[TensorInfo, int]:
+    raw = cursor.string(f"the name of tensor {number}", MAX_TENSOR_NAME)
+    name = text_or_bytes(raw)
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise cursor.broken(f"the name of tensor {number}, {raw!r}, is empty, not valid UTF-8, or has a NUL in it")
+    shown = printable(name)
+    n_dims = cursor.number("I", f"the number of dimensions of {shown}")
+    if n_dims > MAX_DIMS:
+        raise cursor.broken(f"the tensor has {n_dims} dimensions; ggml has {MAX_DIMS}", shown)
+    *shape, type_id, offset = cursor.numbers(f"{n_dims}QIQ", f"the description of {shown}")
+    # Empty tensors are legal; the other dimensions still have to make sense.
+    if prod(max(size, 1) for size in shape) > _MAX_ELEMENTS:
+        raise cursor.broken(f"shape {tuple(shape)} has more elements than can be counted", shown)
+    kind = _TYPE_BY_ID.get(type_id)
+    if kind is None:
+        old = _REMOVED.get(type_id)
+        raise UnsupportedError(
+            f"tensor type {type_id} is " + (f"{old}, which llama.cpp removed" if old else "not known"),
+            file=cursor.source.path,
+            tensor=shown,
+            hint="convert the original model again" if old else "it may come from a fork or newer release of llama.cpp",
+        )
+    # ggml takes a tensor without dimensions as one value
+    info = TensorInfo(name, tuple(shape) or (1,), kind)
+    if info.n_per_row % kind.block_elements:
+        problem = f"a row of {info.n_per_row} values is no whole number of {kind} blocks of {kind.block_elements}"
+        raise cursor.broken(problem, shown)
+    return info, offset
+
+
+def _place(
+    described: list[tuple[TensorInfo, int]], data_offset: int, alignment: int, cursor: Cursor
+) -> tuple[GgufTensor, ...]:
+    """Checks that the tensors lie one behind the other, padded to the alignment, and inside the file."""
+    placed, expected = [], 0
+    for info, offset in described:
+        if offset != expected:
+            raise cursor.broken(
+                f"the data is said to be at offset {offset}, but the tensors before it end at {expected}",
+                printable(info.name),
+            )
+        start = data_offset + offset
+        if start + info.nbytes > cursor.source.size:
+            raise InputError(
+                f"the data ends at byte {start + info.nbytes}, but the file has only {cursor.source.size}",
+                file=cursor.source.path,
+                tensor=printable(info.name),
+                hint="the file is cut short: download it again",
+            )
+        placed.append(GgufTensor(info, cursor.source, start, cursor.byte_order))
+        expected += padded(info.nbytes, alignment)
+    return tuple(placed)
