@@ -21,7 +21,7 @@ from gguf_forge.gguf_file.values import Metadata, u32
 from gguf_forge.kernels import backend_lanes, default_backend, quantizable_types
 from gguf_forge.model_plan import ModelPlan, plan_model
 from gguf_forge.publish import check_output, check_room
-from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type, make_recipe
+from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type, importance_of, make_recipe
 from gguf_forge.tensor_types import F16, F32, TensorType
 
 log = logging.getLogger(__name__)
@@ -158,7 +158,9 @@ def _quantized_file(plan: ModelPlan, options: Options) -> _FileChoice:
     chosen = [
         _Chosen(
             assignment.output,
-            RowSource(expressions[assignment.info.name], assignment.info.type),
+            RowSource(
+                expressions[assignment.info.name], assignment.info.type, importance_of(assignment, options.imatrix)
+            ),
             assignment.fallback,
         )
         for assignment in recipe.assignments

@@ -28,10 +28,10 @@ from gguf_forge.cli.options import (
     value,
 )
 from gguf_forge.cli.streams import console, logging_to
-from gguf_forge.errors import ForgeError
+from gguf_forge.errors import ForgeError, UsageError
 
 if TYPE_CHECKING:
-    from gguf_forge.recipe import Options
+    from gguf_forge.recipe import ImportanceMatrix, Options
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +86,34 @@ class ConvertRequest:
             metavar="FILE",
             panel=MIX,
             help="More REGEX=TYPE, separated by blanks or newlines; tried after those of --tensor-type.",
+        ),
+    ] = None
+
+    imatrix: Annotated[
+        Path | None,
+        value(
+            "--imatrix",
+            metavar="FILE",
+            panel=MIX,
+            help="An importance matrix (.dat or .gguf) of llama-imatrix: errors count by how much a column is used.",
+        ),
+    ] = None
+    include_weights: Annotated[
+        list[str] | None,
+        value(
+            "--include-weights",
+            metavar="TEXT",
+            panel=MIX,
+            help="Use the matrix for tensors with this text in their name only. Repeatable.",
+        ),
+    ] = None
+    exclude_weights: Annotated[
+        list[str] | None,
+        value(
+            "--exclude-weights",
+            metavar="TEXT",
+            panel=MIX,
+            help="Do not use the matrix for tensors with this text in their name. Repeatable.",
         ),
     ] = None
 
@@ -218,4 +246,16 @@ def recipe_options(request: ConvertRequest) -> Options:
         tensor_types=(*map(recipe.parse_tensor_type, request.tensor_type or ()), *from_file),
         key_overrides=tuple(map(recipe.parse_key_override, request.override_kv or ())),
         prune_layers=recipe.parse_prune_layers(request.prune_layers) if request.prune_layers is not None else (),
+        imatrix=_importance(request),
     )
+
+
+def _importance(request: ConvertRequest) -> ImportanceMatrix | None:
+    include, exclude = request.include_weights or (), request.exclude_weights or ()
+    if request.imatrix is None:
+        if include or exclude:
+            raise UsageError("--include-weights and --exclude-weights choose from a matrix: give one with --imatrix")
+        return None
+    from gguf_forge.recipe import read_imatrix
+
+    return read_imatrix(request.imatrix).selected(include, exclude)
