@@ -67,13 +67,9 @@ def check(assignments: Iterable[Assignment], options: Options) -> None:
 
 def importance_of(a: Assignment, imatrix: ImportanceMatrix | None) -> NDArray[np.float32] | None:
     """The weights that `a` is quantized with: by column, for each of its matrices in turn; None without."""
-    if imatrix is None or not _weighs(imatrix, a) or imatrix.weights[a.info.name].size != _n_weights(a):
+    if imatrix is None or not _weighs(imatrix, a) or not imatrix.fits(a.info):
         return None
     return imatrix.weights[a.info.name]
-
-
-def _n_weights(a: Assignment) -> int:
-    return a.info.n_per_row * (a.info.shape[2] if len(a.info.shape) > 2 else 1)
 
 
 def _weighs(imatrix: ImportanceMatrix | None, a: Assignment) -> bool:
@@ -84,7 +80,7 @@ def _misfits(imatrix: ImportanceMatrix, a: Assignment) -> bool:
     # Embeddings are looked up, not multiplied: what a matrix holds for them is not used when it does not fit.
     if not _weighs(imatrix, a) or role_of(a.name) is Role.EMBEDDING:
         return False
-    return imatrix.weights[a.info.name].size != _n_weights(a)
+    return not imatrix.fits(a.info)
 
 
 def _refuse(error: type[ForgeError], problem: str, hint: str, bad: list[Assignment]) -> None:

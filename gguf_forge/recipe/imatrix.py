@@ -25,6 +25,7 @@ Weights = NDArray[np.float32]
 _SUMS, _COUNTS = ".in_sum2", ".counts"
 _KEYS = ("imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size")
 _NO_MATRIX = "make one with llama-imatrix"
+_MAX_COUNT = 2.0**62
 
 
 def read_imatrix(path: str | PathLike[str]) -> ImportanceMatrix:
@@ -63,27 +64,38 @@ def _read_gguf(path: str, file: GgufFile) -> ImportanceMatrix:
         )
     tensors = {tensor.name: tensor for tensor in file.tensors}
     names = sorted({name.removesuffix(end) for name in tensors for end in (_SUMS, _COUNTS) if name.endswith(end)})
-    weights = {name: _means(path, name, tensors) for name in names}
-    if not weights:
+    found = {name: _sums_and_counts(path, name, tensors) for name in names}
+    if not found:
         raise InputError("holds no importance weights", file=path, hint=_NO_MATRIX)
     datasets, chunks, _ = (metadata[key] for key in _KEYS)
     if not isinstance(chunks, int) or isinstance(datasets, str | bytes) or not isinstance(datasets, Sequence):
         raise InputError(f"{_KEYS[0]} or {_KEYS[1]} is of another type", file=path, hint=_NO_MATRIX)
-    return ImportanceMatrix(path, weights, tuple(map(str, datasets)), chunks)
+    return ImportanceMatrix(
+        path,
+        weights={name: _means(sums, counts) for name, (sums, counts) in found.items()},
+        datasets=tuple(map(str, datasets)),
+        chunks=chunks,
+        calls={name: tuple(map(int, counts)) for name, (_, counts) in found.items()},
+    )
 
 
-def _means(path: str, name: str, tensors: Mapping[str, GgufTensor]) -> Weights:
-    """Sums over counts, for each expert; an expert that was never used weighs all columns alike."""
+def _sums_and_counts(path: str, name: str, tensors: Mapping[str, GgufTensor]) -> tuple[Weights, Weights]:
+    """By expert: sums (n_experts, n_columns), and whole counts (n_experts,)."""
     parts = [tensors.get(name + end) for end in (_SUMS, _COUNTS)]
     if any(part is None or part.type.name != "F32" for part in parts):
         raise InputError(f"{printable(name)} needs {_SUMS} and {_COUNTS}, both F32", file=path, hint=_NO_MATRIX)
     sums, counts = (part.data().view(f"{part.byte_order}f4").astype(np.float32) for part in parts if part)
     if not len(counts) or len(sums) % len(counts):
         raise InputError(f"{printable(name)} has {len(sums)} sums for {len(counts)} counts", file=path, hint=_NO_MATRIX)
-    uses = _round_half_away(counts)[:, None]
-    by_expert = sums.reshape(len(counts), -1)
-    means = np.divide(by_expert, uses, out=np.ones_like(by_expert), where=uses > 0)
-    return means.reshape(-1)
+    if not np.isfinite(counts).all() or (np.abs(counts) > _MAX_COUNT).any():
+        raise InputError(f"{printable(name)} has counts that are none", file=path, hint=_NO_MATRIX)
+    return sums.reshape(len(counts), -1), _round_half_away(counts)
+
+
+def _means(sums: Weights, counts: Weights) -> Weights:
+    """Sums over counts; an expert that was never used weighs all columns alike."""
+    uses = counts[:, None]
+    return np.divide(sums, uses, out=np.ones_like(sums), where=uses > 0).reshape(-1)
 
 
 def _round_half_away(counts: Weights) -> Weights:
@@ -97,14 +109,20 @@ def _read_legacy(path: str, source: Source) -> ImportanceMatrix:
     n_entries = cursor.number("i", "the number of entries")
     if n_entries < 1:
         raise InputError(f"claims {n_entries} entries", file=path, hint=_NO_MATRIX)
-    weights = dict(_legacy_entries(cursor, n_entries))
+    entries = list(_legacy_entries(cursor, n_entries))
     # what follows is optional
     chunks = cursor.number("i", "the number of chunks") if cursor.left else 0
     dataset = _text(cursor, "the name of the dataset") if cursor.left else ""
-    return ImportanceMatrix(path, weights, (dataset,) if dataset else (), chunks)
+    return ImportanceMatrix(
+        path,
+        weights={name: weights for name, weights, _ in entries},
+        datasets=(dataset,) if dataset else (),
+        chunks=chunks,
+        calls={name: (calls,) for name, _, calls in entries},
+    )
 
 
-def _legacy_entries(cursor: Cursor, n_entries: int) -> Iterator[tuple[str, Weights]]:
+def _legacy_entries(cursor: Cursor, n_entries: int) -> Iterator[tuple[str, Weights, int]]:
     for entry in range(n_entries):
         what = f"entry {entry}"
         name = _text(cursor, f"the name of {what}")
@@ -112,7 +130,7 @@ def _legacy_entries(cursor: Cursor, n_entries: int) -> Iterator[tuple[str, Weigh
         if n_values < 1:
             raise cursor.broken(f"{what} claims {n_values} values")
         sums = cursor.view(4 * n_values, what).view("<f4").astype(np.float32)
-        yield name, sums / np.float32(n_calls) if n_calls > 0 else sums
+        yield name, sums / np.float32(n_calls) if n_calls > 0 else sums, n_calls
 
 
 def _text(cursor: Cursor, what: str) -> str:
