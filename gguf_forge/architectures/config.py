@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -55,6 +56,10 @@ class Config(Mapping[str, Any]):
         """The value of the first key that is there, even if it is None; None if there is none."""
         return next((self.entries[key] for key in keys if key in self.entries), None)
 
+    def _given(self, *keys: str) -> str:
+        """The key that is there, or all of them."""
+        return next((key for key in keys if key in self.entries), " / ".join(keys))
+
     def integer(self, *keys: str, minimum: int = 1, maximum: int = 2**31 - 1) -> int:
         """A whole number that must be there.
 
@@ -66,10 +71,22 @@ class Config(Mapping[str, Any]):
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
             raise InputError(
-                f"{' / '.join(keys)} is {value!r}, not a whole number from {minimum} to {maximum}",
+                f"{self._given(*keys)} is {value!r:.40}, not a whole number from {minimum} to {maximum}",
                 file="config.json",
             )
         return value
+
+    def number(self, *keys: str, default: float | None = None) -> float:
+        """A finite, positive number; `default` if it is missing or null.
+
+        Raises:
+            InputError: it is missing without default, or no such number.
+        """
+        return positive(self.find(*keys), self._given(*keys), default)
+
+    def rope_number(self, key: str, default: float | None = None) -> float:
+        """A finite, positive rotary parameter, as `number` gives it."""
+        return positive(self.rope.get(key), f"rope {key}", default)
 
     @property
     def rope(self) -> Mapping[str, Any]:
@@ -91,6 +108,17 @@ class Config(Mapping[str, Any]):
     @property
     def expert_count(self) -> int:
         return self.integer("num_local_experts", "num_experts", "n_routed_experts", maximum=100_000)
+
+
+def positive(value: Any, name: str, default: float | None) -> float:
+    if value is None and default is not None:
+        return default
+    try:
+        if not isinstance(value, bool) and isinstance(value, int | float) and 0 < float(value) < math.inf:
+            return float(value)
+    except OverflowError:
+        pass
+    raise InputError(f"{name} is {value!r:.40}, not a finite positive number", file="config.json")
 
 
 @lru_cache

@@ -8,6 +8,7 @@ from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.dsl import Architecture, Drop, Rule
 from gguf_forge.architectures.metadata import DECODER, f32, flag, u32
 from gguf_forge.architectures.operations import MLP_EXPERTS, by_head, chain, transpose
+from gguf_forge.architectures.shapes import DECODER_SHAPES
 from gguf_forge.tokenizer import bpe
 
 HEADS, NOPE, VALUE = "num_key_value_heads", "qk_nope_head_dim", "v_head_dim"
@@ -27,7 +28,7 @@ def _latent_rank(config: Config) -> int:
 def _yarn_log_multiplier(config: Config) -> Any:
     # a tenth, unlike elsewhere: what readers of this architecture have come to expect
     mscale = config["rope_parameters"].get("mscale_all_dim")
-    return None if mscale is None else 0.1 * mscale
+    return 0.1 * mscale if isinstance(mscale, int | float) else mscale
 
 
 deepseek2 = Architecture(
@@ -60,11 +61,19 @@ deepseek2 = Architecture(
         Rule(
             ("model.layers.{i}.self_attn.kv_b_proj.weight",),
             "blk.{i}.attn_k_b.weight",
-            chain(by_head(HEADS, None, NOPE), transpose),
+            chain(by_head(HEADS, (NOPE, VALUE), NOPE), transpose),
         ),
-        Rule(("model.layers.{i}.self_attn.kv_b_proj.weight",), "blk.{i}.attn_v_b.weight", by_head(HEADS, NOPE, VALUE)),
+        Rule(
+            ("model.layers.{i}.self_attn.kv_b_proj.weight",),
+            "blk.{i}.attn_v_b.weight",
+            by_head(HEADS, (NOPE, VALUE), VALUE),
+        ),
     ),
     names={"model.layers.{i}.mlp.gate.e_score_correction_bias": "blk.{i}.exp_probs_b.bias"},
     drops=(Drop("lm_head.weight", when=lambda config: config.find("tie_word_embeddings") is True),),
+    # latent attention has shapes of its own
+    shapes={
+        role: sizes for role, sizes in DECODER_SHAPES.items() if not role.startswith("attn_") or role == "attn_norm"
+    },
     drop_extra_layers=True,
 )

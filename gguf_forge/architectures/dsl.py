@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.architectures.config import Config
+from gguf_forge.architectures.shapes import DECODER_SHAPES, Size
 from gguf_forge.expr import TensorExpr
 from gguf_forge.gguf_file.values import Value
 from gguf_forge.tokenizer import Reader
@@ -68,6 +69,7 @@ class Architecture:
         generated: Tensors made from the config alone, in file order.
         early: Metadata that the reference writes before the general keys.
         prepare: Changes to the config that need the folder.
+        shapes: GGUF role -> the shape that the config tells of its weight.
         drop_extra_layers: Leave out layers beyond the config's count (multi-token prediction heads).
         quantized: Values of `quantization_config.quant_method` that the rules understand.
     """
@@ -83,6 +85,7 @@ class Architecture:
     generated: Callable[[Config], Iterable[tuple[str, NDArray[np.float32]]]] = lambda config: ()
     early: tuple[MetadataLine, ...] = ()
     prepare: Callable[[Config, Path], Config] = lambda config, folder: config
+    shapes: Mapping[str, tuple[Size, ...]] = field(default_factory=lambda: DECODER_SHAPES)
     drop_extra_layers: bool = False
     quantized: tuple[str, ...] = ()
 

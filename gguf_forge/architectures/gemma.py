@@ -61,7 +61,7 @@ gemma2 = gemma.derive(
 
 
 def _sliding_window(config: Config) -> Any:
-    return None if config.find("sliding_window_pattern") == 1 else config["sliding_window"]
+    return None if config.find("sliding_window_pattern") == 1 else config.integer("sliding_window")
 
 
 def _count_vocabulary(config: Config, folder: Path) -> Config:

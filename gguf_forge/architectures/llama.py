@@ -12,6 +12,7 @@ from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.dsl import Architecture
 from gguf_forge.architectures.metadata import DECODER, u32
 from gguf_forge.architectures.operations import experts, permute_rope
+from gguf_forge.errors import InputError
 from gguf_forge.tokenizer import (
     add_bos_token,
     any_vocabulary,
@@ -31,14 +32,16 @@ def llama3_rope_factors(config: Config) -> Iterable[tuple[str, NDArray[np.float3
 
     Source: the `llama3` rope type of transformers, computed in float32 as the reference does.
     """
-    rope = config.rope
-    if str(rope.get("rope_type", "")).lower() != "llama3":
+    if str(config.rope.get("rope_type", "")).lower() != "llama3":
         return
-    factor, low, high = rope.get("factor", 8.0), rope.get("low_freq_factor", 1.0), rope.get("high_freq_factor", 4.0)
-    trained = rope.get("original_max_position_embeddings", 8192)
+    factor = config.rope_number("factor", 8.0)
+    low, high = config.rope_number("low_freq_factor", 1.0), config.rope_number("high_freq_factor", 4.0)
+    trained = config.rope_number("original_max_position_embeddings", 8192)
+    if low == high:
+        raise InputError(f"low_freq_factor and high_freq_factor are both {low}", file="config.json")
     exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
     # the power is rounded once, from float64: that is the same on every machine
-    powers = np.power(float(rope.get("rope_theta", 10000.0)), exponents.astype(np.float64))
+    powers = np.power(config.rope_number("rope_theta", 10000.0), exponents.astype(np.float64))
     frequencies = np.float32(1.0) / powers.astype(np.float32)
     wavelengths = np.float32(2 * math.pi) / frequencies
     blend = (np.float32(trained) / wavelengths - np.float32(low)) / np.float32(high - low)

@@ -5,6 +5,7 @@ A key without "general." or "tokenizer." in front is the architecture's own. Sou
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
@@ -15,6 +16,10 @@ from gguf_forge.gguf_file import values
 from gguf_forge.gguf_file.values import Value, ValueType
 
 Lines: TypeAlias = Iterable[tuple[str, Value]]
+log = logging.getLogger(__name__)
+
+_FLOAT32_MAX = 3.4028234663852886e38
+
 # Where a value comes from: a config key, or a function of the config.
 Origin: TypeAlias = str | Callable[[Config], Any]
 
@@ -34,11 +39,11 @@ def f32(key: str, *origins: Origin) -> MetadataLine:
     """A float, found like `u32` finds its number."""
 
     def real(number: Any) -> Value:
-        if isinstance(number, bool) or not isinstance(number, int | float) or number in (float("inf"), -float("inf")):
+        if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) <= _FLOAT32_MAX:
             raise TypeError
         return values.f32(number)
 
-    return _line(key, real, "a finite number", origins)
+    return _line(key, real, "a number that float32 holds", origins)
 
 
 def flag(key: str, *origins: Origin) -> MetadataLine:
@@ -74,7 +79,7 @@ def _line(key: str, make: Callable[[Any], Value], kind: str, origins: tuple[Orig
             yield key, make(value)
         except TypeError:
             named = " / ".join(keys) or key
-            raise InputError(f"{named} is {value!r}, not {kind}", file="config.json") from None
+            raise InputError(f"{named} is {value!r:.40}, not {kind}", file="config.json") from None
 
     return line
 
@@ -107,6 +112,8 @@ def rope_scaling(config: Config) -> Lines:
             yield from line(config)
     if kind in ("su", "longrope"):
         yield "rope.scaling.type", values.string("longrope")
+    elif kind.lower() not in ("default", "linear", "yarn", "dynamic", "llama3", "mrope", "proportional"):
+        log.warning("rope type %r is not known: nothing is written of it", kind)
 
 
 YARN: tuple[MetadataLine, ...] = (
@@ -148,7 +155,7 @@ def expert_gating(config: Config) -> int | None:
     name = config.find(*_GATING_KEYS)
     if name is None:
         return None
-    if name not in _GATING:
+    if not isinstance(name, str) or name not in _GATING:
         raise UnsupportedError(
             f"the expert scoring function {name!r} is not known", hint=f"known: {', '.join(_GATING)}"
         )

@@ -25,7 +25,7 @@ def parse(name: str) -> ParsedName:
         ParsedName(template='model.layers.{i}.mlp.experts.{e}.w1.weight', layer=3, expert=12)
     """
     parts = name.split(".")
-    numbers = [at for at, part in enumerate(parts) if part.isascii() and part.isdigit()][:2]
+    numbers = [at for at, part in enumerate(parts) if part.isascii() and part.isdigit() and len(part) < 10][:2]
     values = [int(parts[at]) for at in numbers]
     for at, hole in zip(numbers, ("{i}", "{e}"), strict=False):
         parts[at] = hole

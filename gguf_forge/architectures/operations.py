@@ -80,16 +80,19 @@ def first_rows(key: str) -> Operation:
     return lambda config, x: Slice(x, -2, 0, min(config.integer(key), x.shape[-2]))
 
 
-def by_head(heads: str, start: str | None, length: str) -> Operation:
-    """A part of each head's rows: `length` rows, behind as many as `start` says. Gives (heads, length, C)."""
+def by_head(heads: str, parts: tuple[str, ...], part: str) -> Operation:
+    """One part of each head's rows: config keys name the number of heads, and the rows of all parts in order.
+
+    Gives (heads, rows of the part, C).
+    """
 
     def apply(config: Config, x: TensorExpr) -> TensorExpr:
-        n_head = config.integer(heads)
-        first = config.integer(start) if start else 0
-        if x.shape[0] % n_head:
-            raise InputError(f"{x.shape[0]} rows are not {n_head} heads", file="config.json")
-        each = Reshape(x, (n_head, x.shape[0] // n_head))
-        return Slice(each, -2, first, first + config.integer(length))
+        n_head, sizes = config.integer(heads), [config.integer(key) for key in parts]
+        if x.shape[0] != n_head * sum(sizes):
+            raise InputError(f"has {x.shape[0]} rows, the config says {n_head} heads of {' + '.join(map(str, sizes))}")
+        which = parts.index(part)
+        start = sum(sizes[:which])
+        return Slice(Reshape(x, (n_head, sum(sizes))), -2, start, start + sizes[which])
 
     return apply
 

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.architectures.config import Config
+from gguf_forge.architectures.config import Config, positive
 from gguf_forge.architectures.dsl import Architecture
 from gguf_forge.architectures.metadata import Lines, f32, file_type, flag, rope, u32
+from gguf_forge.architectures.shapes import DECODER_SHAPES, hidden, inner, keys, queries
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.gguf_file import values
 from gguf_forge.gguf_file.values import Metadata
@@ -80,7 +81,8 @@ def _rope_factors(config: Config) -> Iterable[tuple[str, NDArray[np.float32]]]:
         factors = config.rope.get(f"{name}_factor")
         if not isinstance(factors, list) or len(factors) != wanted:
             raise InputError(f"{name}_factor is not a list of {wanted} numbers", file="config.json")
-        yield f"rope_factors_{name}.weight", np.array(factors, np.float32)
+        numbers = [positive(factor, f"{name}_factor", None) for factor in factors]
+        yield f"rope_factors_{name}.weight", np.array(numbers, np.float32)
 
 
 def _sliding_window(config: Config) -> int:
@@ -114,5 +116,11 @@ phi3 = Architecture(
         u32("attention.sliding_window", _sliding_window),
     ),
     tokenizer=_vocabulary,
+    # gate and up in one, and so are queries, keys and values
+    shapes={
+        **DECODER_SHAPES,
+        "ffn_up": (lambda config: 2 * inner(config), hidden),
+        "attn_qkv": (lambda config: queries(config) + 2 * keys(config), hidden),
+    },
     generated=_rope_factors,
 )

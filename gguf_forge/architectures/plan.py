@@ -11,14 +11,16 @@ from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.dsl import Architecture, Rule
 from gguf_forge.architectures.names import fill, known_names, parse, role, target_of
 from gguf_forge.architectures.operations import keep
+from gguf_forge.architectures.shapes import disagreement
 from gguf_forge.checkpoint import Checkpoint, StoredTensor
-from gguf_forge.errors import ForgeError, InputError, UnsupportedError
+from gguf_forge.errors import ForgeError, InputError, UnsupportedError, printable
 from gguf_forge.expr import RAW, Constant, Stored, TensorExpr
 from gguf_forge.tensor_types import BF16, F16, F32, TensorType
 
 # Computed by the model itself; the reference leaves them out for every family.
 _ALWAYS_DROPPED = (".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq")
 
+_MAX_LISTED = 30
 _STORED_TYPES = {"F32": F32, "F16": F16, "BF16": BF16, "U8": RAW}
 
 
@@ -77,6 +79,7 @@ def plan_tensors(architecture: Architecture, config: Config, checkpoint: Checkpo
     placed.sort(key=lambda item: item[0])
     planned = tuple(tensor for _, tensor in placed)
     _check_complete(planned, config)
+    _check_shapes(planned, architecture, config)
     return planned
 
 
@@ -185,18 +188,52 @@ def _check_complete(planned: tuple[PlannedTensor, ...], config: Config) -> None:
         if tensor.name in seen:
             raise InputError("two tensors of the checkpoint claim this place", tensor=tensor.name)
         seen.add(tensor.name)
-    layers = {parse(name).layer for name in seen}
-    empty = [f"blk.{layer}" for layer in range(config.block_count) if layer not in layers]
-    if empty:
+    missing = [name for name in ("token_embd.weight", "output_norm.weight") if name not in seen]
+    missing += _missing_in_layers(seen, config.block_count)
+    if missing:
         raise InputError(
-            f"the config says {config.block_count} layers, but there are no tensors of "
-            + ", ".join(group_names(empty)),
-            hint="is a shard of the checkpoint missing?",
+            f"{len(missing)} tensors that the model must have are made of nothing in the checkpoint:\n  "
+            + "\n  ".join(group_names(missing)),
+            hint=f"is a shard missing? The config says {config.block_count} layers",
+        )
+
+
+def _missing_in_layers(names: Iterable[str], n_layers: int) -> list[str]:
+    """What a layer lacks that another one has on top of all that it has itself.
+
+    Layers of different kinds, such as dense ones and ones of experts, each have something that the other has not.
+    """
+    layers: dict[int | None, set[str]] = defaultdict(set)
+    for name in names:
+        template, layer, _ = parse(name)
+        layers[layer].add(template)
+    kinds = sorted({frozenset(layers[layer]) for layer in range(n_layers)}, key=len, reverse=True)
+    return [
+        fill(template, layer)
+        for layer in range(n_layers)
+        for kind in [next((kind for kind in kinds if layers[layer] < kind), frozenset[str]())]
+        for template in sorted(kind - layers[layer])
+    ]
+
+
+def _check_shapes(planned: tuple[PlannedTensor, ...], architecture: Architecture, config: Config) -> None:
+    problems = []
+    for tensor in planned:
+        sizes = architecture.shapes.get(role(parse(tensor.name).template))
+        if sizes is not None and tensor.name.endswith(".weight"):
+            problem = disagreement(tensor.expr.shape, sizes, config)
+            if problem:
+                problems.append(f"{tensor.name} {problem}")
+    if problems:
+        raise InputError(
+            f"{len(problems)} tensors have other shapes than the config says:\n  "
+            + "\n  ".join(problems[:_MAX_LISTED]),
+            hint="are config.json and the weights of the same model?",
         )
 
 
 def group_names(names: Iterable[str]) -> list[str]:
-    """Names that differ in numbers only, as one line each.
+    """Names that differ in numbers only, as one line each, fit to print; a long list is cut.
 
     Example:
         >>> group_names(["a.0.w", "a.1.w", "a.2.w", "b"])
@@ -206,7 +243,8 @@ def group_names(names: Iterable[str]) -> list[str]:
     for name in names:
         template, layer, expert = parse(name)
         groups[template].append((layer, expert))
-    return [_group_line(template, numbers) for template, numbers in groups.items()]
+    lines = [printable(_group_line(template, numbers)) for template, numbers in groups.items()]
+    return lines if len(lines) <= _MAX_LISTED else [*lines[:_MAX_LISTED], f"and {len(lines) - _MAX_LISTED} more"]
 
 
 def _group_line(template: str, numbers: list[tuple[int | None, int | None]]) -> str:

@@ -61,11 +61,54 @@ def test_experts_of_different_shapes(tmp_path: Path) -> None:
         plan(tmp_path, "mixtral", lambda tensors: tensors.update({name: ("BF16", [256, 512])}))
 
 
-def test_a_layer_without_tensors(tmp_path: Path) -> None:
+def test_layers_without_tensors(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"the config says 4 layers, but there are no tensors of blk\.\{2\.\.3\} \(2\)"
-    ):
+        InputError, match=r"(?s)18 tensors that the model must have.*The config says 4 layers"
+    ) as caught:
         plan(tmp_path, "llama3-bpe", num_hidden_layers=4)
+    assert "blk.{2..3}.attn_q.weight (2)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("stored", "missing"),
+    [
+        ("model.layers.1.self_attn.q_proj.weight", "blk.1.attn_q.weight"),
+        ("model.norm.weight", "output_norm.weight"),
+        ("model.embed_tokens.weight", "token_embd.weight"),
+    ],
+)
+def test_a_tensor_that_is_not_there(tmp_path: Path, stored: str, missing: str) -> None:
+    with pytest.raises(InputError, match=r"1 tensors that the model must have") as caught:
+        plan(tmp_path, "llama3-bpe", lambda tensors: tensors.pop(stored))
+    assert f"\n  {missing};" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "config", "problem"),
+    [
+        ("llama3-bpe", {"hidden_size": 128}, "token_embd.weight is 512 x 256, the config says any x 128"),
+        ("llama3-bpe", {"intermediate_size": 999}, "ffn_up.weight is 512 x 256, the config says 999 x 256"),
+        ("llama3-bpe", {"num_attention_heads": 8}, "attn_q.weight is 256 x 256, the config says 512 x 256"),
+        ("phi3", {"num_attention_heads": 8, "num_key_value_heads": 8}, "attn_qkv.weight is"),
+    ],
+)
+def test_shapes_that_are_not_those_of_the_config(
+    tmp_path: Path, family: str, config: dict[str, int], problem: str
+) -> None:
+    with pytest.raises(InputError, match="tensors have other shapes than the config says") as caught:
+        plan(tmp_path, family, **config)
+    assert problem in str(caught.value)
+
+
+def test_swapped_axes(tmp_path: Path) -> None:
+    name = "model.layers.0.mlp.down_proj.weight"
+    with pytest.raises(InputError, match=r"blk\.0\.ffn_down\.weight is 512 x 256, the config says 256 x 512"):
+        plan(tmp_path, "llama3-bpe", lambda tensors: tensors.update({name: ("BF16", [512, 256])}))
+
+
+def test_latent_attention_of_other_sizes(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"blk\.0\.attn_k_b\.weight: has \d+ rows, the config says 4 heads of 7 \+"):
+        plan(tmp_path, "deepseek3", qk_nope_head_dim=7)
 
 
 def test_two_tensors_for_one_place(tmp_path: Path) -> None:

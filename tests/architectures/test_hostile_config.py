@@ -1,0 +1,53 @@
+"""Any JSON value under any key that a declaration looks at: a message or a plan, never a traceback."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from synthetic import FAMILIES, read_description, write_checkpoint
+
+from gguf_forge.checkpoint import Checkpoint
+from gguf_forge.errors import ForgeError
+from gguf_forge.model_plan import plan_model
+
+VALUES = st.one_of(
+    st.sampled_from([None, True, 0, -1, 1, 7, 2**31, 2**63, 10**400, 0.0, 1.5, -2.0, float("inf"), float("nan")]),
+    st.sampled_from(["", "x", "8", [], ["a"], [1], {}, {"a": 1}, {"rope_type": "linear", "factor": "8"}]),
+    st.sampled_from(["linear", "yarn", "llama3", "longrope"]).map(lambda kind: {"rope_type": kind}),
+)
+ROPE = st.dictionaries(
+    st.sampled_from(["rope_type", "type", "factor", "low_freq_factor", "high_freq_factor", "rope_theta", "long_factor",
+                     "short_factor", "original_max_position_embeddings", "mscale_all_dim", "mrope_section",
+                     "sliding_attention", "full_attention", "partial_rotary_factor"]),
+    VALUES,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["llama3-bpe", "gemma3-text", "phi3-longrope", "deepseek3", "gptoss-mxfp4"])
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str | None]:
+    description = FAMILIES / request.param
+    folder = tmp_path_factory.mktemp("config") / "hf"
+    return write_checkpoint(description, folder), read_description(description).pre_tokenizer
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(data=st.data())
+def test_any_value_gives_a_plan_or_a_message(checkpoint: tuple[Path, str | None], data: st.DataObject) -> None:
+    folder, pre_tokenizer = checkpoint
+    original = (folder / "config.json").read_text()
+    config = json.loads(original)
+    key = data.draw(
+        st.sampled_from([*config, "score_function", "rope_parameters", "text_config", "quantization_config"])
+    )
+    config[key] = data.draw(st.one_of(VALUES, ROPE) if "rope" in key else VALUES)
+    (folder / "config.json").write_text(json.dumps(config))
+    try:
+        plan_model(Checkpoint.open(folder), pre_tokenizer=pre_tokenizer)
+    except ForgeError as error:
+        assert str(error)
+    finally:
+        (folder / "config.json").write_text(original)
