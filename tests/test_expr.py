@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gguf_forge.checkpoint import StoredTensor
 from gguf_forge.errors import InputError
 from gguf_forge.expr import (
     RAW,
@@ -46,13 +45,13 @@ class MemorySource:
         self.released.append((offset, nbytes))
 
 
-_KINDS = {np.dtype(np.float32): ("F32", F32), np.dtype(np.float16): ("F16", F16), np.dtype(np.uint8): ("U8", RAW)}
+_KINDS = {np.dtype(np.float32): F32, np.dtype(np.float16): F16, np.dtype(np.uint8): RAW}
 
 
 def stored(values: NDArray[np.generic], offset: int = 0) -> Stored:
-    name, kind = _KINDS[values.dtype]
+    kind = _KINDS[values.dtype]
     source = MemorySource(b"\xee" * offset + values.tobytes())
-    return Stored(StoredTensor("t", name, values.shape, source, offset, values.nbytes), kind)
+    return Stored("t", source, offset, values.shape, kind)
 
 
 def numbered(*shape: int) -> NDArray[np.float32]:
@@ -79,13 +78,13 @@ def test_stored_reads_what_is_there_at_any_offset() -> None:
 
 def test_stored_gives_a_view_of_adjacent_rows() -> None:
     expr = stored(numbered(8, 4))
-    assert np.shares_memory(expr.rows(2, 5), expr.tensor.array())
+    assert np.shares_memory(expr.rows(2, 5), expr.source.view(0, 128))
 
 
 def test_bfloat16_comes_as_bfloat16() -> None:
     bits = np.array([[0x3F80, 0xC000]], np.uint16)
-    tensor = StoredTensor("t", "BF16", (1, 2), MemorySource(bits.tobytes()), 0, 4)
-    assert Stored(tensor, BF16).rows(0, 1).astype(np.float32).tolist() == [[1.0, -2.0]]
+    expr = Stored("t", MemorySource(bits.tobytes()), 0, (1, 2), BF16)
+    assert expr.rows(0, 1).astype(np.float32).tolist() == [[1.0, -2.0]]
 
 
 def test_permute_rope_is_the_reference_formula() -> None:
