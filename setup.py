@@ -27,8 +27,14 @@ def kernels():
     ffi.cdef(header.split("/* cffi: begin */")[1].split("/* cffi: end */")[0])
     sources = sorted(path.as_posix() for path in Path("csrc").glob("*.c"))
     depends = sorted(path.as_posix() for path in Path("csrc").rglob("*.[hi]*"))
-    ffi.set_source("gguf_forge._kernels", '#include "forge.h"', sources=sources, include_dirs=["csrc"],
-                   depends=depends, py_limited_api=STABLE_ABI)
+    ffi.set_source(
+        "gguf_forge._kernels",
+        '#include "forge.h"',
+        sources=sources,
+        include_dirs=["csrc"],
+        depends=depends,
+        py_limited_api=STABLE_ABI,
+    )
     return ffi.distutils_extension(tmpdir="build", verbose=False)
 
 

@@ -21,10 +21,11 @@ _Static_assert(FLT_EVAL_METHOD == 0, "floats must be computed as floats");
 #if defined(_MSC_VER) && !defined(__clang__)
 #pragma fp_contract(off)
 #define INLINE static __forceinline
-#define NOINLINE static __declspec(noinline)
+#define ROLLED
 #else
 #define INLINE static inline __attribute__((always_inline))
-#define NOINLINE static __attribute__((noinline))
+/* Keeps GCC from unrolling a hot loop whole, after which it runs short of registers. */
+#define ROLLED _Pragma("GCC unroll 1")
 #endif
 
 /* Rows of floats to quantize. */

@@ -14,14 +14,8 @@ enum { BACKENDS = sizeof backends / sizeof *backends };
 #include <xmmintrin.h>
 typedef unsigned float_state;
 static const float_state default_state = 0x1f80; /* round to nearest even, keep denormals, mask exceptions */
-static float_state get_float_state(void)
-{
-    return _mm_getcsr();
-}
-static void set_float_state(float_state state)
-{
-    _mm_setcsr(state);
-}
+static float_state get_float_state(void) { return _mm_getcsr(); }
+static void set_float_state(float_state state) { _mm_setcsr(state); }
 #elif defined(__aarch64__)
 typedef uint64_t float_state;
 static const float_state default_state = 0;
@@ -31,21 +25,12 @@ static float_state get_float_state(void)
     __asm__ volatile("mrs %0, fpcr" : "=r"(state));
     return state;
 }
-static void set_float_state(float_state state)
-{
-    __asm__ volatile("msr fpcr, %0" : : "r"(state));
-}
+static void set_float_state(float_state state) { __asm__ volatile("msr fpcr, %0" : : "r"(state)); }
 #else
 typedef int float_state;
 static const float_state default_state = 0;
-static float_state get_float_state(void)
-{
-    return 0;
-}
-static void set_float_state(float_state state)
-{
-    (void)state;
-}
+static float_state get_float_state(void) { return 0; }
+static void set_float_state(float_state state) { (void)state; }
 #endif
 
 static const forge_kernel *find_kernel(int backend, int type, bool quantize)
@@ -60,15 +45,9 @@ const char *forge_backend_name(int index)
     return index >= 0 && index < BACKENDS ? backends[index]->name : NULL;
 }
 
-int forge_backend_lanes(int index)
-{
-    return backends[index]->lanes;
-}
+int forge_backend_lanes(int index) { return backends[index]->lanes; }
 
-int forge_backend_usable(int index)
-{
-    return index == 0;
-}
+int forge_backend_usable(int index) { return index == 0; }
 
 int forge_can_quantize(int type)
 {

@@ -43,10 +43,7 @@ static inline uint16_t f32_to_f16(float x)
     return (uint16_t)(bits >> 16 & 0x8000u) | (uint16_t)half;
 }
 
-static inline float bf16_to_f32(uint16_t h)
-{
-    return bits_float((uint32_t)h << 16);
-}
+static inline float bf16_to_f32(uint16_t h) { return bits_float((uint32_t)h << 16); }
 
 static inline uint16_t f32_to_bf16(float x)
 {

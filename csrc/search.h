@@ -1,4 +1,5 @@
-/* The scale searches, written once over lanes: each lane does the scalar algorithm's operations, in its order.
+/* The scale searches, written once over lanes: each lane does the scalar algorithm's operations, in its
+ * order.
  *
  * A search tries a dozen or more scales on a sub-block and keeps the one of least weighted square error. It
  * answers with the scale and with what the winning levels were rounded from, never with the levels: packing
@@ -10,7 +11,8 @@
 /* h_round is the reference's rounding below this; see nearest_int. */
 #define ROUND_LIMIT 4194303.0f
 
-/* The reference's rounding: to nearest, ties to even, for |x| < 2^22; for other x the same bits of garbage. */
+/* The reference's rounding: to nearest, ties to even, for |x| < 2^22; for other x the same bits of garbage.
+ */
 INLINE int32_t nearest_int(float x)
 {
     return (int32_t)(float_bits(x + 12582912.0f) & 0x007fffff) - 0x00400000;
@@ -52,6 +54,7 @@ typedef struct {
 INLINE vf affine_error(const affine_search *s, const tile *t, float (*level)[LANES], vf scale, vf min)
 {
     vf sum = v_set(0.0f);
+    ROLLED
     for (int i = 0; i < s->n; i++) {
         const vf scaled = v_mul(scale, v_load(level[i]));
         const vf diff = v_sub(v_add(scaled, min), v_load(t->x[i]));
@@ -69,6 +72,7 @@ INLINE affine_sums affine_levels(const affine_search *s, const tile *t, float (*
 {
     const vf low = v_set(0.0f), high = v_set((float)s->nmax);
     affine_sums sum = {low, low, low};
+    ROLLED
     for (int i = 0; i < s->n; i++) {
         const vf x = v_load(t->x[i]);
         const vf l = v_level(v_mul(iscale, v_sub(x, min)), low, high, wild);
@@ -101,7 +105,8 @@ INLINE affine_found search_affine(const affine_search *s, const tile *t)
     const vm flat = v_eq(max, min), live = vm_not(flat);
     vf range = v_select(flat, one, v_sub(max, min));
     vf iscale = v_div(v_set((float)s->nmax), range);
-    affine_found best = {v_select(flat, zero, v_div(one, iscale)), min, sum_w, v_select(flat, zero, iscale), min};
+    affine_found best = {v_select(flat, zero, v_div(one, iscale)), min, sum_w, v_select(flat, zero, iscale),
+                         min};
 
     bool wild = vm_any(vm_and(live, vm_not(v_lt(v_mul(iscale, range), limit))));
     if (wild)
@@ -148,10 +153,12 @@ typedef struct {
     vf lx, l2;
 } symmetric_sums;
 
-INLINE symmetric_sums symmetric_levels(int n, int nmax, const tile *t, float (*wx)[LANES], vf iscale, bool wild)
+INLINE symmetric_sums symmetric_levels(int n, int nmax, const tile *t, float (*wx)[LANES], vf iscale,
+                                       bool wild)
 {
     const vf low = v_set((float)-nmax), high = v_set((float)(nmax - 1));
     symmetric_sums sum = {v_set(0.0f), v_set(0.0f)};
+    ROLLED
     for (int i = 0; i < n; i++) {
         const vf l = v_level(v_mul(iscale, v_load(t->x[i])), low, high, wild);
         sum.lx = v_add(sum.lx, v_mul(v_load(wx[i]), l));
@@ -216,9 +223,10 @@ INLINE symmetric_found search_symmetric(int n, int nmax, const tile *t)
 /* ---- scale alone, by coordinate descent: Q3_K without importance ---- */
 
 /* Levels in [-nmax, nmax) are left in `level`, plus nmax; 0 in a sub-block of zeros. The weight is x^2. */
-INLINE vf search_descent(int n, int nmax, const tile *t, float (*level)[LANES])
+INLINE vf search_descent(int n, int nmax, tile *t, float (*level)[LANES])
 {
     const vf low = v_set((float)-nmax), high = v_set((float)(nmax - 1)), zero = v_set(0.0f);
+    _Alignas(64) float wx[TILE_ROWS][LANES];
     vf amax;
     vf max = v_extreme(n, t, &amax);
     const vm empty = v_lt(amax, v_set(TINY)), live = vm_not(empty);
@@ -227,23 +235,28 @@ INLINE vf search_descent(int n, int nmax, const tile *t, float (*level)[LANES])
 
     vf lx = zero, l2 = zero;
     for (int i = 0; i < n; i++) {
-        const vf x = v_load(t->x[i]), w = v_mul(x, x);
+        const vf x = v_load(t->x[i]), w = v_mul(x, x), w_x = v_mul(w, x);
         const vf l = v_level(v_mul(iscale, x), low, high, true);
         v_store(level[i], l);
-        lx = v_add(lx, v_mul(v_mul(w, x), l));
+        v_store(t->w[i], w);
+        v_store(wx[i], w_x);
+        lx = v_add(lx, v_mul(w_x, l));
         l2 = v_add(l2, v_mul(v_mul(w, l), l));
     }
     for (int round = 0; round < 5; round++) {
         vm changed = v_lt(zero, zero);
+        ROLLED
         for (int i = 0; i < n; i++) {
-            const vf x = v_load(t->x[i]), w = v_mul(x, x), wx = v_mul(w, x), l = v_load(level[i]);
-            const vf lx_rest = v_sub(lx, v_mul(wx, l)), l2_rest = v_sub(l2, v_mul(v_mul(w, l), l));
+            const vf x = v_load(t->x[i]), w = v_load(t->w[i]), l = v_load(level[i]);
+            const vf lx_rest = v_sub(lx, v_mul(v_load(wx[i]), l)), l2_rest = v_sub(l2, v_mul(v_mul(w, l), l));
             const vf new_l = v_level(v_div(v_mul(x, l2_rest), lx_rest), low, high, true);
-            const vf new_lx = v_add(lx_rest, v_mul(wx, new_l));
+            const vm moves = vm_and(vm_and(v_lt(zero, lx_rest), vm_not(v_eq(new_l, l))), live);
+            if (!vm_any(moves))
+                continue;
+            const vf new_lx = v_add(lx_rest, v_mul(v_load(wx[i]), new_l));
             const vf new_l2 = v_add(l2_rest, v_mul(v_mul(w, new_l), new_l));
             const vm gain = v_lt(v_mul(v_mul(lx, lx), new_l2), v_mul(v_mul(new_lx, new_lx), l2));
-            vm better = vm_and(vm_and(v_lt(zero, lx_rest), v_lt(zero, new_l2)), vm_and(gain, live));
-            better = vm_and(better, vm_not(v_eq(new_l, l)));
+            const vm better = vm_and(vm_and(moves, v_lt(zero, new_l2)), gain);
             v_store(level[i], v_select(better, new_l, l));
             lx = v_select(better, new_lx, lx);
             l2 = v_select(better, new_l2, l2);
@@ -259,12 +272,10 @@ INLINE vf search_descent(int n, int nmax, const tile *t, float (*level)[LANES])
 
 /* ---- the scales of a super-block, quantized in turn: lane = super-block ---- */
 
-INLINE vf v_wrap_u8(vf l)
-{
-    return vi_float(vi_and(v_trunc(l), vi_set(255)));
-}
+INLINE vf v_wrap_u8(vf l) { return vi_float(vi_and(v_trunc(l), vi_set(255))); }
 
-/* Levels of n non-negative values in [0, nmax] are left in `level`, as bytes (a negative one wraps, as in C). */
+/* Levels of n non-negative values in [0, nmax] are left in `level`, as bytes (a negative one wraps, as in C).
+ */
 INLINE vf search_positive(int n, int nmax, const tile *t, float (*level)[LANES])
 {
     const vf zero = v_set(0.0f), one = v_set(1.0f), high = v_set((float)nmax);
@@ -305,15 +316,19 @@ INLINE vf search_positive(int n, int nmax, const tile *t, float (*level)[LANES])
     }
     for (int round = 0; round < 5; round++) {
         vm changed = v_lt(zero, zero);
+        ROLLED
         for (int i = 0; i < n; i++) {
             const vf x = v_load(t->x[i]), w = v_load(t->w[i]), wx = v_mul(w, x), l = v_load(level[i]);
             const vf lx_rest = v_sub(lx, v_mul(wx, l)), l2_rest = v_sub(l2, v_mul(v_mul(w, l), l));
             const vf new_l = v_min(v_nearest(v_div(v_mul(x, l2_rest), lx_rest)), high);
+            const vm room = vm_and(v_lt(zero, lx_rest), v_lt(zero, l2_rest));
+            const vm moves = vm_and(vm_and(room, vm_not(v_eq(new_l, l))), live);
+            if (!vm_any(moves))
+                continue;
             const vf new_lx = v_add(lx_rest, v_mul(wx, new_l));
             const vf new_l2 = v_add(l2_rest, v_mul(v_mul(w, new_l), new_l));
             const vm gain = v_lt(v_mul(v_mul(lx, lx), new_l2), v_mul(v_mul(new_lx, new_lx), l2));
-            vm better = vm_and(vm_and(v_lt(zero, lx_rest), v_lt(zero, l2_rest)), vm_and(gain, live));
-            better = vm_and(better, vm_not(v_eq(new_l, l)));
+            const vm better = vm_and(moves, gain);
             v_store(level[i], v_select(better, v_wrap_u8(new_l), l));
             lx = v_select(better, new_lx, lx);
             l2 = v_select(better, new_l2, l2);

@@ -12,10 +12,10 @@ typedef struct {
 
 static const int source_bytes[] = {[FORGE_F32] = 4, [FORGE_F16] = 2, [FORGE_BF16] = 2};
 
-INLINE int64_t element_count(const forge_rows *rows)
-{
-    return rows->nrows * rows->n_per_row;
-}
+INLINE int64_t element_count(const forge_rows *rows) { return rows->nrows * rows->n_per_row; }
+
+/* How many lanes the next tile fills when `left` (at least 1) are left. */
+INLINE int lanes_in_use(int64_t left) { return LANES == 1 || left >= LANES ? LANES : (int)left; }
 
 /* Elements [first, first + count) as f32. */
 INLINE void load_elements(const forge_rows *rows, int64_t first, int count, float *out)
@@ -79,8 +79,10 @@ INLINE void load_importance(const forge_rows *rows, int64_t first, int live, int
 
 /* ---- weights from importance ---- */
 
-/* factor * (sum of squares) / length for each of up to LANES segments, from segment `first` of the flattened rows. */
-INLINE void variance(const forge_rows *rows, int64_t length, int64_t first, int live, float factor, float *out)
+/* factor * (sum of squares) / length for each of up to LANES segments, from segment `first` of the flattened
+ * rows. */
+INLINE void variance(const forge_rows *rows, int64_t length, int64_t first, int live, float factor,
+                     float *out)
 {
     _Alignas(64) float buffer[LANES * TILE_ROWS], x[TILE_ROWS][LANES];
     vf sum = v_set(0.0f);

@@ -4,7 +4,9 @@ The verbs, each with its own documentation:
 
     convert(source, out)     a checkpoint folder becomes one GGUF file or several
     plan(source, out)        what `convert` would write; reads no weight
-    quantize(source, out)    a GGUF file becomes one of another type, or several
+    quantize_gguf(source)    a GGUF file becomes one of another type, or several
+    quantize(array, "Q4_K")  rows of numbers to packed rows, and `dequantize` back
+    backends()               the kernels that this machine can run
     open_gguf(path)          the keys and tensors of a GGUF file, or of a split one
 
 Failures are `ForgeError`s. Nothing heavy is imported before it is used.
@@ -31,8 +33,10 @@ if TYPE_CHECKING:
     from gguf_forge.gguf_file.opened import open_gguf as open_gguf
     from gguf_forge.kernels import backends as backends
     from gguf_forge.quantization import Split as Split
-    from gguf_forge.quantization import quantize as quantize
+    from gguf_forge.quantization import quantize_gguf as quantize_gguf
     from gguf_forge.recipe import Options as Options
+    from gguf_forge.rows import dequantize as dequantize
+    from gguf_forge.rows import quantize as quantize
 
     __version__: str
 
@@ -51,10 +55,12 @@ _HOMES = {
     "UsageError": ("gguf_forge.errors", "UsageError"),
     "backends": ("gguf_forge.kernels", "backends"),
     "convert": ("gguf_forge.conversion", "convert"),
+    "dequantize": ("gguf_forge.rows", "dequantize"),
     "open_gguf": ("gguf_forge.gguf_file.opened", "open_gguf"),
     "Split": ("gguf_forge.quantization", "Split"),
     "plan": ("gguf_forge.conversion", "plan_files"),
-    "quantize": ("gguf_forge.quantization", "quantize"),
+    "quantize": ("gguf_forge.rows", "quantize"),
+    "quantize_gguf": ("gguf_forge.quantization", "quantize_gguf"),
 }
 
 __all__ = [
@@ -72,9 +78,11 @@ __all__ = [
     "UsageError",
     "backends",
     "convert",
+    "dequantize",
     "open_gguf",
     "plan",
     "quantize",
+    "quantize_gguf",
 ]
 
 

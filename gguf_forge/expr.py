@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.source import ByteRange, Source
-from gguf_forge.tensor_types import F16, F32, MXFP4, TensorType
+from gguf_forge.tensor_types import F16, F32, MXFP4, SCALES_AT, TensorType
 
 Rows = NDArray[Any]
 RowNumbers = NDArray[np.int64]
@@ -139,18 +139,8 @@ class Unary(TensorExpr):
         return rows
 
 
-# Where the 16-bit numbers of a block are, by type; the rest of a block is single bytes.
-# Source: gguf_convert_endian.py of gguf-py, which knows these types and no others.
-_HALVES_OF_BLOCK = {
-    "Q4_0": (0,),
-    "Q8_0": (0,),
-    "Q4_K": (0, 2),
-    "Q6_K": (208,),
-    "TQ2_0": (64,),
-    "Q1_0": (0,),
-    "MXFP4": (),
-    "NVFP4": (),
-}
+# Blocks whose numbers of more than a byte are their scales, as gguf-py's gguf_convert_endian.py knows them.
+_SWAPPABLE_BLOCKS = ("Q4_0", "Q8_0", "Q4_K", "Q6_K", "TQ2_0", "Q1_0", "MXFP4", "NVFP4")
 
 
 @dataclass(frozen=True)
@@ -158,10 +148,10 @@ class BigEndian(Unary):
     """A tensor that a big-endian file holds, in this machine's byte order."""
 
     def __post_init__(self) -> None:
-        if self.dtype.block_elements > 1 and self.dtype.name not in _HALVES_OF_BLOCK:
+        if self.dtype.block_elements > 1 and self.dtype.name not in _SWAPPABLE_BLOCKS:
             raise UnsupportedError(
                 f"{self.dtype} blocks of big-endian files cannot be read",
-                hint=f"float types can, and {', '.join(_HALVES_OF_BLOCK)}",
+                hint=f"float types can, and {', '.join(_SWAPPABLE_BLOCKS)}",
             )
 
     def take(self, rows: RowNumbers) -> Rows:
@@ -171,7 +161,7 @@ class BigEndian(Unary):
             swapped = np.ascontiguousarray(blocks[:, ::-1])
         else:
             swapped = blocks.copy()
-            for at in _HALVES_OF_BLOCK[self.dtype.name]:
+            for at in SCALES_AT.get(self.dtype.name, ()):
                 swapped[:, [at, at + 1]] = blocks[:, [at + 1, at]]
         return swapped.reshape(-1).view(stored.dtype).reshape(stored.shape)
 

@@ -177,7 +177,7 @@ def _check_types(file: FilePlan) -> None:
     missing = sorted({target.name for _, target in changed if target not in quantizable_types()})
     if missing:
         raise UnsupportedError(
-            f"a {file.type} file of this model has {', '.join(missing)} tensors, which this version cannot make yet",
+            f"as {file.type}, this model has {', '.join(missing)} tensors, which this version cannot make yet",
             hint="choose another type",
         )
     unreadable = sorted({kind.name for kind, _ in changed if not kind.is_float and kind not in dequantizable_types()})

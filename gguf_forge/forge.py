@@ -15,11 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
+from gguf_forge.errors import InputError
 from gguf_forge.expr import Rows, TensorExpr
 from gguf_forge.gguf_file.layout import Layout, PlacedTensor
 from gguf_forge.kernels import dequantize_rows, quantize_rows
 from gguf_forge.publish import OutputFile, published
 from gguf_forge.tensor_types import F32, TensorType
+from gguf_forge.validity import first_invalid_block
 
 # A megavalue is 4 MiB of float32: large enough that Python's part of a task does not count, small enough to
 # keep the threads' buffers far below the memory bound.
@@ -85,6 +87,7 @@ def forge(
 
     Raises:
         OutputError: a file cannot be written. Nothing is left under the names.
+        InputError: weights that no block can hold, such as infinities.
     """
     workers = threads or default_threads()
     values = _task_values(buffer, workers)
@@ -135,11 +138,24 @@ def _run(task: _Task, out: OutputFile, backend: str | None) -> int:
     rows = task.source.expr.rows(task.start, task.stop)
     info = task.placed.info
     packed = pack(rows, task.source, info.type, backend)
+    _refuse_invalid(packed, task)
     at = task.placed.offset + task.start * info.type.row_bytes(info.n_per_row)
     out.write_at(at, packed.view(np.uint8).reshape(-1).data)
     for needed in task.source.expr.needs(np.arange(task.start, task.stop)):
         needed.release()
     return packed.nbytes
+
+
+def _refuse_invalid(packed: Rows, task: _Task) -> None:
+    info = task.placed.info
+    block = first_invalid_block(packed, info.type)
+    if block is not None:
+        row = task.start + block * info.type.block_elements // info.n_per_row
+        raise InputError(
+            f"row {row} cannot be packed to {info.type}: the scale of a block is infinite or not a number",
+            tensor=info.name,
+            hint="the weights hold infinite or huge values there: get an intact copy of the model",
+        )
 
 
 def pack(rows: Rows, source: RowSource, target: TensorType, backend: str | None = None) -> Rows:

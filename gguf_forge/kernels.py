@@ -1,8 +1,8 @@
 """The only importer of the compiled kernels: rows of numbers to packed blocks and back.
 
-Two-dimensional views go in and out without a copy, and the GIL is released meanwhile, so threads over row ranges
-scale. Arguments are those of a caller inside the project: shapes and dtypes are checked, the numbers never are.
-The kernels give the bytes of `ggml_quantize_chunk` and of ggml's `to_float` on x86-64. Source: ggml-quants.c.
+Two-dimensional views go in and out without a copy, and the GIL is released meanwhile, so threads over row
+ranges scale. Shapes and dtypes are checked, the numbers never are. The kernels give the bytes of
+`ggml_quantize_chunk` and the values of ggml's `to_float` on x86-64. Source: ggml-quants.c.
 """
 
 from __future__ import annotations
@@ -74,9 +74,7 @@ def _backend_index(name: str | None) -> int:
     if name is None:
         name = default_backend()
     if name not in _usable():
-        raise UsageError(
-            f"this machine cannot run a backend {name!r}", hint=f"use one of: {', '.join(backends())}"
-        )
+        raise UsageError(f"this machine cannot run a backend {name!r}", hint=f"use one of: {', '.join(backends())}")
     return _usable()[name]
 
 
@@ -103,8 +101,8 @@ def quantize_rows(
     """Packs rows into `out`, with the bytes that llama.cpp makes.
 
     Args:
-        rows: Array (n_rows, n_per_row), C-contiguous, of float32, float16, ml_dtypes' bfloat16, or uint16 holding
-            the bits of bf16 values. Need not be aligned.
+        rows: Array (n_rows, n_per_row), C-contiguous, of float32, float16, ml_dtypes' bfloat16, or uint16
+            holding the bits of bf16 values. Need not be aligned.
         kind: The type to pack to.
         out: Writable array (n_rows, kind.row_bytes(n_per_row)), C-contiguous.
         weights: Importance of each column, (n_per_row,), none negative; or None.
@@ -135,7 +133,7 @@ def quantize_rows(
     if weights is not None:
         _check(weights.dtype == np.float32, f"weights must be float32, not {weights.dtype}")
         _check(weights.shape == (n_per_row,), f"weights must have shape ({n_per_row},), not {weights.shape}")
-        weights = np.require(weights, requirements="CA")
+        weights = np.require(weights, requirements=["C", "A"])
     if rows.size:
         lib.forge_quantize(
             _backend_index(backend),
@@ -180,9 +178,7 @@ def dequantize_rows(
     _check_row_length(n_per_row, kind)
     _check_packed(packed, (n_rows, kind.row_bytes(n_per_row)))
     if out.size:
-        lib.forge_dequantize(
-            _backend_index(backend), kind.id, _address(packed), _address(out, "float *"), out.size
-        )
+        lib.forge_dequantize(_backend_index(backend), kind.id, _address(packed), _address(out, "float *"), out.size)
 
 
 def _check(holds: bool, problem: str) -> None:

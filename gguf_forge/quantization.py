@@ -63,7 +63,7 @@ class Split:
         return self != Split()
 
 
-def quantize(
+def quantize_gguf(
     source: str | PathLike[str],
     out: str | PathLike[str] | None = None,
     *,
@@ -96,7 +96,7 @@ def quantize(
         ForgeError: what was wrong, where, and what to do; nothing is left under the final names.
 
     Example:
-        >>> quantize("Qwen3-0.6B-BF16.gguf", types="Q4_K_M")  # doctest: +SKIP
+        >>> quantize_gguf("Qwen3-0.6B-BF16.gguf", types="Q4_K_M")  # doctest: +SKIP
     """
     with open_gguf(source) as gguf:
         files = plan_quantized(gguf, out, types=types, options=options, output_dir=output_dir, split=split)
@@ -115,7 +115,7 @@ def plan_quantized(
     output_dir: str | PathLike[str] | None = None,
     split: Split | None = None,
 ) -> tuple[FilePlan, ...]:
-    """What `quantize` would write: every tensor, type, size and offset. Reads no weight; arguments as there.
+    """What `quantize_gguf` would write: every tensor, type, size and offset. Reads no weight; arguments as there.
 
     The plans are of use as long as `gguf` is open.
     """

@@ -58,7 +58,7 @@ def write_giant(folder: Path) -> None:
 def test_peak_memory_is_a_fraction_of_the_checkpoint(tmp_path: Path) -> None:
     write_giant(tmp_path / "hf")
     command = [sys.executable, "-c", _CONVERT, str(tmp_path / "hf"), str(tmp_path / "out.gguf")]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     source_bytes, peak = map(int, run.stdout.split())
     (tmp_path / "out.gguf").unlink()
     assert source_bytes > 10 * BOUND

@@ -1,8 +1,9 @@
 /* The k-quants: super-blocks of 256 values, in sub-blocks of 16 (Q2_K, Q3_K, Q6_K) or 32 (Q4_K, Q5_K).
  *
- * Quantizing goes a batch of LANES super-blocks at a time: the searches run over tiles of sub-blocks, the scales
- * that they find are quantized (with importance, by a search over tiles of super-blocks), then each super-block
- * is packed. Source: quantize_row_q*_K_ref, quantize_row_q*_K_impl and dequantize_row_q*_K in ggml-quants.c. */
+ * Quantizing goes a batch of LANES super-blocks at a time: the searches run over tiles of sub-blocks, the
+ * scales that they find are quantized (with importance, by a search over tiles of super-blocks), then each
+ * super-block is packed. Source: quantize_row_q*_K_ref, quantize_row_q*_K_impl and dequantize_row_q*_K in
+ * ggml-quants.c. */
 
 enum { SUBS = 16 }; /* sub-blocks of a super-block, at most */
 
@@ -22,6 +23,7 @@ INLINE void weigh_magnitude(int n, bool rms, tile *t)
 /* Levels (x + minimum) / d of one sub-block as bytes: rounded into [low, high], less low. */
 INLINE void pack_levels(const float *x, int n, float minimum, float d, int low, int high, uint8_t *level)
 {
+    ROLLED
     for (int i = 0; i < n; i += H_LANES) {
         const hi l = h_nearest(h_div(h_add(h_load(x + i), h_set(minimum)), h_set(d)));
         hi_store_u8(level + i, hi_sub(hi_min(hi_max(l, hi_set(low)), hi_set(high)), hi_set(low)));
@@ -32,6 +34,7 @@ INLINE void pack_levels(const float *x, int n, float minimum, float d, int low, 
 INLINE void pack_found(const float *x, int n, float iscale, float base, int low, int high, int bias,
                        uint8_t *level)
 {
+    ROLLED
     for (int i = 0; i < n; i += H_LANES) {
         const hi l = h_nearest(h_mul(h_set(iscale), h_sub(h_load(x + i), h_set(base))));
         hi_store_u8(level + i, hi_add(hi_min(hi_max(l, hi_set(low)), hi_set(high)), hi_set(bias)));
@@ -55,6 +58,17 @@ INLINE void pack_nibbles(const uint8_t *level, uint8_t *qs)
             qs[l] = (uint8_t)((level[l] & 15) | (level[l + 32] & 15) << 4);
 }
 
+/* Bit `bit` of each of 256 levels: that of level 32 k + l is bit k of byte l (Q3_K, Q5_K). */
+INLINE void pack_high_bits(const uint8_t *level, int bit, uint8_t *out)
+{
+    for (int l = 0; l < 32; l++) {
+        unsigned high = 0;
+        for (int k = 0; k < 8; k++)
+            high |= (unsigned)(level[32 * k + l] >> bit & 1) << k;
+        out[l] = (uint8_t)high;
+    }
+}
+
 /* ---- scale and minimum: Q2_K, Q4_K, Q5_K ---- */
 
 /* What the searches found for the sub-blocks of a batch. */
@@ -63,11 +77,11 @@ typedef struct {
     _Alignas(64) float iscale[LANES * SUBS], base[LANES * SUBS];
 } affine_batch;
 
-/* A super-block's scales and minima, quantized. */
+/* A super-block's scales, or its minima, quantized: d * code. */
 typedef struct {
-    uint8_t scale[SUBS], minimum[SUBS];
-    uint16_t d, dmin;
-} affine_scales;
+    uint8_t code[SUBS];
+    uint16_t d;
+} super_codes;
 
 /* The kind of k-quant: its sub-block, levels and searches. */
 typedef struct {
@@ -75,7 +89,8 @@ typedef struct {
     float variance_factor;
     int scale_max;
     bool rms;
-    bool cap_plain, cap_weighted; /* whether the reference clips scale codes; it matters for negative scales */
+    bool cap_plain,
+        cap_weighted; /* whether the reference clips scale codes; it matters for negative scales */
 } affine_kind;
 
 static const affine_kind kind_q2_K = {
@@ -110,7 +125,7 @@ INLINE void search_affine_batch(const forge_rows *rows, int64_t first, int live,
     if (rows->weights)
         variance(rows, SUPER, first, live, kind->variance_factor, block_variance);
     for (int sub = 0; sub < live * subs; sub += LANES) {
-        const int count = live * subs - sub < LANES ? live * subs - sub : LANES;
+        const int count = lanes_in_use(live * subs - sub);
         tile t;
         load_values(rows, first * subs + sub, count, n, t.x);
         affine_found found;
@@ -133,8 +148,8 @@ INLINE void search_affine_batch(const forge_rows *rows, int64_t first, int live,
     }
 }
 
-/* Codes of one super-block's scales (or minima), the greatest of them becoming `top`; gives d. */
-INLINE uint16_t scale_codes(const float *scale, int subs, int top, bool cap, uint8_t *code)
+/* Of one super-block, the greatest becoming `top`. */
+INLINE void scale_codes(const float *scale, int subs, int top, bool cap, super_codes *out)
 {
     float max = 0.0f;
     for (int j = 0; j < subs; j++)
@@ -142,14 +157,14 @@ INLINE uint16_t scale_codes(const float *scale, int subs, int top, bool cap, uin
     const float inverse = max > 0.0f ? (float)top / max : 0.0f;
     for (int j = 0; j < subs; j++) {
         const uint8_t l = (uint8_t)nearest_int(inverse * scale[j]);
-        code[j] = cap && l > top ? (uint8_t)top : l;
+        out->code[j] = cap && l > top ? (uint8_t)top : l;
     }
-    return f32_to_f16(max / (float)top);
+    out->d = f32_to_f16(max / (float)top);
 }
 
-/* The same for a batch, by weighted search: into the scales of each super-block, or into its minima. */
+/* Of a batch, by weighted search. */
 INLINE void search_scale_codes(const float *scale, const float *sum_w, int live, int subs, int top, bool cap,
-                               affine_scales *out, bool minima)
+                               super_codes *out)
 {
     tile t;
     _Alignas(64) float level[TILE_ROWS][LANES], found[LANES];
@@ -161,42 +176,39 @@ INLINE void search_scale_codes(const float *scale, const float *sum_w, int live,
         }
     v_store(found, search_positive(subs, top, &t, level));
     for (int block = 0; block < live; block++) {
-        uint8_t *code = minima ? out[block].minimum : out[block].scale;
-        *(minima ? &out[block].dmin : &out[block].d) = f32_to_f16(found[block]);
-        for (int j = 0; j < subs; j++)
-            code[j] = (uint8_t)(cap && level[j][block] > (float)top ? (float)top : level[j][block]);
+        out[block].d = f32_to_f16(found[block]);
+        for (int j = 0; j < subs; j++) {
+            const float l = level[j][block];
+            out[block].code[j] = (uint8_t)(cap && l > (float)top ? (float)top : l);
+        }
     }
 }
 
-INLINE void quantize_affine_scales(const affine_batch *found, int live, const affine_kind *kind, bool weighted,
-                                   affine_scales *out)
+INLINE void batch_codes(const float *scale, const float *sum_w, int live, const affine_kind *kind,
+                        bool weighted, super_codes *out)
 {
-    const int subs = SUPER / kind->plain.n, top = kind->scale_max;
-    if (weighted) {
-        search_scale_codes(found->scale, found->sum_w, live, subs, top, kind->cap_weighted, out, false);
-        search_scale_codes(found->minimum, found->sum_w, live, subs, top, kind->cap_weighted, out, true);
-        return;
-    }
-    for (int block = 0; block < live; block++) {
-        affine_scales *s = &out[block];
-        s->d = scale_codes(found->scale + block * subs, subs, top, kind->cap_plain, s->scale);
-        s->dmin = scale_codes(found->minimum + block * subs, subs, top, kind->cap_plain, s->minimum);
-    }
+    const int subs = SUPER / kind->plain.n;
+    if (weighted)
+        search_scale_codes(scale, sum_w, live, subs, kind->scale_max, kind->cap_weighted, out);
+    else
+        for (int block = 0; block < live; block++)
+            scale_codes(scale + block * subs, subs, kind->scale_max, kind->cap_plain, &out[block]);
 }
 
-/* Levels of super-block `block` of the batch; `code` gives each sub-block's stored scale and minimum. */
+/* Levels of super-block `block` of the batch, by its codes as they will be read back. */
 INLINE void affine_super_levels(const forge_rows *rows, int64_t first, int block, const affine_kind *kind,
-                                const affine_batch *found, const affine_scales *code, uint8_t *level)
+                                const affine_batch *found, const super_codes *scale,
+                                const super_codes *minimum, uint8_t *level)
 {
     const int n = kind->plain.n, nmax = kind->plain.nmax, subs = SUPER / n;
     _Alignas(64) float buffer[SUPER];
     const float *x = view_elements(rows, (first + block) * SUPER, SUPER, buffer);
-    const float d_all = f16_to_f32(code->d), dmin = f16_to_f32(code->dmin);
+    const float d_all = f16_to_f32(scale->d), dmin = f16_to_f32(minimum->d);
     for (int j = 0; j < subs; j++) {
-        const float d = d_all * code->scale[j], minimum = dmin * code->minimum[j];
+        const float d = d_all * scale->code[j];
         const int sub = block * subs + j;
         if (d != 0.0f)
-            pack_levels(x + n * j, n, minimum, d, 0, nmax, level + n * j);
+            pack_levels(x + n * j, n, dmin * minimum->code[j], d, 0, nmax, level + n * j);
         else
             pack_found(x + n * j, n, found->iscale[sub], found->base[sub], 0, nmax, 0, level + n * j);
     }
@@ -204,12 +216,12 @@ INLINE void affine_super_levels(const forge_rows *rows, int64_t first, int block
 
 /* 8 scales and minima of 6 bits: sub-blocks 0..3 have theirs in bytes 0..3 and 4..7; 4..7 have their low
  * nibbles in bytes 8..11 and their high two bits in the top of bytes 0..3 and 4..7. */
-INLINE void pack_scales_k4(const affine_scales *s, uint8_t *out)
+INLINE void pack_scales_k4(const uint8_t *scale, const uint8_t *minimum, uint8_t *out)
 {
     for (int j = 0; j < 4; j++) {
-        out[j] = (uint8_t)(s->scale[j] | s->scale[j + 4] >> 4 << 6);
-        out[j + 4] = (uint8_t)(s->minimum[j] | s->minimum[j + 4] >> 4 << 6);
-        out[j + 8] = (uint8_t)((s->scale[j + 4] & 15) | (s->minimum[j + 4] & 15) << 4);
+        out[j] = (uint8_t)(scale[j] | scale[j + 4] >> 4 << 6);
+        out[j + 4] = (uint8_t)(minimum[j] | minimum[j + 4] >> 4 << 6);
+        out[j + 8] = (uint8_t)((scale[j + 4] & 15) | (minimum[j + 4] & 15) << 4);
     }
 }
 
@@ -223,90 +235,83 @@ INLINE void unpack_scales_k4(const uint8_t *in, uint8_t *scale, uint8_t *minimum
     }
 }
 
-INLINE void store_q2_K(affine_scales *s, const uint8_t *level, uint8_t *dst)
+/* Each packs the codes into a block and leaves them as the block holds them, or packs levels into it. */
+INLINE void codes_q2_K(super_codes *scale, super_codes *minimum, void *dst)
 {
-    block_q2_K *out = (block_q2_K *)dst;
-    for (int j = 0; j < SUBS; j++)
-        out->scales[j] = (uint8_t)(s->scale[j] | s->minimum[j] << 4);
-    pack_two_bits(level, out->qs);
-    out->d = s->d;
-    out->dmin = s->dmin;
-}
-
-INLINE void store_q4_K(affine_scales *s, const uint8_t *level, uint8_t *dst)
-{
-    block_q4_K *out = (block_q4_K *)dst;
-    out->d = s->d;
-    out->dmin = s->dmin;
-    pack_scales_k4(s, out->scales);
-    pack_nibbles(level, out->qs);
-}
-
-INLINE void store_q5_K(affine_scales *s, const uint8_t *level, uint8_t *dst)
-{
-    block_q5_K *out = (block_q5_K *)dst;
-    out->d = s->d;
-    out->dmin = s->dmin;
-    pack_scales_k4(s, out->scales);
-    for (int l = 0; l < 32; l++) {
-        unsigned high = 0;
-        for (int k = 0; k < 8; k++)
-            high |= (unsigned)(level[32 * k + l] >> 4) << k;
-        out->qh[l] = (uint8_t)high;
-    }
-    pack_nibbles(level, out->qs);
-}
-
-/* The codes as they will be read back, which are the stored bits. */
-INLINE void stored_codes_q2_K(affine_scales *s)
-{
+    block_q2_K *out = dst;
+    out->d = scale->d;
+    out->dmin = minimum->d;
     for (int j = 0; j < SUBS; j++) {
-        const uint8_t both = (uint8_t)(s->scale[j] | s->minimum[j] << 4);
-        s->scale[j] = both & 15;
-        s->minimum[j] = both >> 4;
+        out->scales[j] = (uint8_t)(scale->code[j] | minimum->code[j] << 4);
+        scale->code[j] = out->scales[j] & 15;
+        minimum->code[j] = out->scales[j] >> 4;
     }
 }
 
-INLINE void stored_codes_k4(affine_scales *s)
+INLINE void levels_q2_K(const uint8_t *level, void *dst) { pack_two_bits(level, ((block_q2_K *)dst)->qs); }
+
+INLINE void codes_q4_K(super_codes *scale, super_codes *minimum, void *dst)
 {
-    uint8_t bytes[12];
-    pack_scales_k4(s, bytes);
-    unpack_scales_k4(bytes, s->scale, s->minimum);
+    block_q4_K *out = dst;
+    out->d = scale->d;
+    out->dmin = minimum->d;
+    pack_scales_k4(scale->code, minimum->code, out->scales);
+    unpack_scales_k4(out->scales, scale->code, minimum->code);
+}
+
+INLINE void levels_q4_K(const uint8_t *level, void *dst) { pack_nibbles(level, ((block_q4_K *)dst)->qs); }
+
+INLINE void codes_q5_K(super_codes *scale, super_codes *minimum, void *dst)
+{
+    block_q5_K *out = dst;
+    out->d = scale->d;
+    out->dmin = minimum->d;
+    pack_scales_k4(scale->code, minimum->code, out->scales);
+    unpack_scales_k4(out->scales, scale->code, minimum->code);
+}
+
+INLINE void levels_q5_K(const uint8_t *level, void *dst)
+{
+    block_q5_K *out = dst;
+    pack_high_bits(level, 4, out->qh);
+    pack_nibbles(level, out->qs);
 }
 
 INLINE void quantize_affine(const forge_rows *rows, uint8_t *dst, const affine_kind *kind, int block_bytes,
-                            void (*stored_codes)(affine_scales *),
-                            void (*store)(affine_scales *, const uint8_t *, uint8_t *))
+                            void (*put_codes)(super_codes *, super_codes *, void *),
+                            void (*put_levels)(const uint8_t *, void *))
 {
     const int64_t blocks = element_count(rows) / SUPER;
+    const bool weighted = rows->weights != NULL;
     for (int64_t first = 0; first < blocks; first += LANES) {
-        const int live = blocks - first < LANES ? (int)(blocks - first) : LANES;
+        const int live = lanes_in_use(blocks - first);
         affine_batch found;
-        affine_scales scales[LANES];
+        super_codes scale[LANES], minimum[LANES];
         search_affine_batch(rows, first, live, kind, &found);
-        quantize_affine_scales(&found, live, kind, rows->weights != NULL, scales);
-        for (int block = 0; block < live; block++) {
+        batch_codes(found.scale, found.sum_w, live, kind, weighted, scale);
+        batch_codes(found.minimum, found.sum_w, live, kind, weighted, minimum);
+        for (int block = 0; block < live; block++, dst += block_bytes) {
             _Alignas(64) uint8_t level[SUPER];
-            stored_codes(&scales[block]);
-            affine_super_levels(rows, first, block, kind, &found, &scales[block], level);
-            store(&scales[block], level, dst + (first + block) * block_bytes);
+            put_codes(&scale[block], &minimum[block], dst);
+            affine_super_levels(rows, first, block, kind, &found, &scale[block], &minimum[block], level);
+            put_levels(level, dst);
         }
     }
 }
 
 static void quantize_q2_K(const forge_rows *rows, uint8_t *dst)
 {
-    quantize_affine(rows, dst, &kind_q2_K, sizeof(block_q2_K), stored_codes_q2_K, store_q2_K);
+    quantize_affine(rows, dst, &kind_q2_K, sizeof(block_q2_K), codes_q2_K, levels_q2_K);
 }
 
 static void quantize_q4_K(const forge_rows *rows, uint8_t *dst)
 {
-    quantize_affine(rows, dst, &kind_q4_K, sizeof(block_q4_K), stored_codes_k4, store_q4_K);
+    quantize_affine(rows, dst, &kind_q4_K, sizeof(block_q4_K), codes_q4_K, levels_q4_K);
 }
 
 static void quantize_q5_K(const forge_rows *rows, uint8_t *dst)
 {
-    quantize_affine(rows, dst, &kind_q5_K, sizeof(block_q5_K), stored_codes_k4, store_q5_K);
+    quantize_affine(rows, dst, &kind_q5_K, sizeof(block_q5_K), codes_q5_K, levels_q5_K);
 }
 
 /* ---- scale alone: Q3_K, Q6_K ---- */
@@ -322,7 +327,7 @@ INLINE void search_symmetric_batch(const forge_rows *rows, int64_t first, int li
     if (rows->weights && spread)
         variance(rows, SUPER, first, live, 2.0f, block_variance);
     for (int sub = 0; sub < live * SUBS; sub += LANES) {
-        const int count = live * SUBS - sub < LANES ? live * SUBS - sub : LANES;
+        const int count = lanes_in_use(live * SUBS - sub);
         tile t;
         load_values(rows, first * SUBS + sub, count, 16, t.x);
         if (!rows->weights) {
@@ -360,7 +365,8 @@ INLINE float extreme_scale(const float *scale)
     return max;
 }
 
-/* 16 scales of 6 bits: low nibbles of j and j + 8 in byte j; high two bits of j, at 2 (j / 4), in byte 8 + j % 4. */
+/* 16 scales of 6 bits: low nibbles of j and j + 8 in byte j; high two bits of j, at 2 (j / 4), in byte 8 + j
+ * % 4. */
 INLINE void pack_scales_q3_K(const uint8_t *code, uint8_t *out)
 {
     memset(out, 0, 12);
@@ -381,12 +387,7 @@ INLINE void unpack_scales_q3_K(const uint8_t *in, int8_t *scale)
 INLINE void store_q3_K(const uint8_t *code, uint16_t d, const uint8_t *level, uint8_t *dst)
 {
     block_q3_K *out = (block_q3_K *)dst;
-    for (int l = 0; l < 32; l++) {
-        unsigned high = 0;
-        for (int k = 0; k < 8; k++)
-            high |= (unsigned)(level[32 * k + l] >> 2) << k;
-        out->hmask[l] = (uint8_t)high;
-    }
+    pack_high_bits(level, 2, out->hmask);
     pack_two_bits(level, out->qs);
     pack_scales_q3_K(code, out->scales);
     out->d = d;
@@ -407,7 +408,7 @@ INLINE void search_descent_batch(const forge_rows *rows, int64_t first, int live
                                  uint8_t (*levels)[16][LANES])
 {
     for (int sub = 0; sub < live * SUBS; sub += LANES) {
-        const int count = live * SUBS - sub < LANES ? live * SUBS - sub : LANES;
+        const int count = lanes_in_use(live * SUBS - sub);
         _Alignas(64) float level[16][LANES];
         tile t;
         load_values(rows, first * SUBS + sub, count, 16, t.x);
@@ -474,7 +475,7 @@ static void quantize_q3_K(const forge_rows *rows, uint8_t *dst)
 {
     const int64_t blocks = element_count(rows) / SUPER;
     for (int64_t first = 0; first < blocks; first += LANES) {
-        const int live = blocks - first < LANES ? (int)(blocks - first) : LANES;
+        const int live = lanes_in_use(blocks - first);
         if (rows->weights)
             quantize_q3_K_weighted(rows, dst, first, live);
         else
@@ -497,7 +498,7 @@ static void quantize_q6_K(const forge_rows *rows, uint8_t *dst)
 {
     const int64_t blocks = element_count(rows) / SUPER;
     for (int64_t first = 0; first < blocks; first += LANES) {
-        const int live = blocks - first < LANES ? (int)(blocks - first) : LANES;
+        const int live = lanes_in_use(blocks - first);
         symmetric_batch found;
         search_symmetric_batch(rows, first, live, 32, false, &found);
         for (int block = 0; block < live; block++) {
@@ -529,7 +530,8 @@ static void quantize_q6_K(const forge_rows *rows, uint8_t *dst)
 
 /* ---- back to floats ---- */
 
-/* `count` values d * ((byte >> shift & mask) | high) - minimum, where `high` adds (qh >> bit & high_mask) << up. */
+/* `count` values d * ((byte >> shift & mask) | high) - minimum, where `high` adds (qh >> bit & high_mask) <<
+ * up. */
 INLINE void unpack_levels(const uint8_t *q, int shift, int mask, hf d, hf minimum, float *y, int count)
 {
     for (int i = 0; i < count; i += H_LANES) {
@@ -579,8 +581,8 @@ static void dequantize_q4_K(const uint8_t *src, float *dst, int64_t n)
         uint8_t scale[8], minimum[8];
         unpack_scales_k4(in->scales, scale, minimum);
         for (int j = 0; j < 8; j++, dst += 32)
-            unpack_levels(in->qs + 32 * (j / 2), 4 * (j % 2), 15, h_set(d * scale[j]), h_set(dmin * minimum[j]),
-                          dst, 32);
+            unpack_levels(in->qs + 32 * (j / 2), 4 * (j % 2), 15, h_set(d * scale[j]),
+                          h_set(dmin * minimum[j]), dst, 32);
     }
 }
 
@@ -594,7 +596,8 @@ static void dequantize_q5_K(const uint8_t *src, float *dst, int64_t n)
         for (int j = 0; j < 8; j++, dst += 32) {
             const hf dl = h_set(d * scale[j]), ml = h_set(dmin * minimum[j]);
             for (int i = 0; i < 32; i += H_LANES) {
-                const hi four = hi_and(hi_shr(hi_load_u8(in->qs + 32 * (j / 2) + i), 4 * (j % 2)), hi_set(15));
+                const hi four =
+                    hi_and(hi_shr(hi_load_u8(in->qs + 32 * (j / 2) + i), 4 * (j % 2)), hi_set(15));
                 const hi fifth = hi_and(hi_shr(hi_load_u8(in->qh + i), j), hi_set(1));
                 h_store(dst + i, h_sub(h_mul(dl, hi_float(hi_or(four, hi_shl(fifth, 4)))), ml));
             }
@@ -609,7 +612,8 @@ static void dequantize_q6_K(const uint8_t *src, float *dst, int64_t n)
         const float d = f16_to_f32(in->d);
         for (int j = 0; j < SUBS; j++, dst += 16) {
             const int k = j / 2 % 4, at = 16 * (j % 2);
-            const uint8_t *low = in->ql + 64 * (j / 8) + 32 * (k % 2) + at, *high = in->qh + 32 * (j / 8) + at;
+            const uint8_t *low = in->ql + 64 * (j / 8) + 32 * (k % 2) + at,
+                          *high = in->qh + 32 * (j / 8) + at;
             const hf dl = h_set(d * in->scales[j]);
             for (int i = 0; i < 16; i += H_LANES) {
                 const hi four = hi_and(hi_shr(hi_load_u8(low + i), 4 * (k / 2)), hi_set(15));

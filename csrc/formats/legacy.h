@@ -9,15 +9,28 @@ typedef struct {
     float least, greatest;
 } extremes;
 
+/* Independent partial results, so that even one lane is done several at a time. */
+enum { PARTS = H_LANES == 1 ? 4 : 2 };
+
 /* NaN is passed over, as it is by a scalar `if (x < min) min = x`. */
 INLINE extremes block_extremes(const float *x)
 {
-    hf least = h_set(FLT_MAX), greatest = h_set(-FLT_MAX);
-    for (int i = 0; i < BLOCK; i += H_LANES) {
-        least = h_min(h_load(x + i), least);
-        greatest = h_max(h_load(x + i), greatest);
+    hf least[PARTS], greatest[PARTS];
+    for (int k = 0; k < PARTS; k++) {
+        least[k] = h_set(FLT_MAX);
+        greatest[k] = h_set(-FLT_MAX);
     }
-    return (extremes){h_least(least), h_greatest(greatest)};
+    for (int i = 0; i < BLOCK; i += PARTS * H_LANES)
+        for (int k = 0; k < PARTS; k++) {
+            const hf value = h_load(x + i + k * H_LANES);
+            least[k] = h_min(value, least[k]);
+            greatest[k] = h_max(value, greatest[k]);
+        }
+    for (int k = 1; k < PARTS; k++) {
+        least[0] = h_min(least[k], least[0]);
+        greatest[0] = h_max(greatest[k], greatest[0]);
+    }
+    return (extremes){h_least(least[0]), h_greatest(greatest[0])};
 }
 
 /* The value of greatest magnitude, the first of equals; 0 for a block of zeros. */
@@ -47,10 +60,7 @@ INLINE extremes block_range(const float *x)
     return e;
 }
 
-INLINE float inverse(float d)
-{
-    return d != 0.0f ? 1.0f / d : 0.0f;
-}
+INLINE float inverse(float d) { return d != 0.0f ? 1.0f / d : 0.0f; }
 
 /* ---- packing ---- */
 
@@ -211,11 +221,11 @@ INLINE void quantize_weighted(const forge_rows *rows, uint8_t *dst, int nmax, bo
     const int64_t per_row = rows->n_per_row / BLOCK;
     const int low = centred ? -nmax : 0, high = centred ? nmax - 1 : nmax;
     for (int64_t row = 0; row < rows->nrows; row += LANES) {
-        const int live_rows = rows->nrows - row < LANES ? (int)(rows->nrows - row) : LANES;
+        const int live_rows = lanes_in_use(rows->nrows - row);
         float row_variance[LANES] = {0};
         variance(rows, rows->n_per_row, row, live_rows, 1.0f, row_variance);
         for (int64_t at = 0; at < live_rows * per_row; at += LANES) {
-            const int live = live_rows * per_row - at < LANES ? (int)(live_rows * per_row - at) : LANES;
+            const int live = lanes_in_use(live_rows * per_row - at);
             const int64_t first = row * per_row + at;
             float lane_variance[LANES] = {0};
             legacy_found found;
@@ -231,7 +241,8 @@ INLINE void quantize_weighted(const forge_rows *rows, uint8_t *dst, int nmax, bo
                 _Alignas(64) uint8_t level[BLOCK];
                 const float *x = view_elements(rows, (first + j) * BLOCK, BLOCK, buffer);
                 pack_found(x, BLOCK, found.iscale[j], found.base[j], low, high, (int)found.bias[j], level);
-                store(f32_to_f16(found.scale[j]), f32_to_f16(-found.minimum[j]), level, dst + (first + j) * bytes);
+                store(f32_to_f16(found.scale[j]), f32_to_f16(-found.minimum[j]), level,
+                      dst + (first + j) * bytes);
             }
         }
     }

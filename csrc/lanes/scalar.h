@@ -2,14 +2,19 @@
  *
  * hf holds floats, hi 32-bit integers, hm one truth value for each lane. */
 #define H_LANES 1
-#define VECS 1
+#define VECS    1
 
 typedef float hf;
 typedef int32_t hi;
 typedef int hm;
 
 INLINE hf h_set(float x) { return x; }
-INLINE hf h_load(const float *p) { float x; memcpy(&x, p, sizeof x); return x; }
+INLINE hf h_load(const float *p)
+{
+    float x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
 INLINE void h_store(float *p, hf x) { memcpy(p, &x, sizeof x); }
 INLINE hf h_add(hf a, hf b) { return a + b; }
 INLINE hf h_sub(hf a, hf b) { return a - b; }
@@ -42,16 +47,36 @@ INLINE hi hi_shl(hi a, int n) { return (hi)((uint32_t)a << n); }
 INLINE hi hi_shr(hi a, int n) { return (hi)((uint32_t)a >> n); }
 INLINE hi h_bits(hf x) { return (hi)float_bits(x); }
 INLINE hf hi_float(hi x) { return (float)x; }
-/* Towards zero; what an int32 can't hold, NaN included, gives INT32_MIN as it does on x86. */
-INLINE hi h_trunc(hf x) { return fabsf(x) < 2147483648.0f ? (hi)x : INT32_MIN; }
+/* Towards zero; what an int32 can't hold, NaN included, gives 0 or, as x86 does, INT32_MIN: 0 in the low
+ * byte. */
+INLINE hi h_trunc(hf x) { return (hi)(fabsf(x) < 2147483648.0f ? x : 0.0f); }
 
-/* x plus, with its sign, the float below 0.5: truncated, that is x rounded to nearest, ties away from zero. */
+/* x plus, with its sign, the float below 0.5: truncated, that is x rounded to nearest, ties away from zero.
+ */
 INLINE hf h_away_from_zero(hf x) { return x + copysignf(0x1.fffffep-2f, x); }
 
-INLINE hf h_load_f16(const void *p) { uint16_t h; memcpy(&h, p, sizeof h); return f16_to_f32(h); }
-INLINE hf h_load_bf16(const void *p) { uint16_t h; memcpy(&h, p, sizeof h); return bf16_to_f32(h); }
-INLINE void h_store_f16(void *p, hf x) { uint16_t h = f32_to_f16(x); memcpy(p, &h, sizeof h); }
-INLINE void h_store_bf16(void *p, hf x) { uint16_t h = f32_to_bf16(x); memcpy(p, &h, sizeof h); }
+INLINE hf h_load_f16(const void *p)
+{
+    uint16_t h;
+    memcpy(&h, p, sizeof h);
+    return f16_to_f32(h);
+}
+INLINE hf h_load_bf16(const void *p)
+{
+    uint16_t h;
+    memcpy(&h, p, sizeof h);
+    return bf16_to_f32(h);
+}
+INLINE void h_store_f16(void *p, hf x)
+{
+    uint16_t h = f32_to_f16(x);
+    memcpy(p, &h, sizeof h);
+}
+INLINE void h_store_bf16(void *p, hf x)
+{
+    uint16_t h = f32_to_bf16(x);
+    memcpy(p, &h, sizeof h);
+}
 INLINE hi hi_load_u8(const void *p) { return *(const uint8_t *)p; }
 INLINE hi hi_load_i8(const void *p) { return *(const int8_t *)p; }
 /* The low byte of each lane. */

@@ -9,20 +9,29 @@ typedef hf vf;
 typedef hi vi;
 typedef hm vm;
 #define LIFT(type, expression_a, expression_b) expression_a
-#define PART_A(x) (x)
-#define PART_B(x) (x)
+#define PART_A(x)                              (x)
+#define PART_B(x)                              (x)
 #else
-typedef struct { hf a, b; } vf;
-typedef struct { hi a, b; } vi;
-typedef struct { hm a, b; } vm;
+typedef struct {
+    hf a, b;
+} vf;
+typedef struct {
+    hi a, b;
+} vi;
+typedef struct {
+    hm a, b;
+} vm;
 #define LIFT(type, expression_a, expression_b) ((type){expression_a, expression_b})
-#define PART_A(x) (x).a
-#define PART_B(x) (x).b
+#define PART_A(x)                              (x).a
+#define PART_B(x)                              (x).b
 #endif
-#define LIFT1(R, name, A) \
+#define LIFT1(R, name, A)                                                                                    \
     INLINE R v##name(A x) { return LIFT(R, h##name(PART_A(x)), h##name(PART_B(x))); }
-#define LIFT2(R, name, A, B) \
-    INLINE R v##name(A x, B y) { return LIFT(R, h##name(PART_A(x), PART_A(y)), h##name(PART_B(x), PART_B(y))); }
+#define LIFT2(R, name, A, B)                                                                                 \
+    INLINE R v##name(A x, B y)                                                                               \
+    {                                                                                                        \
+        return LIFT(R, h##name(PART_A(x), PART_A(y)), h##name(PART_B(x), PART_B(y)));                        \
+    }
 
 LIFT2(vf, _add, vf, vf)
 LIFT2(vf, _sub, vf, vf)
@@ -50,7 +59,8 @@ INLINE vi vi_set(int32_t x) { return LIFT(vi, hi_set(x), hi_set(x)); }
 INLINE vf v_load(const float *p) { return LIFT(vf, h_load(p), h_load(p + H_LANES)); }
 INLINE vf v_select(vm m, vf yes, vf no)
 {
-    return LIFT(vf, h_select(PART_A(m), PART_A(yes), PART_A(no)), h_select(PART_B(m), PART_B(yes), PART_B(no)));
+    return LIFT(vf, h_select(PART_A(m), PART_A(yes), PART_A(no)),
+                h_select(PART_B(m), PART_B(yes), PART_B(no)));
 }
 INLINE bool vm_any(vm m) { return hm_any(PART_A(m)) || hm_any(PART_B(m)); }
 INLINE bool vm_all(vm m) { return !vm_any(vm_not(m)); }

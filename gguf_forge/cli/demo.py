@@ -125,8 +125,12 @@ def _next_steps(result: Result, checkpoint: Path | None) -> RenderableType:
     file = shlex.quote(str(result.path))
     source = shlex.quote(str(checkpoint)) if checkpoint is not None else "MODEL_FOLDER"
     steps = {
-        "run it with llama.cpp (its weights are random: it babbles)": f"llama-cli -m {file} -no-cnv -n 32 -p Once",
+        "run it with llama.cpp (its weights are random: it babbles)": (
+            f"llama-cli -m {file} -no-cnv -n 32 -p 'Once upon a time'"
+        ),
         "run it with Ollama": f"echo FROM {file} > Modelfile && ollama create forge-demo -f Modelfile",
         "convert a model of yours": f"gguf-forge convert {source}",
     }
-    return Text("\n").join(Text.assemble(f"\n{what}:\n  ", (command, "bold")) for what, command in steps.items())
+    lines = Text("\n").join(Text.assemble(f"\n{what}:\n  ", (command, "bold")) for what, command in steps.items())
+    lines.no_wrap = True
+    return lines

@@ -48,9 +48,8 @@ def _bars(to: Console) -> Progress:
         TextColumn("{task.percentage:>3.0f}%"),
         DownloadColumn(),
         TransferSpeedColumn(),
-        TimeRemainingColumn(compact=True),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         console=to,
-        transient=True,
     )
 
 

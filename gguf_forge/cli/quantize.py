@@ -154,7 +154,7 @@ def quantize(request: QuantizeRequest) -> None:
         _show_plan(request, given)
         return
     with observing(quiet=request.quiet, verbose=request.verbose) as observer:
-        results = quantization.quantize(
+        results = quantization.quantize_gguf(
             given.source,
             **_planning_arguments(request, given),
             threads=given.threads or request.threads,

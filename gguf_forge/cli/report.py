@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
@@ -21,14 +21,14 @@ def show_plans(files: Sequence[FilePlan], *, as_json: bool, quiet: bool) -> None
     if as_json:
         print_json(one_object(map(plan_object, files)))
     elif not quiet:
-        print_data(Group(*_spaced(map(plan_text, files)), *_total(files)))
+        print_data(*_spaced(map(plan_text, files)), *_total(files))
 
 
 def show_results(results: Sequence[Result], *, as_json: bool, quiet: bool) -> None:
     if as_json:
         print_json(one_object(map(result_object, results)))
     elif not quiet:
-        print_data(Group(*_spaced(map(result_text, results))))
+        print_data(*_spaced(map(result_text, results)))
 
 
 def one_object(files: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -67,7 +67,7 @@ def result_object(result: Result) -> dict[str, Any]:
     return {**plan_object(result.file), "seconds": round(result.seconds, 3)}
 
 
-def plan_text(file: FilePlan) -> RenderableType:
+def plan_text(file: FilePlan) -> Iterator[RenderableType]:
     """Every tensor of a file, and what it comes to."""
     tensors = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     tensors.add_column("tensor", overflow="fold")
@@ -89,11 +89,13 @@ def plan_text(file: FilePlan) -> RenderableType:
         "tensors": _counts(file),
         "disk": _disk(file.path.parent, file.size),
     }
-    shown: list[RenderableType] = [tensors, ""] if file.tensors else []
-    return Group(_title(file), *shown, facts_text(facts), *_fallback_note(file))
+    yield _title(file)
+    if file.tensors:
+        yield from ("", tensors)
+    yield from ("", facts_text(facts), *_fallback_note(file))
 
 
-def result_text(result: Result) -> RenderableType:
+def result_text(result: Result) -> Iterator[RenderableType]:
     """The closing table of one file."""
     file = result.file
     seconds = max(result.seconds, 1e-9)
@@ -103,12 +105,14 @@ def result_text(result: Result) -> RenderableType:
         "time": f"{result.seconds:.1f} s",
         "speed": f"{read}/s read, {wrote}/s written",
     }
-    types = [_types(file)] if file.tensors else []
-    return Group(_title(file), facts_text(facts), *types, *_fallback_note(file))
+    yield from (_title(file), "", facts_text(facts))
+    if file.tensors:
+        yield from ("", _types(file))
+    yield from _fallback_note(file)
 
 
 def _title(file: FilePlan) -> Text:
-    return Text.assemble((str(file.path), "bold green"), f"  {file.type}", overflow="fold")
+    return Text.assemble((str(file.path), "bold green"), f"  {file.type}", no_wrap=True)
 
 
 def facts_text(facts: Mapping[str, str]) -> Text:
@@ -147,7 +151,7 @@ def _types(file: FilePlan) -> Table:
     return table
 
 
-def _fallback_note(file: FilePlan) -> Iterator[Text]:
+def _fallback_note(file: FilePlan) -> Iterator[RenderableType]:
     """How far the file is from what its type promises, where rows do not fit the blocks."""
     if not file.fallbacks:
         return
@@ -155,6 +159,7 @@ def _fallback_note(file: FilePlan) -> Iterator[Text]:
     fallen = [info for info in file.tensors if info.name in names]
     share = sum(info.n_elements for info in fallen) / sum(info.n_elements for info in file.tensors)
     types = ", ".join(f"{n} {name}" for name, n in Counter(info.type.name for info in fallen).most_common())
+    yield ""
     yield Text.assemble(
         ("fallback: ", "bold yellow"),
         f"{len(fallen)} of {len(file.tensors)} tensors ({share:.1%} of the weights) got another type, because their "
@@ -184,8 +189,8 @@ def _style(is_float: bool) -> str:
     return "dim" if is_float else ""
 
 
-def _spaced(texts: Iterable[RenderableType]) -> Iterator[RenderableType]:
+def _spaced(texts: Iterable[Iterable[RenderableType]]) -> Iterator[RenderableType]:
     for number, text in enumerate(texts):
         if number:
             yield ""
-        yield text
+        yield from text

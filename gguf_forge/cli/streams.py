@@ -82,9 +82,12 @@ def print_json(value: Any) -> None:
         print(json.dumps(value, indent=2), flush=True)
 
 
-def print_data(data: RenderableType) -> None:
+def print_data(*data: RenderableType) -> None:
+    """Text that must not be broken, such as a path to copy, is left to the terminal to wrap (`no_wrap`)."""
+    to = console(sys.stdout)
     with writing():
-        console(sys.stdout).print(data)
+        for part in data:
+            to.print(part, soft_wrap=bool(getattr(part, "no_wrap", False)))
 
 
 def report_failure(failure: Failure, *, as_json: bool) -> None:

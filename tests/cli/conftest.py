@@ -20,6 +20,12 @@ def model(_made: Path) -> Path:
     return _made
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that tests start import the installed package, not the sources of the working folder."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def forge(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Forge:
     """Runs a command line in an empty folder, `tmp_path / "here"`."""

@@ -28,10 +28,18 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+def heed_signals() -> None:
+    """What the runner of the tests ignores, as nohup and background jobs do, would be ignored by a child, too."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_leaves_nothing_behind(model: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
     command = [sys.executable, "-c", SLOW, "convert", model, "-o", tmp_path / "out.gguf", "-j", "1", "--json"]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_signals
+    )
     while not listing(tmp_path) and running.poll() is None:
         time.sleep(0.01)
     assert [name.endswith(".partial") for name in listing(tmp_path)] == [True]

@@ -1,0 +1,125 @@
+"""Compares the kernels with ggml over as many random values as asked, for every type and backend.
+
+    python bench/long_run.py --millions 100
+
+Values come from six distributions in turn, as f32, and as f32 born from f16 and bf16 (those are also given to
+the kernels in that dtype); with and without importance. Prints a table; exits with 1 if any byte differs
+from the first oracle's. Where the oracles themselves differ the byte is counted as disputed.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "kernels"))
+from kernel_oracles import ORACLES, Oracle, find_oracle
+
+from gguf_forge import kernels
+from gguf_forge.tensor_types import TENSOR_TYPES, TensorType
+
+ROWS, COLUMNS = 128, 8 * 1024  # 2^20 values at a time
+
+
+def batch(random: np.random.Generator, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Values as float32, and the same in the dtype they were born in."""
+    shape = (ROWS, COLUMNS)
+    values = {
+        0: lambda: random.standard_normal(shape, np.float32) * 0.02,
+        1: lambda: random.standard_t(3, shape).astype(np.float32),
+        2: lambda: random.random(shape, np.float32) - 0.5,
+        3: lambda: random.laplace(size=shape).astype(np.float32),
+        4: lambda: random.standard_normal(shape, np.float32) * np.exp2(random.integers(-30, 12, (ROWS, 1))),
+        5: lambda: random.standard_normal(shape, np.float32) * (random.random(shape, np.float32) < 0.3),
+    }[number % 6]().astype(np.float32)
+    born = number // 6 % 3
+    if born == 1:
+        narrow = values.astype(np.float16)
+        return narrow.astype(np.float32), narrow
+    if born == 2:
+        narrow = (values.view(np.uint32) >> 16).astype(np.uint16)
+        return (narrow.astype(np.uint32) << 16).view(np.float32), narrow
+    return values, values
+
+
+def importance(random: np.random.Generator, number: int) -> np.ndarray:
+    weights = random.standard_t(3, COLUMNS).astype(np.float32) ** 2
+    if number % 3 == 1:
+        weights[random.random(COLUMNS) < 0.3] = 0
+    if number % 3 == 2:
+        weights = np.exp2(random.integers(-40, 20, COLUMNS)).astype(np.float32)
+    return weights
+
+
+@dataclass
+class Count:
+    """Bytes of one type and backend: compared, and found different from both oracles or from one of them."""
+
+    values: int = 0
+    weighted: int = 0
+    compared: int = 0
+    wrong: int = 0
+    disputed: int = 0  # the oracles differ from each other, and we give what the older one gives
+
+    def compare(self, ours: np.ndarray, oracles: list[np.ndarray]) -> None:
+        wrong = ours != oracles[0]
+        disputed = np.any([other != oracles[0] for other in oracles[1:]], axis=0) & ~wrong
+        self.compared += ours.nbytes
+        self.wrong += int(wrong.sum())
+        self.disputed += int(disputed.sum())
+
+
+def run(kind: TensorType, backend: str, oracles: list[Oracle], millions: int, seed: int) -> Count:
+    random, count, number = np.random.default_rng(seed), Count(), 0
+    while count.values < millions * 1_000_000:
+        values, born = batch(random, number)
+        weights = importance(random, number // 2) if number % 2 else None
+        expected = [ggml.quantize(values, kind, weights) for ggml in oracles]
+        ours = np.empty_like(expected[0])
+        kernels.quantize_rows(born, kind, ours, weights=weights, backend=backend)
+        count.compare(ours, expected)
+        if kind.name != "F32":
+            unpacked = np.empty(values.shape, np.float32)
+            kernels.dequantize_rows(expected[0], kind, unpacked, backend=backend)
+            count.compare(
+                unpacked.view(np.uint8),
+                [ggml.dequantize(expected[0], kind).view(np.uint8) for ggml in oracles],
+            )
+        count.values += values.size
+        count.weighted += values.size if number % 2 else 0
+        number += 1
+    return count
+
+
+def main(
+    millions: Annotated[int, typer.Option(help="Millions of values for each type and backend.")] = 10,
+    types: Annotated[str, typer.Option(help="Comma-separated; all if empty.")] = "",
+    backends: Annotated[str, typer.Option(help="Comma-separated; all of this machine if empty.")] = "",
+    seed: int = 1,
+) -> None:
+    chosen = types.upper().split(",") if types else list(TENSOR_TYPES)
+    kinds = [TENSOR_TYPES[name] for name in chosen if TENSOR_TYPES[name] in kernels.quantizable_types()]
+    oracles = [ggml for ggml in map(find_oracle, ORACLES) if ggml is not None]
+    if len(oracles) < len(ORACLES):
+        raise SystemExit(f"this needs x86-64, and the packages {', '.join(ORACLES)}")
+    wrong = 0
+    print("type     backend          values      weighted  bytes compared   differing  disputed  seconds")
+    for kind in kinds:
+        for backend in backends.split(",") if backends else kernels.backends():
+            start = time.perf_counter()
+            count = run(kind, backend, oracles, millions, seed)
+            row = f"{kind.name:8} {backend:9} {count.values:13,} {count.weighted:13,} {count.compared:15,}"
+            seconds = time.perf_counter() - start
+            print(f"{row} {count.wrong:11,} {count.disputed:9,} {seconds:8.1f}", flush=True)
+            wrong += count.wrong
+    raise SystemExit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,124 @@
+"""The row verbs: arrays of numbers to packed ggml rows and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gguf_forge import kernels
+from gguf_forge.errors import UsageError
+from gguf_forge.tensor_types import TensorType, tensor_type
+
+_DTYPES = ("float32", "float16", "bfloat16")
+
+
+def quantize(
+    array: NDArray[np.generic],
+    kind: str | TensorType,
+    *,
+    imatrix: ArrayLike | None = None,
+    backend: str | None = None,
+    threads: int = 1,
+) -> NDArray[np.uint8]:
+    """Packs the rows of an array, giving the bytes that llama.cpp's `llama-quantize` gives.
+
+    Args:
+        array: Array (..., n) of float32, float16 or ml_dtypes' bfloat16; the last axis is the row, and n a
+            multiple of the type's block (32 or 256 values; 1 for F32, F16 and BF16).
+        kind: A tensor type such as "Q4_K", in any case.
+        imatrix: Importance of each column, (n,), finite and not negative: the error in column i counts
+            `imatrix[i]` times. None treats all columns alike.
+        backend: One of `gguf_forge.backends()`; the fastest if None. All give the same bytes.
+        threads: How many threads share the rows.
+
+    Returns:
+        uint8 array (..., b): the last axis is the packed row of b bytes.
+
+    Raises:
+        UsageError: the type or backend is unknown, or a shape, dtype or number does not fit.
+        UnsupportedError: this version cannot quantize to the type.
+
+    Example:
+        >>> quantize(np.ones((4, 256), np.float32), "Q4_K").shape
+        (4, 144)
+    """
+    kind = tensor_type(kind)
+    array = np.asarray(array)
+    if array.dtype.name not in _DTYPES:
+        raise UsageError(f"cannot quantize {array.dtype.name} values", hint=f"use one of: {', '.join(_DTYPES)}")
+    if array.ndim == 0:
+        raise UsageError("cannot quantize a single number", hint="give an array whose last axis is the row")
+    n = array.shape[-1]
+    rows = np.ascontiguousarray(array).reshape(_row_count(array), n)
+    out = np.empty((len(rows), kind.row_bytes(n)), np.uint8)
+    weights = None if imatrix is None else _importance(imatrix, n)
+    pack = partial(kernels.quantize_rows, kind=kind, weights=weights, backend=backend)
+    _over_rows(lambda a, b: pack(rows[a:b], out=out[a:b]), len(rows), threads)
+    return out.reshape(*array.shape[:-1], out.shape[1])
+
+
+def dequantize(
+    packed: NDArray[np.uint8], kind: str | TensorType, *, backend: str | None = None, threads: int = 1
+) -> NDArray[np.float32]:
+    """Unpacks rows, giving the values that ggml computes.
+
+    Args:
+        packed: uint8 array (..., b); the last axis is the packed row, a whole number of the type's blocks.
+        kind: The tensor type that it holds, such as "Q4_K", in any case.
+        backend: One of `gguf_forge.backends()`; the fastest if None. All give the same values.
+        threads: How many threads share the rows.
+
+    Returns:
+        float32 array (..., n): the last axis is the row of n values.
+
+    Raises:
+        UsageError: the type or backend is unknown, or a shape or dtype does not fit.
+        UnsupportedError: this version cannot dequantize the type.
+
+    Example:
+        >>> dequantize(quantize(np.ones((4, 32), np.float32), "Q8_0"), "Q8_0").shape
+        (4, 32)
+    """
+    kind = tensor_type(kind)
+    packed = np.asarray(packed)
+    if packed.dtype != np.uint8:
+        raise UsageError(f"packed rows must be uint8, not {packed.dtype.name}", hint="view them as uint8")
+    if packed.ndim == 0 or packed.shape[-1] % kind.block_bytes:
+        blocks = f"{kind} blocks of {kind.block_bytes} bytes"
+        raise UsageError(f"rows of shape {packed.shape} are not a whole number of {blocks}")
+    n = packed.shape[-1] // kind.block_bytes * kind.block_elements
+    rows = np.ascontiguousarray(packed).reshape(_row_count(packed), packed.shape[-1])
+    out = np.empty((len(rows), n), np.float32)
+    unpack = partial(kernels.dequantize_rows, kind=kind, backend=backend)
+    _over_rows(lambda a, b: unpack(rows[a:b], out=out[a:b]), len(rows), threads)
+    return out.reshape(*packed.shape[:-1], n)
+
+
+def _row_count(array: NDArray[np.generic]) -> int:
+    return int(np.prod(array.shape[:-1], dtype=np.int64))
+
+
+def _importance(imatrix: ArrayLike, n: int) -> NDArray[np.float32]:
+    weights = np.asarray(imatrix, np.float32)
+    if weights.shape != (n,):
+        raise UsageError(f"imatrix must have shape ({n},), one importance for each column, not {weights.shape}")
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise UsageError("imatrix holds a negative or non-finite importance")
+    return weights
+
+
+def _over_rows(task: Callable[[int, int], None], n_rows: int, threads: int) -> None:
+    """Runs task(a, b) over row ranges that cover [0, n_rows)."""
+    if threads < 1:
+        raise UsageError(f"threads must be at least 1, not {threads}")
+    parts = max(1, min(threads, n_rows))
+    edges = [n_rows * part // parts for part in range(parts + 1)]
+    if parts == 1:
+        task(0, n_rows)
+        return
+    with ThreadPoolExecutor(parts) as pool:
+        list(pool.map(task, edges[:-1], edges[1:]))

@@ -1,0 +1,28 @@
+"""Packed rows that no reader should be given: blocks whose scale is infinite or not a number.
+
+Source: `ggml_validate_row_data` of ggml, which llama-quantize runs over all that it has quantized.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gguf_forge.expr import Rows
+from gguf_forge.tensor_types import SCALES_AT, TensorType
+
+
+def first_invalid_block(packed: Rows, kind: TensorType) -> int | None:
+    """The number of the first block with a scale that is infinite or NaN; None if there is none.
+
+    Args:
+        packed: uint8 rows of whole blocks.
+        kind: Their type. Types without f16 scales have nothing to check here.
+
+    Example:
+        >>> first_invalid_block(np.array([[0, 0x7C] + [0] * 32], np.uint8), TENSOR_TYPES["Q8_0"])
+        0
+    """
+    blocks = packed.reshape(-1, kind.block_bytes)
+    # the high byte of an f16 holds its whole exponent, which is all ones for infinities and NaN
+    invalid = [np.flatnonzero(blocks[:, at + 1] & 0x7C == 0x7C)[:1] for at in SCALES_AT.get(kind.name, ())]
+    return min((int(found[0]) for found in invalid if len(found)), default=None)

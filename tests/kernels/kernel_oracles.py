@@ -1,0 +1,89 @@
+"""ggml itself, out of two wheels from PyPI, reached by ctypes: what the kernels' bytes are compared with.
+
+On x86-64 only: elsewhere these builds contract multiplications and additions, and differ from one another.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import platform
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gguf_forge.tensor_types import TensorType
+
+ORACLES = {
+    "pywhispercpp": ("pywhispercpp.libs", "libggml-base*.so*"),
+    "xllamacpp": ("xllamacpp", "xllamacpp*.so"),
+}
+
+
+class Oracle:
+    def __init__(self, path: Path):
+        library = ctypes.CDLL(str(path))
+        pointer, size = ctypes.c_void_p, ctypes.c_int64
+        self._quantize = library.ggml_quantize_chunk
+        self._quantize.argtypes = [ctypes.c_int, pointer, pointer, size, size, size, pointer]
+        self._quantize.restype = ctypes.c_size_t
+        self._library = library
+
+    def quantize(
+        self, x: NDArray[np.float32], kind: TensorType, weights: NDArray[np.float32] | None = None
+    ) -> NDArray[np.uint8]:
+        out = np.zeros((x.shape[0], kind.row_bytes(x.shape[1])), np.uint8)
+        self.quantize_into(x, kind, out, weights)
+        return out
+
+    def quantize_into(
+        self,
+        x: NDArray[np.float32],
+        kind: TensorType,
+        out: NDArray[np.uint8],
+        weights: NDArray[np.float32] | None = None,
+    ) -> None:
+        assert x.dtype == np.float32 and x.flags.c_contiguous
+        importance = None if weights is None else weights.ctypes.data
+        self._quantize(kind.id, x.ctypes.data, out.ctypes.data, 0, x.shape[0], x.shape[1], importance)
+
+    def dequantize(self, packed: NDArray[np.uint8], kind: TensorType) -> NDArray[np.float32]:
+        n = packed.shape[1] // kind.block_bytes * kind.block_elements
+        out = np.zeros((packed.shape[0], n), np.float32)
+        self.dequantize_into(packed, kind, out)
+        return out
+
+    def dequantize_into(self, packed: NDArray[np.uint8], kind: TensorType, out: NDArray[np.float32]) -> None:
+        name = {"F16": "ggml_fp16_to_fp32_row", "BF16": "ggml_bf16_to_fp32_row"}.get(
+            kind.name, "dequantize_row_" + kind.name.lower().replace("_k", "_K")
+        )
+        function = getattr(self._library, name)
+        function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]
+        function.restype = None
+        function(packed.ctypes.data, out.ctypes.data, out.size)
+
+
+@cache
+def find_oracle(name: str) -> Oracle | None:
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return None
+    package, pattern = ORACLES[name]
+    found = importlib.util.find_spec(name)
+    if found is None or found.origin is None:
+        return None
+    site = Path(found.origin).parent
+    site = site.parent if site.name == name else site
+    for path in sorted((site / package).glob(pattern)):
+        return Oracle(path)
+    return None
+
+
+def oracle(name: str) -> Oracle:
+    """The oracle, or a skipped test where it is not installed."""
+    found = find_oracle(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed here")
+    return found

@@ -1,0 +1,178 @@
+"""The kernels' bytes against ggml's own, from two builds of it, and against golden hashes everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from kernel_inputs import CASES, WEIGHTS, case, case_weights
+from kernel_oracles import ORACLES, find_oracle, oracle
+
+from gguf_forge import kernels
+from gguf_forge.rows import dequantize, quantize
+from gguf_forge.tensor_types import TENSOR_TYPES, TensorType, tensor_type
+
+ROWS, COLUMNS = 6, 768  # an odd number of super-blocks in a row
+GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))
+TYPES = sorted((kind.name for kind in kernels.quantizable_types()), key=list(TENSOR_TYPES).index)
+WEIGHTED = (None, *WEIGHTS)
+
+every_backend = pytest.mark.parametrize("backend", kernels.backends())
+every_type = pytest.mark.parametrize("name", TYPES)
+every_oracle = pytest.mark.parametrize("oracle_name", ORACLES)
+
+
+def weights_named(name: str | None, n: int = COLUMNS):
+    return None if name is None else case_weights(name, n)
+
+
+def differing(a: np.ndarray, b: np.ndarray) -> int:
+    return int((a.view(np.uint8) != b.view(np.uint8)).sum())
+
+
+@every_type
+@every_backend
+@every_oracle
+def test_quantize_equals_ggml_on_every_case(oracle_name, backend, name):
+    ggml, kind = oracle(oracle_name), tensor_type(name)
+    wrong = {}
+    for case_name in CASES:
+        x = case(case_name, ROWS, COLUMNS)
+        for weights_name in WEIGHTED:
+            weights = weights_named(weights_name)
+            ours = quantize(x, kind, imatrix=weights, backend=backend)
+            if count := differing(ours, ggml.quantize(x, kind, weights)):
+                wrong[case_name, weights_name] = count
+    assert not wrong
+
+
+@every_type
+@every_backend
+@every_oracle
+def test_dequantize_equals_ggml_on_random_bytes(oracle_name, backend, name):
+    """Any bytes at all: every code, every scale, infinities and NaN among them."""
+    ggml, kind = oracle(oracle_name), tensor_type(name)
+    if kind.name == "F32":
+        pytest.skip("ggml has no conversion from F32")
+    size = kind.block_bytes * (256 // min(256, kind.block_elements)) * 37
+    packed = np.frombuffer(np.random.PCG64(kind.id).random_raw(size), np.uint8)[: 3 * size].reshape(3, size)
+    ours, theirs = dequantize(packed, kind, backend=backend), ggml.dequantize(packed, kind)
+    assert np.array_equal(np.isnan(ours), np.isnan(theirs))
+    finite = ~np.isnan(ours)
+    assert differing(ours[finite], theirs[finite]) == 0
+
+
+def random_rows(kind: TensorType):
+    """Rows of one to three blocks of any finite floats, many of them equal, zero or extreme."""
+    n = max(kind.block_elements, 32)
+    common = st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 2.0**-149, -(2.0**-149), 2.0**-126, 3.0e38, -3.0e38, 1e-15])
+    anything = st.floats(width=32, allow_nan=False, allow_infinity=False)
+    bounded = st.floats(-8, 8, width=32)
+    blocks = st.integers(1, 3)
+    return blocks.flatmap(
+        lambda count: arrays(np.float32, (1, n * count), elements=st.one_of(bounded, common, anything), fill=common)
+    )
+
+
+@every_type
+@every_backend
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_quantize_equals_ggml_on_made_up_rows(backend, name, data):
+    ggml, kind = find_oracle("pywhispercpp"), tensor_type(name)
+    if ggml is None:
+        pytest.skip("pywhispercpp is not installed here")
+    x = data.draw(random_rows(kind))
+    importance = st.one_of(st.just(0.0), st.floats(0, 2.0**60, width=32))
+    weights = data.draw(st.none() | arrays(np.float32, x.shape[1], elements=importance))
+    assert differing(quantize(x, kind, imatrix=weights, backend=backend), ggml.quantize(x, kind, weights)) == 0
+
+
+@every_backend
+@pytest.mark.parametrize("name", TYPES)
+def test_golden_hashes(backend, name):
+    """Hashes of ggml's bytes, so that machines without an oracle are tested too."""
+    golden, kind = GOLDEN["outputs"][name], tensor_type(name)
+    for case_name in CASES:
+        x = case(case_name, ROWS, COLUMNS)
+        assert sha256(x) == GOLDEN["inputs"][case_name], f"the input {case_name} is not what it was"
+        for weights_name in WEIGHTED:
+            key = f"{case_name}/{weights_name or 'plain'}"
+            packed = quantize(x, kind, imatrix=weights_named(weights_name), backend=backend)
+            assert sha256(packed)[:16] == golden[key], key
+    packed = quantize(case("heavy", ROWS, COLUMNS), kind, backend=backend)
+    assert sha256(dequantize(packed, kind, backend=backend))[:16] == golden["dequantized heavy"]
+
+
+def sha256(array: np.ndarray) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()
+
+
+@every_type
+@every_backend
+@pytest.mark.parametrize("source", ["float16", "bfloat16"])
+def test_narrow_sources_equal_their_widened_values(source, backend, name):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    dtype = np.float16 if source == "float16" else ml_dtypes.bfloat16
+    with np.errstate(over="ignore"):
+        x = [case(c, 1, COLUMNS)[0] for c in ("heavy", "sparse", "random_floats", "denormals")]
+        narrow = np.stack(x).astype(dtype)
+    narrow[~np.isfinite(narrow.astype(np.float32))] = 1
+    for weights in (None, weights_named("importance")):
+        ours = quantize(narrow, name, imatrix=weights, backend=backend)
+        widened = quantize(narrow.astype(np.float32), name, imatrix=weights, backend="portable")
+        assert differing(ours, widened) == 0
+
+
+@every_backend
+def test_every_f16_and_bf16_value_widens_as_in_numpy(backend):
+    every = np.arange(1 << 16, dtype=np.uint16)
+    for name, widened in (
+        ("F16", every.view(np.float16).astype(np.float32)),
+        ("BF16", (every.astype(np.uint32) << 16).view(np.float32)),
+    ):
+        ours = dequantize(every.view(np.uint8)[None], name, backend=backend)[0]
+        assert np.array_equal(np.isnan(ours), np.isnan(widened))
+        number = ~np.isnan(widened)
+        assert differing(ours[number], widened[number]) == 0
+
+
+@every_backend
+def test_rounding_to_f16_and_bf16_equals_numpy_and_ml_dtypes(backend):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    names = ("random_floats", "beyond_f16", "below_f16", "denormals", "heavy")
+    x = np.stack([case(c, 1, 6144)[0] for c in names])
+    with np.errstate(over="ignore", under="ignore"):
+        assert differing(quantize(x, "F16", backend=backend), x.astype(np.float16)) == 0
+        assert differing(quantize(x, "BF16", backend=backend), x.astype(ml_dtypes.bfloat16)) == 0
+
+
+@every_backend
+def test_nan_becomes_what_ggml_makes_of_it(backend):
+    bits = [0x7FC00000, 0xFFC00000, 0x7F800001, 0xFFFFFFFF, 0x7FA01234, 0x7F800000, 0xFF800000]
+    x = np.array([bits], np.uint32)
+    f16 = quantize(x.view(np.float32), "F16", backend=backend).view(np.uint16)[0]
+    assert [hex(v) for v in f16] == ["0x7e00", "0xfe00", "0x7e00", "0xfe00", "0x7e00", "0x7c00", "0xfc00"]
+    bf16 = quantize(x.view(np.float32), "BF16", backend=backend).view(np.uint16)[0]
+    assert [hex(v) for v in bf16] == ["0x7fc0", "0xffc0", "0x7fc0", "0xffff", "0x7fe0", "0x7f80", "0xff80"]
+
+
+@every_type
+@every_backend
+@every_oracle
+@pytest.mark.parametrize("special", [np.nan, -np.nan, np.inf, -np.inf], ids=["nan", "-nan", "inf", "-inf"])
+def test_nan_and_infinity_give_what_ggml_gives(special, oracle_name, backend, name):
+    """For the default NaN; ggml's bytes for a NaN with a payload are the compiler's choice."""
+    ggml, kind = oracle(oracle_name), tensor_type(name)
+    for column in (0, 5, 31, 300):
+        x = case("heavy", 4, COLUMNS)
+        x[1, column], x[3, ::16] = special, special
+        for weights in (None, weights_named("importance")):
+            ours = quantize(x, kind, imatrix=weights, backend=backend)
+            assert differing(ours, ggml.quantize(x, kind, weights)) == 0
