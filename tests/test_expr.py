@@ -15,6 +15,7 @@ from gguf_forge.errors import InputError
 from gguf_forge.expr import (
     RAW,
     Add,
+    BigEndian,
     Constant,
     MergeLastAxes,
     PermuteRope,
@@ -27,7 +28,7 @@ from gguf_forge.expr import (
     Transpose,
     contiguous_runs,
 )
-from gguf_forge.tensor_types import BF16, F16, F32
+from gguf_forge.tensor_types import BF16, F16, F32, TENSOR_TYPES
 
 
 class MemorySource:
@@ -178,3 +179,23 @@ def test_needs_names_each_byte_once_and_no_other(rows: list[int]) -> None:
     half = Slice(Reshape(expr, (3, 7)), -2, 1, 7, 2)
     assert [(r.offset, r.nbytes) for r in half.needs(np.array([0, 3]))] == [(5 + 12, 12), (5 + 8 * 12, 12)]
     assert sum(r.nbytes for r in Transpose(Reshape(expr, (3, 7))).needs(np.array([4]))) == 7 * 12
+
+
+@pytest.mark.parametrize(("kind", "halves"), [("Q8_0", [0]), ("Q4_K", [0, 2]), ("Q6_K", [208]), ("MXFP4", [])])
+def test_big_endian_blocks(kind: str, halves: list[int]) -> None:
+    block = TENSOR_TYPES[kind]
+    raw = np.arange(6 * block.block_bytes).astype(np.uint8)
+    wanted = raw.reshape(6, -1).copy()
+    for at in halves:
+        wanted[:, [at, at + 1]] = wanted[:, [at + 1, at]]
+    expr = BigEndian(Stored("t", MemorySource(raw.tobytes()), 0, (3, 2 * block.block_elements), block))
+    np.testing.assert_array_equal(expr.rows(0, 3), wanted.reshape(3, -1))
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "I8", "I64"])
+def test_big_endian_numbers(kind: str) -> None:
+    size = TENSOR_TYPES[kind].block_bytes
+    raw = np.arange(12 * size).astype(np.uint8)
+    expr = BigEndian(Stored("t", MemorySource(raw.tobytes()), 0, (3, 4), TENSOR_TYPES[kind]))
+    made = b"".join(expr.rows(row, row + 1).tobytes() for row in range(3))
+    assert made == raw.reshape(-1, size)[:, ::-1].tobytes()
