@@ -15,7 +15,7 @@ from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.kernels import backend_lanes, default_backend, dequantizable_types, quantizable_types
 from gguf_forge.publish import check_output, check_room
-from gguf_forge.recipe import FileType, Options, make_recipe
+from gguf_forge.recipe import FileType, Options, importance_of, make_recipe
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,11 @@ class BaseFile:
         chosen = [
             Chosen(
                 assignment.output,
-                RowSource(self.expressions[assignment.info.name], assignment.info.type),
+                RowSource(
+                    self.expressions[assignment.info.name],
+                    assignment.info.type,
+                    importance_of(assignment, options.imatrix),
+                ),
                 assignment.info.name,
                 assignment.fallback,
             )

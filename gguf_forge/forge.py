@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gguf_forge.errors import InputError
 from gguf_forge.expr import Rows, TensorExpr
@@ -32,10 +33,24 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class RowSource:
-    """Where a tensor's values come from, and the float type that they are rounded to before quantizing."""
+    """Where a tensor's values come from.
+
+    Attributes:
+        expr: Its rows.
+        base: The float type that they are rounded to before quantizing.
+        weights: Importance of each column, for each matrix (expert) in turn; None treats all alike.
+    """
 
     expr: TensorExpr
     base: TensorType
+    weights: NDArray[np.float32] | None = None
+
+    def weights_of(self, row: int) -> NDArray[np.float32] | None:
+        """The importance of the columns of the matrix that a row is in."""
+        if self.weights is None:
+            return None
+        columns: NDArray[np.float32] = self.weights.reshape(-1, self.expr.shape[-1])[row // self.expr.matrix_rows]
+        return columns
 
 
 @dataclass(frozen=True)
@@ -137,7 +152,7 @@ def _tasks(shard: Shard, values: int) -> Iterator[_Task]:
 def _run(task: _Task, out: OutputFile, backend: str | None) -> int:
     rows = task.source.expr.rows(task.start, task.stop)
     info = task.placed.info
-    packed = pack(rows, task.source, info.type, backend)
+    packed = pack(rows, task.source, info.type, weights=task.source.weights_of(task.start), backend=backend)
     _refuse_invalid(packed, task)
     at = task.placed.offset + task.start * info.type.row_bytes(info.n_per_row)
     out.write_at(at, packed.view(np.uint8).reshape(-1).data)
@@ -158,26 +173,32 @@ def _refuse_invalid(packed: Rows, task: _Task) -> None:
         )
 
 
-def pack(rows: Rows, source: RowSource, target: TensorType, backend: str | None = None) -> Rows:
+def pack(
+    rows: Rows,
+    source: RowSource,
+    target: TensorType,
+    *,
+    weights: NDArray[np.float32] | None = None,
+    backend: str | None = None,
+) -> Rows:
     """Rows of `source` as rows of `target`: rounded to the base type first, as the reference's two steps do.
 
     Packed types (a quantized file, repacked MXFP4) pass as they are, or are unpacked to float32 first.
     """
-    kind = source.expr.dtype
-    for step in (source.base, target):
+    kind, base = source.expr.dtype, source.base
+    if not kind.is_float and kind != target:
+        rows, kind, base = _unpacked(rows, kind, backend), F32, F32
+    for step in (base, target):
         if step != kind:
-            rows, kind = _converted(np.ascontiguousarray(rows), kind, step, backend), step
+            out = np.empty((rows.shape[0], step.row_bytes(rows.shape[1])), np.uint8)
+            quantize_rows(
+                np.ascontiguousarray(rows), step, out, weights=None if step.is_float else weights, backend=backend
+            )
+            rows, kind = out.view(step.dtype), step
     return np.ascontiguousarray(rows)
 
 
-def _converted(rows: Rows, kind: TensorType, target: TensorType, backend: str | None) -> Rows:
-    if not kind.is_float:
-        n_per_row = rows.shape[1] // kind.block_bytes * kind.block_elements
-        values = np.empty((rows.shape[0], n_per_row), np.float32)
-        dequantize_rows(rows, kind, values, backend=backend)
-        if target == F32:
-            return values
-        rows = values
-    out = np.empty((rows.shape[0], target.row_bytes(rows.shape[1])), np.uint8)
-    quantize_rows(rows, target, out, backend=backend)
-    return out.view(target.dtype) if target.is_float else out
+def _unpacked(rows: Rows, kind: TensorType, backend: str | None) -> Rows:
+    values = np.empty((rows.shape[0], rows.shape[1] // kind.block_bytes * kind.block_elements), np.float32)
+    dequantize_rows(np.ascontiguousarray(rows), kind, values, backend=backend)
+    return values

@@ -82,15 +82,7 @@ def plan_model(
         UnsupportedError: the model, its quantization or its tokenizer is not known.
         InputError: the checkpoint contradicts itself or misses something.
     """
-    architecture = find_architecture(checkpoint.config)
-    quantization = _quantization(checkpoint.config)
-    if quantization is not None and quantization not in architecture.quantized:
-        raise UnsupportedError(
-            f"checkpoints quantized with {quantization} are not supported yet",
-            file=checkpoint.folder / "config.json",
-            hint="convert the original 16-bit checkpoint",
-        )
-    config = architecture.prepare(Config.of(checkpoint.config), checkpoint.folder)
+    architecture, config = _declaration(checkpoint)
     tensors = () if vocab_only else plan_tensors(architecture, config, checkpoint)
     count = parameter_count([TensorInfo(t.name, t.expr.shape[::-1], F32) for t in tensors])
     identity, general = general_metadata(
@@ -110,11 +102,35 @@ def plan_model(
     return ModelPlan(
         tensors,
         metadata,
-        native_type(checkpoint),
-        identity,
-        tuple(checkpoint.folder.iterdir()),
-        quantization is not None,
+        native_type=native_type(checkpoint),
+        identity=identity,
+        inputs=tuple(checkpoint.folder.iterdir()),
+        is_packed=_quantization(checkpoint.config) is not None,
     )
+
+
+def plan_infos(checkpoint: Checkpoint) -> tuple[tuple[TensorInfo, ...], str]:
+    """The tensors of a checkpoint's GGUF file, with their types in the checkpoint, and its architecture.
+
+    Raises:
+        UnsupportedError: the model or its quantization is not known.
+        InputError: the checkpoint contradicts itself or misses something.
+    """
+    architecture, config = _declaration(checkpoint)
+    planned = plan_tensors(architecture, config, checkpoint)
+    return tuple(TensorInfo(t.name, t.expr.shape[::-1], t.expr.source_type) for t in planned), architecture.name
+
+
+def _declaration(checkpoint: Checkpoint) -> tuple[Architecture, Config]:
+    architecture = find_architecture(checkpoint.config)
+    quantization = _quantization(checkpoint.config)
+    if quantization is not None and quantization not in architecture.quantized:
+        raise UnsupportedError(
+            f"checkpoints quantized with {quantization} are not supported yet",
+            file=checkpoint.folder / "config.json",
+            hint="convert the original 16-bit checkpoint",
+        )
+    return architecture, architecture.prepare(Config.of(checkpoint.config), checkpoint.folder)
 
 
 def _lines(architecture: Architecture, lines: tuple[MetadataLine, ...], config: Config) -> Metadata:

@@ -14,6 +14,9 @@ from gguf_forge.cli.options import (
     MODEL,
     Backend,
     DryRun,
+    ExcludeWeights,
+    Imatrix,
+    IncludeWeights,
     Json,
     LeaveOutputTensor,
     OutFile,
@@ -64,6 +67,10 @@ class ConvertRequest:
     token_embedding_type: TokenEmbeddingType = None
     tensor_type: TensorTypes = None
     tensor_type_file: TensorTypeFile = None
+
+    imatrix: Imatrix = None
+    include_weights: IncludeWeights = None
+    exclude_weights: ExcludeWeights = None
 
     model_name: Annotated[
         str | None,

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar, get_args, g
 
 import typer
 
+from gguf_forge.errors import UsageError
+
 if TYPE_CHECKING:
-    from gguf_forge.recipe import Options
+    from gguf_forge.recipe import ImportanceMatrix, Options
 
 # What `-t` accepts, for the help; the recipe room has the facts, and a test compares the two.
 TYPE_NAMES = "F32 F16 BF16 auto Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K"
@@ -87,6 +89,33 @@ TensorTypeFile = Annotated[
         help="More REGEX=TYPE, separated by blanks or newlines; tried after those of --tensor-type.",
     ),
 ]
+Imatrix = Annotated[
+    Path | None,
+    value(
+        "--imatrix",
+        metavar="FILE",
+        panel=MIX,
+        help="An importance matrix (.dat or .gguf) of llama-imatrix: errors count by how much a column is used.",
+    ),
+]
+IncludeWeights = Annotated[
+    list[str] | None,
+    value(
+        "--include-weights",
+        metavar="TEXT",
+        panel=MIX,
+        help="Use the matrix for tensors with this text in their name only. Repeatable.",
+    ),
+]
+ExcludeWeights = Annotated[
+    list[str] | None,
+    value(
+        "--exclude-weights",
+        metavar="TEXT",
+        panel=MIX,
+        help="Do not use the matrix for tensors with this text in their name. Repeatable.",
+    ),
+]
 OverrideKv = Annotated[
     list[str] | None,
     value(
@@ -144,6 +173,12 @@ class MixRequest(Protocol):
     @property
     def tensor_type_file(self) -> Path | None: ...
     @property
+    def imatrix(self) -> Path | None: ...
+    @property
+    def include_weights(self) -> list[str] | None: ...
+    @property
+    def exclude_weights(self) -> list[str] | None: ...
+    @property
     def override_kv(self) -> list[str] | None: ...
     @property
     def prune_layers(self) -> str | None: ...
@@ -166,7 +201,19 @@ def recipe_options(request: MixRequest) -> Options:
         tensor_types=(*map(recipe.parse_tensor_type, request.tensor_type or ()), *from_file),
         key_overrides=tuple(map(recipe.parse_key_override, request.override_kv or ())),
         prune_layers=recipe.parse_prune_layers(request.prune_layers) if request.prune_layers is not None else (),
+        imatrix=_importance(request),
     )
+
+
+def _importance(request: MixRequest) -> ImportanceMatrix | None:
+    include, exclude = request.include_weights or (), request.exclude_weights or ()
+    if request.imatrix is None:
+        if include or exclude:
+            raise UsageError("--include-weights and --exclude-weights choose from a matrix: give one with --imatrix")
+        return None
+    from gguf_forge.recipe import read_imatrix
+
+    return read_imatrix(request.imatrix).selected(include, exclude)
 
 
 def add_command(

@@ -18,6 +18,9 @@ from gguf_forge.cli.options import (
     RUNNING,
     Backend,
     DryRun,
+    ExcludeWeights,
+    Imatrix,
+    IncludeWeights,
     Json,
     LeaveOutputTensor,
     OutputTensorType,
@@ -99,6 +102,10 @@ class QuantizeRequest:
     token_embedding_type: TokenEmbeddingType = None
     tensor_type: TensorTypes = None
     tensor_type_file: TensorTypeFile = None
+
+    imatrix: Imatrix = None
+    include_weights: IncludeWeights = None
+    exclude_weights: ExcludeWeights = None
 
     override_kv: OverrideKv = None
     prune_layers: PruneLayers = None

@@ -1,10 +1,11 @@
 """From a base file's tensors and keys to those of the quantized file, without reading a weight."""
 
 from gguf_forge.recipe.assign import Assignment, assign
-from gguf_forge.recipe.checks import check
+from gguf_forge.recipe.checks import check, importance_of
 from gguf_forge.recipe.file_types import FILE_TYPES, FileType, file_type
 from gguf_forge.recipe.float_types import stays_f32
 from gguf_forge.recipe.header import quantized_metadata
+from gguf_forge.recipe.imatrix import read_imatrix
 from gguf_forge.recipe.options import ImportanceMatrix, KeyOverride, Options, TypeOverride
 from gguf_forge.recipe.overrides import (
     parse_key_override,
@@ -27,6 +28,7 @@ __all__ = [
     "assign",
     "check",
     "file_type",
+    "importance_of",
     "make_recipe",
     "parse_key_override",
     "parse_prune_layers",
@@ -34,5 +36,6 @@ __all__ = [
     "parse_tensor_type",
     "parse_tensor_type_file",
     "quantized_metadata",
+    "read_imatrix",
     "stays_f32",
 ]

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, UsageError
 from gguf_forge.recipe.assign import Assignment
 from gguf_forge.recipe.options import ImportanceMatrix, Options
@@ -62,6 +65,13 @@ def check(assignments: Iterable[Assignment], options: Options) -> None:
     )
 
 
+def importance_of(a: Assignment, imatrix: ImportanceMatrix | None) -> NDArray[np.float32] | None:
+    """The weights that `a` is quantized with: by column, for each of its matrices in turn; None without."""
+    if imatrix is None or not _weighs(imatrix, a) or not imatrix.fits(a.info):
+        return None
+    return imatrix.weights[a.info.name]
+
+
 def _weighs(imatrix: ImportanceMatrix | None, a: Assignment) -> bool:
     return imatrix is not None and a.info.name in imatrix.weights
 
@@ -70,8 +80,7 @@ def _misfits(imatrix: ImportanceMatrix, a: Assignment) -> bool:
     # Embeddings are looked up, not multiplied: what a matrix holds for them is not used when it does not fit.
     if not _weighs(imatrix, a) or role_of(a.name) is Role.EMBEDDING:
         return False
-    n_matrices = a.info.shape[2] if len(a.info.shape) > 2 else 1
-    return imatrix.weights[a.info.name].size != a.info.n_per_row * n_matrices
+    return not imatrix.fits(a.info)
 
 
 def _refuse(error: type[ForgeError], problem: str, hint: str, bad: list[Assignment]) -> None:

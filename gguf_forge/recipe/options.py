@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from gguf_forge.errors import UsageError
+from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Value
 from gguf_forge.recipe.file_types import FILE_TYPES, FileType
 from gguf_forge.recipe.name_pattern import NamePattern
@@ -38,13 +39,20 @@ class KeyOverride:
 class ImportanceMatrix:
     """Importance weights: `weights[name]` holds `n_per_row` values for each matrix (expert) of tensor `name`.
 
-    `file`, `datasets` and `chunks` are recorded in the output as provenance; `chunks` is 0 when unknown.
+    `file`, `datasets` and `chunks` are recorded in the output as provenance; `chunks` is 0 when unknown. `calls[name]`
+    says how often each matrix of a tensor was used.
     """
 
     file: str
     weights: Mapping[str, npt.NDArray[np.float32]]
     datasets: tuple[str, ...] = ()
     chunks: int = 0
+    calls: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def fits(self, info: TensorInfo) -> bool:
+        """Are there as many weights for a tensor as it has columns, in all its matrices together?"""
+        n_matrices = info.shape[2] if len(info.shape) > 2 else 1
+        return self.weights[info.name].size == info.n_per_row * n_matrices
 
     def selected(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> ImportanceMatrix:
         """Only the entries whose name contains one of `include`, or none of `exclude`.

@@ -19,9 +19,9 @@ SLOW = """
 import sys, time
 import gguf_forge.forge as forge
 pack = forge.pack
-def slow(*arguments):
+def slow(*arguments, **options):
     time.sleep(0.3)
-    return pack(*arguments)
+    return pack(*arguments, **options)
 forge.pack = slow
 from gguf_forge.cli import main
 sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,126 @@
+"""`gguf-forge imatrix show`: what an importance matrix covers, and what it lacks for a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gguf_forge.cli.options import Json, add_command
+
+if TYPE_CHECKING:
+    from gguf_forge.gguf_file.tensor_info import TensorInfo
+    from gguf_forge.recipe import ImportanceMatrix
+    from gguf_forge.recipe.coverage import Coverage
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowRequest:
+    """The command line of `imatrix show`."""
+
+    file: Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="An importance matrix.")]
+    model: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[MODEL]", show_default=False, help="A Hugging Face folder or a GGUF file to compare it with."
+        ),
+    ] = None
+    json: Json = False
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="Look into importance matrices.", no_args_is_help=True)
+    add_command(group, "show", ShowRequest, show)
+    app.add_typer(group, name="imatrix")
+
+
+def show(request: ShowRequest) -> None:
+    """Show what an importance matrix holds, per tensor, and what a model would miss in it.
+
+    Examples:
+
+    - `gguf-forge imatrix show imatrix.gguf`
+    - `gguf-forge imatrix show imatrix.gguf Qwen3-0.6B`
+    """
+    from gguf_forge.cli.streams import print_data, print_json
+    from gguf_forge.recipe import read_imatrix
+    from gguf_forge.recipe.coverage import covered
+
+    matrix = read_imatrix(request.file)
+    coverage = covered(matrix, *_tensors_of(request.model)) if request.model else None
+    if request.json:
+        print_json(_object(matrix, coverage))
+    else:
+        print_data(*_text(matrix, coverage))
+
+
+def _tensors_of(model: Path) -> tuple[Sequence[TensorInfo], str]:
+    """The tensors of a model's GGUF file, which may still be to make, and its architecture."""
+    if model.is_file():
+        from gguf_forge.gguf_file.opened import open_gguf
+
+        with open_gguf(model) as file:
+            return [tensor.info for tensor in file.tensors], str(file.metadata.get("general.architecture"))
+    from gguf_forge.checkpoint import Checkpoint
+    from gguf_forge.model_plan import plan_infos
+
+    with Checkpoint.open(model) as checkpoint:
+        return plan_infos(checkpoint)
+
+
+def _rows(matrix: ImportanceMatrix) -> list[dict[str, Any]]:
+    rows = []
+    for name, weights in matrix.weights.items():
+        calls = matrix.calls[name]
+        rows.append(
+            {
+                "name": name,
+                "columns": weights.size // len(calls),
+                "experts": len(calls),
+                "unused_experts": sum(count <= 0 for count in calls),
+                "zero_columns": int((weights == 0).sum()),
+                "least_calls": min(calls),
+                "most_calls": max(calls),
+            }
+        )
+    return rows
+
+
+def _object(matrix: ImportanceMatrix, coverage: Coverage | None) -> dict[str, Any]:
+    found = {"file": matrix.file, "datasets": matrix.datasets, "chunks": matrix.chunks, "tensors": _rows(matrix)}
+    if coverage is not None:
+        found |= {"missing": coverage.missing, "misfits": coverage.misfits, "unknown": coverage.unknown}
+    return found
+
+
+def _text(matrix: ImportanceMatrix, coverage: Coverage | None) -> list[Any]:
+    from rich.table import Table
+    from rich.text import Text
+
+    from gguf_forge.cli.report import facts_text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("tensor", overflow="fold")
+    for name in ("columns", "of them zero", "experts", "never used", "calls"):
+        table.add_column(name, justify="right")
+    for row in _rows(matrix):
+        calls = {row["least_calls"], row["most_calls"]}
+        table.add_row(
+            Text(row["name"]),
+            str(row["columns"]),
+            str(row["zero_columns"]),
+            str(row["experts"]),
+            str(row["unused_experts"]),
+            " to ".join(map(str, sorted(calls))),
+        )
+    facts = {
+        "file": matrix.file,
+        "datasets": ", ".join(matrix.datasets) or "not recorded",
+        "chunks": str(matrix.chunks) if matrix.chunks else "not recorded",
+        "tensors": str(len(matrix.weights)),
+    }
+    notes = [] if coverage is None else [Text(line) for line in coverage.lines()]
+    return [facts_text(facts), "", table, *([""] if notes else []), *notes]

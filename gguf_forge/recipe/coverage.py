@@ -1,0 +1,48 @@
+"""How well an importance matrix fits a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.recipe.options import ImportanceMatrix
+from gguf_forge.recipe.tensor_rules import may_quantize
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Names of tensors: quantizable ones without weights, ones whose weights are of another number, and entries
+    of the matrix that the model has no tensor for."""
+
+    missing: tuple[str, ...]
+    misfits: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+    def lines(self) -> Iterable[str]:
+        for names, problem in (
+            (self.missing, "can be quantized and have no weights in the matrix"),
+            (self.misfits, "have another number of columns than the matrix"),
+            (self.unknown, "are in the matrix and not in the model"),
+        ):
+            if names:
+                yield f"{len(names)} tensors {problem}: {', '.join(names)}"
+        if not (self.missing or self.misfits or self.unknown):
+            yield "the matrix has weights for every tensor of the model that can be quantized, and for no other"
+
+
+def covered(matrix: ImportanceMatrix, tensors: Sequence[TensorInfo], architecture: str) -> Coverage:
+    """Compares the tensors of a model with the entries of a matrix.
+
+    Args:
+        matrix: The weights.
+        tensors: Those of the model's GGUF file.
+        architecture: Its `general.architecture`.
+    """
+    quantizable = [info for info in tensors if may_quantize(info.name, info.shape, architecture)]
+    names = {info.name for info in tensors}
+    return Coverage(
+        missing=tuple(info.name for info in quantizable if info.name not in matrix.weights),
+        misfits=tuple(i.name for i in quantizable if i.name in matrix.weights and not matrix.fits(i)),
+        unknown=tuple(name for name in matrix.weights if name not in names),
+    )
