@@ -120,9 +120,11 @@ class BaseFile:
     expressions: Mapping[str, TensorExpr]
     metadata: Metadata
 
-    def quantized(self, options: Options) -> tuple[Metadata, list[Chosen], tuple[str, ...]]:
+    def quantized(
+        self, options: Options, *, only_planned: bool = False
+    ) -> tuple[Metadata, list[Chosen], tuple[str, ...]]:
         """The keys, tensors and warnings of the file that llama-quantize would make of it."""
-        recipe = make_recipe(self.infos, self.metadata, options)
+        recipe = make_recipe(self.infos, self.metadata, options, only_planned=only_planned)
         chosen = [
             Chosen(
                 assignment.output,

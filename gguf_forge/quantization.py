@@ -114,10 +114,12 @@ def plan_quantized(
     options: Options | None = None,
     output_dir: str | PathLike[str] | None = None,
     split: Split | None = None,
+    only_planned: bool = False,
 ) -> tuple[FilePlan, ...]:
     """What `quantize_gguf` would write: every tensor, type, size and offset. Reads no weight; arguments as there.
 
-    The plans are of use as long as `gguf` is open.
+    The plans are of use as long as `gguf` is open. With `only_planned`, an importance matrix that is missing and
+    sources that are quantized already are warnings, as with llama-quantize's --dry-run.
     """
     if out is not None and output_dir is not None:
         raise UsageError("both an output and --output-dir are given", hint="leave one of them out")
@@ -132,8 +134,16 @@ def plan_quantized(
     kinds = {file_type(name): name for name in ([types] if isinstance(types, str) else types)}
     log.info("%s: %d tensors in %d files", gguf.paths[0], len(gguf.tensors), len(gguf.paths))
     files = tuple(
-        _plan(gguf, base, replace(options or Options(), file_type=kind, keep_order=how.keep), how, path)
-        for kind, path in ((kind, _path(target, kind, name)) for kind, name in kinds.items())
+        _plan(
+            gguf,
+            _path(target, kind, name),
+            kind,
+            base.quantized(
+                replace(options or Options(), file_type=kind, keep_order=how.keep), only_planned=only_planned
+            ),
+            how,
+        )
+        for kind, name in kinds.items()
     )
     for warning in dict.fromkeys(warning for file in files for warning in file.warnings):
         log.warning("%s", warning)
@@ -165,10 +175,16 @@ def _reference_name(kind: FileType, name: str | FileType) -> str:
     return next((alias for alias, meant in ALIASES.items() if meant == kind.name), kind.name)
 
 
-def _plan(gguf: GgufFile, base: BaseFile, options: Options, split: Split, path: Path) -> FilePlan:
-    metadata, chosen, warnings = base.quantized(options)
+def _plan(
+    gguf: GgufFile,
+    path: Path,
+    kind: FileType,
+    quantized: tuple[Metadata, Sequence[Chosen], tuple[str, ...]],
+    split: Split,
+) -> FilePlan:
+    metadata, chosen, warnings = quantized
     return FilePlan(
-        type=options.file_type,
+        type=kind,
         shards=_split(path, metadata, chosen, gguf, split) if split else (_shard(path, metadata, chosen),),
         fallbacks=tuple(tensor.info.name for tensor in chosen if tensor.is_fallback),
         warnings=warnings,

@@ -180,7 +180,7 @@ def _show_plan(request: QuantizeRequest, given: Arguments) -> None:
     from gguf_forge.gguf_file.opened import open_gguf
 
     with logging_to(console(sys.stderr), quiet=request.quiet, verbose=request.verbose), open_gguf(given.source) as gguf:
-        files = quantization.plan_quantized(gguf, **_planning_arguments(request, given))
+        files = quantization.plan_quantized(gguf, **_planning_arguments(request, given), only_planned=True)
         try:
             check_files(files, backend=request.backend, overwrite=request.overwrite)
         except ForgeError as error:

@@ -88,6 +88,20 @@ def test_dry_runs_write_nothing(forge: Forge, source: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "warning"),
+    [("Q2_K_S", "would be refused: Q2_K_S needs importance weights"), ("Q8_0", "already quantized")],
+)
+def test_dry_runs_only_warn(kind: str, warning: str, forge: Forge, source: Path) -> None:
+    forge("quantize", source, "q4.gguf", "Q4_0")
+    given = "q4.gguf" if kind == "Q8_0" else source
+    assert forge("quantize", given, "out.gguf", kind).code == 2
+    ran = forge("quantize", "--dry-run", given, "out.gguf", kind, "--json")
+    assert (ran.code, ran.json["type"]) == (0, kind)
+    assert warning in ran.err
+    assert listing(Path()) == ["q4.gguf"]
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (["missing.gguf", "Q8_0"], 4, "missing.gguf"),
