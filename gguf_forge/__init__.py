@@ -4,6 +4,7 @@ The verbs, each with its own documentation:
 
     convert(source, out)     a checkpoint folder becomes one GGUF file or several
     plan(source, out)        what `convert` would write; reads no weight
+    quantize_gguf(source)    a GGUF file becomes one of another type, or several
     quantize(array, "Q4_K")  rows of numbers to packed rows, and `dequantize` back
     backends()               the kernels that this machine can run
     open_gguf(path)          the keys and tensors of a GGUF file, or of a split one
@@ -17,9 +18,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gguf_forge.conversion import FilePlan as FilePlan
-    from gguf_forge.conversion import Observer as Observer
-    from gguf_forge.conversion import Result as Result
     from gguf_forge.conversion import convert as convert
     from gguf_forge.conversion import plan_files as plan
     from gguf_forge.errors import ForgeError as ForgeError
@@ -28,9 +26,14 @@ if TYPE_CHECKING:
     from gguf_forge.errors import RefusedError as RefusedError
     from gguf_forge.errors import UnsupportedError as UnsupportedError
     from gguf_forge.errors import UsageError as UsageError
+    from gguf_forge.file_plan import FilePlan as FilePlan
+    from gguf_forge.file_plan import Observer as Observer
+    from gguf_forge.file_plan import Result as Result
     from gguf_forge.gguf_file.opened import GgufFile as GgufFile
     from gguf_forge.gguf_file.opened import open_gguf as open_gguf
     from gguf_forge.kernels import backends as backends
+    from gguf_forge.quantization import Split as Split
+    from gguf_forge.quantization import quantize_gguf as quantize_gguf
     from gguf_forge.recipe import Options as Options
     from gguf_forge.rows import dequantize as dequantize
     from gguf_forge.rows import quantize as quantize
@@ -39,23 +42,25 @@ if TYPE_CHECKING:
 
 # Public name: the module that has it, and its name there.
 _HOMES = {
-    "FilePlan": ("gguf_forge.conversion", "FilePlan"),
+    "FilePlan": ("gguf_forge.file_plan", "FilePlan"),
     "ForgeError": ("gguf_forge.errors", "ForgeError"),
     "GgufFile": ("gguf_forge.gguf_file.opened", "GgufFile"),
     "InputError": ("gguf_forge.errors", "InputError"),
-    "Observer": ("gguf_forge.conversion", "Observer"),
+    "Observer": ("gguf_forge.file_plan", "Observer"),
     "Options": ("gguf_forge.recipe", "Options"),
     "OutputError": ("gguf_forge.errors", "OutputError"),
     "RefusedError": ("gguf_forge.errors", "RefusedError"),
-    "Result": ("gguf_forge.conversion", "Result"),
+    "Result": ("gguf_forge.file_plan", "Result"),
     "UnsupportedError": ("gguf_forge.errors", "UnsupportedError"),
     "UsageError": ("gguf_forge.errors", "UsageError"),
     "backends": ("gguf_forge.kernels", "backends"),
     "convert": ("gguf_forge.conversion", "convert"),
     "dequantize": ("gguf_forge.rows", "dequantize"),
     "open_gguf": ("gguf_forge.gguf_file.opened", "open_gguf"),
+    "Split": ("gguf_forge.quantization", "Split"),
     "plan": ("gguf_forge.conversion", "plan_files"),
     "quantize": ("gguf_forge.rows", "quantize"),
+    "quantize_gguf": ("gguf_forge.quantization", "quantize_gguf"),
 }
 
 __all__ = [
@@ -68,6 +73,7 @@ __all__ = [
     "OutputError",
     "RefusedError",
     "Result",
+    "Split",
     "UnsupportedError",
     "UsageError",
     "backends",
@@ -76,6 +82,7 @@ __all__ = [
     "open_gguf",
     "plan",
     "quantize",
+    "quantize_gguf",
 ]
 
 

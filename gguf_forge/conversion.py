@@ -4,91 +4,35 @@ from __future__ import annotations
 
 import logging
 import os
-import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.errors import OutputError, UnsupportedError, UsageError
-from gguf_forge.forge import RowSource, default_threads, forge
+from gguf_forge.file_plan import (
+    BaseFile,
+    Chosen,
+    FilePlan,
+    Observer,
+    Result,
+    check_files,
+    refuse_equal_paths,
+    write_files,
+)
+from gguf_forge.forge import RowSource, Shard, default_threads
 from gguf_forge.general import fill_template, output_name
-from gguf_forge.gguf_file.layout import Layout, lay_out
-from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.values import Metadata, u32
-from gguf_forge.kernels import backend_lanes, default_backend, quantizable_types
+from gguf_forge.kernels import backend_lanes, default_backend
 from gguf_forge.model_plan import ModelPlan, plan_model
-from gguf_forge.publish import check_output, check_room
-from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type, importance_of, make_recipe
+from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type
 from gguf_forge.tensor_types import F16, F32, TensorType
 
 log = logging.getLogger(__name__)
 
 DEFAULT_TYPE = "Q4_K_M"
-
-
-@dataclass(frozen=True)
-class FilePlan:
-    """One file, decided to the last byte but the weights.
-
-    Attributes:
-        type: Its file type, with `auto` resolved.
-        path: Where it goes.
-        layout: Header, tensors and offsets.
-        sources: Where each tensor's values come from, in the layout's order.
-        fallbacks: Tensors whose rows do not divide into the blocks of the type they should have had.
-        warnings: What the user asked for and will not happen.
-        source_bytes: Bytes of the tensors as the checkpoint holds them.
-        inputs: Every file that is read.
-    """
-
-    type: FileType
-    path: Path
-    layout: Layout
-    sources: tuple[RowSource, ...]
-    fallbacks: tuple[str, ...]
-    warnings: tuple[str, ...]
-    source_bytes: int
-    inputs: tuple[Path, ...]
-
-    @property
-    def tensors(self) -> tuple[TensorInfo, ...]:
-        return tuple(placed.info for placed in self.layout.tensors)
-
-    @property
-    def bits_per_weight(self) -> float:
-        """Bits of tensor data for each weight; 0 for a vocabulary alone."""
-        weights = sum(info.n_elements for info in self.tensors)
-        return 8 * sum(info.nbytes for info in self.tensors) / weights if weights else 0.0
-
-    @property
-    def types(self) -> Mapping[str, int]:
-        """How many tensors have each type, the most frequent first."""
-        return dict(Counter(info.type.name for info in self.tensors).most_common())
-
-
-@dataclass(frozen=True)
-class Result:
-    """A file that was written, and the seconds it took."""
-
-    file: FilePlan
-    seconds: float
-
-    @property
-    def path(self) -> Path:
-        return self.file.path
-
-
-class Observer:
-    """Is told how a conversion goes. The methods do nothing; a progress bar overrides them."""
-
-    def begin(self, file: FilePlan) -> None:
-        """A file is about to be written."""
-
-    def advance(self, n_bytes: int) -> None:
-        """So many bytes of it have been."""
 
 
 def plan_file(plan: ModelPlan, options: Options, out: Path | None = None) -> FilePlan:
@@ -107,9 +51,7 @@ def plan_file(plan: ModelPlan, options: Options, out: Path | None = None) -> Fil
     layout = lay_out(metadata, [tensor.info for tensor in chosen], vocab_only=not chosen)
     return FilePlan(
         type=kind,
-        path=_path(plan, kind, out),
-        layout=layout,
-        sources=tuple(tensor.source for tensor in chosen),
+        shards=(Shard(_path(plan, kind, out), layout, tuple(tensor.source for tensor in chosen)),),
         fallbacks=tuple(tensor.info.name for tensor in chosen if tensor.is_fallback),
         warnings=warnings,
         source_bytes=plan.nbytes,
@@ -117,16 +59,7 @@ def plan_file(plan: ModelPlan, options: Options, out: Path | None = None) -> Fil
     )
 
 
-@dataclass(frozen=True)
-class _Chosen:
-    """A tensor of the file, where its values come from, and whether its type is a fallback."""
-
-    info: TensorInfo
-    source: RowSource
-    is_fallback: bool = False
-
-
-_FileChoice = tuple[FileType, Metadata, Sequence[_Chosen], tuple[str, ...]]
+_FileChoice = tuple[FileType, Metadata, Sequence[Chosen], tuple[str, ...]]
 
 
 def _float_file(plan: ModelPlan, options: Options) -> _FileChoice:
@@ -138,7 +71,7 @@ def _float_file(plan: ModelPlan, options: Options) -> _FileChoice:
         )
     base = options.file_type.default_type or plan.native_type or F16
     chosen = [
-        _Chosen(info, RowSource(tensor.expr, info.type))
+        Chosen(info, RowSource(tensor.expr, info.type), info.name)
         for tensor, info in zip(plan.tensors, plan.base_infos(base), strict=True)
     ]
     return _base_file_type(plan, base), _with_file_type(plan, base), chosen, ()
@@ -152,20 +85,9 @@ def _quantized_file(plan: ModelPlan, options: Options) -> _FileChoice:
             hint="use --type auto: what is in MXFP4 stays as it is",
         )
     base = plan.native_type or F32
-    infos, metadata = plan.base_infos(base), _with_file_type(plan, base)
-    recipe = make_recipe(infos, metadata, options)
     expressions = {tensor.name: tensor.expr for tensor in plan.tensors}
-    chosen = [
-        _Chosen(
-            assignment.output,
-            RowSource(
-                expressions[assignment.info.name], assignment.info.type, importance_of(assignment, options.imatrix)
-            ),
-            assignment.fallback,
-        )
-        for assignment in recipe.assignments
-    ]
-    return options.file_type, recipe.metadata, chosen, recipe.warnings
+    file = BaseFile(plan.base_infos(base), expressions, _with_file_type(plan, base))
+    return options.file_type, *file.quantized(options)
 
 
 def _base_file_type(plan: ModelPlan, base: TensorType) -> FileType:
@@ -234,8 +156,7 @@ def convert(
     check_files(files, backend=backend, overwrite=overwrite)
     kernels = backend or default_backend()
     log.info("kernels: %s (%d lanes); threads: %d", kernels, backend_lanes(kernels), threads or default_threads())
-    watcher = observer or Observer()
-    return tuple(_write(file, threads, backend, overwrite, watcher) for file in files)
+    return write_files(files, threads=threads, backend=backend, overwrite=overwrite, observer=observer)
 
 
 def plan_files(
@@ -269,12 +190,7 @@ def plan_files(
     files = tuple(plan_file(plan, replace(options or Options(), file_type=kind), target) for kind in kinds)
     for warning in dict.fromkeys(warning for file in files for warning in file.warnings):
         log.warning("%s", warning)
-    paths = [file.path for file in files]
-    if len(set(paths)) < len(paths):
-        raise UsageError(
-            f"{len(paths)} files would all be {paths[0]}",
-            hint="name a folder, or put {ftype} into the name",
-        )
+    refuse_equal_paths(files)
     return files
 
 
@@ -284,54 +200,3 @@ def _target(out: str | PathLike[str] | None) -> Path | None:
     if os.fspath(out).endswith(os.sep) and not Path(out).is_dir():
         raise OutputError("the folder does not exist", file=out, hint="create it first")
     return Path(out)
-
-
-def check_files(files: Iterable[FilePlan], *, backend: str | None = None, overwrite: bool = False) -> None:
-    """Says before any work what would stop it.
-
-    Args:
-        files: Planned files, all in one folder.
-        backend: Which kernels; the default is the fastest of this machine.
-        overwrite: Existing files may be replaced.
-
-    Raises:
-        UnsupportedError: no kernel makes a type that a file needs.
-        UsageError: this machine cannot run the backend.
-        RefusedError: a file is one of the inputs, or exists and may not be replaced.
-        OutputError: a file cannot be written there, or the disk has too little room for all of them.
-    """
-    every = tuple(files)
-    backend_lanes(backend or default_backend())
-    for file in every:
-        _check_types(file)
-        check_output(file.path, file.layout.size, file.inputs, overwrite=overwrite)
-    check_room(every[0].path.parent, sum(file.layout.size for file in every))
-
-
-def _check_types(file: FilePlan) -> None:
-    made = {
-        placed.info.type
-        for placed, source in zip(file.layout.tensors, file.sources, strict=True)
-        if source.expr.dtype.is_float
-    }
-    missing = sorted(kind.name for kind in made - quantizable_types())
-    if missing:
-        raise UnsupportedError(
-            f"as {file.type}, this model has {', '.join(missing)} tensors, which this version cannot make yet",
-            hint="choose another type",
-        )
-
-
-def _write(file: FilePlan, threads: int | None, backend: str | None, overwrite: bool, observer: Observer) -> Result:
-    begun = time.perf_counter()
-    observer.begin(file)
-    forge(
-        file.layout,
-        file.sources,
-        file.path,
-        threads=threads,
-        backend=backend,
-        overwrite=overwrite,
-        progress=observer.advance,
-    )
-    return Result(file, time.perf_counter() - begun)

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.checkpoint.safetensors_file import StoredTensor
-from gguf_forge.errors import InputError
-from gguf_forge.source import ByteRange
-from gguf_forge.tensor_types import F16, F32, MXFP4, TensorType
+from gguf_forge.errors import InputError, UnsupportedError
+from gguf_forge.source import ByteRange, Source
+from gguf_forge.tensor_types import F16, F32, MXFP4, SCALES_AT, TensorType
 
 Rows = NDArray[Any]
 RowNumbers = NDArray[np.int64]
@@ -70,24 +69,27 @@ RAW = TensorType("U8", -1, 1, 1)
 
 @dataclass(frozen=True)
 class Stored(TensorExpr):
-    """A tensor as the checkpoint holds it."""
+    """A tensor as a file holds it: rows of `dtype` one after the other, from byte `offset` of `source`."""
 
-    tensor: StoredTensor
+    name: str
+    source: Source
+    offset: int
+    shape: tuple[int, ...]
     dtype: TensorType
 
     @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.tensor.shape
+    def _row_bytes(self) -> int:
+        return self.dtype.row_bytes(self.shape[-1])
 
     def take(self, rows: RowNumbers) -> Rows:
-        matrix = self.tensor.array().view(self.dtype.dtype).reshape(self.n_rows, self.shape[-1])
+        stored = self.source.view(self.offset, self.n_rows * self._row_bytes).view(self.dtype.dtype)
+        matrix = stored.reshape(self.n_rows, self._row_bytes // self.dtype.dtype.itemsize)
         runs = contiguous_runs(rows)
         return matrix[slice(*runs[0])] if len(runs) == 1 else matrix[rows]
 
     def needs(self, rows: RowNumbers) -> Iterator[ByteRange]:
-        row_bytes = self.tensor.nbytes // self.n_rows
         for start, stop in contiguous_runs(rows):
-            yield ByteRange(self.tensor.source, self.tensor.offset + start * row_bytes, (stop - start) * row_bytes)
+            yield ByteRange(self.source, self.offset + start * self._row_bytes, (stop - start) * self._row_bytes)
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,33 @@ class Unary(TensorExpr):
     def source_rows(self, rows: RowNumbers) -> RowNumbers:
         """Which rows of `of` the given rows come from."""
         return rows
+
+
+# Blocks whose numbers of more than a byte are their scales, as gguf-py's gguf_convert_endian.py knows them.
+_SWAPPABLE_BLOCKS = ("Q4_0", "Q8_0", "Q4_K", "Q6_K", "TQ2_0", "Q1_0", "MXFP4", "NVFP4")
+
+
+@dataclass(frozen=True)
+class BigEndian(Unary):
+    """A tensor that a big-endian file holds, in this machine's byte order."""
+
+    def __post_init__(self) -> None:
+        if self.dtype.block_elements > 1 and self.dtype.name not in _SWAPPABLE_BLOCKS:
+            raise UnsupportedError(
+                f"{self.dtype} blocks of big-endian files cannot be read",
+                hint=f"float types can, and {', '.join(_SWAPPABLE_BLOCKS)}",
+            )
+
+    def take(self, rows: RowNumbers) -> Rows:
+        stored = np.ascontiguousarray(self.of.take(rows))
+        blocks = stored.view(np.uint8).reshape(-1, self.dtype.block_bytes)
+        if self.dtype.block_elements == 1:
+            swapped = np.ascontiguousarray(blocks[:, ::-1])
+        else:
+            swapped = blocks.copy()
+            for at in SCALES_AT.get(self.dtype.name, ()):
+                swapped[:, [at, at + 1]] = blocks[:, [at + 1, at]]
+        return swapped.reshape(-1).view(stored.dtype).reshape(stored.shape)
 
 
 @dataclass(frozen=True)

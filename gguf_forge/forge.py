@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from numpy.typing import NDArray
 from gguf_forge.errors import InputError
 from gguf_forge.expr import Rows, TensorExpr
 from gguf_forge.gguf_file.layout import Layout, PlacedTensor
-from gguf_forge.kernels import quantize_rows
+from gguf_forge.kernels import dequantize_rows, quantize_rows
 from gguf_forge.publish import OutputFile, published
-from gguf_forge.tensor_types import TensorType
+from gguf_forge.tensor_types import F32, TensorType
 from gguf_forge.validity import first_invalid_block
 
 # A megavalue is 4 MiB of float32: large enough that Python's part of a task does not count, small enough to
@@ -53,6 +54,21 @@ class RowSource:
 
 
 @dataclass(frozen=True)
+class Shard:
+    """One file to write, or one part of a split file.
+
+    Attributes:
+        path: Its name when it is complete.
+        layout: Header, tensors and offsets.
+        sources: One for each tensor of the layout, in its order.
+    """
+
+    path: Path
+    layout: Layout
+    sources: tuple[RowSource, ...]
+
+
+@dataclass(frozen=True)
 class _Task:
     placed: PlacedTensor
     source: RowSource
@@ -66,46 +82,53 @@ def default_threads() -> int:
 
 
 def forge(
-    layout: Layout,
-    sources: Sequence[RowSource],
-    path: Path,
+    shards: Sequence[Shard],
     *,
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
+    buffer: int | None = None,
     progress: Progress = lambda n_bytes: None,
 ) -> None:
-    """Writes the file that `layout` describes.
+    """Writes a file, or all parts of a split one.
 
     Args:
-        layout: Header, tensors and offsets.
-        sources: One for each tensor of the layout, in its order.
-        path: Published when complete.
+        shards: The file or its parts; their names appear when all are complete, that of the first one last.
         threads: Defaults to the processors this process may use.
         backend: Which kernels; the default is the fastest of this machine.
-        overwrite: Replace an existing file.
+        overwrite: Replace existing files.
+        buffer: Bytes that the rows in work may take, in all threads together; None for the least that is fast.
         progress: Told the bytes of the output as they are written.
 
     Raises:
-        OutputError: the file cannot be written. Nothing is left under its name.
+        OutputError: a file cannot be written. Nothing is left under the names.
         InputError: weights that no block can hold, such as infinities.
     """
     workers = threads or default_threads()
-    with published(path, layout.size, overwrite=overwrite) as out:
-        out.write_at(0, memoryview(layout.header))
-        progress(len(layout.header))
-        with ThreadPoolExecutor(workers) as pool:
-            pending: set[Future[int]] = set()
-            try:
-                for task in _tasks(layout, sources):
+    values = _task_values(buffer, workers)
+    with ExitStack() as stack, ThreadPoolExecutor(workers) as pool:
+        outputs = [
+            stack.enter_context(published(shard.path, shard.layout.size, overwrite=overwrite)) for shard in shards
+        ]
+        pending: set[Future[int]] = set()
+        try:
+            for shard, out in zip(shards, outputs, strict=True):
+                out.write_at(0, memoryview(shard.layout.header))
+                progress(len(shard.layout.header))
+                for task in _tasks(shard, values):
                     if len(pending) >= 2 * workers:
                         pending = _collect(pending, progress)
                     pending.add(pool.submit(_run, task, out, backend))
-                while pending:
-                    pending = _collect(pending, progress)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+            while pending:
+                pending = _collect(pending, progress)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _task_values(buffer: int | None, workers: int) -> int:
+    """Values of one task: a thread holds them packed, as float32, and packed anew."""
+    return TASK_VALUES if buffer is None else min(TASK_VALUES, buffer // (12 * workers))
 
 
 def _collect(pending: set[Future[int]], progress: Progress) -> set[Future[int]]:
@@ -115,10 +138,12 @@ def _collect(pending: set[Future[int]], progress: Progress) -> set[Future[int]]:
     return rest
 
 
-def _tasks(layout: Layout, sources: Sequence[RowSource]) -> Iterator[_Task]:
-    for placed, source in zip(layout.tensors, sources, strict=True):
+def _tasks(shard: Shard, values: int) -> Iterator[_Task]:
+    for placed, source in zip(shard.layout.tensors, shard.sources, strict=True):
+        if placed.info.nbytes == 0:
+            continue
         matrix = source.expr.matrix_rows
-        step = max(1, min(matrix, TASK_VALUES // placed.info.n_per_row))
+        step = max(1, min(matrix, values // placed.info.n_per_row))
         for first in range(0, placed.info.n_rows, matrix):
             for start in range(first, first + matrix, step):
                 yield _Task(placed, source, start, min(start + step, first + matrix))
@@ -158,12 +183,12 @@ def pack(
 ) -> Rows:
     """Rows of `source` as rows of `target`: rounded to the base type first, as the reference's two steps do.
 
-    Packed types (repacked MXFP4) pass as they are.
+    Packed types (a quantized file, repacked MXFP4) pass as they are, or are unpacked to float32 first.
     """
-    kind = source.expr.dtype
-    if not kind.is_float:
-        return np.ascontiguousarray(rows)
-    for step in (source.base, target):
+    kind, base = source.expr.dtype, source.base
+    if not kind.is_float and kind != target:
+        rows, kind, base = _unpacked(rows, kind, backend), F32, F32
+    for step in (base, target):
         if step != kind:
             out = np.empty((rows.shape[0], step.row_bytes(rows.shape[1])), np.uint8)
             quantize_rows(
@@ -171,3 +196,9 @@ def pack(
             )
             rows, kind = out.view(step.dtype), step
     return np.ascontiguousarray(rows)
+
+
+def _unpacked(rows: Rows, kind: TensorType, backend: str | None) -> Rows:
+    values = np.empty((rows.shape[0], rows.shape[1] // kind.block_bytes * kind.block_elements), np.float32)
+    dequantize_rows(np.ascontiguousarray(rows), kind, values, backend=backend)
+    return values

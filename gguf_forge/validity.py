@@ -8,19 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from gguf_forge.expr import Rows
-from gguf_forge.tensor_types import TensorType
-
-# Where the f16 scales (d, and dmin or m) of a block stand, in bytes.
-_SCALES: dict[str, tuple[int, ...]] = {
-    **dict.fromkeys(("Q4_0", "Q5_0", "Q8_0", "Q1_0", "Q2_0", "IQ4_NL", "IQ4_XS", "IQ1_S"), (0,)),
-    **dict.fromkeys(("IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"), (0,)),
-    **dict.fromkeys(("Q4_1", "Q5_1", "Q4_K", "Q5_K"), (0, 2)),
-    "Q2_K": (80, 82),
-    "Q3_K": (108,),
-    "Q6_K": (208,),
-    "TQ1_0": (52,),
-    "TQ2_0": (64,),
-}
+from gguf_forge.tensor_types import SCALES_AT, TensorType
 
 
 def first_invalid_block(packed: Rows, kind: TensorType) -> int | None:
@@ -36,5 +24,5 @@ def first_invalid_block(packed: Rows, kind: TensorType) -> int | None:
     """
     blocks = packed.reshape(-1, kind.block_bytes)
     # the high byte of an f16 holds its whole exponent, which is all ones for infinities and NaN
-    invalid = [np.flatnonzero(blocks[:, at + 1] & 0x7C == 0x7C)[:1] for at in _SCALES.get(kind.name, ())]
+    invalid = [np.flatnonzero(blocks[:, at + 1] & 0x7C == 0x7C)[:1] for at in SCALES_AT.get(kind.name, ())]
     return min((int(found[0]) for found in invalid if len(found)), default=None)

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gguf_forge.checkpoint import StoredTensor
 from gguf_forge.errors import InputError
 from gguf_forge.expr import (
     RAW,
     Add,
+    BigEndian,
     Constant,
     MergeLastAxes,
     PermuteRope,
@@ -28,7 +28,7 @@ from gguf_forge.expr import (
     Transpose,
     contiguous_runs,
 )
-from gguf_forge.tensor_types import BF16, F16, F32
+from gguf_forge.tensor_types import BF16, F16, F32, TENSOR_TYPES
 
 
 class MemorySource:
@@ -46,13 +46,13 @@ class MemorySource:
         self.released.append((offset, nbytes))
 
 
-_KINDS = {np.dtype(np.float32): ("F32", F32), np.dtype(np.float16): ("F16", F16), np.dtype(np.uint8): ("U8", RAW)}
+_KINDS = {np.dtype(np.float32): F32, np.dtype(np.float16): F16, np.dtype(np.uint8): RAW}
 
 
 def stored(values: NDArray[np.generic], offset: int = 0) -> Stored:
-    name, kind = _KINDS[values.dtype]
+    kind = _KINDS[values.dtype]
     source = MemorySource(b"\xee" * offset + values.tobytes())
-    return Stored(StoredTensor("t", name, values.shape, source, offset, values.nbytes), kind)
+    return Stored("t", source, offset, values.shape, kind)
 
 
 def numbered(*shape: int) -> NDArray[np.float32]:
@@ -79,13 +79,13 @@ def test_stored_reads_what_is_there_at_any_offset() -> None:
 
 def test_stored_gives_a_view_of_adjacent_rows() -> None:
     expr = stored(numbered(8, 4))
-    assert np.shares_memory(expr.rows(2, 5), expr.tensor.array())
+    assert np.shares_memory(expr.rows(2, 5), expr.source.view(0, 128))
 
 
 def test_bfloat16_comes_as_bfloat16() -> None:
     bits = np.array([[0x3F80, 0xC000]], np.uint16)
-    tensor = StoredTensor("t", "BF16", (1, 2), MemorySource(bits.tobytes()), 0, 4)
-    assert Stored(tensor, BF16).rows(0, 1).astype(np.float32).tolist() == [[1.0, -2.0]]
+    expr = Stored("t", MemorySource(bits.tobytes()), 0, (1, 2), BF16)
+    assert expr.rows(0, 1).astype(np.float32).tolist() == [[1.0, -2.0]]
 
 
 def test_permute_rope_is_the_reference_formula() -> None:
@@ -179,3 +179,23 @@ def test_needs_names_each_byte_once_and_no_other(rows: list[int]) -> None:
     half = Slice(Reshape(expr, (3, 7)), -2, 1, 7, 2)
     assert [(r.offset, r.nbytes) for r in half.needs(np.array([0, 3]))] == [(5 + 12, 12), (5 + 8 * 12, 12)]
     assert sum(r.nbytes for r in Transpose(Reshape(expr, (3, 7))).needs(np.array([4]))) == 7 * 12
+
+
+@pytest.mark.parametrize(("kind", "halves"), [("Q8_0", [0]), ("Q4_K", [0, 2]), ("Q6_K", [208]), ("MXFP4", [])])
+def test_big_endian_blocks(kind: str, halves: list[int]) -> None:
+    block = TENSOR_TYPES[kind]
+    raw = np.arange(6 * block.block_bytes).astype(np.uint8)
+    wanted = raw.reshape(6, -1).copy()
+    for at in halves:
+        wanted[:, [at, at + 1]] = wanted[:, [at + 1, at]]
+    expr = BigEndian(Stored("t", MemorySource(raw.tobytes()), 0, (3, 2 * block.block_elements), block))
+    np.testing.assert_array_equal(expr.rows(0, 3), wanted.reshape(3, -1))
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "I8", "I64"])
+def test_big_endian_numbers(kind: str) -> None:
+    size = TENSOR_TYPES[kind].block_bytes
+    raw = np.arange(12 * size).astype(np.uint8)
+    expr = BigEndian(Stored("t", MemorySource(raw.tobytes()), 0, (3, 4), TENSOR_TYPES[kind]))
+    made = b"".join(expr.rows(row, row + 1).tobytes() for row in range(3))
+    assert made == raw.reshape(-1, size)[:, ::-1].tobytes()

@@ -35,7 +35,7 @@ def test_plan_and_convert(tmp_path: Path) -> None:
     [planned] = gguf_forge.plan(folder, tmp_path, types="Q5_K_M", options=gguf_forge.Options(pure=True))
     [result] = gguf_forge.convert(folder, tmp_path, types="Q5_K_M", options=gguf_forge.Options(pure=True))
     assert result.path == planned.path == tmp_path / "Tiny-1.2M-Q5_K_M.gguf"
-    assert result.path.stat().st_size == planned.layout.size
+    assert result.path.stat().st_size == planned.size
     assert set(planned.types) == {"Q5_K", "F32"}
 
 

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from quantized import make_base
 from synthetic import FAMILIES, read_description, write_checkpoint
 
 from gguf_forge.conversion import convert
+from gguf_forge.quantization import Split, quantize_gguf
 
 pytest.importorskip("xllamacpp", reason="there is no xllamacpp for this platform", exc_type=ImportError)
 
@@ -30,6 +32,13 @@ for path in sys.argv[1:]:
 """
 
 
+def generated(*paths: Path) -> list[str]:
+    """How many tokens llama.cpp generates from each file."""
+    run = subprocess.run([sys.executable, "-c", _CLIENT, *paths], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    return run.stdout.split()
+
+
 @pytest.mark.parametrize("family", CASES)
 def test_llama_cpp_generates(family: str, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(FAMILIES / family, tmp_path / "hf")
@@ -41,6 +50,11 @@ def test_llama_cpp_generates(family: str, tmp_path: Path) -> None:
         types=types,
         pre_tokenizer=read_description(FAMILIES / family).pre_tokenizer,
     )
-    paths = [str(result.path) for result in results]
-    run = subprocess.run([sys.executable, "-c", _CLIENT, *paths], capture_output=True, text=True, check=False)
-    assert run.stdout.split() == ["6"] * len(types), run.stderr[-3000:]
+    assert generated(*(result.path for result in results)) == ["6"] * len(types)
+
+
+def test_llama_cpp_generates_from_splits(tmp_path: Path) -> None:
+    base = make_base("llama3-bpe", "BF16", tmp_path)
+    quantize_gguf(base, tmp_path / "a.gguf", types="Q4_K_M", split=Split(max_tensors=5))
+    quantize_gguf(tmp_path / "a-00001-of-00005.gguf", tmp_path / "b.gguf", types="COPY", split=Split(keep=True))
+    assert generated(tmp_path / "a-00001-of-00005.gguf", tmp_path / "b-00001-of-00005.gguf") == ["6", "6"]

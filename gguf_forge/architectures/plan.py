@@ -165,7 +165,7 @@ def _stored(tensor: StoredTensor) -> Stored:
         )
     if not tensor.shape or 0 in tensor.shape:
         raise InputError(f"a tensor of shape {list(tensor.shape)} holds nothing to convert", tensor=tensor.name)
-    return Stored(tensor, kind)
+    return Stored(tensor.name, tensor.source, tensor.offset, tensor.shape, kind)
 
 
 def _planned(name: str, operation: object, config: Config, sources: list[Stored]) -> PlannedTensor:
@@ -177,7 +177,7 @@ def _planned(name: str, operation: object, config: Config, sources: list[Stored]
         raise type(error)(error.problem, tensor=name, hint=error.hint) from None
     if expr.dtype == RAW:
         raise UnsupportedError(
-            "is stored as plain bytes", tensor=sources[0].tensor.name, hint="this quantization is not supported yet"
+            "is stored as plain bytes", tensor=sources[0].name, hint="this quantization is not supported yet"
         )
     return PlannedTensor(name, expr)
 

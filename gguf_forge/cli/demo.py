@@ -30,7 +30,7 @@ from gguf_forge.errors import OutputError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from gguf_forge.conversion import Result
+    from gguf_forge.file_plan import Result
 
 MODEL_NAME = "Forge-Demo"
 

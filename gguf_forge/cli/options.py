@@ -6,9 +6,15 @@ import inspect
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import MISSING, Field, fields
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar, get_args, get_type_hints
 
 import typer
+
+from gguf_forge.errors import UsageError
+
+if TYPE_CHECKING:
+    from gguf_forge.recipe import ImportanceMatrix, Options
 
 # What `-t` accepts, for the help; the recipe room has the facts, and a test compares the two.
 TYPE_NAMES = "F32 F16 BF16 auto Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K"
@@ -49,6 +55,80 @@ Types = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, flag("--overwrite", panel=OUTPUT, help="Replace the output if it exists.")]
+DryRun = Annotated[
+    bool,
+    flag(
+        "--dry-run",
+        panel=OUTPUT,
+        help="Only show every tensor, its type, shape and size, and the disk needed. Reads no weight.",
+    ),
+]
+Pure = Annotated[bool, flag("--pure", panel=MIX, help="One type for all tensors, no mix.")]
+LeaveOutputTensor = Annotated[bool, flag("--leave-output-tensor", panel=MIX, help="Do not quantize output.weight.")]
+OutputTensorType = Annotated[
+    str | None, value("--output-tensor-type", metavar="TYPE", panel=MIX, help="Type of output.weight.")
+]
+TokenEmbeddingType = Annotated[
+    str | None, value("--token-embedding-type", metavar="TYPE", panel=MIX, help="Type of token_embd.weight.")
+]
+TensorTypes = Annotated[
+    list[str] | None,
+    value(
+        "--tensor-type",
+        metavar="REGEX=TYPE",
+        panel=MIX,
+        help="Type of the tensors whose name the pattern finds. Repeatable; the first that matches counts.",
+    ),
+]
+TensorTypeFile = Annotated[
+    Path | None,
+    value(
+        "--tensor-type-file",
+        metavar="FILE",
+        panel=MIX,
+        help="More REGEX=TYPE, separated by blanks or newlines; tried after those of --tensor-type.",
+    ),
+]
+Imatrix = Annotated[
+    Path | None,
+    value(
+        "--imatrix",
+        metavar="FILE",
+        panel=MIX,
+        help="An importance matrix (.dat or .gguf) of llama-imatrix: errors count by how much a column is used.",
+    ),
+]
+IncludeWeights = Annotated[
+    list[str] | None,
+    value(
+        "--include-weights",
+        metavar="TEXT",
+        panel=MIX,
+        help="Use the matrix for tensors with this text in their name only. Repeatable.",
+    ),
+]
+ExcludeWeights = Annotated[
+    list[str] | None,
+    value(
+        "--exclude-weights",
+        metavar="TEXT",
+        panel=MIX,
+        help="Do not use the matrix for tensors with this text in their name. Repeatable.",
+    ),
+]
+OverrideKv = Annotated[
+    list[str] | None,
+    value(
+        "--override-kv",
+        metavar="KEY=TYPE:VALUE",
+        panel=MODEL,
+        help="Set a metadata key; TYPE is int, float, bool or str. Repeatable.",
+    ),
+]
+PruneLayers = Annotated[
+    str | None,
+    value("--prune-layers", metavar="N,N...", panel=MODEL, help="Leave out these layers; those above move down."),
+]
 Threads = Annotated[
     int | None,
     value(
@@ -75,6 +155,65 @@ Quiet = Annotated[bool, flag("-q", "--quiet", panel=MESSAGES, help="Nothing but 
 Verbose = Annotated[bool, flag("-v", "--verbose", panel=MESSAGES, help="Notes on what is done, too.")]
 
 T = TypeVar("T")
+
+
+class MixRequest(Protocol):
+    """The options that say what deviates from the mix of a file type."""
+
+    @property
+    def pure(self) -> bool: ...
+    @property
+    def leave_output_tensor(self) -> bool: ...
+    @property
+    def output_tensor_type(self) -> str | None: ...
+    @property
+    def token_embedding_type(self) -> str | None: ...
+    @property
+    def tensor_type(self) -> list[str] | None: ...
+    @property
+    def tensor_type_file(self) -> Path | None: ...
+    @property
+    def imatrix(self) -> Path | None: ...
+    @property
+    def include_weights(self) -> list[str] | None: ...
+    @property
+    def exclude_weights(self) -> list[str] | None: ...
+    @property
+    def override_kv(self) -> list[str] | None: ...
+    @property
+    def prune_layers(self) -> str | None: ...
+
+
+def recipe_options(request: MixRequest) -> Options:
+    """What deviates from the mix of the file type."""
+    from gguf_forge import recipe
+    from gguf_forge.tensor_types import TensorType
+
+    def target(name: str | None) -> TensorType | None:
+        return recipe.parse_target_type(name) if name is not None else None
+
+    from_file = recipe.parse_tensor_type_file(request.tensor_type_file) if request.tensor_type_file else ()
+    return recipe.Options(
+        pure=request.pure,
+        leave_output_tensor=request.leave_output_tensor,
+        output_tensor_type=target(request.output_tensor_type),
+        token_embedding_type=target(request.token_embedding_type),
+        tensor_types=(*map(recipe.parse_tensor_type, request.tensor_type or ()), *from_file),
+        key_overrides=tuple(map(recipe.parse_key_override, request.override_kv or ())),
+        prune_layers=recipe.parse_prune_layers(request.prune_layers) if request.prune_layers is not None else (),
+        imatrix=_importance(request),
+    )
+
+
+def _importance(request: MixRequest) -> ImportanceMatrix | None:
+    include, exclude = request.include_weights or (), request.exclude_weights or ()
+    if request.imatrix is None:
+        if include or exclude:
+            raise UsageError("--include-weights and --exclude-weights choose from a matrix: give one with --imatrix")
+        return None
+    from gguf_forge.recipe import read_imatrix
+
+    return read_imatrix(request.imatrix).selected(include, exclude)
 
 
 def add_command(

@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.text import Text
 
 from gguf_forge.cli.streams import console, logging_to
-from gguf_forge.conversion import FilePlan, Observer
+from gguf_forge.file_plan import FilePlan, Observer
 
 # A line comes after as much of the file, but not sooner and not later than so many seconds.
 _SHARE, _SOONEST, _LATEST = 0.1, 5.0, 60.0
@@ -53,11 +53,6 @@ def _bars(to: Console) -> Progress:
     )
 
 
-def _bytes_written(file: FilePlan) -> int:
-    """All but the padding between tensors."""
-    return len(file.layout.header) + sum(info.nbytes for info in file.tensors)
-
-
 class Bar(Observer):
     """One bar for each file."""
 
@@ -66,7 +61,7 @@ class Bar(Observer):
         self._task = TaskID(0)
 
     def begin(self, file: FilePlan) -> None:
-        self._task = self._progress.add_task(file.type.name, total=_bytes_written(file))
+        self._task = self._progress.add_task(file.type.name, total=file.bytes_to_write)
 
     def advance(self, n_bytes: int) -> None:
         self._progress.advance(self._task, n_bytes)
@@ -80,11 +75,11 @@ class Lines(Observer):
 
     def begin(self, file: FilePlan) -> None:
         self._file = file
-        self._total = _bytes_written(file)
+        self._total = file.bytes_to_write
         self._done = 0
         self._started = self._said_at = time.monotonic()
         self._said = 0.0
-        self._say(f"{file.path}: writing {decimal(file.layout.size)}")
+        self._say(f"{file.path}: writing {decimal(file.size)}")
 
     def advance(self, n_bytes: int) -> None:
         self._done += n_bytes

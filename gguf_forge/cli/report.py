@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gguf_forge.cli.streams import print_data, print_json
-from gguf_forge.conversion import FilePlan, Result
+from gguf_forge.file_plan import FilePlan, Result
 
 
 def show_plans(files: Sequence[FilePlan], *, as_json: bool, quiet: bool) -> None:
@@ -42,13 +42,13 @@ def plan_object(file: FilePlan) -> dict[str, Any]:
     return {
         "path": str(file.path),
         "type": file.type.name,
-        "size": file.layout.size,
+        "size": file.size,
         "source_size": file.source_bytes,
         "bits_per_weight": round(file.bits_per_weight, 4),
         "types": file.types,
         "fallbacks": file.fallbacks,
         "warnings": file.warnings,
-        "disk": {"needed": file.layout.size, "free": _free(file.path.parent)},
+        "disk": {"needed": file.size, "free": _free(file.path.parent)},
         "tensors": [
             {
                 "name": info.name,
@@ -87,7 +87,7 @@ def plan_text(file: FilePlan) -> Iterator[RenderableType]:
     facts = {
         **_sizes(file),
         "tensors": _counts(file),
-        "disk": _disk(file.path.parent, file.layout.size),
+        "disk": _disk(file.path.parent, file.size),
     }
     yield _title(file)
     if file.tensors:
@@ -99,7 +99,7 @@ def result_text(result: Result) -> Iterator[RenderableType]:
     """The closing table of one file."""
     file = result.file
     seconds = max(result.seconds, 1e-9)
-    read, wrote = (decimal(int(n / seconds)) for n in (file.source_bytes, file.layout.size))
+    read, wrote = (decimal(int(n / seconds)) for n in (file.source_bytes, file.size))
     facts = {
         **_sizes(file),
         "time": f"{result.seconds:.1f} s",
@@ -124,10 +124,10 @@ def facts_text(facts: Mapping[str, str]) -> Text:
 def _sizes(file: FilePlan) -> dict[str, str]:
     weights = sum(info.n_elements for info in file.tensors)
     if not weights:
-        return {"size": decimal(file.layout.size)}
-    share = file.layout.size / file.source_bytes
+        return {"size": decimal(file.size)}
+    share = file.size / file.source_bytes
     return {
-        "size": f"{decimal(file.source_bytes)} -> {decimal(file.layout.size)} ({share:.0%})",
+        "size": f"{decimal(file.source_bytes)} -> {decimal(file.size)} ({share:.0%})",
         "bits per weight": f"{8 * file.source_bytes / weights:.2f} -> {file.bits_per_weight:.2f}",
     }
 
@@ -170,7 +170,7 @@ def _fallback_note(file: FilePlan) -> Iterator[RenderableType]:
 def _total(files: Sequence[FilePlan]) -> Iterator[RenderableType]:
     if len(files) > 1:
         yield ""
-        yield Text(f"all {len(files)} files: " + _disk(files[0].path.parent, sum(file.layout.size for file in files)))
+        yield Text(f"all {len(files)} files: " + _disk(files[0].path.parent, sum(file.size for file in files)))
 
 
 def _disk(folder: Path, needed: int) -> str:

@@ -17,6 +17,11 @@ from gguf_forge.source import Source
 # How much is looked at in one piece where many short strings follow one another.
 _WINDOW = 1 << 20
 
+# What all values of a header may cost together. The largest real ones, with a tokenizer.json in them, come to 100 MiB.
+MAX_COST = 1 << 28
+# A string of an array stays in the file, but finding it takes time; one that stands alone is held.
+_COST_OF_ITEM = 64
+
 
 class Cursor:
     """A place in a file, and how numbers are stored in it.
@@ -29,6 +34,7 @@ class Cursor:
         self.source = source
         self.byte_order = byte_order
         self.at = at
+        self._cost = 0
 
     @property
     def left(self) -> int:
@@ -67,14 +73,27 @@ class Cursor:
             raise self.broken(f"{count} {what} do not fit into the {self.left} bytes that are left")
         return count
 
-    def string(self, what: str, limit: int) -> bytes:
+    def held(self, nbytes: int, what: str) -> NDArray[np.uint8]:
+        """The next bytes, which the caller will hold in memory. A header that costs too much is refused."""
+        self._spend(nbytes, what)
+        return self.view(nbytes, what)
+
+    def _spend(self, cost: int, what: str) -> None:
+        self._cost += cost
+        if self._cost > MAX_COST:
+            raise self.broken(
+                f"with {what}, the header takes more than the {MAX_COST >> 20} MiB that this version reads"
+            )
+
+    def string(self, what: str, limit: int = MAX_COST) -> bytes:
         length = int(self.number("Q", f"the length of {what}"))
         if length > limit:
             raise self.broken(f"{what} has {length} bytes; {limit} are allowed")
-        return self.view(length, what).tobytes()
+        return self.held(length, what).tobytes()
 
-    def strings(self, count: int, what: str, limit: int) -> PackedStrings:
+    def strings(self, count: int, what: str) -> PackedStrings:
         """`count` strings; finds where each begins and reads none."""
+        self._spend(count * _COST_OF_ITEM, what)
         first, starts = self.at, [np.zeros(1, np.int64)]
         found = 0
         while found < count:
@@ -85,8 +104,6 @@ class Cursor:
             found += len(ends)
             self.at += ends[-1]
         every = np.concatenate(starts)
-        if np.diff(every).max(initial=0) > LENGTH_BYTES + limit:
-            raise self.broken(f"{what} has a string of more than the {limit} bytes that are allowed")
         return PackedStrings(self.source.view(first, self.at - first), every, self.byte_order)
 
     def _ends_in_window(self, count: int) -> list[int]:

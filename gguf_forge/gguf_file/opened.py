@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from os import PathLike
@@ -14,12 +13,10 @@ import numpy as np
 
 from gguf_forge.errors import InputError, printable
 from gguf_forge.gguf_file.reader import GgufHeader, GgufTensor, read_header
+from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, PartName
 from gguf_forge.gguf_file.values import ByteOrder, Metadata, ValueType
 from gguf_forge.source import MappedFile
 
-SPLIT_NO, SPLIT_COUNT, SPLIT_TENSORS = SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
-
-_SHARD = re.compile(r"(?P<stem>.*)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.gguf", re.DOTALL)
 _INTEGERS = frozenset(kind for kind in ValueType if "INT" in kind.name)
 
 
@@ -91,22 +88,23 @@ def open_gguf(path: str | PathLike[str]) -> GgufFile:
     with ExitStack() as opened:
         first = opened.enter_context(MappedFile(Path(path)))
         files, headers = [first], [read_header(first)]
-        count = _split_count(first.path, headers[0].metadata)
-        for number in range(1, count):
-            file = opened.enter_context(MappedFile(_sibling(first.path, number)))
-            files.append(file)
-            headers.append(read_header(file))
-        if count > 1:
+        split = _split_of(first.path, headers[0].metadata)
+        if split:
+            for number in range(1, split.total):
+                name = str(split._replace(number=number))
+                file = opened.enter_context(MappedFile(first.path.with_name(name)))
+                files.append(file)
+                headers.append(read_header(file))
             _check_split(files, headers)
         opened.pop_all()
         return GgufFile(files, headers)
 
 
-def _split_count(path: Path, metadata: Metadata) -> int:
-    """How many files the split has that begins with this one; 1 if it is no split."""
+def _split_of(path: Path, metadata: Metadata) -> PartName | None:
+    """The split that begins with this file; None if it is whole."""
     count = _number(metadata, SPLIT_COUNT, path) if SPLIT_COUNT in metadata else 0
-    found = _SHARD.fullmatch(path.name)
-    named = int(found["count"]) if found else 1
+    name = PartName.read(path.name)
+    named = name.total if name else 1
     if count <= 1:
         if named > 1:
             raise InputError(
@@ -114,24 +112,16 @@ def _split_count(path: Path, metadata: Metadata) -> int:
                 file=path,
                 hint="rename it if it is whole",
             )
-        return 1
-    if found is None or count != named:
+        return None
+    if name is None or count != named:
         raise InputError(
             f"{SPLIT_COUNT} is {count}, but the name does not end in -of-{count:05}.gguf",
             file=path,
             hint=f"give the files of a split their names back, from -00001-of-{count:05}.gguf",
         )
-    if int(found["number"]) != 1:
-        raise InputError("this is not the first file of its split", file=path, hint=f"name {_sibling(path, 0).name}")
-    return count
-
-
-def _sibling(path: Path, number: int) -> Path:
-    """File `number`, from 0, of the split that `path` is of."""
-    found = _SHARD.fullmatch(path.name)
-    if found is None:
-        raise InputError("the name is not that of a part of a split", file=path)
-    return path.with_name(f"{found['stem']}-{number + 1:05}-of-{found['count']}.gguf")
+    if name.number != 0:
+        raise InputError("this is not the first file of its split", file=path, hint=f"name {name._replace(number=0)}")
+    return name
 
 
 def _check_split(files: Sequence[MappedFile], headers: Sequence[GgufHeader]) -> None:

@@ -24,7 +24,7 @@ from gguf_forge.gguf_file.header import (
     alignment_of,
     padded,
 )
-from gguf_forge.gguf_file.packed_items import PackedNumbers, text_or_bytes
+from gguf_forge.gguf_file.packed_items import LENGTH_BYTES, PackedNumbers, text_or_bytes
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import ByteOrder, Metadata, Value, ValueType
 from gguf_forge.json_file import IMPOSTOR_BYTES, refuse_impostor
@@ -35,9 +35,8 @@ VERSIONS = (2, 3)
 
 # Far above any real file. A hostile one is as large as what it claims, but reading it must stay cheap.
 MAX_KEYS = 1 << 16
-MAX_TENSORS = 1 << 18
-MAX_STRINGS = 1 << 24
-MAX_ITEMS = 1 << 30  # of an array, and bytes of a string: ggml's limits
+MAX_TENSORS = 1 << 17
+MAX_ITEMS = 1 << 30  # of an array: ggml's limit
 MAX_KEY = 65535  # bytes, from docs/gguf.md
 
 _KEY_BYTES = 8 + 1 + 4 + 1  # the least that a key and its value take
@@ -188,7 +187,7 @@ def _read_value(cursor: Cursor, what: str) -> Value:
     if kind is ValueType.ARRAY:
         return _read_array(cursor, what)
     if kind is ValueType.STRING:
-        return Value(kind, text_or_bytes(cursor.string(what, MAX_ITEMS)))
+        return Value(kind, text_or_bytes(cursor.string(what)))
     data = cursor.number(FORMATS[kind], what)
     if kind is ValueType.FLOAT32 and math.isnan(data):
         # Python's floats are doubles, and a NaN may lose bits on the way to one.
@@ -202,13 +201,14 @@ def _read_array(cursor: Cursor, what: str) -> Value:
     if element is ValueType.ARRAY:
         raise cursor.broken(f"{what} is an array of arrays, which GGUF readers do not take")
     if element is ValueType.STRING:
-        count = cursor.count(f"strings in {what}", each=8, limit=MAX_STRINGS)
-        return Value(ValueType.ARRAY, cursor.strings(count, what, MAX_ITEMS), element)
+        count = cursor.count(f"strings in {what}", each=LENGTH_BYTES, limit=MAX_ITEMS)
+        return Value(ValueType.ARRAY, cursor.strings(count, what), element)
     dtype = np.dtype(cursor.byte_order + FORMATS[element])
     count = cursor.count(f"items in {what}", each=dtype.itemsize, limit=MAX_ITEMS)
-    items = cursor.view(count * dtype.itemsize, what)
-    # any byte but zero is true
-    numbers = items != 0 if element is ValueType.BOOL else items.view(dtype)
+    if element is ValueType.BOOL:
+        numbers = cursor.held(count, what) != 0  # any byte but zero is true
+    else:
+        numbers = cursor.view(count * dtype.itemsize, what).view(dtype)
     return Value(ValueType.ARRAY, PackedNumbers(numbers), element)
 
 

@@ -67,7 +67,7 @@ def assign(tensors: Sequence[TensorInfo], metadata: Metadata, options: Options) 
     """The tensors of the file that llama-quantize would write, in its order.
 
     Args:
-        tensors: Those of the base file, in any order.
+        tensors: Those of the base file, in any order if it need not be kept.
         metadata: That of the base file.
 
     Raises:
@@ -85,6 +85,9 @@ def assign(tensors: Sequence[TensorInfo], metadata: Metadata, options: Options) 
         ['Q6_K', 'F32']
     """
     kept = prune(tensors, options.prune_layers)
+    if options.keep_order:
+        place = {info.name: number for number, info in enumerate(tensors)}
+        kept = tuple(sorted(kept, key=lambda pair: place[pair[0].name]))
     if options.file_type == COPY:
         return tuple(Assignment(info, name, info.type, info.type) for info, name in kept)
     default = options.file_type.default_type

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from gguf_forge.errors import InputError
+from gguf_forge.gguf_file.packed_items import PackedStrings
+from gguf_forge.gguf_file.split import SPLIT_KEYS
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, string, u32
 from gguf_forge.recipe.file_types import ALIASES, FILE_TYPES
@@ -16,7 +18,6 @@ from gguf_forge.recipe.pruning import layer_numbers
 from gguf_forge.recipe.tensor_rules import file_order
 
 _QUANTIZATION_VERSION = 2
-_SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
 _GUESSED = 1024
 _MAX_BYTES = 127
 
@@ -50,7 +51,7 @@ def quantized_metadata(tensors: Sequence[TensorInfo], metadata: Metadata, option
         architecture = ModelFacts.read(metadata, options.key_overrides).architecture
         numbers = layer_numbers(tensors, options.prune_layers)
         changes.append((f"{architecture}.block_count", u32(max(numbers.values()) + 1)))
-    result = {key: _as_c_strings(value) for key, value in metadata.items() if key not in _SPLIT_KEYS}
+    result = {key: _as_c_strings(value) for key, value in metadata.items() if key not in SPLIT_KEYS}
     for key, value in changes:
         result.pop(key, None)
         result[key] = value
@@ -100,6 +101,8 @@ def _cut(text: str) -> Value:
 def _as_c_strings(value: Value) -> Value:
     if value.type is ValueType.STRING:
         return replace(value, data=_before_nul(value.data))
+    if isinstance(value.data, PackedStrings) and not value.data.has_nul:
+        return value
     if value.type is ValueType.ARRAY and value.element is ValueType.STRING:
         return replace(value, data=tuple(_before_nul(item) for item in value.data))
     return value

@@ -60,8 +60,8 @@ class ModelFacts:
 def _text(key: str, metadata: Metadata, overridden: Metadata) -> str:
     for values in (overridden, metadata):
         value = values.get(key)
-        if value is not None and value.type is ValueType.STRING:
-            return value.data.decode() if isinstance(value.data, bytes) else str(value.data)
+        if value is not None and isinstance(value.data, str):
+            return value.data
     raise InputError(f"metadata lacks {key}", hint="a model file names its architecture")
 
 

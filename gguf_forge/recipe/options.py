@@ -75,6 +75,7 @@ class Options:
     """Everything that decides the types and the metadata of a quantized file.
 
     The names are those of llama-quantize's options. `tensor_types` are tried in order, the first match wins.
+    `keep_order` keeps the order of the base file, as --keep-split does; the mixes count the tensors in it.
     """
 
     file_type: FileType = FILE_TYPES["Q4_K_M"]
@@ -86,6 +87,7 @@ class Options:
     key_overrides: tuple[KeyOverride, ...] = ()
     prune_layers: tuple[int, ...] = ()
     allow_requantize: bool = False
+    keep_order: bool = False
     imatrix: ImportanceMatrix | None = None
 
     @property

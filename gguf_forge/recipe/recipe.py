@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gguf_forge.errors import ForgeError
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.recipe.assign import Assignment, assign
@@ -23,20 +24,29 @@ class Recipe:
     warnings: tuple[str, ...]
 
 
-def make_recipe(tensors: Sequence[TensorInfo], metadata: Metadata, options: Options) -> Recipe:
+def make_recipe(
+    tensors: Sequence[TensorInfo], metadata: Metadata, options: Options, *, only_planned: bool = False
+) -> Recipe:
     """Decide everything about the file that llama-quantize would make of a base file.
 
     Args:
         tensors: Those of the base file, in any order.
         metadata: That of the base file.
+        only_planned: What `check` refuses is a warning.
 
     Raises:
         ForgeError: whatever `assign`, `check` and `quantized_metadata` refuse.
     """
     assignments = assign(tensors, metadata, options)
-    check(assignments, options)
+    refused: tuple[str, ...] = ()
+    try:
+        check(assignments, options)
+    except ForgeError as error:
+        if not only_planned:
+            raise
+        refused = (f"it would be refused: {error}",)
     header = quantized_metadata(tensors, metadata, options)
-    return Recipe(assignments, header, _warnings(tensors, assignments, options))
+    return Recipe(assignments, header, _warnings(tensors, assignments, options) + refused)
 
 
 def _warnings(tensors: Sequence[TensorInfo], assignments: Sequence[Assignment], options: Options) -> tuple[str, ...]:

@@ -13,12 +13,12 @@ from synthetic import FAMILIES, write_checkpoint
 
 from gguf_forge.conversion import convert
 from gguf_forge.errors import InputError
-from gguf_forge.tensor_types import TENSOR_TYPES
-from gguf_forge.validity import _SCALES, first_invalid_block
+from gguf_forge.tensor_types import SCALES_AT, TENSOR_TYPES
+from gguf_forge.validity import first_invalid_block
 
 ORACLE = find_oracle("pywhispercpp")
 # the older ggml that the wheel carries does not know these
-KNOWN = sorted(set(_SCALES) - {"Q1_0", "Q2_0"})
+KNOWN = sorted(set(SCALES_AT) - {"Q1_0", "Q2_0"})
 
 
 @pytest.mark.skipif(ORACLE is None, reason="there is no oracle for this platform")
@@ -29,7 +29,7 @@ def test_it_is_ggml_s_verdict(name: str) -> None:
     validate = ORACLE._library.ggml_validate_row_data
     validate.argtypes, validate.restype = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t], ctypes.c_bool
     verdicts = set()
-    for at in _SCALES[name]:
+    for at in SCALES_AT[name]:
         for high in range(256):
             block = np.zeros((1, kind.block_bytes), np.uint8)
             block[0, at : at + 2] = high * 7 & 0xFF, high

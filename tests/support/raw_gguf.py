@@ -101,9 +101,9 @@ def recorded_fields() -> Iterator[list[tuple[int, int]]]:
             at += size
         return numbers(cursor, layout, what)
 
-    def recording_strings(cursor: Cursor, count: int, what: str, limit: int) -> PackedStrings:
+    def recording_strings(cursor: Cursor, count: int, what: str) -> PackedStrings:
         first = cursor.at
-        taken = strings(cursor, count, what, limit)
+        taken = strings(cursor, count, what)
         found.extend((first + int(start), 8) for start in taken._starts[:-1][:20])
         return taken
 

@@ -1,0 +1,225 @@
+"""Files decided to the last byte but the weights, whatever they are made of: checked, then written."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gguf_forge.errors import UnsupportedError, UsageError
+from gguf_forge.expr import TensorExpr
+from gguf_forge.forge import RowSource, Shard, forge
+from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.kernels import backend_lanes, default_backend, dequantizable_types, quantizable_types
+from gguf_forge.publish import check_output, check_room
+from gguf_forge.recipe import FileType, Options, importance_of, make_recipe
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A tensor of a file, where its values come from, what it is called there, and whether its type is a fallback."""
+
+    info: TensorInfo
+    source: RowSource
+    origin: str
+    is_fallback: bool = False
+
+
+@dataclass(frozen=True)
+class FilePlan:
+    """One file, or the parts of a split one, decided to the last byte but the weights.
+
+    Attributes:
+        type: Its file type, with `auto` resolved.
+        shards: The parts, in order; one if it is not split.
+        fallbacks: Tensors whose rows do not divide into the blocks of the type they should have had.
+        warnings: What the user asked for and will not happen.
+        source_bytes: Bytes of the tensors as the source holds them.
+        inputs: Every file that is read.
+    """
+
+    type: FileType
+    shards: tuple[Shard, ...]
+    fallbacks: tuple[str, ...]
+    warnings: tuple[str, ...]
+    source_bytes: int
+    inputs: tuple[Path, ...]
+
+    @property
+    def path(self) -> Path:
+        """Where the file goes; of a split, its first part."""
+        return self.shards[0].path
+
+    @property
+    def size(self) -> int:
+        """Bytes of all parts."""
+        return sum(shard.layout.size for shard in self.shards)
+
+    @property
+    def sources(self) -> tuple[RowSource, ...]:
+        """Where each tensor's values come from."""
+        return tuple(source for shard in self.shards for source in shard.sources)
+
+    @property
+    def tensors(self) -> tuple[TensorInfo, ...]:
+        return tuple(placed.info for shard in self.shards for placed in shard.layout.tensors)
+
+    @property
+    def bytes_to_write(self) -> int:
+        """Headers and tensors: what an observer is told in the end."""
+        return sum(len(shard.layout.header) for shard in self.shards) + sum(info.nbytes for info in self.tensors)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits of tensor data for each weight; 0 for a vocabulary alone."""
+        weights = sum(info.n_elements for info in self.tensors)
+        return 8 * sum(info.nbytes for info in self.tensors) / weights if weights else 0.0
+
+    @property
+    def types(self) -> Mapping[str, int]:
+        """How many tensors have each type, the most frequent first."""
+        return dict(Counter(info.type.name for info in self.tensors).most_common())
+
+
+@dataclass(frozen=True)
+class Result:
+    """A file that was written, and the seconds it took."""
+
+    file: FilePlan
+    seconds: float
+
+    @property
+    def path(self) -> Path:
+        return self.file.path
+
+
+class Observer:
+    """Is told how a run goes. The methods do nothing; a progress bar overrides them."""
+
+    def begin(self, file: FilePlan) -> None:
+        """A file is about to be written."""
+
+    def advance(self, n_bytes: int) -> None:
+        """So many bytes of it have been."""
+
+
+@dataclass(frozen=True)
+class BaseFile:
+    """What llama-quantize would be given: a file that exists, or the one its converter would have made.
+
+    Attributes:
+        infos: Its tensors.
+        expressions: Their values, by name.
+        metadata: Its keys.
+    """
+
+    infos: Sequence[TensorInfo]
+    expressions: Mapping[str, TensorExpr]
+    metadata: Metadata
+
+    def quantized(
+        self, options: Options, *, only_planned: bool = False
+    ) -> tuple[Metadata, list[Chosen], tuple[str, ...]]:
+        """The keys, tensors and warnings of the file that llama-quantize would make of it."""
+        recipe = make_recipe(self.infos, self.metadata, options, only_planned=only_planned)
+        chosen = [
+            Chosen(
+                assignment.output,
+                RowSource(
+                    self.expressions[assignment.info.name],
+                    assignment.info.type,
+                    importance_of(assignment, options.imatrix),
+                ),
+                assignment.info.name,
+                assignment.fallback,
+            )
+            for assignment in recipe.assignments
+        ]
+        return recipe.metadata, chosen, recipe.warnings
+
+
+def refuse_equal_paths(files: Sequence[FilePlan]) -> None:
+    """Raise UsageError if two files would have the same path."""
+    paths = [file.path for file in files]
+    if len(set(paths)) < len(paths):
+        raise UsageError(
+            f"{len(paths)} files would all be {paths[0]}",
+            hint="name a folder, or put {ftype} into the name",
+        )
+
+
+def check_files(files: Iterable[FilePlan], *, backend: str | None = None, overwrite: bool = False) -> None:
+    """Says before any work what would stop it.
+
+    Args:
+        files: Planned files, all in one folder.
+        backend: Which kernels; the default is the fastest of this machine.
+        overwrite: Existing files may be replaced.
+
+    Raises:
+        UnsupportedError: no kernel makes a type that a file needs, or reads one that it is made of.
+        UsageError: this machine cannot run the backend.
+        RefusedError: a file is one of the inputs, or exists and may not be replaced.
+        OutputError: a file cannot be written there, or the disk has too little room for all of them.
+    """
+    every = tuple(files)
+    backend_lanes(backend or default_backend())
+    for file in every:
+        _check_types(file)
+        for shard in file.shards:
+            check_output(shard.path, shard.layout.size, file.inputs, overwrite=overwrite)
+    check_room(every[0].path.parent, sum(file.size for file in every))
+
+
+def _check_types(file: FilePlan) -> None:
+    changed = [
+        (source.expr.dtype, info.type)
+        for info, source in zip(file.tensors, file.sources, strict=True)
+        if source.expr.dtype != info.type
+    ]
+    missing = sorted({target.name for _, target in changed if target not in quantizable_types()})
+    if missing:
+        raise UnsupportedError(
+            f"as {file.type}, this model has {', '.join(missing)} tensors, which this version cannot make yet",
+            hint="choose another type",
+        )
+    unreadable = sorted({kind.name for kind, _ in changed if not kind.is_float and kind not in dequantizable_types()})
+    if unreadable:
+        raise UnsupportedError(
+            f"the model has {', '.join(unreadable)} tensors, which this version cannot unpack yet",
+            hint="start from a 16-bit or 32-bit file of the model",
+        )
+
+
+def write_files(
+    files: Iterable[FilePlan],
+    *,
+    threads: int | None = None,
+    backend: str | None = None,
+    overwrite: bool = False,
+    buffer: int | None = None,
+    observer: Observer | None = None,
+) -> tuple[Result, ...]:
+    """Writes planned files, one after the other; arguments as `forge` takes them.
+
+    Raises:
+        OutputError: a file cannot be written. Nothing is left under its name.
+    """
+    watcher = observer or Observer()
+    results = []
+    for file in files:
+        begun = time.perf_counter()
+        watcher.begin(file)
+        forge(
+            file.shards,
+            threads=threads,
+            backend=backend,
+            overwrite=overwrite,
+            buffer=buffer,
+            progress=watcher.advance,
+        )
+        results.append(Result(file, time.perf_counter() - begun))
+    return tuple(results)

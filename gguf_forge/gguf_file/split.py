@@ -1,0 +1,77 @@
+"""Splits of a GGUF file: names, keys, and which tensor goes where. Source: llama.cpp's llama-gguf-split."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from gguf_forge.gguf_file.header import DEFAULT_ALIGNMENT, padded
+from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.gguf_file.values import Metadata, Value, ValueType
+
+SPLIT_NO, SPLIT_COUNT, SPLIT_TENSORS = SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
+
+_PART = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})\.gguf", re.DOTALL)
+
+
+class PartName(NamedTuple):
+    """What the name of a part of a split says; `number` counts from 0."""
+
+    stem: str
+    number: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"{self.stem}-{self.number + 1:05}-of-{self.total:05}.gguf"
+
+    @classmethod
+    def read(cls, file_name: str) -> PartName | None:
+        """None if it is not the name of a part.
+
+        Example:
+            >>> PartName.read("m-00001-of-00003.gguf")
+            PartName(stem='m', number=0, total=3)
+        """
+        found = _PART.fullmatch(file_name)
+        return cls(found[1], int(found[2]) - 1, int(found[3])) if found else None
+
+
+def part_path(file: Path, number: int, count: int) -> Path:
+    """Where part `number`, from 0, of a file goes that would be `file` if it were whole."""
+    return file.with_name(str(PartName(file.name.removesuffix(".gguf"), number, count)))
+
+
+def part_keys(number: int, count: int, n_tensors: int) -> Metadata:
+    """The keys that every part has; the first one has those of the model before them."""
+    return {
+        SPLIT_NO: Value(ValueType.UINT16, number),
+        SPLIT_COUNT: Value(ValueType.UINT16, count),
+        SPLIT_TENSORS: Value(ValueType.INT32, n_tensors),
+    }
+
+
+def parts_within(infos: Iterable[TensorInfo], max_size: int | None, max_tensors: int | None) -> list[int]:
+    """The part that each tensor goes to, in their order.
+
+    Args:
+        infos: The tensors of the file.
+        max_size: Bytes of tensors in a part, where they can be kept to; None for no bound.
+        max_tensors: Tensors in a part; None for no bound.
+
+    Example:
+        >>> from gguf_forge.tensor_types import F32
+        >>> parts_within([TensorInfo(name, (8,), F32) for name in "abcde"], 64, None)
+        [0, 0, 1, 1, 2]
+    """
+    parts: list[int] = []
+    part = size = count = 0
+    for info in infos:
+        nbytes = padded(info.nbytes, DEFAULT_ALIGNMENT)
+        is_full = (max_size is not None and size + nbytes > max_size) or count == max_tensors
+        if is_full and count:
+            part, size, count = part + 1, 0, 0
+        parts.append(part)
+        size, count = size + nbytes, count + 1
+    return parts
