@@ -62,6 +62,10 @@ INLINE void transpose(const float *src, int n, float (*out)[LANES])
 INLINE void load_values(const forge_rows *rows, int64_t first, int live, int n, float (*x)[LANES])
 {
     _Alignas(64) float buffer[LANES * TILE_ROWS];
+    if (live == LANES) {
+        transpose(view_elements(rows, first * n, LANES * n, buffer), n, x);
+        return;
+    }
     load_elements(rows, first * n, live * n, buffer);
     memset(buffer + live * n, 0, (size_t)(LANES - live) * (size_t)n * sizeof(float));
     transpose(buffer, n, x);
