@@ -47,6 +47,8 @@ INLINE hi hi_max(hi a, hi b) { return a > b ? a : b; }
 INLINE hi hi_min_unsigned(hi a, hi b) { return (uint32_t)a < (uint32_t)b ? a : b; }
 INLINE hi hi_shl(hi a, int n) { return (hi)((uint32_t)a << n); }
 INLINE hi hi_shr(hi a, int n) { return (hi)((uint32_t)a >> n); }
+/* Bit `n` of lane j becomes bit j. */
+INLINE uint32_t hi_bit_of_each(hi a, int n) { return (uint32_t)a >> n & 1; }
 INLINE hi h_bits(hf x) { return (hi)float_bits(x); }
 INLINE hf hi_as_float(hi x) { return bits_float((uint32_t)x); }
 INLINE hf hi_float(hi x) { return (float)x; }
