@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gguf_forge.conversion import convert as convert
-    from gguf_forge.conversion import plan_files as plan
+    from gguf_forge.conversion import plan as plan
     from gguf_forge.errors import ForgeError as ForgeError
     from gguf_forge.errors import InputError as InputError
     from gguf_forge.errors import OutputError as OutputError
@@ -58,7 +58,7 @@ _HOMES = {
     "dequantize": ("gguf_forge.rows", "dequantize"),
     "open_gguf": ("gguf_forge.gguf_file.opened", "open_gguf"),
     "Split": ("gguf_forge.quantization", "Split"),
-    "plan": ("gguf_forge.conversion", "plan_files"),
+    "plan": ("gguf_forge.conversion", "plan"),
     "quantize": ("gguf_forge.rows", "quantize"),
     "quantize_gguf": ("gguf_forge.quantization", "quantize_gguf"),
 }

@@ -85,9 +85,7 @@ class Ggml:
         importance = None if weights is None else weights.ctypes.data
         self._quantize(kind.id, rows.ctypes.data, out.ctypes.data, 0, *rows.shape, importance)
 
-    def dequantizer(
-        self, kind: TensorType
-    ) -> Callable[[NDArray[np.uint8], NDArray[np.float32]], None] | None:
+    def dequantizer(self, kind: TensorType) -> Callable[[NDArray[np.uint8], NDArray[np.float32]], None] | None:
         """Unpacks uint8 rows into float32 rows; None for a type without such a function."""
         name = {"F16": "ggml_fp16_to_fp32_row", "BF16": "ggml_bf16_to_fp32_row"}.get(
             kind.name, "dequantize_row_" + kind.name.lower().replace("_k", "_K")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.errors import OutputError, UnsupportedError, UsageError
@@ -143,24 +144,43 @@ def convert(
     Example:
         >>> convert("Qwen3-0.6B", types=["Q4_K_M", "Q8_0"])  # doctest: +SKIP
     """
-    files = plan_files(
-        source,
-        out,
-        types=types,
-        options=options,
-        model_name=model_name,
-        metadata=metadata,
-        pre_tokenizer=pre_tokenizer,
-        vocab_only=vocab_only,
-    )
-    check_files(files, backend=backend, overwrite=overwrite)
-    kernels = backend or default_backend()
-    log.info("kernels: %s (%d lanes); threads: %d", kernels, backend_lanes(kernels), threads or default_threads())
-    return write_files(files, threads=threads, backend=backend, overwrite=overwrite, observer=observer)
+    with Checkpoint.open(Path(source)) as checkpoint:
+        files = plan_files(
+            checkpoint,
+            out,
+            types=types,
+            options=options,
+            model_name=model_name,
+            metadata=metadata,
+            pre_tokenizer=pre_tokenizer,
+            vocab_only=vocab_only,
+        )
+        check_files(files, backend=backend, overwrite=overwrite)
+        kernels = backend or default_backend()
+        log.info("kernels: %s (%d lanes); threads: %d", kernels, backend_lanes(kernels), threads or default_threads())
+        return write_files(files, threads=threads, backend=backend, overwrite=overwrite, observer=observer)
+
+
+def plan(source: str | PathLike[str], out: str | PathLike[str] | None = None, **given: Any) -> tuple[FilePlan, ...]:
+    """What `convert` would write: every tensor, type, size and offset. Reads no weight.
+
+    Args:
+        source: The folder, as for `convert`.
+        out: As for `convert`.
+        given: Its arguments `types`, `options`, `model_name`, `metadata`, `pre_tokenizer` and `vocab_only`.
+
+    Raises:
+        ForgeError: what was wrong, where, and what to do.
+
+    Example:
+        >>> [file.layout.size for file in plan("Qwen3-0.6B", types="Q4_K_M")]  # doctest: +SKIP
+    """
+    with Checkpoint.open(Path(source)) as checkpoint:
+        return plan_files(checkpoint, out, **given)
 
 
 def plan_files(
-    source: str | PathLike[str],
+    checkpoint: Checkpoint,
     out: str | PathLike[str] | None = None,
     *,
     types: str | Sequence[str] | None = None,
@@ -170,24 +190,21 @@ def plan_files(
     pre_tokenizer: str | None = None,
     vocab_only: bool = False,
 ) -> tuple[FilePlan, ...]:
-    """What `convert` would write: every tensor, type, size and offset. Reads no weight; arguments as there.
-
-    Example:
-        >>> [file.layout.size for file in plan_files("Qwen3-0.6B", types="Q4_K_M")]  # doctest: +SKIP
-    """
+    """What `convert` would write of an opened checkpoint; of use as long as that is open. Arguments as there."""
     if types is None:
         types = "auto" if vocab_only else DEFAULT_TYPE
     kinds = list(dict.fromkeys(file_type(name) for name in ([types] if isinstance(types, str) else types)))
     target = _target(out)
-    plan = plan_model(
-        Checkpoint.open(Path(source)),
+    model = plan_model(
+        checkpoint,
         model_name=model_name,
         metadata_file=Path(metadata) if metadata is not None else None,
         pre_tokenizer=pre_tokenizer,
         vocab_only=vocab_only,
     )
-    log.info("%s: a %s model, %d tensors", source, plan.metadata["general.architecture"].data, len(plan.tensors))
-    files = tuple(plan_file(plan, replace(options or Options(), file_type=kind), target) for kind in kinds)
+    name = model.metadata["general.architecture"].data
+    log.info("%s: a %s model, %d tensors", checkpoint.folder, name, len(model.tensors))
+    files = tuple(plan_file(model, replace(options or Options(), file_type=kind), target) for kind in kinds)
     for warning in dict.fromkeys(warning for file in files for warning in file.warnings):
         log.warning("%s", warning)
     refuse_equal_paths(files)

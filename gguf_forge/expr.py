@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.errors import InputError, UnsupportedError
-from gguf_forge.source import ByteRange, Source
+from gguf_forge.source import Source
 from gguf_forge.tensor_types import F16, F32, MXFP4, SCALES_AT, TensorType
 
 Rows = NDArray[Any]
@@ -47,11 +47,16 @@ class TensorExpr(ABC):
 
     @property
     def matrix_rows(self) -> int:
-        """Rows of one matrix (of one expert, say): a task never crosses such a border."""
+        """Rows of one matrix (of one expert, say)."""
         return self.shape[-2] if len(self.shape) > 1 else 1
 
+    @property
+    def is_columnwise(self) -> bool:
+        """Does each row take the reading of a whole matrix? Its rows are best taken together, then."""
+        return False
+
     def rows(self, start: int, stop: int) -> Rows:
-        """Rows start..stop as a matrix (stop - start, C); a view of mapped bytes where that is possible."""
+        """Rows start..stop as a matrix (stop - start, C)."""
         return self.take(np.arange(start, stop))
 
     @abstractmethod
@@ -59,9 +64,12 @@ class TensorExpr(ABC):
         """The rows with these numbers, in this order."""
 
     @abstractmethod
-    def needs(self, rows: RowNumbers) -> Iterator[ByteRange]:
-        """The byte ranges that `take(rows)` reads."""
+    def sources(self) -> Iterator[Source]:
+        """The files that rows are read from, perhaps more than once."""
 
+
+# Scattered rows are read in one go, with what lies between, up to so many times their number.
+_MOST_UNUSED = 4
 
 # Bytes that only a repacking operation understands.
 RAW = TensorType("U8", -1, 1, 1)
@@ -82,14 +90,20 @@ class Stored(TensorExpr):
         return self.dtype.row_bytes(self.shape[-1])
 
     def take(self, rows: RowNumbers) -> Rows:
-        stored = self.source.view(self.offset, self.n_rows * self._row_bytes).view(self.dtype.dtype)
-        matrix = stored.reshape(self.n_rows, self._row_bytes // self.dtype.dtype.itemsize)
         runs = contiguous_runs(rows)
-        return matrix[slice(*runs[0])] if len(runs) == 1 else matrix[rows]
+        if len(runs) == 1:
+            return self._read(*runs[0])
+        first, stop = int(rows.min()), int(rows.max()) + 1
+        if stop - first <= _MOST_UNUSED * len(rows):
+            return self._read(first, stop)[rows - first]
+        return np.concatenate([self._read(*run) for run in runs])
 
-    def needs(self, rows: RowNumbers) -> Iterator[ByteRange]:
-        for start, stop in contiguous_runs(rows):
-            yield ByteRange(self.source, self.offset + start * self._row_bytes, (stop - start) * self._row_bytes)
+    def _read(self, start: int, stop: int) -> Rows:
+        raw = self.source.read(self.offset + start * self._row_bytes, (stop - start) * self._row_bytes)
+        return raw.view(self.dtype.dtype).reshape(stop - start, -1)
+
+    def sources(self) -> Iterator[Source]:
+        yield self.source
 
 
 @dataclass(frozen=True)
@@ -106,7 +120,7 @@ class Constant(TensorExpr):
     def take(self, rows: RowNumbers) -> Rows:
         return self.values.reshape(self.n_rows, self.shape[-1])[rows]
 
-    def needs(self, rows: RowNumbers) -> Iterator[ByteRange]:
+    def sources(self) -> Iterator[Source]:
         return iter(())
 
 
@@ -131,8 +145,12 @@ class Unary(TensorExpr):
     def take(self, rows: RowNumbers) -> Rows:
         return self.of.take(self.source_rows(rows))
 
-    def needs(self, rows: RowNumbers) -> Iterator[ByteRange]:
-        return self.of.needs(self.source_rows(rows))
+    def sources(self) -> Iterator[Source]:
+        return self.of.sources()
+
+    @property
+    def is_columnwise(self) -> bool:
+        return self.of.is_columnwise
 
     def source_rows(self, rows: RowNumbers) -> RowNumbers:
         """Which rows of `of` the given rows come from."""
@@ -246,6 +264,10 @@ class Transpose(Unary):
         *leading, a, b = self.of.shape
         return (*leading, b, a)
 
+    @property
+    def is_columnwise(self) -> bool:
+        return True
+
     def take(self, rows: RowNumbers) -> Rows:
         below = self.of.shape[-2]
         tiles = [
@@ -253,11 +275,6 @@ class Transpose(Unary):
             for matrix, columns in _by_matrix(rows, self.shape[-2])
         ]
         return tiles[0] if len(tiles) == 1 else np.concatenate(tiles)
-
-    def needs(self, rows: RowNumbers) -> Iterator[ByteRange]:
-        below = self.of.shape[-2]
-        for matrix, _ in _by_matrix(rows, self.shape[-2]):
-            yield from self.of.needs(np.arange(matrix * below, (matrix + 1) * below))
 
 
 @dataclass(frozen=True)
@@ -292,6 +309,10 @@ class Stack(TensorExpr):
         return (len(self.parts), *self.parts[0].shape)
 
     @property
+    def is_columnwise(self) -> bool:
+        return self.parts[0].is_columnwise
+
+    @property
     def dtype(self) -> TensorType:  # type: ignore[override]
         return self.parts[0].dtype
 
@@ -303,9 +324,9 @@ class Stack(TensorExpr):
         taken = [self.parts[part].take(inner) for part, inner in _by_matrix(rows, self.parts[0].n_rows)]
         return taken[0] if len(taken) == 1 else np.concatenate(taken)
 
-    def needs(self, rows: RowNumbers) -> Iterator[ByteRange]:
-        for part, inner in _by_matrix(rows, self.parts[0].n_rows):
-            yield from self.parts[part].needs(inner)
+    def sources(self) -> Iterator[Source]:
+        for part in self.parts:
+            yield from part.sources()
 
 
 @dataclass(frozen=True)
@@ -354,9 +375,9 @@ class RepackMxfp4(TensorExpr):
         packed[:, 2::2] = high[:, :8] | high[:, 8:] << 4
         return packed.reshape(len(rows), -1)
 
-    def needs(self, rows: RowNumbers) -> Iterator[ByteRange]:
-        yield from self.blocks.needs(rows)
-        yield from self.scales.needs(rows)
+    def sources(self) -> Iterator[Source]:
+        yield from self.blocks.sources()
+        yield from self.scales.sources()
 
 
 def contiguous_runs(rows: RowNumbers) -> list[tuple[int, int]]:

@@ -102,7 +102,7 @@ def forge(
 
     Raises:
         OutputError: a file cannot be written. Nothing is left under the names.
-        InputError: weights that no block can hold, such as infinities.
+        InputError: weights that no block can hold, such as infinities; a file that changed while it was read.
     """
     workers = threads or default_threads()
     values = _task_values(buffer, workers)
@@ -121,6 +121,8 @@ def forge(
                     pending.add(pool.submit(_run, task, out, backend))
             while pending:
                 pending = _collect(pending, progress)
+            for read in {id(s): s for shard in shards for row in shard.sources for s in row.expr.sources()}.values():
+                read.check_unchanged()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -142,11 +144,22 @@ def _tasks(shard: Shard, values: int) -> Iterator[_Task]:
     for placed, source in zip(shard.layout.tensors, shard.sources, strict=True):
         if placed.info.nbytes == 0:
             continue
-        matrix = source.expr.matrix_rows
-        step = max(1, min(matrix, values // placed.info.n_per_row))
-        for first in range(0, placed.info.n_rows, matrix):
-            for start in range(first, first + matrix, step):
-                yield _Task(placed, source, start, min(start + step, first + matrix))
+        step = max(1, values // placed.info.n_per_row)
+        border = _border(source, placed.info.n_rows, step)
+        step = border if source.expr.is_columnwise else min(step, border)
+        for first in range(0, placed.info.n_rows, border):
+            stop = min(first + border, placed.info.n_rows)
+            for start in range(first, stop, step):
+                yield _Task(placed, source, start, min(start + step, stop))
+
+
+def _border(source: RowSource, n_rows: int, step: int) -> int:
+    """Rows between borders that no task crosses: those of each matrix, where weights belong to one; small matrices
+    without weights share a task."""
+    matrix = source.expr.matrix_rows
+    if source.weights is not None or matrix >= step or source.expr.is_columnwise:
+        return matrix
+    return min(n_rows, step // matrix * matrix)
 
 
 def _run(task: _Task, out: OutputFile, backend: str | None) -> int:
@@ -156,8 +169,6 @@ def _run(task: _Task, out: OutputFile, backend: str | None) -> int:
     _refuse_invalid(packed, task)
     at = task.placed.offset + task.start * info.type.row_bytes(info.n_per_row)
     out.write_at(at, packed.view(np.uint8).reshape(-1).data)
-    for needed in task.source.expr.needs(np.arange(task.start, task.stop)):
-        needed.release()
     return packed.nbytes
 
 

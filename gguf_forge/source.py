@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from gguf_forge.errors import InputError
 
+_AGAIN = "run again when it is complete"
+
 
 class Source(Protocol):
     """A file whose bytes can be read in any order. All names in messages come from `path`."""
@@ -28,20 +30,13 @@ class Source(Protocol):
         """The bytes `offset` to `offset + nbytes`, read-only; all of them or an InputError."""
         ...
 
-    def release(self, offset: int, nbytes: int) -> None:
-        """These bytes are not needed soon: what is held of them in memory may go."""
+    def read(self, offset: int, nbytes: int) -> NDArray[np.uint8]:
+        """The bytes `offset` to `offset + nbytes` in memory of their own; all of them or an InputError."""
         ...
 
-
-class ByteRange(NamedTuple):
-    """Some bytes of a source."""
-
-    source: Source
-    offset: int
-    nbytes: int
-
-    def release(self) -> None:
-        self.source.release(self.offset, self.nbytes)
+    def check_unchanged(self) -> None:
+        """Raises InputError if this is not the file any more that was opened."""
+        ...
 
 
 class FileIdentity(NamedTuple):
@@ -53,9 +48,10 @@ class FileIdentity(NamedTuple):
 
 
 class MappedFile:
-    """A regular file, mapped read-only: nothing is read before it is looked at.
+    """A regular file, opened read-only and mapped: nothing is read before it is looked at.
 
-    After `close` no new views can be made; views made before stay valid as long as they live.
+    Headers are looked at through the map, weights are read. After `close` neither is possible; views made before stay
+    valid as long as they live.
 
     Raises:
         InputError: the file is missing, cannot be read, or is not a regular file.
@@ -70,10 +66,10 @@ class MappedFile:
         try:
             if not S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
                 raise InputError("not a regular file", file=path)
-            with path.open("rb") as file:
-                self.identity = _identity(os.fstat(file.fileno()))
-                # An empty file cannot be mapped.
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if self.identity.size else None
+            self._descriptor: int | None = os.open(path, os.O_RDONLY)
+            self.identity = _identity(os.fstat(self._descriptor))
+            # An empty file cannot be mapped.
+            self._map = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ) if self.identity.size else None
         except OSError as error:
             raise InputError(f"the file cannot be read: {error.strerror or error}", file=path) from error
 
@@ -87,23 +83,42 @@ class MappedFile:
         Raises:
             InputError: the range is not inside the file, or the file is closed.
         """
-        if offset < 0 or nbytes < 0 or offset + nbytes > self.size:
-            raise InputError(
-                f"bytes {offset} to {offset + nbytes} are outside the file of {self.size} bytes",
-                file=self.path,
-            )
+        self._check_range(offset, nbytes)
         if nbytes == 0:
             return np.frombuffer(b"", np.uint8)
         if self._map is None:
             raise InputError("the file was read after it was closed", file=self.path)
         return np.frombuffer(self._map, np.uint8, nbytes, offset)
 
-    def release(self, offset: int, nbytes: int) -> None:
-        """Takes these bytes out of the process's resident memory; a later view reads them again."""
-        start = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
-        stop = (offset + nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-        if self._map is not None and start < stop and hasattr(self._map, "madvise"):
-            self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
+    def read(self, offset: int, nbytes: int) -> NDArray[np.uint8]:
+        """The bytes `offset` to `offset + nbytes` as an array of their own.
+
+        Weights are read like this and not looked at through the map: they leave memory when they have been used, and
+        a file that shrinks or fails meanwhile is an error, where the map would end the process.
+
+        Raises:
+            InputError: the range is not inside the file, the file is closed, or it cannot be read.
+        """
+        self._check_range(offset, nbytes)
+        if self._descriptor is None:
+            raise InputError("the file was read after it was closed", file=self.path)
+        data = np.empty(nbytes, np.uint8)
+        done = 0
+        try:
+            while done < nbytes:
+                got = os.preadv(self._descriptor, [data[done:].data], offset + done)
+                if got == 0:
+                    raise InputError("the file became shorter while it was read", file=self.path, hint=_AGAIN)
+                done += got
+        except OSError as error:
+            raise InputError(f"the file cannot be read: {error.strerror or error}", file=self.path) from error
+        return data
+
+    def _check_range(self, offset: int, nbytes: int) -> None:
+        if offset < 0 or nbytes < 0 or offset + nbytes > self.size:
+            raise InputError(
+                f"bytes {offset} to {offset + nbytes} are outside the file of {self.size} bytes", file=self.path
+            )
 
     def check_unchanged(self) -> None:
         """Raise InputError if another file is at `path` now, or this one was written to."""
@@ -112,10 +127,13 @@ class MappedFile:
         except OSError as error:
             raise InputError(f"the file vanished while it was read: {error.strerror}", file=self.path) from error
         if now != self.identity:
-            raise InputError("the file changed while it was read", file=self.path, hint="run again when it is complete")
+            raise InputError("the file changed while it was read", file=self.path, hint=_AGAIN)
 
     def close(self) -> None:
         mapped, self._map = self._map, None
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
         if mapped is not None:
             try:
                 mapped.close()

@@ -152,7 +152,7 @@ def show_plan(request: ConvertRequest) -> None:
     from gguf_forge.file_plan import check_files
 
     with logging_to(console(sys.stderr), quiet=request.quiet, verbose=request.verbose):
-        files = conversion.plan_files(**planning_arguments(request))
+        files = conversion.plan(**planning_arguments(request))
         try:
             check_files(files, backend=request.backend, overwrite=request.overwrite)
         except ForgeError as error:
