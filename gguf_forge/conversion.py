@@ -56,7 +56,7 @@ def plan_file(plan: ModelPlan, options: Options, out: Path | None = None) -> Fil
         fallbacks=tuple(tensor.info.name for tensor in chosen if tensor.is_fallback),
         warnings=warnings,
         source_bytes=plan.nbytes,
-        inputs=plan.inputs,
+        inputs=(*plan.inputs, *options.inputs),
     )
 
 
@@ -127,7 +127,8 @@ def convert(
     Args:
         source: The folder: config.json, tokenizer files, one or many .safetensors files.
         out: A file, a folder, a name with `{ftype}` in it, or None for the usual name in the current folder.
-        types: llama.cpp file types, in any case. The default is Q4_K_M; for a vocabulary alone it is `auto`.
+        types: llama.cpp file types, in any case. The default is Q4_K_M, and `auto` for a vocabulary alone or a
+            checkpoint in MXFP4.
         options: What deviates from the types' mixes; its own file type is replaced by each of `types`.
         model_name: `general.name`, instead of what the folder and the model card say.
         metadata: A JSON file with `general.*` keys that outrank the model card.
@@ -144,7 +145,7 @@ def convert(
     Example:
         >>> convert("Qwen3-0.6B", types=["Q4_K_M", "Q8_0"])  # doctest: +SKIP
     """
-    with Checkpoint.open(Path(source)) as checkpoint:
+    with _open(source, vocab_only) as checkpoint:
         files = plan_files(
             checkpoint,
             out,
@@ -175,8 +176,14 @@ def plan(source: str | PathLike[str], out: str | PathLike[str] | None = None, **
     Example:
         >>> [file.layout.size for file in plan("Qwen3-0.6B", types="Q4_K_M")]  # doctest: +SKIP
     """
-    with Checkpoint.open(Path(source)) as checkpoint:
+    with _open(source, bool(given.get("vocab_only"))) as checkpoint:
         return plan_files(checkpoint, out, **given)
+
+
+def _open(source: str | PathLike[str], vocab_only: bool) -> Checkpoint:
+    """A vocabulary alone is made of a folder without weights, too; weights only tell the type that `auto` means."""
+    folder = Path(source)
+    return Checkpoint.open(folder, weights=not vocab_only or any(folder.glob("*.safetensors")))
 
 
 def plan_files(
@@ -191,9 +198,6 @@ def plan_files(
     vocab_only: bool = False,
 ) -> tuple[FilePlan, ...]:
     """What `convert` would write of an opened checkpoint; of use as long as that is open. Arguments as there."""
-    if types is None:
-        types = "auto" if vocab_only else DEFAULT_TYPE
-    kinds = list(dict.fromkeys(file_type(name) for name in ([types] if isinstance(types, str) else types)))
     target = _target(out)
     model = plan_model(
         checkpoint,
@@ -202,6 +206,9 @@ def plan_files(
         pre_tokenizer=pre_tokenizer,
         vocab_only=vocab_only,
     )
+    if types is None:
+        types = "auto" if vocab_only or model.is_packed else DEFAULT_TYPE
+    kinds = list(dict.fromkeys(file_type(name) for name in ([types] if isinstance(types, str) else types)))
     name = model.metadata["general.architecture"].data
     log.info("%s: a %s model, %d tensors", checkpoint.folder, name, len(model.tensors))
     files = tuple(plan_file(model, replace(options or Options(), file_type=kind), target) for kind in kinds)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.errors import InputError
+from gguf_forge.errors import InputError, UsageError
 from gguf_forge.expr import Rows, TensorExpr
 from gguf_forge.gguf_file.layout import Layout, PlacedTensor
 from gguf_forge.kernels import dequantize_rows, quantize_rows
@@ -104,6 +104,8 @@ def forge(
         OutputError: a file cannot be written. Nothing is left under the names.
         InputError: weights that no block can hold, such as infinities; a file that changed while it was read.
     """
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be at least 1, not {threads}")
     workers = threads or default_threads()
     values = _task_values(buffer, workers)
     with ExitStack() as stack, ThreadPoolExecutor(workers) as pool:
@@ -174,7 +176,10 @@ def _run(task: _Task, out: OutputFile, backend: str | None) -> int:
 
 def _refuse_invalid(packed: Rows, task: _Task) -> None:
     info = task.placed.info
-    block = first_invalid_block(packed, info.type)
+    # what is stored in the type it had is not looked at, there as here
+    if info.type == task.source.base:
+        return
+    block = first_invalid_block(packed.view(np.uint8), info.type)
     if block is not None:
         row = task.start + block * info.type.block_elements // info.n_per_row
         raise InputError(

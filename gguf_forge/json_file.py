@@ -31,10 +31,22 @@ def refuse_impostor(head: bytes, file: Path) -> None:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. NaN and Infinity are taken, as Python does: published configs have them.
+    """The object in a JSON file, as `read_json` reads it.
 
     Raises:
-        InputError: the file is missing, unreadable, empty, too large, not UTF-8, not JSON, or not an object.
+        InputError: as there, and what is not an object.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(f"a JSON object is expected, not a {type(value).__name__}", file=path)
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file. NaN and Infinity are taken, as Python does: published configs have them.
+
+    Raises:
+        InputError: the file is missing, unreadable, empty, too large, not UTF-8, or not JSON.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -48,7 +60,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
         raise InputError("the file is empty", file=path, hint="download it again")
     refuse_impostor(raw[:IMPOSTOR_BYTES], path)
     try:
-        value = json.loads(raw.decode("utf-8"))
+        return json.loads(raw.decode("utf-8"))
     except json.JSONDecodeError as error:
         raise InputError(
             f"not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}",
@@ -60,6 +72,3 @@ def read_json_object(path: Path) -> dict[str, Any]:
         raise InputError(f"not valid UTF-8 at byte {error.start}", file=path, hint=hint) from error
     except (RecursionError, ValueError) as error:
         raise InputError("nested too deeply, or a number with too many digits", file=path) from error
-    if not isinstance(value, dict):
-        raise InputError(f"a JSON object is expected, not a {type(value).__name__}", file=path)
-    return value

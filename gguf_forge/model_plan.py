@@ -32,7 +32,7 @@ class ModelPlan:
         metadata: Keys in file order. `general.file_type` holds its place, not yet its value.
         native_type: The 16-bit type of the checkpoint; None if it has none.
         identity: What the model is called, for the name of the file.
-        inputs: The files of the checkpoint's folder.
+        inputs: The files of the checkpoint's folder, and that of the metadata.
         is_packed: The checkpoint itself is quantized (MXFP4), and so are some tensors of every file.
     """
 
@@ -104,7 +104,7 @@ def plan_model(
         metadata,
         native_type=native_type(checkpoint),
         identity=identity,
-        inputs=tuple(checkpoint.folder.iterdir()),
+        inputs=(*checkpoint.folder.iterdir(), *([metadata_file] if metadata_file else ())),
         is_packed=_quantization(checkpoint.config) is not None,
     )
 

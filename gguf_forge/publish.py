@@ -12,6 +12,8 @@ from pathlib import Path
 
 from gguf_forge.errors import OutputError, RefusedError
 
+_LONGEST_NAME = 255
+
 
 def check_output(path: Path, size: int, inputs: Iterable[Path], *, overwrite: bool) -> None:
     """Says before any work what would go wrong after it.
@@ -30,15 +32,26 @@ def check_output(path: Path, size: int, inputs: Iterable[Path], *, overwrite: bo
         raise OutputError("is a folder", file=path, hint="name a file in it")
     if not path.parent.is_dir():
         raise OutputError("the folder does not exist", file=path.parent, hint="create it first")
-    if path.exists() and any(path.samefile(source) for source in inputs):
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise OutputError(
+            f"the file's name is longer than {_LONGEST_NAME} bytes", file=path, hint="choose a shorter name"
+        )
+    if path.exists() and not path.is_file():
+        raise OutputError("is not a regular file", file=path, hint="choose another name")
+    if path.exists() and any(_is_same(path, source) for source in inputs):
         raise RefusedError("the output is one of the inputs", file=path, hint="choose another name")
     if os.path.lexists(path) and not overwrite:
         raise RefusedError("exists already", file=path, hint="choose another name, or say --overwrite")
-    if path.exists() and not path.is_file():
-        raise OutputError("is not a regular file", file=path, hint="choose another name")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise OutputError("the folder is not writable", file=path.parent)
     check_room(path.parent, size)
+
+
+def _is_same(path: Path, source: Path) -> bool:
+    try:
+        return path.samefile(source)
+    except OSError:
+        return False  # a link that leads nowhere is nothing that could be lost
 
 
 def check_room(folder: Path, size: int) -> None:
@@ -76,7 +89,8 @@ def published(path: Path, size: int, *, overwrite: bool) -> Iterator[OutputFile]
     Bytes that are not written are zero. The file and its folder are synced before and after the renaming, so
     that the path holds the old file or the complete new one, also after a power cut.
     """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    # not made of the name, which may be as long as a name can be
+    partial = path.with_name(f".gguf-forge-{secrets.token_hex(8)}.partial")
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     except OSError as error:
@@ -97,14 +111,27 @@ def published(path: Path, size: int, *, overwrite: bool) -> Iterator[OutputFile]
 
 
 def _rename(partial: Path, path: Path, *, overwrite: bool) -> None:
-    if not overwrite and os.path.lexists(path):
-        raise RefusedError("appeared while it was being made", file=path, hint="choose another name")
-    partial.replace(path)
+    if overwrite:
+        partial.replace(path)
+    else:
+        _take_free_name(partial, path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _take_free_name(partial: Path, path: Path) -> None:
+    """Names a file as long as nothing else has the name: unlike renaming, linking never replaces."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise RefusedError("appeared while it was being made", file=path, hint="choose another name") from None
+    except OSError:  # a file system without hard links
+        if os.path.lexists(path):
+            raise RefusedError("appeared while it was being made", file=path, hint="choose another name") from None
+        partial.replace(path)
 
 
 def _output_error(error: OSError, path: Path) -> OutputError:

@@ -133,16 +133,9 @@ def plan_quantized(
     )
     kinds = {file_type(name): name for name in ([types] if isinstance(types, str) else types)}
     log.info("%s: %d tensors in %d files", gguf.paths[0], len(gguf.tensors), len(gguf.paths))
+    given = replace(options or Options(), keep_order=how.keep)
     files = tuple(
-        _plan(
-            gguf,
-            _path(target, kind, name),
-            kind,
-            base.quantized(
-                replace(options or Options(), file_type=kind, keep_order=how.keep), only_planned=only_planned
-            ),
-            how,
-        )
+        _plan(gguf, base, _path(target, kind, name), replace(given, file_type=kind), how, only_planned=only_planned)
         for kind, name in kinds.items()
     )
     for warning in dict.fromkeys(warning for file in files for warning in file.warnings):
@@ -176,20 +169,16 @@ def _reference_name(kind: FileType, name: str | FileType) -> str:
 
 
 def _plan(
-    gguf: GgufFile,
-    path: Path,
-    kind: FileType,
-    quantized: tuple[Metadata, Sequence[Chosen], tuple[str, ...]],
-    split: Split,
+    gguf: GgufFile, base: BaseFile, path: Path, options: Options, split: Split, *, only_planned: bool
 ) -> FilePlan:
-    metadata, chosen, warnings = quantized
+    metadata, chosen, warnings = base.quantized(options, only_planned=only_planned)
     return FilePlan(
-        type=kind,
+        type=options.file_type,
         shards=_split(path, metadata, chosen, gguf, split) if split else (_shard(path, metadata, chosen),),
         fallbacks=tuple(tensor.info.name for tensor in chosen if tensor.is_fallback),
         warnings=warnings,
         source_bytes=sum(tensor.nbytes for tensor in gguf.tensors),
-        inputs=gguf.paths,
+        inputs=(*gguf.paths, *options.inputs),
     )
 
 

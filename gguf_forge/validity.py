@@ -10,18 +10,25 @@ import numpy as np
 from gguf_forge.expr import Rows
 from gguf_forge.tensor_types import SCALES_AT, TensorType
 
+# The bits of a 16-bit float that are all ones for infinities and NaN.
+_EXPONENTS = {"F16": 0x7C00, "BF16": 0x7F80}
+
 
 def first_invalid_block(packed: Rows, kind: TensorType) -> int | None:
     """The number of the first block with a scale that is infinite or NaN; None if there is none.
 
     Args:
         packed: uint8 rows of whole blocks.
-        kind: Their type. Types without f16 scales have nothing to check here.
+        kind: Their type; of F16 and BF16 each value is looked at. Types without f16 scales have nothing to check.
 
     Example:
         >>> first_invalid_block(np.array([[0, 0x7C] + [0] * 32], np.uint8), TENSOR_TYPES["Q8_0"])
         0
     """
+    if kind.name in _EXPONENTS:
+        values = packed.reshape(-1).view(np.uint16)
+        found = np.flatnonzero(values & _EXPONENTS[kind.name] == _EXPONENTS[kind.name])[:1]
+        return int(found[0]) if len(found) else None
     blocks = packed.reshape(-1, kind.block_bytes)
     # the high byte of an f16 holds its whole exponent, which is all ones for infinities and NaN
     invalid = [np.flatnonzero(blocks[:, at + 1] & 0x7C == 0x7C)[:1] for at in SCALES_AT.get(kind.name, ())]

@@ -131,17 +131,18 @@ def with_defaults(raw: Mapping[str, Any]) -> dict[str, Any]:
     """The raw config over its class's defaults. Source: transformers 4.57.6.
 
     A default "=a" means the value of key a, "=a//b" the quotient; these also replace an explicit null, as the
-    classes do. An unknown model_type gets no defaults, and a message.
+    classes do. Of a list the first item is the default and the second what replaces null. An unknown model_type gets
+    no defaults, and a message.
     """
     kind = raw.get("model_type")
     defaults = _defaults().get(kind) if isinstance(kind, str) else None
     if defaults is None:
         log.info("no defaults are known for model_type %r: config.json is used as it is", kind)
         return dict(raw)
-    constants = {k: v for k, v in defaults.items() if not _is_derived(v)}
-    values = {**constants, **raw}
-    for key, rule in defaults.items():
-        if _is_derived(rule) and values.get(key) is None:
+    pairs = {k: v if isinstance(v, list) else (None, v) if _is_derived(v) else (v, None) for k, v in defaults.items()}
+    values = {**{key: missing for key, (missing, rule) in pairs.items() if not (missing is None and rule)}, **raw}
+    for key, (_, rule) in pairs.items():
+        if rule is not None and values.get(key) is None:
             terms = [values.get(name) for name in rule[1:].split("//")]
             numbers = [term for term in terms if isinstance(term, int) and term > 0]
             if len(numbers) == len(terms):

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.dsl import Architecture, Rule
 from gguf_forge.architectures.metadata import DECODER, u32
 from gguf_forge.architectures.operations import MLP_EXPERTS, half, keep
+from gguf_forge.architectures.pooling import with_pooling
+from gguf_forge.errors import UnsupportedError
 from gguf_forge.tokenizer import bpe, first_of, sentencepiece
 
 qwen2 = Architecture(
     "qwen2",
     hf=("Qwen2ForCausalLM",),
-    metadata=DECODER,
+    metadata=(*DECODER, u32("pooling_type", "pooling_type")),
     tokenizer=first_of(sentencepiece, bpe),
+    prepare=with_pooling,
 )
 
-qwen3 = qwen2.derive("qwen3", hf=("Qwen3ForCausalLM",))
+
+def _no_reranker(config: Config, folder: Path) -> Config:
+    """Rerankers come under the class name of the language model, and need a file of their own kind."""
+    hints = (folder.resolve().name, str(config.find("_name_or_path")), _beginning(folder / "README.md"))
+    if any("qwen3-reranker" in hint.lower() for hint in hints[:2]) or "# qwen3-reranker" in hints[2].lower():
+        raise UnsupportedError("Qwen3 rerankers are not supported yet", file=folder)
+    return with_pooling(config, folder)
+
+
+def _beginning(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(1 << 20)
+
+
+qwen3 = qwen2.derive("qwen3", hf=("Qwen3ForCausalLM",), prepare=_no_reranker)
 
 qwen2moe = Architecture(
     "qwen2moe",

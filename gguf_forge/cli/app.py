@@ -69,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         discard(sys.stdout, sys.stderr)
         return 128 + signal.SIGPIPE
     except Stopped as stopped:
-        failure = Failure(128 + stopped.number, signal.Signals(stopped.number).name, "stopped; nothing is left behind")
+        failure = Failure(
+            128 + stopped.number, signal.Signals(stopped.number).name, "stopped; no unfinished file is left behind"
+        )
     except ForgeError as error:
         failure = Failure.of(error)
     except typer.TyperException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -115,7 +116,7 @@ def _output(outfile: str | None) -> Iterator[str]:
     try:
         yield folder
     except BaseException:
-        Path(folder).rmdir()
+        shutil.rmtree(folder, ignore_errors=True)
         raise
 
 

@@ -192,7 +192,8 @@ def recipe_options(request: MixRequest) -> Options:
     def target(name: str | None) -> TensorType | None:
         return recipe.parse_target_type(name) if name is not None else None
 
-    from_file = recipe.parse_tensor_type_file(request.tensor_type_file) if request.tensor_type_file else ()
+    file = request.tensor_type_file
+    from_file = recipe.parse_tensor_type_file(file) if file else ()
     return recipe.Options(
         pure=request.pure,
         leave_output_tensor=request.leave_output_tensor,
@@ -202,6 +203,7 @@ def recipe_options(request: MixRequest) -> Options:
         key_overrides=tuple(map(recipe.parse_key_override, request.override_kv or ())),
         prune_layers=recipe.parse_prune_layers(request.prune_layers) if request.prune_layers is not None else (),
         imatrix=_importance(request),
+        read_from=(file,) if file else (),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +76,8 @@ class Options:
     """Everything that decides the types and the metadata of a quantized file.
 
     The names are those of llama-quantize's options. `tensor_types` are tried in order, the first match wins.
-    `keep_order` keeps the order of the base file, as --keep-split does; the mixes count the tensors in it.
+    `keep_order` keeps the order of the base file, as --keep-split does; the mixes count the tensors in it. `read_from`
+    names the files that options were read from.
     """
 
     file_type: FileType = FILE_TYPES["Q4_K_M"]
@@ -89,6 +91,12 @@ class Options:
     allow_requantize: bool = False
     keep_order: bool = False
     imatrix: ImportanceMatrix | None = None
+    read_from: tuple[Path, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The files that the options come from, which no output may replace."""
+        return (*self.read_from, *([Path(self.imatrix.file)] if self.imatrix else ()))
 
     @property
     def has_imatrix(self) -> bool:

@@ -71,12 +71,15 @@ def name_of(ids: Sequence[int], tokenizer: Mapping[str, Any] | None, file: PathL
     if name is not None:
         return name
     guesses = similar(tokenizer) if tokenizer is not None else ()
-    likely = f"its splitting rules are those of {' and '.join(guesses)}: try" if guesses else "name it with"
+    if guesses:
+        hint = f"its splitting rules are those of {' and '.join(guesses)}: try --pre-tokenizer {guesses[0]}"
+    else:
+        names = ", ".join(known_names())
+        hint = f"name it with --pre-tokenizer NAME, the name of the model it was fine-tuned from; known: {names}"
     raise UnsupportedError(
         f"the BPE pre-tokenizer is not one that llama.cpp's table knows (hash {found})",
         file=file,
-        hint=f"{likely} --pre-tokenizer {guesses[0] if guesses else 'NAME'}, "
-        f"the name of the model it was fine-tuned from; known: {', '.join(known_names())}",
+        hint=hint,
     )
 
 

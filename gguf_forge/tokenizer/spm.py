@@ -117,7 +117,7 @@ def _padded(pieces: Pieces, size: int) -> Pieces:
 def _put(vocabulary: Pieces, token: Added) -> None:
     text = token.text.encode()
     if vocabulary.types[token.id] is not TokenType.UNUSED and vocabulary.texts[token.id] != text:
-        log.warning("token %d: %r becomes %r", token.id, vocabulary.texts[token.id].decode(), token.text)
+        log.info("token %d: %r becomes %r", token.id, vocabulary.texts[token.id].decode(), token.text)
     vocabulary.texts[token.id] = text
     vocabulary.scores[token.id] = _ADDED_SCORE
     vocabulary.types[token.id] = token.type

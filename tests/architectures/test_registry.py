@@ -11,7 +11,7 @@ from gguf_forge.architectures.dsl import Architecture
 from gguf_forge.architectures.names import known_names, parse, role
 from gguf_forge.errors import InputError, UnsupportedError
 
-_MACHINERY = {"__init__", "config", "dsl", "metadata", "names", "operations", "plan"}
+_MACHINERY = {"__init__", "config", "dsl", "metadata", "names", "operations", "plan", "pooling", "shapes"}
 
 
 def declared() -> dict[str, tuple[str, str]]:

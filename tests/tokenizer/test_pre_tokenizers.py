@@ -37,8 +37,7 @@ def test_an_unknown_hash_is_shown_with_a_way_out(tmp_path: Path) -> None:
         read_vocabulary(folder, {"vocab_size": 512}, bpe)
     told = str(caught.value)
     assert re.search(r"\(hash [0-9a-f]{64}\)", told)
-    assert "try --pre-tokenizer qwen2," in told
-    assert all(name in told for name in known_names())
+    assert told.endswith("try --pre-tokenizer qwen2")
 
 
 def test_a_vocabulary_whose_rules_resemble_none(tmp_path: Path) -> None:
@@ -46,8 +45,9 @@ def test_a_vocabulary_whose_rules_resemble_none(tmp_path: Path) -> None:
     value = json.loads((folder / "tokenizer.json").read_text())
     value["pre_tokenizer"]["pretokenizers"][0]["pattern"] = {"Regex": "x+"}
     (folder / "tokenizer.json").write_text(json.dumps(value))
-    with pytest.raises(UnsupportedError, match="name it with --pre-tokenizer NAME"):
+    with pytest.raises(UnsupportedError, match="name it with --pre-tokenizer NAME") as caught:
         read_vocabulary(folder, {"vocab_size": 512}, bpe)
+    assert all(name in str(caught.value) for name in known_names())
 
 
 @pytest.mark.parametrize(
