@@ -355,57 +355,60 @@ static void quantize_q5_1(const forge_rows *rows, uint8_t *dst)
 
 /* ---- back to floats ---- */
 
-INLINE void dequantize_nibbles(const uint8_t *qs, float d, float m, int middle, float *y)
+/* d * (level - middle), plus m where there is no middle. */
+INLINE hf h_value(hi level, float d, float m, int middle)
 {
-    for (int high = 0; high < 2; high++)
-        for (int i = 0; i < BLOCK / 2; i += H_LANES) {
-            const hi l = hi_and(hi_shr(hi_load_u8(qs + i), 4 * high), hi_set(15));
-            const hf scaled = h_mul(hi_float(hi_sub(l, hi_set(middle))), h_set(d));
-            h_store(y + 16 * high + i, middle ? scaled : h_add(scaled, h_set(m)));
-        }
+    const hf scaled = h_mul(hi_float(hi_sub(level, hi_set(middle))), h_set(d));
+    return middle ? scaled : h_add(scaled, h_set(m));
 }
 
-INLINE void dequantize_five_bits(const uint8_t *qs, const uint8_t *qh, float d, float m, int middle, float *y)
+INLINE void get_4_bits(const uint8_t *qs, float d, float m, int middle, float *y)
 {
-    uint32_t bits;
-    uint8_t fifth[BLOCK];
-    memcpy(&bits, qh, sizeof bits);
-    for (int i = 0; i < BLOCK; i++)
-        fifth[i] = (uint8_t)(bits >> i << 4 & 16);
-    for (int high = 0; high < 2; high++)
-        for (int i = 0; i < BLOCK / 2; i += H_LANES) {
-            const hi four = hi_and(hi_shr(hi_load_u8(qs + i), 4 * high), hi_set(15));
-            const hi l = hi_or(four, hi_load_u8(fifth + 16 * high + i));
-            const hf scaled = h_mul(hi_float(hi_sub(l, hi_set(middle))), h_set(d));
-            h_store(y + 16 * high + i, middle ? scaled : h_add(scaled, h_set(m)));
-        }
+    for (int i = 0; i < BLOCK / 2; i += H_LANES) {
+        const hi both = hi_load_u8(qs + i);
+        h_store(y + i, h_value(hi_and(both, hi_set(15)), d, m, middle));
+        h_store(y + BLOCK / 2 + i, h_value(hi_shr(both, 4), d, m, middle));
+    }
 }
 
-static void dequantize_q4_0(const uint8_t *src, float *dst, int64_t n)
+INLINE void get_5_bits(const uint8_t *qs, const uint8_t *qh, float d, float m, int middle, float *y)
+{
+    uint32_t fifth;
+    memcpy(&fifth, qh, sizeof fifth);
+    for (int i = 0; i < BLOCK / 2; i += H_LANES) {
+        const hi both = hi_load_u8(qs + i);
+        const hi low = hi_or(hi_and(both, hi_set(15)), hi_shl(hi_from_bits(fifth >> i), 4));
+        const hi high = hi_or(hi_shr(both, 4), hi_shl(hi_from_bits(fifth >> (BLOCK / 2 + i)), 4));
+        h_store(y + i, h_value(low, d, m, middle));
+        h_store(y + BLOCK / 2 + i, h_value(high, d, m, middle));
+    }
+}
+
+static void dequantize_q4_0(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_q4_0 *in = (const block_q4_0 *)src; n > 0; n -= BLOCK, in++, dst += BLOCK)
-        dequantize_nibbles(in->qs, f16_to_f32(in->d), 0.0f, 8, dst);
+        get_4_bits(in->qs, f16_to_f32(in->d), 0.0f, 8, dst);
 }
 
-static void dequantize_q4_1(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_q4_1(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_q4_1 *in = (const block_q4_1 *)src; n > 0; n -= BLOCK, in++, dst += BLOCK)
-        dequantize_nibbles(in->qs, f16_to_f32(in->d), f16_to_f32(in->m), 0, dst);
+        get_4_bits(in->qs, f16_to_f32(in->d), f16_to_f32(in->m), 0, dst);
 }
 
-static void dequantize_q5_0(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_q5_0(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_q5_0 *in = (const block_q5_0 *)src; n > 0; n -= BLOCK, in++, dst += BLOCK)
-        dequantize_five_bits(in->qs, in->qh, f16_to_f32(in->d), 0.0f, 16, dst);
+        get_5_bits(in->qs, in->qh, f16_to_f32(in->d), 0.0f, 16, dst);
 }
 
-static void dequantize_q5_1(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_q5_1(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_q5_1 *in = (const block_q5_1 *)src; n > 0; n -= BLOCK, in++, dst += BLOCK)
-        dequantize_five_bits(in->qs, in->qh, f16_to_f32(in->d), f16_to_f32(in->m), 0, dst);
+        get_5_bits(in->qs, in->qh, f16_to_f32(in->d), f16_to_f32(in->m), 0, dst);
 }
 
-static void dequantize_q8_0(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_q8_0(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_q8_0 *in = (const block_q8_0 *)src; n > 0; n -= BLOCK, in++, dst += BLOCK)
         for (int i = 0; i < BLOCK; i += H_LANES)
