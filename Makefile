@@ -15,9 +15,10 @@ lint: strict  ## Nothing to say by ruff, mypy, clang-format and the C compiler.
 	ruff format --check .
 	mypy
 
+# GCC 12 takes buffers that loops fill for uninitialized ones in vector code; the sanitizers and valgrind know better.
 strict:  ## C warnings are errors, and the layout is clang-format's.
 	clang-format --dry-run -Werror csrc/*.[ch] csrc/*.inc csrc/*/*.h
-	for file in $(C_FILES); do $(CC) -O3 -ffp-contract=off -Wall -Wextra -Werror -c $$file -o /dev/null || exit 1; done
+	for file in $(C_FILES); do $(CC) -O3 -ffp-contract=off -Wall -Wextra -Werror -Wno-maybe-uninitialized -c $$file -o /dev/null || exit 1; done
 
 sanitize:  ## The kernels' tests under ASan and UBSan.
 	CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" $(PYTHON) setup.py -q build --build-lib $(SANITIZED)/lib --build-temp $(SANITIZED)/temp

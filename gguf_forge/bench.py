@@ -242,7 +242,8 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _values(n_rows: int, n: int) -> NDArray[np.float32]:
-    return np.random.default_rng(1).standard_normal((n_rows, n), np.float32) * np.float32(0.02)
+    values: NDArray[np.float32] = np.random.default_rng(1).standard_normal((n_rows, n), np.float32) * np.float32(0.02)
+    return values
 
 
 def _sized_values(kind: TensorType, weights: NDArray[np.float32] | None, backend: str) -> NDArray[np.float32]:

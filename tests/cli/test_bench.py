@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from command_line import Forge
+
+from gguf_forge.kernels import backends
+
+
+def test_bench_as_json_has_every_combination(forge: Forge) -> None:
+    wanted = ",".join(backends())
+    run = forge("bench", "-t", "q8_0,Q4_K", "--backend", wanted, "--source", "f32,bf16", "--rounds", "1", "--json")
+    assert run.code == 0
+    found = {(m["kind"], m["work"], m["source"], m["backend"]) for m in run.json["measurements"]}
+    assert {(kind, "quantize", source, backend) for kind in ("Q8_0", "Q4_K") for source in ("f32", "bf16")
+            for backend in backends()} <= found  # fmt: skip
+    assert all(m["million_values_per_second"] > 0 for m in run.json["measurements"])
+    assert run.json["copy_gigabytes_per_second"] > 0
+
+
+def test_bench_as_a_table(forge: Forge) -> None:
+    run = forge("bench", "-t", "Q8_0", "--rounds", "1", "--quiet")
+    assert run.code == 0
+    assert "memory copy" in run.out
+    assert run.err == ""
+
+
+def test_unknown_names_are_usage_errors(forge: Forge) -> None:
+    assert forge("bench", "-t", "Q9").code == 2
+    assert forge("bench", "--backend", "sse").code == 2
+    assert forge("bench", "--source", "f8").code == 2
