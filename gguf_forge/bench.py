@@ -261,5 +261,6 @@ def _as_source(values: NDArray[np.float32], source: str) -> NDArray[Any]:
     if source == "f16":
         return values.astype(np.float16)
     if source == "bf16":
-        return (values.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+        bits: NDArray[Any] = (values.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+        return bits
     return values
