@@ -3,9 +3,79 @@
  * Compiled for the baseline of the architecture, never under a target pragma. */
 #include "base.h"
 
-extern const forge_backend forge_portable;
+extern const forge_backend forge_portable, forge_avx2, forge_avx512, forge_neon;
 
-static const forge_backend *const backends[] = {&forge_portable};
+/* ---- what this machine can run ---- */
+
+#if defined(__x86_64__) || defined(_M_X64)
+#if defined(_MSC_VER)
+#include <intrin.h>
+#else
+#include <cpuid.h>
+#endif
+
+typedef struct {
+    uint32_t a, b, c, d;
+} registers;
+
+static registers cpuid(uint32_t leaf)
+{
+    registers r = {0, 0, 0, 0};
+#if defined(_MSC_VER)
+    __cpuidex((int *)&r, (int)leaf, 0);
+#else
+    __get_cpuid_count(leaf, 0, &r.a, &r.b, &r.c, &r.d);
+#endif
+    return r;
+}
+
+/* The register files that the operating system saves when it switches threads (XCR0). */
+static uint64_t saved_state(void)
+{
+    if (!(cpuid(1).c >> 27 & 1)) /* OSXSAVE */
+        return 0;
+#if defined(_MSC_VER)
+    return _xgetbv(0);
+#else
+    uint32_t low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (uint64_t)high << 32 | low;
+#endif
+}
+
+/* Bits of CPUID. Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2A. */
+static bool runs_avx2(void)
+{
+    const bool saved = (saved_state() & 0x06) == 0x06; /* XMM, YMM */
+    const registers one = cpuid(1), seven = cpuid(7);
+    return saved && (one.c >> 28 & 1) /* AVX */ && (one.c >> 29 & 1) /* F16C */ &&
+           (seven.b >> 5 & 1) /* AVX2 */;
+}
+
+static bool runs_avx512(void)
+{
+    const bool saved = (saved_state() & 0xe6) == 0xe6;                 /* and opmask, both halves of ZMM */
+    const uint32_t needed = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* F, DQ, BW, VL */
+    return saved && runs_avx2() && (cpuid(7).b & needed) == needed;
+}
+#elif defined(__aarch64__) || defined(_M_ARM64)
+static bool runs_neon(void) { return true; }
+#endif
+
+static bool runs_anywhere(void) { return true; }
+
+static const struct {
+    const forge_backend *backend;
+    bool (*runs)(void);
+} backends[] = {
+    {&forge_portable, runs_anywhere},
+#if defined(__x86_64__) || defined(_M_X64)
+    {&forge_avx2, runs_avx2},
+    {&forge_avx512, runs_avx512},
+#elif defined(__aarch64__) || defined(_M_ARM64)
+    {&forge_neon, runs_neon},
+#endif
+};
 enum { BACKENDS = sizeof backends / sizeof *backends };
 
 /* ---- the floating-point environment: others in the process may flush denormals or round otherwise ---- */
@@ -35,19 +105,19 @@ static void set_float_state(float_state state) { (void)state; }
 
 static const forge_kernel *find_kernel(int backend, int type, bool quantize)
 {
-    const forge_kernel *kernel = &backends[backend]->kernels[type];
+    const forge_kernel *kernel = &backends[backend].backend->kernels[type];
     const bool filled = quantize ? kernel->quantize != NULL : kernel->dequantize != NULL;
     return filled ? kernel : &forge_portable.kernels[type];
 }
 
 const char *forge_backend_name(int index)
 {
-    return index >= 0 && index < BACKENDS ? backends[index]->name : NULL;
+    return index >= 0 && index < BACKENDS ? backends[index].backend->name : NULL;
 }
 
-int forge_backend_lanes(int index) { return backends[index]->lanes; }
+int forge_backend_lanes(int index) { return backends[index].backend->lanes; }
 
-int forge_backend_usable(int index) { return index == 0; }
+int forge_backend_usable(int index) { return backends[index].runs(); }
 
 int forge_can_quantize(int type)
 {

@@ -1,0 +1,22 @@
+/* AVX2 and F16C: x86-64 since 2013. */
+#if defined(__x86_64__) || defined(_M_X64)
+#include "base.h"
+
+#include <immintrin.h>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,f16c"))), apply_to = function)
+#elif defined(__GNUC__)
+#pragma GCC target("avx2,f16c")
+#endif
+
+#include "lanes/avx2.h"
+
+#include "kernels.inc"
+
+const forge_backend forge_avx2 = {"avx2", LANES, KERNEL_TABLE};
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif

@@ -1,0 +1,12 @@
+/* NEON: every AArch64. */
+#if defined(__aarch64__) || defined(_M_ARM64)
+#include "base.h"
+
+#include <arm_neon.h>
+
+#include "lanes/neon.h"
+
+#include "kernels.inc"
+
+const forge_backend forge_neon = {"neon", LANES, KERNEL_TABLE};
+#endif

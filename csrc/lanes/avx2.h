@@ -1,0 +1,116 @@
+/* Eight lanes: AVX2 and F16C. The operations are those of scalar.h, in its order. */
+#define H_LANES 8
+#define VECS    2
+
+typedef __m256 hf;
+typedef __m256i hi;
+typedef __m256 hm;
+
+INLINE hf h_set(float x) { return _mm256_set1_ps(x); }
+INLINE hf h_load(const float *p) { return _mm256_loadu_ps(p); }
+INLINE void h_store(float *p, hf x) { _mm256_storeu_ps(p, x); }
+INLINE hf h_add(hf a, hf b) { return _mm256_add_ps(a, b); }
+INLINE hf h_sub(hf a, hf b) { return _mm256_sub_ps(a, b); }
+INLINE hf h_mul(hf a, hf b) { return _mm256_mul_ps(a, b); }
+INLINE hf h_div(hf a, hf b) { return _mm256_div_ps(a, b); }
+INLINE hf h_sqrt(hf x) { return _mm256_sqrt_ps(x); }
+INLINE hf h_abs(hf x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
+INLINE hf h_neg(hf x) { return _mm256_xor_ps(_mm256_set1_ps(-0.0f), x); }
+/* minps and maxps give their second operand unless the first is less, or greater: C's a < b ? a : b. */
+INLINE hf h_min(hf a, hf b) { return _mm256_min_ps(a, b); }
+INLINE hf h_max(hf a, hf b) { return _mm256_max_ps(a, b); }
+INLINE hf h_round(hf x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+
+INLINE hm h_lt(hf a, hf b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+INLINE hm h_eq(hf a, hf b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
+INLINE hm hm_and(hm a, hm b) { return _mm256_and_ps(a, b); }
+INLINE hm hm_or(hm a, hm b) { return _mm256_or_ps(a, b); }
+INLINE hm hm_not(hm a) { return _mm256_xor_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(-1))); }
+INLINE int hm_any(hm a) { return _mm256_movemask_ps(a); }
+INLINE hf h_select(hm m, hf yes, hf no) { return _mm256_blendv_ps(no, yes, m); }
+
+INLINE hi hi_set(int32_t x) { return _mm256_set1_epi32(x); }
+INLINE hi hi_add(hi a, hi b) { return _mm256_add_epi32(a, b); }
+INLINE hi hi_sub(hi a, hi b) { return _mm256_sub_epi32(a, b); }
+INLINE hi hi_and(hi a, hi b) { return _mm256_and_si256(a, b); }
+INLINE hi hi_or(hi a, hi b) { return _mm256_or_si256(a, b); }
+INLINE hi hi_min(hi a, hi b) { return _mm256_min_epi32(a, b); }
+INLINE hi hi_max(hi a, hi b) { return _mm256_max_epi32(a, b); }
+INLINE hi hi_shl(hi a, int n) { return _mm256_slli_epi32(a, n); }
+INLINE hi hi_shr(hi a, int n) { return _mm256_srli_epi32(a, n); }
+INLINE hi h_bits(hf x) { return _mm256_castps_si256(x); }
+INLINE hf hi_float(hi x) { return _mm256_cvtepi32_ps(x); }
+INLINE hi h_trunc(hf x) { return _mm256_cvttps_epi32(x); }
+INLINE hf h_away_from_zero(hf x)
+{
+    const hf sign = _mm256_and_ps(x, _mm256_set1_ps(-0.0f));
+    return _mm256_add_ps(x, _mm256_or_ps(sign, _mm256_set1_ps(0x1.fffffep-2f)));
+}
+
+INLINE hf h_load_f16(const void *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
+INLINE hf h_load_bf16(const void *p)
+{
+    const hi wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+}
+INLINE void h_store_f16(void *p, hf x)
+{
+    const hi nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    const __m128i nan16 = _mm_packs_epi32(_mm256_castsi256_si128(nan), _mm256_extracti128_si256(nan, 1));
+    const __m128i half = _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m128i signed_nan =
+        _mm_or_si128(_mm_and_si128(half, _mm_set1_epi16(-0x8000)), _mm_set1_epi16(0x7e00));
+    _mm_storeu_si128((__m128i *)p, _mm_blendv_epi8(half, signed_nan, nan16));
+}
+INLINE void h_store_bf16(void *p, hf x)
+{
+    const hi bits = _mm256_castps_si256(x), top = _mm256_srli_epi32(bits, 16);
+    const hi odd = _mm256_and_si256(top, _mm256_set1_epi32(1));
+    const hi up = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+    const hi quiet = _mm256_or_si256(top, _mm256_set1_epi32(0x40));
+    const hi nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    const hi half = _mm256_blendv_epi8(_mm256_srli_epi32(up, 16), quiet, nan);
+    const __m128i low = _mm256_castsi256_si128(half), high = _mm256_extracti128_si256(half, 1);
+    _mm_storeu_si128((__m128i *)p, _mm_packus_epi32(low, high));
+}
+INLINE hi hi_load_u8(const void *p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)); }
+INLINE hi hi_load_i8(const void *p) { return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)); }
+INLINE void hi_store_u8(void *p, hi x)
+{
+    const hi low_bytes = _mm256_set1_epi32(0x0c080400);
+    const hi quads = _mm256_shuffle_epi8(x, low_bytes);
+    const __m128i low = _mm256_castsi256_si128(quads), high = _mm256_extracti128_si256(quads, 1);
+    _mm_storel_epi64((__m128i *)p, _mm_unpacklo_epi32(low, high));
+}
+
+INLINE float h_least(hf x)
+{
+    __m128 m = _mm_min_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    m = _mm_min_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_min_ss(m, _mm_movehdup_ps(m)));
+}
+INLINE float h_greatest(hf x)
+{
+    __m128 m = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+    return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
+INLINE void h_transpose(const float *src, int from, float *dst, int to)
+{
+    hf row[8], pair[8], quad[8];
+    for (int i = 0; i < 8; i++)
+        row[i] = _mm256_loadu_ps(src + i * from);
+    for (int i = 0; i < 8; i += 2) {
+        pair[i] = _mm256_unpacklo_ps(row[i], row[i + 1]);
+        pair[i + 1] = _mm256_unpackhi_ps(row[i], row[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int k = 0; k < 2; k++) {
+            quad[i + 2 * k] = _mm256_shuffle_ps(pair[i + k], pair[i + k + 2], 0x44);
+            quad[i + 2 * k + 1] = _mm256_shuffle_ps(pair[i + k], pair[i + k + 2], 0xee);
+        }
+    for (int i = 0; i < 4; i++) {
+        _mm256_storeu_ps(dst + i * to, _mm256_permute2f128_ps(quad[i], quad[i + 4], 0x20));
+        _mm256_storeu_ps(dst + (i + 4) * to, _mm256_permute2f128_ps(quad[i], quad[i + 4], 0x31));
+    }
+}
