@@ -6,6 +6,11 @@
  * recomputes the few that are needed. Source: make_qx_quants, make_qkx2_quants, make_qkx3_quants,
  * make_q3_quants and make_qp_quants in ggml-quants.c. */
 
+enum {
+    SUBS = 16,
+    FOUND = LANES * SUBS
+}; /* sub-blocks of a super-block at most, and of a batch of LANES of them */
+
 /* Below this a sub-block counts as zero (GROUP_MAX_EPS). */
 #define TINY 1e-15f
 /* h_round is the reference's rounding below this; see nearest_int. */
@@ -30,10 +35,41 @@ INLINE vf v_nearest(vf x)
     return vi_float(vi_sub(vi_and(bits, vi_set(0x007fffff)), vi_set(0x00400000)));
 }
 
-/* Levels x / scale rounded into [low, high]; `wild` where a value may lie beyond ROUND_LIMIT. */
-INLINE vf v_level(vf x, vf low, vf high, bool wild)
+/* How values become levels: a bound that no value passes need not be checked. */
+typedef struct {
+    bool low, high; /* bounds to check; 0 always is */
+    bool wild;      /* a value may lie beyond ROUND_LIMIT, or be no number */
+} rounding;
+
+static const rounding wild_rounding = {.wild = true};
+
+INLINE vf v_clamp(vf x, vf low, vf high) { return v_min(v_max(x, low), high); }
+
+/* Tame values are clamped before they are rounded, and as integers: floats of one sign are ordered as their
+ * bits are, and more execution ports compare integers. */
+
+/* Levels in [0, high]. */
+INLINE vf v_level_from_zero(vf x, float high, rounding r)
 {
-    return v_min(v_max(wild ? v_nearest(x) : v_round(x), low), high);
+    if (r.wild)
+        return v_clamp(v_nearest(x), v_set(0.0f), v_set(high));
+    vi bits = vi_max(v_bits(x), vi_set(0));
+    if (r.high)
+        bits = vi_min(bits, v_bits(v_set(high)));
+    return v_round(vi_as_float(bits));
+}
+
+/* Levels in [low, high], low negative and high not. */
+INLINE vf v_level_centred(vf x, float low, float high, rounding r)
+{
+    if (r.wild)
+        return v_clamp(v_nearest(x), v_set(low), v_set(high));
+    vi bits = v_bits(x);
+    if (r.high)
+        bits = vi_min(bits, v_bits(v_set(high)));
+    if (r.low)
+        bits = vi_min_unsigned(bits, v_bits(v_set(low)));
+    return v_round(vi_as_float(bits));
 }
 
 /* ---- scale and minimum: x = scale * level - minimum, levels in [0, nmax] ---- */
@@ -46,17 +82,28 @@ typedef struct {
     bool absolute; /* weigh |error| instead of its square */
 } affine_search;
 
-/* The winning levels are clamp(round(iscale * (x - base))). */
+/* Of each sub-block; its winning levels are clamp(round(iscale * (x - base))). */
 typedef struct {
-    vf scale, minimum, sum_w, iscale, base;
+    _Alignas(64) float scale[FOUND], minimum[FOUND], sum_w[FOUND], iscale[FOUND], base[FOUND];
 } affine_found;
 
-INLINE vf affine_error(const affine_search *s, const tile *t, float (*level)[LANES], vf scale, vf min)
+/* A tile in the middle of its search. */
+typedef struct {
+    _Alignas(64) float level[TILE_ROWS][LANES];
+    vf least, greatest, sum_w, sum_x; /* of the values */
+    vm flat;
+    vf min, best_scale, best_iscale, best_base, best_error;
+    vf iscale, scale; /* of the candidate */
+    vf new_min;
+    vm fits;
+} affine_state;
+
+INLINE vf affine_error(const affine_search *s, const tile *t, const affine_state *a, vf scale, vf min)
 {
     vf sum = v_set(0.0f);
     ROLLED
     for (int i = 0; i < s->n; i++) {
-        const vf scaled = v_mul(scale, v_load(level[i]));
+        const vf scaled = v_mul(scale, v_load(a->level[i]));
         const vf diff = v_sub(v_add(scaled, min), v_load(t->x[i]));
         sum = v_add(sum, v_mul(v_load(t->w[i]), s->absolute ? v_abs(diff) : v_mul(diff, diff)));
     }
@@ -67,17 +114,16 @@ typedef struct {
     vf l, l2, xl;
 } affine_sums;
 
-INLINE affine_sums affine_levels(const affine_search *s, const tile *t, float (*level)[LANES], vf iscale,
-                                 vf min, bool wild)
+INLINE affine_sums affine_levels(const affine_search *s, const tile *t, affine_state *a, rounding r)
 {
-    const vf low = v_set(0.0f), high = v_set((float)s->nmax);
-    affine_sums sum = {low, low, low};
+    const vf zero = v_set(0.0f), iscale = a->iscale, min = a->min;
+    affine_sums sum = {zero, zero, zero};
     ROLLED
     for (int i = 0; i < s->n; i++) {
         const vf x = v_load(t->x[i]);
-        const vf l = v_level(v_mul(iscale, v_sub(x, min)), low, high, wild);
+        const vf l = v_level_from_zero(v_mul(iscale, v_sub(x, min)), (float)s->nmax, r);
         const vf wl = v_mul(v_load(t->w[i]), l);
-        v_store(level[i], l);
+        v_store(a->level[i], l);
         sum.l = v_add(sum.l, wl);
         sum.l2 = v_add(sum.l2, v_mul(wl, l));
         sum.xl = v_add(sum.xl, v_mul(wl, x));
@@ -85,11 +131,24 @@ INLINE affine_sums affine_levels(const affine_search *s, const tile *t, float (*
     return sum;
 }
 
-INLINE affine_found search_affine(const affine_search *s, const tile *t)
+/* Levels of the candidate scale (nmax + excess) / range, which becomes a->iscale. */
+INLINE affine_sums affine_candidate(const affine_search *s, const tile *t, affine_state *a, float excess)
 {
-    _Alignas(64) float level[TILE_ROWS][LANES];
-    const vf zero = v_set(0.0f), one = v_set(1.0f), limit = v_set(ROUND_LIMIT);
+    const vf zero = v_set(0.0f), range = v_select(a->flat, v_set(1.0f), v_sub(a->greatest, a->min));
+    a->iscale = v_div(v_set(excess + (float)s->nmax), range);
+    const vf widest = v_max(v_abs(range), v_abs(v_sub(a->least, a->min)));
+    const vm tame = v_lt(v_mul(v_abs(a->iscale), widest), v_set(ROUND_LIMIT));
+    if (!vm_all(vm_or(tame, a->flat)))
+        return affine_levels(s, t, a, wild_rounding);
+    /* iscale * (x - min) is then at most nmax + excess, but for an error in the last place. */
+    if (excess < 0.49f && vm_all(v_lt(zero, range)))
+        return affine_levels(s, t, a, (rounding){.high = false});
+    return affine_levels(s, t, a, (rounding){.high = true});
+}
 
+INLINE void affine_begin(const affine_search *s, const tile *t, affine_state *a)
+{
+    const vf zero = v_set(0.0f);
     vf min = v_load(t->x[0]), max = min, sum_w = v_load(t->w[0]), sum_x = v_mul(sum_w, min);
     for (int i = 1; i < s->n; i++) {
         const vf x = v_load(t->x[i]), w = v_load(t->w[i]);
@@ -98,55 +157,72 @@ INLINE affine_found search_affine(const affine_search *s, const tile *t)
         sum_w = v_add(sum_w, w);
         sum_x = v_add(sum_x, v_mul(w, x));
     }
-    const vf least = min;
-    min = v_min(zero, min);
+    a->least = min;
+    a->greatest = max;
+    a->sum_w = sum_w;
+    a->sum_x = sum_x;
+    a->min = a->best_base = v_min(zero, min);
+    /* A flat sub-block has no levels: it keeps scale 0 and an error that nothing beats. */
+    a->flat = v_eq(max, a->min);
+    affine_candidate(s, t, a, 0.0f);
+    a->best_iscale = v_select(a->flat, zero, a->iscale);
+    a->best_scale = v_select(a->flat, zero, v_div(v_set(1.0f), a->iscale));
+    a->best_error = v_select(a->flat, v_set(-1.0f), affine_error(s, t, a, a->best_scale, a->min));
+}
 
-    /* A flat sub-block has no levels: it keeps scale 0, and a harmless range in the meantime. */
-    const vm flat = v_eq(max, min), live = vm_not(flat);
-    vf range = v_select(flat, one, v_sub(max, min));
-    vf iscale = v_div(v_set((float)s->nmax), range);
-    affine_found best = {v_select(flat, zero, v_div(one, iscale)), min, sum_w, v_select(flat, zero, iscale),
-                         min};
+/* The best scale and minimum for the levels of a candidate. */
+INLINE void affine_fit(const affine_search *s, const tile *t, affine_state *a, float excess)
+{
+    const vf zero = v_set(0.0f);
+    const affine_sums sum = affine_candidate(s, t, a, excess);
+    const vf D = v_sub(v_mul(a->sum_w, sum.l2), v_mul(sum.l, sum.l));
+    const vf scale = v_div(v_sub(v_mul(a->sum_w, sum.xl), v_mul(a->sum_x, sum.l)), D);
+    const vf min = v_div(v_sub(v_mul(sum.l2, a->sum_x), v_mul(sum.l, sum.xl)), D);
+    const vm above = v_lt(zero, min);
+    a->fits = v_lt(zero, D);
+    a->new_min = v_select(above, zero, min);
+    a->scale = v_select(above, v_div(sum.xl, sum.l2), scale);
+}
 
-    bool wild = vm_any(vm_and(live, vm_not(v_lt(v_mul(iscale, range), limit))));
-    if (wild)
-        affine_levels(s, t, level, iscale, min, true);
-    else
-        affine_levels(s, t, level, iscale, min, false);
-    vf best_error = affine_error(s, t, level, best.scale, min);
+INLINE void affine_judge(const affine_search *s, const tile *t, affine_state *a)
+{
+    const vf error = affine_error(s, t, a, a->scale, a->new_min);
+    const vm better = vm_and(a->fits, v_lt(error, a->best_error));
+    a->best_error = v_select(better, error, a->best_error);
+    a->best_scale = v_select(better, a->scale, a->best_scale);
+    a->best_iscale = v_select(better, a->iscale, a->best_iscale);
+    a->best_base = v_select(better, a->min, a->best_base);
+    a->min = v_select(better, a->new_min, a->min);
+}
 
-    for (int k = 0; k <= s->steps; k++) {
-        range = v_select(flat, one, v_sub(max, min));
-        iscale = v_div(v_set(s->first + s->step * (float)k + (float)s->nmax), range);
-        const vf widest = v_max(v_abs(range), v_abs(v_sub(least, min)));
-        wild = vm_any(vm_and(live, vm_not(v_lt(v_mul(v_abs(iscale), widest), limit))));
-        const affine_sums sum = wild ? affine_levels(s, t, level, iscale, min, true)
-                                     : affine_levels(s, t, level, iscale, min, false);
-
-        const vf D = v_sub(v_mul(sum_w, sum.l2), v_mul(sum.l, sum.l));
-        const vf fit_scale = v_div(v_sub(v_mul(sum_w, sum.xl), v_mul(sum_x, sum.l)), D);
-        const vf fit_min = v_div(v_sub(v_mul(sum.l2, sum_x), v_mul(sum.l, sum.xl)), D);
-        const vm above = v_lt(zero, fit_min);
-        const vf this_min = v_select(above, zero, fit_min);
-        const vf this_scale = v_select(above, v_div(sum.xl, sum.l2), fit_scale);
-
-        const vf error = affine_error(s, t, level, this_scale, this_min);
-        const vm better = vm_and(vm_and(v_lt(zero, D), live), v_lt(error, best_error));
-        best_error = v_select(better, error, best_error);
-        best.scale = v_select(better, this_scale, best.scale);
-        best.iscale = v_select(better, iscale, best.iscale);
-        best.base = v_select(better, min, best.base);
-        min = v_select(better, this_min, min);
+/* Searches up to TILES tiles; tile k's results go to out[at + k * LANES]. The tiles go in step, so that one
+ * computes while the other waits for its divisions. */
+INLINE void search_affine(const affine_search *s, const tile *t, int tiles, affine_found *out, int at)
+{
+    affine_state state[TILES];
+    for (int k = 0; k < tiles; k++)
+        affine_begin(s, &t[k], &state[k]);
+    for (int step = 0; step <= s->steps; step++) {
+        const float excess = s->first + s->step * (float)step;
+        for (int k = 0; k < tiles; k++)
+            affine_fit(s, &t[k], &state[k], excess);
+        for (int k = 0; k < tiles; k++)
+            affine_judge(s, &t[k], &state[k]);
     }
-    best.minimum = v_neg(min);
-    return best;
+    for (int k = 0; k < tiles; k++, at += LANES) {
+        v_store(out->scale + at, state[k].best_scale);
+        v_store(out->minimum + at, v_neg(state[k].min));
+        v_store(out->sum_w + at, state[k].sum_w);
+        v_store(out->iscale + at, state[k].best_iscale);
+        v_store(out->base + at, state[k].best_base);
+    }
 }
 
 /* ---- scale alone: x = scale * level, levels in [-nmax, nmax) ---- */
 
-/* The winning levels are bias + clamp(round(iscale * x)): bias is nmax, or 0 in a sub-block of zeros. */
+/* Of each sub-block; its winning levels are bias + clamp(round(iscale * x)): bias is nmax, or 0 for zeros. */
 typedef struct {
-    vf scale, iscale, bias;
+    _Alignas(64) float scale[FOUND], sum_w[FOUND], iscale[FOUND], bias[FOUND];
 } symmetric_found;
 
 typedef struct {
@@ -154,13 +230,13 @@ typedef struct {
 } symmetric_sums;
 
 INLINE symmetric_sums symmetric_levels(int n, int nmax, const tile *t, float (*wx)[LANES], vf iscale,
-                                       bool wild)
+                                       rounding r)
 {
-    const vf low = v_set((float)-nmax), high = v_set((float)(nmax - 1));
+    const float low = (float)-nmax, high = (float)(nmax - 1);
     symmetric_sums sum = {v_set(0.0f), v_set(0.0f)};
     ROLLED
     for (int i = 0; i < n; i++) {
-        const vf l = v_level(v_mul(iscale, v_load(t->x[i])), low, high, wild);
+        const vf l = v_level_centred(v_mul(iscale, v_load(t->x[i])), low, high, r);
         sum.lx = v_add(sum.lx, v_mul(v_load(wx[i]), l));
         sum.l2 = v_add(sum.l2, v_mul(v_mul(v_load(t->w[i]), l), l));
     }
@@ -181,43 +257,55 @@ INLINE vf v_extreme(int n, const tile *t, vf *magnitude)
     return max;
 }
 
-INLINE symmetric_found search_symmetric(int n, int nmax, const tile *t)
+/* The results go to out[at]. */
+INLINE void search_symmetric(int n, int nmax, const tile *t, symmetric_found *out, int at)
 {
     _Alignas(64) float wx[TILE_ROWS][LANES];
     const vf zero = v_set(0.0f), one = v_set(1.0f);
+    const rounding both = {.low = true, .high = true}, high = {.high = true}, none = {.wild = false};
     vf amax;
     vf max = v_extreme(n, t, &amax);
     const vm empty = v_lt(amax, v_set(TINY)), live = vm_not(empty);
     max = v_select(empty, one, max);
-    for (int i = 0; i < n; i++)
-        v_store(wx[i], v_mul(v_load(t->w[i]), v_load(t->x[i])));
+    vf sum_w = zero;
+    for (int i = 0; i < n; i++) {
+        const vf w = v_load(t->w[i]);
+        v_store(wx[i], v_mul(w, v_load(t->x[i])));
+        sum_w = v_add(sum_w, w);
+    }
 
     vf iscale = v_div(v_set((float)-nmax), max);
-    symmetric_sums sum = symmetric_levels(n, nmax, t, wx, iscale, false);
-    /* |iscale * x| is at most nmax + 1 but for NaN and infinity, which show in the sum. */
+    symmetric_sums sum = symmetric_levels(n, nmax, t, wx, iscale, high);
+    /* |iscale * x| is at most nmax but for NaN and infinity, which show in the sum. */
     const bool wild = vm_any(vm_and(live, vm_not(v_lt(v_abs(sum.lx), v_set(INFINITY)))));
     if (wild)
-        sum = symmetric_levels(n, nmax, t, wx, iscale, true);
+        sum = symmetric_levels(n, nmax, t, wx, iscale, wild_rounding);
 
-    symmetric_found found;
-    found.iscale = v_select(empty, zero, iscale);
-    found.bias = v_select(empty, zero, v_set((float)nmax));
-    found.scale = v_select(v_eq(sum.l2, zero), zero, v_div(sum.lx, sum.l2));
-    vf best = v_mul(found.scale, sum.lx);
+    vf best_iscale = iscale, scale = v_select(v_eq(sum.l2, zero), zero, v_div(sum.lx, sum.l2));
+    vf best = v_mul(scale, sum.lx);
     for (int k = -9; k <= 9; k++) {
         if (k == 0)
             continue;
         iscale = v_div(v_set(-((float)nmax + 0.1f * (float)k)), max);
-        sum = wild ? symmetric_levels(n, nmax, t, wx, iscale, true)
-                   : symmetric_levels(n, nmax, t, wx, iscale, false);
+        /* |iscale * x| is at most nmax + k / 10, but for an error in the last place. */
+        if (wild)
+            sum = symmetric_levels(n, nmax, t, wx, iscale, wild_rounding);
+        else if (k <= -6)
+            sum = symmetric_levels(n, nmax, t, wx, iscale, none);
+        else if (k <= 4)
+            sum = symmetric_levels(n, nmax, t, wx, iscale, high);
+        else
+            sum = symmetric_levels(n, nmax, t, wx, iscale, both);
         const vm gain = v_lt(v_mul(best, sum.l2), v_mul(sum.lx, sum.lx));
-        const vm better = vm_and(vm_and(v_lt(zero, sum.l2), live), gain);
-        found.scale = v_select(better, v_div(sum.lx, sum.l2), found.scale);
-        found.iscale = v_select(better, iscale, found.iscale);
-        best = v_select(better, v_mul(found.scale, sum.lx), best);
+        const vm better = vm_and(v_lt(zero, sum.l2), gain);
+        scale = v_select(better, v_div(sum.lx, sum.l2), scale);
+        best_iscale = v_select(better, iscale, best_iscale);
+        best = v_select(better, v_mul(scale, sum.lx), best);
     }
-    found.scale = v_select(empty, zero, found.scale);
-    return found;
+    v_store(out->scale + at, v_select(empty, zero, scale));
+    v_store(out->sum_w + at, sum_w);
+    v_store(out->iscale + at, v_select(empty, zero, best_iscale));
+    v_store(out->bias + at, v_select(empty, zero, v_set((float)nmax)));
 }
 
 /* ---- scale alone, by coordinate descent: Q3_K without importance ---- */
@@ -236,7 +324,7 @@ INLINE vf search_descent(int n, int nmax, tile *t, float (*level)[LANES])
     vf lx = zero, l2 = zero;
     for (int i = 0; i < n; i++) {
         const vf x = v_load(t->x[i]), w = v_mul(x, x), w_x = v_mul(w, x);
-        const vf l = v_level(v_mul(iscale, x), low, high, true);
+        const vf l = v_clamp(v_nearest(v_mul(iscale, x)), low, high);
         v_store(level[i], l);
         v_store(t->w[i], w);
         v_store(wx[i], w_x);
@@ -249,7 +337,7 @@ INLINE vf search_descent(int n, int nmax, tile *t, float (*level)[LANES])
         for (int i = 0; i < n; i++) {
             const vf x = v_load(t->x[i]), w = v_load(t->w[i]), l = v_load(level[i]);
             const vf lx_rest = v_sub(lx, v_mul(v_load(wx[i]), l)), l2_rest = v_sub(l2, v_mul(v_mul(w, l), l));
-            const vf new_l = v_level(v_div(v_mul(x, l2_rest), lx_rest), low, high, true);
+            const vf new_l = v_clamp(v_nearest(v_div(v_mul(x, l2_rest), lx_rest)), low, high);
             const vm moves = vm_and(vm_and(v_lt(zero, lx_rest), vm_not(v_eq(new_l, l))), live);
             if (!vm_any(moves))
                 continue;

@@ -97,9 +97,16 @@ INLINE void variance(const forge_rows *rows, int64_t length, int64_t first, int 
     v_store(out, v_div(v_mul(v_set(factor), sum), v_set((float)length)));
 }
 
-/* Importance times sqrt(variance + x^2), the variance that of the lane's super-block or row. */
-INLINE void weigh_importance(int n, const float *lane_variance, tile *t)
+/* Importance times sqrt(variance + x^2), for sub-blocks from `first` of the flattened rows; the variance is
+ * that of the sub-block's segment, of `per_segment` sub-blocks, and sub-block `first` is number `at` from
+ * segment 0. */
+INLINE void load_weights(const forge_rows *rows, int64_t first, int live, int n, const float *variances,
+                         int64_t at, int64_t per_segment, tile *t)
 {
+    _Alignas(64) float lane_variance[LANES] = {0};
+    for (int j = 0; j < live; j++)
+        lane_variance[j] = variances[(at + j) / per_segment];
+    load_importance(rows, first, live, n, t->w);
     for (int i = 0; i < n; i++) {
         const vf x = v_load(t->x[i]), spread = v_sqrt(v_add(v_load(lane_variance), v_mul(x, x)));
         v_store(t->w[i], v_mul(v_load(t->w[i]), spread));

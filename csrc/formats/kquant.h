@@ -5,8 +5,6 @@
  * super-block is packed. Source: quantize_row_q*_K_ref, quantize_row_q*_K_impl and dequantize_row_q*_K in
  * ggml-quants.c. */
 
-enum { SUBS = 16 }; /* sub-blocks of a super-block, at most */
-
 /* ---- shared: weights, levels ---- */
 
 /* |x|, plus the root mean square of the sub-block if `rms`. */
@@ -18,6 +16,12 @@ INLINE void weigh_magnitude(int n, bool rms, tile *t)
     const vf mean = v_sqrt(v_div(sum, v_set((float)n)));
     for (int i = 0; i < n; i++)
         v_store(t->w[i], rms ? v_add(mean, v_abs(v_load(t->x[i]))) : v_abs(v_load(t->x[i])));
+}
+
+INLINE void weigh_square(int n, tile *t)
+{
+    for (int i = 0; i < n; i++)
+        v_store(t->w[i], v_mul(v_load(t->x[i]), v_load(t->x[i])));
 }
 
 /* Levels (x + minimum) / d of one sub-block as bytes: rounded into [low, high], less low. */
@@ -71,12 +75,6 @@ INLINE void pack_high_bits(const uint8_t *level, int bit, uint8_t *out)
 
 /* ---- scale and minimum: Q2_K, Q4_K, Q5_K ---- */
 
-/* What the searches found for the sub-blocks of a batch. */
-typedef struct {
-    _Alignas(64) float scale[LANES * SUBS], minimum[LANES * SUBS], sum_w[LANES * SUBS];
-    _Alignas(64) float iscale[LANES * SUBS], base[LANES * SUBS];
-} affine_batch;
-
 /* A super-block's scales, or its minima, quantized: d * code. */
 typedef struct {
     uint8_t code[SUBS];
@@ -118,33 +116,24 @@ static const affine_kind kind_q5_K = {
 };
 
 INLINE void search_affine_batch(const forge_rows *rows, int64_t first, int live, const affine_kind *kind,
-                                affine_batch *out)
+                                affine_found *out)
 {
     const int n = kind->plain.n, subs = SUPER / n;
     float block_variance[LANES] = {0};
     if (rows->weights)
         variance(rows, SUPER, first, live, kind->variance_factor, block_variance);
-    for (int sub = 0; sub < live * subs; sub += LANES) {
-        const int count = lanes_in_use(live * subs - sub);
-        tile t;
-        load_values(rows, first * subs + sub, count, n, t.x);
-        affine_found found;
-        if (rows->weights) {
-            float lane_variance[LANES];
-            for (int j = 0; j < LANES; j++)
-                lane_variance[j] = block_variance[(sub + j) / subs];
-            load_importance(rows, first * subs + sub, count, n, t.w);
-            weigh_importance(n, lane_variance, &t);
-            found = search_affine(&kind->weighted, &t);
-        } else {
-            weigh_magnitude(n, kind->rms, &t);
-            found = search_affine(&kind->plain, &t);
+    for (int sub = 0; sub < live * subs; sub += TILES * LANES) {
+        tile t[TILES];
+        int tiles = 0;
+        for (int at = sub; tiles < TILES && at < live * subs; tiles++, at += LANES) {
+            const int count = lanes_in_use(live * subs - at);
+            load_values(rows, first * subs + at, count, n, t[tiles].x);
+            if (rows->weights)
+                load_weights(rows, first * subs + at, count, n, block_variance, at, subs, &t[tiles]);
+            else
+                weigh_magnitude(n, kind->rms, &t[tiles]);
         }
-        v_store(out->scale + sub, found.scale);
-        v_store(out->minimum + sub, found.minimum);
-        v_store(out->sum_w + sub, found.sum_w);
-        v_store(out->iscale + sub, found.iscale);
-        v_store(out->base + sub, found.base);
+        search_affine(rows->weights ? &kind->weighted : &kind->plain, t, tiles, out, sub);
     }
 }
 
@@ -197,7 +186,7 @@ INLINE void batch_codes(const float *scale, const float *sum_w, int live, const 
 
 /* Levels of super-block `block` of the batch, by its codes as they will be read back. */
 INLINE void affine_super_levels(const forge_rows *rows, int64_t first, int block, const affine_kind *kind,
-                                const affine_batch *found, const super_codes *scale,
+                                const affine_found *found, const super_codes *scale,
                                 const super_codes *minimum, uint8_t *level)
 {
     const int n = kind->plain.n, nmax = kind->plain.nmax, subs = SUPER / n;
@@ -285,7 +274,7 @@ INLINE void quantize_affine(const forge_rows *rows, uint8_t *dst, const affine_k
     const bool weighted = rows->weights != NULL;
     for (int64_t first = 0; first < blocks; first += LANES) {
         const int live = lanes_in_use(blocks - first);
-        affine_batch found;
+        affine_found found;
         super_codes scale[LANES], minimum[LANES];
         search_affine_batch(rows, first, live, kind, &found);
         batch_codes(found.scale, found.sum_w, live, kind, weighted, scale);
@@ -316,40 +305,23 @@ static void quantize_q5_K(const forge_rows *rows, uint8_t *dst)
 
 /* ---- scale alone: Q3_K, Q6_K ---- */
 
-typedef struct {
-    _Alignas(64) float scale[LANES * SUBS], sum_w[LANES * SUBS], iscale[LANES * SUBS], bias[LANES * SUBS];
-} symmetric_batch;
-
 INLINE void search_symmetric_batch(const forge_rows *rows, int64_t first, int live, int nmax, bool spread,
-                                   symmetric_batch *out)
+                                   symmetric_found *out)
 {
     float block_variance[LANES] = {0};
     if (rows->weights && spread)
         variance(rows, SUPER, first, live, 2.0f, block_variance);
-    for (int sub = 0; sub < live * SUBS; sub += LANES) {
-        const int count = lanes_in_use(live * SUBS - sub);
+    for (int at = 0; at < live * SUBS; at += LANES) {
+        const int count = lanes_in_use(live * SUBS - at);
         tile t;
-        load_values(rows, first * SUBS + sub, count, 16, t.x);
-        if (!rows->weights) {
-            for (int i = 0; i < 16; i++)
-                v_store(t.w[i], v_mul(v_load(t.x[i]), v_load(t.x[i])));
-        } else {
-            load_importance(rows, first * SUBS + sub, count, 16, t.w);
-        }
-        if (rows->weights && spread) {
-            float lane_variance[LANES];
-            for (int j = 0; j < LANES; j++)
-                lane_variance[j] = block_variance[(sub + j) / SUBS];
-            weigh_importance(16, lane_variance, &t);
-        }
-        vf sum_w = v_set(0.0f);
-        for (int i = 0; i < 16; i++)
-            sum_w = v_add(sum_w, v_load(t.w[i]));
-        const symmetric_found found = search_symmetric(16, nmax, &t);
-        v_store(out->scale + sub, found.scale);
-        v_store(out->sum_w + sub, sum_w);
-        v_store(out->iscale + sub, found.iscale);
-        v_store(out->bias + sub, found.bias);
+        load_values(rows, first * SUBS + at, count, 16, t.x);
+        if (rows->weights && spread)
+            load_weights(rows, first * SUBS + at, count, 16, block_variance, at, SUBS, &t);
+        else if (rows->weights)
+            load_importance(rows, first * SUBS + at, count, 16, t.w);
+        else
+            weigh_square(16, &t);
+        search_symmetric(16, nmax, &t, out, at);
     }
 }
 
@@ -443,7 +415,7 @@ INLINE void quantize_q3_K_plain(const forge_rows *rows, uint8_t *dst, int64_t fi
 
 INLINE void quantize_q3_K_weighted(const forge_rows *rows, uint8_t *dst, int64_t first, int live)
 {
-    symmetric_batch found;
+    symmetric_found found;
     search_symmetric_batch(rows, first, live, 4, true, &found);
     tile t;
     memset(&t, 0, sizeof t);
@@ -451,21 +423,19 @@ INLINE void quantize_q3_K_weighted(const forge_rows *rows, uint8_t *dst, int64_t
         t.x[sub % SUBS][sub / SUBS] = found.scale[sub];
         t.w[sub % SUBS][sub / SUBS] = found.sum_w[sub];
     }
-    _Alignas(64) float d_all[LANES], iscale[LANES], bias[LANES];
-    const symmetric_found scales = search_symmetric(SUBS, 32, &t);
-    v_store(d_all, scales.scale);
-    v_store(iscale, scales.iscale);
-    v_store(bias, scales.bias);
+    symmetric_found scales;
+    search_symmetric(SUBS, 32, &t, &scales, 0);
     for (int block = 0; block < live; block++) {
         _Alignas(64) float buffer[SUPER];
         _Alignas(64) uint8_t level[SUPER], code[SUBS];
         const float *x = view_elements(rows, (first + block) * SUPER, SUPER, buffer);
-        pack_found(found.scale + block * SUBS, SUBS, iscale[block], 0.0f, -32, 31, (int)bias[block], code);
+        pack_found(found.scale + block * SUBS, SUBS, scales.iscale[block], 0.0f, -32, 31,
+                   (int)scales.bias[block], code);
         for (int j = 0; j < SUBS; j++) {
             const int sub = block * SUBS + j;
             pack_found(x + 16 * j, 16, found.iscale[sub], 0.0f, -4, 3, (int)found.bias[sub], level + 16 * j);
         }
-        const uint16_t d = f32_to_f16(d_all[block]);
+        const uint16_t d = f32_to_f16(scales.scale[block]);
         requantize_q3_K(x, code, d, level);
         store_q3_K(code, d, level, dst + (first + block) * (int64_t)sizeof(block_q3_K));
     }
@@ -499,7 +469,7 @@ static void quantize_q6_K(const forge_rows *rows, uint8_t *dst)
     const int64_t blocks = element_count(rows) / SUPER;
     for (int64_t first = 0; first < blocks; first += LANES) {
         const int live = lanes_in_use(blocks - first);
-        symmetric_batch found;
+        symmetric_found found;
         search_symmetric_batch(rows, first, live, 32, false, &found);
         for (int block = 0; block < live; block++) {
             block_q6_K *out = (block_q6_K *)(dst + (first + block) * (int64_t)sizeof(block_q6_K));

@@ -190,59 +190,60 @@ static void quantize_q8_0(const forge_rows *rows, uint8_t *dst)
 
 /* ---- with importance ---- */
 
-typedef struct {
-    float scale[LANES], minimum[LANES], iscale[LANES], base[LANES], bias[LANES];
-} legacy_found;
-
-/* nmax levels from -nmax (centred), or from 0 with a minimum. */
-INLINE void search_legacy_tile(const tile *t, int nmax, bool centred, legacy_found *out)
+/* Packs `live` blocks from block `first` of the flattened rows, by what was found for them. */
+INLINE void pack_centred(const forge_rows *rows, int64_t first, int live, const symmetric_found *found,
+                         int nmax, int bytes, store_block *store, uint8_t *dst)
 {
-    const affine_search kind = {.n = BLOCK, .nmax = nmax, .first = -0.9f, .step = 0.05f, .steps = 36};
-    if (centred) {
-        const symmetric_found found = search_symmetric(BLOCK, nmax, t);
-        v_store(out->scale, found.scale);
-        v_store(out->minimum, v_set(0.0f));
-        v_store(out->iscale, found.iscale);
-        v_store(out->base, v_set(0.0f));
-        v_store(out->bias, found.bias);
-    } else {
-        const affine_found found = search_affine(&kind, t);
-        v_store(out->scale, found.scale);
-        v_store(out->minimum, found.minimum);
-        v_store(out->iscale, found.iscale);
-        v_store(out->base, found.base);
-        v_store(out->bias, v_set(0.0f));
+    for (int j = 0; j < live; j++, dst += bytes) {
+        _Alignas(64) float buffer[BLOCK];
+        _Alignas(64) uint8_t level[BLOCK];
+        const float *x = view_elements(rows, (first + j) * BLOCK, BLOCK, buffer);
+        pack_found(x, BLOCK, found->iscale[j], 0.0f, -nmax, nmax - 1, (int)found->bias[j], level);
+        store(f32_to_f16(found->scale[j]), 0, level, dst);
     }
 }
 
+INLINE void pack_ranged(const forge_rows *rows, int64_t first, int live, const affine_found *found, int nmax,
+                        int bytes, store_block *store, uint8_t *dst)
+{
+    for (int j = 0; j < live; j++, dst += bytes) {
+        _Alignas(64) float buffer[BLOCK];
+        _Alignas(64) uint8_t level[BLOCK];
+        const float *x = view_elements(rows, (first + j) * BLOCK, BLOCK, buffer);
+        pack_found(x, BLOCK, found->iscale[j], found->base[j], 0, nmax, 0, level);
+        store(f32_to_f16(found->scale[j]), f32_to_f16(-found->minimum[j]), level, dst);
+    }
+}
+
+/* nmax levels from -nmax (centred), or from 0 with a minimum. */
 INLINE void quantize_weighted(const forge_rows *rows, uint8_t *dst, int nmax, bool centred, int bytes,
                               store_block *store)
 {
+    const affine_search ranged = {.n = BLOCK, .nmax = nmax, .first = -0.9f, .step = 0.05f, .steps = 36};
     const int64_t per_row = rows->n_per_row / BLOCK;
-    const int low = centred ? -nmax : 0, high = centred ? nmax - 1 : nmax;
     for (int64_t row = 0; row < rows->nrows; row += LANES) {
         const int live_rows = lanes_in_use(rows->nrows - row);
         float row_variance[LANES] = {0};
         variance(rows, rows->n_per_row, row, live_rows, 1.0f, row_variance);
-        for (int64_t at = 0; at < live_rows * per_row; at += LANES) {
-            const int live = lanes_in_use(live_rows * per_row - at);
+        for (int64_t at = 0; at < live_rows * per_row;) {
             const int64_t first = row * per_row + at;
-            float lane_variance[LANES] = {0};
-            legacy_found found;
-            tile t;
-            for (int j = 0; j < live; j++)
-                lane_variance[j] = row_variance[(at + j) / per_row];
-            load_values(rows, first, live, BLOCK, t.x);
-            load_importance(rows, first, live, BLOCK, t.w);
-            weigh_importance(BLOCK, lane_variance, &t);
-            search_legacy_tile(&t, nmax, centred, &found);
-            for (int j = 0; j < live; j++) {
-                _Alignas(64) float buffer[BLOCK];
-                _Alignas(64) uint8_t level[BLOCK];
-                const float *x = view_elements(rows, (first + j) * BLOCK, BLOCK, buffer);
-                pack_found(x, BLOCK, found.iscale[j], found.base[j], low, high, (int)found.bias[j], level);
-                store(f32_to_f16(found.scale[j]), f32_to_f16(-found.minimum[j]), level,
-                      dst + (first + j) * bytes);
+            tile t[TILES];
+            int tiles = 0, live = 0;
+            for (; tiles < (centred ? 1 : TILES) && at < live_rows * per_row; tiles++) {
+                const int count = lanes_in_use(live_rows * per_row - at);
+                load_values(rows, first + live, count, BLOCK, t[tiles].x);
+                load_weights(rows, first + live, count, BLOCK, row_variance, at, per_row, &t[tiles]);
+                live += count;
+                at += count;
+            }
+            if (centred) {
+                symmetric_found found;
+                search_symmetric(BLOCK, nmax, t, &found, 0);
+                pack_centred(rows, first, live, &found, nmax, bytes, store, dst + first * bytes);
+            } else {
+                affine_found found;
+                search_affine(&ranged, t, tiles, &found, 0);
+                pack_ranged(rows, first, live, &found, nmax, bytes, store, dst + first * bytes);
             }
         }
     }

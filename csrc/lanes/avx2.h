@@ -1,6 +1,7 @@
 /* Eight lanes: AVX2 and F16C. The operations are those of scalar.h, in its order. */
 #define H_LANES 8
 #define VECS    2
+#define TILES   2
 
 typedef __m256 hf;
 typedef __m256i hi;
@@ -36,9 +37,11 @@ INLINE hi hi_and(hi a, hi b) { return _mm256_and_si256(a, b); }
 INLINE hi hi_or(hi a, hi b) { return _mm256_or_si256(a, b); }
 INLINE hi hi_min(hi a, hi b) { return _mm256_min_epi32(a, b); }
 INLINE hi hi_max(hi a, hi b) { return _mm256_max_epi32(a, b); }
+INLINE hi hi_min_unsigned(hi a, hi b) { return _mm256_min_epu32(a, b); }
 INLINE hi hi_shl(hi a, int n) { return _mm256_slli_epi32(a, n); }
 INLINE hi hi_shr(hi a, int n) { return _mm256_srli_epi32(a, n); }
 INLINE hi h_bits(hf x) { return _mm256_castps_si256(x); }
+INLINE hf hi_as_float(hi x) { return _mm256_castsi256_ps(x); }
 INLINE hf hi_float(hi x) { return _mm256_cvtepi32_ps(x); }
 INLINE hi h_trunc(hf x) { return _mm256_cvttps_epi32(x); }
 INLINE hf h_away_from_zero(hf x)

@@ -1,6 +1,7 @@
 /* Sixteen lanes: AVX-512 F, BW, DQ and VL. The operations are those of scalar.h, in its order. */
 #define H_LANES 16
 #define VECS    2
+#define TILES   2
 
 typedef __m512 hf;
 typedef __m512i hi;
@@ -36,9 +37,11 @@ INLINE hi hi_and(hi a, hi b) { return _mm512_and_si512(a, b); }
 INLINE hi hi_or(hi a, hi b) { return _mm512_or_si512(a, b); }
 INLINE hi hi_min(hi a, hi b) { return _mm512_min_epi32(a, b); }
 INLINE hi hi_max(hi a, hi b) { return _mm512_max_epi32(a, b); }
+INLINE hi hi_min_unsigned(hi a, hi b) { return _mm512_min_epu32(a, b); }
 INLINE hi hi_shl(hi a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
 INLINE hi hi_shr(hi a, int n) { return _mm512_srli_epi32(a, (unsigned)n); }
 INLINE hi h_bits(hf x) { return _mm512_castps_si512(x); }
+INLINE hf hi_as_float(hi x) { return _mm512_castsi512_ps(x); }
 INLINE hf hi_float(hi x) { return _mm512_cvtepi32_ps(x); }
 INLINE hi h_trunc(hf x) { return _mm512_cvttps_epi32(x); }
 INLINE hf h_away_from_zero(hf x)

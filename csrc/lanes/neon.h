@@ -1,6 +1,7 @@
 /* Four lanes: NEON of AArch64. The operations are those of scalar.h, in its order. */
 #define H_LANES 4
 #define VECS    2
+#define TILES   2
 
 typedef float32x4_t hf;
 typedef int32x4_t hi;
@@ -36,12 +37,17 @@ INLINE hi hi_and(hi a, hi b) { return vandq_s32(a, b); }
 INLINE hi hi_or(hi a, hi b) { return vorrq_s32(a, b); }
 INLINE hi hi_min(hi a, hi b) { return vminq_s32(a, b); }
 INLINE hi hi_max(hi a, hi b) { return vmaxq_s32(a, b); }
+INLINE hi hi_min_unsigned(hi a, hi b)
+{
+    return vreinterpretq_s32_u32(vminq_u32(vreinterpretq_u32_s32(a), vreinterpretq_u32_s32(b)));
+}
 INLINE hi hi_shl(hi a, int n) { return vshlq_s32(a, vdupq_n_s32(n)); }
 INLINE hi hi_shr(hi a, int n)
 {
     return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a), vdupq_n_s32(-n)));
 }
 INLINE hi h_bits(hf x) { return vreinterpretq_s32_f32(x); }
+INLINE hf hi_as_float(hi x) { return vreinterpretq_f32_s32(x); }
 INLINE hf hi_float(hi x) { return vcvtq_f32_s32(x); }
 /* The conversion saturates; a value out of range must give 0 in the low byte. */
 INLINE hi h_trunc(hf x)

@@ -3,6 +3,7 @@
  * hf holds floats, hi 32-bit integers, hm one truth value for each lane. */
 #define H_LANES 1
 #define VECS    1
+#define TILES   1
 
 typedef float hf;
 typedef int32_t hi;
@@ -43,9 +44,11 @@ INLINE hi hi_and(hi a, hi b) { return a & b; }
 INLINE hi hi_or(hi a, hi b) { return a | b; }
 INLINE hi hi_min(hi a, hi b) { return a < b ? a : b; }
 INLINE hi hi_max(hi a, hi b) { return a > b ? a : b; }
+INLINE hi hi_min_unsigned(hi a, hi b) { return (uint32_t)a < (uint32_t)b ? a : b; }
 INLINE hi hi_shl(hi a, int n) { return (hi)((uint32_t)a << n); }
 INLINE hi hi_shr(hi a, int n) { return (hi)((uint32_t)a >> n); }
 INLINE hi h_bits(hf x) { return (hi)float_bits(x); }
+INLINE hf hi_as_float(hi x) { return bits_float((uint32_t)x); }
 INLINE hf hi_float(hi x) { return (float)x; }
 /* Towards zero; what an int32 can't hold, NaN included, gives 0 or, as x86 does, INT32_MIN: 0 in the low
  * byte. */
