@@ -155,11 +155,11 @@ INLINE void quantize_ranged(const forge_rows *rows, uint8_t *dst, int top, int b
 }
 
 /* The greatest magnitude, by MAX(amax, |x|): a NaN makes it forget what came before. */
-INLINE float block_magnitude(const float *x)
+INLINE float row_magnitude(const float *x, int n)
 {
     hf greatest = h_set(0.0f);
     hm ordered = h_eq(greatest, greatest);
-    for (int i = 0; i < BLOCK; i += H_LANES) {
+    for (int i = 0; i < n; i += H_LANES) {
         const hf value = h_load(x + i);
         ordered = hm_and(ordered, h_eq(value, value));
         greatest = h_max(h_abs(value), greatest);
@@ -167,7 +167,7 @@ INLINE float block_magnitude(const float *x)
     float amax = h_greatest(greatest);
     if (hm_any(hm_not(ordered))) {
         amax = 0.0f;
-        for (int i = 0; i < BLOCK; i++)
+        for (int i = 0; i < n; i++)
             amax = amax > fabsf(x[i]) ? amax : fabsf(x[i]);
     }
     return amax;
@@ -180,7 +180,7 @@ static void quantize_q8_0(const forge_rows *rows, uint8_t *dst)
         _Alignas(64) float buffer[BLOCK];
         block_q8_0 *out = (block_q8_0 *)dst;
         const float *x = view_elements(rows, first, BLOCK, buffer);
-        const float d = block_magnitude(x) / 127.0f;
+        const float d = row_magnitude(x, BLOCK) / 127.0f;
         const hf id = h_set(inverse(d));
         out->d = f32_to_f16(d);
         for (int i = 0; i < BLOCK; i += H_LANES)
