@@ -51,7 +51,7 @@ INLINE float half_ue4m3(uint8_t u)
                     : (float)mantissa * 0x1p-10f;
 }
 
-/* Rounds halves up, and saturates. */
+/* Rounds halves up; from 248 on it is 448, the greatest. */
 INLINE uint8_t f32_to_ue4m3(float x)
 {
     if (!(x > 0.0f))
@@ -64,7 +64,7 @@ INLINE uint8_t f32_to_ue4m3(float x)
     }
     const uint32_t rounded = ((float_bits(x) >> 19 & 15) + 1) >> 1;
     const uint32_t code = ((uint32_t)exponent << 3) + rounded;
-    return (uint8_t)(code > 0x7e ? 0x7e : code);
+    return (uint8_t)(code >= 0x78 ? 0x7e : code);
 }
 
 /* ---- values ---- */

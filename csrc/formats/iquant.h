@@ -72,6 +72,7 @@ typedef struct {
     _Alignas(64) float scale[LANES * SUBS];
     uint16_t index[LANES * (SUPER / 4)]; /* of each group */
     uint8_t signs[LANES * (SUPER / 8)];  /* of each 8 values */
+    bool empty[LANES * SUBS];            /* no search was made: all values are zero, or near it */
 } grid_batch;
 
 /* A tile of sub-blocks, by columns and by rows. */
@@ -383,7 +384,7 @@ INLINE void search_grid_batch(const forge_rows *rows, int64_t first, int live, c
         variance(rows, SUPER, first, live, kind->variance_factor, variances);
     for (int sub = 0; sub < live * subs; sub += LANES) {
         const int count = lanes_in_use(live * subs - sub);
-        _Alignas(64) float used[LANES];
+        _Alignas(64) float used[LANES], greatest[LANES];
         grid_tile g;
         load_values(rows, first * subs + sub, count, n, g.t.x);
         if (rows->weights)
@@ -395,7 +396,9 @@ INLINE void search_grid_batch(const forge_rows *rows, int64_t first, int live, c
             used[j] = j < count ? 1.0f : 0.0f;
         v_store(out->scale + sub,
                 search_grid(kind, group, tables, v_lt(v_set(0.0f), v_load(used)), max, &g));
+        v_store(greatest, max);
         for (int j = 0; j < count; j++) {
+            out->empty[sub + j] = greatest[j] < kind->least;
             for (int k = 0; k < n / group; k++)
                 out->index[(sub + j) * (n / group) + k] =
                     (uint16_t)grid_index(tables, group, g.best[k][j]);
@@ -427,8 +430,15 @@ INLINE bool no_scale(const float *scale, int subs)
     return true;
 }
 
-/* `scale`, `index` and `signs` are those of the super-block. */
-typedef void put_grid_block(const float *scale, const uint16_t *index, const uint8_t *signs, uint8_t *dst);
+/* What was found for one super-block. */
+typedef struct {
+    const float *scale;
+    const uint16_t *index;
+    const uint8_t *signs;
+    const bool *empty;
+} grid_super;
+
+typedef void put_grid_block(const grid_super *in, uint8_t *dst);
 
 INLINE void quantize_grid(const forge_rows *rows, uint8_t *dst, int type, const grid_kind *kind, int group,
                           int block_bytes, put_grid_block *put)
@@ -440,88 +450,98 @@ INLINE void quantize_grid(const forge_rows *rows, uint8_t *dst, int type, const 
         grid_batch found;
         search_grid_batch(rows, first, live, kind, group, &tables, &found);
         for (int block = 0; block < live; block++, dst += block_bytes) {
-            const float *scale = found.scale + block * (SUPER / kind->n);
-            if (kind->even && no_scale(scale, SUPER / kind->n))
+            const int sub = block * (SUPER / kind->n);
+            const grid_super one = {found.scale + sub, found.index + block * (SUPER / group),
+                                    found.signs + block * (SUPER / 8), found.empty + sub};
+            if (kind->even && no_scale(one.scale, SUPER / kind->n))
                 memset(dst, 0, (size_t)block_bytes);
             else
-                put(scale, found.index + block * (SUPER / group), found.signs + block * (SUPER / 8), dst);
+                put(&one, dst);
         }
     }
 }
 
-INLINE void put_iq2_xxs(const float *scale, const uint16_t *index, const uint8_t *signs, uint8_t *dst)
+INLINE void put_iq2_xxs(const grid_super *in, uint8_t *dst)
 {
     block_iq2_xxs *out = (block_iq2_xxs *)dst;
     uint8_t code[8];
-    const float d = nibble_scales(scale, 8, code);
+    const float d = nibble_scales(in->scale, 8, code);
     out->d = f32_to_f16(d);
     for (int j = 0; j < 8; j++) {
         uint32_t points = 0, rest = (uint32_t)code[j] << 28;
         for (int k = 0; k < 4; k++) {
-            points |= (uint32_t)index[4 * j + k] << 8 * k;
-            rest |= (uint32_t)signs[4 * j + k] << 7 * k;
+            points |= (uint32_t)in->index[4 * j + k] << 8 * k;
+            rest |= (uint32_t)in->signs[4 * j + k] << 7 * k;
         }
         out->qs[j][0] = points;
         out->qs[j][1] = rest;
     }
 }
 
-INLINE void put_iq2_xs(const float *scale, const uint16_t *index, const uint8_t *signs, uint8_t *dst)
+INLINE void put_iq2_xs(const grid_super *in, uint8_t *dst)
 {
     block_iq2_xs *out = (block_iq2_xs *)dst;
     uint8_t code[16];
-    const float d = nibble_scales(scale, 16, code);
+    const float d = nibble_scales(in->scale, 16, code);
     out->d = f32_to_f16(d);
     for (int j = 0; j < 8; j++)
         out->scales[j] = (uint8_t)(code[2 * j] | code[2 * j + 1] << 4);
     for (int k = 0; k < 32; k++)
-        out->qs[k] = (uint16_t)(index[k] | signs[k] << 9);
+        out->qs[k] = (uint16_t)(in->index[k] | in->signs[k] << 9);
 }
 
-INLINE void put_iq2_s(const float *scale, const uint16_t *index, const uint8_t *signs, uint8_t *dst)
+INLINE void put_iq2_s(const grid_super *in, uint8_t *dst)
 {
     block_iq2_s *out = (block_iq2_s *)dst;
     uint8_t code[16];
-    const float d = nibble_scales(scale, 16, code);
+    const float d = nibble_scales(in->scale, 16, code);
     out->d = f32_to_f16(d * 0.9875f);
     memset(out->qh, 0, sizeof out->qh);
     for (int j = 0; j < 8; j++)
         out->scales[j] = (uint8_t)(code[2 * j] | code[2 * j + 1] << 4);
     for (int k = 0; k < 32; k++) {
-        out->qs[k] = (uint8_t)index[k];
-        out->qh[k / 4] |= (uint8_t)(index[k] >> 8 << 2 * (k % 4));
-        out->signs[k] = signs[k];
+        out->qs[k] = (uint8_t)in->index[k];
+        out->qh[k / 4] |= (uint8_t)(in->index[k] >> 8 << 2 * (k % 4));
+        out->signs[k] = in->signs[k];
     }
 }
 
-INLINE void put_iq3_xxs(const float *scale, const uint16_t *index, const uint8_t *signs, uint8_t *dst)
+INLINE void put_iq3_xxs(const grid_super *in, uint8_t *dst)
 {
     block_iq3_xxs *out = (block_iq3_xxs *)dst;
     uint8_t code[8];
-    const float d = nibble_scales(scale, 8, code);
+    const float d = nibble_scales(in->scale, 8, code);
     out->d = f32_to_f16(d * 1.0125f);
     for (int k = 0; k < 64; k++)
-        out->qs[k] = (uint8_t)index[k];
+        out->qs[k] = (uint8_t)in->index[k];
     for (int j = 0; j < 8; j++) {
         uint32_t rest = (uint32_t)code[j] << 28;
         for (int k = 0; k < 4; k++)
-            rest |= (uint32_t)signs[4 * j + k] << 7 * k;
+            rest |= (uint32_t)in->signs[4 * j + k] << 7 * k;
         out->signs_scales[j] = rest;
     }
 }
 
-INLINE void put_iq3_s(const float *scale, const uint16_t *index, const uint8_t *signs, uint8_t *dst)
+INLINE void put_iq3_s(const grid_super *in, uint8_t *dst)
 {
     block_iq3_s *out = (block_iq3_s *)dst;
     uint8_t code[8];
-    const float d = nibble_scales(scale, 8, code);
+    const float d = nibble_scales(in->scale, 8, code);
     out->d = f32_to_f16(d * 1.033f);
     memset(out->qh, 0, sizeof out->qh);
-    for (int k = 0; k < 64; k++) {
-        out->qs[k] = (uint8_t)index[k];
-        out->qh[k / 8] |= (uint8_t)(index[k] >> 8 << k % 8);
+    memset(out->qs, 0, sizeof out->qs);
+    memset(out->signs, 0, sizeof out->signs);
+    for (int k = 0; k < 64; k++)
+        out->qh[k / 8] |= (uint8_t)(in->index[k] >> 8 << k % 8);
+    /* The reference takes no room for an empty sub-block, so what follows moves up; but for the high bits. */
+    for (int j = 0, at = 0; j < 8; j++) {
+        if (in->empty[j])
+            continue;
+        for (int k = 0; k < 8; k++)
+            out->qs[8 * at + k] = (uint8_t)in->index[8 * j + k];
+        memcpy(out->signs + 4 * at, in->signs + 4 * j, 4);
+        at++;
     }
-    memcpy(out->signs, signs, sizeof out->signs);
     for (int j = 0; j < 4; j++)
         out->scales[j] = (uint8_t)(code[2 * j] | code[2 * j + 1] << 4);
 }

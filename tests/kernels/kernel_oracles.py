@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import mmap
+import os
 import platform
 from functools import cache
 from pathlib import Path
@@ -49,6 +51,23 @@ class Oracle:
         assert x.dtype == np.float32 and x.flags.c_contiguous
         importance = None if weights is None else weights.ctypes.data
         self._quantize(kind.id, x.ctypes.data, out.ctypes.data, 0, x.shape[0], x.shape[1], importance)
+
+    def try_quantize(
+        self, x: NDArray[np.float32], kind: TensorType, weights: NDArray[np.float32] | None = None
+    ) -> NDArray[np.uint8] | None:
+        """The bytes, or None where ggml aborts: it checks some results. In a child process, for that reason."""
+        shape = (x.shape[0], kind.row_bytes(x.shape[1]))
+        shared = mmap.mmap(-1, shape[0] * shape[1])
+        out = np.frombuffer(shared, np.uint8).reshape(shape)
+        child = os.fork()
+        if child == 0:
+            silence = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silence, 1)
+            os.dup2(silence, 2)
+            os.environ["GGML_NO_BACKTRACE"] = "1"
+            self.quantize_into(x, kind, out, weights)
+            os._exit(0)
+        return out if os.waitpid(child, 0)[1] == 0 else None
 
     def dequantize(self, packed: NDArray[np.uint8], kind: TensorType) -> NDArray[np.float32]:
         n = packed.shape[1] // kind.block_bytes * kind.block_elements
