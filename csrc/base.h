@@ -25,10 +25,12 @@ _Static_assert(FLT_EVAL_METHOD == 0, "floats must be computed as floats");
 #pragma fp_contract(off)
 #define INLINE static __forceinline
 #define ROLLED
+#define UNROLLED
 #else
-#define INLINE static inline __attribute__((always_inline))
+#define INLINE   static inline __attribute__((always_inline))
 /* Keeps GCC from unrolling a hot loop whole, after which it runs short of registers. */
-#define ROLLED _Pragma("GCC unroll 1")
+#define ROLLED   _Pragma("GCC unroll 1")
+#define UNROLLED _Pragma("GCC unroll 8")
 #endif
 
 /* The number of the lowest bit set; there is one. */

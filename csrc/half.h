@@ -22,25 +22,43 @@ static inline float bits_float(uint32_t u)
     return x;
 }
 
+static inline uint16_t load_u16(const void *p)
+{
+    uint16_t h;
+    memcpy(&h, p, sizeof h);
+    return h;
+}
+
 static inline float f16_to_f32(uint16_t h)
 {
     const uint32_t magnitude = (uint32_t)(h & 0x7fff) << 13;
     /* An f16 exponent read as an f32 one is 112 too small; the product also normalises denormals. */
-    const uint32_t finite = float_bits(bits_float(magnitude) * 0x1p112f);
-    const uint32_t special = magnitude | 0x7f800000u | (magnitude > 0x0f800000u ? 0x00400000u : 0);
-    return bits_float((uint32_t)(h & 0x8000) << 16 | (magnitude >= 0x0f800000u ? special : finite));
+    uint32_t bits = float_bits(bits_float(magnitude) * 0x1p112f);
+    if (magnitude >= 0x0f800000u) /* infinity; NaN, made quiet */
+        bits = magnitude | 0x7f800000u | (magnitude > 0x0f800000u ? 0x00400000u : 0);
+    return bits_float(bits | (uint32_t)(h & 0x8000) << 16);
+}
+
+/* The same without a branch, so that a loop of it can be vectorised. */
+static inline float f16_to_f32_branchless(uint16_t h)
+{
+    const float finite = bits_float((uint32_t)(h & 0x7fff) << 13) * 0x1p112f;
+    const uint32_t special = finite >= 65536.0f ? 112u << 23 : 0;
+    const float magnitude = bits_float(float_bits(finite) + special) + 0.0f; /* makes a NaN quiet */
+    return bits_float(float_bits(magnitude) | (uint32_t)(h & 0x8000) << 16);
 }
 
 static inline uint16_t f32_to_f16(float x)
 {
-    const uint32_t bits = float_bits(x), magnitude = bits & 0x7fffffffu;
+    const uint32_t bits = float_bits(x);
+    const int32_t magnitude = (int32_t)(bits & 0x7fffffffu);
     /* Below 2^-14 an f16 is a multiple of 2^-24, which is the spacing of floats in [0.5, 1). */
-    const uint32_t tiny = float_bits(bits_float(magnitude) + 0.5f) - 0x3f000000u;
-    const uint32_t normal = (magnitude - 0x38000000u + 0x0fffu + (magnitude >> 13 & 1)) >> 13;
-    uint32_t half = magnitude < 0x38800000u ? tiny : normal;
-    half = magnitude >= 0x477ff000u ? 0x7c00u : half;
-    half = magnitude > 0x7f800000u ? 0x7e00u : half;
-    return (uint16_t)(bits >> 16 & 0x8000u) | (uint16_t)half;
+    const int32_t tiny = (int32_t)float_bits(bits_float((uint32_t)magnitude) + 0.5f) - 0x3f000000;
+    const int32_t normal = (magnitude - 0x38000000 + 0x0fff + (magnitude >> 13 & 1)) >> 13;
+    int32_t half = magnitude < 0x38800000 ? tiny : normal;
+    half = magnitude >= 0x477ff000 ? 0x7c00 : half;
+    half = magnitude > 0x7f800000 ? 0x7e00 : half;
+    return (uint16_t)((bits >> 16 & 0x8000u) | (uint32_t)half);
 }
 
 static inline float bf16_to_f32(uint16_t h) { return bits_float((uint32_t)h << 16); }

@@ -23,6 +23,8 @@ INLINE int32_t nearest_int(float x)
     return (int32_t)(float_bits(x + 12582912.0f) & 0x007fffff) - 0x00400000;
 }
 
+INLINE float inverse(float d) { return d != 0.0f ? 1.0f / d : 0.0f; }
+
 INLINE hi h_nearest(hf x)
 {
     const hi bits = h_bits(h_add(x, h_set(12582912.0f)));
@@ -90,7 +92,7 @@ typedef struct {
 /* A tile in the middle of its search. */
 typedef struct {
     _Alignas(64) float level[TILE_ROWS][LANES];
-    vf least, greatest, sum_w, sum_x; /* of the values */
+    vf greatest, spread, sum_w, sum_x; /* of the values */
     vm flat;
     vf min, best_scale, best_iscale, best_base, best_error;
     vf iscale, scale; /* of the candidate */
@@ -136,14 +138,12 @@ INLINE affine_sums affine_candidate(const affine_search *s, const tile *t, affin
 {
     const vf zero = v_set(0.0f), range = v_select(a->flat, v_set(1.0f), v_sub(a->greatest, a->min));
     a->iscale = v_div(v_set(excess + (float)s->nmax), range);
-    const vf widest = v_max(v_abs(range), v_abs(v_sub(a->least, a->min)));
-    const vm tame = v_lt(v_mul(v_abs(a->iscale), widest), v_set(ROUND_LIMIT));
+    /* With min below the greatest value, |x - min| is at most the range, or else the spread of the values;
+     * and iscale * (x - min) at most nmax + excess, but for an error in the last place. */
+    const vm tame = vm_and(v_lt(zero, range), v_lt(v_mul(a->iscale, a->spread), v_set(ROUND_LIMIT)));
     if (!vm_all(vm_or(tame, a->flat)))
         return affine_levels(s, t, a, wild_rounding);
-    /* iscale * (x - min) is then at most nmax + excess, but for an error in the last place. */
-    if (excess < 0.49f && vm_all(v_lt(zero, range)))
-        return affine_levels(s, t, a, (rounding){.high = false});
-    return affine_levels(s, t, a, (rounding){.high = true});
+    return affine_levels(s, t, a, (rounding){.high = excess >= 0.49f});
 }
 
 INLINE void affine_begin(const affine_search *s, const tile *t, affine_state *a)
@@ -157,8 +157,8 @@ INLINE void affine_begin(const affine_search *s, const tile *t, affine_state *a)
         sum_w = v_add(sum_w, w);
         sum_x = v_add(sum_x, v_mul(w, x));
     }
-    a->least = min;
     a->greatest = max;
+    a->spread = v_sub(max, min);
     a->sum_w = sum_w;
     a->sum_x = sum_x;
     a->min = a->best_base = v_min(zero, min);
@@ -181,7 +181,7 @@ INLINE void affine_fit(const affine_search *s, const tile *t, affine_state *a, f
     const vm above = v_lt(zero, min);
     a->fits = v_lt(zero, D);
     a->new_min = v_select(above, zero, min);
-    a->scale = v_select(above, v_div(sum.xl, sum.l2), scale);
+    a->scale = vm_any(above) ? v_select(above, v_div(sum.xl, sum.l2), scale) : scale;
 }
 
 INLINE void affine_judge(const affine_search *s, const tile *t, affine_state *a)

@@ -17,27 +17,34 @@ INLINE int64_t element_count(const forge_rows *rows) { return rows->nrows * rows
 /* How many lanes the next tile fills when `left` (at least 1) are left. */
 INLINE int lanes_in_use(int64_t left) { return LANES == 1 || left >= LANES ? LANES : (int)left; }
 
+INLINE void widen_f16(const uint8_t *restrict src, int64_t count, float *restrict out)
+{
+    int64_t i = 0;
+    for (; i + H_LANES <= count; i += H_LANES)
+        h_store(out + i, h_load_f16(src + 2 * i));
+    for (; i < count; i++)
+        out[i] = f16_to_f32(load_u16(src + 2 * i));
+}
+
+INLINE void widen_bf16(const uint8_t *restrict src, int64_t count, float *restrict out)
+{
+    int64_t i = 0;
+    for (; i + H_LANES <= count; i += H_LANES)
+        h_store(out + i, h_load_bf16(src + 2 * i));
+    for (; i < count; i++)
+        out[i] = bf16_to_f32(load_u16(src + 2 * i));
+}
+
 /* Elements [first, first + count) as f32. */
-INLINE void load_elements(const forge_rows *rows, int64_t first, int count, float *out)
+INLINE void load_elements(const forge_rows *rows, int64_t first, int count, float *restrict out)
 {
     const uint8_t *src = rows->data + first * source_bytes[rows->source];
-    int i = 0;
-    if (rows->source == FORGE_F32) {
+    if (rows->source == FORGE_F32)
         memcpy(out, src, (size_t)count * 4);
-        return;
-    }
-    if (rows->source == FORGE_F16) {
-        for (; i + H_LANES <= count; i += H_LANES)
-            h_store(out + i, h_load_f16(src + 2 * i));
-    } else {
-        for (; i + H_LANES <= count; i += H_LANES)
-            h_store(out + i, h_load_bf16(src + 2 * i));
-    }
-    for (; i < count; i++) {
-        uint16_t h;
-        memcpy(&h, src + 2 * i, sizeof h);
-        out[i] = rows->source == FORGE_F16 ? f16_to_f32(h) : bf16_to_f32(h);
-    }
+    else if (rows->source == FORGE_F16)
+        widen_f16(src, count, out);
+    else
+        widen_bf16(src, count, out);
 }
 
 /* The same without a copy where the source is f32 already. */
@@ -62,6 +69,10 @@ INLINE void transpose(const float *src, int n, float (*out)[LANES])
 INLINE void load_values(const forge_rows *rows, int64_t first, int live, int n, float (*x)[LANES])
 {
     _Alignas(64) float buffer[LANES * TILE_ROWS];
+    if (live == LANES) {
+        transpose(view_elements(rows, first * n, LANES * n, buffer), n, x);
+        return;
+    }
     load_elements(rows, first * n, live * n, buffer);
     memset(buffer + live * n, 0, (size_t)(LANES - live) * (size_t)n * sizeof(float));
     transpose(buffer, n, x);

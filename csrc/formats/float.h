@@ -37,6 +37,10 @@ INLINE void chunk_to_bf16(const float *x, int count, uint16_t *half)
 static void quantize_f32(const forge_rows *rows, uint8_t *dst)
 {
     const int64_t total = element_count(rows);
+    if (rows->source == FORGE_F32) {
+        memcpy(dst, rows->data, (size_t)total * 4);
+        return;
+    }
     for (int64_t first = 0; first < total; first += CHUNK) {
         _Alignas(64) float buffer[CHUNK];
         const int count = total - first < CHUNK ? (int)(total - first) : CHUNK;
@@ -55,15 +59,17 @@ static void quantize_f16(const forge_rows *rows, uint8_t *dst)
 
 static void quantize_bf16(const forge_rows *rows, uint8_t *dst) { convert_rows(rows, dst, chunk_to_bf16); }
 
-static void dequantize_f32(const uint8_t *src, float *dst, int64_t n) { memcpy(dst, src, (size_t)n * 4); }
-
-INLINE void widen(enum forge_source source, const uint8_t *src, float *dst, int64_t n)
+static void dequantize_f32(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
-    const forge_rows rows = {.data = src, .nrows = 1, .n_per_row = n, .source = source};
-    for (int64_t first = 0; first < n; first += CHUNK)
-        load_elements(&rows, first, n - first < CHUNK ? (int)(n - first) : CHUNK, dst + first);
+    memcpy(dst, src, (size_t)n * 4);
 }
 
-static void dequantize_f16(const uint8_t *src, float *dst, int64_t n) { widen(FORGE_F16, src, dst, n); }
+static void dequantize_f16(const uint8_t *restrict src, float *restrict dst, int64_t n)
+{
+    widen_f16(src, n, dst);
+}
 
-static void dequantize_bf16(const uint8_t *src, float *dst, int64_t n) { widen(FORGE_BF16, src, dst, n); }
+static void dequantize_bf16(const uint8_t *restrict src, float *restrict dst, int64_t n)
+{
+    widen_bf16(src, n, dst);
+}

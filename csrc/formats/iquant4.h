@@ -103,16 +103,20 @@ INLINE void double_variance(const forge_rows *rows, int64_t length, int64_t firs
         out[j] *= 2.0f;
 }
 
+INLINE hi h_nonlinear_code(hf x)
+{
+    const h_level_code c = h_nonlinear(x);
+    return hi_sub(hi_add(hi_add(c.pair, c.pair), hi_set(1)), hi_where(c.below, 1));
+}
+
 /* 32 levels of x times id. */
 INLINE void pack_nonlinear(const float *x, float id, uint8_t *qs)
 {
-    _Alignas(64) uint8_t level[BLOCK];
-    for (int i = 0; i < BLOCK; i += H_LANES) {
-        const h_level_code c = h_nonlinear(h_mul(h_set(id), h_load(x + i)));
-        const hi code = hi_add(hi_add(c.pair, c.pair), hi_set(1));
-        hi_store_u8(level + i, hi_sub(code, hi_where(c.below, 1)));
+    for (int i = 0; i < BLOCK / 2; i += H_LANES) {
+        const hi low = h_nonlinear_code(h_mul(h_set(id), h_load(x + i)));
+        const hi high = h_nonlinear_code(h_mul(h_set(id), h_load(x + BLOCK / 2 + i)));
+        hi_store_u8(qs + i, hi_or(low, hi_shl(high, 4)));
     }
-    pack_half_nibbles(level, qs);
 }
 
 static void quantize_iq4_nl(const forge_rows *rows, uint8_t *dst)

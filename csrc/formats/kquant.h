@@ -500,30 +500,26 @@ static void quantize_q6_K(const forge_rows *rows, uint8_t *dst)
 
 /* ---- back to floats ---- */
 
-/* `count` values d * ((byte >> shift & mask) | high) - minimum, where `high` adds (qh >> bit & high_mask) <<
- * up. */
-INLINE void unpack_levels(const uint8_t *q, int shift, int mask, hf d, hf minimum, float *y, int count)
-{
-    for (int i = 0; i < count; i += H_LANES) {
-        const hi l = hi_and(hi_shr(hi_load_u8(q + i), shift), hi_set(mask));
-        h_store(y + i, h_sub(h_mul(d, hi_float(l)), minimum));
-    }
-}
+INLINE hi hi_field(hi bytes, int shift, int mask) { return hi_and(hi_shr(bytes, shift), hi_set(mask)); }
 
-static void dequantize_q2_K(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_q2_K(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (; n > 0; n -= SUPER, src += sizeof(block_q2_K)) {
         const block_q2_K *in = (const block_q2_K *)src;
         const float d = f16_to_f32(in->d), dmin = f16_to_f32(in->dmin);
         for (int j = 0; j < SUBS; j++, dst += 16) {
-            const hf scale = h_set(d * (float)(in->scales[j] & 15));
-            const hf minimum = h_set(dmin * (float)(in->scales[j] >> 4));
-            unpack_levels(in->qs + 32 * (j / 8) + 16 * (j % 2), 2 * (j / 2 % 4), 3, scale, minimum, dst, 16);
+            const uint8_t *qs = in->qs + 32 * (j / 8) + 16 * (j % 2);
+            const hf dl = h_set(d * (float)(in->scales[j] & 15)),
+                     ml = h_set(dmin * (float)(in->scales[j] >> 4));
+            for (int i = 0; i < 16; i += H_LANES) {
+                const hi l = hi_field(hi_load_u8(qs + i), 2 * (j / 2 % 4), 3);
+                h_store(dst + i, h_sub(h_mul(dl, hi_float(l)), ml));
+            }
         }
     }
 }
 
-static void dequantize_q3_K(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_q3_K(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (; n > 0; n -= SUPER, src += sizeof(block_q3_K)) {
         const block_q3_K *in = (const block_q3_K *)src;
@@ -534,8 +530,8 @@ static void dequantize_q3_K(const uint8_t *src, float *dst, int64_t n)
             const uint8_t *low = in->qs + 32 * (j / 8) + 16 * (j % 2), *high = in->hmask + 16 * (j % 2);
             const hf dl = h_set(d * (float)scale[j]);
             for (int i = 0; i < 16; i += H_LANES) {
-                const hi two = hi_and(hi_shr(hi_load_u8(low + i), 2 * (j / 2 % 4)), hi_set(3));
-                const hi third = hi_and(hi_shr(hi_load_u8(high + i), j / 2), hi_set(1));
+                const hi two = hi_field(hi_load_u8(low + i), 2 * (j / 2 % 4), 3);
+                const hi third = hi_field(hi_load_u8(high + i), j / 2, 1);
                 const hi l = hi_sub(hi_or(two, hi_shl(third, 2)), hi_set(4));
                 h_store(dst + i, h_mul(dl, hi_float(l)));
             }
@@ -543,54 +539,72 @@ static void dequantize_q3_K(const uint8_t *src, float *dst, int64_t n)
     }
 }
 
-static void dequantize_q4_K(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_q4_K(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (; n > 0; n -= SUPER, src += sizeof(block_q4_K)) {
         const block_q4_K *in = (const block_q4_K *)src;
         const float d = f16_to_f32(in->d), dmin = f16_to_f32(in->dmin);
         uint8_t scale[8], minimum[8];
         unpack_scales_k4(in->scales, scale, minimum);
-        for (int j = 0; j < 8; j++, dst += 32)
-            unpack_levels(in->qs + 32 * (j / 2), 4 * (j % 2), 15, h_set(d * scale[j]),
-                          h_set(dmin * minimum[j]), dst, 32);
+        UNROLLED
+        for (int j = 0; j < 8; j += 2, dst += 64) {
+            const hf d0 = h_set(d * scale[j]), m0 = h_set(dmin * minimum[j]);
+            const hf d1 = h_set(d * scale[j + 1]), m1 = h_set(dmin * minimum[j + 1]);
+            for (int i = 0; i < 32; i += H_LANES) {
+                const hi both = hi_load_u8(in->qs + 16 * j + i);
+                h_store(dst + i, h_sub(h_mul(d0, hi_float(hi_and(both, hi_set(15)))), m0));
+                h_store(dst + 32 + i, h_sub(h_mul(d1, hi_float(hi_shr(both, 4))), m1));
+            }
+        }
     }
 }
 
-static void dequantize_q5_K(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_q5_K(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (; n > 0; n -= SUPER, src += sizeof(block_q5_K)) {
         const block_q5_K *in = (const block_q5_K *)src;
         const float d = f16_to_f32(in->d), dmin = f16_to_f32(in->dmin);
         uint8_t scale[8], minimum[8];
         unpack_scales_k4(in->scales, scale, minimum);
-        for (int j = 0; j < 8; j++, dst += 32) {
-            const hf dl = h_set(d * scale[j]), ml = h_set(dmin * minimum[j]);
+        UNROLLED
+        for (int j = 0; j < 8; j += 2, dst += 64) {
+            const hf d0 = h_set(d * scale[j]), m0 = h_set(dmin * minimum[j]);
+            const hf d1 = h_set(d * scale[j + 1]), m1 = h_set(dmin * minimum[j + 1]);
             for (int i = 0; i < 32; i += H_LANES) {
-                const hi four =
-                    hi_and(hi_shr(hi_load_u8(in->qs + 32 * (j / 2) + i), 4 * (j % 2)), hi_set(15));
-                const hi fifth = hi_and(hi_shr(hi_load_u8(in->qh + i), j), hi_set(1));
-                h_store(dst + i, h_sub(h_mul(dl, hi_float(hi_or(four, hi_shl(fifth, 4)))), ml));
+                const hi both = hi_load_u8(in->qs + 16 * j + i), fifth = hi_shr(hi_load_u8(in->qh + i), j);
+                const hi l0 = hi_or(hi_and(both, hi_set(15)), hi_shl(hi_and(fifth, hi_set(1)), 4));
+                const hi l1 = hi_or(hi_shr(both, 4), hi_shl(hi_and(fifth, hi_set(2)), 3));
+                h_store(dst + i, h_sub(h_mul(d0, hi_float(l0)), m0));
+                h_store(dst + 32 + i, h_sub(h_mul(d1, hi_float(l1)), m1));
             }
         }
     }
 }
 
-static void dequantize_q6_K(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_q6_K(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (; n > 0; n -= SUPER, src += sizeof(block_q6_K)) {
         const block_q6_K *in = (const block_q6_K *)src;
         const float d = f16_to_f32(in->d);
-        for (int j = 0; j < SUBS; j++, dst += 16) {
-            const int k = j / 2 % 4, at = 16 * (j % 2);
-            const uint8_t *low = in->ql + 64 * (j / 8) + 32 * (k % 2) + at,
-                          *high = in->qh + 32 * (j / 8) + at;
-            const hf dl = h_set(d * in->scales[j]);
+        for (int h = 0; h < 4; h++) { /* 16 values of each of 4 stretches of 32, of one half */
+            const uint8_t *ql = in->ql + 64 * (h / 2) + 16 * (h % 2), *qh = in->qh + 16 * h;
+            const int8_t *scale = in->scales + 8 * (h / 2) + h % 2;
+            float *y = dst + 128 * (h / 2) + 16 * (h % 2);
+            const hf d0 = h_set(d * scale[0]), d1 = h_set(d * scale[2]);
+            const hf d2 = h_set(d * scale[4]), d3 = h_set(d * scale[6]);
+            const hi middle = hi_set(32);
             for (int i = 0; i < 16; i += H_LANES) {
-                const hi four = hi_and(hi_shr(hi_load_u8(low + i), 4 * (k / 2)), hi_set(15));
-                const hi two = hi_and(hi_shr(hi_load_u8(high + i), 2 * k), hi_set(3));
-                const hi l = hi_sub(hi_or(four, hi_shl(two, 4)), hi_set(32));
-                h_store(dst + i, h_mul(dl, hi_float(l)));
+                const hi a = hi_load_u8(ql + i), b = hi_load_u8(ql + 32 + i), high = hi_load_u8(qh + i);
+                const hi l0 = hi_or(hi_and(a, hi_set(15)), hi_shl(hi_field(high, 0, 3), 4));
+                const hi l1 = hi_or(hi_and(b, hi_set(15)), hi_shl(hi_field(high, 2, 3), 4));
+                const hi l2 = hi_or(hi_shr(a, 4), hi_shl(hi_field(high, 4, 3), 4));
+                const hi l3 = hi_or(hi_shr(b, 4), hi_shl(hi_field(high, 6, 3), 4));
+                h_store(y + i, h_mul(d0, hi_float(hi_sub(l0, middle))));
+                h_store(y + 32 + i, h_mul(d1, hi_float(hi_sub(l1, middle))));
+                h_store(y + 64 + i, h_mul(d2, hi_float(hi_sub(l2, middle))));
+                h_store(y + 96 + i, h_mul(d3, hi_float(hi_sub(l3, middle))));
             }
         }
+        dst += SUPER;
     }
 }

@@ -3,17 +3,105 @@
  * Without importance the scale follows from the extremes of the block; with it, it is searched for.
  * Source: quantize_row_q*_ref, quantize_row_q*_impl and dequantize_row_q* in ggml-quants.c. */
 
-/* ---- the extremes of a block ---- */
+/* ---- levels into blocks ---- */
+
+/* How one block's values become levels. */
+typedef struct {
+    hf base, factor;
+    hi low, high, bias;
+    hf half;
+} level_rule;
+
+/* Without importance: (x - base) * factor + half, truncated, at most `high`; of a garbage level the low byte.
+ */
+INLINE hi truncated_level(hf x, const level_rule *r)
+{
+    return hi_min(h_trunc(h_add(h_mul(h_sub(x, r->base), r->factor), r->half)), r->high);
+}
+
+/* With importance: what a search found. */
+INLINE hi found_level(hf x, const level_rule *r)
+{
+    const hi l = h_nearest(h_mul(r->factor, h_sub(x, r->base)));
+    return hi_add(hi_min(hi_max(l, r->low), r->high), r->bias);
+}
+
+typedef hi level_function(hf x, const level_rule *r);
+
+INLINE void put_4_bits(const float *x, level_function *level, const level_rule *r, uint8_t *qs)
+{
+    for (int j = 0; j < BLOCK / 2; j += H_LANES) {
+        const hi low = level(h_load(x + j), r), high = level(h_load(x + BLOCK / 2 + j), r);
+        hi_store_u8(qs + j, hi_or(hi_and(low, hi_set(15)), hi_shl(high, 4)));
+    }
+}
+
+INLINE void put_5_bits(const float *x, level_function *level, const level_rule *r, uint8_t *qs, uint8_t *qh)
+{
+    uint32_t fifth = 0;
+    for (int j = 0; j < BLOCK / 2; j += H_LANES) {
+        const hi low = level(h_load(x + j), r), high = level(h_load(x + BLOCK / 2 + j), r);
+        hi_store_u8(qs + j, hi_or(hi_and(low, hi_set(15)), hi_shl(high, 4)));
+        fifth |= (uint32_t)hi_bit_of_each(low, 4) << j | (uint32_t)hi_bit_of_each(high, 4) << (BLOCK / 2 + j);
+    }
+    memcpy(qh, &fifth, sizeof fifth);
+}
+
+/* A block of values, with its scale and minimum in f16. */
+typedef void put_block(const float *x, uint16_t d, uint16_t m, level_function *level, const level_rule *r,
+                       uint8_t *dst);
+
+INLINE void put_q4_0(const float *x, uint16_t d, uint16_t m, level_function *level, const level_rule *r,
+                     uint8_t *dst)
+{
+    block_q4_0 *out = (block_q4_0 *)dst;
+    (void)m;
+    out->d = d;
+    put_4_bits(x, level, r, out->qs);
+}
+
+INLINE void put_q4_1(const float *x, uint16_t d, uint16_t m, level_function *level, const level_rule *r,
+                     uint8_t *dst)
+{
+    block_q4_1 *out = (block_q4_1 *)dst;
+    out->d = d;
+    out->m = m;
+    put_4_bits(x, level, r, out->qs);
+}
+
+INLINE void put_q5_0(const float *x, uint16_t d, uint16_t m, level_function *level, const level_rule *r,
+                     uint8_t *dst)
+{
+    block_q5_0 *out = (block_q5_0 *)dst;
+    (void)m;
+    out->d = d;
+    put_5_bits(x, level, r, out->qs, out->qh);
+}
+
+INLINE void put_q5_1(const float *x, uint16_t d, uint16_t m, level_function *level, const level_rule *r,
+                     uint8_t *dst)
+{
+    block_q5_1 *out = (block_q5_1 *)dst;
+    out->d = d;
+    out->m = m;
+    put_5_bits(x, level, r, out->qs, out->qh);
+}
+
+/* ---- without importance: the scale follows from the extremes of the block ---- */
+
+enum { GROUP = 16 }; /* blocks whose scales are computed together */
 
 typedef struct {
-    float least, greatest;
-} extremes;
+    _Alignas(64) float least[GROUP], greatest[GROUP]; /* later: minimum, inverse of d */
+    _Alignas(64) float d[GROUP];
+    _Alignas(64) uint16_t half_d[GROUP], half_m[GROUP];
+} group_scales;
 
 /* Independent partial results, so that even one lane is done several at a time. */
 enum { PARTS = H_LANES == 1 ? 4 : 2 };
 
 /* NaN is passed over, as it is by a scalar `if (x < min) min = x`. */
-INLINE extremes block_extremes(const float *x)
+INLINE void block_extremes(const float *x, float *out_least, float *out_greatest)
 {
     hf least[PARTS], greatest[PARTS];
     for (int k = 0; k < PARTS; k++) {
@@ -30,127 +118,96 @@ INLINE extremes block_extremes(const float *x)
         least[0] = h_min(least[k], least[0]);
         greatest[0] = h_max(greatest[k], greatest[0]);
     }
-    return (extremes){h_least(least[0]), h_greatest(greatest[0])};
+    *out_least = h_least(least[0]);
+    *out_greatest = h_greatest(greatest[0]);
 }
 
-/* The value of greatest magnitude, the first of equals; 0 for a block of zeros. */
-INLINE float block_extreme(const float *x)
+/* The first value of magnitude `amax`; 0 if that is 0, or if there is none. */
+INLINE float first_of_magnitude(const float *x, float amax)
 {
-    const extremes e = block_extremes(x);
-    if (e.greatest > -e.least)
-        return e.greatest;
-    if (e.greatest < -e.least && e.least <= e.greatest)
-        return e.least;
     for (int i = 0; i < BLOCK; i++)
-        if (x[i] != 0.0f && fabsf(x[i]) == e.greatest)
+        if (x[i] != 0.0f && fabsf(x[i]) == amax)
             return x[i];
     return 0.0f;
 }
 
-/* Extremes whose zeros have the sign that the scalar loop would have left: it keeps the first zero. */
-INLINE extremes block_range(const float *x)
+/* The sign of the first zero: a scalar search for the minimum keeps the first of equals. */
+INLINE float first_zero(const float *x)
 {
-    extremes e = block_extremes(x);
-    e.greatest += 0.0f;
-    for (int i = 0; e.least == 0.0f && i < BLOCK; i++)
-        if (x[i] == 0.0f) {
-            e.least = x[i];
-            break;
+    for (int i = 0; i < BLOCK; i++)
+        if (x[i] == 0.0f)
+            return x[i];
+    return 0.0f;
+}
+
+INLINE hf h_inverse_or_zero(hf d)
+{
+    const hf zero = h_set(0.0f);
+    return h_select(h_eq(d, zero), zero, h_div(h_set(1.0f), d));
+}
+
+/* d from what is in g->d; its inverse goes to g->greatest. */
+INLINE void finish_scales(group_scales *g)
+{
+    for (int i = 0; i < GROUP; i += H_LANES) {
+        h_store(g->greatest + i, h_inverse_or_zero(h_load(g->d + i)));
+        h_store_f16(g->half_d + i, h_load(g->d + i));
+        h_store_f16(g->half_m + i, h_load(g->least + i));
+    }
+}
+
+/* Q4_0, Q5_0: the value of greatest magnitude, the first of equals, becomes level 0: d = extreme / -middle.
+ */
+INLINE void centred_scales(const float *x, int blocks, int middle, group_scales *g)
+{
+    for (int i = 0; i < GROUP; i += H_LANES) {
+        const hf least = h_load(g->least + i), greatest = h_load(g->greatest + i);
+        const hf extreme = h_select(h_lt(h_neg(least), greatest), greatest, least);
+        h_store(g->d + i, h_div(extreme, h_set((float)-middle)));
+    }
+    for (int b = 0; b < blocks; b++)
+        if (g->greatest[b] == -g->least[b])
+            g->d[b] = first_of_magnitude(x + b * BLOCK, g->greatest[b]) / (float)-middle;
+    memset(g->least, 0, sizeof g->least);
+    finish_scales(g);
+}
+
+/* Q4_1, Q5_1: d = (greatest - least) / top. */
+INLINE void ranged_scales(const float *x, int blocks, int top, group_scales *g)
+{
+    for (int b = 0; b < blocks; b++)
+        if (g->least[b] == 0.0f)
+            g->least[b] = first_zero(x + b * BLOCK);
+    for (int i = 0; i < GROUP; i += H_LANES) {
+        const hf greatest = h_add(h_load(g->greatest + i), h_set(0.0f)); /* a zero's sign must not reach d */
+        h_store(g->d + i, h_div(h_sub(greatest, h_load(g->least + i)), h_set((float)top)));
+    }
+    finish_scales(g);
+}
+
+/* `levels` levels, from -levels / 2 (centred) or from a minimum. */
+INLINE void quantize_plain(const forge_rows *rows, uint8_t *dst, int levels, bool centred, int bytes,
+                           put_block *put)
+{
+    const int64_t total = element_count(rows) / BLOCK;
+    for (int64_t first = 0; first < total; first += GROUP) {
+        _Alignas(64) float buffer[GROUP * BLOCK];
+        const int blocks = total - first < GROUP ? (int)(total - first) : GROUP;
+        const float *x = view_elements(rows, first * BLOCK, blocks * BLOCK, buffer);
+        group_scales g = {.least = {0}, .greatest = {0}};
+        for (int b = 0; b < blocks; b++)
+            block_extremes(x + b * BLOCK, &g.least[b], &g.greatest[b]);
+        if (centred)
+            centred_scales(x, blocks, levels / 2, &g);
+        else
+            ranged_scales(x, blocks, levels - 1, &g);
+        for (int b = 0; b < blocks; b++, dst += bytes) {
+            const level_rule rule = {.base = h_set(g.least[b]),
+                                     .factor = h_set(g.greatest[b]),
+                                     .half = h_set(centred ? (float)(levels / 2) + 0.5f : 0.5f),
+                                     .high = hi_set(levels - 1)};
+            put(x + b * BLOCK, g.half_d[b], g.half_m[b], truncated_level, &rule, dst);
         }
-    return e;
-}
-
-INLINE float inverse(float d) { return d != 0.0f ? 1.0f / d : 0.0f; }
-
-/* ---- packing ---- */
-
-/* Levels trunc((x - min) * id + half), at most `top`, in the low byte: 32 levels into `level`. */
-INLINE void truncate_levels(const float *x, float min, float id, float half, int top, uint8_t *level)
-{
-    for (int i = 0; i < BLOCK; i += H_LANES) {
-        const hf scaled = h_mul(h_sub(h_load(x + i), h_set(min)), h_set(id));
-        hi_store_u8(level + i, hi_min(h_trunc(h_add(scaled, h_set(half))), hi_set(top)));
-    }
-}
-
-INLINE void pack_half_nibbles(const uint8_t *level, uint8_t *qs)
-{
-    for (int j = 0; j < BLOCK / 2; j++)
-        qs[j] = (uint8_t)((level[j] & 15) | (level[j + BLOCK / 2] & 15) << 4);
-}
-
-INLINE void pack_fifth_bits(const uint8_t *level, uint8_t *qh)
-{
-    uint32_t bits = 0;
-    for (int j = 0; j < BLOCK; j++)
-        bits |= (uint32_t)(level[j] >> 4 & 1) << j;
-    memcpy(qh, &bits, sizeof bits);
-}
-
-INLINE void store_q4_0(uint16_t d, uint16_t m, const uint8_t *level, uint8_t *dst)
-{
-    block_q4_0 *out = (block_q4_0 *)dst;
-    (void)m;
-    out->d = d;
-    pack_half_nibbles(level, out->qs);
-}
-
-INLINE void store_q4_1(uint16_t d, uint16_t m, const uint8_t *level, uint8_t *dst)
-{
-    block_q4_1 *out = (block_q4_1 *)dst;
-    out->d = d;
-    out->m = m;
-    pack_half_nibbles(level, out->qs);
-}
-
-INLINE void store_q5_0(uint16_t d, uint16_t m, const uint8_t *level, uint8_t *dst)
-{
-    block_q5_0 *out = (block_q5_0 *)dst;
-    (void)m;
-    out->d = d;
-    pack_half_nibbles(level, out->qs);
-    pack_fifth_bits(level, out->qh);
-}
-
-INLINE void store_q5_1(uint16_t d, uint16_t m, const uint8_t *level, uint8_t *dst)
-{
-    block_q5_1 *out = (block_q5_1 *)dst;
-    out->d = d;
-    out->m = m;
-    pack_half_nibbles(level, out->qs);
-    pack_fifth_bits(level, out->qh);
-}
-
-typedef void store_block(uint16_t d, uint16_t m, const uint8_t *level, uint8_t *dst);
-
-/* ---- without importance ---- */
-
-/* Q4_0, Q5_0: the extreme value becomes level 0, so that x = d * (level - middle). */
-INLINE void quantize_centred(const forge_rows *rows, uint8_t *dst, int middle, int bytes, store_block *store)
-{
-    const int64_t total = element_count(rows);
-    for (int64_t first = 0; first < total; first += BLOCK, dst += bytes) {
-        _Alignas(64) float buffer[BLOCK];
-        _Alignas(64) uint8_t level[BLOCK];
-        const float *x = view_elements(rows, first, BLOCK, buffer);
-        const float d = block_extreme(x) / (float)-middle;
-        truncate_levels(x, 0.0f, inverse(d), (float)middle + 0.5f, 2 * middle - 1, level);
-        store(f32_to_f16(d), 0, level, dst);
-    }
-}
-
-/* Q4_1, Q5_1: x = d * level + least. */
-INLINE void quantize_ranged(const forge_rows *rows, uint8_t *dst, int top, int bytes, store_block *store)
-{
-    const int64_t total = element_count(rows);
-    for (int64_t first = 0; first < total; first += BLOCK, dst += bytes) {
-        _Alignas(64) float buffer[BLOCK];
-        _Alignas(64) uint8_t level[BLOCK];
-        const float *x = view_elements(rows, first, BLOCK, buffer);
-        const extremes e = block_range(x);
-        const float d = (e.greatest - e.least) / (float)top;
-        truncate_levels(x, e.least, inverse(d), 0.5f, top, level);
-        store(f32_to_f16(d), f32_to_f16(e.least), level, dst);
     }
 }
 
@@ -175,49 +232,64 @@ INLINE float row_magnitude(const float *x, int n)
 
 static void quantize_q8_0(const forge_rows *rows, uint8_t *dst)
 {
-    const int64_t total = element_count(rows);
-    for (int64_t first = 0; first < total; first += BLOCK, dst += sizeof(block_q8_0)) {
-        _Alignas(64) float buffer[BLOCK];
-        block_q8_0 *out = (block_q8_0 *)dst;
-        const float *x = view_elements(rows, first, BLOCK, buffer);
-        const float d = row_magnitude(x, BLOCK) / 127.0f;
-        const hf id = h_set(inverse(d));
-        out->d = f32_to_f16(d);
-        for (int i = 0; i < BLOCK; i += H_LANES)
-            hi_store_u8(out->qs + i, h_trunc(h_away_from_zero(h_mul(h_load(x + i), id))));
+    const int64_t total = element_count(rows) / BLOCK;
+    for (int64_t first = 0; first < total; first += GROUP) {
+        _Alignas(64) float buffer[GROUP * BLOCK];
+        const int blocks = total - first < GROUP ? (int)(total - first) : GROUP;
+        const float *x = view_elements(rows, first * BLOCK, blocks * BLOCK, buffer);
+        group_scales g = {.d = {0}};
+        for (int b = 0; b < blocks; b++)
+            g.d[b] = row_magnitude(x + b * BLOCK, BLOCK);
+        for (int i = 0; i < GROUP; i += H_LANES)
+            h_store(g.d + i, h_div(h_load(g.d + i), h_set(127.0f)));
+        finish_scales(&g);
+        for (int b = 0; b < blocks; b++, dst += sizeof(block_q8_0)) {
+            block_q8_0 *out = (block_q8_0 *)dst;
+            out->d = g.half_d[b];
+            for (int i = 0; i < BLOCK; i += H_LANES) {
+                const hf scaled = h_mul(h_load(x + b * BLOCK + i), h_set(g.greatest[b]));
+                hi_store_u8(out->qs + i, h_trunc(h_away_from_zero(scaled)));
+            }
+        }
     }
 }
 
-/* ---- with importance ---- */
+/* ---- with importance: the scale is searched for ---- */
 
 /* Packs `live` blocks from block `first` of the flattened rows, by what was found for them. */
 INLINE void pack_centred(const forge_rows *rows, int64_t first, int live, const symmetric_found *found,
-                         int nmax, int bytes, store_block *store, uint8_t *dst)
+                         int nmax, int bytes, put_block *put, uint8_t *dst)
 {
     for (int j = 0; j < live; j++, dst += bytes) {
         _Alignas(64) float buffer[BLOCK];
-        _Alignas(64) uint8_t level[BLOCK];
         const float *x = view_elements(rows, (first + j) * BLOCK, BLOCK, buffer);
-        pack_found(x, BLOCK, found->iscale[j], 0.0f, -nmax, nmax - 1, (int)found->bias[j], level);
-        store(f32_to_f16(found->scale[j]), 0, level, dst);
+        const level_rule rule = {.base = h_set(0.0f),
+                                 .factor = h_set(found->iscale[j]),
+                                 .low = hi_set(-nmax),
+                                 .high = hi_set(nmax - 1),
+                                 .bias = hi_set((int)found->bias[j])};
+        put(x, f32_to_f16(found->scale[j]), 0, found_level, &rule, dst);
     }
 }
 
 INLINE void pack_ranged(const forge_rows *rows, int64_t first, int live, const affine_found *found, int nmax,
-                        int bytes, store_block *store, uint8_t *dst)
+                        int bytes, put_block *put, uint8_t *dst)
 {
     for (int j = 0; j < live; j++, dst += bytes) {
         _Alignas(64) float buffer[BLOCK];
-        _Alignas(64) uint8_t level[BLOCK];
         const float *x = view_elements(rows, (first + j) * BLOCK, BLOCK, buffer);
-        pack_found(x, BLOCK, found->iscale[j], found->base[j], 0, nmax, 0, level);
-        store(f32_to_f16(found->scale[j]), f32_to_f16(-found->minimum[j]), level, dst);
+        const level_rule rule = {.base = h_set(found->base[j]),
+                                 .factor = h_set(found->iscale[j]),
+                                 .low = hi_set(0),
+                                 .high = hi_set(nmax),
+                                 .bias = hi_set(0)};
+        put(x, f32_to_f16(found->scale[j]), f32_to_f16(-found->minimum[j]), found_level, &rule, dst);
     }
 }
 
 /* nmax levels from -nmax (centred), or from 0 with a minimum. */
 INLINE void quantize_weighted(const forge_rows *rows, uint8_t *dst, int nmax, bool centred, int bytes,
-                              store_block *store)
+                              put_block *put)
 {
     const affine_search ranged = {.n = BLOCK, .nmax = nmax, .first = -0.9f, .step = 0.05f, .steps = 36};
     const int64_t per_row = rows->n_per_row / BLOCK;
@@ -239,11 +311,11 @@ INLINE void quantize_weighted(const forge_rows *rows, uint8_t *dst, int nmax, bo
             if (centred) {
                 symmetric_found found;
                 search_symmetric(BLOCK, nmax, t, &found, 0);
-                pack_centred(rows, first, live, &found, nmax, bytes, store, dst + first * bytes);
+                pack_centred(rows, first, live, &found, nmax, bytes, put, dst + first * bytes);
             } else {
                 affine_found found;
                 search_affine(&ranged, t, tiles, &found, 0);
-                pack_ranged(rows, first, live, &found, nmax, bytes, store, dst + first * bytes);
+                pack_ranged(rows, first, live, &found, nmax, bytes, put, dst + first * bytes);
             }
         }
     }
@@ -252,88 +324,91 @@ INLINE void quantize_weighted(const forge_rows *rows, uint8_t *dst, int nmax, bo
 static void quantize_q4_0(const forge_rows *rows, uint8_t *dst)
 {
     if (rows->weights)
-        quantize_weighted(rows, dst, 8, true, sizeof(block_q4_0), store_q4_0);
+        quantize_weighted(rows, dst, 8, true, sizeof(block_q4_0), put_q4_0);
     else
-        quantize_centred(rows, dst, 8, sizeof(block_q4_0), store_q4_0);
+        quantize_plain(rows, dst, 16, true, sizeof(block_q4_0), put_q4_0);
 }
 
 static void quantize_q4_1(const forge_rows *rows, uint8_t *dst)
 {
     if (rows->weights)
-        quantize_weighted(rows, dst, 15, false, sizeof(block_q4_1), store_q4_1);
+        quantize_weighted(rows, dst, 15, false, sizeof(block_q4_1), put_q4_1);
     else
-        quantize_ranged(rows, dst, 15, sizeof(block_q4_1), store_q4_1);
+        quantize_plain(rows, dst, 16, false, sizeof(block_q4_1), put_q4_1);
 }
 
 static void quantize_q5_0(const forge_rows *rows, uint8_t *dst)
 {
     if (rows->weights)
-        quantize_weighted(rows, dst, 16, true, sizeof(block_q5_0), store_q5_0);
+        quantize_weighted(rows, dst, 16, true, sizeof(block_q5_0), put_q5_0);
     else
-        quantize_centred(rows, dst, 16, sizeof(block_q5_0), store_q5_0);
+        quantize_plain(rows, dst, 32, true, sizeof(block_q5_0), put_q5_0);
 }
 
 static void quantize_q5_1(const forge_rows *rows, uint8_t *dst)
 {
     if (rows->weights)
-        quantize_weighted(rows, dst, 31, false, sizeof(block_q5_1), store_q5_1);
+        quantize_weighted(rows, dst, 31, false, sizeof(block_q5_1), put_q5_1);
     else
-        quantize_ranged(rows, dst, 31, sizeof(block_q5_1), store_q5_1);
+        quantize_plain(rows, dst, 32, false, sizeof(block_q5_1), put_q5_1);
 }
 
 /* ---- back to floats ---- */
 
-INLINE void dequantize_nibbles(const uint8_t *qs, float d, float m, int middle, float *y)
+/* d * (level - middle), plus m where there is no middle. */
+INLINE hf h_value(hi level, float d, float m, int middle)
 {
-    for (int high = 0; high < 2; high++)
-        for (int i = 0; i < BLOCK / 2; i += H_LANES) {
-            const hi l = hi_and(hi_shr(hi_load_u8(qs + i), 4 * high), hi_set(15));
-            const hf scaled = h_mul(hi_float(hi_sub(l, hi_set(middle))), h_set(d));
-            h_store(y + 16 * high + i, middle ? scaled : h_add(scaled, h_set(m)));
-        }
+    const hf scaled = h_mul(hi_float(hi_sub(level, hi_set(middle))), h_set(d));
+    return middle ? scaled : h_add(scaled, h_set(m));
 }
 
-INLINE void dequantize_five_bits(const uint8_t *qs, const uint8_t *qh, float d, float m, int middle, float *y)
+INLINE void get_4_bits(const uint8_t *qs, float d, float m, int middle, float *y)
 {
-    uint32_t bits;
-    uint8_t fifth[BLOCK];
-    memcpy(&bits, qh, sizeof bits);
-    for (int i = 0; i < BLOCK; i++)
-        fifth[i] = (uint8_t)(bits >> i << 4 & 16);
-    for (int high = 0; high < 2; high++)
-        for (int i = 0; i < BLOCK / 2; i += H_LANES) {
-            const hi four = hi_and(hi_shr(hi_load_u8(qs + i), 4 * high), hi_set(15));
-            const hi l = hi_or(four, hi_load_u8(fifth + 16 * high + i));
-            const hf scaled = h_mul(hi_float(hi_sub(l, hi_set(middle))), h_set(d));
-            h_store(y + 16 * high + i, middle ? scaled : h_add(scaled, h_set(m)));
-        }
+    for (int i = 0; i < BLOCK / 2; i += H_LANES) {
+        const hi both = hi_load_u8(qs + i);
+        h_store(y + i, h_value(hi_and(both, hi_set(15)), d, m, middle));
+        h_store(y + BLOCK / 2 + i, h_value(hi_shr(both, 4), d, m, middle));
+    }
 }
 
-static void dequantize_q4_0(const uint8_t *src, float *dst, int64_t n)
+INLINE void get_5_bits(const uint8_t *qs, const uint8_t *qh, float d, float m, int middle, float *y)
+{
+    uint32_t fifth;
+    memcpy(&fifth, qh, sizeof fifth);
+    for (int i = 0; i < BLOCK / 2; i += H_LANES) {
+        const hi both = hi_load_u8(qs + i);
+        const hi low = hi_or(hi_and(both, hi_set(15)), hi_shl(hi_from_bits(fifth >> i), 4));
+        const hi high = hi_or(hi_shr(both, 4), hi_shl(hi_from_bits(fifth >> (BLOCK / 2 + i)), 4));
+        h_store(y + i, h_value(low, d, m, middle));
+        h_store(y + BLOCK / 2 + i, h_value(high, d, m, middle));
+    }
+}
+
+static void dequantize_q4_0(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_q4_0 *in = (const block_q4_0 *)src; n > 0; n -= BLOCK, in++, dst += BLOCK)
-        dequantize_nibbles(in->qs, f16_to_f32(in->d), 0.0f, 8, dst);
+        get_4_bits(in->qs, f16_to_f32(in->d), 0.0f, 8, dst);
 }
 
-static void dequantize_q4_1(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_q4_1(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_q4_1 *in = (const block_q4_1 *)src; n > 0; n -= BLOCK, in++, dst += BLOCK)
-        dequantize_nibbles(in->qs, f16_to_f32(in->d), f16_to_f32(in->m), 0, dst);
+        get_4_bits(in->qs, f16_to_f32(in->d), f16_to_f32(in->m), 0, dst);
 }
 
-static void dequantize_q5_0(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_q5_0(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_q5_0 *in = (const block_q5_0 *)src; n > 0; n -= BLOCK, in++, dst += BLOCK)
-        dequantize_five_bits(in->qs, in->qh, f16_to_f32(in->d), 0.0f, 16, dst);
+        get_5_bits(in->qs, in->qh, f16_to_f32(in->d), 0.0f, 16, dst);
 }
 
-static void dequantize_q5_1(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_q5_1(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_q5_1 *in = (const block_q5_1 *)src; n > 0; n -= BLOCK, in++, dst += BLOCK)
-        dequantize_five_bits(in->qs, in->qh, f16_to_f32(in->d), f16_to_f32(in->m), 0, dst);
+        get_5_bits(in->qs, in->qh, f16_to_f32(in->d), f16_to_f32(in->m), 0, dst);
 }
 
-static void dequantize_q8_0(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_q8_0(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_q8_0 *in = (const block_q8_0 *)src; n > 0; n -= BLOCK, in++, dst += BLOCK)
         for (int i = 0; i < BLOCK; i += H_LANES)

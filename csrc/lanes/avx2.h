@@ -40,6 +40,15 @@ INLINE hi hi_max(hi a, hi b) { return _mm256_max_epi32(a, b); }
 INLINE hi hi_min_unsigned(hi a, hi b) { return _mm256_min_epu32(a, b); }
 INLINE hi hi_shl(hi a, int n) { return _mm256_slli_epi32(a, n); }
 INLINE hi hi_shr(hi a, int n) { return _mm256_srli_epi32(a, n); }
+INLINE uint32_t hi_bit_of_each(hi a, int n)
+{
+    return (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_slli_epi32(a, 31 - n)));
+}
+INLINE hi hi_from_bits(uint32_t bits)
+{
+    const hi place = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32((int32_t)bits), place), _mm256_set1_epi32(1));
+}
 INLINE hi h_bits(hf x) { return _mm256_castps_si256(x); }
 INLINE hf hi_as_float(hi x) { return _mm256_castsi256_ps(x); }
 INLINE hf hi_float(hi x) { return _mm256_cvtepi32_ps(x); }

@@ -40,6 +40,8 @@ INLINE hi hi_max(hi a, hi b) { return _mm512_max_epi32(a, b); }
 INLINE hi hi_min_unsigned(hi a, hi b) { return _mm512_min_epu32(a, b); }
 INLINE hi hi_shl(hi a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
 INLINE hi hi_shr(hi a, int n) { return _mm512_srli_epi32(a, (unsigned)n); }
+INLINE uint32_t hi_bit_of_each(hi a, int n) { return _mm512_test_epi32_mask(a, _mm512_set1_epi32(1 << n)); }
+INLINE hi hi_from_bits(uint32_t bits) { return _mm512_maskz_set1_epi32((hm)bits, 1); }
 INLINE hi h_bits(hf x) { return _mm512_castps_si512(x); }
 INLINE hf hi_as_float(hi x) { return _mm512_castsi512_ps(x); }
 INLINE hf hi_float(hi x) { return _mm512_cvtepi32_ps(x); }

@@ -46,6 +46,18 @@ INLINE hi hi_shr(hi a, int n)
 {
     return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a), vdupq_n_s32(-n)));
 }
+INLINE uint32_t hi_bit_of_each(hi a, int n)
+{
+    static const int32_t place[4] = {0, 1, 2, 3};
+    const uint32x4_t bit = vreinterpretq_u32_s32(hi_and(hi_shr(a, n), hi_set(1)));
+    return vaddvq_u32(vshlq_u32(bit, vld1q_s32(place)));
+}
+INLINE hi hi_from_bits(uint32_t bits)
+{
+    static const int32_t place[4] = {0, -1, -2, -3};
+    const uint32x4_t moved = vshlq_u32(vdupq_n_u32(bits), vld1q_s32(place));
+    return vreinterpretq_s32_u32(vandq_u32(moved, vdupq_n_u32(1)));
+}
 INLINE hi h_bits(hf x) { return vreinterpretq_s32_f32(x); }
 INLINE hf hi_as_float(hi x) { return vreinterpretq_f32_s32(x); }
 INLINE hf hi_float(hi x) { return vcvtq_f32_s32(x); }

@@ -47,6 +47,10 @@ INLINE hi hi_max(hi a, hi b) { return a > b ? a : b; }
 INLINE hi hi_min_unsigned(hi a, hi b) { return (uint32_t)a < (uint32_t)b ? a : b; }
 INLINE hi hi_shl(hi a, int n) { return (hi)((uint32_t)a << n); }
 INLINE hi hi_shr(hi a, int n) { return (hi)((uint32_t)a >> n); }
+/* Bit `n` of lane j becomes bit j. */
+INLINE uint32_t hi_bit_of_each(hi a, int n) { return (uint32_t)a >> n & 1; }
+/* Bit j becomes lane j, 0 or 1. */
+INLINE hi hi_from_bits(uint32_t bits) { return (hi)(bits & 1); }
 INLINE hi h_bits(hf x) { return (hi)float_bits(x); }
 INLINE hf hi_as_float(hi x) { return bits_float((uint32_t)x); }
 INLINE hf hi_float(hi x) { return (float)x; }
@@ -58,18 +62,8 @@ INLINE hi h_trunc(hf x) { return (hi)(fabsf(x) < 2147483648.0f ? x : 0.0f); }
  */
 INLINE hf h_away_from_zero(hf x) { return x + copysignf(0x1.fffffep-2f, x); }
 
-INLINE hf h_load_f16(const void *p)
-{
-    uint16_t h;
-    memcpy(&h, p, sizeof h);
-    return f16_to_f32(h);
-}
-INLINE hf h_load_bf16(const void *p)
-{
-    uint16_t h;
-    memcpy(&h, p, sizeof h);
-    return bf16_to_f32(h);
-}
+INLINE hf h_load_f16(const void *p) { return f16_to_f32_branchless(load_u16(p)); }
+INLINE hf h_load_bf16(const void *p) { return bf16_to_f32(load_u16(p)); }
 INLINE void h_store_f16(void *p, hf x)
 {
     uint16_t h = f32_to_f16(x);
