@@ -10,7 +10,9 @@
 
 #include "blocks.h"
 #include "forge.h"
+#include "grid_tables.h"
 #include "half.h"
+#include "iq_grids.h"
 
 /* Each operation rounds once, to binary32: the bytes depend on it. The build adds -ffp-contract=off. */
 #ifdef __FAST_MATH__
@@ -19,6 +21,7 @@
 _Static_assert(FLT_EVAL_METHOD == 0, "floats must be computed as floats");
 
 #if defined(_MSC_VER) && !defined(__clang__)
+#include <intrin.h>
 #pragma fp_contract(off)
 #define INLINE static __forceinline
 #define ROLLED
@@ -30,10 +33,23 @@ _Static_assert(FLT_EVAL_METHOD == 0, "floats must be computed as floats");
 #define UNROLLED _Pragma("GCC unroll 8")
 #endif
 
+/* The number of the lowest bit set; there is one. */
+INLINE int first_bit(uint32_t bits)
+{
+#if defined(_MSC_VER) && !defined(__clang__)
+    unsigned long index;
+    _BitScanForward(&index, bits);
+    return (int)index;
+#else
+    return __builtin_ctz(bits);
+#endif
+}
+
 /* Rows of floats to quantize. */
 typedef struct {
     const uint8_t *data;
     const float *weights; /* one for each column, or NULL */
+    const void *tables;   /* those of the type's grid, see grid_tables.h */
     int64_t nrows, n_per_row;
     enum forge_source source;
 } forge_rows;

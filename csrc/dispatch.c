@@ -129,10 +129,16 @@ int forge_can_dequantize(int type)
     return type >= 0 && type < TYPE_COUNT && forge_portable.kernels[type].dequantize != NULL;
 }
 
-void forge_quantize(int backend, int type, enum forge_source source, const void *src, const float *weights,
-                    void *dst, int64_t nrows, int64_t n_per_row)
+/* Source: ggml_quantize_requires_imatrix in ggml.c. */
+int forge_needs_weights(int type)
 {
-    const forge_rows rows = {src, weights, nrows, n_per_row, source};
+    return type == TYPE_IQ2_XXS || type == TYPE_IQ2_XS || type == TYPE_IQ1_S;
+}
+
+void forge_quantize(int backend, int type, enum forge_source source, const void *src, const float *weights,
+                    const void *tables, void *dst, int64_t nrows, int64_t n_per_row)
+{
+    const forge_rows rows = {src, weights, tables, nrows, n_per_row, source};
     const float_state callers = get_float_state();
     set_float_state(default_state);
     find_kernel(backend, type, true)->quantize(&rows, dst);

@@ -22,9 +22,18 @@ int forge_backend_usable(int index);
 int forge_can_quantize(int type);
 int forge_can_dequantize(int type);
 
-/* Packs `nrows` rows of `n_per_row` values. `weights` has one importance for each column, or is NULL. */
+/* Whether the type can't be quantized to without weights. */
+int forge_needs_weights(int type);
+
+/* Bytes of the tables that quantizing to the type reads; 0 for most. */
+int64_t forge_tables_size(int type);
+/* Fills them, once for all calls: aligned to 4 bytes. Gives their size. */
+int64_t forge_make_tables(int type, void *tables);
+
+/* Packs `nrows` rows of `n_per_row` values. `weights` has one importance for each column, or is NULL; `tables`
+ * is NULL if their size is 0. */
 void forge_quantize(int backend, int type, enum forge_source source, const void *src, const float *weights,
-                    void *dst, int64_t nrows, int64_t n_per_row);
+                    const void *tables, void *dst, int64_t nrows, int64_t n_per_row);
 /* Unpacks `n` values, a whole number of blocks. */
 void forge_dequantize(int backend, int type, const void *src, float *dst, int64_t n);
 

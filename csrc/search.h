@@ -23,6 +23,8 @@ INLINE int32_t nearest_int(float x)
     return (int32_t)(float_bits(x + 12582912.0f) & 0x007fffff) - 0x00400000;
 }
 
+INLINE float inverse(float d) { return d != 0.0f ? 1.0f / d : 0.0f; }
+
 INLINE hi h_nearest(hf x)
 {
     const hi bits = h_bits(h_add(x, h_set(12582912.0f)));

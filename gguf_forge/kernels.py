@@ -90,6 +90,23 @@ def dequantizable_types() -> frozenset[TensorType]:
     return frozenset(kind for kind in TENSOR_TYPES.values() if lib.forge_can_dequantize(kind.id))
 
 
+@cache
+def types_needing_weights() -> frozenset[TensorType]:
+    """The types that `quantize_rows` can't write without importance weights."""
+    return frozenset(kind for kind in TENSOR_TYPES.values() if lib.forge_needs_weights(kind.id))
+
+
+@cache
+def _tables(kind: TensorType):  # type: ignore[no-untyped-def]
+    """What packing to `kind` looks up: made at its first use (up to a tenth of a second), never changed."""
+    size = lib.forge_tables_size(kind.id)
+    if not size:
+        return ffi.NULL
+    tables = ffi.new("uint32_t[]", -(-size // 4))
+    lib.forge_make_tables(kind.id, tables)
+    return tables
+
+
 def quantize_rows(
     rows: NDArray[np.generic],
     kind: TensorType,
@@ -134,6 +151,8 @@ def quantize_rows(
         _check(weights.dtype == np.float32, f"weights must be float32, not {weights.dtype}")
         _check(weights.shape == (n_per_row,), f"weights must have shape ({n_per_row},), not {weights.shape}")
         weights = np.require(weights, requirements=["C", "A"])
+    elif kind in types_needing_weights():
+        raise UsageError(f"{kind} needs importance weights", hint="give an importance matrix")
     if rows.size:
         lib.forge_quantize(
             _backend_index(backend),
@@ -141,6 +160,7 @@ def quantize_rows(
             source,
             _address(rows),
             ffi.NULL if weights is None else _address(weights, "float *"),
+            _tables(kind),
             _address(out),
             n_rows,
             n_per_row,

@@ -212,11 +212,11 @@ INLINE void quantize_plain(const forge_rows *rows, uint8_t *dst, int levels, boo
 }
 
 /* The greatest magnitude, by MAX(amax, |x|): a NaN makes it forget what came before. */
-INLINE float block_magnitude(const float *x)
+INLINE float row_magnitude(const float *x, int n)
 {
     hf greatest = h_set(0.0f);
     hm ordered = h_eq(greatest, greatest);
-    for (int i = 0; i < BLOCK; i += H_LANES) {
+    for (int i = 0; i < n; i += H_LANES) {
         const hf value = h_load(x + i);
         ordered = hm_and(ordered, h_eq(value, value));
         greatest = h_max(h_abs(value), greatest);
@@ -224,7 +224,7 @@ INLINE float block_magnitude(const float *x)
     float amax = h_greatest(greatest);
     if (hm_any(hm_not(ordered))) {
         amax = 0.0f;
-        for (int i = 0; i < BLOCK; i++)
+        for (int i = 0; i < n; i++)
             amax = amax > fabsf(x[i]) ? amax : fabsf(x[i]);
     }
     return amax;
@@ -239,7 +239,7 @@ static void quantize_q8_0(const forge_rows *rows, uint8_t *dst)
         const float *x = view_elements(rows, first * BLOCK, blocks * BLOCK, buffer);
         group_scales g = {.d = {0}};
         for (int b = 0; b < blocks; b++)
-            g.d[b] = block_magnitude(x + b * BLOCK);
+            g.d[b] = row_magnitude(x + b * BLOCK, BLOCK);
         for (int i = 0; i < GROUP; i += H_LANES)
             h_store(g.d + i, h_div(h_load(g.d + i), h_set(127.0f)));
         finish_scales(&g);

@@ -126,3 +126,47 @@ INLINE void h_transpose(const float *src, int from, float *dst, int to)
         _mm256_storeu_ps(dst + (i + 4) * to, _mm256_permute2f128_ps(quad[i], quad[i + 4], 0x31));
     }
 }
+
+INLINE hi hi_load(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+INLINE void hi_store(int32_t *p, hi x) { _mm256_storeu_si256((__m256i *)p, x); }
+INLINE hi hi_load_u16(const void *p) { return _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)); }
+INLINE hf h_lookup4(const float *table, hi code)
+{
+    return _mm256_permutevar_ps(_mm256_broadcast_ps((const __m128 *)table), code);
+}
+INLINE hf h_lookup8(const float *table, hi code)
+{
+    return _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), code);
+}
+INLINE hf h_lookup16(const float *table, hi code)
+{
+    const hf low = h_lookup8(table, code), high = h_lookup8(table + 8, code);
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(code, 28)));
+}
+INLINE hf h_repeat4(const float *p, int first)
+{
+    const hi half = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
+    return _mm256_permutevar_ps(_mm256_castpd_ps(_mm256_broadcast_sd((const double *)(p + first / 4))), half);
+}
+INLINE hf h_repeat8(const float *p, int first) { return _mm256_set1_ps(p[first / 8]); }
+INLINE hi hi_pairs(const uint16_t *codes, int first)
+{
+    return _mm256_srlv_epi32(_mm256_set1_epi32(codes[first / 8]),
+                             _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14));
+}
+INLINE hi hi_octals(const uint16_t *codes, int first)
+{
+    uint32_t two;
+    memcpy(&two, codes + first / 4, sizeof two);
+    return _mm256_srlv_epi32(_mm256_set1_epi32((int)two), _mm256_setr_epi32(0, 3, 6, 9, 16, 19, 22, 25));
+}
+INLINE hf h_flip(hf x, uint32_t bits, int first)
+{
+    const hi top = _mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24);
+    const hi sign = _mm256_sllv_epi32(_mm256_set1_epi32((int)(bits >> first)), top);
+    return _mm256_xor_ps(x, _mm256_and_ps(_mm256_castsi256_ps(sign), _mm256_set1_ps(-0.0f)));
+}
+INLINE uint32_t hm_bits(hm a) { return (uint32_t)_mm256_movemask_ps(a); }
+INLINE int hm_first(hm a) { return first_bit(hm_bits(a)); }
+INLINE hi hi_where(hm a, int32_t x) { return _mm256_and_si256(_mm256_castps_si256(a), _mm256_set1_epi32(x)); }
+INLINE hi hi_mul(hi a, hi b) { return _mm256_mullo_epi32(a, b); }

@@ -111,3 +111,47 @@ INLINE void h_transpose(const float *src, int from, float *dst, int to)
         _mm512_storeu_ps(dst + (k + 12) * to, _mm512_shuffle_f32x4(eight[k + 4], eight[k + 12], 0xdd));
     }
 }
+
+INLINE hi hi_load(const int32_t *p) { return _mm512_loadu_si512(p); }
+INLINE void hi_store(int32_t *p, hi x) { _mm512_storeu_si512(p, x); }
+INLINE hi hi_load_u16(const void *p) { return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)); }
+INLINE hf h_lookup4(const float *table, hi code)
+{
+    return _mm512_permutevar_ps(_mm512_broadcast_f32x4(_mm_loadu_ps(table)), code);
+}
+INLINE hf h_lookup8(const float *table, hi code)
+{
+    return _mm512_permutexvar_ps(code, _mm512_broadcast_f32x8(_mm256_loadu_ps(table)));
+}
+INLINE hf h_lookup16(const float *table, hi code) { return _mm512_permutexvar_ps(code, h_load(table)); }
+INLINE hf h_repeat4(const float *p, int first)
+{
+    const hi lanes = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    return _mm512_permutevar_ps(_mm512_broadcast_f32x4(_mm_loadu_ps(p + first / 4)), lanes);
+}
+INLINE hf h_repeat8(const float *p, int first)
+{
+    return _mm512_insertf32x8(_mm512_set1_ps(p[first / 8]), _mm256_set1_ps(p[first / 8 + 1]), 1);
+}
+INLINE hi hi_pairs(const uint16_t *codes, int first)
+{
+    uint32_t two;
+    memcpy(&two, codes + first / 8, sizeof two);
+    return _mm512_srlv_epi32(_mm512_set1_epi32((int)two), _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18,
+                                                                            20, 22, 24, 26, 28, 30));
+}
+INLINE hi hi_octals(const uint16_t *codes, int first)
+{
+    const __m128i four = _mm_cvtepu16_epi32(_mm_loadl_epi64((const __m128i *)(codes + first / 4)));
+    const hi lanes = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    const hi shift = _mm512_setr_epi32(0, 3, 6, 9, 0, 3, 6, 9, 0, 3, 6, 9, 0, 3, 6, 9);
+    return _mm512_srlv_epi32(_mm512_permutexvar_epi32(lanes, _mm512_castsi128_si512(four)), shift);
+}
+INLINE hf h_flip(hf x, uint32_t bits, int first)
+{
+    return _mm512_mask_xor_ps(x, (hm)(bits >> first), x, _mm512_set1_ps(-0.0f));
+}
+INLINE uint32_t hm_bits(hm a) { return a; }
+INLINE int hm_first(hm a) { return first_bit(a); }
+INLINE hi hi_where(hm a, int32_t x) { return _mm512_maskz_set1_epi32(a, x); }
+INLINE hi hi_mul(hi a, hi b) { return _mm512_mullo_epi32(a, b); }

@@ -125,3 +125,58 @@ INLINE void h_transpose(const float *src, int from, float *dst, int to)
     h_store(dst + 2 * to, vcombine_f32(vget_high_f32(low.val[0]), vget_high_f32(high.val[0])));
     h_store(dst + 3 * to, vcombine_f32(vget_high_f32(low.val[1]), vget_high_f32(high.val[1])));
 }
+
+INLINE hi hi_load(const int32_t *p) { return vreinterpretq_s32_u8(vld1q_u8((const uint8_t *)p)); }
+INLINE void hi_store(int32_t *p, hi x) { vst1q_u8((uint8_t *)p, vreinterpretq_u8_s32(x)); }
+INLINE hi hi_load_u16(const void *p)
+{
+    return vreinterpretq_s32_u32(vmovl_u16(vreinterpret_u16_u8(vld1_u8((const uint8_t *)p))));
+}
+/* The bytes of float number `code` in a table of bytes. */
+INLINE uint8x16_t float_bytes(hi code)
+{
+    const uint32x4_t start = vmulq_n_u32(vreinterpretq_u32_s32(code), 0x04040404u);
+    return vreinterpretq_u8_u32(vaddq_u32(start, vdupq_n_u32(0x03020100u)));
+}
+INLINE hf h_lookup4(const float *table, hi code)
+{
+    const uint8x16_t bytes = vld1q_u8((const uint8_t *)table);
+    return vreinterpretq_f32_u8(vqtbl1q_u8(bytes, float_bytes(vandq_s32(code, vdupq_n_s32(3)))));
+}
+INLINE hf h_lookup8(const float *table, hi code)
+{
+    const uint8x16x2_t bytes = vld1q_u8_x2((const uint8_t *)table);
+    return vreinterpretq_f32_u8(vqtbl2q_u8(bytes, float_bytes(vandq_s32(code, vdupq_n_s32(7)))));
+}
+INLINE hf h_lookup16(const float *table, hi code)
+{
+    const uint8x16x4_t bytes = vld1q_u8_x4((const uint8_t *)table);
+    return vreinterpretq_f32_u8(vqtbl4q_u8(bytes, float_bytes(vandq_s32(code, vdupq_n_s32(15)))));
+}
+INLINE hf h_repeat4(const float *p, int first) { return vdupq_n_f32(p[first / 4]); }
+INLINE hf h_repeat8(const float *p, int first) { return vdupq_n_f32(p[first / 8]); }
+INLINE hi hi_pairs(const uint16_t *codes, int first)
+{
+    const int32x4_t shift = {0, -2, -4, -6};
+    const uint32x4_t code = vdupq_n_u32((uint32_t)codes[first / 8] >> 2 * (first % 8));
+    return vreinterpretq_s32_u32(vshlq_u32(code, shift));
+}
+INLINE hi hi_octals(const uint16_t *codes, int first)
+{
+    const int32x4_t shift = {0, -3, -6, -9};
+    return vreinterpretq_s32_u32(vshlq_u32(vdupq_n_u32(codes[first / 4]), shift));
+}
+INLINE hf h_flip(hf x, uint32_t bits, int first)
+{
+    const int32x4_t top = {31, 30, 29, 28};
+    const uint32x4_t sign = vandq_u32(vshlq_u32(vdupq_n_u32(bits >> first), top), vdupq_n_u32(0x80000000u));
+    return vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(x), sign));
+}
+INLINE uint32_t hm_bits(hm a)
+{
+    const uint32x4_t weight = {1, 2, 4, 8};
+    return vaddvq_u32(vandq_u32(a, weight));
+}
+INLINE int hm_first(hm a) { return first_bit(hm_bits(a)); }
+INLINE hi hi_where(hm a, int32_t x) { return vandq_s32(vreinterpretq_s32_u32(a), vdupq_n_s32(x)); }
+INLINE hi hi_mul(hi a, hi b) { return vmulq_s32(a, b); }

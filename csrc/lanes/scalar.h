@@ -88,3 +88,37 @@ INLINE void h_transpose(const float *src, int from, float *dst, int to)
     (void)from, (void)to;
     *dst = *src;
 }
+
+/* ---- for the formats with tables: levels by code, packed codes, signs ---- */
+
+INLINE hi hi_load(const int32_t *p) { return *p; }
+INLINE void hi_store(int32_t *p, hi x) { *p = x; }
+INLINE hi hi_load_u16(const void *p)
+{
+    uint16_t h;
+    memcpy(&h, p, sizeof h);
+    return h;
+}
+/* An entry of a table for each lane, by its low 2, 3 or 4 bits. */
+INLINE hf h_lookup4(const float *table, hi code) { return table[code & 3]; }
+INLINE hf h_lookup8(const float *table, hi code) { return table[code & 7]; }
+INLINE hf h_lookup16(const float *table, hi code) { return table[code & 15]; }
+/* Lane j is p[(first + j) / 4], or / 8; `first` is a multiple of H_LANES. */
+INLINE hf h_repeat4(const float *p, int first) { return h_load(p + first / 4); }
+INLINE hf h_repeat8(const float *p, int first) { return h_load(p + first / 8); }
+/* In the low bits of lane j, level first + j of packed points: eight of 2 bits, or four of 3, each. */
+INLINE hi hi_pairs(const uint16_t *codes, int first) { return codes[first / 8] >> 2 * (first % 8); }
+INLINE hi hi_octals(const uint16_t *codes, int first) { return codes[first / 4] >> 3 * (first % 4); }
+/* Negates lane j if bit first + j is set. */
+INLINE hf h_flip(hf x, uint32_t bits, int first) { return bits >> first & 1 ? -x : x; }
+/* The first lane that is true; there is one. */
+INLINE int hm_first(hm a)
+{
+    (void)a;
+    return 0;
+}
+/* Bit j is that of lane j. */
+INLINE uint32_t hm_bits(hm a) { return (uint32_t)a; }
+/* x where the lane is true, else 0. */
+INLINE hi hi_where(hm a, int32_t x) { return a ? x : 0; }
+INLINE hi hi_mul(hi a, hi b) { return (hi)((uint32_t)a * (uint32_t)b); }

@@ -30,6 +30,12 @@ every_backend = pytest.mark.parametrize("backend", kernels.backends())
 every_type = pytest.mark.parametrize("name", TYPES)
 
 
+def weightings(name: str, kind_of_weights: str, n: int) -> list[np.ndarray | None]:
+    """No weights, where the type does without, and some."""
+    needed = tensor_type(name) in kernels.types_needing_weights()
+    return [*([] if needed else [None]), case_weights(kind_of_weights, n)]
+
+
 def whole_rows(name: str) -> int:
     return max(32, tensor_type(name).block_elements)
 
@@ -42,7 +48,7 @@ def test_block_counts_around_the_lane_count(backend, name):
     for count in COUNTS:
         for per_row in {1, count, 3}:
             x = case("heavy", 1, n * count * per_row).reshape(-1, n * per_row)
-            for weights in (None, case_weights("with_zeros", n * per_row)):
+            for weights in weightings(name, "with_zeros", n * per_row):
                 one_at_a_time = np.concatenate(
                     [quantize(row[None], name, imatrix=weights, backend="portable") for row in x]
                 )
@@ -86,7 +92,7 @@ def test_nothing_outside_the_buffers_is_touched(backend, name):
                 weights = GuardedBuffer(4 * n).array((n,), "float32", at_end)
                 values = GuardedBuffer(4 * count * n).array(shape, "float32", at_end)
                 src[...], weights[...] = narrow, case_weights("importance", n)
-                for given in (None, weights):
+                for given in [weights, *weightings(name, "importance", n)[:-1]]:
                     kernels.quantize_rows(src, kind, dst, weights=given, backend=backend)
                 kernels.dequantize_rows(dst, kind, values, backend=backend)
                 assert np.isfinite(values).all()
@@ -99,8 +105,8 @@ def test_unaligned_buffers_give_the_same_bytes(source, backend, name):
     kind, n = tensor_type(name), 3 * whole_rows(name)
     x = case("heavy", 5, n)
     narrow = (x.view(np.uint32) >> 16).astype(np.uint16) if source == "uint16" else x.astype(source)
-    expected = np.empty((5, kind.row_bytes(n)), np.uint8)
-    kernels.quantize_rows(narrow, kind, expected, backend="portable")
+    expected, weights = np.empty((5, kind.row_bytes(n)), np.uint8), weightings(name, "importance", n)[0]
+    kernels.quantize_rows(narrow, kind, expected, weights=weights, backend="portable")
     unpacked = np.empty((5, n), np.float32)
     kernels.dequantize_rows(expected, kind, unpacked, backend="portable")
     for offset in (1, 2, 3):
@@ -109,7 +115,7 @@ def test_unaligned_buffers_give_the_same_bytes(source, backend, name):
         src[...] = narrow
         out = np.full(expected.nbytes + 8, 0xA5, np.uint8)
         dst = out[offset : offset + expected.nbytes].reshape(expected.shape)
-        kernels.quantize_rows(src, kind, dst, backend=backend)
+        kernels.quantize_rows(src, kind, dst, weights=weights, backend=backend)
         assert np.array_equal(dst, expected)
         assert (out[:offset] == 0xA5).all() and (out[offset + expected.nbytes :] == 0xA5).all()
         again = np.empty((5, n), np.float32)
@@ -148,7 +154,8 @@ class FloatState:
 def test_callers_floating_point_state_is_ignored_and_kept(backend, name):
     state = FloatState()
     x = np.concatenate([case("denormals", 3, 768), case("scaled_256", 3, 768), case("tiny", 3, 768)])
-    expected = quantize(x, name, backend=backend)
+    weights = weightings(name, "importance", 768)[0]
+    expected = quantize(x, name, imatrix=weights, backend=backend)
     values = dequantize(expected, name, backend=backend)
     original = state.get()
     ours, again = np.empty_like(expected), np.empty_like(values)
@@ -156,7 +163,7 @@ def test_callers_floating_point_state_is_ignored_and_kept(backend, name):
     try:
         state.set(original | state.flush | state.upward)
         changed = state.get()
-        kernels.quantize_rows(x, kind, ours, backend=backend)
+        kernels.quantize_rows(x, kind, ours, weights=weights, backend=backend)
         after_quantize = state.get()
         kernels.dequantize_rows(expected, kind, again, backend=backend)
         after_dequantize = state.get()
@@ -185,10 +192,14 @@ def compile_with_fma(folder: Path) -> Path | None:
         '#include "base.h"\n#include "lanes/scalar.h"\n#include "kernels.inc"\n'
         'static const forge_backend fused = {"fused", LANES, KERNEL_TABLE};\n'
         "void fused_quantize(int type, const void *x, void *out, int64_t rows, int64_t n)\n"
-        "{ const forge_rows r = {x, 0, rows, n, FORGE_F32}; fused.kernels[type].quantize(&r, out); }\n",
+        "{ const forge_rows r = {x, 0, 0, rows, n, FORGE_F32}; fused.kernels[type].quantize(&r, out); }\n",
         encoding="utf-8",
     )
-    subprocess.run([compiler, *fused, str(wrapper), "-o", str(library), "-lm"], check=True, capture_output=True)
+    subprocess.run(
+        [compiler, *fused, str(wrapper), str(source / "grid_tables.c"), "-o", str(library), "-lm"],
+        check=True,
+        capture_output=True,
+    )
     return library
 
 
@@ -252,6 +263,9 @@ def test_wrong_arguments_are_refused():
     ):
         with pytest.raises(UsageError, match=problem):
             kernels.quantize_rows(*arguments, **options)
+    iq2 = tensor_type("IQ2_XS")
+    with pytest.raises(UsageError, match="IQ2_XS needs importance weights"):
+        kernels.quantize_rows(np.ones((2, 256), np.float32), iq2, np.empty((2, 74), np.uint8))
     with pytest.raises(UnsupportedError, match="Q8_1"):
         kernels.quantize_rows(rows, tensor_type("Q8_1"), out)
     with pytest.raises(UnsupportedError, match="I32"):
@@ -275,3 +289,11 @@ def test_module_is_built_for_the_stable_abi():
         pytest.skip("free-threaded builds have no stable ABI")
     module = Path(sys.modules["gguf_forge._kernels"].__file__).name
     assert sys.platform == "win32" or ".abi3." in module
+
+
+@pytest.mark.parametrize("name", ["IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ1_S", "IQ1_M"])
+def test_tables_have_the_size_that_is_asked_for(name):
+    kind = tensor_type(name)
+    size = kernels.lib.forge_tables_size(kind.id)
+    room = kernels.ffi.new("uint32_t[]", size // 4 + 1024)
+    assert kernels.lib.forge_make_tables(kind.id, room) == size

@@ -1,0 +1,418 @@
+/* IQ1_S and IQ1_M: super-blocks of 256 values of -1, 0 or 1, all shifted by an eighth up or down, in groups
+ * of 8 on a grid. IQ1_S has a scale and a shift for each 32 values; IQ1_M a scale for 16, a shift for 8.
+ *
+ * The values of a sub-block, sorted, are split in three in every way; the best split gives the levels, and
+ * the groups that are off the grid move to the best neighbour. Source: quantize_row_iq1_s_impl,
+ * quantize_row_iq1_m_impl and iq1_find_best_neighbour2 in ggml-quants.c. */
+
+/* The levels shifted up and down, over and over: tables for best_neighbour. */
+#define SHIFTED4(a, b, c) a, b, c, 0, a, b, c, 0, a, b, c, 0, a, b, c, 0
+static const float shifted_up[32] = {SHIFTED4(-0.875f, 0.125f, 1.125f), SHIFTED4(-0.875f, 0.125f, 1.125f)};
+static const float shifted_down[32] = {SHIFTED4(-1.125f, -0.125f, 0.875f), SHIFTED4(-1.125f, -0.125f, 0.875f)};
+
+/* What the search found for a tile of sub-blocks of n values. */
+typedef struct {
+    _Alignas(64) float scale[LANES];
+    uint16_t index[LANES][4];
+    uint8_t down[LANES]; /* bit k: group k is shifted down */
+} ternary_found;
+
+typedef struct {
+    tile t;                                                           /* values and weights */
+    _Alignas(64) float x[LANES * TILE_ROWS], w[LANES * TILE_ROWS];    /* the same by rows */
+    _Alignas(64) float key[TILE_ROWS][LANES], weight[TILE_ROWS][LANES]; /* sorted */
+    _Alignas(64) float order[TILE_ROWS][LANES];                       /* where they were before */
+} ternary_tile;
+
+/* ---- sorting ---- */
+
+/* Puts rows a and b in order: by value, then by place. */
+INLINE void sort_pair(ternary_tile *s, int a, int b)
+{
+    const vf key_a = v_load(s->key[a]), key_b = v_load(s->key[b]);
+    const vf order_a = v_load(s->order[a]), order_b = v_load(s->order[b]);
+    const vf weight_a = v_load(s->weight[a]), weight_b = v_load(s->weight[b]);
+    const vm swap = vm_or(v_lt(key_b, key_a), vm_and(v_eq(key_a, key_b), v_lt(order_b, order_a)));
+    v_store(s->key[a], v_select(swap, key_b, key_a));
+    v_store(s->key[b], v_select(swap, key_a, key_b));
+    v_store(s->order[a], v_select(swap, order_b, order_a));
+    v_store(s->order[b], v_select(swap, order_a, order_b));
+    v_store(s->weight[a], v_select(swap, weight_b, weight_a));
+    v_store(s->weight[b], v_select(swap, weight_a, weight_b));
+}
+
+/* Batcher's odd-even merge sort, whose comparisons do not depend on the values. */
+INLINE void sort_tile(int n, ternary_tile *s)
+{
+    for (int i = 0; i < n; i++) {
+        v_store(s->key[i], v_load(s->t.x[i]));
+        v_store(s->weight[i], v_load(s->t.w[i]));
+        v_store(s->order[i], v_set((float)i));
+    }
+    for (int p = 1; p < n; p *= 2)
+        for (int k = p; k >= 1; k /= 2)
+            for (int j = k % p; j + k < n; j += 2 * k)
+                for (int i = 0; i < k && i + j + k < n; i++)
+                    if ((i + j) / (2 * p) == (i + j + k) / (2 * p))
+                        sort_pair(s, i + j, i + j + k);
+}
+
+/* ---- splits ---- */
+
+/* The first i1 of the sorted values become level 0, those up to i2 level 1, the rest level 2. */
+typedef struct {
+    vf scale, score, i1, i2, shifts;
+} ternary_split;
+
+INLINE void consider_split(vf qx, vf q2, int i1, int i2, int shifts, ternary_split *best)
+{
+    const vm gain = v_lt(v_mul(best->score, q2), v_mul(qx, qx));
+    const vm better = vm_and(v_lt(v_set(0.0f), q2), gain);
+    if (!vm_any(better))
+        return;
+    best->scale = v_select(better, v_div(qx, q2), best->scale);
+    best->score = v_select(better, v_mul(best->scale, qx), best->score);
+    best->i1 = v_select(better, v_set((float)i1), best->i1);
+    best->i2 = v_select(better, v_set((float)i2), best->i2);
+    best->shifts = v_select(better, v_set((float)shifts), best->shifts);
+}
+
+INLINE ternary_split no_split(void)
+{
+    const vf zero = v_set(0.0f);
+    return (ternary_split){zero, v_set(-FLT_MAX), v_set(-1.0f), zero, zero};
+}
+
+/* IQ1_S: one shift; `shifts` is 0 for up, 1 for down. */
+INLINE ternary_split split_32(const ternary_tile *s)
+{
+    enum { N = 32 };
+    _Alignas(64) float x[N + 1][LANES], w[N + 1][LANES]; /* sums of the first few */
+    _Alignas(64) float x_up[N + 1][LANES], x_down[N + 1][LANES], w_up[N + 1][LANES], w_down[N + 1][LANES];
+    const vf up0 = v_set(shifted_up[0]), up1 = v_set(shifted_up[1]), up2 = v_set(shifted_up[2]);
+    const vf down0 = v_set(shifted_down[0]), down1 = v_set(shifted_down[1]), down2 = v_set(shifted_down[2]);
+    ternary_split best = no_split();
+    v_store(x[0], v_set(0.0f));
+    v_store(w[0], v_set(0.0f));
+    for (int j = 0; j < N; j++) {
+        const vf weight = v_load(s->weight[j]);
+        v_store(x[j + 1], v_add(v_load(x[j]), v_mul(weight, v_load(s->key[j]))));
+        v_store(w[j + 1], v_add(v_load(w[j]), weight));
+    }
+    for (int j = 0; j <= N; j++) {
+        const vf rest_x = v_sub(v_load(x[N]), v_load(x[j])), rest_w = v_sub(v_load(w[N]), v_load(w[j]));
+        v_store(x_up[j], v_mul(rest_x, up2));
+        v_store(x_down[j], v_mul(rest_x, down2));
+        v_store(w_up[j], v_mul(v_mul(rest_w, up2), up2));
+        v_store(w_down[j], v_mul(v_mul(rest_w, down2), down2));
+    }
+    for (int i1 = 0; i1 <= N; i1++) {
+        const vf x1 = v_load(x[i1]), w1 = v_load(w[i1]);
+        const vf x1_up = v_mul(x1, up0), x1_down = v_mul(x1, down0);
+        const vf w1_up = v_mul(v_mul(w1, up0), up0), w1_down = v_mul(v_mul(w1, down0), down0);
+        ROLLED
+        for (int i2 = i1; i2 <= N; i2++) {
+            const vf x2 = v_sub(v_load(x[i2]), x1), w2 = v_sub(v_load(w[i2]), w1);
+            const vf w2_any = v_mul(v_mul(w2, up1), up1);
+            consider_split(v_add(v_add(x1_up, v_mul(x2, up1)), v_load(x_up[i2])),
+                           v_add(v_add(w1_up, w2_any), v_load(w_up[i2])), i1, i2, 0, &best);
+            consider_split(v_add(v_add(x1_down, v_mul(x2, down1)), v_load(x_down[i2])),
+                           v_add(v_add(w1_down, w2_any), v_load(w_down[i2])), i1, i2, 1, &best);
+        }
+    }
+    return best;
+}
+
+/* IQ1_M: a shift for either half; bit 1 of `shifts` is the first half's, set for down. */
+INLINE ternary_split split_16(const ternary_tile *s)
+{
+    enum { N = 16 };
+    _Alignas(64) float x[2][N + 1][LANES], w[2][N + 1][LANES];
+    const vf zero = v_set(0.0f);
+    const vf last[2] = {v_set(shifted_up[2]), v_set(shifted_down[2])};
+    const float *value[2] = {shifted_up, shifted_down};
+    vf first_step[2], second_step[2], rest_x[2][2], rest_w[2][2];
+    ternary_split best = no_split();
+    for (int h = 0; h < 2; h++) {
+        v_store(x[h][0], zero);
+        v_store(w[h][0], zero);
+    }
+    for (int j = 0; j < N; j++) {
+        const vf weight = v_load(s->weight[j]), wx = v_mul(weight, v_load(s->key[j]));
+        const vm first_half = v_lt(v_load(s->order[j]), v_set(N / 2));
+        for (int h = 0; h < 2; h++) {
+            const vf x_before = v_load(x[h][j]), w_before = v_load(w[h][j]);
+            const vf x_after = v_add(x_before, wx), w_after = v_add(w_before, weight);
+            v_store(x[h][j + 1], h == 0 ? v_select(first_half, x_after, x_before)
+                                        : v_select(first_half, x_before, x_after));
+            v_store(w[h][j + 1], h == 0 ? v_select(first_half, w_after, w_before)
+                                        : v_select(first_half, w_before, w_after));
+        }
+    }
+    for (int down = 0; down < 2; down++) {
+        const float *v = value[down];
+        first_step[down] = v_set(v[0] * v[0] - v[1] * v[1]);
+        second_step[down] = v_set(v[1] * v[1] - v[2] * v[2]);
+        for (int h = 0; h < 2; h++) {
+            rest_x[h][down] = v_mul(v_load(x[h][N]), last[down]);
+            rest_w[h][down] = v_mul(v_mul(v_load(w[h][N]), last[down]), last[down]);
+        }
+    }
+    for (int i1 = 0; i1 <= N; i1++)
+        ROLLED
+        for (int i2 = i1; i2 <= N; i2++) {
+            vf qx[2][2], q2[2][2];
+            for (int h = 0; h < 2; h++) {
+                const vf sum = v_add(v_load(x[h][i1]), v_load(x[h][i2]));
+                for (int down = 0; down < 2; down++) {
+                    const vf w1 = v_mul(v_load(w[h][i1]), first_step[down]);
+                    const vf w2 = v_mul(v_load(w[h][i2]), second_step[down]);
+                    qx[h][down] = v_sub(rest_x[h][down], sum);
+                    q2[h][down] = v_add(v_add(rest_w[h][down], w1), w2);
+                }
+            }
+            for (int k = 0; k < 4; k++)
+                consider_split(v_add(qx[0][k / 2], qx[1][k % 2]), v_add(q2[0][k / 2], q2[1][k % 2]), i1, i2, k,
+                               &best);
+        }
+    return best;
+}
+
+/* ---- from a split to points on the grid ---- */
+
+/* Levels of n values, 2 bits each. */
+INLINE uint64_t split_levels(int n, const ternary_tile *s, int lane, int i1, int i2)
+{
+    uint64_t levels = 0;
+    for (int j = i1; j < n; j++)
+        levels |= (uint64_t)(j < i2 ? 1 : 2) << 2 * (int)s->order[j][lane];
+    return levels;
+}
+
+INLINE int ternary_number(int code)
+{
+    int number = 0;
+    for (int i = 7; i >= 0; i--)
+        number = 3 * number + (code >> 2 * i & 3);
+    return number;
+}
+
+/* Moves the groups of a lane onto the grid: their codes replace the levels. Whether any moved. */
+INLINE bool settle_levels(int n, const grid_tables *tables, const ternary_tile *s, int lane, float scale,
+                          uint8_t down, uint16_t *code)
+{
+    bool moved = false;
+    for (int k = 0; k < n / 8; k++) {
+        const uint16_t *list = tables->lists + tables->at[ternary_number(code[k])];
+        const float *value = down >> k & 1 ? shifted_down : shifted_up;
+        const int at = lane * n + 8 * k;
+        if (list[0] == 0)
+            continue;
+        code[k] = (uint16_t)best_neighbour(list, 8, value, s->x + at, s->w + at, scale);
+        moved = true;
+    }
+    return moved;
+}
+
+/* The scale that fits the codes best, if it is positive. */
+INLINE float refit_levels(int n, const ternary_tile *s, int lane, float scale, uint8_t down,
+                          const uint16_t *code)
+{
+    float qx = 0.0f, q2 = 0.0f;
+    for (int i = 0; i < n; i++) {
+        const float *value = down >> i / 8 & 1 ? shifted_down : shifted_up;
+        const float q = value[code[i / 8] >> 2 * (i % 8) & 3], w = s->w[lane * n + i];
+        qx += w * q * s->x[lane * n + i];
+        q2 += w * q * q;
+    }
+    return qx > 0.0f && q2 > 0.0f ? qx / q2 : scale;
+}
+
+INLINE void settle_lane(int n, const grid_tables *tables, const ternary_tile *s, int lane, float scale, int i1,
+                        int i2, uint8_t down, ternary_found *out)
+{
+    uint64_t levels = split_levels(n, s, lane, i1, i2);
+    uint16_t code[4];
+    if (scale < 0) {
+        levels = (n == 32 ? 0xaaaaaaaaaaaaaaaau : 0xaaaaaaaau) - levels;
+        scale = -scale;
+        down = (uint8_t)(~down & ((1 << n / 8) - 1));
+    }
+    for (int k = 0; k < n / 8; k++)
+        code[k] = (uint16_t)(levels >> 16 * k);
+    if (settle_levels(n, tables, s, lane, scale, down, code))
+        scale = refit_levels(n, s, lane, scale, down, code);
+    for (int k = 0; k < n / 8; k++)
+        out->index[lane][k] = tables->lists[tables->at[ternary_number(code[k])] + 2];
+    out->down[lane] = down;
+    out->scale[lane] = scale;
+}
+
+/* Sub-blocks below `least` count as zero. */
+INLINE void search_ternary(int n, const grid_tables *tables, int live, float least, ternary_tile *s,
+                           ternary_found *out)
+{
+    _Alignas(64) float scale[LANES], i1[LANES], i2[LANES], shifts[LANES], magnitude[LANES];
+    vf max = v_abs(v_load(s->t.x[0]));
+    for (int i = 1; i < n; i++)
+        max = v_max(max, v_abs(v_load(s->t.x[i])));
+    transpose_back(s->t.x, n, s->x);
+    transpose_back(s->t.w, n, s->w);
+    sort_tile(n, s);
+    const ternary_split best = n == 32 ? split_32(s) : split_16(s);
+    v_store(magnitude, max);
+    v_store(scale, best.scale);
+    v_store(i1, best.i1);
+    v_store(i2, best.i2);
+    v_store(shifts, best.shifts);
+    memset(out, 0, sizeof *out);
+    for (int j = 0; j < live; j++) {
+        /* Of IQ1_S, all four groups share a shift; of IQ1_M, bit 1 is the first group's. */
+        static const uint8_t down[2][4] = {{0, 2, 1, 3}, {0, 15}};
+        if (!(magnitude[j] < least) && i1[j] >= 0.0f)
+            settle_lane(n, tables, s, j, scale[j], (int)i1[j], (int)i2[j], down[n == 32][(int)shifts[j]], out);
+    }
+}
+
+/* ---- super-blocks ---- */
+
+typedef struct {
+    _Alignas(64) float scale[LANES * SUBS];
+    uint16_t index[LANES * 32]; /* of each 8 values */
+    uint8_t down[LANES * SUBS];
+} ternary_batch;
+
+INLINE void search_ternary_batch(const forge_rows *rows, int64_t first, int live, int n, float least,
+                                 const grid_tables *tables, const float *variances, ternary_batch *out)
+{
+    const int subs = SUPER / n;
+    for (int sub = 0; sub < live * subs; sub += LANES) {
+        const int count = lanes_in_use(live * subs - sub);
+        ternary_tile s;
+        ternary_found found;
+        load_values(rows, first * subs + sub, count, n, s.t.x);
+        if (rows->weights)
+            load_weights(rows, first * subs + sub, count, n, variances, sub, subs, &s.t);
+        else
+            for (int i = 0; i < n; i++)
+                v_store(s.t.w[i], v_mul(v_load(s.t.x[i]), v_load(s.t.x[i])));
+        search_ternary(n, tables, count, least, &s, &found);
+        for (int j = 0; j < count; j++) {
+            out->scale[sub + j] = found.scale[j];
+            out->down[sub + j] = found.down[j];
+            memcpy(out->index + (sub + j) * (n / 8), found.index[j], (size_t)n / 8 * sizeof(uint16_t));
+        }
+    }
+}
+
+INLINE float greatest_scale(const float *scale, int subs)
+{
+    float max = 0.0f;
+    for (int j = 0; j < subs; j++)
+        max = max > scale[j] ? max : scale[j];
+    return max;
+}
+
+/* The code of a scale, given 1 / d. */
+INLINE int odd_code(float id, float scale)
+{
+    const int l = nearest_int(0.5f * (id * scale - 1));
+    return l < 0 ? 0 : l > 7 ? 7 : l;
+}
+
+INLINE void put_iq1_s(const float *scale, const uint16_t *index, const uint8_t *down, block_iq1_s *out)
+{
+    const float max = greatest_scale(scale, 8), d = max / 15, id = 1 / d;
+    out->d = f32_to_f16(d * 1.125f);
+    for (int j = 0; j < 8; j++) {
+        unsigned high = max != 0.0f ? (unsigned)odd_code(id, scale[j]) << 12 : 0;
+        for (int k = 0; k < 4; k++) {
+            out->qs[4 * j + k] = (uint8_t)index[4 * j + k];
+            high |= (unsigned)(index[4 * j + k] >> 8) << 3 * k;
+        }
+        if (max != 0.0f && down[j])
+            high |= 0x8000;
+        out->qh[j] = (uint16_t)high;
+    }
+}
+
+static void quantize_iq1_s(const forge_rows *rows, uint8_t *dst)
+{
+    const int64_t blocks = element_count(rows) / SUPER;
+    const grid_tables tables = view_tables(find_grid(TYPE_IQ1_S), rows->tables);
+    for (int64_t first = 0; first < blocks; first += LANES) {
+        const int live = lanes_in_use(blocks - first);
+        float variances[LANES] = {0};
+        ternary_batch found;
+        variance(rows, SUPER, first, live, 2.0f, variances);
+        search_ternary_batch(rows, first, live, 32, 1e-12f, &tables, variances, &found);
+        for (int j = 0; j < live; j++, dst += sizeof(block_iq1_s))
+            put_iq1_s(found.scale + 8 * j, found.index + 32 * j, found.down + 8 * j, (block_iq1_s *)dst);
+    }
+}
+
+/* The scale of a super-block of IQ1_M: that which fits all of its values best. */
+INLINE float refit_iq1_m(const forge_rows *rows, int64_t block, float variance, const uint16_t *index,
+                         const uint8_t *down, const uint8_t *code, float d)
+{
+    _Alignas(64) float buffer[SUPER], weight[SUPER];
+    const float *x = view_elements(rows, block * SUPER, SUPER, buffer);
+    const float *importance =
+        rows->weights ? rows->weights + block * SUPER % rows->n_per_row : NULL;
+    float qx = 0.0f, q2 = 0.0f;
+    for (int i = 0; i < SUPER; i += H_LANES) {
+        const hf value = h_load(x + i), square = h_mul(value, value);
+        const hf spread = h_sqrt(h_add(h_set(variance), square));
+        h_store(weight + i, importance ? h_mul(h_load(importance + i), spread) : square);
+    }
+    for (int k = 0; k < 32; k++) {
+        const float *value = down[k / 2] >> k % 2 & 1 ? shifted_down : shifted_up;
+        const float times = (float)(2 * code[k / 2] + 1);
+        for (int i = 0; i < 8; i++) {
+            const float q = value[grid_iq1[index[k]] >> 2 * i & 3] * times, w = weight[8 * k + i];
+            qx += w * q * x[8 * k + i];
+            q2 += w * q * q;
+        }
+    }
+    return q2 > 0.0f ? qx / q2 : d;
+}
+
+INLINE void put_iq1_m(const forge_rows *rows, int64_t block, float variance, const float *scale,
+                      const uint16_t *index, const uint8_t *down, block_iq1_m *out)
+{
+    const float max = greatest_scale(scale, 16), id = 1 / (max / 15);
+    uint8_t code[16];
+    memset(out->scales, 0, sizeof out->scales);
+    for (int j = 0; j < 16; j++) {
+        out->qs[2 * j] = (uint8_t)index[2 * j];
+        out->qs[2 * j + 1] = (uint8_t)index[2 * j + 1];
+        out->qh[j] = (uint8_t)(index[2 * j] >> 8 | index[2 * j + 1] >> 8 << 4);
+    }
+    if (max == 0.0f)
+        return;
+    for (int j = 0; j < 16; j++) {
+        code[j] = (uint8_t)odd_code(id, scale[j]);
+        out->scales[j / 4] |= (uint16_t)(code[j] << 3 * (j % 4));
+        out->qh[j] |= (uint8_t)((down[j] & 1) << 3 | (down[j] >> 1 & 1) << 7);
+    }
+    const float d = refit_iq1_m(rows, block, variance, index, down, code, max / 15);
+    const uint16_t half = f32_to_f16(d * 1.1125f);
+    for (int k = 0; k < 4; k++)
+        out->scales[k] |= (uint16_t)((half >> 4 * k & 15) << 12);
+}
+
+static void quantize_iq1_m(const forge_rows *rows, uint8_t *dst)
+{
+    const int64_t blocks = element_count(rows) / SUPER;
+    const grid_tables tables = view_tables(find_grid(TYPE_IQ1_M), rows->tables);
+    for (int64_t first = 0; first < blocks; first += LANES) {
+        const int live = lanes_in_use(blocks - first);
+        float variances[LANES] = {0};
+        ternary_batch found;
+        variance(rows, SUPER, first, live, 2.0f, variances);
+        search_ternary_batch(rows, first, live, 16, 1e-7f, &tables, variances, &found);
+        for (int j = 0; j < live; j++, dst += sizeof(block_iq1_m))
+            put_iq1_m(rows, first + j, variances[j], found.scale + 16 * j, found.index + 32 * j,
+                      found.down + 16 * j, (block_iq1_m *)dst);
+    }
+}

@@ -1,0 +1,185 @@
+/* Formats of two to four levels: TQ1_0, TQ2_0, Q1_0, Q2_0. Importance plays no part.
+ *
+ * Source: quantize_row_tq*_ref, quantize_row_q1_0_ref, quantize_row_q2_0_ref and their dequantize_row in
+ * ggml-quants.c. */
+
+enum { BLOCK_Q1_0 = 128, BLOCK_Q2_0 = 64 };
+
+/* ---- TQ1_0, TQ2_0: x = d * (-1, 0 or 1) ---- */
+
+/* Levels round(x / d) + 1 of a super-block; d, the greatest magnitude. */
+INLINE float ternary_levels(const float *x, uint8_t *level)
+{
+    const float d = row_magnitude(x, SUPER);
+    const hf id = h_set(inverse(d));
+    for (int i = 0; i < SUPER; i += H_LANES) {
+        const hi rounded = h_trunc(h_away_from_zero(h_mul(h_load(x + i), id)));
+        hi_store_u8(level + i, hi_add(rounded, hi_set(1)));
+    }
+    return d;
+}
+
+/* `parts` levels a byte, as digits of a fraction in base 3 of 5 digits, so that it is read by
+ * multiplications: the byte is the fraction of 256 that is next above. */
+INLINE void pack_trits(const uint8_t *level, int parts, int bytes, uint8_t *qs)
+{
+    for (int m = 0; m < bytes; m++) {
+        uint8_t q = 0;
+        for (int n = 0; n < 5; n++)
+            q = (uint8_t)(q * 3 + (n < parts ? level[m + n * bytes] : 0));
+        qs[m] = (uint8_t)((q * 256 + 242) / 243);
+    }
+}
+
+static void quantize_tq1_0(const forge_rows *rows, uint8_t *dst)
+{
+    const int64_t total = element_count(rows);
+    for (int64_t first = 0; first < total; first += SUPER, dst += sizeof(block_tq1_0)) {
+        _Alignas(64) float buffer[SUPER];
+        _Alignas(64) uint8_t level[SUPER];
+        block_tq1_0 *out = (block_tq1_0 *)dst;
+        out->d = f32_to_f16(ternary_levels(view_elements(rows, first, SUPER, buffer), level));
+        pack_trits(level, 5, 32, out->qs);
+        pack_trits(level + 160, 5, 16, out->qs + 32);
+        pack_trits(level + 240, 4, 4, out->qh);
+    }
+}
+
+static void quantize_tq2_0(const forge_rows *rows, uint8_t *dst)
+{
+    const int64_t total = element_count(rows);
+    for (int64_t first = 0; first < total; first += SUPER, dst += sizeof(block_tq2_0)) {
+        _Alignas(64) float buffer[SUPER];
+        _Alignas(64) uint8_t level[SUPER];
+        block_tq2_0 *out = (block_tq2_0 *)dst;
+        out->d = f32_to_f16(ternary_levels(view_elements(rows, first, SUPER, buffer), level));
+        pack_two_bits(level, out->qs);
+    }
+}
+
+static const uint8_t power_of_three[5] = {1, 3, 9, 27, 81};
+
+INLINE void unpack_trits(const uint8_t *qs, int parts, int bytes, float d, float *y)
+{
+    for (int n = 0; n < parts; n++)
+        for (int m = 0; m < bytes; m += H_LANES) {
+            const hi q = hi_and(hi_mul(hi_load_u8(qs + m), hi_set(power_of_three[n])), hi_set(255));
+            const hi thrice = hi_add(hi_add(q, q), q);
+            const hf level = hi_float(hi_sub(hi_shr(thrice, 8), hi_set(1)));
+            h_store(y + bytes * n + m, h_mul(level, h_set(d)));
+        }
+}
+
+static void dequantize_tq1_0(const uint8_t *src, float *dst, int64_t n)
+{
+    for (const block_tq1_0 *in = (const block_tq1_0 *)src; n > 0; n -= SUPER, in++, dst += SUPER) {
+        const float d = f16_to_f32(in->d);
+        unpack_trits(in->qs, 5, 32, d, dst);
+        unpack_trits(in->qs + 32, 5, 16, d, dst + 160);
+        for (int k = 0; k < 4; k++)
+            for (int j = 0; j < 4; j++) {
+                const uint8_t q = (uint8_t)(in->qh[j] * power_of_three[k]);
+                dst[240 + 4 * k + j] = (float)((q * 3 >> 8) - 1) * d;
+            }
+    }
+}
+
+static void dequantize_tq2_0(const uint8_t *src, float *dst, int64_t n)
+{
+    for (const block_tq2_0 *in = (const block_tq2_0 *)src; n > 0; n -= SUPER, in++)
+        for (int j = 0; j < 8; j++, dst += 32)
+            for (int i = 0; i < 32; i += H_LANES) {
+                const hi code = hi_and(hi_shr(hi_load_u8(in->qs + 32 * (j / 4) + i), 2 * (j % 4)), hi_set(3));
+                h_store(dst + i,
+                        h_mul(hi_float(hi_sub(code, hi_set(1))), h_set(f16_to_f32(in->d))));
+            }
+}
+
+/* ---- Q1_0: x = d or -d, d the mean magnitude ---- */
+
+INLINE void quantize_binary_block(const float *x, float d, block_q1_0 *out)
+{
+    out->d = f32_to_f16(d);
+    for (int i = 0; i < BLOCK_Q1_0; i += 32) {
+        uint32_t bits = 0;
+        for (int j = 0; j < 32; j += H_LANES) {
+            const hf value = h_load(x + i + j), zero = h_set(0.0f);
+            bits |= hm_bits(hm_or(h_lt(zero, value), h_eq(zero, value))) << j;
+        }
+        memcpy(out->qs + i / 8, &bits, sizeof bits);
+    }
+}
+
+static void quantize_q1_0(const forge_rows *rows, uint8_t *dst)
+{
+    const int64_t blocks = element_count(rows) / BLOCK_Q1_0;
+    for (int64_t first = 0; first < blocks; first += LANES) {
+        const int live = lanes_in_use(blocks - first);
+        _Alignas(64) float buffer[LANES * BLOCK_Q1_0], column[32][LANES], d[LANES];
+        vf sum = v_set(0.0f);
+        load_elements(rows, first * BLOCK_Q1_0, live * BLOCK_Q1_0, buffer);
+        memset(buffer + live * BLOCK_Q1_0, 0, (size_t)(LANES - live) * BLOCK_Q1_0 * sizeof(float));
+        for (int i = 0; i < BLOCK_Q1_0; i += 32) {
+            for (int lane = 0; lane < LANES; lane += H_LANES)
+                for (int k = 0; k < 32; k += H_LANES)
+                    h_transpose(buffer + lane * BLOCK_Q1_0 + i + k, BLOCK_Q1_0, &column[k][lane], LANES);
+            for (int k = 0; k < 32; k++)
+                sum = v_add(sum, v_abs(v_load(column[k])));
+        }
+        v_store(d, v_div(sum, v_set((float)BLOCK_Q1_0)));
+        for (int j = 0; j < live; j++, dst += sizeof(block_q1_0))
+            quantize_binary_block(buffer + j * BLOCK_Q1_0, d[j], (block_q1_0 *)dst);
+    }
+}
+
+static void dequantize_q1_0(const uint8_t *src, float *dst, int64_t n)
+{
+    for (const block_q1_0 *in = (const block_q1_0 *)src; n > 0; n -= BLOCK_Q1_0, in++)
+        for (int k = 0; k < 4; k++, dst += 32) {
+            const float d = f16_to_f32(in->d);
+            uint32_t bits;
+            memcpy(&bits, in->qs + 4 * k, sizeof bits);
+            for (int i = 0; i < 32; i += H_LANES)
+                h_store(dst + i, h_flip(h_set(d), ~bits, i));
+        }
+}
+
+/* ---- Q2_0: x = d * (-1, 0, 1 or 2), d the greatest magnitude ---- */
+
+static void quantize_q2_0(const forge_rows *rows, uint8_t *dst)
+{
+    const int64_t total = element_count(rows);
+    for (int64_t first = 0; first < total; first += BLOCK_Q2_0, dst += sizeof(block_q2_0)) {
+        _Alignas(64) float buffer[BLOCK_Q2_0];
+        _Alignas(64) uint8_t level[BLOCK_Q2_0];
+        block_q2_0 *out = (block_q2_0 *)dst;
+        const float *x = view_elements(rows, first, BLOCK_Q2_0, buffer);
+        hf greatest = h_set(0.0f);
+        for (int i = 0; i < BLOCK_Q2_0; i += H_LANES)
+            greatest = h_max(h_abs(h_load(x + i)), greatest);
+        const float d = h_greatest(greatest), id = d > 0.0f ? 1.0f / d : 0.0f;
+        out->d = f32_to_f16(d);
+        for (int i = 0; i < BLOCK_Q2_0; i += H_LANES) {
+            const hf scaled = h_mul(h_load(x + i), h_set(id));
+            /* What no int can hold becomes the least one. */
+            const hf held = h_select(h_lt(h_abs(scaled), h_set(4.0f)), scaled, h_set(-2.0f));
+            const hi q = hi_add(h_trunc(h_away_from_zero(held)), hi_set(1));
+            hi_store_u8(level + i, hi_min(hi_max(q, hi_set(0)), hi_set(3)));
+        }
+        for (int j = 0; j < BLOCK_Q2_0 / 4; j++) {
+            const uint8_t *l = level + 4 * j;
+            out->qs[j] = (uint8_t)(l[0] | l[1] << 2 | l[2] << 4 | l[3] << 6);
+        }
+    }
+}
+
+static void dequantize_q2_0(const uint8_t *src, float *dst, int64_t n)
+{
+    static const float value[4] = {-1, 0, 1, 2};
+    for (const block_q2_0 *in = (const block_q2_0 *)src; n > 0; n -= BLOCK_Q2_0, in++, dst += BLOCK_Q2_0) {
+        uint16_t codes[8];
+        memcpy(codes, in->qs, sizeof codes);
+        for (int i = 0; i < BLOCK_Q2_0; i += H_LANES)
+            h_store(dst + i, h_mul(h_lookup4(value, hi_pairs(codes, i)), h_set(f16_to_f32(in->d))));
+    }
+}

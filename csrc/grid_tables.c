@@ -1,0 +1,161 @@
+/* Makes the tables of grid_tables.h. Plain C, for the baseline of the architecture. */
+#include "grid_tables.h"
+
+#include <string.h>
+
+#include "blocks.h"
+#include "forge.h"
+#include "iq_grids.h"
+
+enum { MAX_GROUP = 8, MAX_SIZE = 2048, MAX_DISTANCE = 4 * 7 * 7 };
+
+#define PAIRS(codes, distances, words)  {codes, sizeof codes / 2, 8, 2, 3, distances, 6561, words}
+#define OCTALS(codes, distances, words) {codes, sizeof codes / 2, 4, 3, 8, distances, 4096, words}
+
+static const grid iq2_xxs = PAIRS(grid_iq2_xxs, 2, 245594), iq2_xs = PAIRS(grid_iq2_xs, 2, 337114),
+                  iq2_s = PAIRS(grid_iq2_s, 1, 109185), iq1 = PAIRS(grid_iq1, 3, 475937),
+                  iq3_xxs = OCTALS(grid_iq3_xxs, 2, 77135), iq3_s = OCTALS(grid_iq3_s, 3, 87141);
+
+const grid *find_grid(int type)
+{
+    switch (type) {
+    case TYPE_IQ2_XXS: return &iq2_xxs;
+    case TYPE_IQ2_XS: return &iq2_xs;
+    case TYPE_IQ2_S: return &iq2_s;
+    case TYPE_IQ1_S: return &iq1;
+    case TYPE_IQ1_M: return &iq1;
+    case TYPE_IQ3_XXS: return &iq3_xxs;
+    case TYPE_IQ3_S: return &iq3_s;
+    default: return NULL;
+    }
+}
+
+/* The grid's levels, coordinate by coordinate. */
+typedef struct {
+    uint8_t level[MAX_GROUP][MAX_SIZE];
+} coordinates;
+
+static void spread(const grid *g, coordinates *out)
+{
+    for (int i = 0; i < g->group; i++)
+        for (int j = 0; j < g->size; j++)
+            out->level[i][j] = (uint8_t)(g->codes[j] >> g->bits * i & ((1 << g->bits) - 1));
+}
+
+static void unpack_number(const grid *g, int number, uint8_t *level)
+{
+    for (int i = 0; i < g->group; i++, number /= g->levels)
+        level[i] = (uint8_t)(number % g->levels);
+}
+
+/* Squared distances of a point to all of the grid. */
+static void measure(const grid *g, const coordinates *points, const uint8_t *level, uint8_t *distance)
+{
+    memset(distance, 0, (size_t)g->size);
+    for (int i = 0; i < g->group; i++)
+        for (int j = 0; j < g->size; j++) {
+            const int apart = points->level[i][j] - level[i];
+            distance[j] = (uint8_t)(distance[j] + apart * apart);
+        }
+}
+
+/* Indices of the grid's points at the nearest few distances: by distance, then by index. */
+static int nearest_points(const grid *g, const uint8_t *distance, uint16_t *out)
+{
+    bool occurs[MAX_DISTANCE + 1] = {false};
+    int count = 0, distances = 0;
+    for (int j = 0; j < g->size; j++)
+        occurs[distance[j]] = true;
+    for (int d = 0; d <= MAX_DISTANCE && distances < g->distances; d++) {
+        if (!occurs[d])
+            continue;
+        for (int j = 0; j < g->size; j++)
+            if (distance[j] == d)
+                out[count++] = (uint16_t)j;
+        distances++;
+    }
+    return count;
+}
+
+/* How far a point is from another in each direction of each coordinate, as runs of ones: the bits of one
+ * displacement are among those of another if it goes less far, or as far, the same way everywhere. */
+static uint64_t displacement(const grid *g, const uint8_t *level, uint16_t code)
+{
+    const int run = g->levels - 1;
+    uint64_t bits = 0;
+    for (int i = 0; i < g->group; i++) {
+        const int apart = (code >> g->bits * i & ((1 << g->bits) - 1)) - level[i];
+        const uint64_t ones = (1u << (apart < 0 ? -apart : apart)) - 1;
+        bits |= ones << run * (2 * i + (apart < 0));
+    }
+    return bits;
+}
+
+/* Drops the points that go farther than one before them; the count that is left. */
+static int drop_dominated(const grid *g, const uint8_t *level, const uint16_t *nearest, int count,
+                          uint16_t *out)
+{
+    uint64_t kept[MAX_SIZE];
+    int left = 0;
+    for (int k = 0; k < count; k++) {
+        const uint64_t apart = displacement(g, level, g->codes[nearest[k]]);
+        bool dominated = false;
+        for (int other = 0; other < left && !dominated; other++)
+            dominated = (kept[other] & ~apart) == 0;
+        if (!dominated) {
+            kept[left] = apart;
+            out[left++] = nearest[k];
+        }
+    }
+    return left;
+}
+
+static uint32_t put_list(const grid *g, const uint16_t *nearest, int count, uint16_t *lists, uint32_t end)
+{
+    lists[end++] = (uint16_t)count;
+    for (int k = 0; k < count || k % LIST_STEP; k++)
+        lists[end++] = g->codes[nearest[k < count ? k : 0]];
+    return end;
+}
+
+static uint32_t put_grid_point(const grid *g, int index, uint16_t *lists, uint32_t end)
+{
+    lists[end++] = 0;
+    lists[end++] = g->codes[index];
+    lists[end++] = (uint16_t)index;
+    return end;
+}
+
+int64_t forge_tables_size(int type)
+{
+    const grid *g = find_grid(type);
+    return g ? 2 * (int64_t)g->points * 4 + (int64_t)g->words * 2 : 0;
+}
+
+int64_t forge_make_tables(int type, void *tables)
+{
+    const grid *g = find_grid(type);
+    uint32_t *at = tables, end = 0;
+    uint16_t *lists = (uint16_t *)(at + 2 * g->points);
+    coordinates points;
+    spread(g, &points);
+    for (int number = 0; number < g->points; number++) {
+        uint8_t level[MAX_GROUP], distance[MAX_SIZE];
+        uint16_t nearest[MAX_SIZE], fewer[MAX_SIZE];
+        unpack_number(g, number, level);
+        measure(g, &points, level, distance);
+        const int count = nearest_points(g, distance, nearest);
+        at[number] = at[g->points + number] = end;
+        if (distance[nearest[0]] == 0) {
+            end = put_grid_point(g, nearest[0], lists, end);
+            continue;
+        }
+        end = put_list(g, nearest, count, lists, end);
+        const int left = drop_dominated(g, level, nearest, count, fewer);
+        if (left == count)
+            continue;
+        at[g->points + number] = end;
+        end = put_list(g, fewer, left, lists, end);
+    }
+    return 2 * (int64_t)g->points * 4 + (int64_t)end * 2;
+}

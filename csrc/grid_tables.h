@@ -1,0 +1,43 @@
+/* Where a group of values goes that rounds to a point off its grid: to one of the nearest points on it.
+ *
+ * The reference lists for each point off the grid those of the nearest few distances, and searches the list
+ * for the least error. The tables hold these lists for every point that rounding can give. They are made
+ * once, in the caller's memory, and never change. Source: iq2xs_init_impl, iq3xs_init_impl in ggml-quants.c.
+ */
+#ifndef FORGE_GRID_TABLES_H
+#define FORGE_GRID_TABLES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct {
+    const uint16_t *codes; /* the points, packed, by index */
+    int size;              /* how many */
+    int group, bits;       /* levels in a point, bits of each when packed */
+    int levels;            /* levels that rounding gives: 0 .. levels - 1 */
+    int distances;         /* distances in a list: the nearest ones that occur */
+    int points;            /* levels to the power of group */
+    int words;             /* length of grid_tables.lists */
+} grid;
+
+enum { LIST_STEP = 16 }; /* a list may be read in vectors of up to so many codes */
+
+/* A point's number is the sum of level[i] * levels^i. Its list is lists + at[number]: how many codes, then
+ * the codes in the reference's order, and copies of the first up to a multiple of LIST_STEP. A point on the
+ * grid has {0, its code, its index}. The list at[points + number] leaves out what can't be nearest to values
+ * that round to this very point: a code that is as far or farther in every coordinate than one before it. */
+typedef struct {
+    const uint32_t *at;
+    const uint16_t *lists;
+} grid_tables;
+
+/* The grid that quantizing to this type searches, or NULL. */
+const grid *find_grid(int type);
+
+static inline grid_tables view_tables(const grid *g, const void *tables)
+{
+    const uint32_t *at = (const uint32_t *)tables;
+    return (grid_tables){at, (const uint16_t *)(at + 2 * g->points)};
+}
+
+#endif
