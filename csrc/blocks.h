@@ -103,8 +103,9 @@ typedef struct {
 
 typedef struct {
     uint16_t d;
-    uint32_t qs[8][2]; /* of each 32 elements: four indices of 8 bits; four signs of 7 bits, 4 bits of scale */
-} block_iq2_xxs;       /* x = +- d * (scale + 1/2) / 4 * point */
+    uint32_t qs[8]
+               [2]; /* of each 32 elements: four indices of 8 bits; four signs of 7 bits, 4 bits of scale */
+} block_iq2_xxs;    /* x = +- d * (scale + 1/2) / 4 * point */
 
 typedef struct {
     uint16_t d;

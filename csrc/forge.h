@@ -30,8 +30,8 @@ int64_t forge_tables_size(int type);
 /* Fills them, once for all calls: aligned to 4 bytes. Gives their size. */
 int64_t forge_make_tables(int type, void *tables);
 
-/* Packs `nrows` rows of `n_per_row` values. `weights` has one importance for each column, or is NULL; `tables`
- * is NULL if their size is 0. */
+/* Packs `nrows` rows of `n_per_row` values. `weights` has one importance for each column, or is NULL;
+ * `tables` is NULL if their size is 0. */
 void forge_quantize(int backend, int type, enum forge_source source, const void *src, const float *weights,
                     const void *tables, void *dst, int64_t nrows, int64_t n_per_row);
 /* Unpacks `n` values, a whole number of blocks. */

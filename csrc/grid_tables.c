@@ -19,14 +19,22 @@ static const grid iq2_xxs = PAIRS(grid_iq2_xxs, 2, 245594), iq2_xs = PAIRS(grid_
 const grid *find_grid(int type)
 {
     switch (type) {
-    case TYPE_IQ2_XXS: return &iq2_xxs;
-    case TYPE_IQ2_XS: return &iq2_xs;
-    case TYPE_IQ2_S: return &iq2_s;
-    case TYPE_IQ1_S: return &iq1;
-    case TYPE_IQ1_M: return &iq1;
-    case TYPE_IQ3_XXS: return &iq3_xxs;
-    case TYPE_IQ3_S: return &iq3_s;
-    default: return NULL;
+    case TYPE_IQ2_XXS:
+        return &iq2_xxs;
+    case TYPE_IQ2_XS:
+        return &iq2_xs;
+    case TYPE_IQ2_S:
+        return &iq2_s;
+    case TYPE_IQ1_S:
+        return &iq1;
+    case TYPE_IQ1_M:
+        return &iq1;
+    case TYPE_IQ3_XXS:
+        return &iq3_xxs;
+    case TYPE_IQ3_S:
+        return &iq3_s;
+    default:
+        return NULL;
     }
 }
 

@@ -6,7 +6,7 @@
  * a lane; a list of neighbours is searched several neighbours at a time. Source: quantize_row_iq2_*_impl,
  * quantize_row_iq3_*_impl and iq*_find_best_neighbour in ggml-quants.c. */
 
-enum { MAX_GROUPS = 8 };    /* groups of a sub-block */
+enum { MAX_GROUPS = 8 };     /* groups of a sub-block */
 enum { OFF_GRID = 1 << 30 }; /* marks the code of a group that rounded to a point off the grid */
 
 enum refit { REFIT_ALL, REFIT_OFF_GRID, REFIT_ALL_IF_ANY };
@@ -394,14 +394,12 @@ INLINE void search_grid_batch(const forge_rows *rows, int64_t first, int live, c
         const vf max = prepare_tile(kind, &g);
         for (int j = 0; j < LANES; j++)
             used[j] = j < count ? 1.0f : 0.0f;
-        v_store(out->scale + sub,
-                search_grid(kind, group, tables, v_lt(v_set(0.0f), v_load(used)), max, &g));
+        v_store(out->scale + sub, search_grid(kind, group, tables, v_lt(v_set(0.0f), v_load(used)), max, &g));
         v_store(greatest, max);
         for (int j = 0; j < count; j++) {
             out->empty[sub + j] = greatest[j] < kind->least;
             for (int k = 0; k < n / group; k++)
-                out->index[(sub + j) * (n / group) + k] =
-                    (uint16_t)grid_index(tables, group, g.best[k][j]);
+                out->index[(sub + j) * (n / group) + k] = (uint16_t)grid_index(tables, group, g.best[k][j]);
             for (int k = 0; k < n / 8; k++)
                 out->signs[(sub + j) * (n / 8) + k] = (uint8_t)g.signs[k][j];
         }

@@ -8,7 +8,8 @@
 /* The levels shifted up and down, over and over: tables for best_neighbour. */
 #define SHIFTED4(a, b, c) a, b, c, 0, a, b, c, 0, a, b, c, 0, a, b, c, 0
 static const float shifted_up[32] = {SHIFTED4(-0.875f, 0.125f, 1.125f), SHIFTED4(-0.875f, 0.125f, 1.125f)};
-static const float shifted_down[32] = {SHIFTED4(-1.125f, -0.125f, 0.875f), SHIFTED4(-1.125f, -0.125f, 0.875f)};
+static const float shifted_down[32] = {SHIFTED4(-1.125f, -0.125f, 0.875f),
+                                       SHIFTED4(-1.125f, -0.125f, 0.875f)};
 
 /* What the search found for a tile of sub-blocks of n values. */
 typedef struct {
@@ -18,10 +19,10 @@ typedef struct {
 } ternary_found;
 
 typedef struct {
-    tile t;                                                           /* values and weights */
-    _Alignas(64) float x[LANES * TILE_ROWS], w[LANES * TILE_ROWS];    /* the same by rows */
+    tile t;                                                             /* values and weights */
+    _Alignas(64) float x[LANES * TILE_ROWS], w[LANES * TILE_ROWS];      /* the same by rows */
     _Alignas(64) float key[TILE_ROWS][LANES], weight[TILE_ROWS][LANES]; /* sorted */
-    _Alignas(64) float order[TILE_ROWS][LANES];                       /* where they were before */
+    _Alignas(64) float order[TILE_ROWS][LANES];                         /* where they were before */
 } ternary_tile;
 
 /* ---- sorting ---- */
@@ -160,21 +161,21 @@ INLINE ternary_split split_16(const ternary_tile *s)
     }
     for (int i1 = 0; i1 <= N; i1++)
         ROLLED
-        for (int i2 = i1; i2 <= N; i2++) {
-            vf qx[2][2], q2[2][2];
-            for (int h = 0; h < 2; h++) {
-                const vf sum = v_add(v_load(x[h][i1]), v_load(x[h][i2]));
-                for (int down = 0; down < 2; down++) {
-                    const vf w1 = v_mul(v_load(w[h][i1]), first_step[down]);
-                    const vf w2 = v_mul(v_load(w[h][i2]), second_step[down]);
-                    qx[h][down] = v_sub(rest_x[h][down], sum);
-                    q2[h][down] = v_add(v_add(rest_w[h][down], w1), w2);
-                }
+    for (int i2 = i1; i2 <= N; i2++) {
+        vf qx[2][2], q2[2][2];
+        for (int h = 0; h < 2; h++) {
+            const vf sum = v_add(v_load(x[h][i1]), v_load(x[h][i2]));
+            for (int down = 0; down < 2; down++) {
+                const vf w1 = v_mul(v_load(w[h][i1]), first_step[down]);
+                const vf w2 = v_mul(v_load(w[h][i2]), second_step[down]);
+                qx[h][down] = v_sub(rest_x[h][down], sum);
+                q2[h][down] = v_add(v_add(rest_w[h][down], w1), w2);
             }
-            for (int k = 0; k < 4; k++)
-                consider_split(v_add(qx[0][k / 2], qx[1][k % 2]), v_add(q2[0][k / 2], q2[1][k % 2]), i1, i2, k,
-                               &best);
         }
+        for (int k = 0; k < 4; k++)
+            consider_split(v_add(qx[0][k / 2], qx[1][k % 2]), v_add(q2[0][k / 2], q2[1][k % 2]), i1, i2, k,
+                           &best);
+    }
     return best;
 }
 
@@ -228,8 +229,8 @@ INLINE float refit_levels(int n, const ternary_tile *s, int lane, float scale, u
     return qx > 0.0f && q2 > 0.0f ? qx / q2 : scale;
 }
 
-INLINE void settle_lane(int n, const grid_tables *tables, const ternary_tile *s, int lane, float scale, int i1,
-                        int i2, uint8_t down, ternary_found *out)
+INLINE void settle_lane(int n, const grid_tables *tables, const ternary_tile *s, int lane, float scale,
+                        int i1, int i2, uint8_t down, ternary_found *out)
 {
     uint64_t levels = split_levels(n, s, lane, i1, i2);
     uint16_t code[4];
@@ -270,7 +271,8 @@ INLINE void search_ternary(int n, const grid_tables *tables, int live, float lea
         /* Of IQ1_S, all four groups share a shift; of IQ1_M, bit 1 is the first group's. */
         static const uint8_t down[2][4] = {{0, 2, 1, 3}, {0, 15}};
         if (!(magnitude[j] < least) && i1[j] >= 0.0f)
-            settle_lane(n, tables, s, j, scale[j], (int)i1[j], (int)i2[j], down[n == 32][(int)shifts[j]], out);
+            settle_lane(n, tables, s, j, scale[j], (int)i1[j], (int)i2[j], down[n == 32][(int)shifts[j]],
+                        out);
     }
 }
 
@@ -357,8 +359,7 @@ INLINE float refit_iq1_m(const forge_rows *rows, int64_t block, float variance, 
 {
     _Alignas(64) float buffer[SUPER], weight[SUPER];
     const float *x = view_elements(rows, block * SUPER, SUPER, buffer);
-    const float *importance =
-        rows->weights ? rows->weights + block * SUPER % rows->n_per_row : NULL;
+    const float *importance = rows->weights ? rows->weights + block * SUPER % rows->n_per_row : NULL;
     float qx = 0.0f, q2 = 0.0f;
     for (int i = 0; i < SUPER; i += H_LANES) {
         const hf value = h_load(x + i), square = h_mul(value, value);

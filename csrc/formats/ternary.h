@@ -90,8 +90,7 @@ static void dequantize_tq2_0(const uint8_t *src, float *dst, int64_t n)
         for (int j = 0; j < 8; j++, dst += 32)
             for (int i = 0; i < 32; i += H_LANES) {
                 const hi code = hi_and(hi_shr(hi_load_u8(in->qs + 32 * (j / 4) + i), 2 * (j % 4)), hi_set(3));
-                h_store(dst + i,
-                        h_mul(hi_float(hi_sub(code, hi_set(1))), h_set(f16_to_f32(in->d))));
+                h_store(dst + i, h_mul(hi_float(hi_sub(code, hi_set(1))), h_set(f16_to_f32(in->d))));
             }
 }
 

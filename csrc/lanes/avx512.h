@@ -137,8 +137,8 @@ INLINE hi hi_pairs(const uint16_t *codes, int first)
 {
     uint32_t two;
     memcpy(&two, codes + first / 8, sizeof two);
-    return _mm512_srlv_epi32(_mm512_set1_epi32((int)two), _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18,
-                                                                            20, 22, 24, 26, 28, 30));
+    return _mm512_srlv_epi32(_mm512_set1_epi32((int)two),
+                             _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30));
 }
 INLINE hi hi_octals(const uint16_t *codes, int first)
 {

@@ -54,7 +54,6 @@ def expected(oracle_name: str, name: str, case_name: str, weights_name: str | No
 @every_oracle
 def test_quantize_equals_ggml_on_every_case(oracle_name, backend, name):
     kind = tensor_type(name)
-    ggml = oracle(oracle_name, kind)
     wrong = {}
     for case_name in CASES:
         x = case(case_name, ROWS, COLUMNS)
@@ -105,15 +104,10 @@ def test_quantize_equals_ggml_on_made_up_rows(backend, name, data):
     ggml = oracle(oracle_names(kind)[0], kind)
     x = data.draw(random_rows(kind))
     importance = st.one_of(st.just(0.0), st.floats(0, 2.0**60, width=32))
-<<<<<<< HEAD
-    weights = data.draw(st.none() | arrays(np.float32, x.shape[1], elements=importance))
-    assert differing(quantize(x, kind, imatrix=weights, backend=backend), ggml.quantize(x, kind, weights)) == 0
-=======
     given_weights = arrays(np.float32, x.shape[1], elements=importance)
     weights = data.draw(given_weights if None not in weightings(kind) else st.none() | given_weights)
     ours, theirs = quantize(x, kind, imatrix=weights, backend=backend), ggml.try_quantize(x, kind, weights)
     assert theirs is None or differing(ours, theirs) == 0
->>>>>>> iquants
 
 
 @every_backend
