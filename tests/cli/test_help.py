@@ -41,7 +41,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 def test_help_lists_the_types_that_can_be_made() -> None:
     makeable = {name for name, kind in FILE_TYPES.items() if kind.is_float or kind.default_type in quantizable_types()}
-    assert set(TYPE_NAMES.split()) == makeable - {"Q2_K_S"}  # which needs an importance matrix
+    assert set(TYPE_NAMES.split()) == makeable
 
 
 OPTIONS = (
