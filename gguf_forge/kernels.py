@@ -74,9 +74,7 @@ def _backend_index(name: str | None) -> int:
     if name is None:
         name = default_backend()
     if name not in _usable():
-        raise UsageError(
-            f"this machine cannot run a backend {name!r}", hint=f"use one of: {', '.join(backends())}"
-        )
+        raise UsageError(f"this machine cannot run a backend {name!r}", hint=f"use one of: {', '.join(backends())}")
     return _usable()[name]
 
 
@@ -200,9 +198,7 @@ def dequantize_rows(
     _check_row_length(n_per_row, kind)
     _check_packed(packed, (n_rows, kind.row_bytes(n_per_row)))
     if out.size:
-        lib.forge_dequantize(
-            _backend_index(backend), kind.id, _address(packed), _address(out, "float *"), out.size
-        )
+        lib.forge_dequantize(_backend_index(backend), kind.id, _address(packed), _address(out, "float *"), out.size)
 
 
 def _check(holds: bool, problem: str) -> None:
