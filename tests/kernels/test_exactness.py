@@ -54,7 +54,6 @@ def expected(oracle_name: str, name: str, case_name: str, weights_name: str | No
 @every_oracle
 def test_quantize_equals_ggml_on_every_case(oracle_name, backend, name):
     kind = tensor_type(name)
-    ggml = oracle(oracle_name, kind)
     wrong = {}
     for case_name in CASES:
         x = case(case_name, ROWS, COLUMNS)
