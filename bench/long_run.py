@@ -19,7 +19,7 @@ import numpy as np
 import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "kernels"))
-from kernel_oracles import ORACLES, Oracle, find_oracle
+from kernel_oracles import ORACLES, Oracle, find_oracle, oracle_names
 
 from gguf_forge import kernels
 from gguf_forge.tensor_types import TENSOR_TYPES, TensorType
@@ -75,26 +75,27 @@ class Count:
         self.disputed += int(disputed.sum())
 
 
-def run(kind: TensorType, backend: str, oracles: list[Oracle], millions: int, seed: int) -> Count:
-    random, count, number = np.random.default_rng(seed), Count(), 0
-    while count.values < millions * 1_000_000:
+def run(kind: TensorType, backends: list[str], oracles: list[Oracle], millions: int, seed: int) -> list[Count]:
+    """Counts by backend. ggml is asked once for all of them: for some types it takes most of the time."""
+    random, counts, number = np.random.default_rng(seed), [Count() for _ in backends], 0
+    while counts[0].values < millions * 1_000_000:
         values, born = batch(random, number)
-        weights = importance(random, number // 2) if number % 2 else None
+        weighted = number % 2 == 1 or kind in kernels.types_needing_weights()
+        weights = importance(random, number // 2) if weighted else None
         expected = [ggml.quantize(values, kind, weights) for ggml in oracles]
-        ours = np.empty_like(expected[0])
-        kernels.quantize_rows(born, kind, ours, weights=weights, backend=backend)
-        count.compare(ours, expected)
-        if kind.name != "F32":
-            unpacked = np.empty(values.shape, np.float32)
-            kernels.dequantize_rows(expected[0], kind, unpacked, backend=backend)
-            count.compare(
-                unpacked.view(np.uint8),
-                [ggml.dequantize(expected[0], kind).view(np.uint8) for ggml in oracles],
-            )
-        count.values += values.size
-        count.weighted += values.size if number % 2 else 0
+        floats = [] if kind.name == "F32" else [ggml.dequantize(expected[0], kind) for ggml in oracles]
+        for backend, count in zip(backends, counts, strict=True):
+            ours = np.empty_like(expected[0])
+            kernels.quantize_rows(born, kind, ours, weights=weights, backend=backend)
+            count.compare(ours, expected)
+            if floats:
+                unpacked = np.empty(values.shape, np.float32)
+                kernels.dequantize_rows(expected[0], kind, unpacked, backend=backend)
+                count.compare(unpacked.view(np.uint8), [theirs.view(np.uint8) for theirs in floats])
+            count.values += values.size
+            count.weighted += values.size if weighted else 0
         number += 1
-    return count
+    return counts
 
 
 def main(
@@ -105,17 +106,18 @@ def main(
 ) -> None:
     chosen = types.upper().split(",") if types else list(TENSOR_TYPES)
     kinds = [TENSOR_TYPES[name] for name in chosen if TENSOR_TYPES[name] in kernels.quantizable_types()]
-    oracles = [ggml for ggml in map(find_oracle, ORACLES) if ggml is not None]
-    if len(oracles) < len(ORACLES):
+    if any(find_oracle(name) is None for name in ORACLES):
         raise SystemExit(f"this needs x86-64, and the packages {', '.join(ORACLES)}")
     wrong = 0
     print("type     backend          values      weighted  bytes compared   differing  disputed  seconds")
+    chosen_backends = backends.split(",") if backends else list(kernels.backends())
     for kind in kinds:
-        for backend in backends.split(",") if backends else kernels.backends():
-            start = time.perf_counter()
-            count = run(kind, backend, oracles, millions, seed)
+        start = time.perf_counter()
+        oracles = [ggml for ggml in map(find_oracle, oracle_names(kind)) if ggml is not None]
+        counts = run(kind, chosen_backends, oracles, millions, seed)
+        seconds = time.perf_counter() - start
+        for backend, count in zip(chosen_backends, counts, strict=True):
             row = f"{kind.name:8} {backend:9} {count.values:13,} {count.weighted:13,} {count.compared:15,}"
-            seconds = time.perf_counter() - start
             print(f"{row} {count.wrong:11,} {count.disputed:9,} {seconds:8.1f}", flush=True)
             wrong += count.wrong
     raise SystemExit(1 if wrong else 0)

@@ -181,7 +181,7 @@ def _measure_kind(
     copy: float,
 ) -> Iterator[Measurement]:
     weights = np.abs(_values(1, COLUMNS)[0]) + np.float32(0.01)
-    for weighted in (None, weights) if kind.name in WEIGHTABLE else (None,):
+    for weighted in _weightings(kind, weights):
         values = _sized_values(kind, weighted, backends[-1])
         packed = np.empty((len(values), kind.row_bytes(COLUMNS)), np.uint8)
         theirs = None if ggml is None else _bind(ggml.quantize, values, kind, packed, weighted)
@@ -195,7 +195,9 @@ def _measure_kind(
                 yield _timed(blank, values.size, moved, ours, theirs, rounds, copy)
     values = np.empty((LARGEST // COLUMNS, COLUMNS), np.float32)
     packed = np.empty((len(values), kind.row_bytes(COLUMNS)), np.uint8)
-    kernels.quantize_rows(_values(*values.shape), kind, packed)
+    some = _values(SMALLEST // COLUMNS, COLUMNS)
+    kernels.quantize_rows(some, kind, packed[: len(some)], weights=_weightings(kind, weights)[0])
+    packed[:] = np.resize(packed[: len(some)], packed.shape)
     unpack = ggml.dequantizer(kind) if ggml else None
     theirs = None if unpack is None else _bind(unpack, packed, values)
     for backend in backends:
@@ -205,7 +207,17 @@ def _measure_kind(
 
 
 # Types whose bytes depend on importance.
-WEIGHTABLE = frozenset(("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"))
+WEIGHTABLE = frozenset(
+    (
+        *("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"),
+        *("IQ4_NL", "IQ4_XS", "IQ3_XXS", "IQ3_S", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ1_S", "IQ1_M"),
+    )
+)
+
+
+def _weightings(kind: TensorType, weights: NDArray[np.float32]) -> list[NDArray[np.float32] | None]:
+    none: list[NDArray[np.float32] | None] = [] if kind in kernels.types_needing_weights() else [None]
+    return [*none, weights] if kind.name in WEIGHTABLE else none
 
 
 def _timed(

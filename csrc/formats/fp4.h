@@ -167,13 +167,13 @@ static void quantize_nvfp4(const forge_rows *rows, uint8_t *dst)
 
 /* ---- back to floats ---- */
 
-static void dequantize_mxfp4(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_mxfp4(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_mxfp4 *in = (const block_mxfp4 *)src; n > 0; n -= BLOCK, in++, dst += BLOCK)
         dequantize_table(in->qs, half_e8m0(in->e), fp4_values, BLOCK / 2, dst);
 }
 
-static void dequantize_nvfp4(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_nvfp4(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_nvfp4 *in = (const block_nvfp4 *)src; n > 0; n -= BLOCK_NVFP4, in++)
         for (int j = 0; j < 4; j++, dst += SUB_NVFP4) {

@@ -173,31 +173,37 @@ static const float odd_numbers[32] = {1, 3, 5, 7, 9, 11, 13, 15, 1, 3, 5, 7, 9, 
 static const float odd_pairs[32] = {1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7,
                                     1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7};
 
+/* Errors of the points of these codes: `term` has what each level of each value adds. */
+INLINE hf h_errors(int group, const float *term, hi code)
+{
+    const int bits = group == 8 ? 2 : 3, levels = 32 / group;
+    hf error = group == 8 ? h_lookup4(term, code) : h_lookup8(term, code);
+    for (int i = 1; i < group; i++) {
+        code = hi_shr(code, bits);
+        error = h_add(error,
+                      group == 8 ? h_lookup4(term + levels * i, code) : h_lookup8(term + levels * i, code));
+    }
+    return error;
+}
+
 /* The code on the list of least weighted square error, the first of equals. `value` has what each level
  * stands for, over and over. */
 INLINE int best_neighbour(const uint16_t *list, int group, const float *value, const float *x, const float *w,
                           float scale)
 {
-    enum { TERMS = 32 };
-    const int count = list[0], bits = group == 8 ? 2 : 3, levels = TERMS / group;
+    const int count = list[0];
     const uint16_t *codes = list + 1;
-    _Alignas(64) float term[TERMS];
-    hf best = h_set(FLT_MAX), best_at = h_set(0.0f);
-    for (int first = 0; first < TERMS; first += H_LANES) {
+    _Alignas(64) float term[32];
+    for (int first = 0; first < 32; first += H_LANES) {
         const hf at = group == 8 ? h_repeat4(x, first) : h_repeat8(x, first);
         const hf weight = group == 8 ? h_repeat4(w, first) : h_repeat8(w, first);
         const hf diff = h_sub(h_mul(h_set(scale), h_load(value + first)), at);
         h_store(term + first, h_mul(h_mul(weight, diff), diff));
     }
+    hf best = h_min(h_errors(group, term, hi_load_u16(codes)), h_set(FLT_MAX)), best_at = h_set(0.0f);
     ROLLED
-    for (int k = 0; k < count; k += H_LANES) {
-        hi code = hi_load_u16(codes + k);
-        hf error = group == 8 ? h_lookup4(term, code) : h_lookup8(term, code);
-        for (int i = 1; i < group; i++) {
-            code = hi_shr(code, bits);
-            error = h_add(error, group == 8 ? h_lookup4(term + levels * i, code)
-                                            : h_lookup8(term + levels * i, code));
-        }
+    for (int k = H_LANES; k < count; k += H_LANES) {
+        const hf error = h_errors(group, term, hi_load_u16(codes + k));
         const hm less = h_lt(error, best);
         best = h_select(less, error, best);
         best_at = h_select(less, h_set((float)k), best_at);

@@ -65,17 +65,27 @@ typedef struct {
     vf scale, score, i1, i2, shifts;
 } ternary_split;
 
-INLINE void consider_split(vf qx, vf q2, int i1, int i2, int shifts, ternary_split *best)
+INLINE vm v_gains(vf qx, vf q2, const ternary_split *best)
 {
-    const vm gain = v_lt(v_mul(best->score, q2), v_mul(qx, qx));
-    const vm better = vm_and(v_lt(v_set(0.0f), q2), gain);
-    if (!vm_any(better))
+    return vm_and(v_lt(v_set(0.0f), q2), v_lt(v_mul(best->score, q2), v_mul(qx, qx)));
+}
+
+/* Tries `count` shifts of one split, in order. Mostly, none gains anything. */
+INLINE void consider_split(const vf *qx, const vf *q2, int count, int i1, int i2, ternary_split *best)
+{
+    vm any = v_gains(qx[0], q2[0], best);
+    for (int k = 1; k < count; k++)
+        any = vm_or(any, v_gains(qx[k], q2[k], best));
+    if (!vm_any(any))
         return;
-    best->scale = v_select(better, v_div(qx, q2), best->scale);
-    best->score = v_select(better, v_mul(best->scale, qx), best->score);
-    best->i1 = v_select(better, v_set((float)i1), best->i1);
-    best->i2 = v_select(better, v_set((float)i2), best->i2);
-    best->shifts = v_select(better, v_set((float)shifts), best->shifts);
+    for (int k = 0; k < count; k++) {
+        const vm better = v_gains(qx[k], q2[k], best);
+        best->scale = v_select(better, v_div(qx[k], q2[k]), best->scale);
+        best->score = v_select(better, v_mul(best->scale, qx[k]), best->score);
+        best->i1 = v_select(better, v_set((float)i1), best->i1);
+        best->i2 = v_select(better, v_set((float)i2), best->i2);
+        best->shifts = v_select(better, v_set((float)k), best->shifts);
+    }
 }
 
 INLINE ternary_split no_split(void)
@@ -115,10 +125,11 @@ INLINE ternary_split split_32(const ternary_tile *s)
         for (int i2 = i1; i2 <= N; i2++) {
             const vf x2 = v_sub(v_load(x[i2]), x1), w2 = v_sub(v_load(w[i2]), w1);
             const vf w2_any = v_mul(v_mul(w2, up1), up1);
-            consider_split(v_add(v_add(x1_up, v_mul(x2, up1)), v_load(x_up[i2])),
-                           v_add(v_add(w1_up, w2_any), v_load(w_up[i2])), i1, i2, 0, &best);
-            consider_split(v_add(v_add(x1_down, v_mul(x2, down1)), v_load(x_down[i2])),
-                           v_add(v_add(w1_down, w2_any), v_load(w_down[i2])), i1, i2, 1, &best);
+            const vf qx[2] = {v_add(v_add(x1_up, v_mul(x2, up1)), v_load(x_up[i2])),
+                              v_add(v_add(x1_down, v_mul(x2, down1)), v_load(x_down[i2]))};
+            const vf q2[2] = {v_add(v_add(w1_up, w2_any), v_load(w_up[i2])),
+                              v_add(v_add(w1_down, w2_any), v_load(w_down[i2]))};
+            consider_split(qx, q2, 2, i1, i2, &best);
         }
     }
     return best;
@@ -162,7 +173,7 @@ INLINE ternary_split split_16(const ternary_tile *s)
     for (int i1 = 0; i1 <= N; i1++)
         ROLLED
     for (int i2 = i1; i2 <= N; i2++) {
-        vf qx[2][2], q2[2][2];
+        vf qx[2][2], q2[2][2], all_qx[4], all_q2[4];
         for (int h = 0; h < 2; h++) {
             const vf sum = v_add(v_load(x[h][i1]), v_load(x[h][i2]));
             for (int down = 0; down < 2; down++) {
@@ -172,9 +183,11 @@ INLINE ternary_split split_16(const ternary_tile *s)
                 q2[h][down] = v_add(v_add(rest_w[h][down], w1), w2);
             }
         }
-        for (int k = 0; k < 4; k++)
-            consider_split(v_add(qx[0][k / 2], qx[1][k % 2]), v_add(q2[0][k / 2], q2[1][k % 2]), i1, i2, k,
-                           &best);
+        for (int k = 0; k < 4; k++) {
+            all_qx[k] = v_add(qx[0][k / 2], qx[1][k % 2]);
+            all_q2[k] = v_add(q2[0][k / 2], q2[1][k % 2]);
+        }
+        consider_split(all_qx, all_q2, 4, i1, i2, &best);
     }
     return best;
 }

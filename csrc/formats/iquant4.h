@@ -180,7 +180,8 @@ static void quantize_iq4_xs(const forge_rows *rows, uint8_t *dst)
 /* ---- back to floats ---- */
 
 /* 32 values scale * table[nibble]. */
-INLINE void dequantize_table(const uint8_t *qs, float scale, const float *table, int half, float *y)
+INLINE void dequantize_table(const uint8_t *restrict qs, float scale, const float *table, int half,
+                             float *restrict y)
 {
     for (int high = 0; high < 2; high++)
         for (int i = 0; i < half; i += H_LANES) {
@@ -189,13 +190,13 @@ INLINE void dequantize_table(const uint8_t *qs, float scale, const float *table,
         }
 }
 
-static void dequantize_iq4_nl(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_iq4_nl(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_iq4_nl *in = (const block_iq4_nl *)src; n > 0; n -= BLOCK, in++, dst += BLOCK)
         dequantize_table(in->qs, f16_to_f32(in->d), nonlinear_values, BLOCK / 2, dst);
 }
 
-static void dequantize_iq4_xs(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_iq4_xs(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_iq4_xs *in = (const block_iq4_xs *)src; n > 0; n -= SUPER, in++)
         for (int j = 0; j < 8; j++, dst += BLOCK) {

@@ -16,20 +16,21 @@ INLINE uint8_t even_signs(uint32_t seven)
 }
 
 /* Values scale * (+-) value[level] of `n` packed levels; bit i of `signs` makes the i-th negative. */
-INLINE void unpack_pairs(const uint16_t *codes, float scale, uint32_t signs, int n, float *y)
+INLINE void unpack_pairs(const uint16_t *codes, float scale, uint32_t signs, int n, float *restrict y)
 {
     for (int i = 0; i < n; i += H_LANES)
         h_store(y + i, h_flip(h_mul(h_set(scale), h_lookup4(values_iq2, hi_pairs(codes, i))), signs, i));
 }
 
-INLINE void unpack_octals(const uint16_t *codes, float scale, const float *value, uint32_t signs, float *y)
+INLINE void unpack_octals(const uint16_t *codes, float scale, const float *value, uint32_t signs,
+                          float *restrict y)
 {
     for (int i = 0; i < 32; i += H_LANES)
         h_store(y + i, h_flip(h_mul(h_set(scale), h_lookup8(value, hi_octals(codes, i))), signs, i));
 }
 
 /* Values scale * (level - 1 + shift). */
-INLINE void unpack_shifted(const uint16_t *codes, float scale, const float *shift, int n, float *y)
+INLINE void unpack_shifted(const uint16_t *codes, float scale, const float *shift, int n, float *restrict y)
 {
     for (int i = 0; i < n; i += H_LANES) {
         const hf level = h_lookup4(values_iq1, hi_pairs(codes, i));
@@ -37,7 +38,7 @@ INLINE void unpack_shifted(const uint16_t *codes, float scale, const float *shif
     }
 }
 
-static void dequantize_iq2_xxs(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_iq2_xxs(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_iq2_xxs *in = (const block_iq2_xxs *)src; n > 0; n -= SUPER, in++)
         for (int j = 0; j < 8; j++, dst += 32) {
@@ -52,7 +53,7 @@ static void dequantize_iq2_xxs(const uint8_t *src, float *dst, int64_t n)
         }
 }
 
-static void dequantize_iq2_xs(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_iq2_xs(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_iq2_xs *in = (const block_iq2_xs *)src; n > 0; n -= SUPER, in++)
         for (int j = 0; j < 16; j++, dst += 16) {
@@ -67,7 +68,7 @@ static void dequantize_iq2_xs(const uint8_t *src, float *dst, int64_t n)
         }
 }
 
-static void dequantize_iq2_s(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_iq2_s(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_iq2_s *in = (const block_iq2_s *)src; n > 0; n -= SUPER, in++)
         for (int j = 0; j < 16; j++, dst += 16) {
@@ -80,7 +81,7 @@ static void dequantize_iq2_s(const uint8_t *src, float *dst, int64_t n)
         }
 }
 
-static void dequantize_iq3_xxs(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_iq3_xxs(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_iq3_xxs *in = (const block_iq3_xxs *)src; n > 0; n -= SUPER, in++)
         for (int j = 0; j < 8; j++, dst += 32) {
@@ -96,7 +97,7 @@ static void dequantize_iq3_xxs(const uint8_t *src, float *dst, int64_t n)
         }
 }
 
-static void dequantize_iq3_s(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_iq3_s(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_iq3_s *in = (const block_iq3_s *)src; n > 0; n -= SUPER, in++)
         for (int j = 0; j < 8; j++, dst += 32) {
@@ -110,7 +111,7 @@ static void dequantize_iq3_s(const uint8_t *src, float *dst, int64_t n)
         }
 }
 
-static void dequantize_iq1_s(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_iq1_s(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_iq1_s *in = (const block_iq1_s *)src; n > 0; n -= SUPER, in++)
         for (int j = 0; j < 8; j++, dst += 32) {
@@ -123,7 +124,7 @@ static void dequantize_iq1_s(const uint8_t *src, float *dst, int64_t n)
         }
 }
 
-static void dequantize_iq1_m(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_iq1_m(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_iq1_m *in = (const block_iq1_m *)src; n > 0; n -= SUPER, in++) {
         uint16_t half = 0;

@@ -59,7 +59,7 @@ static void quantize_tq2_0(const forge_rows *rows, uint8_t *dst)
 
 static const uint8_t power_of_three[5] = {1, 3, 9, 27, 81};
 
-INLINE void unpack_trits(const uint8_t *qs, int parts, int bytes, float d, float *y)
+INLINE void unpack_trits(const uint8_t *restrict qs, int parts, int bytes, float d, float *restrict y)
 {
     for (int n = 0; n < parts; n++)
         for (int m = 0; m < bytes; m += H_LANES) {
@@ -70,7 +70,7 @@ INLINE void unpack_trits(const uint8_t *qs, int parts, int bytes, float d, float
         }
 }
 
-static void dequantize_tq1_0(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_tq1_0(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_tq1_0 *in = (const block_tq1_0 *)src; n > 0; n -= SUPER, in++, dst += SUPER) {
         const float d = f16_to_f32(in->d);
@@ -84,14 +84,19 @@ static void dequantize_tq1_0(const uint8_t *src, float *dst, int64_t n)
     }
 }
 
-static void dequantize_tq2_0(const uint8_t *src, float *dst, int64_t n)
+INLINE void unpack_two_bits(const uint8_t *restrict qs, int shift, float d, float *restrict y)
+{
+    for (int i = 0; i < 32; i += H_LANES) {
+        const hi code = hi_and(hi_shr(hi_load_u8(qs + i), shift), hi_set(3));
+        h_store(y + i, h_mul(hi_float(hi_sub(code, hi_set(1))), h_set(d)));
+    }
+}
+
+static void dequantize_tq2_0(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_tq2_0 *in = (const block_tq2_0 *)src; n > 0; n -= SUPER, in++)
         for (int j = 0; j < 8; j++, dst += 32)
-            for (int i = 0; i < 32; i += H_LANES) {
-                const hi code = hi_and(hi_shr(hi_load_u8(in->qs + 32 * (j / 4) + i), 2 * (j % 4)), hi_set(3));
-                h_store(dst + i, h_mul(hi_float(hi_sub(code, hi_set(1))), h_set(f16_to_f32(in->d))));
-            }
+            unpack_two_bits(in->qs + 32 * (j / 4), 2 * (j % 4), f16_to_f32(in->d), dst);
 }
 
 /* ---- Q1_0: x = d or -d, d the mean magnitude ---- */
@@ -131,7 +136,7 @@ static void quantize_q1_0(const forge_rows *rows, uint8_t *dst)
     }
 }
 
-static void dequantize_q1_0(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_q1_0(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_q1_0 *in = (const block_q1_0 *)src; n > 0; n -= BLOCK_Q1_0, in++)
         for (int k = 0; k < 4; k++, dst += 32) {
@@ -172,7 +177,7 @@ static void quantize_q2_0(const forge_rows *rows, uint8_t *dst)
     }
 }
 
-static void dequantize_q2_0(const uint8_t *src, float *dst, int64_t n)
+static void dequantize_q2_0(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     static const float value[4] = {-1, 0, 1, 2};
     for (const block_q2_0 *in = (const block_q2_0 *)src; n > 0; n -= BLOCK_Q2_0, in++, dst += BLOCK_Q2_0) {

@@ -205,3 +205,20 @@ def test_what_ggml_aborts_over_gives_the_same_bytes_everywhere(backend, name):
         x[2, 7] = np.nan
         ours = quantize(x, name, imatrix=weights, backend=backend)
         assert differing(ours, quantize(x, name, imatrix=weights, backend="portable")) == 0
+
+
+NUMPY_UNPACKS = ["IQ4_NL", "IQ4_XS", *CHECKED, "TQ1_0", "TQ2_0", "MXFP4", "NVFP4"]
+
+
+@every_backend
+@pytest.mark.parametrize("name", NUMPY_UNPACKS)
+def test_new_types_equal_gguf_py(backend, name):
+    """A third implementation, in NumPy, that runs on any machine."""
+    gguf = pytest.importorskip("gguf")
+    pytest.importorskip("gguf.quants")
+    x, their_type = case("heavy", ROWS, COLUMNS), gguf.GGMLQuantizationType[name]
+    packed = quantize(x, name, imatrix=weights_named("importance"), backend=backend)
+    theirs = gguf.quants.dequantize(packed, their_type)
+    assert differing(dequantize(packed, name, backend=backend), np.ascontiguousarray(theirs)) == 0
+    if name in ("TQ1_0", "TQ2_0", "MXFP4"):
+        assert differing(packed, gguf.quants.quantize(x, their_type)) == 0
