@@ -85,6 +85,10 @@ class Ggml:
         importance = None if weights is None else weights.ctypes.data
         self._quantize(kind.id, rows.ctypes.data, out.ctypes.data, 0, *rows.shape, importance)
 
+    def quantizes(self, kind: TensorType) -> bool:
+        """Does this ggml know the type? Asked for one that it does not know, it would end the process."""
+        return kind.is_float or hasattr(self._library, "quantize_" + kind.name.lower().replace("_k", "_K"))
+
     def dequantizer(self, kind: TensorType) -> Callable[[NDArray[np.uint8], NDArray[np.float32]], None] | None:
         """Unpacks uint8 rows into float32 rows; None for a type without such a function."""
         name = {"F16": "ggml_fp16_to_fp32_row", "BF16": "ggml_bf16_to_fp32_row"}.get(
@@ -184,7 +188,9 @@ def _measure_kind(
     for weighted in _weightings(kind, weights):
         values = _sized_values(kind, weighted, backends[-1])
         packed = np.empty((len(values), kind.row_bytes(COLUMNS)), np.uint8)
-        theirs = None if ggml is None else _bind(ggml.quantize, values, kind, packed, weighted)
+        theirs = (
+            None if ggml is None or not ggml.quantizes(kind) else _bind(ggml.quantize, values, kind, packed, weighted)
+        )
         work = "quantize" if weighted is None else "quantize weighted"
         for source in sources:
             narrow = _as_source(values, source)

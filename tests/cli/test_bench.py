@@ -23,6 +23,10 @@ def test_bench_as_a_table(forge: Forge) -> None:
     assert run.err == ""
 
 
+def test_a_type_that_the_other_ggml_may_not_know(forge: Forge) -> None:
+    assert forge("bench", "-t", "Q2_0", "--rounds", "1", "--quiet").code == 0
+
+
 def test_unknown_names_are_usage_errors(forge: Forge) -> None:
     assert forge("bench", "-t", "Q9").code == 2
     assert forge("bench", "--backend", "sse").code == 2
