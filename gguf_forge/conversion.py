@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gguf_forge.checkpoint import Checkpoint
+from gguf_forge.engine.forge import default_threads
+from gguf_forge.engine.tasks import RowSource, Shard
 from gguf_forge.errors import OutputError, UnsupportedError, UsageError
 from gguf_forge.file_plan import (
     BaseFile,
@@ -22,7 +24,6 @@ from gguf_forge.file_plan import (
     refuse_equal_paths,
     write_files,
 )
-from gguf_forge.forge import RowSource, Shard, default_threads
 from gguf_forge.general import fill_template, output_name
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.values import Metadata, u32

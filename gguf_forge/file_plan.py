@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gguf_forge.engine.forge import forge
+from gguf_forge.engine.publish import check_output, check_room
+from gguf_forge.engine.tasks import RowSource, Shard
 from gguf_forge.errors import UnsupportedError, UsageError
 from gguf_forge.expr import TensorExpr
-from gguf_forge.forge import RowSource, Shard, forge
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.kernels import backend_lanes, default_backend, dequantizable_types, quantizable_types
-from gguf_forge.publish import check_output, check_room
 from gguf_forge.recipe import FileType, Options, importance_of, make_recipe
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
+from gguf_forge.engine.tasks import Shard
 from gguf_forge.errors import ForgeError, UsageError
 from gguf_forge.expr import BigEndian, Stored, TensorExpr
 from gguf_forge.file_plan import (
@@ -20,7 +21,6 @@ from gguf_forge.file_plan import (
     refuse_equal_paths,
     write_files,
 )
-from gguf_forge.forge import Shard
 from gguf_forge.general import fill_template
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf

@@ -10,10 +10,10 @@ import pytest
 from checkpoints import tiny_llama
 
 from gguf_forge.conversion import convert
+from gguf_forge.engine.tasks import RowSource, Shard, cut
 from gguf_forge.errors import InputError, UsageError
 from gguf_forge.expr import Constant, Stack, Transpose
 from gguf_forge.file_plan import Observer
-from gguf_forge.forge import RowSource, Shard, _tasks
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.tensor_types import F32
@@ -68,7 +68,7 @@ def test_threads_must_be_some(tmp_path: Path) -> None:
 
 def ranges(source: RowSource, values: int) -> list[tuple[int, int]]:
     info = TensorInfo("t.weight", source.expr.shape[::-1], F32)
-    return [(t.start, t.stop) for t in _tasks(Shard(Path("x"), lay_out({}, [info]), (source,)), values)]
+    return [(t.start, t.stop) for t in cut(Shard(Path("x"), lay_out({}, [info]), (source,)), values)]
 
 
 def test_tasks_cover_every_row_once_and_respect_borders() -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from gguf_forge.engine.publish import check_output, published
 from gguf_forge.errors import OutputError, RefusedError
-from gguf_forge.publish import check_output, published
 
 
 @pytest.fixture
