@@ -172,7 +172,7 @@ def check_files(files: Iterable[FilePlan], *, backend: str | None = None, overwr
         _check_types(file)
         for shard in file.shards:
             check_output(shard.path, shard.layout.size, file.inputs, overwrite=overwrite)
-    check_room(every[0].path.parent, sum(file.size for file in every))
+    check_room([(shard.path, shard.layout.size) for file in every for shard in file.shards])
 
 
 def _check_types(file: FilePlan) -> None:

@@ -13,8 +13,9 @@ from contextlib import ExitStack
 
 import numpy as np
 
+from gguf_forge.engine.output import OutputFile
 from gguf_forge.engine.pack import pack
-from gguf_forge.engine.publish import OutputFile, published
+from gguf_forge.engine.publish import published
 from gguf_forge.engine.tasks import Shard, Task, cut, task_values
 from gguf_forge.errors import InputError, UsageError
 from gguf_forge.expr import Rows
