@@ -173,3 +173,19 @@ def test_a_bug_is_reported_as_one(forge: Forge, model: Path, monkeypatch: pytest
 def test_threads_come_from_the_environment(forge: Forge, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GGUF_FORGE_THREADS", "3")
     assert "threads: 3" in forge("convert", model, "--verbose").err
+
+
+def test_profile(forge: Forge, model: Path) -> None:
+    ran = forge("convert", model, "-o", "out.gguf", "--profile", "--threads", "1")
+    assert "worker 1" not in ran.out
+    header, *lines = ran.err.splitlines()[-4:]
+    assert header.split()[:2] == ["seconds", "plan"]
+    assert [line.split()[0] for line in lines] == ["main", "worker", "of"]
+
+
+def test_profile_for_scripts(forge: Forge, model: Path) -> None:
+    ran = forge("convert", model, "-o", "out.gguf", "--profile", "--json", "--threads", "2")
+    main, *workers = ran.json["profile"]
+    assert main["thread"] == "main"
+    assert len(workers) == 2
+    assert set(main["seconds"]) == set(main["busy"])
