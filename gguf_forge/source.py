@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.engine import disk
+from gguf_forge.engine.profile import READ, phase
 from gguf_forge.errors import InputError
 
 TOO_MANY_FILES = "allow the process more open files, for example with ulimit -n 4096"
@@ -121,11 +122,12 @@ class MappedFile:
         data = np.empty(nbytes, np.uint8)
         done = 0
         try:
-            while done < nbytes:
-                got = disk.pread(self.descriptor, data[done:].data, offset + done)
-                if got == 0:
-                    raise InputError("the file became shorter while it was read", file=self.path, hint=_AGAIN)
-                done += got
+            with phase(READ):
+                while done < nbytes:
+                    got = disk.pread(self.descriptor, data[done:].data, offset + done)
+                    if got == 0:
+                        raise InputError("the file became shorter while it was read", file=self.path, hint=_AGAIN)
+                    done += got
         except OSError as error:
             raise InputError(f"the file cannot be read: {error.strerror or error}", file=self.path) from error
         return data

@@ -26,6 +26,8 @@ from gguf_forge.cli.options import (
     PruneLayers,
     Pure,
     Quiet,
+    Resume,
+    ShowProfile,
     TensorTypeFile,
     TensorTypes,
     Threads,
@@ -59,6 +61,7 @@ class ConvertRequest:
     outfile: OutFile = None
     type: Types = None
     overwrite: Overwrite = False
+    resume: Resume = False
     dry_run: DryRun = False
 
     pure: Pure = False
@@ -107,6 +110,7 @@ class ConvertRequest:
     threads: Threads = None
     backend: Backend = None
 
+    profile: ShowProfile = False
     json: Json = False
     quiet: Quiet = False
     verbose: Verbose = False
@@ -133,16 +137,20 @@ def convert(request: ConvertRequest) -> None:
     from gguf_forge import conversion
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.report import show_results
+    from gguf_forge.engine.profile import Profile
 
+    profile = Profile() if request.profile else None
     with observing(quiet=request.quiet, verbose=request.verbose) as observer:
         results = conversion.convert(
             **planning_arguments(request),
             threads=request.threads,
             backend=request.backend,
             overwrite=request.overwrite,
+            resume=request.resume,
             observer=observer,
+            profile=profile,
         )
-    show_results(results, as_json=request.json, quiet=request.quiet)
+    show_results(results, as_json=request.json, quiet=request.quiet, profile=profile)
 
 
 def show_plan(request: ConvertRequest) -> None:
@@ -154,7 +162,7 @@ def show_plan(request: ConvertRequest) -> None:
     with logging_to(console(sys.stderr), quiet=request.quiet, verbose=request.verbose):
         files = conversion.plan(**planning_arguments(request))
         try:
-            check_files(files, backend=request.backend, overwrite=request.overwrite)
+            check_files(files, backend=request.backend, overwrite=request.overwrite, resume=request.resume)
         except ForgeError as error:
             log.warning("converting would be refused: %s", error)
     show_plans(files, as_json=request.json, quiet=request.quiet)

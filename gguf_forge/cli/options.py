@@ -58,6 +58,15 @@ Types = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, flag("--overwrite", panel=OUTPUT, help="Replace the output if it exists.")]
+Resume = Annotated[
+    bool,
+    flag(
+        "--resume",
+        panel=OUTPUT,
+        help="Go on from what a stopped run left; if this one is stopped, keep what is finished. "
+        "An output that is complete already is left as it is.",
+    ),
+]
 DryRun = Annotated[
     bool,
     flag(
@@ -152,6 +161,10 @@ Backend = Annotated[
         panel=RUNNING,
         help="Which kernels, of those that `gguf-forge info` lists. [default: GGUF_FORGE_BACKEND, or the fastest]",
     ),
+]
+ShowProfile = Annotated[
+    bool,
+    flag("--profile", panel=MESSAGES, help="Show where the time went: reading, quantizing, writing..., by thread."),
 ]
 Json = Annotated[bool, flag("--json", panel=MESSAGES, help="One JSON object on standard output, nothing else.")]
 Quiet = Annotated[bool, flag("-q", "--quiet", panel=MESSAGES, help="Nothing but errors.")]

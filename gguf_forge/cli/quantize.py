@@ -29,6 +29,8 @@ from gguf_forge.cli.options import (
     PruneLayers,
     Pure,
     Quiet,
+    Resume,
+    ShowProfile,
     TensorTypeFile,
     TensorTypes,
     Threads,
@@ -86,6 +88,7 @@ class QuantizeRequest:
         ),
     ] = None
     overwrite: Overwrite = False
+    resume: Resume = False
     dry_run: DryRun = False
 
     allow_requantize: Annotated[
@@ -123,6 +126,7 @@ class QuantizeRequest:
         ),
     ] = None
 
+    profile: ShowProfile = False
     json: Json = False
     quiet: Quiet = False
     verbose: Verbose = False
@@ -155,11 +159,13 @@ def quantize(request: QuantizeRequest) -> None:
     from gguf_forge import quantization
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.report import show_results
+    from gguf_forge.engine.profile import Profile
 
     given = read_arguments(request.arguments)
     if request.dry_run:
         _show_plan(request, given)
         return
+    profile = Profile() if request.profile else None
     with observing(quiet=request.quiet, verbose=request.verbose) as observer:
         results = quantization.quantize_gguf(
             given.source,
@@ -167,10 +173,12 @@ def quantize(request: QuantizeRequest) -> None:
             threads=given.threads or request.threads,
             backend=request.backend,
             overwrite=request.overwrite,
+            resume=request.resume,
             buffer=request.max_buffer_size << 20 if request.max_buffer_size else None,
             observer=observer,
+            profile=profile,
         )
-    show_results(results, as_json=request.json, quiet=request.quiet)
+    show_results(results, as_json=request.json, quiet=request.quiet, profile=profile)
 
 
 def _show_plan(request: QuantizeRequest, given: Arguments) -> None:
@@ -182,7 +190,7 @@ def _show_plan(request: QuantizeRequest, given: Arguments) -> None:
     with logging_to(console(sys.stderr), quiet=request.quiet, verbose=request.verbose), open_gguf(given.source) as gguf:
         files = quantization.plan_quantized(gguf, **_planning_arguments(request, given), only_planned=True)
         try:
-            check_files(files, backend=request.backend, overwrite=request.overwrite)
+            check_files(files, backend=request.backend, overwrite=request.overwrite, resume=request.resume)
         except ForgeError as error:
             log.warning("quantizing would be refused: %s", error)
         show_plans(files, as_json=request.json, quiet=request.quiet)

@@ -7,9 +7,11 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 
 from gguf_forge.engine import disk
 from gguf_forge.engine.output import MORE_ROOM, Output, OutputFile, beside, output_errors, refuse_existing
+from gguf_forge.engine.profile import SYNC, phase
 from gguf_forge.errors import OutputError, RefusedError
 from gguf_forge.source import Source
 
@@ -45,7 +47,7 @@ def check_output(path: Path, size: int, inputs: Iterable[Path], *, overwrite: bo
         refuse_existing(path, "exists already")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise OutputError("the folder is not writable", file=path.parent)
-    check_room([(path, size)])
+    check_room(path.parent, [(path, size)])
 
 
 def _is_same(path: Path, source: Path) -> bool:
@@ -55,12 +57,12 @@ def _is_same(path: Path, source: Path) -> bool:
         return False  # a link that leads nowhere is nothing that could be lost
 
 
-def check_room(outputs: Sequence[tuple[Path, int]]) -> None:
-    """Raise OutputError if the disk has too little room for files of these sizes, all in one folder.
+def check_room(folder: Path, outputs: Sequence[tuple[Path, int]]) -> None:
+    """Raise OutputError if the disk has too little room for files of these sizes, all in `folder`.
 
     What killed runs left of the same files does not count: its room is used again.
     """
-    folder, size = outputs[0][0].parent, sum(size for _, size in outputs)
+    size = sum(size for _, size in outputs)
     free = shutil.disk_usage(folder).free + sum(_left_behind(path) for path, _ in outputs)
     if free < size:
         raise OutputError(f"this needs {size:,} bytes and the disk has {free:,} free", file=folder, hint=MORE_ROOM)
@@ -82,6 +84,8 @@ def is_complete(path: Path, size: int, header: bytes, sources: Iterable[Source])
     """
     with output_errors(path):
         try:
+            if not S_ISREG(disk.status(path).st_mode):
+                return False
             descriptor = disk.open_read(path)
         except FileNotFoundError:
             return False
@@ -127,9 +131,10 @@ def published_together(
         for file in files:
             file.begin(overwrite=overwrite, resume=resume)
         yield files
-        for file in files:
-            file.complete()
-        _take_names(files, overwrite=overwrite)
+        with phase(SYNC):
+            for file in files:
+                file.complete()
+            _take_names(files, overwrite=overwrite)
     finally:
         for file in files:
             file.end(keep=resume)

@@ -48,6 +48,12 @@ def test_several_types(forge: Forge, model: Path) -> None:
     assert listing(Path()) == ["tiny-bf16.gguf", "tiny-q4_0.gguf", "tiny-q8_0.gguf"]
 
 
+def test_several_types_are_announced_and_reported(forge: Forge, model: Path) -> None:
+    ran = forge("convert", model, "-t", "q8_0,Q4_0", "-o", "tiny-{ftype}.gguf", "--json")
+    assert [file["type"] for file in ran.json["files"]] == ["Q8_0", "Q4_0"]
+    assert [line.split(":")[0] for line in ran.err.splitlines()] == ["tiny-q8_0.gguf", "tiny-q4_0.gguf"]
+
+
 def test_metadata_options(forge: Forge, model: Path) -> None:
     Path("card.json").write_text('{"general.author": "Somebody"}')
     options = ("--model-name", "Other", "--metadata", "card.json", "--override-kv", "llama.context_length=int:64")
@@ -167,3 +173,19 @@ def test_a_bug_is_reported_as_one(forge: Forge, model: Path, monkeypatch: pytest
 def test_threads_come_from_the_environment(forge: Forge, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GGUF_FORGE_THREADS", "3")
     assert "threads: 3" in forge("convert", model, "--verbose").err
+
+
+def test_profile(forge: Forge, model: Path) -> None:
+    ran = forge("convert", model, "-o", "out.gguf", "--profile", "--threads", "1")
+    assert "worker 1" not in ran.out
+    header, *lines = ran.err.splitlines()[-4:]
+    assert header.split()[:2] == ["seconds", "plan"]
+    assert [line.split()[0] for line in lines] == ["main", "worker", "of"]
+
+
+def test_profile_for_scripts(forge: Forge, model: Path) -> None:
+    ran = forge("convert", model, "-o", "out.gguf", "--profile", "--json", "--threads", "2")
+    main, *workers = ran.json["profile"]
+    assert main["thread"] == "main"
+    assert len(workers) == 2
+    assert set(main["seconds"]) == set(main["busy"])

@@ -353,9 +353,9 @@ def test_what_a_killed_run_left_is_room(folder: Path, monkeypatch: pytest.Monkey
     held = left.stat().st_blocks * 512
     usage = shutil.disk_usage(folder)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
-    check_room([(folder / "a.gguf", held + 100)])
+    check_room(folder, [(folder / "a.gguf", held + 100)])
     with pytest.raises(OutputError, match="the disk has"):
-        check_room([(folder / "a.gguf", held + 101)])
+        check_room(folder, [(folder / "a.gguf", held + 101)])
 
 
 def test_a_lock_ends_with_its_process(folder: Path) -> None:
