@@ -122,6 +122,7 @@ def convert(
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
+    max_memory: int | None = None,
     observer: Observer | None = None,
     profile: Profile | None = None,
 ) -> tuple[Result, ...]:
@@ -140,6 +141,8 @@ def convert(
         threads: Defaults to the processors this process may use.
         backend: Which kernels; the default is the fastest of this machine.
         overwrite: Replace existing files.
+        max_memory: Bytes that the process may hold, everything counted; None for 1 GiB, or a little more than it holds
+            already.
         observer: Is told how it goes.
         profile: Is told where the time of each thread goes.
 
@@ -164,7 +167,13 @@ def convert(
         kernels = backend or default_backend()
         log.info("kernels: %s (%d lanes); threads: %d", kernels, backend_lanes(kernels), threads or default_threads())
         return write_files(
-            files, threads=threads, backend=backend, overwrite=overwrite, observer=observer, profile=profile
+            files,
+            threads=threads,
+            backend=backend,
+            overwrite=overwrite,
+            max_memory=max_memory,
+            observer=observer,
+            profile=profile,
         )
 
 

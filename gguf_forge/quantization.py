@@ -75,6 +75,7 @@ def quantize_gguf(
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
+    max_memory: int | None = None,
     buffer: int | None = None,
     observer: Observer | None = None,
     profile: Profile | None = None,
@@ -91,6 +92,8 @@ def quantize_gguf(
         threads: Defaults to the processors this process may use.
         backend: Which kernels; the default is the fastest of this machine.
         overwrite: Replace existing files.
+        max_memory: Bytes that the process may hold, everything counted; None for 1 GiB, or a little more than it holds
+            already.
         buffer: Bytes that the rows in work may take.
         observer: Is told how it goes.
         profile: Is told where the time of each thread goes.
@@ -109,6 +112,7 @@ def quantize_gguf(
             threads=threads,
             backend=backend,
             overwrite=overwrite,
+            max_memory=max_memory,
             buffer=buffer,
             observer=observer,
             profile=profile,

@@ -16,10 +16,11 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from gguf_forge.engine.memory import Budget, room
 from gguf_forge.engine.pack import pack
 from gguf_forge.engine.profile import CONVERT, WAIT, WRITE, Profile, measured, phase
 from gguf_forge.engine.publish import OutputFile, published
-from gguf_forge.engine.tasks import Shard, Target, Task, cut, task_values, whole_tensors
+from gguf_forge.engine.tasks import TASK_VALUES, Shard, Target, Task, cut, whole_tensors
 from gguf_forge.errors import InputError, UsageError
 from gguf_forge.expr import Rows
 from gguf_forge.validity import first_invalid_block
@@ -39,6 +40,7 @@ def forge(
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
+    max_memory: int | None = None,
     buffer: int | None = None,
     progress: Progress = lambda n_bytes: None,
     profile: Profile | None = None,
@@ -50,17 +52,27 @@ def forge(
         threads: Defaults to the processors this process may use.
         backend: Which kernels; the default is the fastest of this machine.
         overwrite: Replace existing files.
-        buffer: Bytes that the rows in work may take, in all threads together; None for the least that is fast.
+        max_memory: Bytes that the process may hold, everything counted; None for 1 GiB, or a little more than it holds
+            already.
+        buffer: Bytes that the rows in work may take, in all threads together; None for what `max_memory` leaves.
         progress: Told the bytes of the outputs as they are written.
         profile: Is told where the time of each thread goes.
 
     Raises:
+        UsageError: the memory allowed is too little for one row.
         OutputError: a file cannot be written. Nothing is left under the names.
         InputError: weights that no block can hold, such as infinities; a file that changed while it was read.
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}")
-    workers = threads or default_threads()
+    whole = whole_tensors(shards)
+    limits = room(whole, threads or default_threads(), max_memory=max_memory, buffer=buffer)
+    budget = Budget(limits.total)
+
+    def run(task: Task) -> int:
+        with budget.taken(task.nbytes):
+            return _run(task, outputs, backend)
+
     with ExitStack() as stack:
         outputs = [
             stack.enter_context(published(shard.path, shard.layout.size, overwrite=overwrite)) for shard in shards
@@ -68,8 +80,8 @@ def forge(
         for shard, out in zip(shards, outputs, strict=True):
             out.write_at(0, memoryview(shard.layout.header))
             progress(len(shard.layout.header))
-        tasks = cut(whole_tensors(shards), task_values(buffer, workers))
-        _in_threads(tasks, lambda task: _run(task, outputs, backend), workers, progress, profile)
+        tasks = cut(whole, TASK_VALUES, share=limits.share, total=limits.total)
+        _in_threads(tasks, run, limits.threads, progress, profile)
         for read in {id(s): s for shard in shards for row in shard.sources for s in row.expr.sources()}.values():
             read.check_unchanged()
 
@@ -135,6 +147,7 @@ def _run(task: Task, outputs: Sequence[OutputFile], backend: str | None) -> int:
             for target in targets:
                 outputs[target.output].write_at(target.offset_of(task.start), packed.view(np.uint8).reshape(-1).data)
                 done += packed.nbytes
+        del packed  # not while the next one is made
     return done
 
 
