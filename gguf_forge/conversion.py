@@ -123,6 +123,7 @@ def convert(
     backend: str | None = None,
     overwrite: bool = False,
     max_memory: int | None = None,
+    resume: bool = False,
     observer: Observer | None = None,
     profile: Profile | None = None,
 ) -> tuple[Result, ...]:
@@ -143,6 +144,8 @@ def convert(
         overwrite: Replace existing files.
         max_memory: Bytes that the process may hold, everything counted; None for 1 GiB, or a little more than it holds
             already.
+        resume: Go on from what a stopped run left, and if this one is stopped leave that. Files that are complete
+            stay as they are, unless `overwrite` says otherwise.
         observer: Is told how it goes.
         profile: Is told where the time of each thread goes.
 
@@ -163,7 +166,7 @@ def convert(
             pre_tokenizer=pre_tokenizer,
             vocab_only=vocab_only,
         )
-        check_files(files, backend=backend, overwrite=overwrite)
+        check_files(files, backend=backend, overwrite=overwrite, resume=resume)
         kernels = backend or default_backend()
         log.info("kernels: %s (%d lanes); threads: %d", kernels, backend_lanes(kernels), threads or default_threads())
         return write_files(
@@ -172,6 +175,7 @@ def convert(
             backend=backend,
             overwrite=overwrite,
             max_memory=max_memory,
+            resume=resume,
             observer=observer,
             profile=profile,
         )

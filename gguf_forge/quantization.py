@@ -76,6 +76,7 @@ def quantize_gguf(
     backend: str | None = None,
     overwrite: bool = False,
     max_memory: int | None = None,
+    resume: bool = False,
     buffer: int | None = None,
     observer: Observer | None = None,
     profile: Profile | None = None,
@@ -94,6 +95,8 @@ def quantize_gguf(
         overwrite: Replace existing files.
         max_memory: Bytes that the process may hold, everything counted; None for 1 GiB, or a little more than it holds
             already.
+        resume: Go on from what a stopped run left, and if this one is stopped leave that. Files that are complete
+            stay as they are, unless `overwrite` says otherwise.
         buffer: Bytes that the rows in work may take.
         observer: Is told how it goes.
         profile: Is told where the time of each thread goes.
@@ -106,13 +109,14 @@ def quantize_gguf(
     """
     with measured(profile, "main"), phase(PLAN), open_gguf(source) as gguf:
         files = plan_quantized(gguf, out, types=types, options=options, output_dir=output_dir, split=split)
-        check_files(files, backend=backend, overwrite=overwrite)
+        check_files(files, backend=backend, overwrite=overwrite, resume=resume)
         return write_files(
             files,
             threads=threads,
             backend=backend,
             overwrite=overwrite,
             max_memory=max_memory,
+            resume=resume,
             buffer=buffer,
             observer=observer,
             profile=profile,

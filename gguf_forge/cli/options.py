@@ -58,6 +58,15 @@ Types = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, flag("--overwrite", panel=OUTPUT, help="Replace the output if it exists.")]
+Resume = Annotated[
+    bool,
+    flag(
+        "--resume",
+        panel=OUTPUT,
+        help="Go on from what a stopped run left; if this one is stopped, keep what is finished. "
+        "An output that is complete already is left as it is.",
+    ),
+]
 DryRun = Annotated[
     bool,
     flag(

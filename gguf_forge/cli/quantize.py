@@ -29,6 +29,7 @@ from gguf_forge.cli.options import (
     PruneLayers,
     Pure,
     Quiet,
+    Resume,
     ShowProfile,
     TensorTypeFile,
     TensorTypes,
@@ -87,6 +88,7 @@ class QuantizeRequest:
         ),
     ] = None
     overwrite: Overwrite = False
+    resume: Resume = False
     dry_run: DryRun = False
 
     allow_requantize: Annotated[
@@ -171,6 +173,7 @@ def quantize(request: QuantizeRequest) -> None:
             threads=given.threads or request.threads,
             backend=request.backend,
             overwrite=request.overwrite,
+            resume=request.resume,
             buffer=request.max_buffer_size << 20 if request.max_buffer_size else None,
             observer=observer,
             profile=profile,
@@ -187,7 +190,7 @@ def _show_plan(request: QuantizeRequest, given: Arguments) -> None:
     with logging_to(console(sys.stderr), quiet=request.quiet, verbose=request.verbose), open_gguf(given.source) as gguf:
         files = quantization.plan_quantized(gguf, **_planning_arguments(request, given), only_planned=True)
         try:
-            check_files(files, backend=request.backend, overwrite=request.overwrite)
+            check_files(files, backend=request.backend, overwrite=request.overwrite, resume=request.resume)
         except ForgeError as error:
             log.warning("quantizing would be refused: %s", error)
         show_plans(files, as_json=request.json, quiet=request.quiet)
