@@ -180,3 +180,12 @@ def test_the_language_model_of_a_larger_one(tmp_path: Path) -> None:
 
     names = [tensor.name for tensor in plan(tmp_path / "whole", "llama3-bpe").tensors]
     assert [tensor.name for tensor in plan(tmp_path / "longer", "llama3-bpe", lengthen).tensors] == names
+
+
+@pytest.mark.parametrize("rows", [256, 1024])
+def test_embeddings_of_another_height_than_the_vocabulary(tmp_path: Path, rows: int) -> None:
+    def change(tensors: dict[str, tuple[str, list[int]]]) -> None:
+        tensors["model.embed_tokens.weight"] = "BF16", [rows, 256]
+
+    with pytest.raises(InputError, match=rf"token_embd\.weight: has {rows} rows, and the vocabulary has 512 tokens"):
+        plan(tmp_path, "llama3-bpe", change)
