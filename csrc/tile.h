@@ -78,6 +78,17 @@ INLINE void load_values(const forge_rows *rows, int64_t first, int live, int n, 
     transpose(buffer, n, x);
 }
 
+/* The same for sub-blocks base + index[0], base + index[1] ... */
+INLINE void gather_values(const forge_rows *rows, int64_t base, const int *index, int live, int n,
+                          float (*x)[LANES])
+{
+    _Alignas(64) float buffer[LANES * TILE_ROWS];
+    for (int j = 0; j < live; j++)
+        load_elements(rows, (base + index[j]) * n, n, buffer + j * n);
+    memset(buffer + live * n, 0, (size_t)(LANES - live) * (size_t)n * sizeof(float));
+    transpose(buffer, n, x);
+}
+
 /* The importance of the same values. */
 INLINE void load_importance(const forge_rows *rows, int64_t first, int live, int n, float (*w)[LANES])
 {

@@ -1,7 +1,8 @@
 /* Eight lanes: AVX2 and F16C. The operations are those of scalar.h, in its order. */
-#define H_LANES 8
-#define VECS    2
-#define TILES   2
+#define H_LANES  8
+#define VECS     2
+#define TILES    2
+#define DESCENTS 4
 
 typedef __m256 hf;
 typedef __m256i hi;
@@ -28,6 +29,7 @@ INLINE hm hm_and(hm a, hm b) { return _mm256_and_ps(a, b); }
 INLINE hm hm_or(hm a, hm b) { return _mm256_or_ps(a, b); }
 INLINE hm hm_not(hm a) { return _mm256_xor_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(-1))); }
 INLINE int hm_any(hm a) { return _mm256_movemask_ps(a); }
+INLINE uint32_t hm_bits(hm a) { return (uint32_t)_mm256_movemask_ps(a); }
 INLINE hf h_select(hm m, hf yes, hf no) { return _mm256_blendv_ps(no, yes, m); }
 
 INLINE hi hi_set(int32_t x) { return _mm256_set1_epi32(x); }

@@ -1,7 +1,8 @@
 /* Sixteen lanes: AVX-512 F, BW, DQ and VL. The operations are those of scalar.h, in its order. */
-#define H_LANES 16
-#define VECS    2
-#define TILES   2
+#define H_LANES  16
+#define VECS     2
+#define TILES    2
+#define DESCENTS 4
 
 typedef __m512 hf;
 typedef __m512i hi;
@@ -28,6 +29,7 @@ INLINE hm hm_and(hm a, hm b) { return (hm)(a & b); }
 INLINE hm hm_or(hm a, hm b) { return (hm)(a | b); }
 INLINE hm hm_not(hm a) { return (hm)~a; }
 INLINE int hm_any(hm a) { return a; }
+INLINE uint32_t hm_bits(hm a) { return a; }
 INLINE hf h_select(hm m, hf yes, hf no) { return _mm512_mask_blend_ps(m, no, yes); }
 
 INLINE hi hi_set(int32_t x) { return _mm512_set1_epi32(x); }

@@ -1,7 +1,8 @@
 /* Four lanes: NEON of AArch64. The operations are those of scalar.h, in its order. */
-#define H_LANES 4
-#define VECS    2
-#define TILES   2
+#define H_LANES  4
+#define VECS     2
+#define TILES    2
+#define DESCENTS 4
 
 typedef float32x4_t hf;
 typedef int32x4_t hi;
@@ -28,6 +29,11 @@ INLINE hm hm_and(hm a, hm b) { return vandq_u32(a, b); }
 INLINE hm hm_or(hm a, hm b) { return vorrq_u32(a, b); }
 INLINE hm hm_not(hm a) { return vmvnq_u32(a); }
 INLINE int hm_any(hm a) { return vmaxvq_u32(a) != 0; }
+INLINE uint32_t hm_bits(hm a)
+{
+    static const uint32_t place[4] = {1, 2, 4, 8};
+    return vaddvq_u32(vandq_u32(a, vld1q_u32(place)));
+}
 INLINE hf h_select(hm m, hf yes, hf no) { return vbslq_f32(m, yes, no); }
 
 INLINE hi hi_set(int32_t x) { return vdupq_n_s32(x); }

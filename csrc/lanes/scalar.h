@@ -1,9 +1,10 @@
 /* One lane: plain C. The readable reference of what every h_ operation means.
  *
  * hf holds floats, hi 32-bit integers, hm one truth value for each lane. */
-#define H_LANES 1
-#define VECS    1
-#define TILES   1
+#define H_LANES  1
+#define VECS     1
+#define TILES    1
+#define DESCENTS 1
 
 typedef float hf;
 typedef int32_t hi;
@@ -35,6 +36,8 @@ INLINE hm hm_and(hm a, hm b) { return a & b; }
 INLINE hm hm_or(hm a, hm b) { return a | b; }
 INLINE hm hm_not(hm a) { return !a; }
 INLINE int hm_any(hm a) { return a; }
+/* Lane j becomes bit j. */
+INLINE uint32_t hm_bits(hm a) { return (uint32_t)a; }
 INLINE hf h_select(hm m, hf yes, hf no) { return m ? yes : no; }
 
 INLINE hi hi_set(int32_t x) { return x; }

@@ -67,6 +67,10 @@ INLINE vf v_select(vm m, vf yes, vf no)
                 h_select(PART_B(m), PART_B(yes), PART_B(no)));
 }
 INLINE bool vm_any(vm m) { return hm_any(PART_A(m)) || hm_any(PART_B(m)); }
+INLINE uint32_t vm_bits(vm m)
+{
+    return VECS == 1 ? hm_bits(PART_A(m)) : hm_bits(PART_A(m)) | hm_bits(PART_B(m)) << (LANES / 2);
+}
 INLINE bool vm_all(vm m) { return !vm_any(vm_not(m)); }
 
 INLINE void v_store(float *p, vf x)
