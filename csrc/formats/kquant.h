@@ -133,6 +133,7 @@ INLINE void search_affine_batch(const forge_rows *rows, int64_t first, int live,
             else
                 weigh_magnitude(n, kind->rms, &t[tiles]);
         }
+        prefetch_elements(rows, first * SUPER + (sub + TILES * LANES) * n, TILES * LANES * n);
         search_affine(rows->weights ? &kind->weighted : &kind->plain, t, tiles, out, sub);
     }
 }
@@ -321,6 +322,7 @@ INLINE void search_symmetric_batch(const forge_rows *rows, int64_t first, int li
             load_importance(rows, first * SUBS + at, count, 16, t.w);
         else
             weigh_square(16, &t);
+        prefetch_elements(rows, first * SUPER + (at + LANES) * SUBS, LANES * SUBS);
         search_symmetric(16, nmax, &t, out, at);
     }
 }
@@ -374,6 +376,7 @@ INLINE void search_descent_batch(const forge_rows *rows, int64_t first, int live
         descent_state s;
         const int used = lanes_in_use(live * SUBS - sub);
         load_values(rows, first * SUBS + sub, used, SUBS, s.x);
+        prefetch_elements(rows, first * SUPER + (sub + 4 * LANES) * SUBS, LANES * SUBS);
         descent_begin(4, &s);
         if (LANES == 1) /* one lane gains nothing by gathering */
             search_descent(4, &s, 1);
