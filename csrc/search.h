@@ -139,11 +139,11 @@ INLINE affine_sums affine_levels(const affine_search *s, const tile *t, affine_s
 /* Levels of the candidate scale (nmax + excess) / range, which becomes a->iscale. */
 INLINE affine_sums affine_candidate(const affine_search *s, const tile *t, affine_state *a, float excess)
 {
-    const vf zero = v_set(0.0f), range = v_select(a->flat, v_set(1.0f), v_sub(a->greatest, a->min));
-    a->iscale = v_div(v_set(excess + (float)s->nmax), range);
-    /* With min below the greatest value, |x - min| is at most the range, or else the spread of the values;
-     * and iscale * (x - min) at most nmax + excess, but for an error in the last place. */
-    const vm tame = vm_and(v_lt(zero, range), v_lt(v_mul(a->iscale, a->spread), v_set(ROUND_LIMIT)));
+    a->iscale = v_div(v_set(excess + (float)s->nmax), v_sub(a->greatest, a->min));
+    /* With min below the greatest value, iscale is positive and |x - min| at most the range, or else the
+     * spread of the values; and iscale * (x - min) at most nmax + excess, but for an error in the last place.
+     * Compared as unsigned integers, negative numbers and NaN are over the limit too. */
+    const vm tame = vi_lt_unsigned(v_bits(v_mul(a->iscale, a->spread)), v_bits(v_set(ROUND_LIMIT)));
     if (!vm_all(vm_or(tame, a->flat)))
         return affine_levels(s, t, a, wild_rounding);
     return affine_levels(s, t, a, (rounding){.high = excess >= 0.49f});
@@ -160,13 +160,13 @@ INLINE void affine_begin(const affine_search *s, const tile *t, affine_state *a)
         sum_w = v_add(sum_w, w);
         sum_x = v_add(sum_x, v_mul(w, x));
     }
-    a->greatest = max;
     a->spread = v_sub(max, min);
     a->sum_w = sum_w;
     a->sum_x = sum_x;
     a->min = a->best_base = v_min(zero, min);
     /* A flat sub-block has no levels: it keeps scale 0 and an error that nothing beats. */
     a->flat = v_eq(max, a->min);
+    a->greatest = v_select(a->flat, v_add(max, v_set(1.0f)), max); /* no division by 0 */
     affine_candidate(s, t, a, 0.0f);
     a->best_iscale = v_select(a->flat, zero, a->iscale);
     a->best_scale = v_select(a->flat, zero, v_div(v_set(1.0f), a->iscale));
@@ -183,7 +183,7 @@ INLINE void affine_fit(const affine_search *s, const tile *t, affine_state *a, f
     const vf min = v_div(v_sub(v_mul(sum.l2, a->sum_x), v_mul(sum.l, sum.xl)), D);
     const vm above = v_lt(zero, min);
     a->fits = v_lt(zero, D);
-    a->new_min = v_select(above, zero, min);
+    a->new_min = v_min(zero, min);
     a->scale = vm_any(above) ? v_select(above, v_div(sum.xl, sum.l2), scale) : scale;
 }
 

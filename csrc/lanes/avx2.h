@@ -40,6 +40,11 @@ INLINE hi hi_or(hi a, hi b) { return _mm256_or_si256(a, b); }
 INLINE hi hi_min(hi a, hi b) { return _mm256_min_epi32(a, b); }
 INLINE hi hi_max(hi a, hi b) { return _mm256_max_epi32(a, b); }
 INLINE hi hi_min_unsigned(hi a, hi b) { return _mm256_min_epu32(a, b); }
+INLINE hm hi_lt_unsigned(hi a, hi b)
+{
+    const hi top = _mm256_set1_epi32(INT32_MIN);
+    return _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_xor_si256(b, top), _mm256_xor_si256(a, top)));
+}
 INLINE hi hi_shl(hi a, int n) { return _mm256_slli_epi32(a, n); }
 INLINE hi hi_shr(hi a, int n) { return _mm256_srli_epi32(a, n); }
 INLINE uint32_t hi_bit_of_each(hi a, int n)

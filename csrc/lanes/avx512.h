@@ -40,6 +40,7 @@ INLINE hi hi_or(hi a, hi b) { return _mm512_or_si512(a, b); }
 INLINE hi hi_min(hi a, hi b) { return _mm512_min_epi32(a, b); }
 INLINE hi hi_max(hi a, hi b) { return _mm512_max_epi32(a, b); }
 INLINE hi hi_min_unsigned(hi a, hi b) { return _mm512_min_epu32(a, b); }
+INLINE hm hi_lt_unsigned(hi a, hi b) { return _mm512_cmplt_epu32_mask(a, b); }
 INLINE hi hi_shl(hi a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
 INLINE hi hi_shr(hi a, int n) { return _mm512_srli_epi32(a, (unsigned)n); }
 INLINE uint32_t hi_bit_of_each(hi a, int n) { return _mm512_test_epi32_mask(a, _mm512_set1_epi32(1 << n)); }

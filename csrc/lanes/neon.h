@@ -47,6 +47,7 @@ INLINE hi hi_min_unsigned(hi a, hi b)
 {
     return vreinterpretq_s32_u32(vminq_u32(vreinterpretq_u32_s32(a), vreinterpretq_u32_s32(b)));
 }
+INLINE hm hi_lt_unsigned(hi a, hi b) { return vcltq_u32(vreinterpretq_u32_s32(a), vreinterpretq_u32_s32(b)); }
 INLINE hi hi_shl(hi a, int n) { return vshlq_s32(a, vdupq_n_s32(n)); }
 INLINE hi hi_shr(hi a, int n)
 {

@@ -48,8 +48,10 @@ INLINE hi hi_or(hi a, hi b) { return a | b; }
 INLINE hi hi_min(hi a, hi b) { return a < b ? a : b; }
 INLINE hi hi_max(hi a, hi b) { return a > b ? a : b; }
 INLINE hi hi_min_unsigned(hi a, hi b) { return (uint32_t)a < (uint32_t)b ? a : b; }
+INLINE hm hi_lt_unsigned(hi a, hi b) { return (uint32_t)a < (uint32_t)b; }
 INLINE hi hi_shl(hi a, int n) { return (hi)((uint32_t)a << n); }
-INLINE hi hi_shr(hi a, int n) { return (hi)((uint32_t)a >> n); }
+/* Of numbers that are not negative. */
+INLINE hi hi_shr(hi a, int n) { return a >> n; }
 /* Bit `n` of lane j becomes bit j. */
 INLINE uint32_t hi_bit_of_each(hi a, int n) { return (uint32_t)a >> n & 1; }
 /* Bit j becomes lane j, 0 or 1. */
