@@ -88,7 +88,7 @@ class FilePlan:
 
 @dataclass(frozen=True)
 class Result:
-    """A file that was written, and the seconds it took."""
+    """A file that was written, and the seconds of the run that wrote it, perhaps with others."""
 
     file: FilePlan
     seconds: float
@@ -101,11 +101,11 @@ class Result:
 class Observer:
     """Is told how a run goes. The methods do nothing; a progress bar overrides them."""
 
-    def begin(self, file: FilePlan) -> None:
-        """A file is about to be written."""
+    def begin(self, files: Sequence[FilePlan]) -> None:
+        """These files are about to be written, all in one go."""
 
     def advance(self, n_bytes: int) -> None:
-        """So many bytes of it have been."""
+        """So many bytes of them have been."""
 
 
 @dataclass(frozen=True)
@@ -206,23 +206,21 @@ def write_files(
     buffer: int | None = None,
     observer: Observer | None = None,
 ) -> tuple[Result, ...]:
-    """Writes planned files, one after the other; arguments as `forge` takes them.
+    """Writes planned files, all from one reading of their sources; arguments as `forge` takes them.
 
     Raises:
-        OutputError: a file cannot be written. Nothing is left under its name.
+        OutputError: a file cannot be written. Nothing is left under the names of all.
     """
-    watcher = observer or Observer()
-    results = []
-    for file in files:
-        begun = time.perf_counter()
-        watcher.begin(file)
-        forge(
-            file.shards,
-            threads=threads,
-            backend=backend,
-            overwrite=overwrite,
-            buffer=buffer,
-            progress=watcher.advance,
-        )
-        results.append(Result(file, time.perf_counter() - begun))
-    return tuple(results)
+    every, watcher = tuple(files), observer or Observer()
+    begun = time.perf_counter()
+    watcher.begin(every)
+    forge(
+        [shard for file in every for shard in file.shards],
+        threads=threads,
+        backend=backend,
+        overwrite=overwrite,
+        buffer=buffer,
+        progress=watcher.advance,
+    )
+    seconds = time.perf_counter() - begun
+    return tuple(Result(file, seconds) for file in every)

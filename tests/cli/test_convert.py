@@ -48,6 +48,12 @@ def test_several_types(forge: Forge, model: Path) -> None:
     assert listing(Path()) == ["tiny-bf16.gguf", "tiny-q4_0.gguf", "tiny-q8_0.gguf"]
 
 
+def test_several_types_are_announced_and_reported(forge: Forge, model: Path) -> None:
+    ran = forge("convert", model, "-t", "q8_0,Q4_0", "-o", "tiny-{ftype}.gguf", "--json")
+    assert [file["type"] for file in ran.json["files"]] == ["Q8_0", "Q4_0"]
+    assert [line.split(":")[0] for line in ran.err.splitlines()] == ["tiny-q8_0.gguf", "tiny-q4_0.gguf"]
+
+
 def test_metadata_options(forge: Forge, model: Path) -> None:
     Path("card.json").write_text('{"general.author": "Somebody"}')
     options = ("--model-name", "Other", "--metadata", "card.json", "--override-kv", "llama.context_length=int:64")
