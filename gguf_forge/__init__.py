@@ -7,6 +7,7 @@ The verbs, each with its own documentation:
     quantize_gguf(source)    a GGUF file becomes one of another type, or several
     quantize(array, "Q4_K")  rows of numbers to packed rows, and `dequantize` back
     backends()               the kernels that this machine can run
+    split_gguf(source, to)   a GGUF file becomes several, and `merge_gguf` makes one of them
     open_gguf(path)          the keys and tensors of a GGUF file, or of a split one
 
 Failures are `ForgeError`s. Nothing heavy is imported before it is used.
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from gguf_forge.recipe import Options as Options
     from gguf_forge.rows import dequantize as dequantize
     from gguf_forge.rows import quantize as quantize
+    from gguf_forge.toolbox.splitting import merge_gguf as merge_gguf
+    from gguf_forge.toolbox.splitting import split_gguf as split_gguf
 
     __version__: str
 
@@ -56,11 +59,13 @@ _HOMES = {
     "backends": ("gguf_forge.kernels", "backends"),
     "convert": ("gguf_forge.conversion", "convert"),
     "dequantize": ("gguf_forge.rows", "dequantize"),
+    "merge_gguf": ("gguf_forge.toolbox.splitting", "merge_gguf"),
     "open_gguf": ("gguf_forge.gguf_file.opened", "open_gguf"),
     "Split": ("gguf_forge.quantization", "Split"),
     "plan": ("gguf_forge.conversion", "plan"),
     "quantize": ("gguf_forge.rows", "quantize"),
     "quantize_gguf": ("gguf_forge.quantization", "quantize_gguf"),
+    "split_gguf": ("gguf_forge.toolbox.splitting", "split_gguf"),
 }
 
 __all__ = [
@@ -79,10 +84,12 @@ __all__ = [
     "backends",
     "convert",
     "dequantize",
+    "merge_gguf",
     "open_gguf",
     "plan",
     "quantize",
     "quantize_gguf",
+    "split_gguf",
 ]
 
 
