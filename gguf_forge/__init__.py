@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from gguf_forge.gguf_file.opened import GgufFile as GgufFile
     from gguf_forge.gguf_file.opened import open_gguf as open_gguf
     from gguf_forge.kernels import backends as backends
-    from gguf_forge.quantization import Split as Split
     from gguf_forge.quantization import quantize_gguf as quantize_gguf
     from gguf_forge.recipe import Options as Options
     from gguf_forge.rows import dequantize as dequantize
     from gguf_forge.rows import quantize as quantize
+    from gguf_forge.splits import Split as Split
     from gguf_forge.toolbox.splitting import merge_gguf as merge_gguf
     from gguf_forge.toolbox.splitting import split_gguf as split_gguf
 
@@ -61,7 +61,7 @@ _HOMES = {
     "dequantize": ("gguf_forge.rows", "dequantize"),
     "merge_gguf": ("gguf_forge.toolbox.splitting", "merge_gguf"),
     "open_gguf": ("gguf_forge.gguf_file.opened", "open_gguf"),
-    "Split": ("gguf_forge.quantization", "Split"),
+    "Split": ("gguf_forge.splits", "Split"),
     "plan": ("gguf_forge.conversion", "plan"),
     "quantize": ("gguf_forge.rows", "quantize"),
     "quantize_gguf": ("gguf_forge.quantization", "quantize_gguf"),

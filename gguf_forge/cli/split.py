@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 from gguf_forge.cli.options import (
-    OUTPUT,
     DryRun,
     Json,
+    NoTensorFirstSplit,
     Overwrite,
     Quiet,
+    SplitMaxSize,
+    SplitMaxTensors,
     Threads,
     Verbose,
     add_command,
-    flag,
-    value,
+    parse_size,
 )
-from gguf_forge.cli.quantize import parse_size
 from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.errors import ForgeError
 
@@ -53,17 +53,9 @@ class SplitRequest:
             metavar="PREFIX", show_default=False, help="The beginning of the names: PREFIX-00001-of-00003.gguf."
         ),
     ]
-    split_max_tensors: Annotated[
-        int | None,
-        value("--split-max-tensors", metavar="N", panel=OUTPUT, help="Tensors in a part. [default: 128]", min=1),
-    ] = None
-    split_max_size: Annotated[
-        str | None,
-        value("--split-max-size", metavar="N(M|G)", panel=OUTPUT, help="Bytes of tensors in a part, instead."),
-    ] = None
-    no_tensor_first_split: Annotated[
-        bool, flag("--no-tensor-first-split", panel=OUTPUT, help="No tensors in the first part, only the metadata.")
-    ] = False
+    split_max_tensors: SplitMaxTensors = None
+    split_max_size: SplitMaxSize = None
+    no_tensor_first_split: NoTensorFirstSplit = False
     overwrite: Overwrite = False
     dry_run: DryRun = False
     threads: Threads = None
@@ -79,6 +71,8 @@ def register(app: typer.Typer) -> None:
 def split(request: SplitRequest) -> None:
     """Split a GGUF file into several: the options of llama-gguf-split, and its bytes.
 
+    Without an option, a part has at most 128 tensors.
+
     Examples:
 
     - `gguf-forge split model-BF16.gguf parts/model-BF16 --split-max-size 2G`
@@ -88,10 +82,11 @@ def split(request: SplitRequest) -> None:
     from gguf_forge.cli.progress import observing
     from gguf_forge.toolbox import splitting
 
+    size = request.split_max_size
     bounds: dict[str, Any] = {
-        "max_size": parse_size(request.split_max_size),
+        "max_size": parse_size(size) if size is not None else None,
         "max_tensors": request.split_max_tensors,
-        "no_tensor_first_split": request.no_tensor_first_split,
+        "no_tensor_first": request.no_tensor_first_split,
     }
     if request.dry_run:
         show_copy_plan(request, partial(splitting.plan_split, prefix=request.prefix, **bounds))

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 
 from gguf_forge.engine.tasks import RowSource, Shard
 from gguf_forge.errors import UnsupportedError
 from gguf_forge.expr import Stored
-from gguf_forge.file_plan import FilePlan
-from gguf_forge.gguf_file.layout import lay_out
+from gguf_forge.file_plan import Chosen, FilePlan
 from gguf_forge.gguf_file.opened import GgufFile
 from gguf_forge.gguf_file.reader import GgufTensor
-from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.recipe.file_types import COPY
 from gguf_forge.recipe.tensor_rules import trimmed
 
@@ -29,23 +26,23 @@ def check_one_byte_order(gguf: GgufFile) -> None:
             )
 
 
-def copying_shard(path: Path, metadata: Metadata, tensors: Sequence[GgufTensor], gguf: GgufFile) -> Shard:
-    """A file with these keys and with tensors of `gguf`, in its byte order and as ggml describes them."""
-    infos = [replace(tensor.info, shape=trimmed(tensor.shape)) for tensor in tensors]
-    layout = lay_out(metadata, infos, byte_order=gguf.byte_order)
-    return Shard(path, layout, tuple(map(_as_it_is, tensors)))
+def as_they_are(tensors: Iterable[GgufTensor]) -> list[Chosen]:
+    """Tensors of a file as those of another one, described as ggml describes them."""
+    return [
+        Chosen(
+            replace(tensor.info, shape=trimmed(tensor.shape)),
+            RowSource(Stored(tensor.name, tensor.source, tensor.offset, tensor.shape[::-1], tensor.type), tensor.type),
+            tensor.name,
+        )
+        for tensor in tensors
+    ]
 
 
-def _as_it_is(tensor: GgufTensor) -> RowSource:
-    stored = Stored(tensor.name, tensor.source, tensor.offset, tensor.shape[::-1], tensor.type)
-    return RowSource(stored, tensor.type)
-
-
-def copying_plan(shards: Sequence[Shard], gguf: GgufFile) -> FilePlan:
+def copying_plan(shards: tuple[Shard, ...], gguf: GgufFile) -> FilePlan:
     """The plan of a file or split that is made of the tensors of `gguf`."""
     return FilePlan(
         type=COPY,
-        shards=tuple(shards),
+        shards=shards,
         fallbacks=(),
         warnings=(),
         source_bytes=sum(tensor.nbytes for tensor in gguf.tensors),

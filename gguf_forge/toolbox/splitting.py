@@ -13,13 +13,10 @@ from gguf_forge.errors import InputError, OutputError, UsageError
 from gguf_forge.file_plan import FilePlan, Observer, Result, check_files, write_files
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.packed_items import as_c_strings
-from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_KEYS, PartName, part_keys, parts_within
+from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_KEYS
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType
-from gguf_forge.toolbox.copying import check_one_byte_order, copying_plan, copying_shard
-
-# llama-gguf-split's bound where none is given
-DEFAULT_MAX_TENSORS = 128
-_MOST_PARTS = 2**16 - 1
+from gguf_forge.splits import Split, split_as_gguf_split, whole_file
+from gguf_forge.toolbox.copying import as_they_are, check_one_byte_order, copying_plan
 
 
 def split_gguf(
@@ -28,7 +25,7 @@ def split_gguf(
     *,
     max_size: int | None = None,
     max_tensors: int | None = None,
-    no_tensor_first_split: bool = False,
+    no_tensor_first: bool = False,
     threads: int | None = None,
     overwrite: bool = False,
     observer: Observer | None = None,
@@ -40,7 +37,7 @@ def split_gguf(
         prefix: Path and beginning of the names: `PREFIX-00001-of-00003.gguf` and so on.
         max_size: Bytes of tensors in a part; a tensor that is larger has a part of its own.
         max_tensors: Tensors in a part. Without any bound it is 128.
-        no_tensor_first_split: The first part holds the metadata alone.
+        no_tensor_first: The first part holds the metadata alone.
         threads: Defaults to the processors this process may use.
         overwrite: Replace existing files.
         observer: Is told how it goes.
@@ -56,9 +53,7 @@ def split_gguf(
         >>> split_gguf("Qwen3-0.6B-BF16.gguf", "parts/Qwen3-0.6B", max_size=500_000_000)  # doctest: +SKIP
     """
     with open_gguf(source) as gguf:
-        plan = plan_split(
-            gguf, prefix, max_size=max_size, max_tensors=max_tensors, no_tensor_first_split=no_tensor_first_split
-        )
+        plan = plan_split(gguf, prefix, max_size=max_size, max_tensors=max_tensors, no_tensor_first=no_tensor_first)
         check_files([plan], overwrite=overwrite)
         return write_files([plan], threads=threads, overwrite=overwrite, observer=observer)[0]
 
@@ -69,29 +64,21 @@ def plan_split(
     *,
     max_size: int | None = None,
     max_tensors: int | None = None,
-    no_tensor_first_split: bool = False,
+    no_tensor_first: bool = False,
 ) -> FilePlan:
     """What `split_gguf` would write of an opened file; of use as long as that is open. Arguments as there."""
     if max_size is not None and max_tensors is not None:
         raise UsageError("both a size and a number of tensors bound the parts", hint="leave one of them out")
-    if max_size is None and max_tensors is None:
-        max_tensors = DEFAULT_MAX_TENSORS
     if not Path(prefix).name or os.fspath(prefix).endswith(os.sep):
         raise UsageError(f"the prefix {os.fspath(prefix)!r} has no beginning of a name", hint="for example parts/model")
     check_one_byte_order(gguf)
-    first = int(no_tensor_first_split)
-    part_of = [first + part for part in parts_within((t.info for t in gguf.tensors), max_size, max_tensors)]
-    total = max(part_of, default=first) + 1
-    if total > _MOST_PARTS:
-        raise UsageError(f"these would be {total} parts; {_MOST_PARTS} can be counted", hint="allow larger parts")
-    metadata = _without(gguf.typed_metadata, *SPLIT_KEYS)
-    shards = []
-    for number in range(total):
-        keys = part_keys(number, total, len(gguf.tensors))
-        keys[SPLIT_COUNT] = keys.pop(SPLIT_COUNT)  # it is set last
-        members = [tensor for tensor, part in zip(gguf.tensors, part_of, strict=True) if part == number]
-        path = Path(prefix).with_name(str(PartName(Path(prefix).name, number, total)))
-        shards.append(copying_shard(path, {**(metadata if number == 0 else {}), **keys}, members, gguf))
+    shards = split_as_gguf_split(
+        Path(f"{os.fspath(prefix)}.gguf"),
+        _without(gguf.typed_metadata, *SPLIT_KEYS),
+        as_they_are(gguf.tensors),
+        Split(max_size=max_size, max_tensors=max_tensors, no_tensor_first=no_tensor_first),
+        byte_order=gguf.byte_order,
+    )
     return copying_plan(shards, gguf)
 
 
@@ -143,7 +130,7 @@ def plan_merge(gguf: GgufFile, out: str | PathLike[str]) -> FilePlan:
     check_one_byte_order(gguf)
     # nothing shall take the result for a part again
     metadata = {**_without(gguf.typed_metadata, SPLIT_COUNT), SPLIT_COUNT: Value(ValueType.UINT16, 0)}
-    return copying_plan([copying_shard(Path(out), metadata, gguf.tensors, gguf)], gguf)
+    return copying_plan(whole_file(Path(out), metadata, as_they_are(gguf.tensors), byte_order=gguf.byte_order), gguf)
 
 
 def _without(metadata: Metadata, *keys: str) -> Metadata:
