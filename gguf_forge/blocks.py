@@ -115,9 +115,8 @@ def field_at(kind: TensorType, byte: int) -> str:
         >>> field_at(tensor_type("Q4_K"), 7), field_at(tensor_type("Q4_K"), 3)
         ('scales[3]', 'dmin')
     """
-    dtype = block_dtype(kind)
-    for name in dtype.names or ():
-        item, offset, *_ = (dtype.fields or {})[name]
+    fields: Any = block_dtype(kind).fields
+    for name, (item, offset, *_) in fields.items():
         if offset <= byte < offset + item.itemsize:
             index = np.unravel_index((byte - offset) // item.base.itemsize, item.shape) if item.shape else ()
             return f"{name}{''.join(f'[{at}]' for at in index)}"
