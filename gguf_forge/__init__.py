@@ -6,6 +6,7 @@ The verbs, each with its own documentation:
     plan(source, out)        what `convert` would write; reads no weight
     quantize_gguf(source)    a GGUF file becomes one of another type, or several
     quantize(array, "Q4_K")  rows of numbers to packed rows, and `dequantize` back
+    unpack_blocks(packed, "Q4_K")   the fields of packed blocks, by name
     backends()               the kernels that this machine can run
     split_gguf(source, to)   a GGUF file becomes several, and `merge_gguf` makes one of them
     open_gguf(path)          the keys and tensors of a GGUF file, or of a split one
@@ -19,6 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gguf_forge.blocks import unpack_blocks as unpack_blocks
     from gguf_forge.conversion import convert as convert
     from gguf_forge.conversion import plan as plan
     from gguf_forge.errors import ForgeError as ForgeError
@@ -66,6 +68,7 @@ _HOMES = {
     "quantize": ("gguf_forge.rows", "quantize"),
     "quantize_gguf": ("gguf_forge.quantization", "quantize_gguf"),
     "split_gguf": ("gguf_forge.toolbox.splitting", "split_gguf"),
+    "unpack_blocks": ("gguf_forge.blocks", "unpack_blocks"),
 }
 
 __all__ = [
@@ -90,6 +93,7 @@ __all__ = [
     "quantize",
     "quantize_gguf",
     "split_gguf",
+    "unpack_blocks",
 ]
 
 
