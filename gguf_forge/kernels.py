@@ -194,7 +194,7 @@ def dequantize_rows(
         raise UnsupportedError(f"this version cannot dequantize {kind}", hint="choose another type")
     if out.dtype != np.float32 or out.ndim != 2 or not out.flags.carray:
         raise UsageError(f"values must be a writable C-contiguous float32 array, not {_describe(out)}")
-    _check_packed(packed, *out.shape, kind)
+    _check_packed(packed, out.shape[0], out.shape[1], kind)
     if out.size:
         lib.forge_dequantize(_backend_index(backend), kind.id, _pointer(packed), _pointer(out, "float[]"), out.size)
 
