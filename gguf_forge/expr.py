@@ -83,7 +83,7 @@ class TensorExpr(ABC):
 _MOST_UNUSED = 4
 
 # Row numbers are 8 bytes each, and following an operation takes some arrays of them.
-_NUMBERS_BYTES = 64
+_NUMBERS_BYTES = 256
 
 # Of a matrix that is transposed, so much is read at a time.
 _BLOCK_BYTES = 4 << 20
@@ -167,7 +167,8 @@ class Unary(TensorExpr):
         return self.of.take(self.source_rows(rows))
 
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
-        return self.of.working_set(n_rows, scattered=scattered)
+        # what is below, and the result that is made of it
+        return self.of.working_set(n_rows, scattered=scattered) + n_rows * self.row_bytes
 
     def sources(self) -> Iterator[Source]:
         return self.of.sources()
@@ -207,8 +208,25 @@ class BigEndian(Unary):
                 swapped[:, [at, at + 1]] = blocks[:, [at + 1, at]]
         return swapped.reshape(-1).view(stored.dtype).reshape(stored.shape)
 
-    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
-        return self.of.working_set(n_rows, scattered=scattered) + n_rows * self.row_bytes
+
+# What NumPy calls the stored types that are no weights' usual ones.
+_WIDENED = {"F64": "<f8", "I8": "<i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
+
+
+@dataclass(frozen=True)
+class AsFloat32(Unary):
+    """Doubles and integers as float32, each rounded once."""
+
+    dtype = F32
+
+    @property
+    def source_type(self) -> TensorType:
+        return F32
+
+    def take(self, rows: RowNumbers) -> Rows:
+        stored = np.ascontiguousarray(self.of.take(rows))
+        with np.errstate(over="ignore"):  # too large is infinite, and told when it is packed
+            return stored.view(_WIDENED[self.of.dtype.name]).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -224,6 +242,9 @@ class Reshape(Unary):
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return (*self.leading, self.of.shape[-1])
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        return self.of.working_set(n_rows, scattered=scattered)
 
 
 @dataclass(frozen=True)
@@ -343,9 +364,6 @@ class Add(Unary):
         total: Rows = self.of.take(rows).astype(kind)
         total += kind(self.number)
         return total
-
-    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
-        return self.of.working_set(n_rows, scattered=scattered) + n_rows * self.row_bytes
 
 
 @dataclass(frozen=True)

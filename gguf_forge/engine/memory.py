@@ -69,8 +69,8 @@ def room(whole: Sequence[Task], threads: int, *, max_memory: int | None = None, 
     enough = held + least + _THREAD_BYTES
     if bound < enough:
         raise UsageError(
-            f"this needs {enough:,} bytes of memory, and {bound:,} are allowed",
-            hint=f"say --max-memory {-(-enough // 1_000_000)}M or more",
+            f"this needs {enough:,} bytes of memory at least, and {bound:,} are allowed",
+            hint=f"say --max-memory {-(-enough >> 20)}M, or more",
         )
     threads = min(threads, (bound - held - least) // _THREAD_BYTES)
     total = bound - held - threads * _THREAD_BYTES

@@ -12,6 +12,7 @@ from gguf_forge.engine.tasks import RowSource, Target, Task, cut
 from gguf_forge.expr import (
     RAW,
     Add,
+    AsFloat32,
     BigEndian,
     Constant,
     MergeLastAxes,
@@ -60,6 +61,7 @@ EXPRESSIONS = {
     "transposed": lambda z: Transpose(stored(z, (256, 4096))),
     "transposed, large": lambda z: Transpose(stored(z, (4096, 4096))),
     "transposed experts": lambda z: Transpose(stored(z, (4, 256, 1024))),
+    "widened": lambda z: AsFloat32(stored(z, (4096, 256), tensor_type("F64"))),
     "added": lambda z: Add(stored(z, (4096, 256)), 1.0),
     "stacked": lambda z: Stack((stored(z, (1024, 256)),) * 4),
     "600 experts": lambda z: Stack((stored(z, (64, 64)),) * 600),
