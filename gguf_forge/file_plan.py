@@ -15,6 +15,7 @@ from gguf_forge.engine.publish import check_output, check_room
 from gguf_forge.engine.tasks import RowSource, Shard
 from gguf_forge.errors import UnsupportedError, UsageError
 from gguf_forge.expr import TensorExpr
+from gguf_forge.gguf_file.split import PartName
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.kernels import backend_lanes, default_backend, dequantizable_types, quantizable_types
@@ -152,11 +153,12 @@ class BaseFile:
 
 
 def refuse_equal_paths(files: Sequence[FilePlan]) -> None:
-    """Raise UsageError if two files would have the same path."""
-    paths = [file.path for file in files]
-    if len(set(paths)) < len(paths):
+    """Raise UsageError if two files would have the same path, whether or not they have as many parts."""
+    names = [PartName.read(file.path.name) for file in files]
+    paths = {file.path.with_name(name.stem) if name else file.path for file, name in zip(files, names, strict=True)}
+    if len(paths) < len(files):
         raise UsageError(
-            f"{len(paths)} files would all be {paths[0]}",
+            f"{len(files)} files would all be {files[0].path}",
             hint="name a folder, or put {ftype} into the name",
         )
 
@@ -215,6 +217,7 @@ def write_files(
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
+    max_memory: int | None = None,
     resume: bool = False,
     buffer: int | None = None,
     observer: Observer | None = None,
@@ -234,6 +237,7 @@ def write_files(
             threads=threads,
             backend=backend,
             overwrite=overwrite,
+            max_memory=max_memory,
             resume=resume,
             buffer=buffer,
             progress=watcher.advance,

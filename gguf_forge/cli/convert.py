@@ -19,6 +19,8 @@ from gguf_forge.cli.options import (
     IncludeWeights,
     Json,
     LeaveOutputTensor,
+    MaxMemory,
+    NoTensorFirstSplit,
     OutFile,
     OutputTensorType,
     OverrideKv,
@@ -28,6 +30,8 @@ from gguf_forge.cli.options import (
     Quiet,
     Resume,
     ShowProfile,
+    SplitMaxSize,
+    SplitMaxTensors,
     TensorTypeFile,
     TensorTypes,
     Threads,
@@ -36,7 +40,9 @@ from gguf_forge.cli.options import (
     Verbose,
     add_command,
     flag,
+    memory_bound,
     recipe_options,
+    split_of,
     type_names,
     value,
 )
@@ -60,6 +66,9 @@ class ConvertRequest:
     ]
     outfile: OutFile = None
     type: Types = None
+    split_max_size: SplitMaxSize = None
+    split_max_tensors: SplitMaxTensors = None
+    no_tensor_first_split: NoTensorFirstSplit = False
     overwrite: Overwrite = False
     resume: Resume = False
     dry_run: DryRun = False
@@ -109,6 +118,7 @@ class ConvertRequest:
 
     threads: Threads = None
     backend: Backend = None
+    max_memory: MaxMemory = None
 
     profile: ShowProfile = False
     json: Json = False
@@ -128,6 +138,7 @@ def convert(request: ConvertRequest) -> None:
     - `gguf-forge convert Qwen3-0.6B`
     - `gguf-forge convert Qwen3-0.6B -o models/ -t Q4_K_M,Q8_0`
     - `gguf-forge convert Qwen3-0.6B -o 'qwen-{ftype}.gguf' --tensor-type 'ffn_down=q6_k'`
+    - `gguf-forge convert Qwen3-235B-A22B --split-max-size 50G`
     - `gguf-forge convert my-finetune --pre-tokenizer qwen2`
     - `gguf-forge convert Qwen3-0.6B --dry-run --json | jq '.tensors[].name'`
     """
@@ -147,6 +158,7 @@ def convert(request: ConvertRequest) -> None:
             backend=request.backend,
             overwrite=request.overwrite,
             resume=request.resume,
+            max_memory=memory_bound(request.max_memory),
             observer=observer,
             profile=profile,
         )
@@ -179,4 +191,5 @@ def planning_arguments(request: ConvertRequest) -> dict[str, Any]:
         "metadata": request.metadata,
         "pre_tokenizer": request.pre_tokenizer,
         "vocab_only": request.vocab_only,
+        "split": split_of(request),
     }

@@ -56,6 +56,9 @@ def plan_object(file: FilePlan) -> dict[str, Any]:
         "types": file.types,
         "fallbacks": file.fallbacks,
         "warnings": file.warnings,
+        "parts": [
+            {"path": str(shard.path), "size": shard.layout.size, "tensors": len(shard.sources)} for shard in file.shards
+        ],
         "disk": {"needed": file.size, "free": _free(file.path.parent)},
         "tensors": [
             {
@@ -81,12 +84,7 @@ def result_object(result: Result) -> dict[str, Any]:
 
 def plan_text(file: FilePlan) -> Iterator[RenderableType]:
     """Every tensor of a file, and what it comes to."""
-    tensors = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    tensors.add_column("tensor", overflow="fold")
-    tensors.add_column("shape", justify="right")
-    tensors.add_column("from")
-    tensors.add_column("type")
-    tensors.add_column("size", justify="right")
+    tensors = _table("bold", "tensor", "shape", "from", "type", "size", left=("tensor", "from", "type"))
     fallbacks = set(file.fallbacks)
     for info, source in zip(file.tensors, file.sources, strict=True):
         tensors.add_row(
@@ -104,6 +102,7 @@ def plan_text(file: FilePlan) -> Iterator[RenderableType]:
     yield _title(file)
     if file.tensors:
         yield from ("", tensors)
+    yield from _parts(file)
     yield from ("", facts_text(facts), *_fallback_note(file))
 
 
@@ -120,6 +119,7 @@ def result_text(result: Result) -> Iterator[RenderableType]:
     if result.resumed_tensors:
         facts["resumed"] = f"{result.resumed_tensors} of {len(file.tensors)} tensors were finished by an earlier run"
     yield from (_title(file), "", facts_text(facts))
+    yield from _parts(file)
     if file.tensors:
         yield from ("", _types(file))
     yield from _fallback_note(file)
@@ -152,9 +152,7 @@ def _counts(file: FilePlan) -> str:
 
 
 def _types(file: FilePlan) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for name in ("type", "tensors", "weights", "size"):
-        table.add_column(name, justify="left" if name == "type" else "right")
+    table = _table("dim", "type", "tensors", "weights", "size", left=("type",))
     weights, sizes = Counter[str](), Counter[str]()
     for info in file.tensors:
         weights[info.type.name] += info.n_elements
@@ -168,9 +166,7 @@ def _types(file: FilePlan) -> Table:
 def _profile_table(profile: Profile) -> Table:
     """Seconds of each phase, a line for each thread, and those that a processor worked."""
     used = [phase for phase in PHASES if any(watch.seconds[phase] for watch in profile.watches)]
-    table = Table("seconds", *used, box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = _table("bold", "seconds", *used, left=("seconds",))
     for watch in profile.watches:
         table.add_row(watch.thread, *(_seconds(watch.seconds[phase]) for phase in used))
     busy = (sum(watch.busy[phase] for watch in profile.watches) for phase in used)
@@ -180,6 +176,24 @@ def _profile_table(profile: Profile) -> Table:
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:.2f}" if seconds else ""
+
+
+def _parts(file: FilePlan) -> Iterator[RenderableType]:
+    """The files of a split one."""
+    if len(file.shards) == 1:
+        return
+    table = _table("dim", "part", "tensors", "size", left=("part",))
+    for shard in file.shards:
+        table.add_row(Text(shard.path.name), str(len(shard.sources)), decimal(shard.layout.size))
+    yield from ("", table)
+
+
+def _table(header_style: str, *names: str, left: Sequence[str]) -> Table:
+    """A table without lines; the columns in `left` have text, the others numbers."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style=header_style)
+    for name in names:
+        table.add_column(name, justify="left" if name in left else "right", overflow="fold")
+    return table
 
 
 def _fallback_note(file: FilePlan) -> Iterator[RenderableType]:

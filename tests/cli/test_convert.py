@@ -189,3 +189,43 @@ def test_profile_for_scripts(forge: Forge, model: Path) -> None:
     assert main["thread"] == "main"
     assert len(workers) == 2
     assert set(main["seconds"]) == set(main["busy"])
+
+
+@pytest.mark.parametrize("kind", ["F16", "Q4_K_M"])
+def test_splits(forge: Forge, model: Path, kind: str) -> None:
+    options = ("-o", "m.gguf", "-t", kind, "--split-max-tensors", "8", "--no-tensor-first-split")
+    names = [f"m-0000{n}-of-00004.gguf" for n in (1, 2, 3, 4)]
+    planned = forge("plan", model, *options)
+    assert [line.split()[1] for line in planned.out.splitlines() if line.startswith("m-") and " of" not in line][
+        1:
+    ] == [
+        "0",
+        "8",
+        "8",
+        "5",
+    ]
+    ran = forge("convert", model, *options, "--json")
+    assert listing(Path()) == names
+    assert ran.json["path"] == names[0]
+    assert [(part["path"], part["tensors"]) for part in ran.json["parts"]] == list(
+        zip(names, (0, 8, 8, 5), strict=True)
+    )
+    assert [part["size"] for part in ran.json["parts"]] == [Path(name).stat().st_size for name in names]
+    refused = forge("convert", model, *options)
+    assert refused.code == 8
+    assert names[0] in refused.err
+
+
+def test_the_summary_lists_the_parts(forge: Forge, model: Path) -> None:
+    out = forge("convert", model, "-o", "m.gguf", "--split-max-size", "500K").out
+    assert all(name in out for name in listing(Path()))
+    assert len(listing(Path())) > 1
+
+
+@pytest.mark.parametrize(
+    "options", [("--split-max-size", "big"), ("--split-max-size", "0"), ("--split-max-tensors", "0")]
+)
+def test_splits_that_make_no_sense(forge: Forge, model: Path, options: tuple[str, str]) -> None:
+    ran = forge("convert", model, *options)
+    assert ran.code == 2
+    assert listing(Path()) == []
