@@ -31,7 +31,7 @@ from gguf_forge.quantization import Split, quantize_gguf
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small tasks, each of them written down at once."""
     monkeypatch.setattr(journal, "BATCH_BYTES", 1)
-    monkeypatch.setattr(engine, "cut", lambda whole, values: cut(whole, 20_000))
+    monkeypatch.setattr(engine, "cut", lambda whole, values, **bounds: cut(whole, 20_000, **bounds))
 
 
 class Stop:
