@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_forge.buffers import fresh
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.source import Source
 from gguf_forge.tensor_types import F16, F32, MXFP4, SCALES_AT, TensorType
@@ -86,7 +87,7 @@ _MOST_UNUSED = 4
 _NUMBERS_BYTES = 256
 
 # Of a matrix that is transposed, so much is read at a time.
-_BLOCK_BYTES = 4 << 20
+_BLOCK_BYTES = 2 << 20
 
 # Bytes that only a repacking operation understands.
 RAW = TensorType("U8", -1, 1, 1)
@@ -334,7 +335,7 @@ class Transpose(Unary):
 
     def take(self, rows: RowNumbers) -> Rows:
         below, step = self.of.shape[-2], self._block_rows
-        taken = np.empty((len(rows), below), self.dtype.dtype)
+        taken = fresh(len(rows) * self.row_bytes).view(self.dtype.dtype).reshape(len(rows), below)
         done = 0
         for matrix, columns in _by_matrix(rows, self.shape[-2]):
             tile = taken[done : done + len(columns)]
