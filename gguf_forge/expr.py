@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,14 @@ from gguf_forge.tensor_types import F16, F32, MXFP4, SCALES_AT, TensorType
 
 Rows = NDArray[Any]
 RowNumbers = NDArray[np.int64]
+
+
+class StoredRun(NamedTuple):
+    """Bytes of a file."""
+
+    source: Source
+    offset: int
+    nbytes: int
 
 
 class TensorExpr(ABC):
@@ -63,6 +71,10 @@ class TensorExpr(ABC):
     @abstractmethod
     def take(self, rows: RowNumbers) -> Rows:
         """The rows with these numbers, in this order."""
+
+    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
+        """The bytes of a range of rows where they lie in files as `rows` would give them; None if they do not."""
+        return None
 
     @abstractmethod
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
@@ -115,8 +127,14 @@ class Stored(TensorExpr):
         return np.concatenate([self._read(*run) for run in contiguous_runs(rows)])
 
     def _read(self, start: int, stop: int) -> Rows:
-        raw = self.source.read(self.offset + start * self.row_bytes, (stop - start) * self.row_bytes)
+        raw = self.source.read(*self._run(start, stop)[1:])
         return raw.view(self.dtype.dtype).reshape(stop - start, -1)
+
+    def _run(self, start: int, stop: int) -> StoredRun:
+        return StoredRun(self.source, self.offset + start * self.row_bytes, (stop - start) * self.row_bytes)
+
+    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...]:
+        return (self._run(start, stop),)
 
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         return n_rows * (_NUMBERS_BYTES + self.row_bytes * (1 + _MOST_UNUSED if scattered else 1))
@@ -243,6 +261,9 @@ class Reshape(Unary):
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return (*self.leading, self.of.shape[-1])
+
+    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
+        return self.of.stored_runs(start, stop)
 
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         return self.of.working_set(n_rows, scattered=scattered)
@@ -397,6 +418,16 @@ class Stack(TensorExpr):
     def take(self, rows: RowNumbers) -> Rows:
         taken = [self.parts[part].take(inner) for part, inner in _by_matrix(rows, self.parts[0].n_rows)]
         return taken[0] if len(taken) == 1 else np.concatenate(taken)
+
+    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
+        height = self.parts[0].n_rows
+        found: list[StoredRun] = []
+        for part in range(start // height, -(-stop // height)):
+            runs = self.parts[part].stored_runs(max(start - part * height, 0), min(stop - part * height, height))
+            if runs is None:
+                return None
+            found.extend(runs)
+        return tuple(found)
 
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         return self.parts[0].working_set(n_rows, scattered=scattered) + n_rows * self.row_bytes

@@ -107,7 +107,9 @@ def test_the_bytes_do_not_depend_on_the_memory(tmp_path: Path) -> None:
 
 def test_too_little_is_refused_before_any_work(tmp_path: Path) -> None:
     model, out = tiny_llama(tmp_path), tmp_path / "out.gguf"
-    with pytest.raises(UsageError, match="this needs [0-9,]+ bytes of memory at least, and 1,048,576 are allowed") as e:
+    with pytest.raises(
+        UsageError, match=r"this needs [0-9,]+ bytes of memory at least, and 1,048,576 are allowed"
+    ) as e:
         convert(model, out, max_memory=1 << 20)
     assert not out.exists()
     # what the message says is enough
