@@ -7,6 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from gguf_forge import buffers
 from gguf_forge.engine.pack import pack
 from gguf_forge.engine.tasks import RowSource, Target, Task, cut
 from gguf_forge.expr import (
@@ -40,6 +41,12 @@ def zeros(tmp_path_factory: pytest.TempPathFactory) -> MappedFile:
     with path.open("wb") as file:
         file.truncate(64 << 20)
     return MappedFile(path)
+
+
+@pytest.fixture(autouse=True)
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """tracemalloc knows nothing of mapped pages."""
+    monkeypatch.setattr(buffers, "_OWN_PAGES", 1 << 60)
 
 
 def stored(zeros: MappedFile, shape: tuple[int, ...], dtype: TensorType = BF16) -> Stored:
