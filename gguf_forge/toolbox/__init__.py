@@ -1,0 +1,1 @@
+"""Looking into GGUF files, proving them right, changing them: one file for each verb."""
