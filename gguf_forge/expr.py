@@ -184,6 +184,26 @@ class BigEndian(Unary):
         return swapped.reshape(-1).view(stored.dtype).reshape(stored.shape)
 
 
+# What NumPy calls the stored types that are no weights' usual ones.
+_WIDENED = {"F64": "<f8", "I8": "<i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
+
+
+@dataclass(frozen=True)
+class AsFloat32(Unary):
+    """Doubles and integers as float32, each rounded once."""
+
+    dtype = F32
+
+    @property
+    def source_type(self) -> TensorType:
+        return F32
+
+    def take(self, rows: RowNumbers) -> Rows:
+        stored = np.ascontiguousarray(self.of.take(rows))
+        with np.errstate(over="ignore"):  # too large is infinite, and told when it is packed
+            return stored.view(_WIDENED[self.of.dtype.name]).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Reshape(Unary):
     """Other leading axes over the same rows."""

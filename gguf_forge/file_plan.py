@@ -13,6 +13,7 @@ from gguf_forge.engine.publish import check_output, check_room
 from gguf_forge.engine.tasks import RowSource, Shard
 from gguf_forge.errors import UnsupportedError, UsageError
 from gguf_forge.expr import TensorExpr
+from gguf_forge.gguf_file.split import PartName
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.kernels import backend_lanes, default_backend, dequantizable_types, quantizable_types
@@ -87,7 +88,7 @@ class FilePlan:
 
 @dataclass(frozen=True)
 class Result:
-    """A file that was written, and the seconds it took."""
+    """A file that was written, and the seconds of the run that wrote it, perhaps with others."""
 
     file: FilePlan
     seconds: float
@@ -100,11 +101,11 @@ class Result:
 class Observer:
     """Is told how a run goes. The methods do nothing; a progress bar overrides them."""
 
-    def begin(self, file: FilePlan) -> None:
-        """A file is about to be written."""
+    def begin(self, files: Sequence[FilePlan]) -> None:
+        """These files are about to be written, all in one go."""
 
     def advance(self, n_bytes: int) -> None:
-        """So many bytes of it have been."""
+        """So many bytes of them have been."""
 
 
 @dataclass(frozen=True)
@@ -143,11 +144,12 @@ class BaseFile:
 
 
 def refuse_equal_paths(files: Sequence[FilePlan]) -> None:
-    """Raise UsageError if two files would have the same path."""
-    paths = [file.path for file in files]
-    if len(set(paths)) < len(paths):
+    """Raise UsageError if two files would have the same path, whether or not they have as many parts."""
+    names = [PartName.read(file.path.name) for file in files]
+    paths = {file.path.with_name(name.stem) if name else file.path for file, name in zip(files, names, strict=True)}
+    if len(paths) < len(files):
         raise UsageError(
-            f"{len(paths)} files would all be {paths[0]}",
+            f"{len(files)} files would all be {files[0].path}",
             hint="name a folder, or put {ftype} into the name",
         )
 
@@ -204,23 +206,21 @@ def write_files(
     buffer: int | None = None,
     observer: Observer | None = None,
 ) -> tuple[Result, ...]:
-    """Writes planned files, one after the other; arguments as `forge` takes them.
+    """Writes planned files, all from one reading of their sources; arguments as `forge` takes them.
 
     Raises:
-        OutputError: a file cannot be written. Nothing is left under its name.
+        OutputError: a file cannot be written. Nothing is left under the names of all.
     """
-    watcher = observer or Observer()
-    results = []
-    for file in files:
-        begun = time.perf_counter()
-        watcher.begin(file)
-        forge(
-            file.shards,
-            threads=threads,
-            backend=backend,
-            overwrite=overwrite,
-            buffer=buffer,
-            progress=watcher.advance,
-        )
-        results.append(Result(file, time.perf_counter() - begun))
-    return tuple(results)
+    every, watcher = tuple(files), observer or Observer()
+    begun = time.perf_counter()
+    watcher.begin(every)
+    forge(
+        [shard for file in every for shard in file.shards],
+        threads=threads,
+        backend=backend,
+        overwrite=overwrite,
+        buffer=buffer,
+        progress=watcher.advance,
+    )
+    seconds = time.perf_counter() - begun
+    return tuple(Result(file, seconds) for file in every)

@@ -19,6 +19,7 @@ from gguf_forge.cli.options import (
     IncludeWeights,
     Json,
     LeaveOutputTensor,
+    NoTensorFirstSplit,
     OutFile,
     OutputTensorType,
     OverrideKv,
@@ -26,6 +27,8 @@ from gguf_forge.cli.options import (
     PruneLayers,
     Pure,
     Quiet,
+    SplitMaxSize,
+    SplitMaxTensors,
     TensorTypeFile,
     TensorTypes,
     Threads,
@@ -35,6 +38,7 @@ from gguf_forge.cli.options import (
     add_command,
     flag,
     recipe_options,
+    split_of,
     type_names,
     value,
 )
@@ -58,6 +62,9 @@ class ConvertRequest:
     ]
     outfile: OutFile = None
     type: Types = None
+    split_max_size: SplitMaxSize = None
+    split_max_tensors: SplitMaxTensors = None
+    no_tensor_first_split: NoTensorFirstSplit = False
     overwrite: Overwrite = False
     dry_run: DryRun = False
 
@@ -124,6 +131,7 @@ def convert(request: ConvertRequest) -> None:
     - `gguf-forge convert Qwen3-0.6B`
     - `gguf-forge convert Qwen3-0.6B -o models/ -t Q4_K_M,Q8_0`
     - `gguf-forge convert Qwen3-0.6B -o 'qwen-{ftype}.gguf' --tensor-type 'ffn_down=q6_k'`
+    - `gguf-forge convert Qwen3-235B-A22B --split-max-size 50G`
     - `gguf-forge convert my-finetune --pre-tokenizer qwen2`
     - `gguf-forge convert Qwen3-0.6B --dry-run --json | jq '.tensors[].name'`
     """
@@ -171,4 +179,5 @@ def planning_arguments(request: ConvertRequest) -> dict[str, Any]:
         "metadata": request.metadata,
         "pre_tokenizer": request.pre_tokenizer,
         "vocab_only": request.vocab_only,
+        "split": split_of(request),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import MISSING, Field, fields
@@ -15,6 +16,7 @@ from gguf_forge.errors import UsageError
 
 if TYPE_CHECKING:
     from gguf_forge.recipe import ImportanceMatrix, Options
+    from gguf_forge.splits import Split
 
 # What `-t` accepts, for the help; the recipe room has the facts, and a test compares the two.
 TYPE_NAMES = (
@@ -56,6 +58,29 @@ Types = Annotated[
         panel=OUTPUT,
         help=f"File type, in any case; several with commas or by repeating it. [default: Q4_K_M] One of {TYPE_NAMES}.",
     ),
+]
+SplitMaxSize = Annotated[
+    str | None,
+    value(
+        "--split-max-size",
+        metavar="N(K|M|G)",
+        panel=OUTPUT,
+        help="Split the output into parts of at most so many bytes of tensors; M is a million.",
+    ),
+]
+SplitMaxTensors = Annotated[
+    int | None,
+    value(
+        "--split-max-tensors",
+        metavar="N",
+        panel=OUTPUT,
+        help="Split the output into parts of at most so many tensors.",
+        min=1,
+    ),
+]
+NoTensorFirstSplit = Annotated[
+    bool,
+    flag("--no-tensor-first-split", panel=OUTPUT, help="Split the output; the first part has metadata alone."),
 ]
 Overwrite = Annotated[bool, flag("--overwrite", panel=OUTPUT, help="Replace the output if it exists.")]
 DryRun = Annotated[
@@ -159,6 +184,8 @@ Verbose = Annotated[bool, flag("-v", "--verbose", panel=MESSAGES, help="Notes on
 
 T = TypeVar("T")
 
+_UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3}
+
 
 class MixRequest(Protocol):
     """The options that say what deviates from the mix of a file type."""
@@ -208,6 +235,41 @@ def recipe_options(request: MixRequest) -> Options:
         imatrix=_importance(request),
         read_from=(file,) if file else (),
     )
+
+
+class SplitRequest(Protocol):
+    """The options that say how the output is split."""
+
+    @property
+    def split_max_size(self) -> str | None: ...
+    @property
+    def split_max_tensors(self) -> int | None: ...
+    @property
+    def no_tensor_first_split(self) -> bool: ...
+
+
+def split_of(request: SplitRequest, *, keep: bool = False) -> Split:
+    """How the output is split."""
+    from gguf_forge.splits import Split
+
+    size = parse_size(request.split_max_size) if request.split_max_size is not None else None
+    return Split(keep, size, request.split_max_tensors, request.no_tensor_first_split)
+
+
+def parse_size(text: str) -> int:
+    """The bytes in `text`: a number and K, M, G or nothing, as powers of a thousand.
+
+    Raises:
+        UsageError: it is something else.
+
+    Example:
+        >>> parse_size("2G")
+        2000000000
+    """
+    found = re.fullmatch("([0-9]+)([KMG]?)", text)
+    if found is None:
+        raise UsageError(f"--split-max-size {text!r} is no size", hint="for example 500M or 2G")
+    return int(found[1]) * _UNITS[found[2]]
 
 
 def _importance(request: MixRequest) -> ImportanceMatrix | None:

@@ -23,12 +23,15 @@ from gguf_forge.cli.options import (
     IncludeWeights,
     Json,
     LeaveOutputTensor,
+    NoTensorFirstSplit,
     OutputTensorType,
     OverrideKv,
     Overwrite,
     PruneLayers,
     Pure,
     Quiet,
+    SplitMaxSize,
+    SplitMaxTensors,
     TensorTypeFile,
     TensorTypes,
     Threads,
@@ -37,6 +40,7 @@ from gguf_forge.cli.options import (
     add_command,
     flag,
     recipe_options,
+    split_of,
     type_names,
     value,
 )
@@ -44,8 +48,6 @@ from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.errors import ForgeError, UsageError
 
 log = logging.getLogger(__name__)
-
-_UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,25 +68,9 @@ class QuantizeRequest:
         value("--output-dir", metavar="DIR", panel=OUTPUT, help="The folder of ggml-model-TYPE.gguf."),
     ] = None
     keep_split: Annotated[bool, flag("--keep-split", panel=OUTPUT, help="Split the output as the input is.")] = False
-    split_max_size: Annotated[
-        str | None,
-        value(
-            "--split-max-size",
-            metavar="N(M|G)",
-            panel=OUTPUT,
-            help="Split the output into parts of at most so many bytes of tensors.",
-        ),
-    ] = None
-    split_max_tensors: Annotated[
-        int | None,
-        value(
-            "--split-max-tensors",
-            metavar="N",
-            panel=OUTPUT,
-            help="Split the output into parts of at most so many tensors.",
-            min=1,
-        ),
-    ] = None
+    split_max_size: SplitMaxSize = None
+    split_max_tensors: SplitMaxTensors = None
+    no_tensor_first_split: NoTensorFirstSplit = False
     overwrite: Overwrite = False
     dry_run: DryRun = False
 
@@ -189,14 +175,12 @@ def _show_plan(request: QuantizeRequest, given: Arguments) -> None:
 
 
 def _planning_arguments(request: QuantizeRequest, given: Arguments) -> dict[str, Any]:
-    from gguf_forge.quantization import Split
-
     return {
         "out": given.out,
         "types": given.types,
         "options": replace(recipe_options(request), allow_requantize=request.allow_requantize),
         "output_dir": request.output_dir,
-        "split": Split(request.keep_split, parse_size(request.split_max_size), request.split_max_tensors),
+        "split": split_of(request, keep=request.keep_split),
     }
 
 
@@ -230,21 +214,3 @@ def _are_types(text: str) -> bool:
         return bool([file_type(name) for name in type_names([text]) or ()])
     except UsageError:
         return False
-
-
-def parse_size(text: str | None) -> int | None:
-    """The bytes in `text`: a number and K, M, G or nothing, as powers of a thousand.
-
-    Raises:
-        UsageError: it is something else.
-
-    Example:
-        >>> parse_size("2G")
-        2000000000
-    """
-    if text is None:
-        return None
-    found = re.fullmatch("([0-9]+)([KMG]?)", text)
-    if found is None:
-        raise UsageError(f"--split-max-size {text!r} is no size", hint="for example 500M or 2G")
-    return int(found[1]) * _UNITS[found[2]]

@@ -48,6 +48,9 @@ def plan_object(file: FilePlan) -> dict[str, Any]:
         "types": file.types,
         "fallbacks": file.fallbacks,
         "warnings": file.warnings,
+        "parts": [
+            {"path": str(shard.path), "size": shard.layout.size, "tensors": len(shard.sources)} for shard in file.shards
+        ],
         "disk": {"needed": file.size, "free": _free(file.path.parent)},
         "tensors": [
             {
@@ -69,12 +72,7 @@ def result_object(result: Result) -> dict[str, Any]:
 
 def plan_text(file: FilePlan) -> Iterator[RenderableType]:
     """Every tensor of a file, and what it comes to."""
-    tensors = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    tensors.add_column("tensor", overflow="fold")
-    tensors.add_column("shape", justify="right")
-    tensors.add_column("from")
-    tensors.add_column("type")
-    tensors.add_column("size", justify="right")
+    tensors = _table("bold", "tensor", "shape", "from", "type", "size", left=("tensor", "from", "type"))
     fallbacks = set(file.fallbacks)
     for info, source in zip(file.tensors, file.sources, strict=True):
         tensors.add_row(
@@ -92,6 +90,7 @@ def plan_text(file: FilePlan) -> Iterator[RenderableType]:
     yield _title(file)
     if file.tensors:
         yield from ("", tensors)
+    yield from _parts(file)
     yield from ("", facts_text(facts), *_fallback_note(file))
 
 
@@ -106,6 +105,7 @@ def result_text(result: Result) -> Iterator[RenderableType]:
         "speed": f"{read}/s read, {wrote}/s written",
     }
     yield from (_title(file), "", facts_text(facts))
+    yield from _parts(file)
     if file.tensors:
         yield from ("", _types(file))
     yield from _fallback_note(file)
@@ -138,9 +138,7 @@ def _counts(file: FilePlan) -> str:
 
 
 def _types(file: FilePlan) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for name in ("type", "tensors", "weights", "size"):
-        table.add_column(name, justify="left" if name == "type" else "right")
+    table = _table("dim", "type", "tensors", "weights", "size", left=("type",))
     weights, sizes = Counter[str](), Counter[str]()
     for info in file.tensors:
         weights[info.type.name] += info.n_elements
@@ -148,6 +146,24 @@ def _types(file: FilePlan) -> Table:
     for name, size in sizes.most_common():
         share = weights[name] / weights.total()
         table.add_row(name, str(file.types[name]), f"{share:.1%}", decimal(size))
+    return table
+
+
+def _parts(file: FilePlan) -> Iterator[RenderableType]:
+    """The files of a split one."""
+    if len(file.shards) == 1:
+        return
+    table = _table("dim", "part", "tensors", "size", left=("part",))
+    for shard in file.shards:
+        table.add_row(Text(shard.path.name), str(len(shard.sources)), decimal(shard.layout.size))
+    yield from ("", table)
+
+
+def _table(header_style: str, *names: str, left: Sequence[str]) -> Table:
+    """A table without lines; the columns in `left` have text, the others numbers."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style=header_style)
+    for name in names:
+        table.add_column(name, justify="left" if name in left else "right", overflow="fold")
     return table
 
 

@@ -1,26 +1,30 @@
-"""Runs a layout: reads rows, rounds and quantizes them, writes them where they belong.
+"""Runs layouts: reads rows, rounds and quantizes them, writes them where they belong.
 
-The work is cut into tasks of some rows of one tensor. A task holds its own rows and nothing else, so memory
-depends on the number of threads, not on the model. Kernels release the interpreter lock: threads scale.
+The work is cut into tasks of some rows, which threads take one after the other. A task holds its own rows and nothing
+else, so memory depends on the number of threads, not on the model. Kernels release the interpreter lock: threads scale.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from queue import SimpleQueue
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from gguf_forge.engine.pack import pack
 from gguf_forge.engine.publish import OutputFile, published
-from gguf_forge.engine.tasks import Shard, Task, cut, task_values
+from gguf_forge.engine.tasks import Shard, Target, Task, cut, task_values, whole_tensors
 from gguf_forge.errors import InputError, UsageError
 from gguf_forge.expr import Rows
 from gguf_forge.validity import first_invalid_block
 
 Progress = Callable[[int], None]
+T = TypeVar("T")
 
 
 def default_threads() -> int:
@@ -37,15 +41,15 @@ def forge(
     buffer: int | None = None,
     progress: Progress = lambda n_bytes: None,
 ) -> None:
-    """Writes a file, or all parts of a split one.
+    """Writes files, or the parts of split ones. What several of them are made of is read once.
 
     Args:
-        shards: The file or its parts; their names appear when all are complete, that of the first one last.
+        shards: The files and parts; their names appear when all are complete, that of the first one last.
         threads: Defaults to the processors this process may use.
         backend: Which kernels; the default is the fastest of this machine.
         overwrite: Replace existing files.
         buffer: Bytes that the rows in work may take, in all threads together; None for the least that is fast.
-        progress: Told the bytes of the output as they are written.
+        progress: Told the bytes of the outputs as they are written.
 
     Raises:
         OutputError: a file cannot be written. Nothing is left under the names.
@@ -54,54 +58,85 @@ def forge(
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}")
     workers = threads or default_threads()
-    values = task_values(buffer, workers)
-    with ExitStack() as stack, ThreadPoolExecutor(workers) as pool:
+    with ExitStack() as stack:
         outputs = [
             stack.enter_context(published(shard.path, shard.layout.size, overwrite=overwrite)) for shard in shards
         ]
-        pending: set[Future[int]] = set()
+        for shard, out in zip(shards, outputs, strict=True):
+            out.write_at(0, memoryview(shard.layout.header))
+            progress(len(shard.layout.header))
+        tasks = cut(whole_tensors(shards), task_values(buffer, workers))
+        _in_threads(tasks, lambda task: _run(task, outputs, backend), workers, progress)
+        for read in {id(s): s for shard in shards for row in shard.sources for s in row.expr.sources()}.values():
+            read.check_unchanged()
+
+
+def _in_threads(tasks: Iterable[Task], run: Callable[[Task], int], workers: int, progress: Progress) -> None:
+    """Runs all tasks; the first error of one ends the others, and is raised when no thread works any more."""
+    queue = _Shared(iter(tasks))
+    done: SimpleQueue[int | None] = SimpleQueue()
+
+    def work() -> None:
         try:
-            for shard, out in zip(shards, outputs, strict=True):
-                out.write_at(0, memoryview(shard.layout.header))
-                progress(len(shard.layout.header))
-                for task in cut(shard, values):
-                    if len(pending) >= 2 * workers:
-                        pending = _collect(pending, progress)
-                    pending.add(pool.submit(_run, task, out, backend))
-            while pending:
-                pending = _collect(pending, progress)
-            for read in {id(s): s for shard in shards for row in shard.sources for s in row.expr.sources()}.values():
-                read.check_unchanged()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+            for task in queue:
+                done.put(run(task))
+        finally:
+            queue.close()  # there is no task left, or an error
+            done.put(None)
+
+    with ThreadPoolExecutor(workers) as pool:
+        running = [pool.submit(work) for _ in range(workers)]
+        try:
+            for _ in running:
+                while (n_bytes := done.get()) is not None:
+                    progress(n_bytes)
+        finally:
+            queue.close()
+    for thread in running:
+        thread.result()
 
 
-def _collect(pending: set[Future[int]], progress: Progress) -> set[Future[int]]:
-    done, rest = wait(pending, return_when=FIRST_COMPLETED)
-    for future in done:
-        progress(future.result())
-    return rest
+class _Shared(Generic[T]):
+    """What several threads take from, until it is empty or closed."""
+
+    def __init__(self, items: Iterator[T]):
+        self._items = items
+        self._lock = threading.Lock()
+        self._open = True
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        with self._lock:
+            if not self._open:
+                raise StopIteration
+            return next(self._items)
+
+    def close(self) -> None:
+        self._open = False
 
 
-def _run(task: Task, out: OutputFile, backend: str | None) -> int:
-    rows = task.source.expr.rows(task.start, task.stop)
-    info = task.placed.info
-    packed = pack(rows, task.source, info.type, weights=task.source.weights_of(task.start), backend=backend)
-    _refuse_invalid(packed, task)
-    at = task.placed.offset + task.start * info.type.row_bytes(info.n_per_row)
-    out.write_at(at, packed.view(np.uint8).reshape(-1).data)
-    return packed.nbytes
+def _run(task: Task, outputs: Sequence[OutputFile], backend: str | None) -> int:
+    """The bytes written."""
+    rows = task.expr.rows(task.start, task.stop)
+    done = 0
+    for targets, packed in pack(rows, task, backend=backend):
+        _refuse_invalid(packed, targets[0], task.start)
+        for target in targets:
+            outputs[target.output].write_at(target.offset_of(task.start), packed.view(np.uint8).reshape(-1).data)
+            done += packed.nbytes
+    return done
 
 
-def _refuse_invalid(packed: Rows, task: Task) -> None:
-    info = task.placed.info
+def _refuse_invalid(packed: Rows, target: Target, start: int) -> None:
     # what is stored in the type it had is not looked at, there as here
-    if info.type == task.source.base:
+    if target.type == target.source.base:
         return
-    block = first_invalid_block(packed.view(np.uint8), info.type)
+    block = first_invalid_block(packed.view(np.uint8), target.type)
     if block is not None:
-        row = task.start + block * info.type.block_elements // info.n_per_row
+        info = target.placed.info
+        row = start + block * info.type.block_elements // info.n_per_row
         raise InputError(
             f"row {row} cannot be packed to {info.type}: the scale of a block is infinite or not a number",
             tensor=info.name,

@@ -1,42 +1,58 @@
-"""Rows of a source as rows of a file."""
+"""Rows of an expression as rows of files."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.engine.tasks import RowSource
+from gguf_forge.engine.tasks import Target, Task
 from gguf_forge.expr import Rows
 from gguf_forge.kernels import dequantize_rows, quantize_rows
 from gguf_forge.tensor_types import F32, TensorType
 
 
-def pack(
-    rows: Rows,
-    source: RowSource,
-    target: TensorType,
-    *,
-    weights: NDArray[np.float32] | None = None,
-    backend: str | None = None,
-) -> Rows:
-    """Rows of `source` as rows of `target`: rounded to the base type first, as the reference's two steps do.
+def pack(rows: Rows, task: Task, *, backend: str | None = None) -> Iterator[tuple[tuple[Target, ...], Rows]]:
+    """The rows of a task, packed for each of its targets: those that get the same bytes, and the bytes.
 
+    Values are rounded to a target's base type first, as the reference's two steps do, and once for all that share it.
     Packed types (a quantized file, repacked MXFP4) pass as they are, or are unpacked to float32 first.
     """
-    kind, base = source.expr.dtype, source.base
-    if not kind.is_float and kind != target:
-        rows, kind, base = _unpacked(rows, kind, backend), F32, F32
-    for step in (base, target):
-        if step != kind:
-            out = np.empty((rows.shape[0], step.row_bytes(rows.shape[1])), np.uint8)
-            quantize_rows(
-                np.ascontiguousarray(rows), step, out, weights=None if step.is_float else weights, backend=backend
-            )
-            rows, kind = out.view(step.dtype), step
-    return np.ascontiguousarray(rows)
+    kind = task.expr.dtype
+    for base, targets in groupby(sorted(task.targets, key=lambda t: _base(t).id), _base):
+        rounded = _converted(rows, kind, base, None, backend)
+        for alike in _alike(targets):
+            weights = alike[0].source.weights_of(task.start)
+            yield alike, np.ascontiguousarray(_converted(rounded, base, alike[0].type, weights, backend))
 
 
-def _unpacked(rows: Rows, kind: TensorType, backend: str | None) -> Rows:
-    values = np.empty((rows.shape[0], rows.shape[1] // kind.block_bytes * kind.block_elements), np.float32)
-    dequantize_rows(np.ascontiguousarray(rows), kind, values, backend=backend)
-    return values
+def _base(target: Target) -> TensorType:
+    kind = target.source.expr.dtype
+    if kind.is_float:
+        return target.source.base
+    return kind if kind == target.type else F32
+
+
+def _alike(targets: Iterator[Target]) -> Iterator[tuple[Target, ...]]:
+    """Targets of one base that get the same bytes, together."""
+    found: dict[tuple[int, int], list[Target]] = {}
+    for target in targets:
+        found.setdefault((target.type.id, id(target.source.weights)), []).append(target)
+    return map(tuple, found.values())
+
+
+def _converted(
+    rows: Rows, kind: TensorType, to: TensorType, weights: NDArray[np.float32] | None, backend: str | None
+) -> Rows:
+    if to == kind:
+        return rows
+    rows = np.ascontiguousarray(rows)
+    if not kind.is_float:
+        values = np.empty((rows.shape[0], rows.shape[1] // kind.block_bytes * kind.block_elements), np.float32)
+        dequantize_rows(rows, kind, values, backend=backend)
+        return values
+    out = np.empty((rows.shape[0], to.row_bytes(rows.shape[1])), np.uint8)
+    quantize_rows(rows, to, out, weights=None if to.is_float else weights, backend=backend)
+    return out.view(to.dtype)
