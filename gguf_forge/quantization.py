@@ -9,8 +9,7 @@ from os import PathLike
 from pathlib import Path
 
 from gguf_forge.engine.tasks import Shard
-from gguf_forge.errors import ForgeError, UsageError
-from gguf_forge.expr import BigEndian, Stored, TensorExpr
+from gguf_forge.errors import UsageError
 from gguf_forge.file_plan import (
     BaseFile,
     Chosen,
@@ -22,8 +21,8 @@ from gguf_forge.file_plan import (
     write_files,
 )
 from gguf_forge.general import fill_template
+from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
-from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.recipe import FileType, Options, file_type
 from gguf_forge.recipe.file_types import ALIASES
@@ -97,7 +96,7 @@ def plan_quantized(
     target = gguf.paths[0].parent if named is None else Path(named)
     base = BaseFile(
         [tensor.info for tensor in gguf.tensors],
-        {tensor.name: _expression(tensor) for tensor in gguf.tensors},
+        {tensor.name: expression_of(tensor) for tensor in gguf.tensors},
         gguf.typed_metadata,
     )
     kinds = {file_type(name): name for name in ([types] if isinstance(types, str) else types)}
@@ -111,16 +110,6 @@ def plan_quantized(
         log.warning("%s", warning)
     refuse_equal_paths(files)
     return files
-
-
-def _expression(tensor: GgufTensor) -> TensorExpr:
-    stored = Stored(tensor.name, tensor.source, tensor.offset, tensor.shape[::-1], tensor.type)
-    if tensor.byte_order == "<":
-        return stored
-    try:
-        return BigEndian(stored)
-    except ForgeError as error:
-        raise type(error)(error.problem, file=tensor.source.path, tensor=tensor.name, hint=error.hint) from None
 
 
 def _path(target: Path, kind: FileType, name: str | FileType) -> Path:
