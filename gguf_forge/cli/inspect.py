@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -350,7 +351,7 @@ def _histogram(view: TensorView) -> Text:
     total = max(1, sum(counts))
     lines = [
         f"{low:>{width}} to {high:<{width}}  {_bar(count / most):<{_BAR}}  {count / total:6.2%}"
-        for low, high, count in zip(edges, edges[1:], counts, strict=True)
+        for (low, high), count in zip(pairwise(edges), counts, strict=True)
     ]
     return Text("\n".join(lines), no_wrap=True)
 
@@ -368,6 +369,7 @@ def _block_text(block: DecodedBlock, kind: str) -> Iterator[RenderableType]:
     place = f"block {block.place.block} of row {block.place.row}"
     yield Text(f"{place}: columns {first} to {stop - 1} ({kind}; bytes in hexadecimal)", "bold")
     table = _table("", "")
+    table.show_header = False
     for name, stored in block.fields.items():
         is_bytes = stored.dtype.kind == "u"
         digits = 2 * stored.dtype.itemsize

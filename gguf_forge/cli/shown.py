@@ -39,14 +39,18 @@ def value_text(value: Value, limit: int | None = None) -> str:
     if kind == "STRING":
         return escaped(value.data, limit)
     if kind != "ARRAY":
-        return str(_number(value.data, kind))
+        return _number_text(value.data, kind)
     element = value.element.name if value.element is not None else ""
     items = [
-        repr(_cut(_as_text(item), _ITEM_TEXT)) if element == "STRING" else str(_number(item, element))
+        repr(_cut(_as_text(item), _ITEM_TEXT)) if element == "STRING" else _number_text(item, element)
         for item in value.data[:_ITEMS]
     ]
     more = len(value.data) - len(items)
     return f"[{', '.join(items)}{f', ... {more} more' if more else ''}]"
+
+
+def _number_text(data: Any, kind: str) -> str:
+    return str(_number(data, kind)).lower()  # true, as --set takes it
 
 
 def escaped(text: str | bytes, limit: int | None = None, *, keep: str = "") -> str:
