@@ -12,6 +12,7 @@ from typing import Any
 
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.engine.forge import default_threads
+from gguf_forge.engine.profile import PLAN, Profile, measured, phase
 from gguf_forge.engine.tasks import RowSource, Shard
 from gguf_forge.errors import OutputError, UnsupportedError, UsageError
 from gguf_forge.file_plan import (
@@ -135,6 +136,7 @@ def convert(
     backend: str | None = None,
     overwrite: bool = False,
     observer: Observer | None = None,
+    profile: Profile | None = None,
 ) -> tuple[Result, ...]:
     """Converts a Hugging Face folder to GGUF files, one for each of `types`.
 
@@ -154,6 +156,7 @@ def convert(
         backend: Which kernels; the default is the fastest of this machine.
         overwrite: Replace existing files.
         observer: Is told how it goes.
+        profile: Is told where the time of each thread goes.
 
     Raises:
         ForgeError: what was wrong, where, and what to do; nothing is left under the final names.
@@ -161,7 +164,7 @@ def convert(
     Example:
         >>> convert("Qwen3-0.6B", types=["Q4_K_M", "Q8_0"])  # doctest: +SKIP
     """
-    with open_checkpoint(source, vocab_only) as checkpoint:
+    with measured(profile, "main"), phase(PLAN), open_checkpoint(source, vocab_only) as checkpoint:
         files = plan_files(
             checkpoint,
             out,
@@ -176,7 +179,9 @@ def convert(
         check_files(files, backend=backend, overwrite=overwrite)
         kernels = backend or default_backend()
         log.info("kernels: %s (%d lanes); threads: %d", kernels, backend_lanes(kernels), threads or default_threads())
-        return write_files(files, threads=threads, backend=backend, overwrite=overwrite, observer=observer)
+        return write_files(
+            files, threads=threads, backend=backend, overwrite=overwrite, observer=observer, profile=profile
+        )
 
 
 def plan(source: str | PathLike[str], out: str | PathLike[str] | None = None, **given: Any) -> tuple[FilePlan, ...]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_forge.engine.forge import forge
+from gguf_forge.engine.profile import Profile
 from gguf_forge.engine.publish import check_output, check_room
 from gguf_forge.engine.tasks import RowSource, Shard
 from gguf_forge.errors import UnsupportedError, UsageError
@@ -205,6 +206,7 @@ def write_files(
     overwrite: bool = False,
     buffer: int | None = None,
     observer: Observer | None = None,
+    profile: Profile | None = None,
 ) -> tuple[Result, ...]:
     """Writes planned files, all from one reading of their sources; arguments as `forge` takes them.
 
@@ -221,6 +223,7 @@ def write_files(
         overwrite=overwrite,
         buffer=buffer,
         progress=watcher.advance,
+        profile=profile,
     )
     seconds = time.perf_counter() - begun
     return tuple(Result(file, seconds) for file in every)

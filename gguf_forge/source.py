@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_forge.engine.profile import READ, phase
 from gguf_forge.errors import InputError
 
 _AGAIN = "run again when it is complete"
@@ -105,11 +106,12 @@ class MappedFile:
         data = np.empty(nbytes, np.uint8)
         done = 0
         try:
-            while done < nbytes:
-                got = os.preadv(self._descriptor, [data[done:].data], offset + done)
-                if got == 0:
-                    raise InputError("the file became shorter while it was read", file=self.path, hint=_AGAIN)
-                done += got
+            with phase(READ):
+                while done < nbytes:
+                    got = os.preadv(self._descriptor, [data[done:].data], offset + done)
+                    if got == 0:
+                        raise InputError("the file became shorter while it was read", file=self.path, hint=_AGAIN)
+                    done += got
         except OSError as error:
             raise InputError(f"the file cannot be read: {error.strerror or error}", file=self.path) from error
         return data

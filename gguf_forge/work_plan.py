@@ -10,15 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gguf_forge.engine.pieces import Piece, cut_pieces
 from gguf_forge.engine.tasks import Shard
-from gguf_forge.errors import InputError, UsageError, printable
-from gguf_forge.json_file import read_json_object
+from gguf_forge.errors import UsageError
 from gguf_forge.request import Planned, Request
 from gguf_forge.source import MappedFile
 

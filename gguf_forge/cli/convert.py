@@ -27,6 +27,7 @@ from gguf_forge.cli.options import (
     PruneLayers,
     Pure,
     Quiet,
+    ShowProfile,
     SplitMaxSize,
     SplitMaxTensors,
     TensorTypeFile,
@@ -113,6 +114,7 @@ class ConvertRequest:
     threads: Threads = None
     backend: Backend = None
 
+    profile: ShowProfile = False
     json: Json = False
     quiet: Quiet = False
     verbose: Verbose = False
@@ -140,7 +142,9 @@ def convert(request: ConvertRequest) -> None:
     from gguf_forge import conversion
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.report import show_results
+    from gguf_forge.engine.profile import Profile
 
+    profile = Profile() if request.profile else None
     with observing(quiet=request.quiet, verbose=request.verbose) as observer:
         results = conversion.convert(
             **planning_arguments(request),
@@ -148,8 +152,9 @@ def convert(request: ConvertRequest) -> None:
             backend=request.backend,
             overwrite=request.overwrite,
             observer=observer,
+            profile=profile,
         )
-    show_results(results, as_json=request.json, quiet=request.quiet)
+    show_results(results, as_json=request.json, quiet=request.quiet, profile=profile)
 
 
 def show_plan(request: ConvertRequest) -> None:

@@ -171,6 +171,10 @@ Backend = Annotated[
         help="Which kernels, of those that `gguf-forge info` lists. [default: GGUF_FORGE_BACKEND, or the fastest]",
     ),
 ]
+ShowProfile = Annotated[
+    bool,
+    flag("--profile", panel=MESSAGES, help="Show where the time went: reading, quantizing, writing..., by thread."),
+]
 Json = Annotated[bool, flag("--json", panel=MESSAGES, help="One JSON object on standard output, nothing else.")]
 Quiet = Annotated[bool, flag("-q", "--quiet", panel=MESSAGES, help="Nothing but errors.")]
 Verbose = Annotated[bool, flag("-v", "--verbose", panel=MESSAGES, help="Notes on what is done, too.")]

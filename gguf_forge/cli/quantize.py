@@ -30,6 +30,7 @@ from gguf_forge.cli.options import (
     PruneLayers,
     Pure,
     Quiet,
+    ShowProfile,
     SplitMaxSize,
     SplitMaxTensors,
     TensorTypeFile,
@@ -108,6 +109,7 @@ class QuantizeRequest:
         ),
     ] = None
 
+    profile: ShowProfile = False
     json: Json = False
     quiet: Quiet = False
     verbose: Verbose = False
@@ -140,11 +142,13 @@ def quantize(request: QuantizeRequest) -> None:
     from gguf_forge import quantization
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.report import show_results
+    from gguf_forge.engine.profile import Profile
 
     given = read_arguments(request.arguments)
     if request.dry_run:
         _show_plan(request, given)
         return
+    profile = Profile() if request.profile else None
     with observing(quiet=request.quiet, verbose=request.verbose) as observer:
         results = quantization.quantize_gguf(
             given.source,
@@ -154,8 +158,9 @@ def quantize(request: QuantizeRequest) -> None:
             overwrite=request.overwrite,
             buffer=request.max_buffer_size << 20 if request.max_buffer_size else None,
             observer=observer,
+            profile=profile,
         )
-    show_results(results, as_json=request.json, quiet=request.quiet)
+    show_results(results, as_json=request.json, quiet=request.quiet, profile=profile)
 
 
 def _show_plan(request: QuantizeRequest, given: Arguments) -> None:

@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from gguf_forge.engine.pack import pack
+from gguf_forge.engine.profile import CONVERT, WAIT, WRITE, Profile, measured, phase
 from gguf_forge.engine.publish import OutputFile, published
 from gguf_forge.engine.tasks import Shard, Target, Task, cut, task_values, whole_tensors
 from gguf_forge.errors import InputError, UsageError
@@ -40,6 +41,7 @@ def forge(
     overwrite: bool = False,
     buffer: int | None = None,
     progress: Progress = lambda n_bytes: None,
+    profile: Profile | None = None,
 ) -> None:
     """Writes files, or the parts of split ones. What several of them are made of is read once.
 
@@ -50,6 +52,7 @@ def forge(
         overwrite: Replace existing files.
         buffer: Bytes that the rows in work may take, in all threads together; None for the least that is fast.
         progress: Told the bytes of the outputs as they are written.
+        profile: Is told where the time of each thread goes.
 
     Raises:
         OutputError: a file cannot be written. Nothing is left under the names.
@@ -66,30 +69,34 @@ def forge(
             out.write_at(0, memoryview(shard.layout.header))
             progress(len(shard.layout.header))
         tasks = cut(whole_tensors(shards), task_values(buffer, workers))
-        _in_threads(tasks, lambda task: _run(task, outputs, backend), workers, progress)
+        _in_threads(tasks, lambda task: _run(task, outputs, backend), workers, progress, profile)
         for read in {id(s): s for shard in shards for row in shard.sources for s in row.expr.sources()}.values():
             read.check_unchanged()
 
 
-def _in_threads(tasks: Iterable[Task], run: Callable[[Task], int], workers: int, progress: Progress) -> None:
+def _in_threads(
+    tasks: Iterable[Task], run: Callable[[Task], int], workers: int, progress: Progress, profile: Profile | None
+) -> None:
     """Runs all tasks; the first error of one ends the others, and is raised when no thread works any more."""
     queue = _Shared(iter(tasks))
     done: SimpleQueue[int | None] = SimpleQueue()
 
-    def work() -> None:
+    def work(number: int) -> None:
         try:
-            for task in queue:
-                done.put(run(task))
+            with measured(profile, f"worker {number}"):
+                for task in queue:
+                    done.put(run(task))
         finally:
             queue.close()  # there is no task left, or an error
             done.put(None)
 
     with ThreadPoolExecutor(workers) as pool:
-        running = [pool.submit(work) for _ in range(workers)]
+        running = [pool.submit(work, number) for number in range(1, workers + 1)]
         try:
-            for _ in running:
-                while (n_bytes := done.get()) is not None:
-                    progress(n_bytes)
+            with phase(WAIT):
+                for _ in running:
+                    while (n_bytes := done.get()) is not None:
+                        progress(n_bytes)
         finally:
             queue.close()
     for thread in running:
@@ -119,13 +126,15 @@ class _Shared(Generic[T]):
 
 def _run(task: Task, outputs: Sequence[OutputFile], backend: str | None) -> int:
     """The bytes written."""
-    rows = task.expr.rows(task.start, task.stop)
+    with phase(CONVERT):
+        rows = task.expr.rows(task.start, task.stop)
     done = 0
     for targets, packed in pack(rows, task, backend=backend):
         _refuse_invalid(packed, targets[0], task.start)
-        for target in targets:
-            outputs[target.output].write_at(target.offset_of(task.start), packed.view(np.uint8).reshape(-1).data)
-            done += packed.nbytes
+        with phase(WRITE):
+            for target in targets:
+                outputs[target.output].write_at(target.offset_of(task.start), packed.view(np.uint8).reshape(-1).data)
+                done += packed.nbytes
     return done
 
 

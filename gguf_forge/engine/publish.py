@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gguf_forge.engine.profile import SYNC, phase
 from gguf_forge.errors import OutputError, RefusedError
 
 _LONGEST_NAME = 255
@@ -99,7 +100,8 @@ def published(path: Path, size: int, *, overwrite: bool) -> Iterator[OutputFile]
         try:
             os.truncate(descriptor, size)
             yield OutputFile(descriptor, path)
-            os.fsync(descriptor)
+            with phase(SYNC):
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
         _rename(partial, path, overwrite=overwrite)
