@@ -135,6 +135,7 @@ def convert(
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     observer: Observer | None = None,
     profile: Profile | None = None,
 ) -> tuple[Result, ...]:
@@ -155,6 +156,8 @@ def convert(
         threads: Defaults to the processors this process may use.
         backend: Which kernels; the default is the fastest of this machine.
         overwrite: Replace existing files.
+        resume: Go on from what a stopped run left, and if this one is stopped leave that. Files that are complete
+            stay as they are, unless `overwrite` says otherwise.
         observer: Is told how it goes.
         profile: Is told where the time of each thread goes.
 
@@ -176,11 +179,17 @@ def convert(
             vocab_only=vocab_only,
             split=split,
         )
-        check_files(files, backend=backend, overwrite=overwrite)
+        check_files(files, backend=backend, overwrite=overwrite, resume=resume)
         kernels = backend or default_backend()
         log.info("kernels: %s (%d lanes); threads: %d", kernels, backend_lanes(kernels), threads or default_threads())
         return write_files(
-            files, threads=threads, backend=backend, overwrite=overwrite, observer=observer, profile=profile
+            files,
+            threads=threads,
+            backend=backend,
+            overwrite=overwrite,
+            resume=resume,
+            observer=observer,
+            profile=profile,
         )
 
 

@@ -44,6 +44,7 @@ def quantize_gguf(
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     buffer: int | None = None,
     observer: Observer | None = None,
     profile: Profile | None = None,
@@ -60,6 +61,8 @@ def quantize_gguf(
         threads: Defaults to the processors this process may use.
         backend: Which kernels; the default is the fastest of this machine.
         overwrite: Replace existing files.
+        resume: Go on from what a stopped run left, and if this one is stopped leave that. Files that are complete
+            stay as they are, unless `overwrite` says otherwise.
         buffer: Bytes that the rows in work may take.
         observer: Is told how it goes.
         profile: Is told where the time of each thread goes.
@@ -72,12 +75,13 @@ def quantize_gguf(
     """
     with measured(profile, "main"), phase(PLAN), open_gguf(source) as gguf:
         files = plan_quantized(gguf, out, types=types, options=options, output_dir=output_dir, split=split)
-        check_files(files, backend=backend, overwrite=overwrite)
+        check_files(files, backend=backend, overwrite=overwrite, resume=resume)
         return write_files(
             files,
             threads=threads,
             backend=backend,
             overwrite=overwrite,
+            resume=resume,
             buffer=buffer,
             observer=observer,
             profile=profile,

@@ -27,6 +27,7 @@ from gguf_forge.cli.options import (
     PruneLayers,
     Pure,
     Quiet,
+    Resume,
     ShowProfile,
     SplitMaxSize,
     SplitMaxTensors,
@@ -66,6 +67,7 @@ class ConvertRequest:
     split_max_tensors: SplitMaxTensors = None
     no_tensor_first_split: NoTensorFirstSplit = False
     overwrite: Overwrite = False
+    resume: Resume = False
     dry_run: DryRun = False
 
     pure: Pure = False
@@ -151,6 +153,7 @@ def convert(request: ConvertRequest) -> None:
             threads=request.threads,
             backend=request.backend,
             overwrite=request.overwrite,
+            resume=request.resume,
             observer=observer,
             profile=profile,
         )
@@ -166,7 +169,7 @@ def show_plan(request: ConvertRequest) -> None:
     with logging_to(console(sys.stderr), quiet=request.quiet, verbose=request.verbose):
         files = conversion.plan(**planning_arguments(request))
         try:
-            check_files(files, backend=request.backend, overwrite=request.overwrite)
+            check_files(files, backend=request.backend, overwrite=request.overwrite, resume=request.resume)
         except ForgeError as error:
             log.warning("converting would be refused: %s", error)
     show_plans(files, as_json=request.json, quiet=request.quiet)

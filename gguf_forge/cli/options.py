@@ -76,6 +76,15 @@ NoTensorFirstSplit = Annotated[
     flag("--no-tensor-first-split", panel=OUTPUT, help="Split the output; the first part has metadata alone."),
 ]
 Overwrite = Annotated[bool, flag("--overwrite", panel=OUTPUT, help="Replace the output if it exists.")]
+Resume = Annotated[
+    bool,
+    flag(
+        "--resume",
+        panel=OUTPUT,
+        help="Go on from what a stopped run left; if this one is stopped, keep what is finished. "
+        "An output that is complete already is left as it is.",
+    ),
+]
 DryRun = Annotated[
     bool,
     flag(

@@ -30,6 +30,7 @@ from gguf_forge.cli.options import (
     PruneLayers,
     Pure,
     Quiet,
+    Resume,
     ShowProfile,
     SplitMaxSize,
     SplitMaxTensors,
@@ -72,6 +73,7 @@ class QuantizeRequest:
     split_max_tensors: SplitMaxTensors = None
     no_tensor_first_split: NoTensorFirstSplit = False
     overwrite: Overwrite = False
+    resume: Resume = False
     dry_run: DryRun = False
 
     allow_requantize: Annotated[
@@ -156,6 +158,7 @@ def quantize(request: QuantizeRequest) -> None:
             threads=given.threads or request.threads,
             backend=request.backend,
             overwrite=request.overwrite,
+            resume=request.resume,
             buffer=request.max_buffer_size << 20 if request.max_buffer_size else None,
             observer=observer,
             profile=profile,
@@ -172,7 +175,7 @@ def _show_plan(request: QuantizeRequest, given: Arguments) -> None:
     with logging_to(console(sys.stderr), quiet=request.quiet, verbose=request.verbose), open_gguf(given.source) as gguf:
         files = quantization.plan_quantized(gguf, **_planning_arguments(request, given), only_planned=True)
         try:
-            check_files(files, backend=request.backend, overwrite=request.overwrite)
+            check_files(files, backend=request.backend, overwrite=request.overwrite, resume=request.resume)
         except ForgeError as error:
             log.warning("quantizing would be refused: %s", error)
         show_plans(files, as_json=request.json, quiet=request.quiet)

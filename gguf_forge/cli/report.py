@@ -74,8 +74,12 @@ def plan_object(file: FilePlan) -> dict[str, Any]:
 
 
 def result_object(result: Result) -> dict[str, Any]:
-    """A written file: what was planned, and the seconds it took."""
-    return {**plan_object(result.file), "seconds": round(result.seconds, 3)}
+    """A written file: what was planned, the seconds it took, and the tensors that a stopped run had finished."""
+    return {
+        **plan_object(result.file),
+        "seconds": round(result.seconds, 3),
+        "resumed_tensors": result.resumed_tensors,
+    }
 
 
 def plan_text(file: FilePlan) -> Iterator[RenderableType]:
@@ -112,6 +116,8 @@ def result_text(result: Result) -> Iterator[RenderableType]:
         "time": f"{result.seconds:.1f} s",
         "speed": f"{read}/s read, {wrote}/s written",
     }
+    if result.resumed_tensors:
+        facts["resumed"] = f"{result.resumed_tensors} of {len(file.tensors)} tensors were finished by an earlier run"
     yield from (_title(file), "", facts_text(facts))
     yield from _parts(file)
     if file.tensors:
