@@ -12,6 +12,7 @@ from typing import Any
 
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.engine.forge import default_threads
+from gguf_forge.engine.profile import PLAN, Profile, measured, phase
 from gguf_forge.engine.tasks import RowSource, Shard
 from gguf_forge.errors import OutputError, UnsupportedError, UsageError
 from gguf_forge.file_plan import (
@@ -134,7 +135,9 @@ def convert(
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     observer: Observer | None = None,
+    profile: Profile | None = None,
 ) -> tuple[Result, ...]:
     """Converts a Hugging Face folder to GGUF files, one for each of `types`.
 
@@ -153,7 +156,10 @@ def convert(
         threads: Defaults to the processors this process may use.
         backend: Which kernels; the default is the fastest of this machine.
         overwrite: Replace existing files.
+        resume: Go on from what a stopped run left, and if this one is stopped leave that. Files that are complete
+            stay as they are, unless `overwrite` says otherwise.
         observer: Is told how it goes.
+        profile: Is told where the time of each thread goes.
 
     Raises:
         ForgeError: what was wrong, where, and what to do; nothing is left under the final names.
@@ -161,7 +167,7 @@ def convert(
     Example:
         >>> convert("Qwen3-0.6B", types=["Q4_K_M", "Q8_0"])  # doctest: +SKIP
     """
-    with _open(source, vocab_only) as checkpoint:
+    with measured(profile, "main"), phase(PLAN), open_checkpoint(source, vocab_only) as checkpoint:
         files = plan_files(
             checkpoint,
             out,
@@ -173,10 +179,18 @@ def convert(
             vocab_only=vocab_only,
             split=split,
         )
-        check_files(files, backend=backend, overwrite=overwrite)
+        check_files(files, backend=backend, overwrite=overwrite, resume=resume)
         kernels = backend or default_backend()
         log.info("kernels: %s (%d lanes); threads: %d", kernels, backend_lanes(kernels), threads or default_threads())
-        return write_files(files, threads=threads, backend=backend, overwrite=overwrite, observer=observer)
+        return write_files(
+            files,
+            threads=threads,
+            backend=backend,
+            overwrite=overwrite,
+            resume=resume,
+            observer=observer,
+            profile=profile,
+        )
 
 
 def plan(source: str | PathLike[str], out: str | PathLike[str] | None = None, **given: Any) -> tuple[FilePlan, ...]:
@@ -193,11 +207,11 @@ def plan(source: str | PathLike[str], out: str | PathLike[str] | None = None, **
     Example:
         >>> [file.layout.size for file in plan("Qwen3-0.6B", types="Q4_K_M")]  # doctest: +SKIP
     """
-    with _open(source, bool(given.get("vocab_only"))) as checkpoint:
+    with open_checkpoint(source, bool(given.get("vocab_only"))) as checkpoint:
         return plan_files(checkpoint, out, **given)
 
 
-def _open(source: str | PathLike[str], vocab_only: bool) -> Checkpoint:
+def open_checkpoint(source: str | PathLike[str], vocab_only: bool) -> Checkpoint:
     """A vocabulary alone is made of a folder without weights, too; weights only tell the type that `auto` means."""
     folder = Path(source)
     return Checkpoint.open(folder, weights=not vocab_only or any(folder.glob("*.safetensors")))

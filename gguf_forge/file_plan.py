@@ -6,9 +6,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from gguf_forge.engine.forge import forge
+from gguf_forge.engine.forge import forge, unfinished
+from gguf_forge.engine.profile import Profile
 from gguf_forge.engine.publish import check_output, check_room
 from gguf_forge.engine.tasks import RowSource, Shard
 from gguf_forge.errors import UnsupportedError, UsageError
@@ -88,10 +90,17 @@ class FilePlan:
 
 @dataclass(frozen=True)
 class Result:
-    """A file that was written, and the seconds of the run that wrote it, perhaps with others."""
+    """A file that was written.
+
+    Attributes:
+        file: What was planned.
+        seconds: Of the run that wrote it, perhaps with others.
+        resumed_tensors: How many of its tensors a stopped run had finished.
+    """
 
     file: FilePlan
     seconds: float
+    resumed_tensors: int = 0
 
     @property
     def path(self) -> Path:
@@ -154,13 +163,16 @@ def refuse_equal_paths(files: Sequence[FilePlan]) -> None:
         )
 
 
-def check_files(files: Iterable[FilePlan], *, backend: str | None = None, overwrite: bool = False) -> None:
+def check_files(
+    files: Iterable[FilePlan], *, backend: str | None = None, overwrite: bool = False, resume: bool = False
+) -> None:
     """Says before any work what would stop it.
 
     Args:
         files: Planned files, all in one folder.
         backend: Which kernels; the default is the fastest of this machine.
         overwrite: Existing files may be replaced.
+        resume: Those that are complete may be there.
 
     Raises:
         UnsupportedError: no kernel makes a type that a file needs, or reads one that it is made of.
@@ -170,11 +182,13 @@ def check_files(files: Iterable[FilePlan], *, backend: str | None = None, overwr
     """
     every = tuple(files)
     backend_lanes(backend or default_backend())
+    todo = []
     for file in every:
         _check_types(file)
-        for shard in file.shards:
+        for shard in unfinished(file.shards, overwrite=overwrite, resume=resume):
             check_output(shard.path, shard.layout.size, file.inputs, overwrite=overwrite)
-    check_room(every[0].path.parent, sum(file.size for file in every))
+            todo.append((shard.path, shard.layout.size))
+    check_room(every[0].path.parent, todo)
 
 
 def _check_types(file: FilePlan) -> None:
@@ -203,8 +217,10 @@ def write_files(
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     buffer: int | None = None,
     observer: Observer | None = None,
+    profile: Profile | None = None,
 ) -> tuple[Result, ...]:
     """Writes planned files, all from one reading of their sources; arguments as `forge` takes them.
 
@@ -214,13 +230,17 @@ def write_files(
     every, watcher = tuple(files), observer or Observer()
     begun = time.perf_counter()
     watcher.begin(every)
-    forge(
-        [shard for file in every for shard in file.shards],
-        threads=threads,
-        backend=backend,
-        overwrite=overwrite,
-        buffer=buffer,
-        progress=watcher.advance,
+    resumed = iter(
+        forge(
+            [shard for file in every for shard in file.shards],
+            threads=threads,
+            backend=backend,
+            overwrite=overwrite,
+            resume=resume,
+            buffer=buffer,
+            progress=watcher.advance,
+            profile=profile,
+        )
     )
     seconds = time.perf_counter() - begun
-    return tuple(Result(file, seconds) for file in every)
+    return tuple(Result(file, seconds, sum(islice(resumed, len(file.shards)))) for file in every)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
+from gguf_forge.engine.profile import PLAN, Profile, measured, phase
 from gguf_forge.engine.tasks import Shard
 from gguf_forge.errors import UsageError
 from gguf_forge.file_plan import (
@@ -42,8 +43,10 @@ def quantize_gguf(
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     buffer: int | None = None,
     observer: Observer | None = None,
+    profile: Profile | None = None,
 ) -> tuple[Result, ...]:
     """Quantizes a GGUF file, one output for each of `types`: the file that llama-quantize makes, byte for byte.
 
@@ -57,8 +60,11 @@ def quantize_gguf(
         threads: Defaults to the processors this process may use.
         backend: Which kernels; the default is the fastest of this machine.
         overwrite: Replace existing files.
+        resume: Go on from what a stopped run left, and if this one is stopped leave that. Files that are complete
+            stay as they are, unless `overwrite` says otherwise.
         buffer: Bytes that the rows in work may take.
         observer: Is told how it goes.
+        profile: Is told where the time of each thread goes.
 
     Raises:
         ForgeError: what was wrong, where, and what to do; nothing is left under the final names.
@@ -66,11 +72,18 @@ def quantize_gguf(
     Example:
         >>> quantize_gguf("Qwen3-0.6B-BF16.gguf", types="Q4_K_M")  # doctest: +SKIP
     """
-    with open_gguf(source) as gguf:
+    with measured(profile, "main"), phase(PLAN), open_gguf(source) as gguf:
         files = plan_quantized(gguf, out, types=types, options=options, output_dir=output_dir, split=split)
-        check_files(files, backend=backend, overwrite=overwrite)
+        check_files(files, backend=backend, overwrite=overwrite, resume=resume)
         return write_files(
-            files, threads=threads, backend=backend, overwrite=overwrite, buffer=buffer, observer=observer
+            files,
+            threads=threads,
+            backend=backend,
+            overwrite=overwrite,
+            resume=resume,
+            buffer=buffer,
+            observer=observer,
+            profile=profile,
         )
 
 

@@ -69,9 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         discard(sys.stdout, sys.stderr)
         return 128 + signal.SIGPIPE
     except Stopped as stopped:
-        failure = Failure(
-            128 + stopped.number, signal.Signals(stopped.number).name, "stopped; no unfinished file is left behind"
-        )
+        left = "run it again to go on" if "--resume" in given else "no unfinished file is left behind"
+        failure = Failure(128 + stopped.number, signal.Signals(stopped.number).name, f"stopped; {left}")
     except ForgeError as error:
         failure = Failure.of(error)
     except typer.TyperException as error:
@@ -112,6 +111,8 @@ def _signals_raise() -> Iterator[None]:
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
+        for heeded_once in heeded:
+            signal.signal(heeded_once, signal.SIG_IGN)  # what follows is the cleaning up
         raise Stopped(number)
 
     ending = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]

@@ -27,6 +27,8 @@ from gguf_forge.cli.options import (
     PruneLayers,
     Pure,
     Quiet,
+    Resume,
+    ShowProfile,
     SplitMaxSize,
     SplitMaxTensors,
     TensorTypeFile,
@@ -37,13 +39,12 @@ from gguf_forge.cli.options import (
     Verbose,
     add_command,
     flag,
-    recipe_options,
-    split_of,
     type_names,
     value,
 )
 from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.errors import ForgeError
+from gguf_forge.request import recipe_options, split_of
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class ConvertRequest:
     split_max_tensors: SplitMaxTensors = None
     no_tensor_first_split: NoTensorFirstSplit = False
     overwrite: Overwrite = False
+    resume: Resume = False
     dry_run: DryRun = False
 
     pure: Pure = False
@@ -114,6 +116,7 @@ class ConvertRequest:
     threads: Threads = None
     backend: Backend = None
 
+    profile: ShowProfile = False
     json: Json = False
     quiet: Quiet = False
     verbose: Verbose = False
@@ -141,16 +144,20 @@ def convert(request: ConvertRequest) -> None:
     from gguf_forge import conversion
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.report import show_results
+    from gguf_forge.engine.profile import Profile
 
+    profile = Profile() if request.profile else None
     with observing(quiet=request.quiet, verbose=request.verbose) as observer:
         results = conversion.convert(
             **planning_arguments(request),
             threads=request.threads,
             backend=request.backend,
             overwrite=request.overwrite,
+            resume=request.resume,
             observer=observer,
+            profile=profile,
         )
-    show_results(results, as_json=request.json, quiet=request.quiet)
+    show_results(results, as_json=request.json, quiet=request.quiet, profile=profile)
 
 
 def show_plan(request: ConvertRequest) -> None:
@@ -162,7 +169,7 @@ def show_plan(request: ConvertRequest) -> None:
     with logging_to(console(sys.stderr), quiet=request.quiet, verbose=request.verbose):
         files = conversion.plan(**planning_arguments(request))
         try:
-            check_files(files, backend=request.backend, overwrite=request.overwrite)
+            check_files(files, backend=request.backend, overwrite=request.overwrite, resume=request.resume)
         except ForgeError as error:
             log.warning("converting would be refused: %s", error)
     show_plans(files, as_json=request.json, quiet=request.quiet)

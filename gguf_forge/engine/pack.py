@@ -8,6 +8,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_forge.engine.profile import CONVERT, QUANTIZE, phase
 from gguf_forge.engine.tasks import Target, Task
 from gguf_forge.expr import Rows
 from gguf_forge.kernels import dequantize_rows, quantize_rows
@@ -48,11 +49,12 @@ def _converted(
 ) -> Rows:
     if to == kind:
         return rows
-    rows = np.ascontiguousarray(rows)
-    if not kind.is_float:
-        values = np.empty((rows.shape[0], rows.shape[1] // kind.block_bytes * kind.block_elements), np.float32)
-        dequantize_rows(rows, kind, values, backend=backend)
-        return values
-    out = np.empty((rows.shape[0], to.row_bytes(rows.shape[1])), np.uint8)
-    quantize_rows(rows, to, out, weights=None if to.is_float else weights, backend=backend)
-    return out.view(to.dtype)
+    with phase(CONVERT if to.is_float else QUANTIZE):
+        rows = np.ascontiguousarray(rows)
+        if not kind.is_float:
+            values = np.empty((rows.shape[0], rows.shape[1] // kind.block_bytes * kind.block_elements), np.float32)
+            dequantize_rows(rows, kind, values, backend=backend)
+            return values
+        out = np.empty((rows.shape[0], to.row_bytes(rows.shape[1])), np.uint8)
+        quantize_rows(rows, to, out, weights=None if to.is_float else weights, backend=backend)
+        return out.view(to.dtype)
