@@ -170,7 +170,7 @@ def convert(
     Example:
         >>> convert("Qwen3-0.6B", types=["Q4_K_M", "Q8_0"])  # doctest: +SKIP
     """
-    with measured(profile, "main"), phase(PLAN), _open(source, vocab_only) as checkpoint:
+    with measured(profile, "main"), phase(PLAN), open_checkpoint(source, vocab_only) as checkpoint:
         files = plan_files(
             checkpoint,
             out,
@@ -211,11 +211,11 @@ def plan(source: str | PathLike[str], out: str | PathLike[str] | None = None, **
     Example:
         >>> [file.layout.size for file in plan("Qwen3-0.6B", types="Q4_K_M")]  # doctest: +SKIP
     """
-    with _open(source, bool(given.get("vocab_only"))) as checkpoint:
+    with open_checkpoint(source, bool(given.get("vocab_only"))) as checkpoint:
         return plan_files(checkpoint, out, **given)
 
 
-def _open(source: str | PathLike[str], vocab_only: bool) -> Checkpoint:
+def open_checkpoint(source: str | PathLike[str], vocab_only: bool) -> Checkpoint:
     """A vocabulary alone is made of a folder without weights, too; weights only tell the type that `auto` means."""
     folder = Path(source)
     return Checkpoint.open(folder, weights=not vocab_only or any(folder.glob("*.safetensors")))

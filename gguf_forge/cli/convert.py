@@ -40,14 +40,12 @@ from gguf_forge.cli.options import (
     Verbose,
     add_command,
     flag,
-    memory_bound,
-    recipe_options,
-    split_of,
     type_names,
     value,
 )
 from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.errors import ForgeError
+from gguf_forge.request import memory_bound, recipe_options, split_of
 
 log = logging.getLogger(__name__)
 
