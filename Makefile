@@ -13,7 +13,7 @@ NEON := build/neon
 NEON_FLAGS := -O3 -Wall -Wextra -Wno-maybe-uninitialized -static -Icsrc
 KERNEL_FILES := $(C_FILES) $(wildcard csrc/*.h csrc/*.inc csrc/*/*.h)
 
-.PHONY: format lint strict sanitize neon
+.PHONY: format lint strict sanitize neon bench
 
 format:  ## Lay out the C code.
 	clang-format -i $(LAID_OUT)
@@ -41,3 +41,6 @@ $(NEON)/fused: CONTRACT := fast
 $(NEON)/rows $(NEON)/fused: tests/neon/rows.c $(KERNEL_FILES)
 	mkdir -p $(NEON)
 	$(NEON_CC) $(NEON_FLAGS) -ffp-contract=$(CONTRACT) tests/neon/rows.c $(C_FILES) -lm -o $@
+
+bench:  ## Every kernel beside ggml's: about half an hour. `pytest -n 0 bench -k Q4_K` measures some.
+	pytest -q -n 0 bench --benchmark-columns=median,ops
