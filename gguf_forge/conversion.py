@@ -20,6 +20,7 @@ from gguf_forge.file_plan import (
     Result,
     check_files,
     refuse_equal_paths,
+    refuse_fallbacks,
     write_files,
 )
 from gguf_forge.forge import RowSource, Shard, default_threads
@@ -117,6 +118,7 @@ def convert(
     metadata: str | PathLike[str] | None = None,
     pre_tokenizer: str | None = None,
     vocab_only: bool = False,
+    strict: bool = False,
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
@@ -134,6 +136,7 @@ def convert(
         metadata: A JSON file with `general.*` keys that outrank the model card.
         pre_tokenizer: The pre-tokenizer's name, for vocabularies whose hash is not known.
         vocab_only: Metadata and vocabulary, no tensors.
+        strict: Refuse to give a tensor another type than it should have where its rows do not fit that one.
         threads: Defaults to the processors this process may use.
         backend: Which kernels; the default is the fastest of this machine.
         overwrite: Replace existing files.
@@ -155,6 +158,7 @@ def convert(
             metadata=metadata,
             pre_tokenizer=pre_tokenizer,
             vocab_only=vocab_only,
+            strict=strict,
         )
         check_files(files, backend=backend, overwrite=overwrite)
         kernels = backend or default_backend()
@@ -168,7 +172,8 @@ def plan(source: str | PathLike[str], out: str | PathLike[str] | None = None, **
     Args:
         source: The folder, as for `convert`.
         out: As for `convert`.
-        given: Its arguments `types`, `options`, `model_name`, `metadata`, `pre_tokenizer` and `vocab_only`.
+        given: Its arguments `types`, `options`, `model_name`, `metadata`, `pre_tokenizer`, `vocab_only` and
+            `strict`.
 
     Raises:
         ForgeError: what was wrong, where, and what to do.
@@ -196,6 +201,7 @@ def plan_files(
     metadata: str | PathLike[str] | None = None,
     pre_tokenizer: str | None = None,
     vocab_only: bool = False,
+    strict: bool = False,
 ) -> tuple[FilePlan, ...]:
     """What `convert` would write of an opened checkpoint; of use as long as that is open. Arguments as there."""
     target = _target(out)
@@ -215,6 +221,8 @@ def plan_files(
     for warning in dict.fromkeys(warning for file in files for warning in file.warnings):
         log.warning("%s", warning)
     refuse_equal_paths(files)
+    if strict:
+        refuse_fallbacks(files)
     return files
 
 

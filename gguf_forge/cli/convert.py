@@ -26,6 +26,7 @@ from gguf_forge.cli.options import (
     PruneLayers,
     Pure,
     Quiet,
+    Strict,
     TensorTypeFile,
     TensorTypes,
     Threads,
@@ -67,6 +68,7 @@ class ConvertRequest:
     token_embedding_type: TokenEmbeddingType = None
     tensor_type: TensorTypes = None
     tensor_type_file: TensorTypeFile = None
+    strict: Strict = False
 
     imatrix: Imatrix = None
     include_weights: IncludeWeights = None
@@ -171,4 +173,5 @@ def planning_arguments(request: ConvertRequest) -> dict[str, Any]:
         "metadata": request.metadata,
         "pre_tokenizer": request.pre_tokenizer,
         "vocab_only": request.vocab_only,
+        "strict": request.strict,
     }

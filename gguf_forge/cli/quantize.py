@@ -29,6 +29,7 @@ from gguf_forge.cli.options import (
     PruneLayers,
     Pure,
     Quiet,
+    Strict,
     TensorTypeFile,
     TensorTypes,
     Threads,
@@ -102,6 +103,7 @@ class QuantizeRequest:
     token_embedding_type: TokenEmbeddingType = None
     tensor_type: TensorTypes = None
     tensor_type_file: TensorTypeFile = None
+    strict: Strict = False
 
     imatrix: Imatrix = None
     include_weights: IncludeWeights = None
@@ -196,6 +198,7 @@ def _planning_arguments(request: QuantizeRequest, given: Arguments) -> dict[str,
         "types": given.types,
         "options": replace(recipe_options(request), allow_requantize=request.allow_requantize),
         "output_dir": request.output_dir,
+        "strict": request.strict,
         "split": Split(request.keep_split, parse_size(request.split_max_size), request.split_max_tensors),
     }
 
