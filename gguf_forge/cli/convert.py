@@ -32,6 +32,7 @@ from gguf_forge.cli.options import (
     ShowProfile,
     SplitMaxSize,
     SplitMaxTensors,
+    Strict,
     TensorTypeFile,
     TensorTypes,
     Threads,
@@ -77,6 +78,7 @@ class ConvertRequest:
     token_embedding_type: TokenEmbeddingType = None
     tensor_type: TensorTypes = None
     tensor_type_file: TensorTypeFile = None
+    strict: Strict = False
 
     imatrix: Imatrix = None
     include_weights: IncludeWeights = None
@@ -190,4 +192,5 @@ def planning_arguments(request: ConvertRequest) -> dict[str, Any]:
         "pre_tokenizer": request.pre_tokenizer,
         "vocab_only": request.vocab_only,
         "split": split_of(request),
+        "strict": request.strict,
     }

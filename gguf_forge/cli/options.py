@@ -101,6 +101,14 @@ OutputTensorType = Annotated[
 TokenEmbeddingType = Annotated[
     str | None, value("--token-embedding-type", metavar="TYPE", panel=MIX, help="Type of token_embd.weight.")
 ]
+Strict = Annotated[
+    bool,
+    flag(
+        "--strict",
+        panel=MIX,
+        help="Refuse to give a tensor another type where its rows do not divide into the blocks of its own.",
+    ),
+]
 TensorTypes = Annotated[
     list[str] | None,
     value(

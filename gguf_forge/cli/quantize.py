@@ -35,6 +35,7 @@ from gguf_forge.cli.options import (
     ShowProfile,
     SplitMaxSize,
     SplitMaxTensors,
+    Strict,
     TensorTypeFile,
     TensorTypes,
     Threads,
@@ -91,6 +92,7 @@ class QuantizeRequest:
     token_embedding_type: TokenEmbeddingType = None
     tensor_type: TensorTypes = None
     tensor_type_file: TensorTypeFile = None
+    strict: Strict = False
 
     imatrix: Imatrix = None
     include_weights: IncludeWeights = None
@@ -191,6 +193,7 @@ def _planning_arguments(request: QuantizeRequest, given: Arguments) -> dict[str,
         "options": replace(recipe_options(request), allow_requantize=request.allow_requantize),
         "output_dir": request.output_dir,
         "split": split_of(request, keep=request.keep_split),
+        "strict": request.strict,
     }
 
 
