@@ -32,6 +32,7 @@ from gguf_forge.cli.options import (
     ShowProfile,
     SplitMaxSize,
     SplitMaxTensors,
+    Strict,
     TensorTypeFile,
     TensorTypes,
     Threads,
@@ -40,14 +41,12 @@ from gguf_forge.cli.options import (
     Verbose,
     add_command,
     flag,
-    memory_bound,
-    recipe_options,
-    split_of,
     type_names,
     value,
 )
 from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.errors import ForgeError
+from gguf_forge.request import memory_bound, recipe_options, split_of
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +78,7 @@ class ConvertRequest:
     token_embedding_type: TokenEmbeddingType = None
     tensor_type: TensorTypes = None
     tensor_type_file: TensorTypeFile = None
+    strict: Strict = False
 
     imatrix: Imatrix = None
     include_weights: IncludeWeights = None
@@ -192,4 +192,5 @@ def planning_arguments(request: ConvertRequest) -> dict[str, Any]:
         "pre_tokenizer": request.pre_tokenizer,
         "vocab_only": request.vocab_only,
         "split": split_of(request),
+        "strict": request.strict,
     }

@@ -35,6 +35,7 @@ from gguf_forge.cli.options import (
     ShowProfile,
     SplitMaxSize,
     SplitMaxTensors,
+    Strict,
     TensorTypeFile,
     TensorTypes,
     Threads,
@@ -42,14 +43,12 @@ from gguf_forge.cli.options import (
     Verbose,
     add_command,
     flag,
-    memory_bound,
-    recipe_options,
-    split_of,
     type_names,
     value,
 )
 from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.errors import ForgeError, UsageError
+from gguf_forge.request import memory_bound, recipe_options, split_of
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +92,7 @@ class QuantizeRequest:
     token_embedding_type: TokenEmbeddingType = None
     tensor_type: TensorTypes = None
     tensor_type_file: TensorTypeFile = None
+    strict: Strict = False
 
     imatrix: Imatrix = None
     include_weights: IncludeWeights = None
@@ -193,6 +193,7 @@ def _planning_arguments(request: QuantizeRequest, given: Arguments) -> dict[str,
         "options": replace(recipe_options(request), allow_requantize=request.allow_requantize),
         "output_dir": request.output_dir,
         "split": split_of(request, keep=request.keep_split),
+        "strict": request.strict,
     }
 
 

@@ -55,6 +55,7 @@ def plan_object(file: FilePlan) -> dict[str, Any]:
         "bits_per_weight": round(file.bits_per_weight, 4),
         "types": file.types,
         "fallbacks": file.fallbacks,
+        "fallback_share": round(file.fallback_share, 6),
         "warnings": file.warnings,
         "parts": [
             {"path": str(shard.path), "size": shard.layout.size, "tensors": len(shard.sources)} for shard in file.shards
@@ -200,15 +201,12 @@ def _fallback_note(file: FilePlan) -> Iterator[RenderableType]:
     """How far the file is from what its type promises, where rows do not fit the blocks."""
     if not file.fallbacks:
         return
-    names = set(file.fallbacks)
-    fallen = [info for info in file.tensors if info.name in names]
-    share = sum(info.n_elements for info in fallen) / sum(info.n_elements for info in file.tensors)
-    types = ", ".join(f"{n} {name}" for name, n in Counter(info.type.name for info in fallen).most_common())
+    types = ", ".join(f"{n} {name}" for name, n in Counter(info.type.name for info in file.fallen).most_common())
     yield ""
     yield Text.assemble(
         ("fallback: ", "bold yellow"),
-        f"{len(fallen)} of {len(file.tensors)} tensors ({share:.1%} of the weights) got another type, because their "
-        f"rows do not divide into the blocks of the type they should have: {types}",
+        f"{len(file.fallen)} of {len(file.tensors)} tensors ({file.fallback_share:.1%} of the weights) got another "
+        f"type, because their rows do not divide into the blocks of the type they should have: {types}",
     )
 
 
