@@ -215,15 +215,23 @@ def finish(
     """
     begun = time.perf_counter()
     job, watcher = open_job(plan_file), observer or Observer()
+    sizes = tuple(output.size for output in job.plan.outputs)
+    if job.old_folder.exists() and not job.folder.exists():  # stopped when only the removing was left
+        _remove(job.old_folder)
+        return Finished(job.outputs, sizes, time.perf_counter() - begun)
     recorded = [job.recorded(task) for task in range(job.n_tasks)]
     _check_tasks(job, "not done", [task for task, found in enumerate(recorded) if found is None])
     whole = tuple(
         parts[0].path if len(parts) == 1 else job.folder / f"output-{output}"
         for output, parts in enumerate(job.parts_of_outputs)
     )
-    sizes = [output.size for output in job.plan.outputs]
-    copied = [output for output, parts in enumerate(job.parts_of_outputs) if len(parts) > 1]
-    _check_outputs(job, whole, copied, overwrite=overwrite)
+    named = [_is_same(made, path) for made, path in zip(whole, job.outputs, strict=True)]  # by a run that was stopped
+    copied = [n for n, parts in enumerate(job.parts_of_outputs) if len(parts) > 1 and not named[n]]
+    inputs = [job.here / file.path for file in job.plan.inputs]
+    for path, is_named in zip(job.outputs, named, strict=True):
+        if not is_named:
+            check_output(path, 0, inputs, overwrite=overwrite)
+    check_room(job.folder, [(whole[output], sizes[output]) for output in copied])
     watcher.begin_other("checking and joining", sum(sizes) + sum(sizes[output] for output in copied))
     _check_parts(job, [found or {} for found in recorded], threads or default_threads(), watcher)
     for output in copied:
@@ -232,8 +240,10 @@ def finish(
         _take_name(made, path, overwrite=overwrite)
     with output_errors(job.folder):
         disk.sync_folder(job.folder.parent)
-    _remove(job.folder)
-    return Finished(job.outputs, tuple(sizes), time.perf_counter() - begun)
+        _remove(job.old_folder)
+        disk.rename(job.folder, job.old_folder)
+        _remove(job.old_folder)
+    return Finished(job.outputs, sizes, time.perf_counter() - begun)
 
 
 def _check_tasks(job: Job, what: str, tasks: Sequence[int]) -> None:
@@ -247,15 +257,6 @@ def _check_tasks(job: Job, what: str, tasks: Sequence[int]) -> None:
     else:
         hint = f"do each of them with `gguf-forge work {job.file} --task N`, then finish again"
     raise InputError(f"{len(tasks)} of {job.n_tasks} tasks are {what}: {names}", file=job.file, hint=hint)
-
-
-def _check_outputs(job: Job, whole: Sequence[Path], copied: Sequence[int], *, overwrite: bool) -> None:
-    """Says before any work what would stop it. Outputs that an earlier run gave their names are as they should be."""
-    inputs = [job.here / file.path for file in job.plan.inputs]
-    for made, path in zip(whole, job.outputs, strict=True):
-        if not _is_same(made, path):
-            check_output(path, 0, inputs, overwrite=overwrite)
-    check_room(job.folder, [(whole[output], job.plan.outputs[output].size) for output in copied])
 
 
 def _is_same(made: Path, path: Path) -> bool:

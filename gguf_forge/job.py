@@ -62,6 +62,11 @@ class Job:
         """Where the parts lie: beside the outputs, so that they can be renamed."""
         return self.outputs[0].parent / f"gguf-forge-{self.plan.id}.parts"
 
+    @property
+    def old_folder(self) -> Path:
+        """What the folder of the parts is called when all outputs have their names."""
+        return self.folder.with_name(f"{self.folder.name}.finished")
+
     def parts(self, task: int) -> tuple[Part, ...]:
         """What a task makes; UsageError if there is no such task."""
         pieces = self.plan.pieces(task)
