@@ -7,7 +7,10 @@ The verbs, each with its own documentation:
     plan_work, work, finish  a conversion on several machines
     quantize_gguf(source)    a GGUF file becomes one of another type, or several
     quantize(array, "Q4_K")  rows of numbers to packed rows, and `dequantize` back
+    unpack_blocks(packed, "Q4_K")   the fields of packed blocks, by name
     backends()               the kernels that this machine can run
+    split_gguf(source, to)   a GGUF file becomes several, and `merge_gguf` makes one of them
+    inspect_gguf(path)       what a GGUF file holds, and `inspect_tensor` the values of one tensor
     open_gguf(path)          the keys and tensors of a GGUF file, or of a split one
 
 Failures are `ForgeError`s. Nothing heavy is imported before it is used.
@@ -19,6 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gguf_forge.blocks import unpack_blocks as unpack_blocks
     from gguf_forge.conversion import convert as convert
     from gguf_forge.conversion import plan as plan
     from gguf_forge.distributed import finish as finish
@@ -42,6 +46,10 @@ if TYPE_CHECKING:
     from gguf_forge.rows import dequantize as dequantize
     from gguf_forge.rows import quantize as quantize
     from gguf_forge.splits import Split as Split
+    from gguf_forge.toolbox.inspect import inspect_gguf as inspect_gguf
+    from gguf_forge.toolbox.inspect import inspect_tensor as inspect_tensor
+    from gguf_forge.toolbox.splitting import merge_gguf as merge_gguf
+    from gguf_forge.toolbox.splitting import split_gguf as split_gguf
 
     __version__: str
 
@@ -63,6 +71,9 @@ _HOMES = {
     "Request": ("gguf_forge.request", "Request"),
     "dequantize": ("gguf_forge.rows", "dequantize"),
     "finish": ("gguf_forge.distributed", "finish"),
+    "inspect_gguf": ("gguf_forge.toolbox.inspect", "inspect_gguf"),
+    "inspect_tensor": ("gguf_forge.toolbox.inspect", "inspect_tensor"),
+    "merge_gguf": ("gguf_forge.toolbox.splitting", "merge_gguf"),
     "open_gguf": ("gguf_forge.gguf_file.opened", "open_gguf"),
     "Split": ("gguf_forge.splits", "Split"),
     "plan_work": ("gguf_forge.distributed", "plan_work"),
@@ -70,6 +81,8 @@ _HOMES = {
     "plan": ("gguf_forge.conversion", "plan"),
     "quantize": ("gguf_forge.rows", "quantize"),
     "quantize_gguf": ("gguf_forge.quantization", "quantize_gguf"),
+    "split_gguf": ("gguf_forge.toolbox.splitting", "split_gguf"),
+    "unpack_blocks": ("gguf_forge.blocks", "unpack_blocks"),
 }
 
 __all__ = [
@@ -90,11 +103,16 @@ __all__ = [
     "convert",
     "dequantize",
     "finish",
+    "inspect_gguf",
+    "inspect_tensor",
+    "merge_gguf",
     "open_gguf",
     "plan",
     "plan_work",
     "quantize",
     "quantize_gguf",
+    "split_gguf",
+    "unpack_blocks",
     "work",
 ]
 

@@ -12,7 +12,7 @@ from gguf_forge.file_plan import Chosen
 from gguf_forge.gguf_file.header import DEFAULT_ALIGNMENT
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.split import SPLIT_COUNT, part_keys, part_path, parts_within
-from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.gguf_file.values import ByteOrder, Metadata
 
 # What llama-gguf-split takes where no bound is given.
 _USUAL_MAX_TENSORS = 128
@@ -57,10 +57,16 @@ class Split:
 
 
 def whole_file(
-    path: Path, metadata: Metadata, chosen: Sequence[Chosen], *, vocab_only: bool = False
+    path: Path,
+    metadata: Metadata,
+    chosen: Sequence[Chosen],
+    *,
+    vocab_only: bool = False,
+    byte_order: ByteOrder = "<",
 ) -> tuple[Shard, ...]:
-    """A file that is not split; `vocab_only` as for `lay_out`."""
-    layout = lay_out(metadata, [tensor.info for tensor in chosen], vocab_only=vocab_only)
+    """A file that is not split; `vocab_only` and `byte_order` as for `lay_out`."""
+    infos = [tensor.info for tensor in chosen]
+    layout = lay_out(metadata, infos, vocab_only=vocab_only, byte_order=byte_order)
     return (Shard(path, layout, tuple(tensor.source for tensor in chosen)),)
 
 
@@ -75,7 +81,9 @@ def split_as_converter(path: Path, metadata: Metadata, chosen: Sequence[Chosen],
     return _shards(path, metadata, chosen, parts, first_is_empty=split.no_tensor_first)
 
 
-def split_as_gguf_split(path: Path, metadata: Metadata, chosen: Sequence[Chosen], split: Split) -> tuple[Shard, ...]:
+def split_as_gguf_split(
+    path: Path, metadata: Metadata, chosen: Sequence[Chosen], split: Split, *, byte_order: ByteOrder = "<"
+) -> tuple[Shard, ...]:
     """The parts that llama-gguf-split makes of the whole file; there may be one only.
 
     Source: gguf-split.cpp of llama.cpp.
@@ -84,7 +92,15 @@ def split_as_gguf_split(path: Path, metadata: Metadata, chosen: Sequence[Chosen]
     max_tensors = _USUAL_MAX_TENSORS if unbounded else split.max_tensors
     infos = (tensor.info for tensor in chosen)
     parts = parts_within(infos, split.max_size, max_tensors, alignment=DEFAULT_ALIGNMENT)
-    return _shards(path, metadata, chosen, parts, first_is_empty=split.no_tensor_first, count_is_last=True)
+    return _shards(
+        path,
+        metadata,
+        chosen,
+        parts,
+        first_is_empty=split.no_tensor_first,
+        count_is_last=True,
+        byte_order=byte_order,
+    )
 
 
 def split_as_source(
@@ -114,6 +130,7 @@ def _shards(
     *,
     first_is_empty: bool = False,
     count_is_last: bool = False,
+    byte_order: ByteOrder = "<",
 ) -> tuple[Shard, ...]:
     """The shards of tensors that are in `parts`; those after the first have no keys but the split's."""
     members: list[list[Chosen]] = [[] for _ in range(first_is_empty + max(parts, default=0) + 1)]
@@ -128,5 +145,6 @@ def _shards(
         if count_is_last:
             keys[SPLIT_COUNT] = keys.pop(SPLIT_COUNT)
         of_model = metadata if number == 0 else {}
-        shards += whole_file(part_path(path, number, total), {**of_model, **keys}, tensors)
+        name = part_path(path, number, total)
+        shards += whole_file(name, {**of_model, **keys}, tensors, byte_order=byte_order)
     return tuple(shards)
