@@ -106,6 +106,7 @@ def work(
     *,
     threads: int | None = None,
     backend: str | None = None,
+    max_memory: int | None = None,
     observer: Observer | None = None,
 ) -> TaskResult:
     """Does one task of a plan. It may be done again, also at the same time; what is done already is only checked.
@@ -115,6 +116,7 @@ def work(
         task: Its number, from 0.
         threads: Defaults to the processors this process may use.
         backend: Which kernels; the default is the fastest of this machine.
+        max_memory: Bytes that the process may hold, everything counted; None as for `convert`.
         observer: Is told how it goes.
 
     Raises:
@@ -139,7 +141,7 @@ def work(
             check_kernels(found.files, backend=backend)
             with _own_names(job, task) as (names, record):
                 files = list(_pieces(found.files, names))
-                write_files(files, threads=threads, backend=backend, observer=observer)
+                write_files(files, threads=threads, backend=backend, max_memory=max_memory, observer=observer)
                 _record(names, record)
     size = sum(part.size for part in parts)
     return TaskResult(task, tuple(part.path for part in parts), size, time.perf_counter() - begun, was_done)

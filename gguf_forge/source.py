@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_forge.buffers import fresh
 from gguf_forge.engine import disk
 from gguf_forge.engine.profile import READ, phase
 from gguf_forge.errors import InputError
@@ -119,7 +120,7 @@ class MappedFile:
         self._check_range(offset, nbytes)
         if self.descriptor is None:
             raise InputError("the file was read after it was closed", file=self.path)
-        data = np.empty(nbytes, np.uint8)
+        data = fresh(nbytes)
         done = 0
         try:
             with phase(READ):

@@ -20,7 +20,7 @@ from gguf_forge.request import Request, planned
 log = logging.getLogger(__name__)
 
 # So that a command line of `convert` works here as it is.
-_OF_CONVERT = ("dry_run", "resume", "threads", "backend", "profile")
+_OF_CONVERT = ("dry_run", "resume", "threads", "backend", "max_memory", "profile")
 
 JOB = "Many machines"
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gguf_forge.cli.options import Backend, Json, Quiet, Threads, Verbose
+from gguf_forge.cli.options import Backend, Json, MaxMemory, Quiet, Threads, Verbose
 
 PlanFile = Annotated[
     Path, typer.Argument(metavar="PLAN", show_default=False, help="What `gguf-forge plan ... --out PLAN` wrote.")
@@ -26,6 +26,7 @@ def work(
     ],
     threads: Threads = None,
     backend: Backend = None,
+    max_memory: MaxMemory = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -46,9 +47,12 @@ def work(
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.report import facts_text
     from gguf_forge.cli.streams import print_data, print_json
+    from gguf_forge.request import memory_bound
 
     with observing(quiet=quiet, verbose=verbose) as observer:
-        done = distributed.work(plan, task, threads=threads, backend=backend, observer=observer)
+        done = distributed.work(
+            plan, task, threads=threads, backend=backend, max_memory=memory_bound(max_memory), observer=observer
+        )
     if json:
         print_json(
             {

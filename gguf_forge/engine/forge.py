@@ -24,7 +24,7 @@ from gguf_forge.engine.profile import CONVERT, WAIT, WRITE, Profile, measured, p
 from gguf_forge.engine.publish import is_complete, published_together
 from gguf_forge.engine.tasks import TASK_VALUES, Shard, Target, Task, cut, whole_tensors
 from gguf_forge.errors import InputError, UsageError
-from gguf_forge.expr import Rows
+from gguf_forge.expr import Rows, StoredRun
 from gguf_forge.source import Source
 from gguf_forge.validity import first_invalid_block
 
@@ -175,7 +175,12 @@ def _run(task: Task, outputs: Sequence[OutputFile], backend: str | None) -> int:
         return at, target.offset_of(task.stop) - at
 
     left = tuple(target for target in task.targets if not outputs[target.output].has(*place(target)))
-    if left:
+    runs = _stored_as_they_are(task.expr.stored_runs(task.start, task.stop), left)
+    if runs is not None:
+        with phase(WRITE):
+            for target in left:
+                _copy(runs, outputs[target.output], *place(target))
+    elif left:
         with phase(CONVERT):
             rows = task.expr.rows(task.start, task.stop)
         for targets, packed in pack(rows, replace(task, targets=left), backend=backend):
@@ -187,6 +192,19 @@ def _run(task: Task, outputs: Sequence[OutputFile], backend: str | None) -> int:
                     outputs[target.output].finished(at, nbytes)
             del packed  # not while the next one is made
     return sum(place(target)[1] for target in task.targets)
+
+
+def _stored_as_they_are(runs: tuple[StoredRun, ...] | None, targets: Sequence[Target]) -> tuple[StoredRun, ...] | None:
+    """The bytes to copy, if they are all that is needed."""
+    return runs if all(target.type == target.base == target.source.expr.dtype for target in targets) else None
+
+
+def _copy(runs: Iterable[StoredRun], out: OutputFile, at: int, nbytes: int) -> None:
+    done = 0
+    for run in runs:
+        out.copy_from(run.source, run.offset, at + done, run.nbytes)
+        done += run.nbytes
+    out.finished(at, nbytes)
 
 
 def _refuse_invalid(packed: Rows, target: Target, start: int) -> None:

@@ -8,6 +8,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_forge.buffers import fresh
 from gguf_forge.engine.profile import CONVERT, QUANTIZE, phase
 from gguf_forge.engine.tasks import Target, Task
 from gguf_forge.expr import Rows
@@ -56,9 +57,11 @@ def _converted(
     with phase(CONVERT if to.is_float else QUANTIZE):
         rows = np.ascontiguousarray(rows)
         if not kind.is_float:
-            values = np.empty((rows.shape[0], rows.shape[1] // kind.block_bytes * kind.block_elements), np.float32)
+            n = rows.shape[1] // kind.block_bytes * kind.block_elements
+            values = fresh(len(rows) * n * 4).view(np.float32).reshape(len(rows), n)
             dequantize_rows(rows, kind, values, backend=backend)
             return values
-        out = np.empty((rows.shape[0], to.row_bytes(rows.shape[1])), np.uint8)
+        nbytes = to.row_bytes(rows.shape[1])
+        out = fresh(len(rows) * nbytes).reshape(len(rows), nbytes)
         quantize_rows(rows, to, out, weights=None if to.is_float else weights, backend=backend)
         return out.view(to.dtype)

@@ -222,3 +222,12 @@ def test_splits_that_make_no_sense(forge: Forge, model: Path, options: tuple[str
     ran = forge("convert", model, *options)
     assert ran.code == 2
     assert listing(Path()) == []
+
+
+def test_max_memory(forge: Forge, model: Path) -> None:
+    refused = forge("convert", model, "-o", "out.gguf", "--max-memory", "5M")
+    assert refused.code == 2
+    assert "and 5,242,880 are allowed" in refused.err
+    assert listing(Path()) == []
+    assert forge("convert", model, "-o", "out.gguf", "--max-memory", "1G").code == 0
+    assert "--max-memory 'much' is no size" in forge("convert", model, "--max-memory", "much").err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 from collections import Counter
@@ -13,13 +14,15 @@ import pytest
 from checkpoints import tiny_llama
 
 from gguf_forge.conversion import convert
+from gguf_forge.engine import disk
 from gguf_forge.engine import forge as engine
 from gguf_forge.engine.forge import forge
 from gguf_forge.engine.tasks import RowSource, Shard, Task, cut, whole_tensors
 from gguf_forge.errors import InputError, UsageError
-from gguf_forge.expr import Constant, Stack, Transpose
+from gguf_forge.expr import Constant, Stack, Stored, Transpose
 from gguf_forge.file_plan import Observer
 from gguf_forge.gguf_file.layout import lay_out
+from gguf_forge.gguf_file.opened import open_gguf
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.quantization import quantize_gguf
 from gguf_forge.recipe import Options
@@ -123,10 +126,49 @@ def test_several_files_come_from_one_reading_of_a_gguf_file(tmp_path: Path, byte
     options, types = Options(allow_requantize=True), ["COPY", "Q4_0", "F16", "Q4_K"]
     bytes_read.clear()
     together = quantize_gguf(base.path, tmp_path / "all-{ftype}.gguf", types=types, options=options)
-    assert bytes_read == {"base.gguf": sum(info.nbytes for info in base.file.tensors)}
+    # the rest, norms of float32, is copied
+    assert bytes_read == {"base.gguf": sum(info.nbytes for info in base.file.tensors if info.type.name == "Q8_0")}
     for result, kind in zip(together, types, strict=True):
         (alone,) = quantize_gguf(base.path, tmp_path / "alone.gguf", types=kind, options=options, overwrite=True)
         assert result.path.read_bytes() == alone.path.read_bytes(), kind
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_what_stays_as_it_is_is_copied_by_the_system_where_it_can(
+    tmp_path: Path, bytes_read: Counter[str], monkeypatch: pytest.MonkeyPatch, supported: bool
+) -> None:
+    if not supported:
+        monkeypatch.setattr(disk, "copy_range", _no_copying)
+    (base,) = convert(tiny_llama(tmp_path), tmp_path / "base.gguf", types="BF16")
+    (copy,) = quantize_gguf(base.path, tmp_path / "copy.gguf", types="COPY")
+    assert data_of(copy.path) == data_of(base.path)
+    assert bytes_read["base.gguf"] == (0 if supported else sum(info.nbytes for info in base.file.tensors))
+    # queries and keys are permuted, and norms become float32
+    least, most = (0.1, 0.5) if supported else (1, 1)
+    assert least <= bytes_read["model.safetensors"] / base.file.source_bytes <= most
+
+
+def _no_copying(*arguments: object) -> int:
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+
+def data_of(path: Path) -> dict[str, bytes]:
+    with open_gguf(path) as file:
+        return {tensor.name: tensor.data().tobytes() for tensor in file.tensors}
+
+
+def test_experts_are_copied_one_after_the_other(tmp_path: Path, bytes_read: Counter[str]) -> None:
+    (tmp_path / "source").write_bytes(np.arange(3000, dtype=np.float32).tobytes())
+    with MappedFile(tmp_path / "source") as source:
+        # the last one first, and unused bytes between them
+        parts = tuple(Stored("t", source, offset, (5, 32), F32) for offset in (8000, 0, 4000))
+        experts = Stack(parts)
+        layout = lay_out({}, [TensorInfo("t", experts.shape[::-1], F32)])
+        forge([Shard(tmp_path / "out", layout, (RowSource(experts, F32),))], buffer=3 * 4 * 32)
+        assert not bytes_read
+        assert (tmp_path / "out").read_bytes()[layout.data_offset :] == experts.rows(0, 15).tobytes()
+        assert Transpose(experts).stored_runs(0, 4) is None
+        assert Stack((Transpose(parts[0]),)).stored_runs(0, 4) is None
 
 
 def test_weights_by_expert_do_not_disturb_files_without(tmp_path: Path) -> None:
