@@ -161,6 +161,7 @@ class Request:
     metadata: str | None = None
     pre_tokenizer: str | None = None
     vocab_only: bool = False
+    strict: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """What deviates from the defaults, as JSON has it."""
@@ -246,6 +247,7 @@ def _planned_checkpoint(request: Request, folder: Path, options: Options) -> Ite
             pre_tokenizer=request.pre_tokenizer,
             vocab_only=request.vocab_only,
             split=split_of(request),
+            strict=request.strict,
         )
         yield Planned(files, tuple((file, header_size(file)) for file in checkpoint.files))
 
@@ -268,7 +270,12 @@ def _planned_gguf(request: Request, folder: Path, options: Options) -> Iterator[
         raise UsageError("the file type is missing", hint="name one with --type, for example Q4_K_M")
     with open_gguf(folder / request.source) as gguf:
         files = plan_quantized(
-            gguf, _output(request, folder), types=request.types, options=options, split=split_of(request)
+            gguf,
+            _output(request, folder),
+            types=request.types,
+            options=options,
+            split=split_of(request),
+            strict=request.strict,
         )
         yield Planned(files, tuple(gguf.heads()))
 
