@@ -4,6 +4,7 @@ The verbs, each with its own documentation:
 
     convert(source, out)     a checkpoint folder becomes one GGUF file or several
     plan(source, out)        what `convert` would write; reads no weight
+    plan_work, work, finish  a conversion on several machines
     quantize_gguf(source)    a GGUF file becomes one of another type, or several
     quantize(array, "Q4_K")  rows of numbers to packed rows, and `dequantize` back
     unpack_blocks(packed, "Q4_K")   the fields of packed blocks, by name
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from gguf_forge.blocks import unpack_blocks as unpack_blocks
     from gguf_forge.conversion import convert as convert
     from gguf_forge.conversion import plan as plan
+    from gguf_forge.distributed import finish as finish
+    from gguf_forge.distributed import plan_work as plan_work
+    from gguf_forge.distributed import work as work
     from gguf_forge.errors import ForgeError as ForgeError
     from gguf_forge.errors import InputError as InputError
     from gguf_forge.errors import OutputError as OutputError
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from gguf_forge.kernels import backends as backends
     from gguf_forge.quantization import quantize_gguf as quantize_gguf
     from gguf_forge.recipe import Options as Options
+    from gguf_forge.request import Request as Request
     from gguf_forge.rows import dequantize as dequantize
     from gguf_forge.rows import quantize as quantize
     from gguf_forge.splits import Split as Split
@@ -63,12 +68,16 @@ _HOMES = {
     "UsageError": ("gguf_forge.errors", "UsageError"),
     "backends": ("gguf_forge.kernels", "backends"),
     "convert": ("gguf_forge.conversion", "convert"),
+    "Request": ("gguf_forge.request", "Request"),
     "dequantize": ("gguf_forge.rows", "dequantize"),
+    "finish": ("gguf_forge.distributed", "finish"),
     "inspect_gguf": ("gguf_forge.toolbox.inspect", "inspect_gguf"),
     "inspect_tensor": ("gguf_forge.toolbox.inspect", "inspect_tensor"),
     "merge_gguf": ("gguf_forge.toolbox.splitting", "merge_gguf"),
     "open_gguf": ("gguf_forge.gguf_file.opened", "open_gguf"),
     "Split": ("gguf_forge.splits", "Split"),
+    "plan_work": ("gguf_forge.distributed", "plan_work"),
+    "work": ("gguf_forge.distributed", "work"),
     "plan": ("gguf_forge.conversion", "plan"),
     "quantize": ("gguf_forge.rows", "quantize"),
     "quantize_gguf": ("gguf_forge.quantization", "quantize_gguf"),
@@ -85,6 +94,7 @@ __all__ = [
     "Options",
     "OutputError",
     "RefusedError",
+    "Request",
     "Result",
     "Split",
     "UnsupportedError",
@@ -92,15 +102,18 @@ __all__ = [
     "backends",
     "convert",
     "dequantize",
+    "finish",
     "inspect_gguf",
     "inspect_tensor",
     "merge_gguf",
     "open_gguf",
     "plan",
+    "plan_work",
     "quantize",
     "quantize_gguf",
     "split_gguf",
     "unpack_blocks",
+    "work",
 ]
 
 
