@@ -9,6 +9,7 @@ The verbs, each with its own documentation:
     unpack_blocks(packed, "Q4_K")   the fields of packed blocks, by name
     backends()               the kernels that this machine can run
     split_gguf(source, to)   a GGUF file becomes several, and `merge_gguf` makes one of them
+    inspect_gguf(path)       what a GGUF file holds, and `inspect_tensor` the values of one tensor
     open_gguf(path)          the keys and tensors of a GGUF file, or of a split one
 
 Failures are `ForgeError`s. Nothing heavy is imported before it is used.
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from gguf_forge.rows import dequantize as dequantize
     from gguf_forge.rows import quantize as quantize
     from gguf_forge.splits import Split as Split
+    from gguf_forge.toolbox.inspect import inspect_gguf as inspect_gguf
+    from gguf_forge.toolbox.inspect import inspect_tensor as inspect_tensor
     from gguf_forge.toolbox.splitting import merge_gguf as merge_gguf
     from gguf_forge.toolbox.splitting import split_gguf as split_gguf
 
@@ -61,6 +64,8 @@ _HOMES = {
     "backends": ("gguf_forge.kernels", "backends"),
     "convert": ("gguf_forge.conversion", "convert"),
     "dequantize": ("gguf_forge.rows", "dequantize"),
+    "inspect_gguf": ("gguf_forge.toolbox.inspect", "inspect_gguf"),
+    "inspect_tensor": ("gguf_forge.toolbox.inspect", "inspect_tensor"),
     "merge_gguf": ("gguf_forge.toolbox.splitting", "merge_gguf"),
     "open_gguf": ("gguf_forge.gguf_file.opened", "open_gguf"),
     "Split": ("gguf_forge.splits", "Split"),
@@ -87,6 +92,8 @@ __all__ = [
     "backends",
     "convert",
     "dequantize",
+    "inspect_gguf",
+    "inspect_tensor",
     "merge_gguf",
     "open_gguf",
     "plan",

@@ -12,6 +12,7 @@ from typing import Any
 
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.engine.forge import default_threads
+from gguf_forge.engine.profile import PLAN, Profile, measured, phase
 from gguf_forge.engine.tasks import RowSource, Shard
 from gguf_forge.errors import OutputError, UnsupportedError, UsageError
 from gguf_forge.file_plan import (
@@ -22,6 +23,7 @@ from gguf_forge.file_plan import (
     Result,
     check_files,
     refuse_equal_paths,
+    refuse_fallbacks,
     write_files,
 )
 from gguf_forge.general import fill_template, output_name
@@ -139,10 +141,14 @@ def convert(
     pre_tokenizer: str | None = None,
     vocab_only: bool = False,
     split: Split | None = None,
+    strict: bool = False,
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
+    max_memory: int | None = None,
+    resume: bool = False,
     observer: Observer | None = None,
+    profile: Profile | None = None,
 ) -> tuple[Result, ...]:
     """Converts a Hugging Face folder to GGUF files, one for each of `types`.
 
@@ -158,10 +164,16 @@ def convert(
         vocab_only: Metadata and vocabulary, no tensors.
         split: Whether and how each file is split; None for one file. Float types are split as llama.cpp's converter
             does it, quantized types as llama-gguf-split.
+        strict: Refuse to give a tensor another type than it should have where its rows do not fit that one.
         threads: Defaults to the processors this process may use.
         backend: Which kernels; the default is the fastest of this machine.
         overwrite: Replace existing files.
+        max_memory: Bytes that the process may hold, everything counted; None for 1 GiB, or a little more than it holds
+            already.
+        resume: Go on from what a stopped run left, and if this one is stopped leave that. Files that are complete
+            stay as they are, unless `overwrite` says otherwise.
         observer: Is told how it goes.
+        profile: Is told where the time of each thread goes.
 
     Raises:
         ForgeError: what was wrong, where, and what to do; nothing is left under the final names.
@@ -169,7 +181,7 @@ def convert(
     Example:
         >>> convert("Qwen3-0.6B", types=["Q4_K_M", "Q8_0"])  # doctest: +SKIP
     """
-    with _open(source, vocab_only) as checkpoint:
+    with measured(profile, "main"), phase(PLAN), open_checkpoint(source, vocab_only) as checkpoint:
         files = plan_files(
             checkpoint,
             out,
@@ -180,11 +192,21 @@ def convert(
             pre_tokenizer=pre_tokenizer,
             vocab_only=vocab_only,
             split=split,
+            strict=strict,
         )
-        check_files(files, backend=backend, overwrite=overwrite)
+        check_files(files, backend=backend, overwrite=overwrite, resume=resume)
         kernels = backend or default_backend()
         log.info("kernels: %s (%d lanes); threads: %d", kernels, backend_lanes(kernels), threads or default_threads())
-        return write_files(files, threads=threads, backend=backend, overwrite=overwrite, observer=observer)
+        return write_files(
+            files,
+            threads=threads,
+            backend=backend,
+            overwrite=overwrite,
+            max_memory=max_memory,
+            resume=resume,
+            observer=observer,
+            profile=profile,
+        )
 
 
 def plan(source: str | PathLike[str], out: str | PathLike[str] | None = None, **given: Any) -> tuple[FilePlan, ...]:
@@ -193,7 +215,8 @@ def plan(source: str | PathLike[str], out: str | PathLike[str] | None = None, **
     Args:
         source: The folder, as for `convert`.
         out: As for `convert`.
-        given: Its arguments `types`, `options`, `model_name`, `metadata`, `pre_tokenizer`, `vocab_only` and `split`.
+        given: Its arguments `types`, `options`, `model_name`, `metadata`, `pre_tokenizer`, `vocab_only`, `split` and
+            `strict`.
 
     Raises:
         ForgeError: what was wrong, where, and what to do.
@@ -201,11 +224,11 @@ def plan(source: str | PathLike[str], out: str | PathLike[str] | None = None, **
     Example:
         >>> [file.layout.size for file in plan("Qwen3-0.6B", types="Q4_K_M")]  # doctest: +SKIP
     """
-    with _open(source, bool(given.get("vocab_only"))) as checkpoint:
+    with open_checkpoint(source, bool(given.get("vocab_only"))) as checkpoint:
         return plan_files(checkpoint, out, **given)
 
 
-def _open(source: str | PathLike[str], vocab_only: bool) -> Checkpoint:
+def open_checkpoint(source: str | PathLike[str], vocab_only: bool) -> Checkpoint:
     """A vocabulary alone is made of a folder without weights, too; weights only tell the type that `auto` means."""
     folder = Path(source)
     return Checkpoint.open(folder, weights=not vocab_only or any(folder.glob("*.safetensors")))
@@ -222,6 +245,7 @@ def plan_files(
     pre_tokenizer: str | None = None,
     vocab_only: bool = False,
     split: Split | None = None,
+    strict: bool = False,
 ) -> tuple[FilePlan, ...]:
     """What `convert` would write of an opened checkpoint; of use as long as that is open. Arguments as there."""
     if split and (vocab_only or split.keep):
@@ -246,6 +270,8 @@ def plan_files(
     for warning in dict.fromkeys(warning for file in files for warning in file.warnings):
         log.warning("%s", warning)
     refuse_equal_paths(files)
+    if strict:
+        refuse_fallbacks(files)
     return files
 
 

@@ -6,12 +6,14 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from gguf_forge.engine.forge import forge
+from gguf_forge.engine.forge import forge, unfinished
+from gguf_forge.engine.profile import Profile
 from gguf_forge.engine.publish import check_output, check_room
 from gguf_forge.engine.tasks import RowSource, Shard
-from gguf_forge.errors import UnsupportedError, UsageError
+from gguf_forge.errors import RefusedError, UnsupportedError, UsageError, printable
 from gguf_forge.expr import TensorExpr
 from gguf_forge.gguf_file.split import PartName
 from gguf_forge.gguf_file.tensor_info import TensorInfo
@@ -81,6 +83,18 @@ class FilePlan:
         return 8 * sum(info.nbytes for info in self.tensors) / weights if weights else 0.0
 
     @property
+    def fallen(self) -> tuple[TensorInfo, ...]:
+        """The tensors of `fallbacks`, with the types they get."""
+        names = set(self.fallbacks)
+        return tuple(info for info in self.tensors if info.name in names)
+
+    @property
+    def fallback_share(self) -> float:
+        """The share of the weights that get another type than they should have."""
+        fallen = sum(info.n_elements for info in self.fallen)
+        return fallen / sum(info.n_elements for info in self.tensors) if fallen else 0.0
+
+    @property
     def types(self) -> Mapping[str, int]:
         """How many tensors have each type, the most frequent first."""
         return dict(Counter(info.type.name for info in self.tensors).most_common())
@@ -88,10 +102,17 @@ class FilePlan:
 
 @dataclass(frozen=True)
 class Result:
-    """A file that was written, and the seconds of the run that wrote it, perhaps with others."""
+    """A file that was written.
+
+    Attributes:
+        file: What was planned.
+        seconds: Of the run that wrote it, perhaps with others.
+        resumed_tensors: How many of its tensors a stopped run had finished.
+    """
 
     file: FilePlan
     seconds: float
+    resumed_tensors: int = 0
 
     @property
     def path(self) -> Path:
@@ -154,13 +175,32 @@ def refuse_equal_paths(files: Sequence[FilePlan]) -> None:
         )
 
 
-def check_files(files: Iterable[FilePlan], *, backend: str | None = None, overwrite: bool = False) -> None:
+def refuse_fallbacks(files: Iterable[FilePlan]) -> None:
+    """Raise RefusedError if a tensor would get another type than it should have, because its rows do not fit."""
+    for file in files:
+        if file.fallen:
+            first = ", ".join(f"{printable(info.name)} as {info.type}" for info in file.fallen[:_NAMED])
+            raise RefusedError(
+                f"as {file.type}, {len(file.fallen)} of {len(file.tensors)} tensors ({file.fallback_share:.1%} of the "
+                f"weights) would get another type, because their rows do not divide into the blocks of the type they "
+                f"should have: {first}{', ...' if len(file.fallen) > _NAMED else ''}",
+                hint="leave out --strict, take a type with blocks of 32 such as Q8_0, or name types with --tensor-type",
+            )
+
+
+_NAMED = 3  # tensors that a message names
+
+
+def check_files(
+    files: Iterable[FilePlan], *, backend: str | None = None, overwrite: bool = False, resume: bool = False
+) -> None:
     """Says before any work what would stop it.
 
     Args:
         files: Planned files, all in one folder.
         backend: Which kernels; the default is the fastest of this machine.
         overwrite: Existing files may be replaced.
+        resume: Those that are complete may be there.
 
     Raises:
         UnsupportedError: no kernel makes a type that a file needs, or reads one that it is made of.
@@ -170,11 +210,13 @@ def check_files(files: Iterable[FilePlan], *, backend: str | None = None, overwr
     """
     every = tuple(files)
     backend_lanes(backend or default_backend())
+    todo = []
     for file in every:
         _check_types(file)
-        for shard in file.shards:
+        for shard in unfinished(file.shards, overwrite=overwrite, resume=resume):
             check_output(shard.path, shard.layout.size, file.inputs, overwrite=overwrite)
-    check_room(every[0].path.parent, sum(file.size for file in every))
+            todo.append((shard.path, shard.layout.size))
+    check_room(every[0].path.parent, todo)
 
 
 def _check_types(file: FilePlan) -> None:
@@ -203,8 +245,11 @@ def write_files(
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
+    max_memory: int | None = None,
+    resume: bool = False,
     buffer: int | None = None,
     observer: Observer | None = None,
+    profile: Profile | None = None,
 ) -> tuple[Result, ...]:
     """Writes planned files, all from one reading of their sources; arguments as `forge` takes them.
 
@@ -214,13 +259,18 @@ def write_files(
     every, watcher = tuple(files), observer or Observer()
     begun = time.perf_counter()
     watcher.begin(every)
-    forge(
-        [shard for file in every for shard in file.shards],
-        threads=threads,
-        backend=backend,
-        overwrite=overwrite,
-        buffer=buffer,
-        progress=watcher.advance,
+    resumed = iter(
+        forge(
+            [shard for file in every for shard in file.shards],
+            threads=threads,
+            backend=backend,
+            overwrite=overwrite,
+            max_memory=max_memory,
+            resume=resume,
+            buffer=buffer,
+            progress=watcher.advance,
+            profile=profile,
+        )
     )
     seconds = time.perf_counter() - begun
-    return tuple(Result(file, seconds) for file in every)
+    return tuple(Result(file, seconds, sum(islice(resumed, len(file.shards)))) for file in every)

@@ -97,10 +97,15 @@ def types_needing_weights() -> frozenset[TensorType]:
     return frozenset(kind for kind in TENSOR_TYPES.values() if lib.forge_needs_weights(kind.id))
 
 
+def table_bytes(kind: TensorType) -> int:
+    """Bytes that the process holds from the first packing to `kind` on; 0 for most types."""
+    return int(lib.forge_tables_size(kind.id))
+
+
 @cache
 def _tables(kind: TensorType):  # type: ignore[no-untyped-def]
     """What packing to `kind` looks up: made at its first use (up to a tenth of a second), never changed."""
-    size = lib.forge_tables_size(kind.id)
+    size = table_bytes(kind)
     if not size:
         return ffi.NULL
     tables = ffi.new("uint32_t[]", -(-size // 4))

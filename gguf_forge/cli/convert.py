@@ -19,6 +19,7 @@ from gguf_forge.cli.options import (
     IncludeWeights,
     Json,
     LeaveOutputTensor,
+    MaxMemory,
     NoTensorFirstSplit,
     OutFile,
     OutputTensorType,
@@ -27,8 +28,11 @@ from gguf_forge.cli.options import (
     PruneLayers,
     Pure,
     Quiet,
+    Resume,
+    ShowProfile,
     SplitMaxSize,
     SplitMaxTensors,
+    Strict,
     TensorTypeFile,
     TensorTypes,
     Threads,
@@ -37,13 +41,12 @@ from gguf_forge.cli.options import (
     Verbose,
     add_command,
     flag,
-    recipe_options,
-    split_of,
     type_names,
     value,
 )
 from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.errors import ForgeError
+from gguf_forge.request import memory_bound, recipe_options, split_of
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +69,7 @@ class ConvertRequest:
     split_max_tensors: SplitMaxTensors = None
     no_tensor_first_split: NoTensorFirstSplit = False
     overwrite: Overwrite = False
+    resume: Resume = False
     dry_run: DryRun = False
 
     pure: Pure = False
@@ -74,6 +78,7 @@ class ConvertRequest:
     token_embedding_type: TokenEmbeddingType = None
     tensor_type: TensorTypes = None
     tensor_type_file: TensorTypeFile = None
+    strict: Strict = False
 
     imatrix: Imatrix = None
     include_weights: IncludeWeights = None
@@ -113,7 +118,9 @@ class ConvertRequest:
 
     threads: Threads = None
     backend: Backend = None
+    max_memory: MaxMemory = None
 
+    profile: ShowProfile = False
     json: Json = False
     quiet: Quiet = False
     verbose: Verbose = False
@@ -141,16 +148,21 @@ def convert(request: ConvertRequest) -> None:
     from gguf_forge import conversion
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.report import show_results
+    from gguf_forge.engine.profile import Profile
 
+    profile = Profile() if request.profile else None
     with observing(quiet=request.quiet, verbose=request.verbose) as observer:
         results = conversion.convert(
             **planning_arguments(request),
             threads=request.threads,
             backend=request.backend,
             overwrite=request.overwrite,
+            resume=request.resume,
+            max_memory=memory_bound(request.max_memory),
             observer=observer,
+            profile=profile,
         )
-    show_results(results, as_json=request.json, quiet=request.quiet)
+    show_results(results, as_json=request.json, quiet=request.quiet, profile=profile)
 
 
 def show_plan(request: ConvertRequest) -> None:
@@ -162,7 +174,7 @@ def show_plan(request: ConvertRequest) -> None:
     with logging_to(console(sys.stderr), quiet=request.quiet, verbose=request.verbose):
         files = conversion.plan(**planning_arguments(request))
         try:
-            check_files(files, backend=request.backend, overwrite=request.overwrite)
+            check_files(files, backend=request.backend, overwrite=request.overwrite, resume=request.resume)
         except ForgeError as error:
             log.warning("converting would be refused: %s", error)
     show_plans(files, as_json=request.json, quiet=request.quiet)
@@ -180,4 +192,5 @@ def planning_arguments(request: ConvertRequest) -> dict[str, Any]:
         "pre_tokenizer": request.pre_tokenizer,
         "vocab_only": request.vocab_only,
         "split": split_of(request),
+        "strict": request.strict,
     }

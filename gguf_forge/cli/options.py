@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
-
-from gguf_forge.errors import UsageError
-
-if TYPE_CHECKING:
-    from gguf_forge.recipe import ImportanceMatrix, Options
-    from gguf_forge.splits import Split
 
 # What `-t` accepts, for the help; the recipe room has the facts, and a test compares the two.
 TYPE_NAMES = (
@@ -83,6 +76,15 @@ NoTensorFirstSplit = Annotated[
     flag("--no-tensor-first-split", panel=OUTPUT, help="Split the output; the first part has metadata alone."),
 ]
 Overwrite = Annotated[bool, flag("--overwrite", panel=OUTPUT, help="Replace the output if it exists.")]
+Resume = Annotated[
+    bool,
+    flag(
+        "--resume",
+        panel=OUTPUT,
+        help="Go on from what a stopped run left; if this one is stopped, keep what is finished. "
+        "An output that is complete already is left as it is.",
+    ),
+]
 DryRun = Annotated[
     bool,
     flag(
@@ -98,6 +100,14 @@ OutputTensorType = Annotated[
 ]
 TokenEmbeddingType = Annotated[
     str | None, value("--token-embedding-type", metavar="TYPE", panel=MIX, help="Type of token_embd.weight.")
+]
+Strict = Annotated[
+    bool,
+    flag(
+        "--strict",
+        panel=MIX,
+        help="Refuse to give a tensor another type where its rows do not divide into the blocks of its own.",
+    ),
 ]
 TensorTypes = Annotated[
     list[str] | None,
@@ -169,6 +179,15 @@ Threads = Annotated[
         envvar="GGUF_FORGE_THREADS",
     ),
 ]
+MaxMemory = Annotated[
+    str | None,
+    value(
+        "--max-memory",
+        metavar="N(K|M|G)",
+        panel=RUNNING,
+        help="The most memory to take, everything counted, whatever the model. [default: 1G]",
+    ),
+]
 Backend = Annotated[
     str | None,
     value(
@@ -178,109 +197,15 @@ Backend = Annotated[
         help="Which kernels, of those that `gguf-forge info` lists. [default: GGUF_FORGE_BACKEND, or the fastest]",
     ),
 ]
+ShowProfile = Annotated[
+    bool,
+    flag("--profile", panel=MESSAGES, help="Show where the time went: reading, quantizing, writing..., by thread."),
+]
 Json = Annotated[bool, flag("--json", panel=MESSAGES, help="One JSON object on standard output, nothing else.")]
 Quiet = Annotated[bool, flag("-q", "--quiet", panel=MESSAGES, help="Nothing but errors.")]
 Verbose = Annotated[bool, flag("-v", "--verbose", panel=MESSAGES, help="Notes on what is done, too.")]
 
 T = TypeVar("T")
-
-_UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3}
-
-
-class MixRequest(Protocol):
-    """The options that say what deviates from the mix of a file type."""
-
-    @property
-    def pure(self) -> bool: ...
-    @property
-    def leave_output_tensor(self) -> bool: ...
-    @property
-    def output_tensor_type(self) -> str | None: ...
-    @property
-    def token_embedding_type(self) -> str | None: ...
-    @property
-    def tensor_type(self) -> list[str] | None: ...
-    @property
-    def tensor_type_file(self) -> Path | None: ...
-    @property
-    def imatrix(self) -> Path | None: ...
-    @property
-    def include_weights(self) -> list[str] | None: ...
-    @property
-    def exclude_weights(self) -> list[str] | None: ...
-    @property
-    def override_kv(self) -> list[str] | None: ...
-    @property
-    def prune_layers(self) -> str | None: ...
-
-
-def recipe_options(request: MixRequest) -> Options:
-    """What deviates from the mix of the file type."""
-    from gguf_forge import recipe
-    from gguf_forge.tensor_types import TensorType
-
-    def target(name: str | None) -> TensorType | None:
-        return recipe.parse_target_type(name) if name is not None else None
-
-    file = request.tensor_type_file
-    from_file = recipe.parse_tensor_type_file(file) if file else ()
-    return recipe.Options(
-        pure=request.pure,
-        leave_output_tensor=request.leave_output_tensor,
-        output_tensor_type=target(request.output_tensor_type),
-        token_embedding_type=target(request.token_embedding_type),
-        tensor_types=(*map(recipe.parse_tensor_type, request.tensor_type or ()), *from_file),
-        key_overrides=tuple(map(recipe.parse_key_override, request.override_kv or ())),
-        prune_layers=recipe.parse_prune_layers(request.prune_layers) if request.prune_layers is not None else (),
-        imatrix=_importance(request),
-        read_from=(file,) if file else (),
-    )
-
-
-class SplitRequest(Protocol):
-    """The options that say how the output is split."""
-
-    @property
-    def split_max_size(self) -> str | None: ...
-    @property
-    def split_max_tensors(self) -> int | None: ...
-    @property
-    def no_tensor_first_split(self) -> bool: ...
-
-
-def split_of(request: SplitRequest, *, keep: bool = False) -> Split:
-    """How the output is split."""
-    from gguf_forge.splits import Split
-
-    size = parse_size(request.split_max_size) if request.split_max_size is not None else None
-    return Split(keep, size, request.split_max_tensors, request.no_tensor_first_split)
-
-
-def parse_size(text: str) -> int:
-    """The bytes in `text`: a number and K, M, G or nothing, as powers of a thousand.
-
-    Raises:
-        UsageError: it is something else.
-
-    Example:
-        >>> parse_size("2G")
-        2000000000
-    """
-    found = re.fullmatch("([0-9]+)([KMG]?)", text)
-    if found is None:
-        raise UsageError(f"--split-max-size {text!r} is no size", hint="for example 500M or 2G")
-    return int(found[1]) * _UNITS[found[2]]
-
-
-def _importance(request: MixRequest) -> ImportanceMatrix | None:
-    include, exclude = request.include_weights or (), request.exclude_weights or ()
-    if request.imatrix is None:
-        if include or exclude:
-            raise UsageError("--include-weights and --exclude-weights choose from a matrix: give one with --imatrix")
-        return None
-    from gguf_forge.recipe import read_imatrix
-
-    return read_imatrix(request.imatrix).selected(include, exclude)
 
 
 def add_command(

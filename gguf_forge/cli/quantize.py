@@ -23,6 +23,7 @@ from gguf_forge.cli.options import (
     IncludeWeights,
     Json,
     LeaveOutputTensor,
+    MaxMemory,
     NoTensorFirstSplit,
     OutputTensorType,
     OverrideKv,
@@ -30,8 +31,11 @@ from gguf_forge.cli.options import (
     PruneLayers,
     Pure,
     Quiet,
+    Resume,
+    ShowProfile,
     SplitMaxSize,
     SplitMaxTensors,
+    Strict,
     TensorTypeFile,
     TensorTypes,
     Threads,
@@ -39,13 +43,12 @@ from gguf_forge.cli.options import (
     Verbose,
     add_command,
     flag,
-    recipe_options,
-    split_of,
     type_names,
     value,
 )
 from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.errors import ForgeError, UsageError
+from gguf_forge.request import memory_bound, recipe_options, split_of
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +75,7 @@ class QuantizeRequest:
     split_max_tensors: SplitMaxTensors = None
     no_tensor_first_split: NoTensorFirstSplit = False
     overwrite: Overwrite = False
+    resume: Resume = False
     dry_run: DryRun = False
 
     allow_requantize: Annotated[
@@ -88,6 +92,7 @@ class QuantizeRequest:
     token_embedding_type: TokenEmbeddingType = None
     tensor_type: TensorTypes = None
     tensor_type_file: TensorTypeFile = None
+    strict: Strict = False
 
     imatrix: Imatrix = None
     include_weights: IncludeWeights = None
@@ -98,17 +103,19 @@ class QuantizeRequest:
 
     threads: Threads = None
     backend: Backend = None
+    max_memory: MaxMemory = None
     max_buffer_size: Annotated[
         int | None,
         value(
             "--max-buffer-size",
             metavar="MiB",
             panel=RUNNING,
-            help="Memory for the rows in work. [default: a few MiB for each thread]",
+            help="Memory for the rows in work, of what --max-memory allows.",
             min=1,
         ),
     ] = None
 
+    profile: ShowProfile = False
     json: Json = False
     quiet: Quiet = False
     verbose: Verbose = False
@@ -141,11 +148,13 @@ def quantize(request: QuantizeRequest) -> None:
     from gguf_forge import quantization
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.report import show_results
+    from gguf_forge.engine.profile import Profile
 
     given = read_arguments(request.arguments)
     if request.dry_run:
         _show_plan(request, given)
         return
+    profile = Profile() if request.profile else None
     with observing(quiet=request.quiet, verbose=request.verbose) as observer:
         results = quantization.quantize_gguf(
             given.source,
@@ -153,10 +162,13 @@ def quantize(request: QuantizeRequest) -> None:
             threads=given.threads or request.threads,
             backend=request.backend,
             overwrite=request.overwrite,
+            resume=request.resume,
+            max_memory=memory_bound(request.max_memory),
             buffer=request.max_buffer_size << 20 if request.max_buffer_size else None,
             observer=observer,
+            profile=profile,
         )
-    show_results(results, as_json=request.json, quiet=request.quiet)
+    show_results(results, as_json=request.json, quiet=request.quiet, profile=profile)
 
 
 def _show_plan(request: QuantizeRequest, given: Arguments) -> None:
@@ -168,7 +180,7 @@ def _show_plan(request: QuantizeRequest, given: Arguments) -> None:
     with logging_to(console(sys.stderr), quiet=request.quiet, verbose=request.verbose), open_gguf(given.source) as gguf:
         files = quantization.plan_quantized(gguf, **_planning_arguments(request, given), only_planned=True)
         try:
-            check_files(files, backend=request.backend, overwrite=request.overwrite)
+            check_files(files, backend=request.backend, overwrite=request.overwrite, resume=request.resume)
         except ForgeError as error:
             log.warning("quantizing would be refused: %s", error)
         show_plans(files, as_json=request.json, quiet=request.quiet)
@@ -181,6 +193,7 @@ def _planning_arguments(request: QuantizeRequest, given: Arguments) -> dict[str,
         "options": replace(recipe_options(request), allow_requantize=request.allow_requantize),
         "output_dir": request.output_dir,
         "split": split_of(request, keep=request.keep_split),
+        "strict": request.strict,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,8 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from gguf_forge.cli.streams import print_data, print_json
+from gguf_forge.cli.streams import console, print_data, print_json, writing
+from gguf_forge.engine.profile import PHASES, Profile
 from gguf_forge.file_plan import FilePlan, Result
 
 
@@ -24,11 +26,17 @@ def show_plans(files: Sequence[FilePlan], *, as_json: bool, quiet: bool) -> None
         print_data(*_spaced(map(plan_text, files)), *_total(files))
 
 
-def show_results(results: Sequence[Result], *, as_json: bool, quiet: bool) -> None:
+def show_results(results: Sequence[Result], *, as_json: bool, quiet: bool, profile: Profile | None = None) -> None:
+    """What was written; the profile, if there is one, is part of the object, or goes to standard error."""
     if as_json:
-        print_json(one_object(map(result_object, results)))
-    elif not quiet:
+        shown = one_object(map(result_object, results))
+        print_json(shown if profile is None else {**shown, "profile": profile.as_object()})
+        return
+    if not quiet:
         print_data(*_spaced(map(result_text, results)))
+    if profile is not None:
+        with writing():
+            console(sys.stderr).print("", _profile_table(profile))
 
 
 def one_object(files: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -47,6 +55,7 @@ def plan_object(file: FilePlan) -> dict[str, Any]:
         "bits_per_weight": round(file.bits_per_weight, 4),
         "types": file.types,
         "fallbacks": file.fallbacks,
+        "fallback_share": round(file.fallback_share, 6),
         "warnings": file.warnings,
         "parts": [
             {"path": str(shard.path), "size": shard.layout.size, "tensors": len(shard.sources)} for shard in file.shards
@@ -66,8 +75,12 @@ def plan_object(file: FilePlan) -> dict[str, Any]:
 
 
 def result_object(result: Result) -> dict[str, Any]:
-    """A written file: what was planned, and the seconds it took."""
-    return {**plan_object(result.file), "seconds": round(result.seconds, 3)}
+    """A written file: what was planned, the seconds it took, and the tensors that a stopped run had finished."""
+    return {
+        **plan_object(result.file),
+        "seconds": round(result.seconds, 3),
+        "resumed_tensors": result.resumed_tensors,
+    }
 
 
 def plan_text(file: FilePlan) -> Iterator[RenderableType]:
@@ -104,6 +117,8 @@ def result_text(result: Result) -> Iterator[RenderableType]:
         "time": f"{result.seconds:.1f} s",
         "speed": f"{read}/s read, {wrote}/s written",
     }
+    if result.resumed_tensors:
+        facts["resumed"] = f"{result.resumed_tensors} of {len(file.tensors)} tensors were finished by an earlier run"
     yield from (_title(file), "", facts_text(facts))
     yield from _parts(file)
     if file.tensors:
@@ -149,6 +164,21 @@ def _types(file: FilePlan) -> Table:
     return table
 
 
+def _profile_table(profile: Profile) -> Table:
+    """Seconds of each phase, a line for each thread, and those that a processor worked."""
+    used = [phase for phase in PHASES if any(watch.seconds[phase] for watch in profile.watches)]
+    table = _table("bold", "seconds", *used, left=("seconds",))
+    for watch in profile.watches:
+        table.add_row(watch.thread, *(_seconds(watch.seconds[phase]) for phase in used))
+    busy = (sum(watch.busy[phase] for watch in profile.watches) for phase in used)
+    table.add_row("of all, busy", *map(_seconds, busy), style="dim")
+    return table
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f}" if seconds else ""
+
+
 def _parts(file: FilePlan) -> Iterator[RenderableType]:
     """The files of a split one."""
     if len(file.shards) == 1:
@@ -171,15 +201,12 @@ def _fallback_note(file: FilePlan) -> Iterator[RenderableType]:
     """How far the file is from what its type promises, where rows do not fit the blocks."""
     if not file.fallbacks:
         return
-    names = set(file.fallbacks)
-    fallen = [info for info in file.tensors if info.name in names]
-    share = sum(info.n_elements for info in fallen) / sum(info.n_elements for info in file.tensors)
-    types = ", ".join(f"{n} {name}" for name, n in Counter(info.type.name for info in fallen).most_common())
+    types = ", ".join(f"{n} {name}" for name, n in Counter(info.type.name for info in file.fallen).most_common())
     yield ""
     yield Text.assemble(
         ("fallback: ", "bold yellow"),
-        f"{len(fallen)} of {len(file.tensors)} tensors ({share:.1%} of the weights) got another type, because their "
-        f"rows do not divide into the blocks of the type they should have: {types}",
+        f"{len(file.fallen)} of {len(file.tensors)} tensors ({file.fallback_share:.1%} of the weights) got another "
+        f"type, because their rows do not divide into the blocks of the type they should have: {types}",
     )
 
 

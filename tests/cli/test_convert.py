@@ -175,26 +175,35 @@ def test_threads_come_from_the_environment(forge: Forge, model: Path, monkeypatc
     assert "threads: 3" in forge("convert", model, "--verbose").err
 
 
+def test_profile(forge: Forge, model: Path) -> None:
+    ran = forge("convert", model, "-o", "out.gguf", "--profile", "--threads", "1")
+    assert "worker 1" not in ran.out
+    header, *lines = ran.err.splitlines()[-4:]
+    assert header.split()[:2] == ["seconds", "plan"]
+    assert [line.split()[0] for line in lines] == ["main", "worker", "of"]
+
+
+def test_profile_for_scripts(forge: Forge, model: Path) -> None:
+    ran = forge("convert", model, "-o", "out.gguf", "--profile", "--json", "--threads", "2")
+    main, *workers = ran.json["profile"]
+    assert main["thread"] == "main"
+    assert len(workers) == 2
+    assert set(main["seconds"]) == set(main["busy"])
+
+
 @pytest.mark.parametrize("kind", ["F16", "Q4_K_M"])
 def test_splits(forge: Forge, model: Path, kind: str) -> None:
     options = ("-o", "m.gguf", "-t", kind, "--split-max-tensors", "8", "--no-tensor-first-split")
     names = [f"m-0000{n}-of-00004.gguf" for n in (1, 2, 3, 4)]
-    planned = forge("plan", model, *options)
-    assert [line.split()[1] for line in planned.out.splitlines() if line.startswith("m-") and " of" not in line][
-        1:
-    ] == [
-        "0",
-        "8",
-        "8",
-        "5",
-    ]
+    counts = [0, 8, 8, 5]
+    planned = [line.split() for line in forge("plan", model, *options).out.splitlines() if line.startswith("m-")]
+    assert [words[:2] for words in planned[1:]] == [[name, str(n)] for name, n in zip(names, counts, strict=True)]
     ran = forge("convert", model, *options, "--json")
     assert listing(Path()) == names
     assert ran.json["path"] == names[0]
-    assert [(part["path"], part["tensors"]) for part in ran.json["parts"]] == list(
-        zip(names, (0, 8, 8, 5), strict=True)
-    )
-    assert [part["size"] for part in ran.json["parts"]] == [Path(name).stat().st_size for name in names]
+    assert ran.json["parts"] == [
+        {"path": name, "size": Path(name).stat().st_size, "tensors": n} for name, n in zip(names, counts, strict=True)
+    ]
     refused = forge("convert", model, *options)
     assert refused.code == 8
     assert names[0] in refused.err
