@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Literal
 
-from gguf_forge.errors import printable
 from gguf_forge.gguf_file.header import encode_header
 from gguf_forge.gguf_file.split import SPLIT_KEYS
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType
@@ -21,15 +19,18 @@ class KeyDifference:
 
     Attributes:
         key: Its name.
-        kind: "missing" or "extra" (in the second file), "value", "type", or "order" (the first key out of its place).
-        expected: What the first file has, short enough to read; None if it has nothing.
-        found: What the second file has.
+        kind: "missing" or "extra" (in the second file), "value", "type", or "order": another key stands at the place
+            of this one, the first of which that is true.
+        expected: What the first file has; None if it has nothing.
+        found: What the second file has; None if it has nothing.
+        at: Of arrays of one length, the first item that differs.
     """
 
     key: str
     kind: Kind
-    expected: str | None = None
-    found: str | None = None
+    expected: Value | None = None
+    found: Value | None = None
+    at: int | None = None
 
 
 def metadata_differences(expected: Metadata, found: Metadata) -> tuple[KeyDifference, ...]:
@@ -43,8 +44,8 @@ def metadata_differences(expected: Metadata, found: Metadata) -> tuple[KeyDiffer
 
     Example:
         >>> from gguf_forge.gguf_file.values import u32
-        >>> metadata_differences({"a": u32(1)}, {"a": u32(2)})
-        (KeyDifference(key='a', kind='value', expected='1', found='2'),)
+        >>> [(each.key, each.kind) for each in metadata_differences({"a": u32(1)}, {"a": u32(2), "b": u32(3)})]
+        [('a', 'value'), ('b', 'extra')]
     """
     first = {key: value for key, value in expected.items() if key not in SPLIT_KEYS}
     second = {key: value for key, value in found.items() if key not in SPLIT_KEYS}
@@ -55,53 +56,33 @@ def _differences(first: Mapping[str, Value], second: Mapping[str, Value]) -> Ite
     for key, value in first.items():
         other = second.get(key)
         if other is None:
-            yield KeyDifference(key, "missing", text_of(value))
+            yield KeyDifference(key, "missing", value)
         elif (value.type, value.element) != (other.type, other.element):
-            yield KeyDifference(key, "type", _type_of(value), _type_of(other))
-        elif _encoded(key, value) != _encoded(key, other):
-            yield KeyDifference(key, "value", *_values(value, other))
+            yield KeyDifference(key, "type", value, other)
+        elif _encoded(value) != _encoded(other):
+            yield KeyDifference(key, "value", value, other, _first_item(value, other))
     for key, value in second.items():
         if key not in first:
-            yield KeyDifference(key, "extra", None, text_of(value))
+            yield KeyDifference(key, "extra", None, value)
 
 
 def _order(first: Mapping[str, Value], second: Mapping[str, Value]) -> Iterator[KeyDifference]:
-    common = [key for key in first if key in second]
-    for wanted, there in zip(common, (key for key in second if key in first), strict=True):
-        if wanted != there:
-            yield KeyDifference(wanted, "order", wanted, there)
-            return
+    wanted, there = [key for key in first if key in second], [key for key in second if key in first]
+    moved = next((key for key, other in zip(wanted, there, strict=True) if key != other), None)
+    if moved is not None:
+        yield KeyDifference(moved, "order")
 
 
-def _encoded(key: str, value: Value) -> bytes:
-    return encode_header({key: value}, (), (), 1)
+def _encoded(value: Value) -> bytes:
+    return encode_header({"": value}, (), (), 1)
 
 
-def _type_of(value: Value) -> str:
-    return f"{value.type.name} of {value.element.name}" if value.element is not None else value.type.name
-
-
-def _values(value: Value, other: Value) -> tuple[str, str]:
-    """Two values that differ; of arrays, the first items that do."""
-    if value.type is not ValueType.ARRAY:
-        return text_of(value), text_of(other)
-    if len(value.data) != len(other.data):
-        return f"{len(value.data)} items", f"{len(other.data)} items"
-    at, mine, theirs = next(
-        (at, a, b) for at, (a, b) in enumerate(zip_longest(value.data, other.data)) if repr(a) != repr(b)
+def _first_item(value: Value, other: Value) -> int | None:
+    """The first item of two arrays that differs; None if they are none, or of different lengths."""
+    if value.type is not ValueType.ARRAY or value.element is None or len(value.data) != len(other.data):
+        return None
+    kind = value.element
+    pairs = enumerate(zip(value.data, other.data, strict=True))
+    return next(
+        (at for at, (a, b) in pairs if a is not b and _encoded(Value(kind, a)) != _encoded(Value(kind, b))), None
     )
-    return f"[{at}] {_text(mine)}", f"[{at}] {_text(theirs)}"
-
-
-def text_of(value: Value) -> str:
-    """A value, short enough for a line and with nothing a terminal acts on."""
-    if value.type is ValueType.ARRAY:
-        more = ", ..." if len(value.data) > 3 else ""
-        return f"{len(value.data)} items: {', '.join(map(_text, value.data[:3]))}{more}"
-    return _text(value.data)
-
-
-def _text(data: object) -> str:
-    if isinstance(data, float):
-        return f"{data:.9g}"
-    return printable(data if isinstance(data, str) else str(data))

@@ -139,8 +139,8 @@ def _steps(tensors: Sequence[TensorCheck], different: Iterable[TensorCheck]) -> 
     share = changed / fusible if fusible else 1.0
     if only_fusible and changed >= _LEAST_FUSED_BLOCKS and share >= _LEAST_FUSED:
         return Verdict.FUSED, (
-            f"{share:.2%} of the blocks differ by small steps, and nothing differs in another way: the same weights and "
-            "recipe, made with fused multiply-add, as llama.cpp does on other machines (arm64).",
+            f"{share:.2%} of the blocks differ by small steps, and nothing differs in another way: the same weights "
+            "and recipe, made with fused multiply-add, as llama.cpp does on other machines (arm64).",
         )
     return Verdict.STEPS, (
         f"{changed} blocks differ by small steps, too few for fused arithmetic: low bits were changed.",

@@ -36,7 +36,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` found.
+    """What `verify_gguf` found.
 
     Attributes:
         paths: The file, or the files of a split.
@@ -84,7 +84,7 @@ class Verification:
         return next((check for check in self.tensors if check.verdict is not Verdict.IDENTICAL), None)
 
 
-def verify(
+def verify_gguf(
     path: str | PathLike[str],
     source: str | PathLike[str] | None = None,
     *,
@@ -126,7 +126,7 @@ def verify(
         UnsupportedError: the source is of a kind that this version does not know.
 
     Example:
-        >>> verify("Qwen3-0.6B-Q4_K_M.gguf", "Qwen3-0.6B").ok  # doctest: +SKIP
+        >>> verify_gguf("Qwen3-0.6B-Q4_K_M.gguf", "Qwen3-0.6B").ok  # doctest: +SKIP
         True
     """
     with open_gguf(path) as gguf:
