@@ -12,7 +12,22 @@ from typing import Annotated
 
 import typer
 
-from gguf_forge.cli import bench, convert, demo, finish, imatrix, info, inspect, merge, plan, quantize, split, work
+from gguf_forge.cli import (
+    bench,
+    compare,
+    convert,
+    demo,
+    finish,
+    imatrix,
+    info,
+    inspect,
+    merge,
+    plan,
+    quantize,
+    split,
+    verify,
+    work,
+)
 from gguf_forge.cli.streams import Failure, ReaderGone, discard, report_failure, writing
 from gguf_forge.errors import ForgeError, UsageError
 
@@ -25,7 +40,22 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for command in (convert, plan, work, finish, quantize, inspect, split, merge, imatrix, bench, demo, info):
+for command in (
+    convert,
+    plan,
+    work,
+    finish,
+    quantize,
+    verify,
+    compare,
+    inspect,
+    split,
+    merge,
+    imatrix,
+    bench,
+    demo,
+    info,
+):
     command.register(app)
 
 
