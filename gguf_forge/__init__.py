@@ -8,6 +8,7 @@ The verbs, each with its own documentation:
     quantize(array, "Q4_K")  rows of numbers to packed rows, and `dequantize` back
     unpack_blocks(packed, "Q4_K")   the fields of packed blocks, by name
     backends()               the kernels that this machine can run
+    edit_gguf(path, ...)     other keys for a GGUF file
     split_gguf(source, to)   a GGUF file becomes several, and `merge_gguf` makes one of them
     inspect_gguf(path)       what a GGUF file holds, and `inspect_tensor` the values of one tensor
     open_gguf(path)          the keys and tensors of a GGUF file, or of a split one
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from gguf_forge.rows import dequantize as dequantize
     from gguf_forge.rows import quantize as quantize
     from gguf_forge.splits import Split as Split
+    from gguf_forge.toolbox.edit import edit_gguf as edit_gguf
     from gguf_forge.toolbox.inspect import inspect_gguf as inspect_gguf
     from gguf_forge.toolbox.inspect import inspect_tensor as inspect_tensor
     from gguf_forge.toolbox.splitting import merge_gguf as merge_gguf
@@ -64,6 +66,7 @@ _HOMES = {
     "backends": ("gguf_forge.kernels", "backends"),
     "convert": ("gguf_forge.conversion", "convert"),
     "dequantize": ("gguf_forge.rows", "dequantize"),
+    "edit_gguf": ("gguf_forge.toolbox.edit", "edit_gguf"),
     "inspect_gguf": ("gguf_forge.toolbox.inspect", "inspect_gguf"),
     "inspect_tensor": ("gguf_forge.toolbox.inspect", "inspect_tensor"),
     "merge_gguf": ("gguf_forge.toolbox.splitting", "merge_gguf"),
@@ -92,6 +95,7 @@ __all__ = [
     "backends",
     "convert",
     "dequantize",
+    "edit_gguf",
     "inspect_gguf",
     "inspect_tensor",
     "merge_gguf",
