@@ -2,13 +2,22 @@
 PYTHON ?= python3
 CC ?= cc
 C_FILES := $(wildcard csrc/*.c)
+LAID_OUT := $(wildcard csrc/*.[ch] csrc/*.inc csrc/*/*.h tests/*/*.c)
 SANITIZED := build/sanitized
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g
 
-.PHONY: format lint strict sanitize
+# The kernels in a program of their own. AArch64's need Debian's packages gcc-aarch64-linux-gnu and qemu-user-static.
+NEON_CC ?= aarch64-linux-gnu-gcc
+NEON_RUN ?= qemu-aarch64-static
+VALGRIND := valgrind -q --error-exitcode=9
+ROWS := build/rows
+ROWS_FLAGS := -O3 -g -Wall -Wextra -Wno-maybe-uninitialized -Icsrc
+KERNEL_FILES := $(C_FILES) $(wildcard csrc/*.h csrc/*.inc csrc/*/*.h)
+
+.PHONY: format lint strict sanitize neon valgrind bench
 
 format:  ## Lay out the C code.
-	clang-format -i csrc/*.[ch] csrc/*.inc csrc/*/*.h
+	clang-format -i $(LAID_OUT)
 
 lint: strict  ## Nothing to say by ruff, mypy, clang-format and the C compiler.
 	ruff check .
@@ -17,10 +26,26 @@ lint: strict  ## Nothing to say by ruff, mypy, clang-format and the C compiler.
 
 # GCC 12 takes buffers that loops fill for uninitialized ones in vector code; the sanitizers and valgrind know better.
 strict:  ## C warnings are errors, and the layout is clang-format's.
-	clang-format --dry-run -Werror csrc/*.[ch] csrc/*.inc csrc/*/*.h
+	clang-format --dry-run -Werror $(LAID_OUT)
 	for file in $(C_FILES); do $(CC) -O3 -ffp-contract=off -Wall -Wextra -Werror -Wno-maybe-uninitialized -c $$file -o /dev/null || exit 1; done
 
 sanitize:  ## The kernels' tests under ASan and UBSan.
 	CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" $(PYTHON) setup.py -q build --build-lib $(SANITIZED)/lib --build-temp $(SANITIZED)/temp
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
 	PYTHONPATH=$(SANITIZED)/lib pytest -q -p no:cacheprovider tests/kernels tests/test_rows.py
+
+neon: $(ROWS)/neon $(ROWS)/neon_fused  ## The bytes of AArch64's backends, under an emulator.
+	FORGE_ROWS="$(NEON_RUN) $(ROWS)/neon" FORGE_FUSED_ROWS="$(NEON_RUN) $(ROWS)/neon_fused" pytest -q tests/emulated
+
+valgrind: $(ROWS)/heap  ## Every read and write of the backends that valgrind can run: not AVX-512.
+	FORGE_ROWS="$(VALGRIND) $(ROWS)/heap" pytest -q tests/emulated
+
+$(ROWS)/neon: BUILD := $(NEON_CC) -static -ffp-contract=off
+$(ROWS)/neon_fused: BUILD := $(NEON_CC) -static -ffp-contract=fast
+$(ROWS)/heap: BUILD := $(CC) -DON_THE_HEAP -ffp-contract=off
+$(ROWS)/%: tests/emulated/rows.c $(KERNEL_FILES)
+	mkdir -p $(ROWS)
+	$(BUILD) $(ROWS_FLAGS) tests/emulated/rows.c $(C_FILES) -lm -o $@
+
+bench:  ## Every kernel beside ggml's: about half an hour. `pytest -n 0 bench -k Q4_K` measures some.
+	pytest -q -n 0 bench --benchmark-columns=median,ops

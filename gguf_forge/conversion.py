@@ -23,6 +23,7 @@ from gguf_forge.file_plan import (
     Result,
     check_files,
     refuse_equal_paths,
+    refuse_fallbacks,
     write_files,
 )
 from gguf_forge.general import fill_template, output_name
@@ -132,9 +133,11 @@ def convert(
     pre_tokenizer: str | None = None,
     vocab_only: bool = False,
     split: Split | None = None,
+    strict: bool = False,
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
+    max_memory: int | None = None,
     resume: bool = False,
     observer: Observer | None = None,
     profile: Profile | None = None,
@@ -153,9 +156,12 @@ def convert(
         vocab_only: Metadata and vocabulary, no tensors.
         split: Whether and how each file is split; None for one file. Float types are split as llama.cpp's converter
             does it, quantized types as llama-gguf-split.
+        strict: Refuse to give a tensor another type than it should have where its rows do not fit that one.
         threads: Defaults to the processors this process may use.
         backend: Which kernels; the default is the fastest of this machine.
         overwrite: Replace existing files.
+        max_memory: Bytes that the process may hold, everything counted; None for 1 GiB, or a little more than it holds
+            already.
         resume: Go on from what a stopped run left, and if this one is stopped leave that. Files that are complete
             stay as they are, unless `overwrite` says otherwise.
         observer: Is told how it goes.
@@ -178,6 +184,7 @@ def convert(
             pre_tokenizer=pre_tokenizer,
             vocab_only=vocab_only,
             split=split,
+            strict=strict,
         )
         check_files(files, backend=backend, overwrite=overwrite, resume=resume)
         kernels = backend or default_backend()
@@ -187,6 +194,7 @@ def convert(
             threads=threads,
             backend=backend,
             overwrite=overwrite,
+            max_memory=max_memory,
             resume=resume,
             observer=observer,
             profile=profile,
@@ -199,7 +207,8 @@ def plan(source: str | PathLike[str], out: str | PathLike[str] | None = None, **
     Args:
         source: The folder, as for `convert`.
         out: As for `convert`.
-        given: Its arguments `types`, `options`, `model_name`, `metadata`, `pre_tokenizer`, `vocab_only` and `split`.
+        given: Its arguments `types`, `options`, `model_name`, `metadata`, `pre_tokenizer`, `vocab_only`, `split` and
+            `strict`.
 
     Raises:
         ForgeError: what was wrong, where, and what to do.
@@ -228,6 +237,7 @@ def plan_files(
     pre_tokenizer: str | None = None,
     vocab_only: bool = False,
     split: Split | None = None,
+    strict: bool = False,
 ) -> tuple[FilePlan, ...]:
     """What `convert` would write of an opened checkpoint; of use as long as that is open. Arguments as there."""
     if split and (vocab_only or split.keep):
@@ -252,6 +262,8 @@ def plan_files(
     for warning in dict.fromkeys(warning for file in files for warning in file.warnings):
         log.warning("%s", warning)
     refuse_equal_paths(files)
+    if strict:
+        refuse_fallbacks(files)
     return files
 
 

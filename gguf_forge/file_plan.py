@@ -13,7 +13,7 @@ from gguf_forge.engine.forge import forge, unfinished
 from gguf_forge.engine.profile import Profile
 from gguf_forge.engine.publish import check_output, check_room
 from gguf_forge.engine.tasks import RowSource, Shard
-from gguf_forge.errors import UnsupportedError, UsageError
+from gguf_forge.errors import RefusedError, UnsupportedError, UsageError, printable
 from gguf_forge.expr import TensorExpr
 from gguf_forge.gguf_file.split import PartName
 from gguf_forge.gguf_file.tensor_info import TensorInfo
@@ -81,6 +81,18 @@ class FilePlan:
         """Bits of tensor data for each weight; 0 for a vocabulary alone."""
         weights = sum(info.n_elements for info in self.tensors)
         return 8 * sum(info.nbytes for info in self.tensors) / weights if weights else 0.0
+
+    @property
+    def fallen(self) -> tuple[TensorInfo, ...]:
+        """The tensors of `fallbacks`, with the types they get."""
+        names = set(self.fallbacks)
+        return tuple(info for info in self.tensors if info.name in names)
+
+    @property
+    def fallback_share(self) -> float:
+        """The share of the weights that get another type than they should have."""
+        fallen = sum(info.n_elements for info in self.fallen)
+        return fallen / sum(info.n_elements for info in self.tensors) if fallen else 0.0
 
     @property
     def types(self) -> Mapping[str, int]:
@@ -163,6 +175,22 @@ def refuse_equal_paths(files: Sequence[FilePlan]) -> None:
         )
 
 
+def refuse_fallbacks(files: Iterable[FilePlan]) -> None:
+    """Raise RefusedError if a tensor would get another type than it should have, because its rows do not fit."""
+    for file in files:
+        if file.fallen:
+            first = ", ".join(f"{printable(info.name)} as {info.type}" for info in file.fallen[:_NAMED])
+            raise RefusedError(
+                f"as {file.type}, {len(file.fallen)} of {len(file.tensors)} tensors ({file.fallback_share:.1%} of the "
+                f"weights) would get another type, because their rows do not divide into the blocks of the type they "
+                f"should have: {first}{', ...' if len(file.fallen) > _NAMED else ''}",
+                hint="leave out --strict, take a type with blocks of 32 such as Q8_0, or name types with --tensor-type",
+            )
+
+
+_NAMED = 3  # tensors that a message names
+
+
 def check_files(
     files: Iterable[FilePlan], *, backend: str | None = None, overwrite: bool = False, resume: bool = False
 ) -> None:
@@ -217,6 +245,7 @@ def write_files(
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
+    max_memory: int | None = None,
     resume: bool = False,
     buffer: int | None = None,
     observer: Observer | None = None,
@@ -236,6 +265,7 @@ def write_files(
             threads=threads,
             backend=backend,
             overwrite=overwrite,
+            max_memory=max_memory,
             resume=resume,
             buffer=buffer,
             progress=watcher.advance,

@@ -19,6 +19,7 @@ from gguf_forge.file_plan import (
     Result,
     check_files,
     refuse_equal_paths,
+    refuse_fallbacks,
     write_files,
 )
 from gguf_forge.general import fill_template
@@ -40,9 +41,11 @@ def quantize_gguf(
     options: Options | None = None,
     output_dir: str | PathLike[str] | None = None,
     split: Split | None = None,
+    strict: bool = False,
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
+    max_memory: int | None = None,
     resume: bool = False,
     buffer: int | None = None,
     observer: Observer | None = None,
@@ -57,9 +60,12 @@ def quantize_gguf(
         options: What deviates from the types' mixes; its own file type is replaced by each of `types`.
         output_dir: The folder of ggml-model-TYPE.gguf, instead of `out`.
         split: Whether and how the output is split; None for one file.
+        strict: Refuse to give a tensor another type than it should have where its rows do not fit that one.
         threads: Defaults to the processors this process may use.
         backend: Which kernels; the default is the fastest of this machine.
         overwrite: Replace existing files.
+        max_memory: Bytes that the process may hold, everything counted; None for 1 GiB, or a little more than it holds
+            already.
         resume: Go on from what a stopped run left, and if this one is stopped leave that. Files that are complete
             stay as they are, unless `overwrite` says otherwise.
         buffer: Bytes that the rows in work may take.
@@ -73,13 +79,16 @@ def quantize_gguf(
         >>> quantize_gguf("Qwen3-0.6B-BF16.gguf", types="Q4_K_M")  # doctest: +SKIP
     """
     with measured(profile, "main"), phase(PLAN), open_gguf(source) as gguf:
-        files = plan_quantized(gguf, out, types=types, options=options, output_dir=output_dir, split=split)
+        files = plan_quantized(
+            gguf, out, types=types, options=options, output_dir=output_dir, split=split, strict=strict
+        )
         check_files(files, backend=backend, overwrite=overwrite, resume=resume)
         return write_files(
             files,
             threads=threads,
             backend=backend,
             overwrite=overwrite,
+            max_memory=max_memory,
             resume=resume,
             buffer=buffer,
             observer=observer,
@@ -95,6 +104,7 @@ def plan_quantized(
     options: Options | None = None,
     output_dir: str | PathLike[str] | None = None,
     split: Split | None = None,
+    strict: bool = False,
     only_planned: bool = False,
 ) -> tuple[FilePlan, ...]:
     """What `quantize_gguf` would write: every tensor, type, size and offset. Reads no weight; arguments as there.
@@ -122,6 +132,8 @@ def plan_quantized(
     for warning in dict.fromkeys(warning for file in files for warning in file.warnings):
         log.warning("%s", warning)
     refuse_equal_paths(files)
+    if strict:
+        refuse_fallbacks(files)
     return files
 
 

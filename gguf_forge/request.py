@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gguf_forge.source import Source
     from gguf_forge.splits import Split
 
-_UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3}
+_POWERS = ("", "K", "M", "G")
 
 
 class MixRequest(Protocol):
@@ -104,8 +104,8 @@ def split_of(request: SplitRequest, *, keep: bool = False) -> Split:
     return Split(keep, size, request.split_max_tensors, request.no_tensor_first_split)
 
 
-def parse_size(text: str) -> int:
-    """The bytes in `text`: a number and K, M, G or nothing, as powers of a thousand.
+def parse_size(text: str, *, option: str = "--split-max-size", unit: int = 1000) -> int:
+    """The bytes in `text`: a number and K, M, G or nothing, as powers of `unit`.
 
     Raises:
         UsageError: it is something else.
@@ -116,8 +116,13 @@ def parse_size(text: str) -> int:
     """
     found = re.fullmatch("([0-9]+)([KMG]?)", text)
     if found is None:
-        raise UsageError(f"--split-max-size {text!r} is no size", hint="for example 500M or 2G")
-    return int(found[1]) * _UNITS[found[2]]
+        raise UsageError(f"{option} {text!r} is no size", hint="for example 500M or 2G")
+    return int(found[1]) * int(unit ** _POWERS.index(found[2]))
+
+
+def memory_bound(text: str | None) -> int | None:
+    """The bytes that --max-memory says, in powers of 1024."""
+    return None if text is None else parse_size(text, option="--max-memory", unit=1024)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from gguf_forge.cli.options import (
     IncludeWeights,
     Json,
     LeaveOutputTensor,
+    MaxMemory,
     NoTensorFirstSplit,
     OutFile,
     OutputTensorType,
@@ -31,6 +32,7 @@ from gguf_forge.cli.options import (
     ShowProfile,
     SplitMaxSize,
     SplitMaxTensors,
+    Strict,
     TensorTypeFile,
     TensorTypes,
     Threads,
@@ -44,7 +46,7 @@ from gguf_forge.cli.options import (
 )
 from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.errors import ForgeError
-from gguf_forge.request import recipe_options, split_of
+from gguf_forge.request import memory_bound, recipe_options, split_of
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +78,7 @@ class ConvertRequest:
     token_embedding_type: TokenEmbeddingType = None
     tensor_type: TensorTypes = None
     tensor_type_file: TensorTypeFile = None
+    strict: Strict = False
 
     imatrix: Imatrix = None
     include_weights: IncludeWeights = None
@@ -115,6 +118,7 @@ class ConvertRequest:
 
     threads: Threads = None
     backend: Backend = None
+    max_memory: MaxMemory = None
 
     profile: ShowProfile = False
     json: Json = False
@@ -154,6 +158,7 @@ def convert(request: ConvertRequest) -> None:
             backend=request.backend,
             overwrite=request.overwrite,
             resume=request.resume,
+            max_memory=memory_bound(request.max_memory),
             observer=observer,
             profile=profile,
         )
@@ -187,4 +192,5 @@ def planning_arguments(request: ConvertRequest) -> dict[str, Any]:
         "pre_tokenizer": request.pre_tokenizer,
         "vocab_only": request.vocab_only,
         "split": split_of(request),
+        "strict": request.strict,
     }

@@ -101,6 +101,14 @@ OutputTensorType = Annotated[
 TokenEmbeddingType = Annotated[
     str | None, value("--token-embedding-type", metavar="TYPE", panel=MIX, help="Type of token_embd.weight.")
 ]
+Strict = Annotated[
+    bool,
+    flag(
+        "--strict",
+        panel=MIX,
+        help="Refuse to give a tensor another type where its rows do not divide into the blocks of its own.",
+    ),
+]
 TensorTypes = Annotated[
     list[str] | None,
     value(
@@ -169,6 +177,15 @@ Threads = Annotated[
         help="How many threads. [default: the processors this process may use]",
         min=1,
         envvar="GGUF_FORGE_THREADS",
+    ),
+]
+MaxMemory = Annotated[
+    str | None,
+    value(
+        "--max-memory",
+        metavar="N(K|M|G)",
+        panel=RUNNING,
+        help="The most memory to take, everything counted, whatever the model. [default: 1G]",
     ),
 ]
 Backend = Annotated[

@@ -23,6 +23,7 @@ from gguf_forge.cli.options import (
     IncludeWeights,
     Json,
     LeaveOutputTensor,
+    MaxMemory,
     NoTensorFirstSplit,
     OutputTensorType,
     OverrideKv,
@@ -34,6 +35,7 @@ from gguf_forge.cli.options import (
     ShowProfile,
     SplitMaxSize,
     SplitMaxTensors,
+    Strict,
     TensorTypeFile,
     TensorTypes,
     Threads,
@@ -46,7 +48,7 @@ from gguf_forge.cli.options import (
 )
 from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.errors import ForgeError, UsageError
-from gguf_forge.request import recipe_options, split_of
+from gguf_forge.request import memory_bound, recipe_options, split_of
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +92,7 @@ class QuantizeRequest:
     token_embedding_type: TokenEmbeddingType = None
     tensor_type: TensorTypes = None
     tensor_type_file: TensorTypeFile = None
+    strict: Strict = False
 
     imatrix: Imatrix = None
     include_weights: IncludeWeights = None
@@ -100,13 +103,14 @@ class QuantizeRequest:
 
     threads: Threads = None
     backend: Backend = None
+    max_memory: MaxMemory = None
     max_buffer_size: Annotated[
         int | None,
         value(
             "--max-buffer-size",
             metavar="MiB",
             panel=RUNNING,
-            help="Memory for the rows in work. [default: a few MiB for each thread]",
+            help="Memory for the rows in work, of what --max-memory allows.",
             min=1,
         ),
     ] = None
@@ -159,6 +163,7 @@ def quantize(request: QuantizeRequest) -> None:
             backend=request.backend,
             overwrite=request.overwrite,
             resume=request.resume,
+            max_memory=memory_bound(request.max_memory),
             buffer=request.max_buffer_size << 20 if request.max_buffer_size else None,
             observer=observer,
             profile=profile,
@@ -188,6 +193,7 @@ def _planning_arguments(request: QuantizeRequest, given: Arguments) -> dict[str,
         "options": replace(recipe_options(request), allow_requantize=request.allow_requantize),
         "output_dir": request.output_dir,
         "split": split_of(request, keep=request.keep_split),
+        "strict": request.strict,
     }
 
 

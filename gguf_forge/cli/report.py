@@ -55,6 +55,7 @@ def plan_object(file: FilePlan) -> dict[str, Any]:
         "bits_per_weight": round(file.bits_per_weight, 4),
         "types": file.types,
         "fallbacks": file.fallbacks,
+        "fallback_share": round(file.fallback_share, 6),
         "warnings": file.warnings,
         "parts": [
             {"path": str(shard.path), "size": shard.layout.size, "tensors": len(shard.sources)} for shard in file.shards
@@ -163,6 +164,21 @@ def _types(file: FilePlan) -> Table:
     return table
 
 
+def _profile_table(profile: Profile) -> Table:
+    """Seconds of each phase, a line for each thread, and those that a processor worked."""
+    used = [phase for phase in PHASES if any(watch.seconds[phase] for watch in profile.watches)]
+    table = _table("bold", "seconds", *used, left=("seconds",))
+    for watch in profile.watches:
+        table.add_row(watch.thread, *(_seconds(watch.seconds[phase]) for phase in used))
+    busy = (sum(watch.busy[phase] for watch in profile.watches) for phase in used)
+    table.add_row("of all, busy", *map(_seconds, busy), style="dim")
+    return table
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f}" if seconds else ""
+
+
 def _parts(file: FilePlan) -> Iterator[RenderableType]:
     """The files of a split one."""
     if len(file.shards) == 1:
@@ -181,36 +197,16 @@ def _table(header_style: str, *names: str, left: Sequence[str]) -> Table:
     return table
 
 
-def _profile_table(profile: Profile) -> Table:
-    """Seconds of each phase, a line for each thread, and those that a processor worked."""
-    used = [phase for phase in PHASES if any(watch.seconds[phase] for watch in profile.watches)]
-    table = Table("seconds", *used, box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for watch in profile.watches:
-        table.add_row(watch.thread, *(_seconds(watch.seconds[phase]) for phase in used))
-    busy = (sum(watch.busy[phase] for watch in profile.watches) for phase in used)
-    table.add_row("of all, busy", *map(_seconds, busy), style="dim")
-    return table
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.2f}" if seconds else ""
-
-
 def _fallback_note(file: FilePlan) -> Iterator[RenderableType]:
     """How far the file is from what its type promises, where rows do not fit the blocks."""
     if not file.fallbacks:
         return
-    names = set(file.fallbacks)
-    fallen = [info for info in file.tensors if info.name in names]
-    share = sum(info.n_elements for info in fallen) / sum(info.n_elements for info in file.tensors)
-    types = ", ".join(f"{n} {name}" for name, n in Counter(info.type.name for info in fallen).most_common())
+    types = ", ".join(f"{n} {name}" for name, n in Counter(info.type.name for info in file.fallen).most_common())
     yield ""
     yield Text.assemble(
         ("fallback: ", "bold yellow"),
-        f"{len(fallen)} of {len(file.tensors)} tensors ({share:.1%} of the weights) got another type, because their "
-        f"rows do not divide into the blocks of the type they should have: {types}",
+        f"{len(file.fallen)} of {len(file.tensors)} tensors ({file.fallback_share:.1%} of the weights) got another "
+        f"type, because their rows do not divide into the blocks of the type they should have: {types}",
     )
 
 

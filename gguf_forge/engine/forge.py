@@ -17,11 +17,12 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from gguf_forge.engine.fingerprint import fingerprint
+from gguf_forge.engine.memory import Budget, room
 from gguf_forge.engine.output import Output, OutputFile
 from gguf_forge.engine.pack import pack
 from gguf_forge.engine.profile import CONVERT, WAIT, WRITE, Profile, measured, phase
 from gguf_forge.engine.publish import is_complete, published_together
-from gguf_forge.engine.tasks import Shard, Target, Task, cut, task_values, whole_tensors
+from gguf_forge.engine.tasks import TASK_VALUES, Shard, Target, Task, cut, whole_tensors
 from gguf_forge.errors import InputError, UsageError
 from gguf_forge.expr import Rows
 from gguf_forge.source import Source
@@ -42,6 +43,7 @@ def forge(
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
+    max_memory: int | None = None,
     resume: bool = False,
     buffer: int | None = None,
     progress: Progress = lambda n_bytes: None,
@@ -54,9 +56,11 @@ def forge(
         threads: Defaults to the processors this process may use.
         backend: Which kernels; the default is the fastest of this machine.
         overwrite: Replace existing files.
+        max_memory: Bytes that the process may hold, everything counted; None for 1 GiB, or a little more than it holds
+            already.
         resume: Go on from what a stopped run left, and if this run is stopped leave that. Files that are complete
             already stay as they are, unless they are to be replaced.
-        buffer: Bytes that the rows in work may take, in all threads together; None for the least that is fast.
+        buffer: Bytes that the rows in work may take, in all threads together; None for what `max_memory` leaves.
         progress: Told the bytes of the outputs as they are written.
         profile: Is told where the time of each thread goes.
 
@@ -64,21 +68,29 @@ def forge(
         For each of `shards`, how many of its tensors earlier runs had finished.
 
     Raises:
+        UsageError: the memory allowed is too little for one row.
         RefusedError: another run is writing one of the files.
         OutputError: a file cannot be written. Nothing is left under the names.
         InputError: weights that no block can hold, such as infinities; a file that changed while it was read.
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}")
-    workers = threads or default_threads()
     todo = unfinished(shards, overwrite=overwrite, resume=resume)
+    whole = whole_tensors(todo)
+    limits = room(whole, threads or default_threads(), max_memory=max_memory, buffer=buffer)
+    budget = Budget(limits.total)
+
+    def run(task: Task) -> int:
+        with budget.taken(task.nbytes):
+            return _run(task, outputs, backend)
+
     files = [Output(shard.path, shard.layout.size, fingerprint(shard)) for shard in todo]
     with published_together(files, overwrite=overwrite, resume=resume) as outputs:
         for shard, out in zip(todo, outputs, strict=True):
             out.write_at(0, memoryview(shard.layout.header))
             progress(len(shard.layout.header))
-        tasks = cut(whole_tensors(todo), task_values(buffer, workers))
-        _in_threads(tasks, lambda task: _run(task, outputs, backend), workers, progress, profile)
+        tasks = cut(whole, TASK_VALUES, share=limits.share, total=limits.total)
+        _in_threads(tasks, run, limits.threads, progress, profile)
         for source in _sources(todo):
             source.check_unchanged()
         resumed = {shard.path: _resumed(shard, out) for shard, out in zip(todo, outputs, strict=True)}
@@ -173,6 +185,7 @@ def _run(task: Task, outputs: Sequence[OutputFile], backend: str | None) -> int:
                     at, nbytes = place(target)
                     outputs[target.output].write_at(at, packed.view(np.uint8).reshape(-1).data)
                     outputs[target.output].finished(at, nbytes)
+            del packed  # not while the next one is made
     return sum(place(target)[1] for target in task.targets)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -12,7 +12,7 @@ from gguf_forge.engine.profile import CONVERT, QUANTIZE, phase
 from gguf_forge.engine.tasks import Target, Task
 from gguf_forge.expr import Rows
 from gguf_forge.kernels import dequantize_rows, quantize_rows
-from gguf_forge.tensor_types import F32, TensorType
+from gguf_forge.tensor_types import TensorType
 
 
 def pack(rows: Rows, task: Task, *, backend: str | None = None) -> Iterator[tuple[tuple[Target, ...], Rows]]:
@@ -21,22 +21,26 @@ def pack(rows: Rows, task: Task, *, backend: str | None = None) -> Iterator[tupl
     Values are rounded to a target's base type first, as the reference's two steps do, and once for all that share it.
     Packed types (a quantized file, repacked MXFP4) pass as they are, or are unpacked to float32 first.
     """
-    kind = task.expr.dtype
-    for base, targets in groupby(sorted(task.targets, key=lambda t: _base(t).id), _base):
-        rounded = _converted(rows, kind, base, None, backend)
-        for alike in _alike(targets):
-            weights = alike[0].source.weights_of(task.start)
-            yield alike, np.ascontiguousarray(_converted(rounded, base, alike[0].type, weights, backend))
+    for _, targets in groupby(sorted(task.targets, key=_base_id), _base_id):
+        yield from _pack_rounded(rows, tuple(targets), task.start, backend)
 
 
-def _base(target: Target) -> TensorType:
-    kind = target.source.expr.dtype
-    if kind.is_float:
-        return target.source.base
-    return kind if kind == target.type else F32
+def _base_id(target: Target) -> int:
+    return target.base.id
 
 
-def _alike(targets: Iterator[Target]) -> Iterator[tuple[Target, ...]]:
+def _pack_rounded(
+    rows: Rows, targets: Sequence[Target], start: int, backend: str | None
+) -> Iterator[tuple[tuple[Target, ...], Rows]]:
+    """For targets of the same base type; of what is computed, only the rounded rows stay from one to the next."""
+    base = targets[0].base
+    rounded = _converted(rows, targets[0].source.expr.dtype, base, None, backend)
+    for alike in _alike(targets):
+        weights = alike[0].source.weights_of(start)
+        yield alike, np.ascontiguousarray(_converted(rounded, base, alike[0].type, weights, backend))
+
+
+def _alike(targets: Sequence[Target]) -> Iterator[tuple[Target, ...]]:
     """Targets of one base that get the same bytes, together."""
     found: dict[tuple[int, int], list[Target]] = {}
     for target in targets:

@@ -5,6 +5,7 @@ Files of one run share their expressions, so rows that several of them need are 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from gguf_forge.expr import TensorExpr
 from gguf_forge.gguf_file.layout import Layout, PlacedTensor
-from gguf_forge.tensor_types import TensorType
+from gguf_forge.tensor_types import F32, TensorType
 
 # A megavalue is 4 MiB of float32: large enough that Python's part of a task does not count, small enough to
 # keep the threads' buffers far below the memory bound.
@@ -76,6 +77,14 @@ class Target:
     def type(self) -> TensorType:
         return self.placed.info.type
 
+    @property
+    def base(self) -> TensorType:
+        """What the rows are before they are packed: rounded to the base type, or unpacked from another packed one."""
+        kind = self.source.expr.dtype
+        if kind.is_float:
+            return self.source.base
+        return kind if kind == self.type else F32
+
     def offset_of(self, row: int) -> int:
         """The byte of the file that a row begins at."""
         return self.placed.offset + row * self.type.row_bytes(self.placed.info.n_per_row)
@@ -89,6 +98,30 @@ class Task:
     start: int
     stop: int
     targets: tuple[Target, ...]
+
+    def need(self, n_rows: int) -> int:
+        """Bytes that a task of so many of the rows holds at most: what it reads and computes, one base type at a time,
+        and of that one packed type at a time."""
+        n = self.expr.shape[-1]
+        per_row = max(
+            _row_bytes(target.base, n, self.expr.dtype) + _row_bytes(target.type, n, target.base)
+            for target in self.targets
+        )
+        return self.expr.working_set(n_rows) + n_rows * per_row
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds at most."""
+        return self.need(self.stop - self.start)
+
+
+# Finding values that are infinite takes a copy of their bits and an answer for each.
+_CHECK_BYTES = 3
+
+
+def _row_bytes(kind: TensorType, n: int, of: TensorType) -> int:
+    """Of `n` values of one type as another one; nothing if that is the same."""
+    return 0 if kind == of else kind.row_bytes(n) + (_CHECK_BYTES * n if kind.is_float else 0)
 
 
 def whole_tensors(shards: Sequence[Shard]) -> tuple[Task, ...]:
@@ -108,21 +141,31 @@ def _whole(expr: TensorExpr, targets: tuple[Target, ...]) -> Task:
     return Task(expr, 0, expr.n_rows, targets)
 
 
-def task_values(buffer: int | None, workers: int) -> int:
-    """Values of one task: a thread holds them packed, as float32, and packed anew."""
-    return TASK_VALUES if buffer is None else min(TASK_VALUES, buffer // (12 * workers))
+def cut(whole: Iterable[Task], values: int, *, share: int, total: int) -> Iterator[Task]:
+    """Tasks that together are `whole`.
 
-
-def cut(whole: Iterable[Task], values: int) -> Iterator[Task]:
-    """Tasks of about so many values each, that together are `whole`."""
+    Args:
+        whole: Expressions with all their rows.
+        values: How many a task has, about: one row at least.
+        share: Bytes that a task may hold.
+        total: Bytes that it may hold where each task reads a whole matrix: few and large ones are best, then.
+    """
     for task in whole:
-        step = max(1, values // task.expr.shape[-1])
-        border = _border(task, step)
-        step = border if task.expr.is_columnwise else min(step, border)
+        if task.expr.is_columnwise:
+            border = task.expr.matrix_rows
+            step = _rows_within(task, border, total)
+        else:
+            step = _rows_within(task, max(1, values // task.expr.shape[-1]), share)
+            border = _border(task, step)
         for first in range(task.start, task.stop, border):
             stop = min(first + border, task.stop)
             for start in range(first, stop, step):
                 yield replace(task, start=start, stop=min(start + step, stop))
+
+
+def _rows_within(task: Task, n_rows: int, nbytes: int) -> int:
+    """The most rows up to `n_rows` that need no more than `nbytes`; one, if that is too little."""
+    return max(1, bisect_right(range(1, n_rows + 1), nbytes, key=task.need))
 
 
 def _border(task: Task, step: int) -> int:
@@ -130,6 +173,6 @@ def _border(task: Task, step: int) -> int:
     without weights share a task."""
     matrix = task.expr.matrix_rows
     weighed = any(target.source.weights is not None for target in task.targets)
-    if weighed or matrix >= step or task.expr.is_columnwise:
+    if weighed or matrix >= step:
         return matrix
     return step // matrix * matrix

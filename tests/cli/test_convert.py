@@ -175,6 +175,22 @@ def test_threads_come_from_the_environment(forge: Forge, model: Path, monkeypatc
     assert "threads: 3" in forge("convert", model, "--verbose").err
 
 
+def test_profile(forge: Forge, model: Path) -> None:
+    ran = forge("convert", model, "-o", "out.gguf", "--profile", "--threads", "1")
+    assert "worker 1" not in ran.out
+    header, *lines = ran.err.splitlines()[-4:]
+    assert header.split()[:2] == ["seconds", "plan"]
+    assert [line.split()[0] for line in lines] == ["main", "worker", "of"]
+
+
+def test_profile_for_scripts(forge: Forge, model: Path) -> None:
+    ran = forge("convert", model, "-o", "out.gguf", "--profile", "--json", "--threads", "2")
+    main, *workers = ran.json["profile"]
+    assert main["thread"] == "main"
+    assert len(workers) == 2
+    assert set(main["seconds"]) == set(main["busy"])
+
+
 @pytest.mark.parametrize("kind", ["F16", "Q4_K_M"])
 def test_splits(forge: Forge, model: Path, kind: str) -> None:
     options = ("-o", "m.gguf", "-t", kind, "--split-max-tensors", "8", "--no-tensor-first-split")
@@ -206,19 +222,3 @@ def test_splits_that_make_no_sense(forge: Forge, model: Path, options: tuple[str
     ran = forge("convert", model, *options)
     assert ran.code == 2
     assert listing(Path()) == []
-
-
-def test_profile(forge: Forge, model: Path) -> None:
-    ran = forge("convert", model, "-o", "out.gguf", "--profile", "--threads", "1")
-    assert "worker 1" not in ran.out
-    header, *lines = ran.err.splitlines()[-4:]
-    assert header.split()[:2] == ["seconds", "plan"]
-    assert [line.split()[0] for line in lines] == ["main", "worker", "of"]
-
-
-def test_profile_for_scripts(forge: Forge, model: Path) -> None:
-    ran = forge("convert", model, "-o", "out.gguf", "--profile", "--json", "--threads", "2")
-    main, *workers = ran.json["profile"]
-    assert main["thread"] == "main"
-    assert len(workers) == 2
-    assert set(main["seconds"]) == set(main["busy"])

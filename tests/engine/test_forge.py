@@ -82,7 +82,7 @@ def test_the_bytes_do_not_depend_on_the_order_of_the_work(
     model = tiny_llama(tmp_path)
     types = ["Q4_K_M", "Q8_0"]
     usual = [result.path.read_bytes() for result in convert(model, tmp_path / "{ftype}.gguf", types=types)]
-    monkeypatch.setattr(engine, "cut", lambda whole, values: _shuffled(cut(whole, 5000)))
+    monkeypatch.setattr(engine, "cut", lambda whole, values, **room: _shuffled(cut(whole, 5000, **room)))
     other = convert(model, tmp_path / "other-{ftype}.gguf", types=types, threads=threads)
     assert [result.path.read_bytes() for result in other] == usual
 
@@ -157,7 +157,7 @@ def ranges(*sources: RowSource, values: int) -> list[tuple[int, int]]:
     """What the tasks of files are that have one tensor each, all of the same expression."""
     info = TensorInfo("t.weight", sources[0].expr.shape[::-1], F32)
     shards = [Shard(Path("x"), lay_out({}, [info]), (source,)) for source in sources]
-    return [(task.start, task.stop) for task in cut(whole_tensors(shards), values)]
+    return [(task.start, task.stop) for task in cut(whole_tensors(shards), values, share=1 << 30, total=1 << 30)]
 
 
 def test_tasks_cover_every_row_once_and_respect_borders() -> None:
