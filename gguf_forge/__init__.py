@@ -9,6 +9,7 @@ The verbs, each with its own documentation:
     unpack_blocks(packed, "Q4_K")   the fields of packed blocks, by name
     backends()               the kernels that this machine can run
     edit_gguf(path, ...)     other keys for a GGUF file
+    dequantize_gguf(path)    back to floats, as a GGUF file or a checkpoint's tensors
     split_gguf(source, to)   a GGUF file becomes several, and `merge_gguf` makes one of them
     inspect_gguf(path)       what a GGUF file holds, and `inspect_tensor` the values of one tensor
     open_gguf(path)          the keys and tensors of a GGUF file, or of a split one
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from gguf_forge.rows import dequantize as dequantize
     from gguf_forge.rows import quantize as quantize
     from gguf_forge.splits import Split as Split
+    from gguf_forge.toolbox.dequantize import dequantize_gguf as dequantize_gguf
     from gguf_forge.toolbox.edit import edit_gguf as edit_gguf
     from gguf_forge.toolbox.inspect import inspect_gguf as inspect_gguf
     from gguf_forge.toolbox.inspect import inspect_tensor as inspect_tensor
@@ -66,6 +68,7 @@ _HOMES = {
     "backends": ("gguf_forge.kernels", "backends"),
     "convert": ("gguf_forge.conversion", "convert"),
     "dequantize": ("gguf_forge.rows", "dequantize"),
+    "dequantize_gguf": ("gguf_forge.toolbox.dequantize", "dequantize_gguf"),
     "edit_gguf": ("gguf_forge.toolbox.edit", "edit_gguf"),
     "inspect_gguf": ("gguf_forge.toolbox.inspect", "inspect_gguf"),
     "inspect_tensor": ("gguf_forge.toolbox.inspect", "inspect_tensor"),
@@ -95,6 +98,7 @@ __all__ = [
     "backends",
     "convert",
     "dequantize",
+    "dequantize_gguf",
     "edit_gguf",
     "inspect_gguf",
     "inspect_tensor",

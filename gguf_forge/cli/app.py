@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from gguf_forge.cli import bench, convert, demo, edit, imatrix, info, inspect, merge, plan, quantize, split
+from gguf_forge.cli import bench, convert, demo, dequantize, edit, imatrix, info, inspect, merge, plan, quantize, split
 from gguf_forge.cli.streams import Failure, ReaderGone, discard, report_failure, writing
 from gguf_forge.errors import ForgeError, UsageError
 
@@ -25,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for command in (convert, plan, quantize, inspect, edit, split, merge, imatrix, bench, demo, info):
+for command in (convert, plan, quantize, inspect, edit, split, merge, dequantize, imatrix, bench, demo, info):
     command.register(app)
 
 
