@@ -9,6 +9,8 @@ The verbs, each with its own documentation:
     quantize(array, "Q4_K")  rows of numbers to packed rows, and `dequantize` back
     unpack_blocks(packed, "Q4_K")   the fields of packed blocks, by name
     backends()               the kernels that this machine can run
+    edit_gguf(path, ...)     other keys for a GGUF file
+    dequantize_gguf(path)    back to floats, as a GGUF file or a checkpoint's tensors
     split_gguf(source, to)   a GGUF file becomes several, and `merge_gguf` makes one of them
     inspect_gguf(path)       what a GGUF file holds, and `inspect_tensor` the values of one tensor
     verify_gguf(path, source)   is it right, by itself, by checksums, byte by byte against what it was made of?
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
     from gguf_forge.toolbox.checksums import write_sums as write_sums
     from gguf_forge.toolbox.compare import Comparison as Comparison
     from gguf_forge.toolbox.compare import compare_gguf as compare_gguf
+    from gguf_forge.toolbox.dequantize import dequantize_gguf as dequantize_gguf
+    from gguf_forge.toolbox.edit import edit_gguf as edit_gguf
     from gguf_forge.toolbox.inspect import inspect_gguf as inspect_gguf
     from gguf_forge.toolbox.inspect import inspect_tensor as inspect_tensor
     from gguf_forge.toolbox.splitting import merge_gguf as merge_gguf
@@ -81,6 +85,8 @@ _HOMES = {
     "compare_gguf": ("gguf_forge.toolbox.compare", "compare_gguf"),
     "convert": ("gguf_forge.conversion", "convert"),
     "dequantize": ("gguf_forge.rows", "dequantize"),
+    "dequantize_gguf": ("gguf_forge.toolbox.dequantize", "dequantize_gguf"),
+    "edit_gguf": ("gguf_forge.toolbox.edit", "edit_gguf"),
     "finish": ("gguf_forge.distributed", "finish"),
     "inspect_gguf": ("gguf_forge.toolbox.inspect", "inspect_gguf"),
     "inspect_tensor": ("gguf_forge.toolbox.inspect", "inspect_tensor"),
@@ -117,6 +123,8 @@ __all__ = [
     "compare_gguf",
     "convert",
     "dequantize",
+    "dequantize_gguf",
+    "edit_gguf",
     "finish",
     "inspect_gguf",
     "inspect_tensor",

@@ -17,6 +17,8 @@ from gguf_forge.cli import (
     compare,
     convert,
     demo,
+    dequantize,
+    edit,
     finish,
     imatrix,
     info,
@@ -40,7 +42,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for command in (
+# In the order of the help.
+COMMANDS = (
     convert,
     plan,
     work,
@@ -49,13 +52,16 @@ for command in (
     verify,
     compare,
     inspect,
+    dequantize,
     split,
     merge,
+    edit,
     imatrix,
     bench,
     demo,
     info,
-):
+)
+for command in COMMANDS:
     command.register(app)
 
 
