@@ -8,6 +8,7 @@ The verbs, each with its own documentation:
     quantize(array, "Q4_K")  rows of numbers to packed rows, and `dequantize` back
     unpack_blocks(packed, "Q4_K")   the fields of packed blocks, by name
     backends()               the kernels that this machine can run
+    split_gguf(source, to)   a GGUF file becomes several, and `merge_gguf` makes one of them
     open_gguf(path)          the keys and tensors of a GGUF file, or of a split one
 
 Failures are `ForgeError`s. Nothing heavy is imported before it is used.
@@ -34,11 +35,13 @@ if TYPE_CHECKING:
     from gguf_forge.gguf_file.opened import GgufFile as GgufFile
     from gguf_forge.gguf_file.opened import open_gguf as open_gguf
     from gguf_forge.kernels import backends as backends
-    from gguf_forge.quantization import Split as Split
     from gguf_forge.quantization import quantize_gguf as quantize_gguf
     from gguf_forge.recipe import Options as Options
     from gguf_forge.rows import dequantize as dequantize
     from gguf_forge.rows import quantize as quantize
+    from gguf_forge.splits import Split as Split
+    from gguf_forge.toolbox.splitting import merge_gguf as merge_gguf
+    from gguf_forge.toolbox.splitting import split_gguf as split_gguf
 
     __version__: str
 
@@ -58,11 +61,13 @@ _HOMES = {
     "backends": ("gguf_forge.kernels", "backends"),
     "convert": ("gguf_forge.conversion", "convert"),
     "dequantize": ("gguf_forge.rows", "dequantize"),
+    "merge_gguf": ("gguf_forge.toolbox.splitting", "merge_gguf"),
     "open_gguf": ("gguf_forge.gguf_file.opened", "open_gguf"),
-    "Split": ("gguf_forge.quantization", "Split"),
+    "Split": ("gguf_forge.splits", "Split"),
     "plan": ("gguf_forge.conversion", "plan"),
     "quantize": ("gguf_forge.rows", "quantize"),
     "quantize_gguf": ("gguf_forge.quantization", "quantize_gguf"),
+    "split_gguf": ("gguf_forge.toolbox.splitting", "split_gguf"),
     "unpack_blocks": ("gguf_forge.blocks", "unpack_blocks"),
 }
 
@@ -82,10 +87,12 @@ __all__ = [
     "backends",
     "convert",
     "dequantize",
+    "merge_gguf",
     "open_gguf",
     "plan",
     "quantize",
     "quantize_gguf",
+    "split_gguf",
     "unpack_blocks",
 ]
 

@@ -71,6 +71,7 @@ class Architecture:
         prepare: Changes to the config that need the folder.
         shapes: GGUF role -> the shape that the config tells of its weight.
         drop_extra_layers: Leave out layers beyond the config's count (multi-token prediction heads).
+        prefix: What the checkpoints leave out in front of every name.
         quantized: Values of `quantization_config.quant_method` that the rules understand.
     """
 
@@ -87,6 +88,7 @@ class Architecture:
     prepare: Callable[[Config, Path], Config] = lambda config, folder: config
     shapes: Mapping[str, tuple[Size, ...]] = field(default_factory=lambda: DECODER_SHAPES)
     drop_extra_layers: bool = False
+    prefix: str = ""
     quantized: tuple[str, ...] = ()
 
     def derive(self, name: str, **changes: Any) -> Architecture:

@@ -78,3 +78,6 @@ llama = Architecture(
     operations={"attn_q": permute_rope(*HEADS), "attn_k": permute_rope(*KEY_HEADS)},
     generated=llama3_rope_factors,
 )
+
+# without the head, and without the outermost module in names
+llama_base = llama.derive("llama", hf=("LlamaModel",), prefix="model.")

@@ -19,6 +19,8 @@ from gguf_forge.cli.options import (
     IncludeWeights,
     Json,
     LeaveOutputTensor,
+    MaxMemory,
+    NoTensorFirstSplit,
     OutFile,
     OutputTensorType,
     OverrideKv,
@@ -26,6 +28,10 @@ from gguf_forge.cli.options import (
     PruneLayers,
     Pure,
     Quiet,
+    Resume,
+    ShowProfile,
+    SplitMaxSize,
+    SplitMaxTensors,
     TensorTypeFile,
     TensorTypes,
     Threads,
@@ -34,7 +40,9 @@ from gguf_forge.cli.options import (
     Verbose,
     add_command,
     flag,
+    memory_bound,
     recipe_options,
+    split_of,
     type_names,
     value,
 )
@@ -58,7 +66,11 @@ class ConvertRequest:
     ]
     outfile: OutFile = None
     type: Types = None
+    split_max_size: SplitMaxSize = None
+    split_max_tensors: SplitMaxTensors = None
+    no_tensor_first_split: NoTensorFirstSplit = False
     overwrite: Overwrite = False
+    resume: Resume = False
     dry_run: DryRun = False
 
     pure: Pure = False
@@ -106,7 +118,9 @@ class ConvertRequest:
 
     threads: Threads = None
     backend: Backend = None
+    max_memory: MaxMemory = None
 
+    profile: ShowProfile = False
     json: Json = False
     quiet: Quiet = False
     verbose: Verbose = False
@@ -124,6 +138,7 @@ def convert(request: ConvertRequest) -> None:
     - `gguf-forge convert Qwen3-0.6B`
     - `gguf-forge convert Qwen3-0.6B -o models/ -t Q4_K_M,Q8_0`
     - `gguf-forge convert Qwen3-0.6B -o 'qwen-{ftype}.gguf' --tensor-type 'ffn_down=q6_k'`
+    - `gguf-forge convert Qwen3-235B-A22B --split-max-size 50G`
     - `gguf-forge convert my-finetune --pre-tokenizer qwen2`
     - `gguf-forge convert Qwen3-0.6B --dry-run --json | jq '.tensors[].name'`
     """
@@ -133,16 +148,21 @@ def convert(request: ConvertRequest) -> None:
     from gguf_forge import conversion
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.report import show_results
+    from gguf_forge.engine.profile import Profile
 
+    profile = Profile() if request.profile else None
     with observing(quiet=request.quiet, verbose=request.verbose) as observer:
         results = conversion.convert(
             **planning_arguments(request),
             threads=request.threads,
             backend=request.backend,
             overwrite=request.overwrite,
+            resume=request.resume,
+            max_memory=memory_bound(request.max_memory),
             observer=observer,
+            profile=profile,
         )
-    show_results(results, as_json=request.json, quiet=request.quiet)
+    show_results(results, as_json=request.json, quiet=request.quiet, profile=profile)
 
 
 def show_plan(request: ConvertRequest) -> None:
@@ -154,7 +174,7 @@ def show_plan(request: ConvertRequest) -> None:
     with logging_to(console(sys.stderr), quiet=request.quiet, verbose=request.verbose):
         files = conversion.plan(**planning_arguments(request))
         try:
-            check_files(files, backend=request.backend, overwrite=request.overwrite)
+            check_files(files, backend=request.backend, overwrite=request.overwrite, resume=request.resume)
         except ForgeError as error:
             log.warning("converting would be refused: %s", error)
     show_plans(files, as_json=request.json, quiet=request.quiet)
@@ -171,4 +191,5 @@ def planning_arguments(request: ConvertRequest) -> dict[str, Any]:
         "metadata": request.metadata,
         "pre_tokenizer": request.pre_tokenizer,
         "vocab_only": request.vocab_only,
+        "split": split_of(request),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import MISSING, Field, fields
@@ -15,6 +16,7 @@ from gguf_forge.errors import UsageError
 
 if TYPE_CHECKING:
     from gguf_forge.recipe import ImportanceMatrix, Options
+    from gguf_forge.splits import Split
 
 # What `-t` accepts, for the help; the recipe room has the facts, and a test compares the two.
 TYPE_NAMES = (
@@ -57,7 +59,39 @@ Types = Annotated[
         help=f"File type, in any case; several with commas or by repeating it. [default: Q4_K_M] One of {TYPE_NAMES}.",
     ),
 ]
+SplitMaxSize = Annotated[
+    str | None,
+    value(
+        "--split-max-size",
+        metavar="N(K|M|G)",
+        panel=OUTPUT,
+        help="Split the output into parts of at most so many bytes of tensors; M is a million.",
+    ),
+]
+SplitMaxTensors = Annotated[
+    int | None,
+    value(
+        "--split-max-tensors",
+        metavar="N",
+        panel=OUTPUT,
+        help="Split the output into parts of at most so many tensors.",
+        min=1,
+    ),
+]
+NoTensorFirstSplit = Annotated[
+    bool,
+    flag("--no-tensor-first-split", panel=OUTPUT, help="Split the output; the first part has metadata alone."),
+]
 Overwrite = Annotated[bool, flag("--overwrite", panel=OUTPUT, help="Replace the output if it exists.")]
+Resume = Annotated[
+    bool,
+    flag(
+        "--resume",
+        panel=OUTPUT,
+        help="Go on from what a stopped run left; if this one is stopped, keep what is finished. "
+        "An output that is complete already is left as it is.",
+    ),
+]
 DryRun = Annotated[
     bool,
     flag(
@@ -144,6 +178,15 @@ Threads = Annotated[
         envvar="GGUF_FORGE_THREADS",
     ),
 ]
+MaxMemory = Annotated[
+    str | None,
+    value(
+        "--max-memory",
+        metavar="N(K|M|G)",
+        panel=RUNNING,
+        help="The most memory to take, everything counted, whatever the model. [default: 1G]",
+    ),
+]
 Backend = Annotated[
     str | None,
     value(
@@ -153,11 +196,17 @@ Backend = Annotated[
         help="Which kernels, of those that `gguf-forge info` lists. [default: GGUF_FORGE_BACKEND, or the fastest]",
     ),
 ]
+ShowProfile = Annotated[
+    bool,
+    flag("--profile", panel=MESSAGES, help="Show where the time went: reading, quantizing, writing..., by thread."),
+]
 Json = Annotated[bool, flag("--json", panel=MESSAGES, help="One JSON object on standard output, nothing else.")]
 Quiet = Annotated[bool, flag("-q", "--quiet", panel=MESSAGES, help="Nothing but errors.")]
 Verbose = Annotated[bool, flag("-v", "--verbose", panel=MESSAGES, help="Notes on what is done, too.")]
 
 T = TypeVar("T")
+
+_POWERS = ("", "K", "M", "G")
 
 
 class MixRequest(Protocol):
@@ -208,6 +257,46 @@ def recipe_options(request: MixRequest) -> Options:
         imatrix=_importance(request),
         read_from=(file,) if file else (),
     )
+
+
+class SplitRequest(Protocol):
+    """The options that say how the output is split."""
+
+    @property
+    def split_max_size(self) -> str | None: ...
+    @property
+    def split_max_tensors(self) -> int | None: ...
+    @property
+    def no_tensor_first_split(self) -> bool: ...
+
+
+def split_of(request: SplitRequest, *, keep: bool = False) -> Split:
+    """How the output is split."""
+    from gguf_forge.splits import Split
+
+    size = parse_size(request.split_max_size) if request.split_max_size is not None else None
+    return Split(keep, size, request.split_max_tensors, request.no_tensor_first_split)
+
+
+def parse_size(text: str, *, option: str = "--split-max-size", unit: int = 1000) -> int:
+    """The bytes in `text`: a number and K, M, G or nothing, as powers of `unit`.
+
+    Raises:
+        UsageError: it is something else.
+
+    Example:
+        >>> parse_size("2G")
+        2000000000
+    """
+    found = re.fullmatch("([0-9]+)([KMG]?)", text)
+    if found is None:
+        raise UsageError(f"{option} {text!r} is no size", hint="for example 500M or 2G")
+    return int(found[1]) * int(unit ** _POWERS.index(found[2]))
+
+
+def memory_bound(text: str | None) -> int | None:
+    """The bytes that --max-memory says, in powers of 1024."""
+    return None if text is None else parse_size(text, option="--max-memory", unit=1024)
 
 
 def _importance(request: MixRequest) -> ImportanceMatrix | None:

@@ -1,16 +1,19 @@
-"""Files that appear under their name complete, or not at all."""
+"""Files that appear under their names complete, or not at all."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 
+from gguf_forge.engine import disk
+from gguf_forge.engine.output import MORE_ROOM, Output, OutputFile, beside, output_errors, refuse_existing
+from gguf_forge.engine.profile import SYNC, phase
 from gguf_forge.errors import OutputError, RefusedError
+from gguf_forge.source import Source
 
 _LONGEST_NAME = 255
 
@@ -40,11 +43,11 @@ def check_output(path: Path, size: int, inputs: Iterable[Path], *, overwrite: bo
         raise OutputError("is not a regular file", file=path, hint="choose another name")
     if path.exists() and any(_is_same(path, source) for source in inputs):
         raise RefusedError("the output is one of the inputs", file=path, hint="choose another name")
-    if os.path.lexists(path) and not overwrite:
-        raise RefusedError("exists already", file=path, hint="choose another name, or say --overwrite")
+    if not overwrite:
+        refuse_existing(path, "exists already")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise OutputError("the folder is not writable", file=path.parent)
-    check_room(path.parent, size)
+    check_room(path.parent, [(path, size)])
 
 
 def _is_same(path: Path, source: Path) -> bool:
@@ -54,85 +57,98 @@ def _is_same(path: Path, source: Path) -> bool:
         return False  # a link that leads nowhere is nothing that could be lost
 
 
-def check_room(folder: Path, size: int) -> None:
-    """Raise OutputError if the disk of `folder` has less than `size` bytes free."""
-    free = shutil.disk_usage(folder).free
+def check_room(folder: Path, outputs: Sequence[tuple[Path, int]]) -> None:
+    """Raise OutputError if the disk has too little room for files of these sizes, all in `folder`.
+
+    What killed runs left of the same files does not count: its room is used again.
+    """
+    size = sum(size for _, size in outputs)
+    free = shutil.disk_usage(folder).free + sum(_left_behind(path) for path, _ in outputs)
     if free < size:
-        raise OutputError(
-            f"this needs {size:,} bytes and the disk has {free:,} free",
-            file=folder,
-            hint="free some room, or choose a folder on another disk",
-        )
+        raise OutputError(f"this needs {size:,} bytes and the disk has {free:,} free", file=folder, hint=MORE_ROOM)
 
 
-class OutputFile:
-    """A file of known size that is written at offsets, by several threads if need be."""
+def _left_behind(path: Path) -> int:
+    """The room on the disk that an unfinished file takes."""
+    try:
+        return disk.status_of_name(beside(path, "partial")).st_blocks * 512
+    except OSError:
+        return 0
 
-    def __init__(self, descriptor: int, path: Path):
-        self._descriptor = descriptor
-        self._path = path
 
-    def write_at(self, offset: int, data: memoryview) -> None:
-        """Writes all of `data`, however many calls that takes."""
+def is_complete(path: Path, size: int, header: bytes, sources: Iterable[Source]) -> bool:
+    """Is a file of this size and header there, and none of `sources` younger than it?
+
+    Raises:
+        OutputError: it cannot be read.
+    """
+    with output_errors(path):
         try:
-            while data:
-                written = os.pwrite(self._descriptor, data, offset)
-                data, offset = data[written:], offset + written
-        except OSError as error:
-            raise _output_error(error, self._path) from None
+            if not S_ISREG(disk.status(path).st_mode):
+                return False
+            descriptor = disk.open_read(path)
+        except FileNotFoundError:
+            return False
+        try:
+            status = disk.status_of_open(descriptor)
+            if status.st_size != size or any(source.identity.mtime_ns > status.st_mtime_ns for source in sources):
+                return False
+            return disk.pread_all(descriptor, len(header), 0) == header
+        finally:
+            disk.close(descriptor)
 
 
 @contextmanager
-def published(path: Path, size: int, *, overwrite: bool) -> Iterator[OutputFile]:
-    """A new file beside `path` that takes its place when the block ends well, and vanishes when it does not.
+def published(
+    path: Path, size: int, *, overwrite: bool, resume: bool = False, fingerprint: str = ""
+) -> Iterator[OutputFile]:
+    """One file, as `published_together` makes several."""
+    with published_together([Output(path, size, fingerprint)], overwrite=overwrite, resume=resume) as (file,):
+        yield file
 
-    Bytes that are not written are zero. The file and its folder are synced before and after the renaming, so
-    that the path holds the old file or the complete new one, also after a power cut.
+
+@contextmanager
+def published_together(
+    outputs: Sequence[Output], *, overwrite: bool, resume: bool = False
+) -> Iterator[tuple[OutputFile, ...]]:
+    """New files that take their names when the block ends well, and vanish when it does not.
+
+    Before the first one takes its name all of them are on the disk, and if one cannot have its own, those before give
+    theirs back. So each path holds the old file or the complete new one, also after a power cut. The first output
+    comes last: a reader of a split begins there.
+
+    Args:
+        outputs: The files to be.
+        overwrite: They may replace others.
+        resume: Go on from what a stopped run left; and if this one is stopped, leave that.
+
+    Raises:
+        RefusedError: another run is writing one of them; or one exists, and may not be replaced.
+        OutputError: one cannot be written; nothing has changed under its name.
     """
-    # not made of the name, which may be as long as a name can be
-    partial = path.with_name(f".gguf-forge-{secrets.token_hex(8)}.partial")
+    files = tuple(map(OutputFile, outputs))
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    except OSError as error:
-        raise _output_error(error, path) from None
-    try:
-        try:
-            os.truncate(descriptor, size)
-            yield OutputFile(descriptor, path)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        _rename(partial, path, overwrite=overwrite)
-    except OSError as error:
-        raise _output_error(error, path) from None
+        for file in files:
+            file.begin(overwrite=overwrite, resume=resume)
+        yield files
+        with phase(SYNC):
+            for file in files:
+                file.complete()
+            _take_names(files, overwrite=overwrite)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            partial.unlink()
+        for file in files:
+            file.end(keep=resume)
 
 
-def _rename(partial: Path, path: Path, *, overwrite: bool) -> None:
-    if overwrite:
-        partial.replace(path)
-    else:
-        _take_free_name(partial, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+def _take_names(files: Sequence[OutputFile], *, overwrite: bool) -> None:
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _take_free_name(partial: Path, path: Path) -> None:
-    """Names a file as long as nothing else has the name: unlike renaming, linking never replaces."""
-    try:
-        os.link(partial, path)
-    except FileExistsError:
-        raise RefusedError("appeared while it was being made", file=path, hint="choose another name") from None
-    except OSError:  # a file system without hard links
-        if os.path.lexists(path):
-            raise RefusedError("appeared while it was being made", file=path, hint="choose another name") from None
-        partial.replace(path)
-
-
-def _output_error(error: OSError, path: Path) -> OutputError:
-    return OutputError(error.strerror or str(error), file=path, hint="nothing was changed under this name")
+        for file in reversed(files):
+            file.take_name(overwrite=overwrite)
+        for folder, file in {file.path.parent: file for file in files}.items():
+            with output_errors(file.path):
+                disk.sync_folder(folder)
+    except BaseException:
+        for file in files:
+            with suppress(OSError):
+                file.give_name_back()
+        raise

@@ -1,9 +1,13 @@
-"""What a run writes, cut into tasks: some rows of one tensor each."""
+"""What a run writes, cut into tasks: some rows of one expression, and every tensor that is made of them.
+
+Files of one run share their expressions, so rows that several of them need are read once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +15,7 @@ from numpy.typing import NDArray
 
 from gguf_forge.expr import TensorExpr
 from gguf_forge.gguf_file.layout import Layout, PlacedTensor
-from gguf_forge.tensor_types import TensorType
+from gguf_forge.tensor_types import F32, TensorType
 
 # A megavalue is 4 MiB of float32: large enough that Python's part of a task does not count, small enough to
 # keep the threads' buffers far below the memory bound.
@@ -56,37 +60,119 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Task:
-    """Rows `start` to `stop` of a tensor."""
+class Target:
+    """A tensor to write.
 
+    Attributes:
+        output: The number of its file among those of the run.
+        placed: Its name, type and offset.
+        source: Where its values come from.
+    """
+
+    output: int
     placed: PlacedTensor
     source: RowSource
+
+    @property
+    def type(self) -> TensorType:
+        return self.placed.info.type
+
+    @property
+    def base(self) -> TensorType:
+        """What the rows are before they are packed: rounded to the base type, or unpacked from another packed one."""
+        kind = self.source.expr.dtype
+        if kind.is_float:
+            return self.source.base
+        return kind if kind == self.type else F32
+
+    def offset_of(self, row: int) -> int:
+        """The byte of the file that a row begins at."""
+        return self.placed.offset + row * self.type.row_bytes(self.placed.info.n_per_row)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Rows `start` to `stop` of an expression, for all its targets. There is at least one."""
+
+    expr: TensorExpr
     start: int
     stop: int
+    targets: tuple[Target, ...]
+
+    def need(self, n_rows: int) -> int:
+        """Bytes that a task of so many of the rows holds at most: what it reads and computes, one base type at a time,
+        and of that one packed type at a time."""
+        n = self.expr.shape[-1]
+        per_row = max(
+            _row_bytes(target.base, n, self.expr.dtype) + _row_bytes(target.type, n, target.base)
+            for target in self.targets
+        )
+        return self.expr.working_set(n_rows) + n_rows * per_row
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds at most."""
+        return self.need(self.stop - self.start)
 
 
-def task_values(buffer: int | None, workers: int) -> int:
-    """Values of one task: a thread holds them packed, as float32, and packed anew."""
-    return TASK_VALUES if buffer is None else min(TASK_VALUES, buffer // (12 * workers))
+# Finding values that are infinite takes a copy of their bits and an answer for each.
+_CHECK_BYTES = 3
 
 
-def cut(shard: Shard, values: int) -> Iterator[Task]:
-    for placed, source in zip(shard.layout.tensors, shard.sources, strict=True):
-        if placed.info.nbytes == 0:
-            continue
-        step = max(1, values // placed.info.n_per_row)
-        border = _border(source, placed.info.n_rows, step)
-        step = border if source.expr.is_columnwise else min(step, border)
-        for first in range(0, placed.info.n_rows, border):
-            stop = min(first + border, placed.info.n_rows)
+def _row_bytes(kind: TensorType, n: int, of: TensorType) -> int:
+    """Of `n` values of one type as another one; nothing if that is the same."""
+    return 0 if kind == of else kind.row_bytes(n) + (_CHECK_BYTES * n if kind.is_float else 0)
+
+
+def whole_tensors(shards: Sequence[Shard]) -> tuple[Task, ...]:
+    """The tensors of all files, each expression once with everything that is made of it, in the order of the files.
+
+    An expression is the same one if it is the same object. Tensors without values are nothing to do.
+    """
+    targets: dict[int, list[Target]] = {}
+    for output, shard in enumerate(shards):
+        for placed, source in zip(shard.layout.tensors, shard.sources, strict=True):
+            if placed.info.nbytes:
+                targets.setdefault(id(source.expr), []).append(Target(output, placed, source))
+    return tuple(_whole(found[0].source.expr, tuple(found)) for found in targets.values())
+
+
+def _whole(expr: TensorExpr, targets: tuple[Target, ...]) -> Task:
+    return Task(expr, 0, expr.n_rows, targets)
+
+
+def cut(whole: Iterable[Task], values: int, *, share: int, total: int) -> Iterator[Task]:
+    """Tasks that together are `whole`.
+
+    Args:
+        whole: Expressions with all their rows.
+        values: How many a task has, about: one row at least.
+        share: Bytes that a task may hold.
+        total: Bytes that it may hold where each task reads a whole matrix: few and large ones are best, then.
+    """
+    for task in whole:
+        if task.expr.is_columnwise:
+            border = task.expr.matrix_rows
+            step = _rows_within(task, border, total)
+        else:
+            step = _rows_within(task, max(1, values // task.expr.shape[-1]), share)
+            border = _border(task, step)
+        for first in range(task.start, task.stop, border):
+            stop = min(first + border, task.stop)
             for start in range(first, stop, step):
-                yield Task(placed, source, start, min(start + step, stop))
+                yield replace(task, start=start, stop=min(start + step, stop))
 
 
-def _border(source: RowSource, n_rows: int, step: int) -> int:
+def _rows_within(task: Task, n_rows: int, nbytes: int) -> int:
+    """The most rows up to `n_rows` that need no more than `nbytes`; one, if that is too little."""
+    return max(1, bisect_right(range(1, n_rows + 1), nbytes, key=task.need))
+
+
+def _border(task: Task, step: int) -> int:
     """Rows between borders that no task crosses: those of each matrix, where weights belong to one; small matrices
     without weights share a task."""
-    matrix = source.expr.matrix_rows
-    if source.weights is not None or matrix >= step or source.expr.is_columnwise:
+    matrix = task.expr.matrix_rows
+    weighed = any(target.source.weights is not None for target in task.targets)
+    if weighed or matrix >= step:
         return matrix
-    return min(n_rows, step // matrix * matrix)
+    return step // matrix * matrix

@@ -1,1 +1,1 @@
-"""Looking into GGUF files, proving them right, changing them: one file for each verb."""
+"""Tools for GGUF files: look into them, prove them right, change them. One file per verb."""

@@ -26,15 +26,25 @@ class Scheme:
     Attributes:
         lowest, highest: The levels that its quantizer uses, as they are stored (before an offset is taken away).
         group: Values that share a scale.
-        is_linear: Are the levels evenly spaced? Those of IQ4_NL, IQ4_XS and the 4-bit floats are not.
         read: From (n,) blocks to (n, block_elements) levels.
+        values: What each level stands for, before scaling, where levels are not evenly spaced.
     """
 
     lowest: int
     highest: int
     group: int
-    is_linear: bool
     read: Callable[[_Blocks], _Levels]
+    values: tuple[int, ...] = ()
+
+    @property
+    def is_linear(self) -> bool:
+        """Are the levels evenly spaced?"""
+        return not self.values
+
+    @property
+    def positions(self) -> NDArray[np.float64]:
+        """Where each level lies, from the lowest on, up to a scale and an offset."""
+        return np.asarray(self.values or range(self.lowest, self.highest + 1), np.float64)
 
 
 def levels_of(packed: NDArray[np.uint8], kind: TensorType) -> NDArray[np.int16] | None:
@@ -106,20 +116,23 @@ def _tq1_0(blocks: _Blocks) -> _Levels:
     return np.concatenate(digits, axis=1)
 
 
+_IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+_E2M1 = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
+
 SCHEMES = {
-    **dict.fromkeys(("Q4_0", "Q4_1"), Scheme(0, 15, 32, True, _nibbles(16))),
-    **dict.fromkeys(("IQ4_NL", "MXFP4"), Scheme(0, 15, 32, False, _nibbles(16))),
-    "IQ4_XS": Scheme(0, 15, 32, False, _nibbles(16)),
-    "NVFP4": Scheme(0, 15, 16, False, _nibbles(8)),
-    **dict.fromkeys(("Q5_0", "Q5_1"), Scheme(0, 31, 32, True, _q5)),
-    "Q8_0": Scheme(-127, 127, 32, True, lambda blocks: blocks["qs"]),
-    "Q2_K": Scheme(0, 3, 16, True, _pairs(32)),
-    "Q3_K": Scheme(0, 7, 16, True, _q3_k),
-    "Q4_K": Scheme(0, 15, 32, True, _nibbles(32)),
-    "Q5_K": Scheme(0, 31, 32, True, _q5_k),
-    "Q6_K": Scheme(0, 63, 16, True, _q6_k),
-    "TQ1_0": Scheme(0, 2, 256, True, _tq1_0),
-    "TQ2_0": Scheme(0, 2, 256, True, _pairs(32)),
-    "Q1_0": Scheme(0, 1, 128, True, lambda blocks: _split(blocks["qs"], 1, 1)),
-    "Q2_0": Scheme(0, 3, 64, True, _pairs(1)),
+    **dict.fromkeys(("Q4_0", "Q4_1"), Scheme(0, 15, 32, _nibbles(16))),
+    **dict.fromkeys(("IQ4_NL", "IQ4_XS"), Scheme(0, 15, 32, _nibbles(16), _IQ4)),
+    "MXFP4": Scheme(0, 15, 32, _nibbles(16), _E2M1),
+    "NVFP4": Scheme(0, 15, 16, _nibbles(8), _E2M1),
+    **dict.fromkeys(("Q5_0", "Q5_1"), Scheme(0, 31, 32, _q5)),
+    "Q8_0": Scheme(-127, 127, 32, lambda blocks: blocks["qs"]),
+    "Q2_K": Scheme(0, 3, 16, _pairs(32)),
+    "Q3_K": Scheme(0, 7, 16, _q3_k),
+    "Q4_K": Scheme(0, 15, 32, _nibbles(32)),
+    "Q5_K": Scheme(0, 31, 32, _q5_k),
+    "Q6_K": Scheme(0, 63, 16, _q6_k),
+    "TQ1_0": Scheme(0, 2, 256, _tq1_0),
+    "TQ2_0": Scheme(0, 2, 256, _pairs(32)),
+    "Q1_0": Scheme(0, 1, 128, lambda blocks: _split(blocks["qs"], 1, 1)),
+    "Q2_0": Scheme(0, 3, 64, _pairs(1)),
 }

@@ -47,7 +47,8 @@ def test_help_lists_the_types_that_can_be_made() -> None:
 OPTIONS = (
     "--outfile -o --type --outtype -t --overwrite --dry-run --json --quiet --verbose --threads -j --backend "
     "--model-name --metadata --vocab-only --pre-tokenizer --pure --leave-output-tensor --output-tensor-type "
-    "--token-embedding-type --tensor-type --tensor-type-file --override-kv --prune-layers"
+    "--token-embedding-type --tensor-type --tensor-type-file --override-kv --prune-layers "
+    "--split-max-size --split-max-tensors --no-tensor-first-split"
 )
 
 

@@ -1,0 +1,6 @@
+"""Puts the helper modules of the kernel tests, and of this folder, on the path."""
+
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "kernels")]

@@ -1,0 +1,101 @@
+/* Packs and unpacks rows with the kernels of the machine it is built for, for tests that can't load them.
+ *
+ * Reads jobs until the input ends: a header, the rows, the weights if it says so. Writes what each backend
+ * makes of a job, the portable one first: the packed rows (not of a job that has them packed already), then
+ * the values that they unpack to. With an argument, only the backend of that name. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "forge.h"
+
+enum { PACKED = -1 };
+
+typedef struct {
+    int32_t type, source; /* one of forge_source, or PACKED */
+    int64_t weighted;     /* 0 or 1 */
+    int64_t rows, columns, source_bytes, packed_bytes;
+} job;
+
+static void require(int holds, const char *problem)
+{
+    if (!holds) {
+        fprintf(stderr, "%s\n", problem);
+        exit(2);
+    }
+}
+
+static size_t page(void) { return (size_t)sysconf(_SC_PAGESIZE); }
+
+static size_t mapped_size(size_t size) { return (size / page() + 2) * page(); }
+
+/* Memory that ends where none may be touched, at any alignment. */
+static uint8_t *guarded(size_t size)
+{
+    uint8_t *start =
+        mmap(NULL, mapped_size(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    require(start != MAP_FAILED, "out of memory");
+    uint8_t *guard = start + mapped_size(size) - page();
+    require(mprotect(guard, page(), PROT_NONE) == 0, "mprotect failed");
+    return guard - size;
+}
+
+static void release(uint8_t *memory, size_t size)
+{
+    munmap(memory + size + page() - mapped_size(size), mapped_size(size));
+}
+
+static void *read_all(size_t size)
+{
+    uint8_t *memory = guarded(size);
+    require(fread(memory, 1, size, stdin) == size, "the input ends too early");
+    return memory;
+}
+
+static void *tables_of(int type)
+{
+    static void *tables[64];
+    const int64_t size = forge_tables_size(type);
+    if (size && !tables[type]) {
+        tables[type] = malloc((size_t)size);
+        require(tables[type] != NULL, "out of memory");
+        forge_make_tables(type, tables[type]);
+    }
+    return tables[type];
+}
+
+static void run(const job *j, uint8_t *source, const float *weights, int backend)
+{
+    const int64_t n = j->rows * j->columns;
+    const size_t packed_size = (size_t)j->packed_bytes, values_size = (size_t)n * sizeof(float);
+    uint8_t *packed = j->source == PACKED ? source : guarded(packed_size), *values = guarded(values_size);
+    if (j->source != PACKED) {
+        forge_quantize(backend, j->type, (enum forge_source)j->source, source, weights, tables_of(j->type),
+                       packed, j->rows, j->columns);
+        fwrite(packed, 1, packed_size, stdout);
+    }
+    forge_dequantize(backend, j->type, packed, (float *)(void *)values, n);
+    fwrite(values, 1, values_size, stdout);
+    release(values, values_size);
+    if (j->source != PACKED)
+        release(packed, packed_size);
+}
+
+int main(int argc, char **argv)
+{
+    job j;
+    while (fread(&j, sizeof j, 1, stdin) == 1) {
+        const size_t source_size = (size_t)j.source_bytes, weights_size = (size_t)j.columns * sizeof(float);
+        uint8_t *source = read_all(source_size);
+        uint8_t *weights = j.weighted ? read_all(weights_size) : NULL;
+        for (int b = 0; forge_backend_name(b); b++)
+            if (forge_backend_usable(b) && (argc < 2 || !strcmp(argv[1], forge_backend_name(b))))
+                run(&j, source, (const float *)(void *)weights, b);
+        release(source, source_size);
+        if (weights)
+            release(weights, weights_size);
+    }
+    return ferror(stdin) || fflush(stdout) ? 2 : 0;
+}

@@ -1,0 +1,145 @@
+"""AArch64's backends against each other and against this machine's portable one: under an emulator, by `make neon`.
+
+The portable backend of this machine is ggml's equal (tests/kernels), so those of AArch64 are too.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from foreign_kernels import Answer, Job, run
+from kernel_inputs import CASES, WEIGHTS, case, case_weights
+
+from gguf_forge import kernels
+from gguf_forge.tensor_types import TENSOR_TYPES, TensorType, tensor_type
+
+COMMAND = os.environ.get("FORGE_NEON", "")
+FUSED_COMMAND = os.environ.get("FORGE_NEON_FUSED", "")
+BACKENDS = ("portable", "neon")
+TYPES = sorted((kind.name for kind in kernels.quantizable_types()), key=list(TENSOR_TYPES).index)
+LANES = 8  # of a tile; four in a vector
+COUNTS = sorted({1, 31} | {n for w in (4, LANES, 2 * LANES) for n in (w - 1, w, w + 1, 2 * w + 1)})
+
+pytestmark = pytest.mark.skipif(not COMMAND, reason="`make neon` runs these, with a cross-compiler and an emulator")
+every_type = pytest.mark.parametrize("name", TYPES)
+
+
+def weightings(kind: TensorType, n: int, names: list[str]) -> list[np.ndarray | None]:
+    """Without weights, where the type does without, and with those named."""
+    none = [] if kind in kernels.types_needing_weights() else [None]
+    return [*none, *(case_weights(name, n) for name in names)]
+
+
+def narrowed(x: np.ndarray) -> list[np.ndarray]:
+    """As float32, float16 and the bits of bfloat16."""
+    with np.errstate(over="ignore"):
+        half = x.astype(np.float16)
+    half[~np.isfinite(half)] = 1
+    return [x, half, (x.view(np.uint32) >> 16).astype(np.uint16)]
+
+
+def here(job: Job) -> Answer:
+    """What this machine's portable backend makes of it."""
+    values = np.empty(job.shape, np.float32)
+    packed = None if job.packed else np.empty((len(values), job.kind.row_bytes(values.shape[1])), np.uint8)
+    if packed is not None:
+        kernels.quantize_rows(job.rows, job.kind, packed, weights=job.weights, backend="portable")
+    kernels.dequantize_rows(job.rows if packed is None else packed, job.kind, values, backend="portable")
+    return Answer(packed, values)
+
+
+def same_values(a: np.ndarray, b: np.ndarray) -> bool:
+    """Bit for bit; a NaN is a NaN, because its sign and payload are the machine's choice."""
+    number = ~np.isnan(a)
+    return np.array_equal(number, ~np.isnan(b)) and np.array_equal(a[number].view(np.uint32), b[number].view(np.uint32))
+
+
+def same_packed(kind: TensorType, ours: Answer, expected: Answer) -> bool:
+    """Bit for bit; but the sign of a scale that overflowed to NaN is the machine's choice."""
+    blocks = (*expected.values.shape[:1], -1)
+    broken = np.isnan(expected.values).reshape(*blocks, kind.block_elements).any(axis=2)
+    different = (ours.packed ^ expected.packed).reshape(*blocks, kind.block_bytes)
+    return not different[~broken].any() and not (different & 0x7F).any()
+
+
+def same(kind: TensorType, ours: Answer, expected: Answer) -> bool:
+    packed = expected.packed is None or same_packed(kind, ours, expected)
+    return packed and same_values(ours.values, expected.values)
+
+
+def check(jobs: list[Job]) -> None:
+    wrong = []
+    for index, (job, (portable, neon)) in enumerate(zip(jobs, run(COMMAND, jobs, len(BACKENDS)), strict=True)):
+        if not same(job.kind, portable, here(job)):
+            wrong.append((index, "portable, unlike this machine's"))
+        if not job.packed and not np.array_equal(neon.packed, portable.packed):
+            wrong.append((index, "neon's packed rows"))
+        if not same_values(neon.values, portable.values):
+            wrong.append((index, "neon's values"))
+    assert not wrong
+
+
+@every_type
+def test_every_case_and_weights(name):
+    kind = tensor_type(name)
+    check([Job(kind, case(c, 6, 768), w) for c in CASES for w in weightings(kind, 768, list(WEIGHTS))])
+
+
+@every_type
+def test_narrow_sources(name):
+    kind = tensor_type(name)
+    rows = np.concatenate([case(c, 1, 768) for c in ("heavy", "sparse", "random_floats", "denormals", "ties")])
+    check([Job(kind, x, w) for x in narrowed(rows) for w in weightings(kind, 768, ["importance"])])
+
+
+@every_type
+def test_block_counts_around_the_lane_count(name):
+    kind = tensor_type(name)
+    n = max(32, kind.block_elements)
+    shapes = sorted({(count, 1) for count in COUNTS} | {(1, count) for count in COUNTS} | {(5, 3), (3, 5)})
+    check(
+        [
+            Job(kind, x, w)
+            for rows, blocks in shapes
+            for x in narrowed(case("heavy", rows, n * blocks))
+            for w in weightings(kind, n * blocks, ["with_zeros"])[-2:]
+        ]
+    )
+
+
+@every_type
+def test_long_random_rows(name):
+    kind = tensor_type(name)
+    rows = case("heavy", 24, 2048).view(np.uint32).reshape(-1)
+    values = np.sqrt(np.abs(rows.view(np.float32))).reshape(24, 2048) * case("gaussian", 24, 2048)
+    check([Job(kind, values, w) for w in weightings(kind, 2048, ["importance"])])
+
+
+@every_type
+def test_unpacking_random_bytes(name):
+    kind = tensor_type(name)
+    size = kind.block_bytes * (256 // min(256, kind.block_elements)) * 37
+    packed = np.frombuffer(np.random.PCG64(kind.id).random_raw(size), np.uint8)[: 3 * size].reshape(3, size)
+    check([Job(kind, packed)])
+
+
+@every_type
+def test_infinity_and_nan_do_no_harm(name):
+    kind = tensor_type(name)
+    jobs = []
+    for special in (np.nan, -np.nan, np.inf, -np.inf):
+        x = case("heavy", 4, 768)
+        x[1, 5], x[3, ::16] = special, special
+        jobs += [Job(kind, x, w) for w in weightings(kind, 768, ["importance"])]
+    check(jobs)
+
+
+@pytest.mark.parametrize("name", ["Q2_K", "Q4_K", "Q5_K"])
+def test_canary_dies_of_fma(name):
+    """Built with fused operations, the same program gives other bytes."""
+    job = Job(tensor_type(name), case("heavy", 64, 4096))
+    portable, neon = run(FUSED_COMMAND, [job], len(BACKENDS))[0]
+    assert not np.array_equal(portable.packed, here(job).packed)
+    assert not np.array_equal(neon.packed, here(job).packed)
