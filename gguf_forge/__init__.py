@@ -9,6 +9,7 @@ The verbs, each with its own documentation:
     unpack_blocks(packed, "Q4_K")   the fields of packed blocks, by name
     backends()               the kernels that this machine can run
     split_gguf(source, to)   a GGUF file becomes several, and `merge_gguf` makes one of them
+    report(file, page)       a page about a GGUF file: sizes, errors against its source, levels, blocks
     open_gguf(path)          the keys and tensors of a GGUF file, or of a split one
 
 Failures are `ForgeError`s. Nothing heavy is imported before it is used.
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from gguf_forge.rows import dequantize as dequantize
     from gguf_forge.rows import quantize as quantize
     from gguf_forge.splits import Split as Split
+    from gguf_forge.toolbox.report import report as report
     from gguf_forge.toolbox.splitting import merge_gguf as merge_gguf
     from gguf_forge.toolbox.splitting import split_gguf as split_gguf
 
@@ -67,6 +69,7 @@ _HOMES = {
     "plan": ("gguf_forge.conversion", "plan"),
     "quantize": ("gguf_forge.rows", "quantize"),
     "quantize_gguf": ("gguf_forge.quantization", "quantize_gguf"),
+    "report": ("gguf_forge.toolbox.report", "report"),
     "split_gguf": ("gguf_forge.toolbox.splitting", "split_gguf"),
     "unpack_blocks": ("gguf_forge.blocks", "unpack_blocks"),
 }
@@ -92,6 +95,7 @@ __all__ = [
     "plan",
     "quantize",
     "quantize_gguf",
+    "report",
     "split_gguf",
     "unpack_blocks",
 ]

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from gguf_forge.cli import bench, convert, demo, imatrix, info, merge, plan, quantize, split
+from gguf_forge.cli import bench, convert, demo, imatrix, info, merge, plan, quantize, report_page, split
 from gguf_forge.cli.streams import Failure, ReaderGone, discard, report_failure, writing
 from gguf_forge.errors import ForgeError, UsageError
 
@@ -25,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for command in (convert, plan, quantize, split, merge, imatrix, bench, demo, info):
+for command in (convert, plan, quantize, split, merge, report_page, imatrix, bench, demo, info):
     command.register(app)
 
 

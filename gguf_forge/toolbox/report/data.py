@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ class Model:
         parameters: Values of all tensors.
         tensor_bytes: What they take.
         file_type: As `general.file_type` says, or None.
-        facts: More of the metadata that a person may want to see: (what, value).
+        facts: More of the metadata that a person may want to see.
         metadata: Every key with its value, long ones cut.
     """
 
@@ -30,8 +31,8 @@ class Model:
     tensor_bytes: int
     file_type: str | None
     layers: int
-    facts: tuple[tuple[str, str], ...]
-    metadata: tuple[tuple[str, str], ...]
+    facts: Mapping[str, str]
+    metadata: Mapping[str, str]
 
     @property
     def bits_per_weight(self) -> float:
@@ -187,7 +188,7 @@ class BlockView:
     levels: tuple[tuple[float, ...], ...]
     bases: tuple[float, ...]
     steps: tuple[float, ...]
-    fields: tuple[tuple[str, float], ...]
+    fields: Mapping[str, float]
     relative: float | None
 
 
@@ -214,7 +215,7 @@ class Symmetry:
     roundings: tuple[Rounding, ...]
     blocks: int
     share_better: float
-    overall: tuple[tuple[str, float], ...]
+    overall: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -336,6 +337,8 @@ def as_object(value: Any) -> Any:
         derived = [name for name in ("bits_per_weight",) if isinstance(getattr(type(value), name, None), property)]
         names = [*(field.name for field in fields(value)), *derived]
         return {name: as_object(getattr(value, name)) for name in names}
+    if isinstance(value, Mapping):
+        return {key: as_object(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
         return [as_object(item) for item in value]
     if isinstance(value, (float, np.floating)):

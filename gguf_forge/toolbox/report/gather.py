@@ -29,7 +29,7 @@ from gguf_forge.validity import first_invalid_block
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int], None]
+Progress = Callable[[int, int], None]
 
 _PORTRAITS = 4
 _POOL = 6
@@ -71,7 +71,7 @@ class _Subject:
 
 
 def gather(
-    gguf: GgufFile, origin: Origin | None, *, threads: int | None = None, progress: Progress = lambda n_values: None
+    gguf: GgufFile, origin: Origin | None, *, threads: int | None = None, progress: Progress = lambda done, total: None
 ) -> Report:
     """Reads a file once, and what it was made of once, in row ranges.
 
@@ -79,17 +79,20 @@ def gather(
         gguf: The file.
         origin: What it was made of, if that is at hand.
         threads: Defaults to the processors this process may use.
-        progress: Told how many values were looked at: each of the file once.
+        progress: Told how many values were looked at, and of how many.
     """
     wanted = fallback_types([tensor.info for tensor in gguf.tensors], gguf.typed_metadata)
     subjects = [_subject(tensor, origin) for tensor in gguf.tensors]
-    tensors, distances = [], []
+    total = sum(tensor.info.n_elements for tensor in gguf.tensors)
+    tensors, distances, done = [], [], 0
     for subject in subjects:
+        progress(done, total)
         found, distance = _measure(subject, wanted.get(subject.tensor.name), threads)
         tensors.append(found)
         if distance is not None:
             distances.append(distance)
-        progress(subject.tensor.info.n_elements)
+        done += subject.tensor.info.n_elements
+    progress(done, total)
     told = list(zip(subjects, tensors, strict=True))
     return Report(
         version=version("gguf-forge"),
@@ -253,5 +256,3 @@ def _lessons(told: _Told) -> Lessons | None:
     picked = np.unique(np.linspace(0, len(chosen) - 1, _POOL).astype(int))
     pool = [chosen[at][0].sample().as_weights() for at in picked]
     return make_lessons(pool, of_source=of_source, finest=inf if of_source else finest)
-
-

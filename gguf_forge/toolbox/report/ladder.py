@@ -58,9 +58,7 @@ def _uniform(size: int, first: int, last: int, *, has_offset: bool = False) -> S
     return Scheme(size, _counted(first, last), first, last, has_offset=has_offset)
 
 
-_NONLINEAR = tuple(
-    map(float, (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113))
-)
+_NONLINEAR = tuple(map(float, (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)))
 _E2M1 = (-6.0, -4.0, -3.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 _SCHEMES = {
     "Q4_0": _uniform(32, -8, 7),
@@ -128,7 +126,9 @@ class Ladders:
 
     def levels(self, block: int, part: int) -> NDArray[np.float32]:
         """The values that a weight of this sub-block could be rounded to."""
-        levels: NDArray[np.float32] = self.base[block, part] + self.step[block, part] * np.float32(self.scheme.rungs)
+        levels: NDArray[np.float32] = self.base[block, part] + self.step[block, part] * np.array(
+            self.scheme.rungs, np.float32
+        )
         return levels
 
     def in_steps(self, values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -37,6 +37,10 @@ class Weights:
     rows: NDArray[np.int64]
     values: Values
 
+    @property
+    def is_usable(self) -> bool:
+        return self.values.shape[1] % _SMALL == 0 and bool(np.isfinite(self.values).all() and self.values.any())
+
     def place(self, at: int, size: int) -> tuple[int, int]:
         """Row and block of the `at`-th run of `size` values."""
         row, block = divmod(at, self.values.shape[1] // size)
@@ -51,7 +55,9 @@ def make_lessons(pool: Sequence[Weights], *, of_source: bool, finest: float) -> 
         of_source: Are they what they were before any rounding?
         finest: Bits for each of them: types of as many or more lose nothing any more, and are left out.
     """
-    usable = [weights for weights in pool if weights.values.shape[1] % _SMALL == 0 and np.isfinite(weights.values).all()]
+    usable = [
+        weights for weights in pool if weights.values.shape[1] % _SMALL == 0 and np.isfinite(weights.values).all()
+    ]
     usable = [weights for weights in usable if weights.values.any()]
     if not usable:
         return None
@@ -85,7 +91,7 @@ def _rounded(values: Values, kind: TensorType) -> Values:
 
 
 def _fits(weights: Weights, kind: TensorType) -> bool:
-    return weights.values.shape[1] % kind.block_elements == 0
+    return bool(weights.values.shape[1] % kind.block_elements == 0)
 
 
 def _rounding(weights: Weights, at: int, kind: TensorType) -> Rounding:
@@ -113,8 +119,7 @@ def _as_rounding(kind: TensorType, levels: Values, stored: Values, original: Val
 
 
 def _symmetry(pool: Sequence[Weights]) -> Symmetry | None:
-    """The block that a movable ladder helps most, of those whose weights are not small for their tensor."""
-    symmetric, asymmetric = tensor_type("Q4_0"), tensor_type("Q4_1")
+    """The block that an offset helps most, of those that are neither small nor ruled by one weight."""
     found: tuple[float, Weights, int] | None = None
     better = blocks = 0
     pairs: dict[str, list[tuple[Values, Values]]] = {}
@@ -128,12 +133,13 @@ def _symmetry(pool: Sequence[Weights]) -> Symmetry | None:
                 pairs.setdefault(name, []).append((original, stored))
                 errors.append(relative_errors(original, stored))
         before, after = errors[0], errors[1]
-        power = np.square(original).mean(axis=1)
+        power, crests = np.square(original).mean(axis=1), _crests(original)
+        is_ordinary = (power >= np.median(power) / 4) & (crests <= np.median(crests)) & (after > 0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            gain = np.where((power >= np.median(power) / 4) & (after > 0), before / after, 0)
+            gain = np.where(is_ordinary, before / after, 0)
         better += int((before > after).sum())
         blocks += len(original)
-        best = int(np.nanargmax(gain))
+        best = int(gain.argmax())
         if found is None or gain[best] > found[0]:
             found = float(gain[best]), weights, best
     if found is None or found[0] <= 1:
@@ -149,7 +155,7 @@ def _symmetry(pool: Sequence[Weights]) -> Symmetry | None:
         roundings=tuple(_rounding(weights, at, kind) for kind in kinds),
         blocks=blocks,
         share_better=better / blocks,
-        overall=tuple((name, _overall(some)) for name, some in pairs.items()),
+        overall={name: _overall(some) for name, some in pairs.items()},
     )
 
 
@@ -244,8 +250,12 @@ def _outlier(pool: Sequence[Weights]) -> Outlier | None:
         ratio=float(crests[at]),
         with_it=with_it,
         without=lone,
-        others_with=float(relative_errors(others[None], np.delete(np.float32(with_it.stored), peak)[None])[0]),
-        others_without=float(relative_errors(others[None], np.delete(np.float32(lone.stored), peak)[None])[0]),
+        others_with=float(
+            relative_errors(others[None], np.delete(np.array(with_it.stored, np.float32), peak)[None])[0]
+        ),
+        others_without=float(
+            relative_errors(others[None], np.delete(np.array(lone.stored, np.float32), peak)[None])[0]
+        ),
         cloud=tuple(zip(heights.tolist(), errors[some].tolist(), strict=True)),
     )
 

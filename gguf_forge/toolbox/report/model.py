@@ -79,8 +79,8 @@ def describe(gguf: GgufFile) -> Model:
         tensor_bytes=sum(tensor.nbytes for tensor in gguf.tensors),
         file_type=kind.name if kind else None,
         layers=max(layers, default=-1) + 1,
-        facts=tuple((what, _shown(value)) for what, value in facts if value is not None),
-        metadata=tuple((visible(key, 120), _shown(value)) for key, value in metadata.items()),
+        facts={what: _shown(value) for what, value in facts if value is not None},
+        metadata={visible(key, 120): _shown(value) for key, value in metadata.items()},
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files as package_files
 from typing import Any
@@ -15,8 +15,18 @@ from markupsafe import Markup
 
 from gguf_forge.tensor_types import TENSOR_TYPES, tensor_type
 from gguf_forge.toolbox.report import charts, words
-from gguf_forge.toolbox.report.data import Report, Tensor
-from gguf_forge.toolbox.report.heat import BITS, COLOURS, ENDS, ERROR, UNUSED, WORST, heat_map, tip_of
+from gguf_forge.toolbox.report.data import Place, Report, Tensor
+from gguf_forge.toolbox.report.heat import (
+    BITS,
+    COLOURS,
+    ENDS,
+    ERROR,
+    UNUSED,
+    WORST,
+    against_type,
+    heat_map,
+    role_order,
+)
 from gguf_forge.toolbox.report.ladder import scheme_of
 
 _NOTES = {
@@ -25,6 +35,8 @@ _NOTES = {
     "Q4_K": "asymmetric: step and offset, 6 bits each",
     "IQ4_NL": "symmetric, rungs denser near zero",
 }
+_ROLES = 12
+_FEW_LAYERS = 8  # with so few, two charts fit side by side
 _GRIDS = {"IQ1": 8, "IQ2": 8, "IQ3": 4}
 
 
@@ -46,14 +58,19 @@ def _environment() -> Environment:
         {name: getattr(words, name) for name in ("size", "count", "percent", "decibels", "bits", "three", "weight")}
     )
     environment.globals.update(
-        charts=charts, type_class=charts.type_class, shape=charts.shape_text, colours=range(COLOURS), tip_of=tip_of
+        charts=charts,
+        shape=charts.shape_text,
+        describe=describe_type,
+        notes=_NOTES,
+        heat_colours=range(COLOURS),
+        tensor_types=TENSOR_TYPES,
     )
     return environment
 
 
 def _asset(name: str) -> tuple[Markup, str]:
     """A style sheet or script of the page, and its hash for the page's policy."""
-    content = package_files("gguf_forge.toolbox.report").joinpath("template", name).read_text()
+    content = package_files("gguf_forge.toolbox.report").joinpath("template").joinpath(name).read_text()
     digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
     return Markup(content), f"sha256-{digest}"
 
@@ -61,26 +78,26 @@ def _asset(name: str) -> tuple[Markup, str]:
 def _shown(report: Report) -> Mapping[str, Any]:
     style, style_hash = _asset("page.css")
     script, script_hash = _asset("page.js")
-    metrics = (ERROR, WORST, ENDS, BITS) if report.source else (ENDS, UNUSED, BITS)
-    own = {tensor.type for tensor in report.tensors if tensor.levels}
+    metrics = (ERROR, against_type(report.tensors), WORST, ENDS, BITS) if report.source else (ENDS, UNUSED, BITS)
+    types, layers = _types(report), _layers(report)
+    symmetry = report.lessons.symmetry if report.lessons else None
     return {
         "report": report,
         "style": style,
         "style_hash": style_hash,
         "script": script,
         "script_hash": script_hash,
-        "types": _types(report),
-        "layers": _layers(report),
+        "types": types,
+        "colours_of": charts.paint({name: bits for name, bits, _, _ in types}),
+        "layers": layers,
+        "few_layers": len(layers) <= _FEW_LAYERS,
+        "roles": _roles(report),
         "findings": tuple(_findings(report)),
         "maps": [found for metric in metrics if (found := heat_map(report.tensors, metric))],
-        "shares": _fallback_groups(report),
-        "invalid": [tensor for tensor in report.tensors if tensor.invalid is not None],
-        "own": frozenset(own),
-        "describe": describe_type,
+        "stand_ins": _stand_ins(report),
+        "is_packed": any(tensor.levels for tensor in report.tensors),
         "levels": {tensor.name: tensor.levels for tensor in report.tensors},
-        "types_by_name": TENSOR_TYPES,
-        "type_bars": [(name, bits, nbytes) for name, bits, nbytes, _ in _types(report)],
-        "notes": _NOTES,
+        "k_quant": symmetry.overall.get("Q4_K") if symmetry else None,
     }
 
 
@@ -100,18 +117,29 @@ def _bits(name: str) -> float:
     return 8 * kind.block_bytes / kind.block_elements
 
 
-def _layers(report: Report) -> list[tuple[str, dict[str, tuple[float, int]]]]:
-    """The bytes of each layer by type."""
-    layers: dict[int, dict[str, tuple[float, int]]] = {}
-    for tensor in report.tensors:
-        if tensor.layer is not None:
-            stack = layers.setdefault(tensor.layer, {})
-            bits, nbytes = stack.get(tensor.type, (_bits(tensor.type), 0))
-            stack[tensor.type] = (bits, nbytes + tensor.nbytes)
-    return [(str(layer), layers[layer]) for layer in sorted(layers)]
+def _stacked(tensors: Iterable[Tensor], key: Callable[[Tensor], Any]) -> dict[Any, dict[str, int]]:
+    """The bytes of tensors of equal key, by type."""
+    stacks: dict[Any, dict[str, int]] = {}
+    for tensor in sorted(tensors, key=lambda tensor: _bits(tensor.type)):
+        stack = stacks.setdefault(key(tensor), {})
+        stack[tensor.type] = stack.get(tensor.type, 0) + tensor.nbytes
+    return stacks
 
 
-def _fallback_groups(report: Report) -> list[tuple[str, str, int, list[Tensor]]]:
+def _layers(report: Report) -> list[tuple[str, dict[str, int]]]:
+    stacks = _stacked((tensor for tensor in report.tensors if tensor.layer is not None), lambda tensor: tensor.layer)
+    return [(str(layer), stacks[layer]) for layer in sorted(stacks)]
+
+
+def _roles(report: Report) -> list[tuple[str, dict[str, int]]]:
+    """The largest roles; the others as one."""
+    stacks = _stacked(report.tensors, lambda tensor: tensor.role)
+    largest = sorted(stacks, key=lambda role: -sum(stacks[role].values()))[:_ROLES]
+    other = _stacked((tensor for tensor in report.tensors if tensor.role not in largest), lambda tensor: "others")
+    return [*((role, stacks[role]) for role in sorted(largest, key=role_order)), *other.items()]
+
+
+def _stand_ins(report: Report) -> list[tuple[str, str, int, list[Tensor]]]:
     """Tensors that got another type than the one wanted: wanted, given, row length, tensors."""
     groups: dict[tuple[str, str, int], list[Tensor]] = {}
     for tensor in report.fallbacks:
@@ -123,28 +151,67 @@ def _findings(report: Report) -> Iterator[tuple[str, str]]:
     """What stands out: (mood, sentence)."""
     invalid = [tensor for tensor in report.tensors if tensor.invalid is not None]
     if invalid:
-        yield "bad", f"{_number(len(invalid), 'tensor')} with a scale or weight that is infinite or not a number."
+        first = invalid[0]
+        yield (
+            "bad",
+            f"{_number(len(invalid), 'tensor')} with a scale or 16-bit weight that is infinite or not a number: "
+            f"{first.name}, block {first.invalid}.",
+        )
     else:
-        yield "good", "No scale and no 16-bit weight is infinite or not a number."
-    fallbacks = report.fallbacks
-    if fallbacks:
-        share = sum(t.parameters for t in fallbacks) / max(report.model.parameters, 1)
+        yield "good", "All blocks are valid: no scale and no 16-bit weight is infinite or not a number."
+    if report.error and report.error.nonfinite:
+        yield "bad", f"{report.error.nonfinite:,} values are infinite or not a number, in the file or in the source."
+    if report.missing:
+        yield "warn", f"{_number(len(report.missing), 'tensor')} could not be compared: the source has no such tensor."
+    if report.fallbacks:
+        share = sum(tensor.parameters for tensor in report.fallbacks) / report.model.parameters
         yield (
             "warn",
-            f"{_number(len(fallbacks), 'tensor')} with {words.percent(share)} of the weights could not have the type "
-            f"of {report.model.file_type}, because of the length of their rows.",
+            f"{_number(len(report.fallbacks), 'tensor')} with {words.percent(share)} of the weights could not have the "
+            f"type that {report.model.file_type} means them to have, because of the length of their rows.",
         )
-    if report.missing:
-        yield "warn", f"{_number(len(report.missing), 'tensor')} that the source does not have could not be compared."
-    compared = [t for t in report.tensors if t.error and t.error.snr_db is not None and len(t.shape) > 1]
-    if compared:
-        hottest = max(compared, key=lambda t: t.error.relative if t.error else 0.0)
-        if hottest.error:
-            yield "hot", f"{hottest.name} lost most: {words.percent(hottest.error.relative)} of its size ({hottest.type})."
+    yield from _errors_found(report)
+    full = 2 * report.model.parameters
+    if 0 < report.model.tensor_bytes < full:
+        saved = words.percent(1 - report.model.tensor_bytes / full)
+        yield "plain", f"With 16 bits for each weight it would take {words.size(full)}: {saved} are saved."
+
+
+def _errors_found(report: Report) -> Iterator[tuple[str, str]]:
+    compared = [
+        (tensor, tensor.error)
+        for tensor in report.tensors
+        if tensor.error and tensor.error.relative > 0 and len(tensor.shape) > 1
+    ]
     if report.error and report.error.relative == 0:
-        yield "good", "Every weight equals that of the source."
-    if report.error and report.error.nonfinite:
-        yield "bad", f"{report.error.nonfinite:,} values are infinite or not a number, here or in the source."
+        yield "good", f"Every weight equals that of {report.source}."
+    if not compared:
+        return
+    tensor, error = max(compared, key=lambda pair: pair[1].relative)
+    yield (
+        "hot",
+        f"Of the matrices, {tensor.name} lost most: {words.percent(error.relative)} of its size ({tensor.type}).",
+    )
+    peers = against_type(report.tensors)
+    hard, _ = max(compared, key=lambda pair: peers.value(pair[0]) or 0)
+    if hard is not tensor and (ratio := peers.value(hard) or 0) > 1.05:
+        yield (
+            "hot",
+            f"The hardest for its type is {hard.name}: {ratio:.2f} times the median error of {hard.type} tensors.",
+        )
+    worst, place = max(
+        ((tensor, error.worst) for tensor, error in compared if error.worst), key=_loss, default=(None, None)
+    )
+    if worst is not None and place is not None:
+        yield (
+            "hot",
+            f"The largest error of a block is in {worst.name}, row {place.row}, block {place.block}: "
+            f"{words.percent(place.relative)} of the size of the tensor's weights.",
+        )
+
+
+def _loss(found: tuple[Tensor, Place]) -> float:
+    return found[1].relative
 
 
 def _number(count: int, noun: str) -> str:
@@ -152,19 +219,22 @@ def _number(count: int, noun: str) -> str:
 
 
 def describe_type(name: str) -> str:
-    """A type in two sentences, for people."""
+    """A type in a few sentences, for people."""
     kind = tensor_type(name)
     scheme = scheme_of(kind)
     if scheme is None:
         return f"{name} keeps every weight as a number of its own."
-    count = kind.block_elements // scheme.values_per_scale
-    spacing = "evenly spaced levels" if scheme.is_uniform else "unevenly spaced levels"
-    ladders = "one ladder" if count == 1 else f"{count} ladders, one for each {scheme.values_per_scale}"
+    sharing, rungs = scheme.values_per_scale, len(scheme.rungs)
+    spacing = "evenly" if scheme.is_uniform else "unevenly"
+    number = "one ladder" if kind.block_elements == sharing else f"{kind.block_elements // sharing} ladders"
     symmetry = (
-        "Each ladder has a step and an offset of its own, so it can lie where the weights are: it is asymmetric."
+        "A ladder has a step and an offset, so it can lie where the weights are: the type is asymmetric."
         if scheme.has_offset
-        else "A ladder has a step but no offset, so it always lies around zero: it is symmetric."
+        else "A ladder has a step but no offset, so it always lies around zero: the type is symmetric."
     )
-    codebook = next((n for prefix, n in _GRIDS.items() if name.startswith(prefix)), None)
-    grid = f" {codebook} weights at a time share an entry of a codebook, so not all combinations occur." if codebook else ""
-    return f"A {name} block holds {kind.block_elements} weights on {ladders} of {len(scheme.rungs)} {spacing}. {symmetry}{grid}"
+    codebook = next((size for prefix, size in _GRIDS.items() if name.startswith(prefix)), None)
+    grid = f"{codebook} weights at a time are an entry of a codebook, so not all combinations occur."
+    return (
+        f"Blocks of {name} hold {kind.block_elements} weights on {number}: {sharing} weights share {rungs} {spacing} "
+        f"spaced levels. {symmetry}" + (f" {grid}" if codebook else "")
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -172,8 +173,8 @@ def block_view(sample: Sample, at: int, title: str) -> BlockView | None:
     )
 
 
-def _scale_fields(sample: Sample, at: int) -> tuple[tuple[str, float], ...]:
+def _scale_fields(sample: Sample, at: int) -> Mapping[str, float]:
     """The floating-point scales of the block by name."""
     block = unpack_blocks(sample.blocks[at], sample.kind)[0]
     names = [name for name in block.dtype.names or () if block[name].dtype.kind == "f" and not block[name].shape]
-    return tuple((name, float(block[name])) for name in names)
+    return {name: float(block[name]) for name in names}

@@ -23,7 +23,7 @@ def element(name: str, *children: object, **attributes: Attribute) -> Markup:
         for key, value in attributes.items()
         if value is not None
     )
-    inside = Markup("").join(children)
+    inside = Markup("").join(map(escape, children))
     return Markup(f"<{name}{given}>{inside}</{name}>") if inside else Markup(f"<{name}{given}/>")
 
 
@@ -54,10 +54,6 @@ def chart(width: float, height: float, label: str, *children: object, class_: st
         width=width,
         height=height,
     )
-
-
-def group(*children: object, **attributes: Attribute) -> Markup:
-    return element("g", *children, **attributes)
 
 
 def text(x: float, y: float, words: object, class_: str = "label", **attributes: Attribute) -> Markup:
