@@ -126,9 +126,9 @@ class Ladders:
 
     def levels(self, block: int, part: int) -> NDArray[np.float32]:
         """The values that a weight of this sub-block could be rounded to."""
-        levels: NDArray[np.float32] = self.base[block, part] + self.step[block, part] * np.array(
-            self.scheme.rungs, np.float32
-        )
+        rungs = np.array(self.scheme.rungs, np.float32)
+        with np.errstate(invalid="ignore"):
+            levels: NDArray[np.float32] = self.base[block, part] + self.step[block, part] * rungs
         return levels
 
     def in_steps(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
