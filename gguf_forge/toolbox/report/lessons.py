@@ -57,10 +57,7 @@ def make_lessons(pool: Sequence[Weights], *, of_source: bool, finest: float) -> 
         of_source: Are they what they were before any rounding?
         finest: Bits for each of them: types of as many or more lose nothing any more, and are left out.
     """
-    usable = [
-        weights for weights in pool if weights.values.shape[1] % _SMALL == 0 and np.isfinite(weights.values).all()
-    ]
-    usable = [weights for weights in usable if weights.values.any()]
+    usable = [weights for weights in pool if weights.is_usable]
     if not usable:
         return None
     return Lessons(
