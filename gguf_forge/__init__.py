@@ -15,6 +15,7 @@ The verbs, each with its own documentation:
     inspect_gguf(path)       what a GGUF file holds, and `inspect_tensor` the values of one tensor
     verify_gguf(path, source)   is it right, by itself, by checksums, byte by byte against what it was made of?
     compare_gguf(a, b)       how far two GGUF files are apart
+    report(file, page)       a page about a GGUF file: sizes, errors against its source, levels, blocks
     open_gguf(path)          the keys and tensors of a GGUF file, or of a split one
 
 Failures are `ForgeError`s. Nothing heavy is imported before it is used.
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from gguf_forge.toolbox.edit import edit_gguf as edit_gguf
     from gguf_forge.toolbox.inspect import inspect_gguf as inspect_gguf
     from gguf_forge.toolbox.inspect import inspect_tensor as inspect_tensor
+    from gguf_forge.toolbox.report import report as report
     from gguf_forge.toolbox.splitting import merge_gguf as merge_gguf
     from gguf_forge.toolbox.splitting import split_gguf as split_gguf
     from gguf_forge.toolbox.verify import Verification as Verification
@@ -96,6 +98,7 @@ _HOMES = {
     "plan_work": ("gguf_forge.distributed", "plan_work"),
     "quantize": ("gguf_forge.rows", "quantize"),
     "quantize_gguf": ("gguf_forge.quantization", "quantize_gguf"),
+    "report": ("gguf_forge.toolbox.report", "report"),
     "split_gguf": ("gguf_forge.toolbox.splitting", "split_gguf"),
     "unpack_blocks": ("gguf_forge.blocks", "unpack_blocks"),
     "verify_gguf": ("gguf_forge.toolbox.verify", "verify_gguf"),
@@ -134,6 +137,7 @@ __all__ = [
     "plan_work",
     "quantize",
     "quantize_gguf",
+    "report",
     "split_gguf",
     "unpack_blocks",
     "verify_gguf",
