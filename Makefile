@@ -6,14 +6,15 @@ LAID_OUT := $(wildcard csrc/*.[ch] csrc/*.inc csrc/*/*.h tests/*/*.c)
 SANITIZED := build/sanitized
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g
 
-# AArch64's kernels on another machine: Debian's packages gcc-aarch64-linux-gnu and qemu-user-static.
+# The kernels in a program of their own. AArch64's need Debian's packages gcc-aarch64-linux-gnu and qemu-user-static.
 NEON_CC ?= aarch64-linux-gnu-gcc
 NEON_RUN ?= qemu-aarch64-static
-NEON := build/neon
-NEON_FLAGS := -O3 -Wall -Wextra -Wno-maybe-uninitialized -static -Icsrc
+VALGRIND := valgrind -q --error-exitcode=9
+ROWS := build/rows
+ROWS_FLAGS := -O3 -g -Wall -Wextra -Wno-maybe-uninitialized -Icsrc
 KERNEL_FILES := $(C_FILES) $(wildcard csrc/*.h csrc/*.inc csrc/*/*.h)
 
-.PHONY: format lint strict sanitize neon
+.PHONY: format lint strict sanitize neon valgrind bench
 
 format:  ## Lay out the C code.
 	clang-format -i $(LAID_OUT)
@@ -33,11 +34,18 @@ sanitize:  ## The kernels' tests under ASan and UBSan.
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
 	PYTHONPATH=$(SANITIZED)/lib pytest -q -p no:cacheprovider tests/kernels tests/test_rows.py
 
-neon: $(NEON)/rows $(NEON)/fused  ## The bytes of AArch64's backends, under an emulator.
-	FORGE_NEON="$(NEON_RUN) $(NEON)/rows" FORGE_NEON_FUSED="$(NEON_RUN) $(NEON)/fused" pytest -q tests/neon
+neon: $(ROWS)/neon $(ROWS)/neon_fused  ## The bytes of AArch64's backends, under an emulator.
+	FORGE_ROWS="$(NEON_RUN) $(ROWS)/neon" FORGE_FUSED_ROWS="$(NEON_RUN) $(ROWS)/neon_fused" pytest -q tests/emulated
 
-$(NEON)/rows: CONTRACT := off
-$(NEON)/fused: CONTRACT := fast
-$(NEON)/rows $(NEON)/fused: tests/neon/rows.c $(KERNEL_FILES)
-	mkdir -p $(NEON)
-	$(NEON_CC) $(NEON_FLAGS) -ffp-contract=$(CONTRACT) tests/neon/rows.c $(C_FILES) -lm -o $@
+valgrind: $(ROWS)/heap  ## Every read and write of the backends that valgrind can run: not AVX-512.
+	FORGE_ROWS="$(VALGRIND) $(ROWS)/heap" pytest -q tests/emulated
+
+$(ROWS)/neon: BUILD := $(NEON_CC) -static -ffp-contract=off
+$(ROWS)/neon_fused: BUILD := $(NEON_CC) -static -ffp-contract=fast
+$(ROWS)/heap: BUILD := $(CC) -DON_THE_HEAP -ffp-contract=off
+$(ROWS)/%: tests/emulated/rows.c $(KERNEL_FILES)
+	mkdir -p $(ROWS)
+	$(BUILD) $(ROWS_FLAGS) tests/emulated/rows.c $(C_FILES) -lm -o $@
+
+bench:  ## Every kernel beside ggml's: about half an hour. `pytest -n 0 bench -k Q4_K` measures some.
+	pytest -q -n 0 bench --benchmark-columns=median,ops

@@ -1,6 +1,6 @@
 """Counts the instructions that NEON's kernels take for each value: there may be no Arm machine to time them on.
 
-    make build/neon/rows && python bench/neon_instructions.py
+    make build/rows/neon && python bench/neon_instructions.py
 
 The emulator runs one instruction at a time and logs those of the backends' code, so calls into the C library and
 the making of tables do not count. A count is the difference between two runs, one over a row more than the other.
@@ -18,9 +18,9 @@ from typing import Annotated
 import numpy as np
 import typer
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "neon"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "emulated"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "kernels"))
-from foreign_kernels import Job
+from emulated_kernels import Job
 from kernel_inputs import case, case_weights
 
 from gguf_forge import kernels
@@ -73,7 +73,7 @@ def main(
     types: Annotated[str, typer.Option(help="Comma-separated; all if empty.")] = "",
     backends: Annotated[str, typer.Option(help="Comma-separated.")] = "portable,neon",
     emulator: str = "qemu-aarch64-static",
-    program: str = "build/neon/rows",
+    program: str = "build/rows/neon",
     nm: str = "aarch64-linux-gnu-nm",
 ) -> None:
     code = backend_code(nm, program)

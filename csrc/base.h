@@ -64,7 +64,7 @@ typedef struct {
 typedef struct {
     const char *name;
     int lanes;
-    forge_kernel kernels[TYPE_COUNT]; /* by type id; where NULL, the portable backend's */
+    forge_kernel kernels[TYPE_COUNT]; /* by type id; where NULL, those of the backend before */
 } forge_backend;
 
 #endif

@@ -11,8 +11,9 @@ import importlib.util
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,11 @@ COLUMNS = 4096
 SMALLEST, LARGEST = 1 << 18, 1 << 24  # elements; the largest, as f32, is larger than most caches
 SOURCES = ("f32", "f16", "bf16")
 
-# Wheels that carry ggml's library: module, folder beside it, file. Source: their contents on PyPI.
+# Wheels that carry ggml's library: module, folder beside it, file, and the types that it makes as ggml once did, at
+# another speed. Source: their contents on PyPI.
 GGML_WHEELS = (
-    ("pywhispercpp", "pywhispercpp.libs", "libggml-base*.so*"),
-    ("xllamacpp", "xllamacpp", "xllamacpp*.so"),
+    ("pywhispercpp", "pywhispercpp.libs", "libggml-base*.so*", ("IQ1_M",)),
+    ("xllamacpp", "xllamacpp", "xllamacpp*.so", ()),
 )
 
 
@@ -44,7 +46,8 @@ class Measurement:
     backend: str
     million_values_per_second: float
     gigabytes_read_per_second: float
-    ratio_to_ggml: float | None  # how many times as fast; None where ggml is absent or has no such kernel
+    ggml: str | None  # the library that was measured beside it; None where none is installed that has the kernel
+    ratio_to_ggml: float | None  # how many times as fast
     ratio_to_copy: float  # speed relative to copying the larger of what is read and what is written
 
 
@@ -54,7 +57,7 @@ class Report:
 
     cpu: str
     backends: tuple[str, ...]
-    ggml: str | None  # the library that was measured beside ours
+    ggml: tuple[str, ...]  # the libraries at hand
     copy_gigabytes_per_second: float  # bytes copied, in memory that no cache holds
     measurements: tuple[Measurement, ...]
 
@@ -66,8 +69,8 @@ class Report:
 class Ggml:
     """ggml's kernels, out of a wheel that carries them."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, outdated: Iterable[str] = ()):
+        self.path, self._outdated = path, frozenset(outdated)
         self._library = ctypes.CDLL(str(path))
         pointer, size = ctypes.c_void_p, ctypes.c_int64
         self._quantize = self._library.ggml_quantize_chunk
@@ -86,7 +89,9 @@ class Ggml:
         self._quantize(kind.id, rows.ctypes.data, out.ctypes.data, 0, *rows.shape, importance)
 
     def quantizes(self, kind: TensorType) -> bool:
-        """Does this ggml know the type? Asked for one that it does not know, it would end the process."""
+        """Does this ggml know the type as it is now? Asked for one that it does not know, it would end the process."""
+        if kind.name in self._outdated:
+            return False
         return kind.is_float or hasattr(self._library, "quantize_" + kind.name.lower().replace("_k", "_K"))
 
     def dequantizer(self, kind: TensorType) -> Callable[[NDArray[np.uint8], NDArray[np.float32]], None] | None:
@@ -102,17 +107,17 @@ class Ggml:
         return lambda packed, out: function(packed.ctypes.data, out.ctypes.data, out.size)
 
 
-def find_ggml(name: str | None = None) -> Ggml | None:
-    """ggml of an installed wheel (of the one named, if one is); None where there is none."""
-    for module, folder, pattern in GGML_WHEELS:
-        found = importlib.util.find_spec(module) if name in (None, module) else None
+def find_ggml() -> tuple[Ggml, ...]:
+    """ggml of each installed wheel that carries one."""
+    libraries = []
+    for module, folder, pattern, outdated in GGML_WHEELS:
+        found = importlib.util.find_spec(module)
         if found is None or found.origin is None:
             continue
         home = Path(found.origin).parent
         site = home.parent if home.name == module else home
-        for path in sorted((site / folder).glob(pattern)):
-            return Ggml(path)
-    return None
+        libraries += [Ggml(path, outdated) for path in sorted((site / folder).glob(pattern))[:1]]
+    return tuple(libraries)
 
 
 def measure(
@@ -143,28 +148,29 @@ def measure(
     chosen = [tensor_type(name) for name in kinds] or [
         kind for kind in TENSOR_TYPES.values() if kind in kernels.quantizable_types()
     ]
-    names = tuple(backends) or (kernels.default_backend(),)
+    names, sources = tuple(backends) or (kernels.default_backend(),), tuple(sources)
     if unknown := set(names) - set(kernels.backends()):
         raise UsageError(f"this machine cannot run the backend {min(unknown)!r}")
     if unknown := set(sources) - set(SOURCES):
         raise UsageError(f"unknown source {min(unknown)!r}", hint=f"use one of: {', '.join(SOURCES)}")
     if rounds < 1:
         raise UsageError(f"rounds must be at least 1, not {rounds}")
-    ggml = find_ggml()
-    copy = copy_speed()
-    measurements = []
+    ggml, copy, measurements = find_ggml(), copy_speed(), []
     for kind in chosen:
-        for one in _measure_kind(kind, names, tuple(sources), rounds, ggml, copy):
-            progress(one)
-            measurements.append(one)
-    return Report(cpu_name(), names, str(ggml.path.name) if ggml else None, copy / 1e9, tuple(measurements))
+        for work in works(kind):
+            for source in sources if work != DEQUANTIZE else sources[:1]:
+                for backend in names:
+                    one = workload(kind, work, source, backend, ggml).timed(rounds, copy)
+                    progress(one)
+                    measurements.append(one)
+    return Report(cpu_name(), names, tuple(each.path.name for each in ggml), copy / 1e9, tuple(measurements))
 
 
 def copy_speed() -> float:
     """Bytes a second of copying memory that no cache holds."""
     source = np.ones(1 << 26, np.uint8)
     target = np.empty_like(source)
-    seconds = min(_seconds(lambda: np.copyto(target, source)) for _ in range(7))
+    seconds = min(thread_seconds(lambda: np.copyto(target, source)) for _ in range(7))
     return source.nbytes / seconds
 
 
@@ -176,42 +182,6 @@ def cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _measure_kind(
-    kind: TensorType,
-    backends: tuple[str, ...],
-    sources: tuple[str, ...],
-    rounds: int,
-    ggml: Ggml | None,
-    copy: float,
-) -> Iterator[Measurement]:
-    weights = np.abs(_values(1, COLUMNS)[0]) + np.float32(0.01)
-    for weighted in _weightings(kind, weights):
-        values = _sized_values(kind, weighted, backends[-1])
-        packed = np.empty((len(values), kind.row_bytes(COLUMNS)), np.uint8)
-        theirs = (
-            None if ggml is None or not ggml.quantizes(kind) else _bind(ggml.quantize, values, kind, packed, weighted)
-        )
-        work = "quantize" if weighted is None else "quantize weighted"
-        for source in sources:
-            narrow = _as_source(values, source)
-            for backend in backends:
-                ours = _bind(kernels.quantize_rows, narrow, kind, packed, weights=weighted, backend=backend)
-                blank = Measurement(kind.name, work, source, backend, 0, 0, None, 0)
-                moved = narrow.nbytes, packed.nbytes
-                yield _timed(blank, values.size, moved, ours, theirs, rounds, copy)
-    values = np.empty((LARGEST // COLUMNS, COLUMNS), np.float32)
-    packed = np.empty((len(values), kind.row_bytes(COLUMNS)), np.uint8)
-    some = _values(SMALLEST // COLUMNS, COLUMNS)
-    kernels.quantize_rows(some, kind, packed[: len(some)], weights=_weightings(kind, weights)[0])
-    packed[:] = np.resize(packed[: len(some)], packed.shape)
-    unpack = ggml.dequantizer(kind) if ggml else None
-    theirs = None if unpack is None else _bind(unpack, packed, values)
-    for backend in backends:
-        ours = _bind(kernels.dequantize_rows, packed, kind, values, backend=backend)
-        blank = Measurement(kind.name, "dequantize", kind.name.lower(), backend, 0, 0, None, 0)
-        yield _timed(blank, values.size, (packed.nbytes, values.nbytes), ours, theirs, rounds, copy)
-
-
 # Types whose bytes depend on importance.
 WEIGHTABLE = frozenset(
     (
@@ -221,30 +191,96 @@ WEIGHTABLE = frozenset(
 )
 
 
-def _weightings(kind: TensorType, weights: NDArray[np.float32]) -> list[NDArray[np.float32] | None]:
-    none: list[NDArray[np.float32] | None] = [] if kind in kernels.types_needing_weights() else [None]
-    return [*none, weights] if kind.name in WEIGHTABLE else none
+@dataclass(frozen=True)
+class Workload:
+    """A kernel, ready to run, and the same of ggml where it has one."""
+
+    kind: TensorType
+    work: str
+    source: str
+    backend: str
+    values: int
+    bytes_read: int
+    bytes_written: int
+    ours: Callable[[], object]
+    theirs: Callable[[], object] | None
+    ggml: str | None
+
+    def timed(self, rounds: int, copy: float) -> Measurement:
+        """Ours and theirs in turn, so many times, in this thread; `copy` is in bytes a second."""
+        self.ours()
+        pairs = [(thread_seconds(self.ours), self.seconds_of_ggml()) for _ in range(rounds)]
+        return self.measurement(pairs, copy)
+
+    def seconds_of_ggml(self) -> float | None:
+        return None if self.theirs is None else thread_seconds(self.theirs)
+
+    def measurement(self, pairs: Iterable[tuple[float, float | None]], copy: float) -> Measurement:
+        """Of pairs of our seconds and ggml's."""
+        pairs = tuple(pairs)
+        seconds = statistics.median(ours for ours, _ in pairs)
+        ratios = [theirs / ours for ours, theirs in pairs if theirs is not None]
+        return Measurement(
+            kind=self.kind.name,
+            work=self.work,
+            source=self.source,
+            backend=self.backend,
+            million_values_per_second=self.values / seconds / 1e6,
+            gigabytes_read_per_second=self.bytes_read / seconds / 1e9,
+            ggml=self.ggml,
+            ratio_to_ggml=statistics.median(ratios) if ratios else None,
+            ratio_to_copy=max(self.bytes_read, self.bytes_written) / copy / seconds,
+        )
 
 
-def _timed(
-    blank: Measurement,
-    n: int,
-    moved: tuple[int, int],
-    ours: Callable[[], object],
-    theirs: Callable[[], object] | None,
-    rounds: int,
-    copy: float,
-) -> Measurement:
-    ours()
-    pairs = [(_seconds(ours), _seconds(theirs) if theirs else None) for _ in range(rounds)]
-    seconds = statistics.median(mine for mine, _ in pairs)
-    ratios = [other / mine for mine, other in pairs if other is not None]
-    return replace(
-        blank,
-        million_values_per_second=n / seconds / 1e6,
-        gigabytes_read_per_second=moved[0] / seconds / 1e9,
-        ratio_to_ggml=statistics.median(ratios) if ratios else None,
-        ratio_to_copy=max(moved) / copy / seconds,
+QUANTIZE, WEIGHTED, DEQUANTIZE = "quantize", "quantize weighted", "dequantize"
+
+
+def works(kind: TensorType) -> tuple[str, ...]:
+    """What there is to measure of a type."""
+    plain = () if kind in kernels.types_needing_weights() else (QUANTIZE,)
+    return (*plain, *((WEIGHTED,) if kind.name in WEIGHTABLE else ()), DEQUANTIZE)
+
+
+def workload(kind: TensorType, work: str, source: str, backend: str, ggml: Iterable[Ggml]) -> Workload:
+    """One of `works(kind)`; ggml is the first of those given that has this kernel. Unpacking has no `source`."""
+    if work == DEQUANTIZE:
+        return _unpacking(kind, backend, ggml)
+    weights = _weights() if work == WEIGHTED else None
+    values = _sized_values(kind, weights)
+    narrow, packed = _as_source(values, source), _packed_rows(len(values), kind)
+    able = next((each for each in ggml if each.quantizes(kind)), None)
+    return Workload(
+        kind,
+        work,
+        source,
+        backend,
+        values.size,
+        narrow.nbytes,
+        packed.nbytes,
+        ours=_bind(kernels.quantize_rows, narrow, kind, packed, weights=weights, backend=backend),
+        theirs=_bind(able.quantize, values, kind, packed, weights) if able else None,
+        ggml=able.path.name if able else None,
+    )
+
+
+def _unpacking(kind: TensorType, backend: str, ggml: Iterable[Ggml]) -> Workload:
+    some, values = _values(SMALLEST // COLUMNS), np.empty((LARGEST // COLUMNS, COLUMNS), np.float32)
+    packed = _packed_rows(len(values), kind)
+    kernels.quantize_rows(some, kind, packed[: len(some)], weights=_weights())
+    packed[:] = np.resize(packed[: len(some)], packed.shape)
+    unpack, able = next(((f, each) for each in ggml if (f := each.dequantizer(kind))), (None, None))
+    return Workload(
+        kind,
+        DEQUANTIZE,
+        kind.name.lower(),
+        backend,
+        values.size,
+        packed.nbytes,
+        values.nbytes,
+        ours=_bind(kernels.dequantize_rows, packed, kind, values, backend=backend),
+        theirs=_bind(unpack, packed, values) if unpack else None,
+        ggml=able.path.name if able else None,
     )
 
 
@@ -252,27 +288,44 @@ def _bind(function: Callable[..., object], *args: object, **options: object) -> 
     return lambda: function(*args, **options)
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def thread_seconds(work: Callable[[], object]) -> float:
     """Of this thread's CPU, so that waiting for a busy machine does not count."""
     start = time.thread_time()
     work()
     return time.thread_time() - start
 
 
-def _values(n_rows: int, n: int) -> NDArray[np.float32]:
-    values: NDArray[np.float32] = np.random.default_rng(1).standard_normal((n_rows, n), np.float32) * np.float32(0.02)
+@lru_cache(maxsize=2)
+def _values(n_rows: int) -> NDArray[np.float32]:
+    values: NDArray[np.float32] = np.random.default_rng(1).standard_normal((n_rows, COLUMNS), np.float32)
+    values *= np.float32(0.02)
     return values
 
 
-def _sized_values(kind: TensorType, weights: NDArray[np.float32] | None, backend: str) -> NDArray[np.float32]:
-    """As many values as this kind is quantized of in about 20 ms, but no fewer than half a second's at 0.5 M/s."""
-    probe = _values(SMALLEST // COLUMNS, COLUMNS)
-    packed = np.empty((len(probe), kind.row_bytes(COLUMNS)), np.uint8)
-    work = _bind(kernels.quantize_rows, probe, kind, packed, weights=weights, backend=backend)
+def _weights() -> NDArray[np.float32]:
+    weights: NDArray[np.float32] = np.abs(_values(1)[0]) + np.float32(0.01)
+    return weights
+
+
+def _packed_rows(n_rows: int, kind: TensorType) -> NDArray[np.uint8]:
+    return np.empty((n_rows, kind.row_bytes(COLUMNS)), np.uint8)
+
+
+def _sized_values(kind: TensorType, weights: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """As many values as the fastest backend quantizes in about 20 ms, but no fewer than half a second's at 0.5 M/s."""
+    probe = _values(SMALLEST // COLUMNS)
+    work = _bind(
+        kernels.quantize_rows,
+        probe,
+        kind,
+        _packed_rows(len(probe), kind),
+        weights=weights,
+        backend=kernels.backends()[-1],
+    )
     work()
-    wanted = int(SMALLEST * 0.02 / _seconds(work))
+    wanted = int(SMALLEST * 0.02 / thread_seconds(work))
     size = min(max(wanted, SMALLEST), LARGEST)
-    return _values(size // COLUMNS, COLUMNS) if size >= 2 * SMALLEST else probe
+    return _values(size // COLUMNS) if size >= 2 * SMALLEST else probe
 
 
 def _as_source(values: NDArray[np.float32], source: str) -> NDArray[Any]:

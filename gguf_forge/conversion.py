@@ -23,6 +23,7 @@ from gguf_forge.file_plan import (
     Result,
     check_files,
     refuse_equal_paths,
+    refuse_fallbacks,
     write_files,
 )
 from gguf_forge.general import fill_template, output_name
@@ -50,8 +51,7 @@ def plan_file(plan: ModelPlan, options: Options, out: Path | None = None, split:
     Raises:
         UsageError: an option that the file type has no use for, or a type that needs an importance matrix.
     """
-    make = _float_file if options.file_type.is_float else _quantized_file
-    kind, metadata, chosen, warnings = make(plan, options)
+    kind, metadata, chosen, warnings = choose(plan, options)
     path = _path(plan, kind, out)
     shards = _shards(path, metadata, chosen, options.file_type, split or Split())
     if split and shards[0].path == path:
@@ -77,6 +77,18 @@ def _shards(
 _FileChoice = tuple[FileType, Metadata, Sequence[Chosen], tuple[str, ...]]
 
 
+def choose(plan: ModelPlan, options: Options) -> _FileChoice:
+    """The file type with `auto` resolved, the keys, the tensors and the warnings of a file; see `plan_file`."""
+    return (_float_file if options.file_type.is_float else _quantized_file)(plan, options)
+
+
+def base_file(plan: ModelPlan) -> BaseFile:
+    """The file that llama-quantize would be given: the converter's, of the checkpoint's own type."""
+    base = plan.native_type or F32
+    expressions = {tensor.name: tensor.expr for tensor in plan.tensors}
+    return BaseFile(plan.base_infos(base), expressions, _with_file_type(plan, base))
+
+
 def _float_file(plan: ModelPlan, options: Options) -> _FileChoice:
     """The file of the reference's converter: its order, and one float type for all matrices."""
     if options.in_use:
@@ -99,10 +111,7 @@ def _quantized_file(plan: ModelPlan, options: Options) -> _FileChoice:
             f"the checkpoint is quantized to MXFP4 already, and is not quantized again to {options.file_type}",
             hint="use --type auto: what is in MXFP4 stays as it is",
         )
-    base = plan.native_type or F32
-    expressions = {tensor.name: tensor.expr for tensor in plan.tensors}
-    file = BaseFile(plan.base_infos(base), expressions, _with_file_type(plan, base))
-    return options.file_type, *file.quantized(options)
+    return options.file_type, *base_file(plan).quantized(options)
 
 
 def _base_file_type(plan: ModelPlan, base: TensorType) -> FileType:
@@ -132,6 +141,7 @@ def convert(
     pre_tokenizer: str | None = None,
     vocab_only: bool = False,
     split: Split | None = None,
+    strict: bool = False,
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
@@ -154,6 +164,7 @@ def convert(
         vocab_only: Metadata and vocabulary, no tensors.
         split: Whether and how each file is split; None for one file. Float types are split as llama.cpp's converter
             does it, quantized types as llama-gguf-split.
+        strict: Refuse to give a tensor another type than it should have where its rows do not fit that one.
         threads: Defaults to the processors this process may use.
         backend: Which kernels; the default is the fastest of this machine.
         overwrite: Replace existing files.
@@ -170,7 +181,7 @@ def convert(
     Example:
         >>> convert("Qwen3-0.6B", types=["Q4_K_M", "Q8_0"])  # doctest: +SKIP
     """
-    with measured(profile, "main"), phase(PLAN), _open(source, vocab_only) as checkpoint:
+    with measured(profile, "main"), phase(PLAN), open_checkpoint(source, vocab_only) as checkpoint:
         files = plan_files(
             checkpoint,
             out,
@@ -181,6 +192,7 @@ def convert(
             pre_tokenizer=pre_tokenizer,
             vocab_only=vocab_only,
             split=split,
+            strict=strict,
         )
         check_files(files, backend=backend, overwrite=overwrite, resume=resume)
         kernels = backend or default_backend()
@@ -203,7 +215,8 @@ def plan(source: str | PathLike[str], out: str | PathLike[str] | None = None, **
     Args:
         source: The folder, as for `convert`.
         out: As for `convert`.
-        given: Its arguments `types`, `options`, `model_name`, `metadata`, `pre_tokenizer`, `vocab_only` and `split`.
+        given: Its arguments `types`, `options`, `model_name`, `metadata`, `pre_tokenizer`, `vocab_only`, `split` and
+            `strict`.
 
     Raises:
         ForgeError: what was wrong, where, and what to do.
@@ -211,11 +224,11 @@ def plan(source: str | PathLike[str], out: str | PathLike[str] | None = None, **
     Example:
         >>> [file.layout.size for file in plan("Qwen3-0.6B", types="Q4_K_M")]  # doctest: +SKIP
     """
-    with _open(source, bool(given.get("vocab_only"))) as checkpoint:
+    with open_checkpoint(source, bool(given.get("vocab_only"))) as checkpoint:
         return plan_files(checkpoint, out, **given)
 
 
-def _open(source: str | PathLike[str], vocab_only: bool) -> Checkpoint:
+def open_checkpoint(source: str | PathLike[str], vocab_only: bool) -> Checkpoint:
     """A vocabulary alone is made of a folder without weights, too; weights only tell the type that `auto` means."""
     folder = Path(source)
     return Checkpoint.open(folder, weights=not vocab_only or any(folder.glob("*.safetensors")))
@@ -232,6 +245,7 @@ def plan_files(
     pre_tokenizer: str | None = None,
     vocab_only: bool = False,
     split: Split | None = None,
+    strict: bool = False,
 ) -> tuple[FilePlan, ...]:
     """What `convert` would write of an opened checkpoint; of use as long as that is open. Arguments as there."""
     if split and (vocab_only or split.keep):
@@ -256,6 +270,8 @@ def plan_files(
     for warning in dict.fromkeys(warning for file in files for warning in file.warnings):
         log.warning("%s", warning)
     refuse_equal_paths(files)
+    if strict:
+        refuse_fallbacks(files)
     return files
 
 

@@ -66,7 +66,7 @@ class OutputError(ForgeError):
 
 
 class RefusedError(ForgeError):
-    """A request that would destroy something or is unsafe."""
+    """A request that would destroy something or is unsafe, or whose result is not what the user insists on."""
 
     exit_code = 8
 

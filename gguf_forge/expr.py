@@ -270,6 +270,34 @@ class Reshape(Unary):
 
 
 @dataclass(frozen=True)
+class RowRange(Unary):
+    """Rows `start` to `stop`, where they are whole matrices as such, else as one matrix."""
+
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.stop <= self.of.n_rows:
+            raise InputError(f"shape {self.of.shape} has no rows {self.start}..{self.stop}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        n_rows, matrix = self.stop - self.start, self.of.matrix_rows
+        if self.start % matrix or self.stop % matrix:
+            return n_rows, self.of.shape[-1]
+        return n_rows // matrix, matrix, self.of.shape[-1]
+
+    def source_rows(self, rows: RowNumbers) -> RowNumbers:
+        return rows + self.start
+
+    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
+        return self.of.stored_runs(self.start + start, self.start + stop)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        return self.of.working_set(n_rows, scattered=scattered)
+
+
+@dataclass(frozen=True)
 class PermuteRope(Unary):
     """Axis 0 from Hugging Face's rotary order (two halves of a head) to llama.cpp's (interleaved pairs)."""
 

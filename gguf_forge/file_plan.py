@@ -13,7 +13,7 @@ from gguf_forge.engine.forge import forge, unfinished
 from gguf_forge.engine.profile import Profile
 from gguf_forge.engine.publish import check_output, check_room
 from gguf_forge.engine.tasks import RowSource, Shard
-from gguf_forge.errors import UnsupportedError, UsageError
+from gguf_forge.errors import RefusedError, UnsupportedError, UsageError, printable
 from gguf_forge.expr import TensorExpr
 from gguf_forge.gguf_file.split import PartName
 from gguf_forge.gguf_file.tensor_info import TensorInfo
@@ -83,6 +83,18 @@ class FilePlan:
         return 8 * sum(info.nbytes for info in self.tensors) / weights if weights else 0.0
 
     @property
+    def fallen(self) -> tuple[TensorInfo, ...]:
+        """The tensors of `fallbacks`, with the types they get."""
+        names = set(self.fallbacks)
+        return tuple(info for info in self.tensors if info.name in names)
+
+    @property
+    def fallback_share(self) -> float:
+        """The share of the weights that get another type than they should have."""
+        fallen = sum(info.n_elements for info in self.fallen)
+        return fallen / sum(info.n_elements for info in self.tensors) if fallen else 0.0
+
+    @property
     def types(self) -> Mapping[str, int]:
         """How many tensors have each type, the most frequent first."""
         return dict(Counter(info.type.name for info in self.tensors).most_common())
@@ -115,6 +127,9 @@ class Observer:
 
     def advance(self, n_bytes: int) -> None:
         """So many bytes of them have been."""
+
+    def begin_other(self, what: str, n_bytes: int) -> None:
+        """Something else begins that goes through so many bytes, such as checking them."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +178,22 @@ def refuse_equal_paths(files: Sequence[FilePlan]) -> None:
         )
 
 
+def refuse_fallbacks(files: Iterable[FilePlan]) -> None:
+    """Raise RefusedError if a tensor would get another type than it should have, because its rows do not fit."""
+    for file in files:
+        if file.fallen:
+            first = ", ".join(f"{printable(info.name)} as {info.type}" for info in file.fallen[:_NAMED])
+            raise RefusedError(
+                f"as {file.type}, {len(file.fallen)} of {len(file.tensors)} tensors ({file.fallback_share:.1%} of the "
+                f"weights) would get another type, because their rows do not divide into the blocks of the type they "
+                f"should have: {first}{', ...' if len(file.fallen) > _NAMED else ''}",
+                hint="leave out --strict, take a type with blocks of 32 such as Q8_0, or name types with --tensor-type",
+            )
+
+
+_NAMED = 3  # tensors that a message names
+
+
 def check_files(
     files: Iterable[FilePlan], *, backend: str | None = None, overwrite: bool = False, resume: bool = False
 ) -> None:
@@ -181,14 +212,20 @@ def check_files(
         OutputError: a file cannot be written there, or the disk has too little room for all of them.
     """
     every = tuple(files)
-    backend_lanes(backend or default_backend())
+    check_kernels(every, backend=backend)
     todo = []
     for file in every:
-        _check_types(file)
         for shard in unfinished(file.shards, overwrite=overwrite, resume=resume):
             check_output(shard.path, shard.layout.size, file.inputs, overwrite=overwrite)
             todo.append((shard.path, shard.layout.size))
     check_room(every[0].path.parent, todo)
+
+
+def check_kernels(files: Iterable[FilePlan], *, backend: str | None = None) -> None:
+    """Raises UsageError or UnsupportedError as `check_files` does, of what is wrong with the kernels alone."""
+    backend_lanes(backend or default_backend())
+    for file in files:
+        _check_types(file)
 
 
 def _check_types(file: FilePlan) -> None:

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from gguf_forge.engine.profile import PLAN, Profile, measured, phase
 from gguf_forge.engine.tasks import Shard
-from gguf_forge.errors import ForgeError, UsageError
-from gguf_forge.expr import BigEndian, Stored, TensorExpr
+from gguf_forge.errors import UsageError
 from gguf_forge.file_plan import (
     BaseFile,
     Chosen,
@@ -20,11 +19,12 @@ from gguf_forge.file_plan import (
     Result,
     check_files,
     refuse_equal_paths,
+    refuse_fallbacks,
     write_files,
 )
 from gguf_forge.general import fill_template
+from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
-from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.recipe import FileType, Options, file_type
 from gguf_forge.recipe.file_types import ALIASES
@@ -41,6 +41,7 @@ def quantize_gguf(
     options: Options | None = None,
     output_dir: str | PathLike[str] | None = None,
     split: Split | None = None,
+    strict: bool = False,
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
@@ -59,6 +60,7 @@ def quantize_gguf(
         options: What deviates from the types' mixes; its own file type is replaced by each of `types`.
         output_dir: The folder of ggml-model-TYPE.gguf, instead of `out`.
         split: Whether and how the output is split; None for one file.
+        strict: Refuse to give a tensor another type than it should have where its rows do not fit that one.
         threads: Defaults to the processors this process may use.
         backend: Which kernels; the default is the fastest of this machine.
         overwrite: Replace existing files.
@@ -77,7 +79,9 @@ def quantize_gguf(
         >>> quantize_gguf("Qwen3-0.6B-BF16.gguf", types="Q4_K_M")  # doctest: +SKIP
     """
     with measured(profile, "main"), phase(PLAN), open_gguf(source) as gguf:
-        files = plan_quantized(gguf, out, types=types, options=options, output_dir=output_dir, split=split)
+        files = plan_quantized(
+            gguf, out, types=types, options=options, output_dir=output_dir, split=split, strict=strict
+        )
         check_files(files, backend=backend, overwrite=overwrite, resume=resume)
         return write_files(
             files,
@@ -100,6 +104,7 @@ def plan_quantized(
     options: Options | None = None,
     output_dir: str | PathLike[str] | None = None,
     split: Split | None = None,
+    strict: bool = False,
     only_planned: bool = False,
 ) -> tuple[FilePlan, ...]:
     """What `quantize_gguf` would write: every tensor, type, size and offset. Reads no weight; arguments as there.
@@ -114,7 +119,7 @@ def plan_quantized(
     target = gguf.paths[0].parent if named is None else Path(named)
     base = BaseFile(
         [tensor.info for tensor in gguf.tensors],
-        {tensor.name: _expression(tensor) for tensor in gguf.tensors},
+        {tensor.name: expression_of(tensor) for tensor in gguf.tensors},
         gguf.typed_metadata,
     )
     kinds = {file_type(name): name for name in ([types] if isinstance(types, str) else types)}
@@ -127,17 +132,9 @@ def plan_quantized(
     for warning in dict.fromkeys(warning for file in files for warning in file.warnings):
         log.warning("%s", warning)
     refuse_equal_paths(files)
+    if strict:
+        refuse_fallbacks(files)
     return files
-
-
-def _expression(tensor: GgufTensor) -> TensorExpr:
-    stored = Stored(tensor.name, tensor.source, tensor.offset, tensor.shape[::-1], tensor.type)
-    if tensor.byte_order == "<":
-        return stored
-    try:
-        return BigEndian(stored)
-    except ForgeError as error:
-        raise type(error)(error.problem, file=tensor.source.path, tensor=tensor.name, hint=error.hint) from None
 
 
 def _path(target: Path, kind: FileType, name: str | FileType) -> Path:

@@ -98,6 +98,6 @@ def _text(report: Report) -> Iterable[Any]:
     facts = {
         "processor": report.cpu,
         "memory copy": f"{report.copy_gigabytes_per_second:.1f} GB/s",
-        "ggml": report.ggml or "not installed: pip install pywhispercpp gives one to compare with",
+        "ggml": ", ".join(report.ggml) or "not installed: pip install pywhispercpp gives one to compare with",
     }
     return facts_text(facts), "", table

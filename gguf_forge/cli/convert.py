@@ -20,11 +20,14 @@ from gguf_forge.cli.options import (
     Json,
     LeaveOutputTensor,
     MaxMemory,
+    MetadataFile,
+    ModelName,
     NoTensorFirstSplit,
     OutFile,
     OutputTensorType,
     OverrideKv,
     Overwrite,
+    PreTokenizer,
     PruneLayers,
     Pure,
     Quiet,
@@ -32,6 +35,7 @@ from gguf_forge.cli.options import (
     ShowProfile,
     SplitMaxSize,
     SplitMaxTensors,
+    Strict,
     TensorTypeFile,
     TensorTypes,
     Threads,
@@ -40,14 +44,11 @@ from gguf_forge.cli.options import (
     Verbose,
     add_command,
     flag,
-    memory_bound,
-    recipe_options,
-    split_of,
     type_names,
-    value,
 )
 from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.errors import ForgeError
+from gguf_forge.request import memory_bound, recipe_options, split_of
 
 log = logging.getLogger(__name__)
 
@@ -79,40 +80,16 @@ class ConvertRequest:
     token_embedding_type: TokenEmbeddingType = None
     tensor_type: TensorTypes = None
     tensor_type_file: TensorTypeFile = None
+    strict: Strict = False
 
     imatrix: Imatrix = None
     include_weights: IncludeWeights = None
     exclude_weights: ExcludeWeights = None
 
-    model_name: Annotated[
-        str | None,
-        value(
-            "--model-name",
-            metavar="NAME",
-            panel=MODEL,
-            help="The model's name. [default: from the model card, the config, the folder]",
-        ),
-    ] = None
-    metadata: Annotated[
-        Path | None,
-        value(
-            "--metadata",
-            metavar="FILE",
-            panel=MODEL,
-            help="A JSON file with general.* keys that outrank the model card.",
-        ),
-    ] = None
+    model_name: ModelName = None
+    metadata: MetadataFile = None
     override_kv: OverrideKv = None
-    pre_tokenizer: Annotated[
-        str | None,
-        value(
-            "--pre-tokenizer",
-            metavar="NAME",
-            panel=MODEL,
-            help="How text is split before BPE, for a fine-tune whose tokenizer is not recognized: "
-            "the name of the model it comes from, such as llama-bpe or qwen2.",
-        ),
-    ] = None
+    pre_tokenizer: PreTokenizer = None
     vocab_only: Annotated[bool, flag("--vocab-only", panel=MODEL, help="Metadata and vocabulary, no tensors.")] = False
     prune_layers: PruneLayers = None
 
@@ -192,4 +169,5 @@ def planning_arguments(request: ConvertRequest) -> dict[str, Any]:
         "pre_tokenizer": request.pre_tokenizer,
         "vocab_only": request.vocab_only,
         "split": split_of(request),
+        "strict": request.strict,
     }

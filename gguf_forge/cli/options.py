@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
-
-from gguf_forge.errors import UsageError
-
-if TYPE_CHECKING:
-    from gguf_forge.recipe import ImportanceMatrix, Options
-    from gguf_forge.splits import Split
 
 # What `-t` accepts, for the help; the recipe room has the facts, and a test compares the two.
 TYPE_NAMES = (
@@ -101,12 +94,28 @@ DryRun = Annotated[
     ),
 ]
 Pure = Annotated[bool, flag("--pure", panel=MIX, help="One type for all tensors, no mix.")]
+AllowRequantize = Annotated[
+    bool,
+    flag(
+        "--allow-requantize",
+        panel=MIX,
+        help="Quantize what is quantized already. That loses more than starting from 16 or 32 bits.",
+    ),
+]
 LeaveOutputTensor = Annotated[bool, flag("--leave-output-tensor", panel=MIX, help="Do not quantize output.weight.")]
 OutputTensorType = Annotated[
     str | None, value("--output-tensor-type", metavar="TYPE", panel=MIX, help="Type of output.weight.")
 ]
 TokenEmbeddingType = Annotated[
     str | None, value("--token-embedding-type", metavar="TYPE", panel=MIX, help="Type of token_embd.weight.")
+]
+Strict = Annotated[
+    bool,
+    flag(
+        "--strict",
+        panel=MIX,
+        help="Refuse to give a tensor another type where its rows do not divide into the blocks of its own.",
+    ),
 ]
 TensorTypes = Annotated[
     list[str] | None,
@@ -151,6 +160,34 @@ ExcludeWeights = Annotated[
         metavar="TEXT",
         panel=MIX,
         help="Do not use the matrix for tensors with this text in their name. Repeatable.",
+    ),
+]
+ModelName = Annotated[
+    str | None,
+    value(
+        "--model-name",
+        metavar="NAME",
+        panel=MODEL,
+        help="The model's name. [default: from the model card, the config, the folder]",
+    ),
+]
+MetadataFile = Annotated[
+    Path | None,
+    value(
+        "--metadata",
+        metavar="FILE",
+        panel=MODEL,
+        help="A JSON file with general.* keys that outrank the model card.",
+    ),
+]
+PreTokenizer = Annotated[
+    str | None,
+    value(
+        "--pre-tokenizer",
+        metavar="NAME",
+        panel=MODEL,
+        help="How text is split before BPE, for a fine-tune whose tokenizer is not recognized: "
+        "the name of the model it comes from, such as llama-bpe or qwen2.",
     ),
 ]
 OverrideKv = Annotated[
@@ -205,109 +242,6 @@ Quiet = Annotated[bool, flag("-q", "--quiet", panel=MESSAGES, help="Nothing but 
 Verbose = Annotated[bool, flag("-v", "--verbose", panel=MESSAGES, help="Notes on what is done, too.")]
 
 T = TypeVar("T")
-
-_POWERS = ("", "K", "M", "G")
-
-
-class MixRequest(Protocol):
-    """The options that say what deviates from the mix of a file type."""
-
-    @property
-    def pure(self) -> bool: ...
-    @property
-    def leave_output_tensor(self) -> bool: ...
-    @property
-    def output_tensor_type(self) -> str | None: ...
-    @property
-    def token_embedding_type(self) -> str | None: ...
-    @property
-    def tensor_type(self) -> list[str] | None: ...
-    @property
-    def tensor_type_file(self) -> Path | None: ...
-    @property
-    def imatrix(self) -> Path | None: ...
-    @property
-    def include_weights(self) -> list[str] | None: ...
-    @property
-    def exclude_weights(self) -> list[str] | None: ...
-    @property
-    def override_kv(self) -> list[str] | None: ...
-    @property
-    def prune_layers(self) -> str | None: ...
-
-
-def recipe_options(request: MixRequest) -> Options:
-    """What deviates from the mix of the file type."""
-    from gguf_forge import recipe
-    from gguf_forge.tensor_types import TensorType
-
-    def target(name: str | None) -> TensorType | None:
-        return recipe.parse_target_type(name) if name is not None else None
-
-    file = request.tensor_type_file
-    from_file = recipe.parse_tensor_type_file(file) if file else ()
-    return recipe.Options(
-        pure=request.pure,
-        leave_output_tensor=request.leave_output_tensor,
-        output_tensor_type=target(request.output_tensor_type),
-        token_embedding_type=target(request.token_embedding_type),
-        tensor_types=(*map(recipe.parse_tensor_type, request.tensor_type or ()), *from_file),
-        key_overrides=tuple(map(recipe.parse_key_override, request.override_kv or ())),
-        prune_layers=recipe.parse_prune_layers(request.prune_layers) if request.prune_layers is not None else (),
-        imatrix=_importance(request),
-        read_from=(file,) if file else (),
-    )
-
-
-class SplitRequest(Protocol):
-    """The options that say how the output is split."""
-
-    @property
-    def split_max_size(self) -> str | None: ...
-    @property
-    def split_max_tensors(self) -> int | None: ...
-    @property
-    def no_tensor_first_split(self) -> bool: ...
-
-
-def split_of(request: SplitRequest, *, keep: bool = False) -> Split:
-    """How the output is split."""
-    from gguf_forge.splits import Split
-
-    size = parse_size(request.split_max_size) if request.split_max_size is not None else None
-    return Split(keep, size, request.split_max_tensors, request.no_tensor_first_split)
-
-
-def parse_size(text: str, *, option: str = "--split-max-size", unit: int = 1000) -> int:
-    """The bytes in `text`: a number and K, M, G or nothing, as powers of `unit`.
-
-    Raises:
-        UsageError: it is something else.
-
-    Example:
-        >>> parse_size("2G")
-        2000000000
-    """
-    found = re.fullmatch("([0-9]+)([KMG]?)", text)
-    if found is None:
-        raise UsageError(f"{option} {text!r} is no size", hint="for example 500M or 2G")
-    return int(found[1]) * int(unit ** _POWERS.index(found[2]))
-
-
-def memory_bound(text: str | None) -> int | None:
-    """The bytes that --max-memory says, in powers of 1024."""
-    return None if text is None else parse_size(text, option="--max-memory", unit=1024)
-
-
-def _importance(request: MixRequest) -> ImportanceMatrix | None:
-    include, exclude = request.include_weights or (), request.exclude_weights or ()
-    if request.imatrix is None:
-        if include or exclude:
-            raise UsageError("--include-weights and --exclude-weights choose from a matrix: give one with --imatrix")
-        return None
-    from gguf_forge.recipe import read_imatrix
-
-    return read_imatrix(request.imatrix).selected(include, exclude)
 
 
 def add_command(

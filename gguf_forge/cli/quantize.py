@@ -13,9 +13,9 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from gguf_forge.cli.options import (
-    MIX,
     OUTPUT,
     RUNNING,
+    AllowRequantize,
     Backend,
     DryRun,
     ExcludeWeights,
@@ -35,6 +35,7 @@ from gguf_forge.cli.options import (
     ShowProfile,
     SplitMaxSize,
     SplitMaxTensors,
+    Strict,
     TensorTypeFile,
     TensorTypes,
     Threads,
@@ -42,14 +43,12 @@ from gguf_forge.cli.options import (
     Verbose,
     add_command,
     flag,
-    memory_bound,
-    recipe_options,
-    split_of,
     type_names,
     value,
 )
 from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.errors import ForgeError, UsageError
+from gguf_forge.request import memory_bound, recipe_options, split_of
 
 log = logging.getLogger(__name__)
 
@@ -79,20 +78,14 @@ class QuantizeRequest:
     resume: Resume = False
     dry_run: DryRun = False
 
-    allow_requantize: Annotated[
-        bool,
-        flag(
-            "--allow-requantize",
-            panel=MIX,
-            help="Quantize what is quantized already. That loses more than starting from 16 or 32 bits.",
-        ),
-    ] = False
+    allow_requantize: AllowRequantize = False
     pure: Pure = False
     leave_output_tensor: LeaveOutputTensor = False
     output_tensor_type: OutputTensorType = None
     token_embedding_type: TokenEmbeddingType = None
     tensor_type: TensorTypes = None
     tensor_type_file: TensorTypeFile = None
+    strict: Strict = False
 
     imatrix: Imatrix = None
     include_weights: IncludeWeights = None
@@ -193,6 +186,7 @@ def _planning_arguments(request: QuantizeRequest, given: Arguments) -> dict[str,
         "options": replace(recipe_options(request), allow_requantize=request.allow_requantize),
         "output_dir": request.output_dir,
         "split": split_of(request, keep=request.keep_split),
+        "strict": request.strict,
     }
 
 

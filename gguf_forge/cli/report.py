@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from collections import Counter
@@ -17,13 +18,40 @@ from rich.text import Text
 from gguf_forge.cli.streams import console, print_data, print_json, writing
 from gguf_forge.engine.profile import PHASES, Profile
 from gguf_forge.file_plan import FilePlan, Result
+from gguf_forge.job import Job
 
 
-def show_plans(files: Sequence[FilePlan], *, as_json: bool, quiet: bool) -> None:
+def show_plans(files: Sequence[FilePlan], *, as_json: bool, quiet: bool, job: Job | None = None) -> None:
+    """Planned files, and the job that they were written down as."""
     if as_json:
-        print_json(one_object(map(plan_object, files)))
+        shown = one_object(map(plan_object, files))
+        print_json(shown if job is None else {**shown, "plan": _job_object(job)})
     elif not quiet:
         print_data(*_spaced(map(plan_text, files)), *_total(files))
+        if job is not None:
+            print_data("", _job_text(job))
+
+
+def _job_object(job: Job) -> dict[str, Any]:
+    return {
+        "path": str(job.file),
+        "tasks": [{"task": task, "size": sum(part.size for part in job.parts(task))} for task in range(job.n_tasks)],
+    }
+
+
+def _job_text(job: Job) -> Text:
+    sizes = [sum(part.size for part in job.parts(task)) for task in range(job.n_tasks)]
+    span = decimal(max(sizes)) if min(sizes) == max(sizes) else f"{decimal(min(sizes))} to {decimal(max(sizes))}"
+    file = shlex.quote(str(job.file))
+    last = f" ... {job.n_tasks - 1}" if job.n_tasks > 1 else ""
+    steps = {
+        "plan": f"{job.file}: {job.n_tasks} tasks of {span}",
+        "each task": f"gguf-forge work {file} --task 0{last}",
+        "in the end": f"gguf-forge finish {file}",
+    }
+    text = facts_text(steps)
+    text.no_wrap = True
+    return text
 
 
 def show_results(results: Sequence[Result], *, as_json: bool, quiet: bool, profile: Profile | None = None) -> None:
@@ -55,6 +83,7 @@ def plan_object(file: FilePlan) -> dict[str, Any]:
         "bits_per_weight": round(file.bits_per_weight, 4),
         "types": file.types,
         "fallbacks": file.fallbacks,
+        "fallback_share": round(file.fallback_share, 6),
         "warnings": file.warnings,
         "parts": [
             {"path": str(shard.path), "size": shard.layout.size, "tensors": len(shard.sources)} for shard in file.shards
@@ -200,15 +229,12 @@ def _fallback_note(file: FilePlan) -> Iterator[RenderableType]:
     """How far the file is from what its type promises, where rows do not fit the blocks."""
     if not file.fallbacks:
         return
-    names = set(file.fallbacks)
-    fallen = [info for info in file.tensors if info.name in names]
-    share = sum(info.n_elements for info in fallen) / sum(info.n_elements for info in file.tensors)
-    types = ", ".join(f"{n} {name}" for name, n in Counter(info.type.name for info in fallen).most_common())
+    types = ", ".join(f"{n} {name}" for name, n in Counter(info.type.name for info in file.fallen).most_common())
     yield ""
     yield Text.assemble(
         ("fallback: ", "bold yellow"),
-        f"{len(fallen)} of {len(file.tensors)} tensors ({share:.1%} of the weights) got another type, because their "
-        f"rows do not divide into the blocks of the type they should have: {types}",
+        f"{len(file.fallen)} of {len(file.tensors)} tensors ({file.fallback_share:.1%} of the weights) got another "
+        f"type, because their rows do not divide into the blocks of the type they should have: {types}",
     )
 
 

@@ -23,10 +23,10 @@ from gguf_forge.cli.options import (
     Threads,
     Verbose,
     add_command,
-    parse_size,
 )
 from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.errors import ForgeError
+from gguf_forge.request import parse_size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -8,6 +8,7 @@ import pytest
 from checkpoints import NARROW, tiny_llama
 from command_line import Forge, listing
 
+from gguf_forge.errors import RefusedError
 from gguf_forge.source import MappedFile
 
 
@@ -98,6 +99,26 @@ def test_fallbacks_are_said(forge: Forge, tmp_path: Path) -> None:
     assert "fallback: " in ran.out
     plan = forge("plan", folder, "--json").json
     assert "blk.0.attn_q.weight" in plan["fallbacks"]
+    assert 0.5 < plan["fallback_share"] < 1
+
+
+def test_strict_refuses_fallbacks(forge: Forge, tmp_path: Path) -> None:
+    folder, base, out = tiny_llama(tmp_path, NARROW), tmp_path / "base.gguf", tmp_path / "out.gguf"
+    assert forge("convert", folder, "-o", base, "-t", "f32").code == 0
+    plan = forge("plan", folder, "--json").json
+    count, share = f"{len(plan['fallbacks'])} of {len(plan['tensors'])} tensors", f"{plan['fallback_share']:.1%}"
+    for command in (("plan", folder), ("convert", folder, "-o", out), ("quantize", base, out, "Q4_K_M")):
+        ran = forge(*command, "--strict")
+        assert ran.code == RefusedError.exit_code
+        assert f"as Q4_K_M, {count} ({share} of the weights)" in ran.err
+        assert f"should have: {plan['fallbacks'][0]} as Q" in ran.err and "leave out --strict" in ran.err
+        assert not out.exists()
+
+
+def test_strict_passes_what_fits(forge: Forge, model: Path, tmp_path: Path) -> None:
+    fits = ("--strict", "-t", "Q8_0")
+    assert forge("plan", model, *fits).code == 0
+    assert forge("convert", tiny_llama(tmp_path / "narrow", NARROW), "-o", tmp_path, *fits).code == 0
 
 
 def test_options_that_decide_nothing_are_said(forge: Forge, model: Path) -> None:

@@ -1,6 +1,7 @@
-"""AArch64's backends against each other and against this machine's portable one: under an emulator, by `make neon`.
+"""The kernels on an emulated machine, against each other and this machine's portable ones.
 
-The portable backend of this machine is ggml's equal (tests/kernels), so those of AArch64 are too.
+`make neon` runs these for AArch64, which most of us don't have; `make valgrind` under a memory checker. The portable
+backend of this machine is ggml's equal (tests/kernels), so what equals it is, too.
 """
 
 from __future__ import annotations
@@ -9,20 +10,20 @@ import os
 
 import numpy as np
 import pytest
-from foreign_kernels import Answer, Job, run
+from emulated_kernels import Answer, Job, backends, run
 from kernel_inputs import CASES, WEIGHTS, case, case_weights
 
 from gguf_forge import kernels
 from gguf_forge.tensor_types import TENSOR_TYPES, TensorType, tensor_type
 
-COMMAND = os.environ.get("FORGE_NEON", "")
-FUSED_COMMAND = os.environ.get("FORGE_NEON_FUSED", "")
-BACKENDS = ("portable", "neon")
+COMMAND = os.environ.get("FORGE_ROWS", "")
+FUSED_COMMAND = os.environ.get("FORGE_FUSED_ROWS", "")
+BACKENDS = backends(COMMAND) if COMMAND else ()
 TYPES = sorted((kind.name for kind in kernels.quantizable_types()), key=list(TENSOR_TYPES).index)
-LANES = 8  # of a tile; four in a vector
-COUNTS = sorted({1, 31} | {n for w in (4, LANES, 2 * LANES) for n in (w - 1, w, w + 1, 2 * w + 1)})
+LANES = (4, 8, 16)  # of a vector, and of a tile of two vectors
+COUNTS = sorted({1, 31} | {n for w in LANES for n in (w - 1, w, w + 1, 2 * w + 1)})
 
-pytestmark = pytest.mark.skipif(not COMMAND, reason="`make neon` runs these, with a cross-compiler and an emulator")
+pytestmark = pytest.mark.skipif(not COMMAND, reason="`make neon` and `make valgrind` run these")
 every_type = pytest.mark.parametrize("name", TYPES)
 
 
@@ -71,14 +72,20 @@ def same(kind: TensorType, ours: Answer, expected: Answer) -> bool:
 
 def check(jobs: list[Job]) -> None:
     wrong = []
-    for index, (job, (portable, neon)) in enumerate(zip(jobs, run(COMMAND, jobs, len(BACKENDS)), strict=True)):
+    for index, (job, (portable, *others)) in enumerate(zip(jobs, run(COMMAND, jobs, len(BACKENDS)), strict=True)):
         if not same(job.kind, portable, here(job)):
             wrong.append((index, "portable, unlike this machine's"))
-        if not job.packed and not np.array_equal(neon.packed, portable.packed):
-            wrong.append((index, "neon's packed rows"))
-        if not same_values(neon.values, portable.values):
-            wrong.append((index, "neon's values"))
+        for backend, other in zip(BACKENDS[1:], others, strict=True):
+            if not job.packed and not np.array_equal(other.packed, portable.packed):
+                wrong.append((index, f"{backend}: packed rows"))
+            if not same_values(other.values, portable.values):
+                wrong.append((index, f"{backend}: values"))
     assert not wrong
+
+
+def test_the_machine_has_more_than_the_portable_backend():
+    assert BACKENDS[0] == "portable"
+    assert len(BACKENDS) > 1
 
 
 @every_type
@@ -136,10 +143,10 @@ def test_infinity_and_nan_do_no_harm(name):
     check(jobs)
 
 
+@pytest.mark.skipif(not FUSED_COMMAND, reason="`make neon` runs it")
 @pytest.mark.parametrize("name", ["Q2_K", "Q4_K", "Q5_K"])
 def test_canary_dies_of_fma(name):
     """Built with fused operations, the same program gives other bytes."""
     job = Job(tensor_type(name), case("heavy", 64, 4096))
-    portable, neon = run(FUSED_COMMAND, [job], len(BACKENDS))[0]
-    assert not np.array_equal(portable.packed, here(job).packed)
-    assert not np.array_equal(neon.packed, here(job).packed)
+    for fused in run(FUSED_COMMAND, [job], len(BACKENDS))[0]:
+        assert not np.array_equal(fused.packed, here(job).packed)

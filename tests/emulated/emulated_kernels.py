@@ -1,4 +1,4 @@
-"""The kernels of another machine: `rows.c`, cross-compiled, under an emulator. See `make neon`."""
+"""The kernels in a program of their own, `rows.c`, under an emulator: see `make neon` and `make valgrind`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,13 @@ class Answer:
     values: NDArray[np.float32]
 
 
-def run(command: str, jobs: Sequence[Job], backends: int) -> list[list[Answer]]:
+def backends(command: str) -> tuple[str, ...]:
+    """Those that the emulated machine can run, the portable one first."""
+    listed = subprocess.run([*shlex.split(command), "--backends"], stdout=subprocess.PIPE, text=True, check=True)
+    return tuple(listed.stdout.split())
+
+
+def run(command: str, jobs: Sequence[Job], n_backends: int) -> list[list[Answer]]:
     """For each job, the answer of each of that many backends."""
     data = b"".join(job.header_and_data() for job in jobs)
     done = subprocess.run(shlex.split(command), input=data, stdout=subprocess.PIPE, check=True)
@@ -68,6 +74,6 @@ def run(command: str, jobs: Sequence[Job], backends: int) -> list[list[Answer]]:
         packed = None if job.packed else take(size).reshape(n_rows, -1)
         return Answer(packed, take(4 * n_rows * n).copy().view(np.float32).reshape(n_rows, n))
 
-    answers = [[answer(job) for _ in range(backends)] for job in jobs]
+    answers = [[answer(job) for _ in range(n_backends)] for job in jobs]
     assert at == out.size
     return answers

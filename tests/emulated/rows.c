@@ -27,6 +27,20 @@ static void require(int holds, const char *problem)
     }
 }
 
+#ifdef ON_THE_HEAP /* where a memory checker knows each byte: unaligned */
+static uint8_t *guarded(size_t size)
+{
+    uint8_t *memory = malloc(size + 1);
+    require(memory != NULL, "out of memory");
+    return memory + 1;
+}
+
+static void release(uint8_t *memory, size_t size)
+{
+    (void)size;
+    free(memory - 1);
+}
+#else
 static size_t page(void) { return (size_t)sysconf(_SC_PAGESIZE); }
 
 static size_t mapped_size(size_t size) { return (size / page() + 2) * page(); }
@@ -46,6 +60,7 @@ static void release(uint8_t *memory, size_t size)
 {
     munmap(memory + size + page() - mapped_size(size), mapped_size(size));
 }
+#endif
 
 static void *read_all(size_t size)
 {
@@ -86,6 +101,12 @@ static void run(const job *j, uint8_t *source, const float *weights, int backend
 int main(int argc, char **argv)
 {
     job j;
+    if (argc > 1 && !strcmp(argv[1], "--backends")) {
+        for (int b = 0; forge_backend_name(b); b++)
+            if (forge_backend_usable(b))
+                puts(forge_backend_name(b));
+        return 0;
+    }
     while (fread(&j, sizeof j, 1, stdin) == 1) {
         const size_t source_size = (size_t)j.source_bytes, weights_size = (size_t)j.columns * sizeof(float);
         uint8_t *source = read_all(source_size);
