@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from queue import SimpleQueue
 from typing import Generic, TypeVar
@@ -137,7 +137,7 @@ def _in_threads(
 
     with ThreadPoolExecutor(workers) as pool:
         try:
-            running = [pool.submit(work, number) for number in range(1, workers + 1)]
+            running = _started(pool, work, workers)
             with phase(WAIT):
                 for _ in running:
                     while (n_bytes := done.get()) is not None:
@@ -146,6 +146,13 @@ def _in_threads(
             queue.close()
     for thread in running:
         thread.result()
+
+
+def _started(pool: ThreadPoolExecutor, work: Callable[[int], None], workers: int) -> list[Future[None]]:
+    try:
+        return [pool.submit(work, number) for number in range(1, workers + 1)]
+    except RuntimeError as error:  # a limit on processes or memory
+        raise UsageError(f"{workers} threads cannot be started: {error}", hint="say --threads with fewer") from error
 
 
 class _Shared(Generic[T]):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import inspect
 import os
+import resource
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,3 +147,20 @@ def run_and_be_killed(folder: str, command: tuple[str, ...], at: int) -> None:
     in_turn(patch)
     Faults(patch, at, kills)
     os._exit(main(command))
+
+
+def run_with_a_limit(folder: str, command: tuple[str, ...], kind: int, more: int) -> None:
+    """Runs a command in this process, which may have so many files or bytes of memory more than it has now."""
+    os.chdir(folder)
+    main([*command, "--dry-run"])  # imports what it needs
+    with open("said", "w") as said:  # noqa: PTH123
+        os.dup2(said.fileno(), 2)
+        sys.stderr = said
+        if kind == resource.RLIMIT_NOFILE:
+            now = max(map(int, os.listdir("/proc/self/fd")))  # noqa: PTH208
+        else:
+            now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(kind, (now + more, resource.getrlimit(kind)[1]))
+        code = main(command)
+        said.flush()
+    os._exit(code)
