@@ -17,9 +17,9 @@ from gguf_forge.expr import TensorExpr
 from gguf_forge.gguf_file.layout import Layout, PlacedTensor
 from gguf_forge.tensor_types import F32, TensorType
 
-# A megavalue is 4 MiB of float32: large enough that Python's part of a task does not count, small enough to
-# keep the threads' buffers far below the memory bound.
-TASK_VALUES = 1 << 20
+# A mebibyte of bf16: large enough that Python's part of a task does not count, small enough to be in a processor's own
+# cache when it is quantized after it was read.
+TASK_VALUES = 1 << 19
 
 
 @dataclass(frozen=True)
