@@ -290,6 +290,12 @@ class RowRange(Unary):
     def source_rows(self, rows: RowNumbers) -> RowNumbers:
         return rows + self.start
 
+    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
+        return self.of.stored_runs(self.start + start, self.start + stop)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        return self.of.working_set(n_rows, scattered=scattered)
+
 
 @dataclass(frozen=True)
 class PermuteRope(Unary):

@@ -156,10 +156,12 @@ class Request:
     exclude_weights: tuple[str, ...] = ()
     override_kv: tuple[str, ...] = ()
     prune_layers: str | None = None
+    allow_requantize: bool = False
     model_name: str | None = None
     metadata: str | None = None
     pre_tokenizer: str | None = None
     vocab_only: bool = False
+    strict: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """What deviates from the defaults, as JSON has it."""
@@ -204,13 +206,11 @@ class Planned(NamedTuple):
 
     Attributes:
         files: What is to be written.
-        weights: The files that hold the tensors, and how many of their first bytes are not tensors.
-        small: Other files that decide something, read whole.
+        inputs: The files that hold the tensors, and where in each their data begins.
     """
 
     files: tuple[FilePlan, ...]
-    weights: tuple[tuple[Source, int], ...]
-    small: tuple[Path, ...]
+    inputs: tuple[tuple[Source, int], ...]
 
 
 @contextmanager
@@ -225,12 +225,10 @@ def planned(request: Request, folder: Path | None = None) -> Iterator[Planned]:
         ForgeError: what was wrong, where, and what to do.
     """
     here = folder or Path()
-    options = recipe_options(request, here)
-    files = [file for file in (request.tensor_type_file, request.imatrix, request.metadata) if file is not None]
-    small = tuple(here / file for file in files)
+    options = replace(recipe_options(request, here), allow_requantize=request.allow_requantize)
     how = _planned_gguf if (here / request.source).is_file() else _planned_checkpoint
     with how(request, here, options) as plan:
-        yield plan._replace(small=(*plan.small, *small))
+        yield plan
 
 
 @contextmanager
@@ -249,9 +247,9 @@ def _planned_checkpoint(request: Request, folder: Path, options: Options) -> Ite
             pre_tokenizer=request.pre_tokenizer,
             vocab_only=request.vocab_only,
             split=split_of(request),
+            strict=request.strict,
         )
-        weights = tuple((file, header_size(file)) for file in checkpoint.files)
-        yield Planned(files, weights, (checkpoint.folder / "config.json",))
+        yield Planned(files, tuple((file, header_size(file)) for file in checkpoint.files))
 
 
 @contextmanager
@@ -272,9 +270,14 @@ def _planned_gguf(request: Request, folder: Path, options: Options) -> Iterator[
         raise UsageError("the file type is missing", hint="name one with --type, for example Q4_K_M")
     with open_gguf(folder / request.source) as gguf:
         files = plan_quantized(
-            gguf, _output(request, folder), types=request.types, options=options, split=split_of(request)
+            gguf,
+            _output(request, folder),
+            types=request.types,
+            options=options,
+            split=split_of(request),
+            strict=request.strict,
         )
-        yield Planned(files, tuple(gguf.heads()), ())
+        yield Planned(files, tuple(gguf.heads()))
 
 
 def _output(request: Request, folder: Path) -> str | None:

@@ -94,6 +94,14 @@ DryRun = Annotated[
     ),
 ]
 Pure = Annotated[bool, flag("--pure", panel=MIX, help="One type for all tensors, no mix.")]
+AllowRequantize = Annotated[
+    bool,
+    flag(
+        "--allow-requantize",
+        panel=MIX,
+        help="Quantize what is quantized already. That loses more than starting from 16 or 32 bits.",
+    ),
+]
 LeaveOutputTensor = Annotated[bool, flag("--leave-output-tensor", panel=MIX, help="Do not quantize output.weight.")]
 OutputTensorType = Annotated[
     str | None, value("--output-tensor-type", metavar="TYPE", panel=MIX, help="Type of output.weight.")
@@ -152,6 +160,34 @@ ExcludeWeights = Annotated[
         metavar="TEXT",
         panel=MIX,
         help="Do not use the matrix for tensors with this text in their name. Repeatable.",
+    ),
+]
+ModelName = Annotated[
+    str | None,
+    value(
+        "--model-name",
+        metavar="NAME",
+        panel=MODEL,
+        help="The model's name. [default: from the model card, the config, the folder]",
+    ),
+]
+MetadataFile = Annotated[
+    Path | None,
+    value(
+        "--metadata",
+        metavar="FILE",
+        panel=MODEL,
+        help="A JSON file with general.* keys that outrank the model card.",
+    ),
+]
+PreTokenizer = Annotated[
+    str | None,
+    value(
+        "--pre-tokenizer",
+        metavar="NAME",
+        panel=MODEL,
+        help="How text is split before BPE, for a fine-tune whose tokenizer is not recognized: "
+        "the name of the model it comes from, such as llama-bpe or qwen2.",
     ),
 ]
 OverrideKv = Annotated[

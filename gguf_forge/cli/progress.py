@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -41,6 +41,19 @@ def observing(*, quiet: bool, verbose: bool) -> Iterator[Observer]:
             yield Lines(to)
 
 
+@contextmanager
+def counting(what: str, total: int, *, quiet: bool, verbose: bool) -> Iterator[Callable[[int], None]]:
+    """Takes bytes as they are done, and shows them as a bar on a terminal; the log goes above it."""
+    to = console(sys.stderr)
+    with logging_to(to, quiet=quiet, verbose=verbose):
+        if quiet or not to.is_terminal or to.is_dumb_terminal:
+            yield lambda n_bytes: None
+            return
+        with _bars(to) as progress:
+            task = progress.add_task(what, total=total)
+            yield lambda n_bytes: progress.advance(task, n_bytes)
+
+
 def _bars(to: Console) -> Progress:
     return Progress(
         TextColumn("{task.description}", style="bold"),
@@ -61,8 +74,10 @@ class Bar(Observer):
         self._task = TaskID(0)
 
     def begin(self, files: Sequence[FilePlan]) -> None:
-        types = ", ".join(file.type.name for file in files)
-        self._task = self._progress.add_task(types, total=sum(file.bytes_to_write for file in files))
+        self.begin_other(", ".join(file.type.name for file in files), sum(file.bytes_to_write for file in files))
+
+    def begin_other(self, what: str, n_bytes: int) -> None:
+        self._task = self._progress.add_task(what, total=n_bytes)
 
     def advance(self, n_bytes: int) -> None:
         self._progress.advance(self._task, n_bytes)
@@ -75,13 +90,19 @@ class Lines(Observer):
         self._console = to
 
     def begin(self, files: Sequence[FilePlan]) -> None:
-        self._names = ", ".join(file.path.name for file in files)
-        self._total = sum(file.bytes_to_write for file in files)
+        self._start(", ".join(file.path.name for file in files), sum(file.bytes_to_write for file in files))
+        for file in files:
+            self._say(f"{file.path}: writing {decimal(file.size)}")
+
+    def begin_other(self, what: str, n_bytes: int) -> None:
+        self._start(what, n_bytes)
+        self._say(f"{what}: {decimal(n_bytes)}")
+
+    def _start(self, names: str, total: int) -> None:
+        self._names, self._total = names, total
         self._done = 0
         self._started = self._said_at = time.monotonic()
         self._said = 0.0
-        for file in files:
-            self._say(f"{file.path}: writing {decimal(file.size)}")
 
     def advance(self, n_bytes: int) -> None:
         self._done += n_bytes
