@@ -51,8 +51,7 @@ def plan_file(plan: ModelPlan, options: Options, out: Path | None = None, split:
     Raises:
         UsageError: an option that the file type has no use for, or a type that needs an importance matrix.
     """
-    make = _float_file if options.file_type.is_float else _quantized_file
-    kind, metadata, chosen, warnings = make(plan, options)
+    kind, metadata, chosen, warnings = choose(plan, options)
     path = _path(plan, kind, out)
     shards = _shards(path, metadata, chosen, options.file_type, split or Split())
     if split and shards[0].path == path:
@@ -78,6 +77,18 @@ def _shards(
 _FileChoice = tuple[FileType, Metadata, Sequence[Chosen], tuple[str, ...]]
 
 
+def choose(plan: ModelPlan, options: Options) -> _FileChoice:
+    """The file type with `auto` resolved, the keys, the tensors and the warnings of a file; see `plan_file`."""
+    return (_float_file if options.file_type.is_float else _quantized_file)(plan, options)
+
+
+def base_file(plan: ModelPlan) -> BaseFile:
+    """The file that llama-quantize would be given: the converter's, of the checkpoint's own type."""
+    base = plan.native_type or F32
+    expressions = {tensor.name: tensor.expr for tensor in plan.tensors}
+    return BaseFile(plan.base_infos(base), expressions, _with_file_type(plan, base))
+
+
 def _float_file(plan: ModelPlan, options: Options) -> _FileChoice:
     """The file of the reference's converter: its order, and one float type for all matrices."""
     if options.in_use:
@@ -100,10 +111,7 @@ def _quantized_file(plan: ModelPlan, options: Options) -> _FileChoice:
             f"the checkpoint is quantized to MXFP4 already, and is not quantized again to {options.file_type}",
             hint="use --type auto: what is in MXFP4 stays as it is",
         )
-    base = plan.native_type or F32
-    expressions = {tensor.name: tensor.expr for tensor in plan.tensors}
-    file = BaseFile(plan.base_infos(base), expressions, _with_file_type(plan, base))
-    return options.file_type, *file.quantized(options)
+    return options.file_type, *base_file(plan).quantized(options)
 
 
 def _base_file_type(plan: ModelPlan, base: TensorType) -> FileType:

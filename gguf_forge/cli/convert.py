@@ -20,11 +20,14 @@ from gguf_forge.cli.options import (
     Json,
     LeaveOutputTensor,
     MaxMemory,
+    MetadataFile,
+    ModelName,
     NoTensorFirstSplit,
     OutFile,
     OutputTensorType,
     OverrideKv,
     Overwrite,
+    PreTokenizer,
     PruneLayers,
     Pure,
     Quiet,
@@ -42,7 +45,6 @@ from gguf_forge.cli.options import (
     add_command,
     flag,
     type_names,
-    value,
 )
 from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.errors import ForgeError
@@ -84,35 +86,10 @@ class ConvertRequest:
     include_weights: IncludeWeights = None
     exclude_weights: ExcludeWeights = None
 
-    model_name: Annotated[
-        str | None,
-        value(
-            "--model-name",
-            metavar="NAME",
-            panel=MODEL,
-            help="The model's name. [default: from the model card, the config, the folder]",
-        ),
-    ] = None
-    metadata: Annotated[
-        Path | None,
-        value(
-            "--metadata",
-            metavar="FILE",
-            panel=MODEL,
-            help="A JSON file with general.* keys that outrank the model card.",
-        ),
-    ] = None
+    model_name: ModelName = None
+    metadata: MetadataFile = None
     override_kv: OverrideKv = None
-    pre_tokenizer: Annotated[
-        str | None,
-        value(
-            "--pre-tokenizer",
-            metavar="NAME",
-            panel=MODEL,
-            help="How text is split before BPE, for a fine-tune whose tokenizer is not recognized: "
-            "the name of the model it comes from, such as llama-bpe or qwen2.",
-        ),
-    ] = None
+    pre_tokenizer: PreTokenizer = None
     vocab_only: Annotated[bool, flag("--vocab-only", panel=MODEL, help="Metadata and vocabulary, no tensors.")] = False
     prune_layers: PruneLayers = None
 

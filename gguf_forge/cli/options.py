@@ -162,6 +162,34 @@ ExcludeWeights = Annotated[
         help="Do not use the matrix for tensors with this text in their name. Repeatable.",
     ),
 ]
+ModelName = Annotated[
+    str | None,
+    value(
+        "--model-name",
+        metavar="NAME",
+        panel=MODEL,
+        help="The model's name. [default: from the model card, the config, the folder]",
+    ),
+]
+MetadataFile = Annotated[
+    Path | None,
+    value(
+        "--metadata",
+        metavar="FILE",
+        panel=MODEL,
+        help="A JSON file with general.* keys that outrank the model card.",
+    ),
+]
+PreTokenizer = Annotated[
+    str | None,
+    value(
+        "--pre-tokenizer",
+        metavar="NAME",
+        panel=MODEL,
+        help="How text is split before BPE, for a fine-tune whose tokenizer is not recognized: "
+        "the name of the model it comes from, such as llama-bpe or qwen2.",
+    ),
+]
 OverrideKv = Annotated[
     list[str] | None,
     value(

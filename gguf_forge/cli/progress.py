@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -39,6 +39,19 @@ def observing(*, quiet: bool, verbose: bool) -> Iterator[Observer]:
                 yield Bar(progress)
         else:
             yield Lines(to)
+
+
+@contextmanager
+def counting(what: str, total: int, *, quiet: bool, verbose: bool) -> Iterator[Callable[[int], None]]:
+    """Takes bytes as they are done, and shows them as a bar on a terminal; the log goes above it."""
+    to = console(sys.stderr)
+    with logging_to(to, quiet=quiet, verbose=verbose):
+        if quiet or not to.is_terminal or to.is_dumb_terminal:
+            yield lambda n_bytes: None
+            return
+        with _bars(to) as progress:
+            task = progress.add_task(what, total=total)
+            yield lambda n_bytes: progress.advance(task, n_bytes)
 
 
 def _bars(to: Console) -> Progress:
