@@ -99,6 +99,11 @@ class Task:
     stop: int
     targets: tuple[Target, ...]
 
+    def place(self, target: Target) -> tuple[int, int]:
+        """Where the rows go in the file of a target: the byte that they begin at, and how many bytes they are."""
+        at = target.offset_of(self.start)
+        return at, target.offset_of(self.stop) - at
+
     def need(self, n_rows: int) -> int:
         """Bytes that a task of so many of the rows holds at most: what it reads and computes, one base type at a time,
         and of that one packed type at a time."""
