@@ -18,11 +18,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from quantized import PINNED, arguments_of, digests, make_base, name_of, pinned_runs
 
 
-def run_step(quantize: str, gguf_split: str, step: str, source: Path, folder: Path) -> None:
+def run_step(quantize: str, gguf_split: str, step: str, start: Path, source: Path, folder: Path) -> None:
     arguments = arguments_of(step, source, folder / "out.gguf")
     limit = [at for at, text in enumerate(arguments) if text.startswith("--split-max-")]
     split = [arguments.pop(limit[0]), arguments.pop(limit[0])] if limit else []
-    subprocess.run([quantize, *arguments], check=True, capture_output=True)
+    subprocess.run([quantize, *arguments], cwd=start, check=True, capture_output=True)
     if split:
         whole = (folder / "out.gguf").rename(folder / "whole.gguf")
         subprocess.run(
@@ -39,7 +39,7 @@ def main(quantize: str, gguf_split: str) -> None:
             for number, step in enumerate(run["steps"]):
                 folder = Path(scratch) / str(number)
                 folder.mkdir()
-                run_step(quantize, gguf_split, step, source, folder)
+                run_step(quantize, gguf_split, step, Path(scratch), source, folder)
                 source = min(folder.iterdir())
             run["files"] = digests(source.parent)
         print(name_of(run), len(run["files"]), flush=True)
