@@ -26,11 +26,13 @@ _Static_assert(FLT_EVAL_METHOD == 0, "floats must be computed as floats");
 #define INLINE static __forceinline
 #define ROLLED
 #define UNROLLED
+#define PREFETCH(address) ((void)(address))
 #else
-#define INLINE   static inline __attribute__((always_inline))
+#define INLINE            static inline __attribute__((always_inline))
 /* Keeps GCC from unrolling a hot loop whole, after which it runs short of registers. */
-#define ROLLED   _Pragma("GCC unroll 1")
-#define UNROLLED _Pragma("GCC unroll 8")
+#define ROLLED            _Pragma("GCC unroll 1")
+#define UNROLLED          _Pragma("GCC unroll 8")
+#define PREFETCH(address) __builtin_prefetch(address)
 #endif
 
 /* The number of the lowest bit set; there is one. */
@@ -62,7 +64,7 @@ typedef struct {
 typedef struct {
     const char *name;
     int lanes;
-    forge_kernel kernels[TYPE_COUNT]; /* by type id; where NULL, the portable backend's */
+    forge_kernel kernels[TYPE_COUNT]; /* by type id; where NULL, those of the backend before */
 } forge_backend;
 
 #endif

@@ -8,6 +8,12 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__GNUC__)
+#define UNLIKELY(condition) __builtin_expect(condition, 0)
+#else
+#define UNLIKELY(condition) (condition)
+#endif
+
 static inline uint32_t float_bits(float x)
 {
     uint32_t u;
@@ -31,12 +37,11 @@ static inline uint16_t load_u16(const void *p)
 
 static inline float f16_to_f32(uint16_t h)
 {
-    const uint32_t magnitude = (uint32_t)(h & 0x7fff) << 13;
+    const uint32_t magnitude = (uint32_t)(h & 0x7fff) << 13, sign = (uint32_t)(h & 0x8000) << 16;
+    if (UNLIKELY(magnitude >= 0x0f800000u)) /* infinity; NaN, made quiet */
+        return bits_float(sign | magnitude | (magnitude > 0x0f800000u ? 0x7fc00000u : 0x7f800000u));
     /* An f16 exponent read as an f32 one is 112 too small; the product also normalises denormals. */
-    uint32_t bits = float_bits(bits_float(magnitude) * 0x1p112f);
-    if (magnitude >= 0x0f800000u) /* infinity; NaN, made quiet */
-        bits = magnitude | 0x7f800000u | (magnitude > 0x0f800000u ? 0x00400000u : 0);
-    return bits_float(bits | (uint32_t)(h & 0x8000) << 16);
+    return bits_float(sign | float_bits(bits_float(magnitude) * 0x1p112f));
 }
 
 /* The same without a branch, so that a loop of it can be vectorised. */

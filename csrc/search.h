@@ -31,10 +31,17 @@ INLINE hi h_nearest(hf x)
     return hi_sub(hi_and(bits, hi_set(0x007fffff)), hi_set(0x00400000));
 }
 
-INLINE vf v_nearest(vf x)
+INLINE vi vi_nearest(vf x)
 {
     const vi bits = v_bits(v_add(x, v_set(12582912.0f)));
-    return vi_float(vi_sub(vi_and(bits, vi_set(0x007fffff)), vi_set(0x00400000)));
+    return vi_sub(vi_and(bits, vi_set(0x007fffff)), vi_set(0x00400000));
+}
+
+INLINE vf v_nearest(vf x) { return vi_float(vi_nearest(x)); }
+
+INLINE vf v_nearest_within(vf x, int low, int high)
+{
+    return vi_float(vi_min(vi_max(vi_nearest(x), vi_set(low)), vi_set(high)));
 }
 
 /* How values become levels: a bound that no value passes need not be checked. */
@@ -45,32 +52,30 @@ typedef struct {
 
 static const rounding wild_rounding = {.wild = true};
 
-INLINE vf v_clamp(vf x, vf low, vf high) { return v_min(v_max(x, low), high); }
-
 /* Tame values are clamped before they are rounded, and as integers: floats of one sign are ordered as their
  * bits are, and more execution ports compare integers. */
 
 /* Levels in [0, high]. */
-INLINE vf v_level_from_zero(vf x, float high, rounding r)
+INLINE vf v_level_from_zero(vf x, int high, rounding r)
 {
     if (r.wild)
-        return v_clamp(v_nearest(x), v_set(0.0f), v_set(high));
+        return v_nearest_within(x, 0, high);
     vi bits = vi_max(v_bits(x), vi_set(0));
     if (r.high)
-        bits = vi_min(bits, v_bits(v_set(high)));
+        bits = vi_min(bits, v_bits(v_set((float)high)));
     return v_round(vi_as_float(bits));
 }
 
 /* Levels in [low, high], low negative and high not. */
-INLINE vf v_level_centred(vf x, float low, float high, rounding r)
+INLINE vf v_level_centred(vf x, int low, int high, rounding r)
 {
     if (r.wild)
-        return v_clamp(v_nearest(x), v_set(low), v_set(high));
+        return v_nearest_within(x, low, high);
     vi bits = v_bits(x);
     if (r.high)
-        bits = vi_min(bits, v_bits(v_set(high)));
+        bits = vi_min(bits, v_bits(v_set((float)high)));
     if (r.low)
-        bits = vi_min_unsigned(bits, v_bits(v_set(low)));
+        bits = vi_min_unsigned(bits, v_bits(v_set((float)low)));
     return v_round(vi_as_float(bits));
 }
 
@@ -123,7 +128,7 @@ INLINE affine_sums affine_levels(const affine_search *s, const tile *t, affine_s
     ROLLED
     for (int i = 0; i < s->n; i++) {
         const vf x = v_load(t->x[i]);
-        const vf l = v_level_from_zero(v_mul(iscale, v_sub(x, min)), (float)s->nmax, r);
+        const vf l = v_level_from_zero(v_mul(iscale, v_sub(x, min)), s->nmax, r);
         const vf wl = v_mul(v_load(t->w[i]), l);
         v_store(a->level[i], l);
         sum.l = v_add(sum.l, wl);
@@ -136,11 +141,11 @@ INLINE affine_sums affine_levels(const affine_search *s, const tile *t, affine_s
 /* Levels of the candidate scale (nmax + excess) / range, which becomes a->iscale. */
 INLINE affine_sums affine_candidate(const affine_search *s, const tile *t, affine_state *a, float excess)
 {
-    const vf zero = v_set(0.0f), range = v_select(a->flat, v_set(1.0f), v_sub(a->greatest, a->min));
-    a->iscale = v_div(v_set(excess + (float)s->nmax), range);
-    /* With min below the greatest value, |x - min| is at most the range, or else the spread of the values;
-     * and iscale * (x - min) at most nmax + excess, but for an error in the last place. */
-    const vm tame = vm_and(v_lt(zero, range), v_lt(v_mul(a->iscale, a->spread), v_set(ROUND_LIMIT)));
+    a->iscale = v_div(v_set(excess + (float)s->nmax), v_sub(a->greatest, a->min));
+    /* With min below the greatest value, iscale is positive and |x - min| at most the range, or else the
+     * spread of the values; and iscale * (x - min) at most nmax + excess, but for an error in the last place.
+     * Compared as unsigned integers, negative numbers and NaN are over the limit too. */
+    const vm tame = vi_lt_unsigned(v_bits(v_mul(a->iscale, a->spread)), v_bits(v_set(ROUND_LIMIT)));
     if (!vm_all(vm_or(tame, a->flat)))
         return affine_levels(s, t, a, wild_rounding);
     return affine_levels(s, t, a, (rounding){.high = excess >= 0.49f});
@@ -157,13 +162,13 @@ INLINE void affine_begin(const affine_search *s, const tile *t, affine_state *a)
         sum_w = v_add(sum_w, w);
         sum_x = v_add(sum_x, v_mul(w, x));
     }
-    a->greatest = max;
     a->spread = v_sub(max, min);
     a->sum_w = sum_w;
     a->sum_x = sum_x;
     a->min = a->best_base = v_min(zero, min);
     /* A flat sub-block has no levels: it keeps scale 0 and an error that nothing beats. */
     a->flat = v_eq(max, a->min);
+    a->greatest = v_select(a->flat, v_add(max, v_set(1.0f)), max); /* no division by 0 */
     affine_candidate(s, t, a, 0.0f);
     a->best_iscale = v_select(a->flat, zero, a->iscale);
     a->best_scale = v_select(a->flat, zero, v_div(v_set(1.0f), a->iscale));
@@ -180,7 +185,7 @@ INLINE void affine_fit(const affine_search *s, const tile *t, affine_state *a, f
     const vf min = v_div(v_sub(v_mul(sum.l2, a->sum_x), v_mul(sum.l, sum.xl)), D);
     const vm above = v_lt(zero, min);
     a->fits = v_lt(zero, D);
-    a->new_min = v_select(above, zero, min);
+    a->new_min = v_min(zero, min);
     a->scale = vm_any(above) ? v_select(above, v_div(sum.xl, sum.l2), scale) : scale;
 }
 
@@ -232,11 +237,10 @@ typedef struct {
 INLINE symmetric_sums symmetric_levels(int n, int nmax, const tile *t, float (*wx)[LANES], vf iscale,
                                        rounding r)
 {
-    const float low = (float)-nmax, high = (float)(nmax - 1);
     symmetric_sums sum = {v_set(0.0f), v_set(0.0f)};
     ROLLED
     for (int i = 0; i < n; i++) {
-        const vf l = v_level_centred(v_mul(iscale, v_load(t->x[i])), low, high, r);
+        const vf l = v_level_centred(v_mul(iscale, v_load(t->x[i])), -nmax, nmax - 1, r);
         sum.lx = v_add(sum.lx, v_mul(v_load(wx[i]), l));
         sum.l2 = v_add(sum.l2, v_mul(v_mul(v_load(t->w[i]), l), l));
     }
@@ -244,27 +248,27 @@ INLINE symmetric_sums symmetric_levels(int n, int nmax, const tile *t, float (*w
 }
 
 /* The value of greatest magnitude, the first one of equals. */
-INLINE vf v_extreme(int n, const tile *t, vf *magnitude)
+INLINE vf v_extreme(int n, float (*rows)[LANES], vf *magnitude)
 {
-    vf max = v_set(0.0f), amax = max;
-    for (int i = 0; i < n; i++) {
-        const vf x = v_load(t->x[i]), ax = v_abs(x);
-        const vm greater = v_lt(amax, ax);
-        amax = v_select(greater, ax, amax);
-        max = v_select(greater, x, max);
+    vf amax = v_set(0.0f), max = amax;
+    for (int i = 0; i < n; i++)
+        amax = v_max(v_abs(v_load(rows[i])), amax);
+    for (int i = n - 1; i >= 0; i--) {
+        const vf x = v_load(rows[i]);
+        max = v_select(v_eq(v_abs(x), amax), x, max);
     }
     *magnitude = amax;
     return max;
 }
 
 /* The results go to out[at]. */
-INLINE void search_symmetric(int n, int nmax, const tile *t, symmetric_found *out, int at)
+INLINE void search_symmetric(int n, int nmax, tile *t, symmetric_found *out, int at)
 {
     _Alignas(64) float wx[TILE_ROWS][LANES];
     const vf zero = v_set(0.0f), one = v_set(1.0f);
     const rounding both = {.low = true, .high = true}, high = {.high = true}, none = {.wild = false};
     vf amax;
-    vf max = v_extreme(n, t, &amax);
+    vf max = v_extreme(n, t->x, &amax);
     const vm empty = v_lt(amax, v_set(TINY)), live = vm_not(empty);
     max = v_select(empty, one, max);
     vf sum_w = zero;
@@ -310,52 +314,103 @@ INLINE void search_symmetric(int n, int nmax, const tile *t, symmetric_found *ou
 
 /* ---- scale alone, by coordinate descent: Q3_K without importance ---- */
 
-/* Levels in [-nmax, nmax) are left in `level`, plus nmax; 0 in a sub-block of zeros. The weight is x^2. */
-INLINE vf search_descent(int n, int nmax, tile *t, float (*level)[LANES])
-{
-    const vf low = v_set((float)-nmax), high = v_set((float)(nmax - 1)), zero = v_set(0.0f);
-    _Alignas(64) float wx[TILE_ROWS][LANES];
-    vf amax;
-    vf max = v_extreme(n, t, &amax);
-    const vm empty = v_lt(amax, v_set(TINY)), live = vm_not(empty);
-    max = v_select(empty, v_set(1.0f), max);
-    const vf iscale = v_div(low, max);
+/* Sub-blocks, one a lane, in their descent. */
+typedef struct {
+    _Alignas(64) float x[SUBS][LANES], level[SUBS][LANES]; /* levels from -nmax to nmax - 1 */
+    vf lx, l2;                                             /* weighted sums of level * x, level^2 */
+    vm empty;
+    bool changed;
+} descent_state;
 
-    vf lx = zero, l2 = zero;
-    for (int i = 0; i < n; i++) {
-        const vf x = v_load(t->x[i]), w = v_mul(x, x), w_x = v_mul(w, x);
-        const vf l = v_clamp(v_nearest(v_mul(iscale, x)), low, high);
-        v_store(level[i], l);
-        v_store(t->w[i], w);
-        v_store(wx[i], w_x);
-        lx = v_add(lx, v_mul(w_x, l));
+/* The levels to start from: rounded by the greatest value. */
+INLINE void descent_begin(int nmax, descent_state *s)
+{
+    vf amax, lx = v_set(0.0f), l2 = lx;
+    const vf max = v_extreme(SUBS, s->x, &amax);
+    s->empty = v_lt(amax, v_set(TINY));
+    const vf iscale = v_div(v_set((float)-nmax), v_select(s->empty, v_set(1.0f), max));
+    for (int i = 0; i < SUBS; i++) {
+        const vf x = v_load(s->x[i]), w = v_mul(x, x);
+        const vf l = v_nearest_within(v_mul(iscale, x), -nmax, nmax - 1);
+        v_store(s->level[i], l);
+        lx = v_add(lx, v_mul(v_mul(w, x), l));
         l2 = v_add(l2, v_mul(v_mul(w, l), l));
     }
-    for (int round = 0; round < 5; round++) {
-        vm changed = v_lt(zero, zero);
-        ROLLED
-        for (int i = 0; i < n; i++) {
-            const vf x = v_load(t->x[i]), w = v_load(t->w[i]), l = v_load(level[i]);
-            const vf lx_rest = v_sub(lx, v_mul(v_load(wx[i]), l)), l2_rest = v_sub(l2, v_mul(v_mul(w, l), l));
-            const vf new_l = v_clamp(v_nearest(v_div(v_mul(x, l2_rest), lx_rest)), low, high);
-            const vm moves = vm_and(vm_and(v_lt(zero, lx_rest), vm_not(v_eq(new_l, l))), live);
-            if (!vm_any(moves))
-                continue;
-            const vf new_lx = v_add(lx_rest, v_mul(v_load(wx[i]), new_l));
-            const vf new_l2 = v_add(l2_rest, v_mul(v_mul(w, new_l), new_l));
-            const vm gain = v_lt(v_mul(v_mul(lx, lx), new_l2), v_mul(v_mul(new_lx, new_lx), l2));
-            const vm better = vm_and(vm_and(moves, v_lt(zero, new_l2)), gain);
-            v_store(level[i], v_select(better, new_l, l));
-            lx = v_select(better, new_lx, lx);
-            l2 = v_select(better, new_l2, l2);
-            changed = vm_or(changed, better);
-        }
-        if (!vm_any(changed))
-            break;
+    s->lx = lx;
+    s->l2 = l2;
+}
+
+/* Lanes that will keep all their levels, seen without a division: the best level of each element is surely
+ * the one it has. Rounding errors are far less than the margin of 0.001, unless numbers are denormal. */
+INLINE vm descent_settled(int nmax, const descent_state *s)
+{
+    const vf low = v_set((float)-nmax), high = v_set((float)(nmax - 1));
+    vm settled = v_eq(low, low);
+    for (int i = 0; i < SUBS; i++) {
+        const vf x = v_load(s->x[i]), w = v_mul(x, x), l = v_load(s->level[i]);
+        const vf lx_rest = v_sub(s->lx, v_mul(v_mul(w, x), l));
+        const vf l2_rest = v_sub(s->l2, v_mul(v_mul(w, l), l));
+        const vf best = v_min(v_max(v_mul(x, l2_rest), v_mul(low, lx_rest)), v_mul(high, lx_rest));
+        const vf off = v_abs(v_sub(best, v_mul(l, lx_rest)));
+        const vm sure = vm_and(v_lt(off, v_mul(v_set(0.499f), lx_rest)), v_lt(v_set(0x1p-100f), lx_rest));
+        settled = vm_and(settled, vm_or(sure, vm_not(v_lt(v_set(0.0f), lx_rest))));
     }
-    for (int i = 0; i < n; i++)
-        v_store(level[i], v_select(empty, zero, v_add(v_load(level[i]), v_set((float)nmax))));
-    return v_select(vm_and(live, v_lt(zero, l2)), v_div(lx, l2), zero);
+    return vm_or(settled, s->empty);
+}
+
+/* Gives element i the level that is best while the others stay, where that is a gain. */
+INLINE void descent_step(int i, int nmax, descent_state *s)
+{
+    const vf zero = v_set(0.0f);
+    const vf x = v_load(s->x[i]), w = v_mul(x, x), wx = v_mul(w, x), l = v_load(s->level[i]);
+    const vf lx_rest = v_sub(s->lx, v_mul(wx, l)), l2_rest = v_sub(s->l2, v_mul(v_mul(w, l), l));
+    if (LANES == 1 && !vm_any(v_lt(zero, lx_rest)))
+        return;
+    const vf new_l = v_nearest_within(v_div(v_mul(x, l2_rest), lx_rest), -nmax, nmax - 1);
+    const vm moves = vm_and(v_lt(zero, lx_rest), vm_not(vm_or(v_eq(new_l, l), s->empty)));
+    if (LANES == 1 && !vm_any(moves))
+        return;
+    const vf lx = v_add(lx_rest, v_mul(wx, new_l)), l2 = v_add(l2_rest, v_mul(v_mul(w, new_l), new_l));
+    const vm gain = v_lt(v_mul(v_mul(s->lx, s->lx), l2), v_mul(v_mul(lx, lx), s->l2));
+    const vm better = vm_and(vm_and(moves, v_lt(zero, l2)), gain);
+    if (LANES == 1 && !vm_any(better))
+        return;
+    v_store(s->level[i], v_select(better, new_l, l));
+    s->lx = v_select(better, lx, s->lx);
+    s->l2 = v_select(better, l2, s->l2);
+    s->changed |= vm_any(better);
+}
+
+/* Searches up to DESCENTS states after descent_begin. They go in step: a step is a long chain of operations.
+ */
+INLINE void search_descent(int nmax, descent_state *s, int states)
+{
+    const int count = DESCENTS == 1 ? 1 : states;
+    bool any = true;
+    for (int k = 0; k < count; k++)
+        s[k].changed = true;
+    for (int round = 0; any && round < 5; round++) {
+        bool going[DESCENTS];
+        for (int k = 0; k < count; k++) {
+            going[k] = s[k].changed;
+            s[k].changed = false;
+        }
+        ROLLED
+        for (int i = 0; i < SUBS; i++)
+            for (int k = 0; k < count; k++)
+                if (going[k])
+                    descent_step(i, nmax, &s[k]);
+        any = false;
+        for (int k = 0; k < count; k++)
+            any |= s[k].changed;
+    }
+}
+
+INLINE vf descent_scale(const descent_state *s)
+{
+    const vf zero = v_set(0.0f);
+    const vm some = vm_and(vm_not(s->empty), v_lt(zero, s->l2));
+    return v_select(some, v_div(s->lx, s->l2), zero);
 }
 
 /* ---- the scales of a super-block, quantized in turn: lane = super-block ---- */

@@ -57,6 +57,16 @@ INLINE const float *view_elements(const forge_rows *rows, int64_t first, int cou
     return buffer;
 }
 
+/* Asks for elements that the next tiles will be made of: a search takes so long, and a tile is so much of a
+ * page, that the hardware's prefetcher forgets where it was. */
+INLINE void prefetch_elements(const forge_rows *rows, int64_t first, int64_t count)
+{
+    const int bytes = source_bytes[rows->source];
+    const int64_t end = element_count(rows) * bytes, stop = (first + count) * bytes;
+    for (int64_t at = first * bytes; at < (stop < end ? stop : end); at += 64)
+        PREFETCH(rows->data + at);
+}
+
 /* LANES rows of n floats, one after the other, into columns. */
 INLINE void transpose(const float *src, int n, float (*out)[LANES])
 {
@@ -74,6 +84,17 @@ INLINE void load_values(const forge_rows *rows, int64_t first, int live, int n, 
         return;
     }
     load_elements(rows, first * n, live * n, buffer);
+    memset(buffer + live * n, 0, (size_t)(LANES - live) * (size_t)n * sizeof(float));
+    transpose(buffer, n, x);
+}
+
+/* The same for sub-blocks base + index[0], base + index[1] ... */
+INLINE void gather_values(const forge_rows *rows, int64_t base, const int *index, int live, int n,
+                          float (*x)[LANES])
+{
+    _Alignas(64) float buffer[LANES * TILE_ROWS];
+    for (int j = 0; j < live; j++)
+        load_elements(rows, (base + index[j]) * n, n, buffer + j * n);
     memset(buffer + live * n, 0, (size_t)(LANES - live) * (size_t)n * sizeof(float));
     transpose(buffer, n, x);
 }

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from gguf_forge.checkpoint import Checkpoint
+from gguf_forge.engine.forge import default_threads
+from gguf_forge.engine.profile import PLAN, Profile, measured, phase
+from gguf_forge.engine.tasks import RowSource, Shard
 from gguf_forge.errors import OutputError, UnsupportedError, UsageError
 from gguf_forge.file_plan import (
     BaseFile,
@@ -23,13 +26,12 @@ from gguf_forge.file_plan import (
     refuse_fallbacks,
     write_files,
 )
-from gguf_forge.forge import RowSource, Shard, default_threads
 from gguf_forge.general import fill_template, output_name
-from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.values import Metadata, u32
 from gguf_forge.kernels import backend_lanes, default_backend
 from gguf_forge.model_plan import ModelPlan, plan_model
 from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type
+from gguf_forge.splits import Split, split_as_converter, split_as_gguf_split, whole_file
 from gguf_forge.tensor_types import F16, F32, TensorType
 
 log = logging.getLogger(__name__)
@@ -37,23 +39,26 @@ log = logging.getLogger(__name__)
 DEFAULT_TYPE = "Q4_K_M"
 
 
-def plan_file(plan: ModelPlan, options: Options, out: Path | None = None) -> FilePlan:
+def plan_file(plan: ModelPlan, options: Options, out: Path | None = None, split: Split | None = None) -> FilePlan:
     """Chooses every type, size and offset of a file.
 
     Args:
         plan: The model.
         options: File type and what deviates from its mix.
         out: A file, a folder, a name with `{ftype}` in it, or None for the usual name in the current folder.
+        split: Whether and how the file is split.
 
     Raises:
         UsageError: an option that the file type has no use for, or a type that needs an importance matrix.
     """
-    make = _float_file if options.file_type.is_float else _quantized_file
-    kind, metadata, chosen, warnings = make(plan, options)
-    layout = lay_out(metadata, [tensor.info for tensor in chosen], vocab_only=not chosen)
+    kind, metadata, chosen, warnings = choose(plan, options)
+    path = _path(plan, kind, out)
+    shards = _shards(path, metadata, chosen, options.file_type, split or Split())
+    if split and shards[0].path == path:
+        warnings = (*warnings, f"{path.name} is not split: one part holds it all")
     return FilePlan(
         type=kind,
-        shards=(Shard(_path(plan, kind, out), layout, tuple(tensor.source for tensor in chosen)),),
+        shards=shards,
         fallbacks=tuple(tensor.info.name for tensor in chosen if tensor.is_fallback),
         warnings=warnings,
         source_bytes=plan.nbytes,
@@ -61,7 +66,27 @@ def plan_file(plan: ModelPlan, options: Options, out: Path | None = None) -> Fil
     )
 
 
+def _shards(
+    path: Path, metadata: Metadata, chosen: Sequence[Chosen], kind: FileType, split: Split
+) -> tuple[Shard, ...]:
+    if not split:
+        return whole_file(path, metadata, chosen, vocab_only=not chosen)
+    return (split_as_converter if kind.is_float else split_as_gguf_split)(path, metadata, chosen, split)
+
+
 _FileChoice = tuple[FileType, Metadata, Sequence[Chosen], tuple[str, ...]]
+
+
+def choose(plan: ModelPlan, options: Options) -> _FileChoice:
+    """The file type with `auto` resolved, the keys, the tensors and the warnings of a file; see `plan_file`."""
+    return (_float_file if options.file_type.is_float else _quantized_file)(plan, options)
+
+
+def base_file(plan: ModelPlan) -> BaseFile:
+    """The file that llama-quantize would be given: the converter's, of the checkpoint's own type."""
+    base = plan.native_type or F32
+    expressions = {tensor.name: tensor.expr for tensor in plan.tensors}
+    return BaseFile(plan.base_infos(base), expressions, _with_file_type(plan, base))
 
 
 def _float_file(plan: ModelPlan, options: Options) -> _FileChoice:
@@ -86,10 +111,7 @@ def _quantized_file(plan: ModelPlan, options: Options) -> _FileChoice:
             f"the checkpoint is quantized to MXFP4 already, and is not quantized again to {options.file_type}",
             hint="use --type auto: what is in MXFP4 stays as it is",
         )
-    base = plan.native_type or F32
-    expressions = {tensor.name: tensor.expr for tensor in plan.tensors}
-    file = BaseFile(plan.base_infos(base), expressions, _with_file_type(plan, base))
-    return options.file_type, *file.quantized(options)
+    return options.file_type, *base_file(plan).quantized(options)
 
 
 def _base_file_type(plan: ModelPlan, base: TensorType) -> FileType:
@@ -118,11 +140,15 @@ def convert(
     metadata: str | PathLike[str] | None = None,
     pre_tokenizer: str | None = None,
     vocab_only: bool = False,
+    split: Split | None = None,
     strict: bool = False,
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
+    max_memory: int | None = None,
+    resume: bool = False,
     observer: Observer | None = None,
+    profile: Profile | None = None,
 ) -> tuple[Result, ...]:
     """Converts a Hugging Face folder to GGUF files, one for each of `types`.
 
@@ -136,11 +162,18 @@ def convert(
         metadata: A JSON file with `general.*` keys that outrank the model card.
         pre_tokenizer: The pre-tokenizer's name, for vocabularies whose hash is not known.
         vocab_only: Metadata and vocabulary, no tensors.
+        split: Whether and how each file is split; None for one file. Float types are split as llama.cpp's converter
+            does it, quantized types as llama-gguf-split.
         strict: Refuse to give a tensor another type than it should have where its rows do not fit that one.
         threads: Defaults to the processors this process may use.
         backend: Which kernels; the default is the fastest of this machine.
         overwrite: Replace existing files.
+        max_memory: Bytes that the process may hold, everything counted; None for 1 GiB, or a little more than it holds
+            already.
+        resume: Go on from what a stopped run left, and if this one is stopped leave that. Files that are complete
+            stay as they are, unless `overwrite` says otherwise.
         observer: Is told how it goes.
+        profile: Is told where the time of each thread goes.
 
     Raises:
         ForgeError: what was wrong, where, and what to do; nothing is left under the final names.
@@ -148,7 +181,7 @@ def convert(
     Example:
         >>> convert("Qwen3-0.6B", types=["Q4_K_M", "Q8_0"])  # doctest: +SKIP
     """
-    with _open(source, vocab_only) as checkpoint:
+    with measured(profile, "main"), phase(PLAN), open_checkpoint(source, vocab_only) as checkpoint:
         files = plan_files(
             checkpoint,
             out,
@@ -158,12 +191,22 @@ def convert(
             metadata=metadata,
             pre_tokenizer=pre_tokenizer,
             vocab_only=vocab_only,
+            split=split,
             strict=strict,
         )
-        check_files(files, backend=backend, overwrite=overwrite)
+        check_files(files, backend=backend, overwrite=overwrite, resume=resume)
         kernels = backend or default_backend()
         log.info("kernels: %s (%d lanes); threads: %d", kernels, backend_lanes(kernels), threads or default_threads())
-        return write_files(files, threads=threads, backend=backend, overwrite=overwrite, observer=observer)
+        return write_files(
+            files,
+            threads=threads,
+            backend=backend,
+            overwrite=overwrite,
+            max_memory=max_memory,
+            resume=resume,
+            observer=observer,
+            profile=profile,
+        )
 
 
 def plan(source: str | PathLike[str], out: str | PathLike[str] | None = None, **given: Any) -> tuple[FilePlan, ...]:
@@ -172,7 +215,7 @@ def plan(source: str | PathLike[str], out: str | PathLike[str] | None = None, **
     Args:
         source: The folder, as for `convert`.
         out: As for `convert`.
-        given: Its arguments `types`, `options`, `model_name`, `metadata`, `pre_tokenizer`, `vocab_only` and
+        given: Its arguments `types`, `options`, `model_name`, `metadata`, `pre_tokenizer`, `vocab_only`, `split` and
             `strict`.
 
     Raises:
@@ -181,11 +224,11 @@ def plan(source: str | PathLike[str], out: str | PathLike[str] | None = None, **
     Example:
         >>> [file.layout.size for file in plan("Qwen3-0.6B", types="Q4_K_M")]  # doctest: +SKIP
     """
-    with _open(source, bool(given.get("vocab_only"))) as checkpoint:
+    with open_checkpoint(source, bool(given.get("vocab_only"))) as checkpoint:
         return plan_files(checkpoint, out, **given)
 
 
-def _open(source: str | PathLike[str], vocab_only: bool) -> Checkpoint:
+def open_checkpoint(source: str | PathLike[str], vocab_only: bool) -> Checkpoint:
     """A vocabulary alone is made of a folder without weights, too; weights only tell the type that `auto` means."""
     folder = Path(source)
     return Checkpoint.open(folder, weights=not vocab_only or any(folder.glob("*.safetensors")))
@@ -201,9 +244,15 @@ def plan_files(
     metadata: str | PathLike[str] | None = None,
     pre_tokenizer: str | None = None,
     vocab_only: bool = False,
+    split: Split | None = None,
     strict: bool = False,
 ) -> tuple[FilePlan, ...]:
     """What `convert` would write of an opened checkpoint; of use as long as that is open. Arguments as there."""
+    if split and (vocab_only or split.keep):
+        raise UsageError(
+            "a vocabulary alone is not split" if vocab_only else "a checkpoint has no split to keep",
+            hint="leave out the options of the split",
+        )
     target = _target(out)
     model = plan_model(
         checkpoint,
@@ -217,7 +266,7 @@ def plan_files(
     kinds = list(dict.fromkeys(file_type(name) for name in ([types] if isinstance(types, str) else types)))
     name = model.metadata["general.architecture"].data
     log.info("%s: a %s model, %d tensors", checkpoint.folder, name, len(model.tensors))
-    files = tuple(plan_file(model, replace(options or Options(), file_type=kind), target) for kind in kinds)
+    files = tuple(plan_file(model, replace(options or Options(), file_type=kind), target, split) for kind in kinds)
     for warning in dict.fromkeys(warning for file in files for warning in file.warnings):
         log.warning("%s", warning)
     refuse_equal_paths(files)

@@ -12,17 +12,26 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_forge.buffers import fresh
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.source import Source
 from gguf_forge.tensor_types import F16, F32, MXFP4, SCALES_AT, TensorType
 
 Rows = NDArray[Any]
 RowNumbers = NDArray[np.int64]
+
+
+class StoredRun(NamedTuple):
+    """Bytes of a file."""
+
+    source: Source
+    offset: int
+    nbytes: int
 
 
 class TensorExpr(ABC):
@@ -63,6 +72,21 @@ class TensorExpr(ABC):
     def take(self, rows: RowNumbers) -> Rows:
         """The rows with these numbers, in this order."""
 
+    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
+        """The bytes of a range of rows where they lie in files as `rows` would give them; None if they do not."""
+        return None
+
+    @abstractmethod
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        """Bytes that taking so many rows holds at most,
+        the result included; neighbours, or rows from here and there.
+        """
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row as `take` gives it."""
+        return self.dtype.row_bytes(self.shape[-1])
+
     @abstractmethod
     def sources(self) -> Iterator[Source]:
         """The files that rows are read from, perhaps more than once."""
@@ -70,6 +94,12 @@ class TensorExpr(ABC):
 
 # Scattered rows are read in one go, with what lies between, up to so many times their number.
 _MOST_UNUSED = 4
+
+# Row numbers are 8 bytes each, and following an operation takes some arrays of them.
+_NUMBERS_BYTES = 256
+
+# Of a matrix that is transposed, so much is read at a time.
+_BLOCK_BYTES = 2 << 20
 
 # Bytes that only a repacking operation understands.
 RAW = TensorType("U8", -1, 1, 1)
@@ -85,22 +115,29 @@ class Stored(TensorExpr):
     shape: tuple[int, ...]
     dtype: TensorType
 
-    @property
-    def _row_bytes(self) -> int:
-        return self.dtype.row_bytes(self.shape[-1])
+    def rows(self, start: int, stop: int) -> Rows:
+        return self._read(start, stop)
 
     def take(self, rows: RowNumbers) -> Rows:
-        runs = contiguous_runs(rows)
-        if len(runs) == 1:
-            return self._read(*runs[0])
         first, stop = int(rows.min()), int(rows.max()) + 1
+        if stop - first == len(rows) and (rows[1:] > rows[:-1]).all():
+            return self._read(first, stop)
         if stop - first <= _MOST_UNUSED * len(rows):
             return self._read(first, stop)[rows - first]
-        return np.concatenate([self._read(*run) for run in runs])
+        return np.concatenate([self._read(*run) for run in contiguous_runs(rows)])
 
     def _read(self, start: int, stop: int) -> Rows:
-        raw = self.source.read(self.offset + start * self._row_bytes, (stop - start) * self._row_bytes)
+        raw = self.source.read(*self._run(start, stop)[1:])
         return raw.view(self.dtype.dtype).reshape(stop - start, -1)
+
+    def _run(self, start: int, stop: int) -> StoredRun:
+        return StoredRun(self.source, self.offset + start * self.row_bytes, (stop - start) * self.row_bytes)
+
+    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...]:
+        return (self._run(start, stop),)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        return n_rows * (_NUMBERS_BYTES + self.row_bytes * (1 + _MOST_UNUSED if scattered else 1))
 
     def sources(self) -> Iterator[Source]:
         yield self.source
@@ -119,6 +156,9 @@ class Constant(TensorExpr):
 
     def take(self, rows: RowNumbers) -> Rows:
         return self.values.reshape(self.n_rows, self.shape[-1])[rows]
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        return n_rows * (_NUMBERS_BYTES + self.row_bytes)
 
     def sources(self) -> Iterator[Source]:
         return iter(())
@@ -144,6 +184,10 @@ class Unary(TensorExpr):
 
     def take(self, rows: RowNumbers) -> Rows:
         return self.of.take(self.source_rows(rows))
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        # what is below, and the result that is made of it
+        return self.of.working_set(n_rows, scattered=scattered) + n_rows * self.row_bytes
 
     def sources(self) -> Iterator[Source]:
         return self.of.sources()
@@ -184,6 +228,26 @@ class BigEndian(Unary):
         return swapped.reshape(-1).view(stored.dtype).reshape(stored.shape)
 
 
+# What NumPy calls the stored types that are no weights' usual ones.
+_WIDENED = {"F64": "<f8", "I8": "<i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}
+
+
+@dataclass(frozen=True)
+class AsFloat32(Unary):
+    """Doubles and integers as float32, each rounded once."""
+
+    dtype = F32
+
+    @property
+    def source_type(self) -> TensorType:
+        return F32
+
+    def take(self, rows: RowNumbers) -> Rows:
+        stored = np.ascontiguousarray(self.of.take(rows))
+        with np.errstate(over="ignore"):  # too large is infinite, and told when it is packed
+            return stored.view(_WIDENED[self.of.dtype.name]).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Reshape(Unary):
     """Other leading axes over the same rows."""
@@ -197,6 +261,40 @@ class Reshape(Unary):
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return (*self.leading, self.of.shape[-1])
+
+    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
+        return self.of.stored_runs(start, stop)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        return self.of.working_set(n_rows, scattered=scattered)
+
+
+@dataclass(frozen=True)
+class RowRange(Unary):
+    """Rows `start` to `stop`, where they are whole matrices as such, else as one matrix."""
+
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.stop <= self.of.n_rows:
+            raise InputError(f"shape {self.of.shape} has no rows {self.start}..{self.stop}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        n_rows, matrix = self.stop - self.start, self.of.matrix_rows
+        if self.start % matrix or self.stop % matrix:
+            return n_rows, self.of.shape[-1]
+        return n_rows // matrix, matrix, self.of.shape[-1]
+
+    def source_rows(self, rows: RowNumbers) -> RowNumbers:
+        return rows + self.start
+
+    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
+        return self.of.stored_runs(self.start + start, self.start + stop)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        return self.of.working_set(n_rows, scattered=scattered)
 
 
 @dataclass(frozen=True)
@@ -222,6 +320,11 @@ class PermuteRope(Unary):
         if len(self.shape) == 1:
             return self.of.take(rows)[:, self._order(np.arange(self.shape[0]))]
         return super().take(rows)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        if len(self.shape) == 1:
+            return self.of.working_set(n_rows) + n_rows * (self.row_bytes + self.shape[0] * _NUMBERS_BYTES)
+        return self.of.working_set(n_rows, scattered=True)
 
 
 @dataclass(frozen=True)
@@ -252,7 +355,13 @@ class Slice(Unary):
 
     def take(self, rows: RowNumbers) -> Rows:
         taken = super().take(rows)
-        return taken[:, self.start : self.stop : self.step] if self.axis == -1 else taken
+        return np.ascontiguousarray(taken[:, self.start : self.stop : self.step]) if self.axis == -1 else taken
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        if self.axis == -1:
+            return self.of.working_set(n_rows, scattered=scattered) + n_rows * self.row_bytes
+        # where one matrix ends and the next begins, rows are left out, too
+        return self.of.working_set(n_rows, scattered=True)
 
 
 @dataclass(frozen=True)
@@ -268,13 +377,26 @@ class Transpose(Unary):
     def is_columnwise(self) -> bool:
         return True
 
+    @property
+    def _block_rows(self) -> int:
+        """How many rows below are read at a time."""
+        return min(self.of.shape[-2], max(1, _BLOCK_BYTES // self.of.row_bytes))
+
     def take(self, rows: RowNumbers) -> Rows:
-        below = self.of.shape[-2]
-        tiles = [
-            self.of.rows(matrix * below, (matrix + 1) * below)[:, columns].T
-            for matrix, columns in _by_matrix(rows, self.shape[-2])
-        ]
-        return tiles[0] if len(tiles) == 1 else np.concatenate(tiles)
+        below, step = self.of.shape[-2], self._block_rows
+        taken = fresh(len(rows) * self.row_bytes).view(self.dtype.dtype).reshape(len(rows), below)
+        done = 0
+        for matrix, columns in _by_matrix(rows, self.shape[-2]):
+            tile = taken[done : done + len(columns)]
+            for start in range(0, below, step):
+                stop = min(start + step, below)
+                tile[:, start:stop] = self.of.rows(matrix * below + start, matrix * below + stop)[:, columns].T
+            done += len(columns)
+        return taken
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        block = self._block_rows * self.of.row_bytes
+        return n_rows * (_NUMBERS_BYTES + self.row_bytes) + self.of.working_set(self._block_rows) + block
 
 
 @dataclass(frozen=True)
@@ -289,7 +411,8 @@ class Add(Unary):
 
     def take(self, rows: RowNumbers) -> Rows:
         kind = np.float16 if self.dtype == F16 else np.float32
-        total: Rows = self.of.take(rows).astype(kind) + kind(self.number)
+        total: Rows = self.of.take(rows).astype(kind)
+        total += kind(self.number)
         return total
 
 
@@ -324,6 +447,19 @@ class Stack(TensorExpr):
         taken = [self.parts[part].take(inner) for part, inner in _by_matrix(rows, self.parts[0].n_rows)]
         return taken[0] if len(taken) == 1 else np.concatenate(taken)
 
+    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
+        height = self.parts[0].n_rows
+        found: list[StoredRun] = []
+        for part in range(start // height, -(-stop // height)):
+            runs = self.parts[part].stored_runs(max(start - part * height, 0), min(stop - part * height, height))
+            if runs is None:
+                return None
+            found.extend(runs)
+        return tuple(found)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        return self.parts[0].working_set(n_rows, scattered=scattered) + n_rows * self.row_bytes
+
     def sources(self) -> Iterator[Source]:
         for part in self.parts:
             yield from part.sources()
@@ -344,6 +480,9 @@ class MergeLastAxes(Unary):
 
     def take(self, rows: RowNumbers) -> Rows:
         return super().take(rows).reshape(len(rows), self.shape[-1])
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        return self.of.working_set(n_rows * self.of.shape[-2], scattered=scattered)
 
 
 @dataclass(frozen=True)
@@ -374,6 +513,11 @@ class RepackMxfp4(TensorExpr):
         packed[:, 1::2] = low[:, :8] | low[:, 8:] << 4
         packed[:, 2::2] = high[:, :8] | high[:, 8:] << 4
         return packed.reshape(len(rows), -1)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        stored = self.blocks.working_set(n_rows, scattered=scattered)
+        # both nibbles of each byte, the blocks, and what one assignment computes
+        return stored + self.scales.working_set(n_rows, scattered=scattered) + 4 * n_rows * self.row_bytes
 
     def sources(self) -> Iterator[Source]:
         yield from self.blocks.sources()

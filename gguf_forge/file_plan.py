@@ -6,15 +6,19 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
+from gguf_forge.engine.forge import forge, unfinished
+from gguf_forge.engine.profile import Profile
+from gguf_forge.engine.publish import check_output, check_room
+from gguf_forge.engine.tasks import RowSource, Shard
 from gguf_forge.errors import RefusedError, UnsupportedError, UsageError, printable
 from gguf_forge.expr import TensorExpr
-from gguf_forge.forge import RowSource, Shard, forge
+from gguf_forge.gguf_file.split import PartName
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.kernels import backend_lanes, default_backend, dequantizable_types, quantizable_types
-from gguf_forge.publish import check_output, check_room
 from gguf_forge.recipe import FileType, Options, importance_of, make_recipe
 
 
@@ -98,10 +102,17 @@ class FilePlan:
 
 @dataclass(frozen=True)
 class Result:
-    """A file that was written, and the seconds it took."""
+    """A file that was written.
+
+    Attributes:
+        file: What was planned.
+        seconds: Of the run that wrote it, perhaps with others.
+        resumed_tensors: How many of its tensors a stopped run had finished.
+    """
 
     file: FilePlan
     seconds: float
+    resumed_tensors: int = 0
 
     @property
     def path(self) -> Path:
@@ -111,11 +122,14 @@ class Result:
 class Observer:
     """Is told how a run goes. The methods do nothing; a progress bar overrides them."""
 
-    def begin(self, file: FilePlan) -> None:
-        """A file is about to be written."""
+    def begin(self, files: Sequence[FilePlan]) -> None:
+        """These files are about to be written, all in one go."""
 
     def advance(self, n_bytes: int) -> None:
-        """So many bytes of it have been."""
+        """So many bytes of them have been."""
+
+    def begin_other(self, what: str, n_bytes: int) -> None:
+        """Something else begins that goes through so many bytes, such as checking them."""
 
 
 @dataclass(frozen=True)
@@ -154,11 +168,12 @@ class BaseFile:
 
 
 def refuse_equal_paths(files: Sequence[FilePlan]) -> None:
-    """Raise UsageError if two files would have the same path."""
-    paths = [file.path for file in files]
-    if len(set(paths)) < len(paths):
+    """Raise UsageError if two files would have the same path, whether or not they have as many parts."""
+    names = [PartName.read(file.path.name) for file in files]
+    paths = {file.path.with_name(name.stem) if name else file.path for file, name in zip(files, names, strict=True)}
+    if len(paths) < len(files):
         raise UsageError(
-            f"{len(paths)} files would all be {paths[0]}",
+            f"{len(files)} files would all be {files[0].path}",
             hint="name a folder, or put {ftype} into the name",
         )
 
@@ -179,13 +194,16 @@ def refuse_fallbacks(files: Iterable[FilePlan]) -> None:
 _NAMED = 3  # tensors that a message names
 
 
-def check_files(files: Iterable[FilePlan], *, backend: str | None = None, overwrite: bool = False) -> None:
+def check_files(
+    files: Iterable[FilePlan], *, backend: str | None = None, overwrite: bool = False, resume: bool = False
+) -> None:
     """Says before any work what would stop it.
 
     Args:
         files: Planned files, all in one folder.
         backend: Which kernels; the default is the fastest of this machine.
         overwrite: Existing files may be replaced.
+        resume: Those that are complete may be there.
 
     Raises:
         UnsupportedError: no kernel makes a type that a file needs, or reads one that it is made of.
@@ -194,12 +212,20 @@ def check_files(files: Iterable[FilePlan], *, backend: str | None = None, overwr
         OutputError: a file cannot be written there, or the disk has too little room for all of them.
     """
     every = tuple(files)
-    backend_lanes(backend or default_backend())
+    check_kernels(every, backend=backend)
+    todo = []
     for file in every:
-        _check_types(file)
-        for shard in file.shards:
+        for shard in unfinished(file.shards, overwrite=overwrite, resume=resume):
             check_output(shard.path, shard.layout.size, file.inputs, overwrite=overwrite)
-    check_room(every[0].path.parent, sum(file.size for file in every))
+            todo.append((shard.path, shard.layout.size))
+    check_room(every[0].path.parent, todo)
+
+
+def check_kernels(files: Iterable[FilePlan], *, backend: str | None = None) -> None:
+    """Raises UsageError or UnsupportedError as `check_files` does, of what is wrong with the kernels alone."""
+    backend_lanes(backend or default_backend())
+    for file in files:
+        _check_types(file)
 
 
 def _check_types(file: FilePlan) -> None:
@@ -228,26 +254,32 @@ def write_files(
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
+    max_memory: int | None = None,
+    resume: bool = False,
     buffer: int | None = None,
     observer: Observer | None = None,
+    profile: Profile | None = None,
 ) -> tuple[Result, ...]:
-    """Writes planned files, one after the other; arguments as `forge` takes them.
+    """Writes planned files, all from one reading of their sources; arguments as `forge` takes them.
 
     Raises:
-        OutputError: a file cannot be written. Nothing is left under its name.
+        OutputError: a file cannot be written. Nothing is left under the names of all.
     """
-    watcher = observer or Observer()
-    results = []
-    for file in files:
-        begun = time.perf_counter()
-        watcher.begin(file)
+    every, watcher = tuple(files), observer or Observer()
+    begun = time.perf_counter()
+    watcher.begin(every)
+    resumed = iter(
         forge(
-            file.shards,
+            [shard for file in every for shard in file.shards],
             threads=threads,
             backend=backend,
             overwrite=overwrite,
+            max_memory=max_memory,
+            resume=resume,
             buffer=buffer,
             progress=watcher.advance,
+            profile=profile,
         )
-        results.append(Result(file, time.perf_counter() - begun))
-    return tuple(results)
+    )
+    seconds = time.perf_counter() - begun
+    return tuple(Result(file, seconds, sum(islice(resumed, len(file.shards)))) for file in every)

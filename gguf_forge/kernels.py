@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,10 +97,15 @@ def types_needing_weights() -> frozenset[TensorType]:
     return frozenset(kind for kind in TENSOR_TYPES.values() if lib.forge_needs_weights(kind.id))
 
 
+def table_bytes(kind: TensorType) -> int:
+    """Bytes that the process holds from the first packing to `kind` on; 0 for most types."""
+    return int(lib.forge_tables_size(kind.id))
+
+
 @cache
 def _tables(kind: TensorType):  # type: ignore[no-untyped-def]
     """What packing to `kind` looks up: made at its first use (up to a tenth of a second), never changed."""
-    size = lib.forge_tables_size(kind.id)
+    size = table_bytes(kind)
     if not size:
         return ffi.NULL
     tables = ffi.new("uint32_t[]", -(-size // 4))
@@ -141,15 +147,15 @@ def quantize_rows(
     source = _SOURCES.get(rows.dtype.name)
     if source is None:
         raise UsageError(f"cannot quantize {rows.dtype.name} values", hint="convert them to float32")
-    _check(rows.ndim == 2, f"rows must have two axes, not {rows.ndim}")
+    if rows.ndim != 2 or not rows.flags.c_contiguous:
+        raise UsageError(f"rows must be a C-contiguous array of two axes, not {_describe(rows)}")
     n_rows, n_per_row = rows.shape
-    _check_row_length(n_per_row, kind)
-    _check_packed(out, (n_rows, kind.row_bytes(n_per_row)))
-    _check(rows.flags.c_contiguous, "rows must be C-contiguous")
-    _check(bool(out.flags.writeable), "out must be writable")
+    _check_packed(out, n_rows, n_per_row, kind)
+    if not out.flags.writeable:
+        raise UsageError("packed rows must be writable")
     if weights is not None:
-        _check(weights.dtype == np.float32, f"weights must be float32, not {weights.dtype}")
-        _check(weights.shape == (n_per_row,), f"weights must have shape ({n_per_row},), not {weights.shape}")
+        if weights.dtype != np.float32 or weights.shape != (n_per_row,):
+            raise UsageError(f"weights must be float32 ({n_per_row},), not {_describe(weights)}")
         weights = np.require(weights, requirements=["C", "A"])
     elif kind in types_needing_weights():
         raise UsageError(f"{kind} needs importance weights", hint="give an importance matrix")
@@ -158,10 +164,10 @@ def quantize_rows(
             _backend_index(backend),
             kind.id,
             source,
-            _address(rows),
-            ffi.NULL if weights is None else _address(weights, "float *"),
+            _pointer(rows),
+            ffi.NULL if weights is None else _pointer(weights, "float[]"),
             _tables(kind),
-            _address(out),
+            _pointer(out),
             n_rows,
             n_per_row,
         )
@@ -191,34 +197,29 @@ def dequantize_rows(
     """
     if kind not in dequantizable_types():
         raise UnsupportedError(f"this version cannot dequantize {kind}", hint="choose another type")
-    _check(out.dtype == np.float32, f"out must be float32, not {out.dtype}")
-    _check(out.ndim == 2, f"out must have two axes, not {out.ndim}")
-    _check(bool(out.flags.carray), "out must be C-contiguous, aligned and writable")
-    n_rows, n_per_row = out.shape
-    _check_row_length(n_per_row, kind)
-    _check_packed(packed, (n_rows, kind.row_bytes(n_per_row)))
+    if out.dtype != np.float32 or out.ndim != 2 or not out.flags.carray:
+        raise UsageError(f"values must be a writable C-contiguous float32 array, not {_describe(out)}")
+    _check_packed(packed, out.shape[0], out.shape[1], kind)
     if out.size:
-        lib.forge_dequantize(_backend_index(backend), kind.id, _address(packed), _address(out, "float *"), out.size)
+        lib.forge_dequantize(_backend_index(backend), kind.id, _pointer(packed), _pointer(out, "float[]"), out.size)
 
 
-def _check(holds: bool, problem: str) -> None:
-    if not holds:
-        raise UsageError(problem)
-
-
-def _check_row_length(n_per_row: int, kind: TensorType) -> None:
+def _check_packed(packed: NDArray[np.uint8], n_rows: int, n_per_row: int, kind: TensorType) -> None:
     if n_per_row % kind.block_elements:
         raise UsageError(
             f"a row of {n_per_row} values is not a whole number of {kind} blocks of {kind.block_elements}",
             hint="choose a type with smaller blocks, such as Q8_0 or F16",
         )
+    shape = (n_rows, kind.row_bytes(n_per_row))
+    if packed.dtype != np.uint8 or packed.shape != shape or not packed.flags.c_contiguous:
+        raise UsageError(f"packed rows must be C-contiguous uint8 {shape}, not {_describe(packed)}")
 
 
-def _check_packed(packed: NDArray[np.uint8], shape: tuple[int, int]) -> None:
-    _check(packed.dtype == np.uint8, f"packed rows must be uint8, not {packed.dtype}")
-    _check(packed.shape == shape, f"packed rows must have shape {shape}, not {packed.shape}")
-    _check(packed.flags.c_contiguous, "packed rows must be C-contiguous")
+def _describe(array: NDArray[np.generic]) -> str:
+    layout = "" if array.flags.c_contiguous else ", not contiguous"
+    return f"{array.dtype.name} {array.shape}{layout}"
 
 
-def _address(array: NDArray[np.generic], ctype: str = "void *"):  # type: ignore[no-untyped-def]
-    return ffi.cast(ctype, array.__array_interface__["data"][0])
+def _pointer(array: NDArray[np.generic], ctype: str = "char[]") -> Any:
+    """To the array's bytes; bfloat16 is no type that Python's buffers know."""
+    return ffi.from_buffer(ctype, array.view(np.uint16) if array.dtype.name == "bfloat16" else array)

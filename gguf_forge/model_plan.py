@@ -11,7 +11,7 @@ from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.dsl import Architecture, MetadataLine
 from gguf_forge.architectures.plan import PlannedTensor, native_type, plan_tensors
 from gguf_forge.checkpoint import Checkpoint
-from gguf_forge.errors import UnsupportedError
+from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.general import ModelIdentity, general_metadata, parameter_count
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, u32
@@ -99,6 +99,7 @@ def plan_model(
     metadata |= _lines(architecture, architecture.metadata, config)
     metadata["general.quantization_version"] = u32(QUANTIZATION_VERSION)
     metadata |= read_vocabulary(checkpoint.folder, config, architecture.tokenizer, pre_tokenizer=pre_tokenizer)
+    _check_vocabulary(tensors, metadata, checkpoint.folder)
     return ModelPlan(
         tensors,
         metadata,
@@ -107,6 +108,17 @@ def plan_model(
         inputs=(*checkpoint.folder.iterdir(), *([metadata_file] if metadata_file else ())),
         is_packed=_quantization(checkpoint.config) is not None,
     )
+
+
+def plan_weights(checkpoint: Checkpoint) -> tuple[PlannedTensor, ...]:
+    """The tensors of a checkpoint's GGUF file alone: neither metadata nor vocabulary is looked at.
+
+    Raises:
+        UnsupportedError: the model or its quantization is not known.
+        InputError: the checkpoint contradicts itself or misses something.
+    """
+    architecture, config = _declaration(checkpoint)
+    return plan_tensors(architecture, config, checkpoint)
 
 
 def plan_infos(checkpoint: Checkpoint) -> tuple[tuple[TensorInfo, ...], str]:
@@ -131,6 +143,19 @@ def _declaration(checkpoint: Checkpoint) -> tuple[Architecture, Config]:
             hint="convert the original 16-bit checkpoint",
         )
     return architecture, architecture.prepare(Config.of(checkpoint.config), checkpoint.folder)
+
+
+def _check_vocabulary(tensors: tuple[PlannedTensor, ...], metadata: Metadata, folder: Path) -> None:
+    """llama.cpp takes the number of tokens from the vocabulary, and loads no embedding of another height."""
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    for tensor in tensors:
+        if tokens is not None and tensor.name == "token_embd.weight" and len(tokens.data) != tensor.expr.n_rows:
+            raise InputError(
+                f"has {tensor.expr.n_rows} rows, and the vocabulary has {len(tokens.data)} tokens",
+                file=folder,
+                tensor=tensor.name,
+                hint="correct vocab_size in config.json, or take the tokenizer that the model was trained with",
+            )
 
 
 def _lines(architecture: Architecture, lines: tuple[MetadataLine, ...], config: Config) -> Metadata:

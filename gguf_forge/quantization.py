@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-from gguf_forge.errors import ForgeError, UsageError
-from gguf_forge.expr import BigEndian, Stored, TensorExpr
+from gguf_forge.engine.profile import PLAN, Profile, measured, phase
+from gguf_forge.engine.tasks import Shard
+from gguf_forge.errors import UsageError
 from gguf_forge.file_plan import (
     BaseFile,
     Chosen,
@@ -21,47 +22,15 @@ from gguf_forge.file_plan import (
     refuse_fallbacks,
     write_files,
 )
-from gguf_forge.forge import Shard
 from gguf_forge.general import fill_template
-from gguf_forge.gguf_file.layout import lay_out
+from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
-from gguf_forge.gguf_file.reader import GgufTensor
-from gguf_forge.gguf_file.split import SPLIT_COUNT, part_keys, part_path, parts_within
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.recipe import FileType, Options, file_type
 from gguf_forge.recipe.file_types import ALIASES
+from gguf_forge.splits import Split, split_as_gguf_split, split_as_source, whole_file
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Split:
-    """How the output is split: into the parts of the input, or into parts of a bounded size. No bound: not at all.
-
-    Args:
-        keep: The parts of the input (`--keep-split`).
-        max_size: Bytes of tensors in a part.
-        max_tensors: Tensors in a part.
-
-    Raises:
-        UsageError: bounds that are not positive, or together with `keep`.
-    """
-
-    keep: bool = False
-    max_size: int | None = None
-    max_tensors: int | None = None
-
-    def __post_init__(self) -> None:
-        bounds = [bound for bound in (self.max_size, self.max_tensors) if bound is not None]
-        if any(bound <= 0 for bound in bounds):
-            raise UsageError("a part of a split must have room for something", hint="give a positive size or number")
-        if bounds and self.keep:
-            raise UsageError(
-                "--keep-split is a split already", hint="leave out --split-max-size and --split-max-tensors"
-            )
-
-    def __bool__(self) -> bool:
-        return self != Split()
 
 
 def quantize_gguf(
@@ -76,8 +45,11 @@ def quantize_gguf(
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
+    max_memory: int | None = None,
+    resume: bool = False,
     buffer: int | None = None,
     observer: Observer | None = None,
+    profile: Profile | None = None,
 ) -> tuple[Result, ...]:
     """Quantizes a GGUF file, one output for each of `types`: the file that llama-quantize makes, byte for byte.
 
@@ -92,8 +64,13 @@ def quantize_gguf(
         threads: Defaults to the processors this process may use.
         backend: Which kernels; the default is the fastest of this machine.
         overwrite: Replace existing files.
+        max_memory: Bytes that the process may hold, everything counted; None for 1 GiB, or a little more than it holds
+            already.
+        resume: Go on from what a stopped run left, and if this one is stopped leave that. Files that are complete
+            stay as they are, unless `overwrite` says otherwise.
         buffer: Bytes that the rows in work may take.
         observer: Is told how it goes.
+        profile: Is told where the time of each thread goes.
 
     Raises:
         ForgeError: what was wrong, where, and what to do; nothing is left under the final names.
@@ -101,13 +78,21 @@ def quantize_gguf(
     Example:
         >>> quantize_gguf("Qwen3-0.6B-BF16.gguf", types="Q4_K_M")  # doctest: +SKIP
     """
-    with open_gguf(source) as gguf:
+    with measured(profile, "main"), phase(PLAN), open_gguf(source) as gguf:
         files = plan_quantized(
             gguf, out, types=types, options=options, output_dir=output_dir, split=split, strict=strict
         )
-        check_files(files, backend=backend, overwrite=overwrite)
+        check_files(files, backend=backend, overwrite=overwrite, resume=resume)
         return write_files(
-            files, threads=threads, backend=backend, overwrite=overwrite, buffer=buffer, observer=observer
+            files,
+            threads=threads,
+            backend=backend,
+            overwrite=overwrite,
+            max_memory=max_memory,
+            resume=resume,
+            buffer=buffer,
+            observer=observer,
+            profile=profile,
         )
 
 
@@ -134,7 +119,7 @@ def plan_quantized(
     target = gguf.paths[0].parent if named is None else Path(named)
     base = BaseFile(
         [tensor.info for tensor in gguf.tensors],
-        {tensor.name: _expression(tensor) for tensor in gguf.tensors},
+        {tensor.name: expression_of(tensor) for tensor in gguf.tensors},
         gguf.typed_metadata,
     )
     kinds = {file_type(name): name for name in ([types] if isinstance(types, str) else types)}
@@ -150,16 +135,6 @@ def plan_quantized(
     if strict:
         refuse_fallbacks(files)
     return files
-
-
-def _expression(tensor: GgufTensor) -> TensorExpr:
-    stored = Stored(tensor.name, tensor.source, tensor.offset, tensor.shape[::-1], tensor.type)
-    if tensor.byte_order == "<":
-        return stored
-    try:
-        return BigEndian(stored)
-    except ForgeError as error:
-        raise type(error)(error.problem, file=tensor.source.path, tensor=tensor.name, hint=error.hint) from None
 
 
 def _path(target: Path, kind: FileType, name: str | FileType) -> Path:
@@ -182,7 +157,7 @@ def _plan(
     metadata, chosen, warnings = base.quantized(options, only_planned=only_planned)
     return FilePlan(
         type=options.file_type,
-        shards=_split(path, metadata, chosen, gguf, split) if split else (_shard(path, metadata, chosen),),
+        shards=_shards(path, metadata, chosen, gguf, split),
         fallbacks=tuple(tensor.info.name for tensor in chosen if tensor.is_fallback),
         warnings=warnings,
         source_bytes=sum(tensor.nbytes for tensor in gguf.tensors),
@@ -190,26 +165,10 @@ def _plan(
     )
 
 
-def _split(path: Path, metadata: Metadata, chosen: Sequence[Chosen], gguf: GgufFile, split: Split) -> tuple[Shard, ...]:
-    """The parts: of --keep-split as llama-quantize writes them, of the others as llama-gguf-split would."""
+def _shards(
+    path: Path, metadata: Metadata, chosen: Sequence[Chosen], gguf: GgufFile, split: Split
+) -> tuple[Shard, ...]:
     if split.keep:
-        part = {tensor.name: number for number, shard in enumerate(gguf.shards) for tensor in shard}
-        parts = [part[tensor.origin] for tensor in chosen]
-    else:
-        parts = parts_within((tensor.info for tensor in chosen), split.max_size, split.max_tensors)
-    total = max(parts, default=0) + 1
-    shards = []
-    for number in range(total):
-        keys = part_keys(number, total, len(chosen))
-        if not split.keep:
-            keys[SPLIT_COUNT] = keys.pop(SPLIT_COUNT)  # llama-gguf-split sets it last
-        elif total == 1:
-            keys = {}
-        members = [tensor for tensor, part_of in zip(chosen, parts, strict=True) if part_of == number]
-        shards.append(_shard(part_path(path, number, total), {**(metadata if number == 0 else {}), **keys}, members))
-    return tuple(shards)
-
-
-def _shard(path: Path, metadata: Metadata, chosen: Sequence[Chosen]) -> Shard:
-    layout = lay_out(metadata, [tensor.info for tensor in chosen])
-    return Shard(path, layout, tuple(tensor.source for tensor in chosen))
+        part_of = {tensor.name: number for number, shard in enumerate(gguf.shards) for tensor in shard}
+        return split_as_source(path, metadata, chosen, part_of)
+    return split_as_gguf_split(path, metadata, chosen, split) if split else whole_file(path, metadata, chosen)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import mmap
 import os
+from contextlib import suppress
+from errno import EMFILE
+from mmap import mmap
 from pathlib import Path
 from stat import S_ISREG
 from types import TracebackType
@@ -12,8 +14,12 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_forge.buffers import fresh
+from gguf_forge.engine import disk
+from gguf_forge.engine.profile import READ, phase
 from gguf_forge.errors import InputError
 
+TOO_MANY_FILES = "allow the process more open files, for example with ulimit -n 4096"
 _AGAIN = "run again when it is complete"
 
 
@@ -25,6 +31,14 @@ class Source(Protocol):
 
     @property
     def size(self) -> int: ...
+
+    @property
+    def identity(self) -> FileIdentity: ...
+
+    @property
+    def descriptor(self) -> int | None:
+        """Of a file that the system can copy from, if it is one."""
+        ...
 
     def view(self, offset: int, nbytes: int) -> NDArray[np.uint8]:
         """The bytes `offset` to `offset + nbytes`, read-only; all of them or an InputError."""
@@ -63,15 +77,19 @@ class MappedFile:
 
     def __init__(self, path: Path):
         self.path = path
+        self._map: mmap | None = None
+        self.descriptor: int | None = None
         try:
-            if not S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
+            if not S_ISREG(disk.status(path).st_mode):  # opening a pipe would wait for its writer
                 raise InputError("not a regular file", file=path)
-            self._descriptor: int | None = os.open(path, os.O_RDONLY)
-            self.identity = _identity(os.fstat(self._descriptor))
+            self.descriptor = disk.open_read(path)
+            self.identity = _identity(disk.status_of_open(self.descriptor))
             # An empty file cannot be mapped.
-            self._map = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ) if self.identity.size else None
+            self._map = disk.map_read(self.descriptor) if self.identity.size else None
         except OSError as error:
-            raise InputError(f"the file cannot be read: {error.strerror or error}", file=path) from error
+            self.close()
+            hint = TOO_MANY_FILES if error.errno == EMFILE else None
+            raise InputError(f"the file cannot be read: {error.strerror or error}", file=path, hint=hint) from error
 
     @property
     def size(self) -> int:
@@ -100,16 +118,17 @@ class MappedFile:
             InputError: the range is not inside the file, the file is closed, or it cannot be read.
         """
         self._check_range(offset, nbytes)
-        if self._descriptor is None:
+        if self.descriptor is None:
             raise InputError("the file was read after it was closed", file=self.path)
-        data = np.empty(nbytes, np.uint8)
+        data = fresh(nbytes)
         done = 0
         try:
-            while done < nbytes:
-                got = os.preadv(self._descriptor, [data[done:].data], offset + done)
-                if got == 0:
-                    raise InputError("the file became shorter while it was read", file=self.path, hint=_AGAIN)
-                done += got
+            with phase(READ):
+                while done < nbytes:
+                    got = disk.pread(self.descriptor, data[done:].data, offset + done)
+                    if got == 0:
+                        raise InputError("the file became shorter while it was read", file=self.path, hint=_AGAIN)
+                    done += got
         except OSError as error:
             raise InputError(f"the file cannot be read: {error.strerror or error}", file=self.path) from error
         return data
@@ -123,7 +142,7 @@ class MappedFile:
     def check_unchanged(self) -> None:
         """Raise InputError if another file is at `path` now, or this one was written to."""
         try:
-            now = _identity(self.path.stat())
+            now = _identity(disk.status(self.path))
         except OSError as error:
             raise InputError(f"the file vanished while it was read: {error.strerror}", file=self.path) from error
         if now != self.identity:
@@ -131,9 +150,10 @@ class MappedFile:
 
     def close(self) -> None:
         mapped, self._map = self._map, None
-        descriptor, self._descriptor = self._descriptor, None
+        descriptor, self.descriptor = self.descriptor, None
         if descriptor is not None:
-            os.close(descriptor)
+            with suppress(OSError):  # nothing was written, so nothing is lost
+                disk.close(descriptor)
         if mapped is not None:
             try:
                 mapped.close()

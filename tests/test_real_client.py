@@ -11,7 +11,8 @@ from quantized import make_base
 from synthetic import FAMILIES, read_description, write_checkpoint
 
 from gguf_forge.conversion import convert
-from gguf_forge.quantization import Split, quantize_gguf
+from gguf_forge.quantization import quantize_gguf
+from gguf_forge.splits import Split
 
 pytest.importorskip("xllamacpp", reason="there is no xllamacpp for this platform", exc_type=ImportError)
 
@@ -58,3 +59,16 @@ def test_llama_cpp_generates_from_splits(tmp_path: Path) -> None:
     quantize_gguf(base, tmp_path / "a.gguf", types="Q4_K_M", split=Split(max_tensors=5))
     quantize_gguf(tmp_path / "a-00001-of-00005.gguf", tmp_path / "b.gguf", types="COPY", split=Split(keep=True))
     assert generated(tmp_path / "a-00001-of-00005.gguf", tmp_path / "b-00001-of-00005.gguf") == ["6", "6"]
+
+
+@pytest.mark.parametrize(("kind", "count"), [("BF16", 5), ("Q4_K_M", 3)])
+def test_llama_cpp_generates_from_parts_of_a_checkpoint(kind: str, count: int, tmp_path: Path) -> None:
+    (result,) = convert(
+        write_checkpoint(FAMILIES / "llama3-bpe", tmp_path / "hf"),
+        tmp_path / "out.gguf",
+        types=kind,
+        pre_tokenizer=read_description(FAMILIES / "llama3-bpe").pre_tokenizer,
+        split=Split(max_size=1_000_000, max_tensors=12, no_tensor_first=True),
+    )
+    assert len(result.file.shards) == count
+    assert generated(result.path) == ["6"]

@@ -61,11 +61,11 @@ INLINE nonlinear_sums sum_nonlinear(const tile *t, vf id)
 }
 
 /* Scales of a tile of blocks of 32. */
-INLINE vf search_nonlinear(const tile *t)
+INLINE vf search_nonlinear(tile *t)
 {
     const vf zero = v_set(0.0f), one = v_set(1.0f), first = v_set(nonlinear_values[0]);
     vf amax;
-    vf max = v_extreme(BLOCK, t, &amax);
+    vf max = v_extreme(BLOCK, t->x, &amax);
     const vm empty = v_lt(amax, v_set(TINY));
     max = v_select(empty, one, max);
     nonlinear_sums sum = sum_nonlinear(t, v_div(one, v_div(v_neg(max), first)));

@@ -133,6 +133,7 @@ INLINE void search_affine_batch(const forge_rows *rows, int64_t first, int live,
             else
                 weigh_magnitude(n, kind->rms, &t[tiles]);
         }
+        prefetch_elements(rows, first * SUPER + (sub + TILES * LANES) * n, TILES * LANES * n);
         search_affine(rows->weights ? &kind->weighted : &kind->plain, t, tiles, out, sub);
     }
 }
@@ -321,6 +322,7 @@ INLINE void search_symmetric_batch(const forge_rows *rows, int64_t first, int li
             load_importance(rows, first * SUBS + at, count, 16, t.w);
         else
             weigh_square(16, &t);
+        prefetch_elements(rows, first * SUPER + (at + LANES) * SUBS, LANES * SUBS);
         search_symmetric(16, nmax, &t, out, at);
     }
 }
@@ -365,51 +367,80 @@ INLINE void store_q3_K(const uint8_t *code, uint16_t d, const uint8_t *level, ui
     out->d = d;
 }
 
-/* Rounds the levels anew from the stored scales, except where those are zero: there `level` stays. */
-INLINE void requantize_q3_K(const float *x, const uint8_t *code, uint16_t d_all, uint8_t *level)
+/* The scales of a batch's sub-blocks, by descent. Most sub-blocks keep the levels that they start from; the
+ * rest are gathered into dense lanes and searched. */
+INLINE void search_descent_batch(const forge_rows *rows, int64_t first, int live, float *scale)
 {
-    for (int j = 0; j < SUBS; j++) {
-        const float d = f16_to_f32(d_all) * (float)(code[j] - 32);
-        if (d != 0.0f)
-            pack_levels(x + 16 * j, 16, 0.0f, d, -4, 3, level + 16 * j);
+    int unsettled[FOUND], left = 0;
+    for (int sub = 0; sub < live * SUBS; sub += LANES) {
+        descent_state s;
+        const int used = lanes_in_use(live * SUBS - sub);
+        load_values(rows, first * SUBS + sub, used, SUBS, s.x);
+        prefetch_elements(rows, first * SUPER + (sub + 4 * LANES) * SUBS, LANES * SUBS);
+        descent_begin(4, &s);
+        if (LANES == 1) /* one lane gains nothing by gathering */
+            search_descent(4, &s, 1);
+        v_store(scale + sub, descent_scale(&s));
+        const uint32_t settled = LANES == 1 ? 1 : vm_bits(descent_settled(4, &s));
+        for (int j = 0; j < used; j++) {
+            unsettled[left] = sub + j;
+            left += !(settled >> j & 1);
+        }
+    }
+    for (int at = 0; at < left;) {
+        descent_state s[DESCENTS];
+        int count = 0, lanes = 0;
+        for (; count < DESCENTS && at + lanes < left; count++) {
+            const int used = lanes_in_use(left - at - lanes);
+            gather_values(rows, first * SUBS, unsettled + at + lanes, used, SUBS, s[count].x);
+            descent_begin(4, &s[count]);
+            lanes += used;
+        }
+        search_descent(4, s, count);
+        for (int k = 0; k < count; k++) {
+            _Alignas(64) float found[LANES];
+            v_store(found, descent_scale(&s[k]));
+            for (int j = 0; j < LANES && at < left; j++, at++)
+                scale[unsettled[at]] = found[j];
+        }
     }
 }
 
-/* Levels found by descent for the sub-blocks of a batch, with their scales. */
-INLINE void search_descent_batch(const forge_rows *rows, int64_t first, int live, float *scale,
-                                 uint8_t (*levels)[16][LANES])
+/* The levels that a descent leaves a sub-block, plus 4; 0 for zeros. */
+INLINE void descent_levels(const float *x, uint8_t *level)
 {
-    for (int sub = 0; sub < live * SUBS; sub += LANES) {
-        const int count = lanes_in_use(live * SUBS - sub);
-        _Alignas(64) float level[16][LANES];
-        tile t;
-        load_values(rows, first * SUBS + sub, count, 16, t.x);
-        v_store(scale + sub, search_descent(16, 4, &t, level));
-        for (int i = 0; i < 16; i++)
-            vi_store_u8(levels[sub / LANES][i], v_trunc(v_load(level[i])));
-    }
+    descent_state s;
+    memset(s.x, 0, sizeof s.x);
+    for (int i = 0; i < SUBS; i++)
+        s.x[i][0] = x[i];
+    descent_begin(4, &s);
+    search_descent(4, &s, 1);
+    for (int i = 0; i < SUBS; i++)
+        level[i] = vm_bits(s.empty) & 1 ? 0 : (uint8_t)(s.level[i][0] + 4.0f);
 }
 
 INLINE void quantize_q3_K_plain(const forge_rows *rows, uint8_t *dst, int64_t first, int live)
 {
-    _Alignas(64) float scale[LANES * SUBS];
-    _Alignas(64) uint8_t levels[SUBS][16][LANES];
-    search_descent_batch(rows, first, live, scale, levels);
+    _Alignas(64) float scale[FOUND];
+    search_descent_batch(rows, first, live, scale);
     for (int block = 0; block < live; block++) {
         _Alignas(64) float buffer[SUPER];
         _Alignas(64) uint8_t level[SUPER];
         uint8_t code[SUBS];
+        const float *x = view_elements(rows, (first + block) * SUPER, SUPER, buffer);
         const float max = extreme_scale(scale + block * SUBS), iscale = -32.0f / max;
+        const uint16_t d_all = f32_to_f16(max != 0.0f ? 1 / iscale : 0.0f);
+        const float d_stored = f16_to_f32(d_all);
         for (int j = 0; j < SUBS; j++) {
-            const int sub = block * SUBS + j;
-            const int8_t l = (int8_t)nearest_int(iscale * scale[sub]);
+            const int8_t l = (int8_t)nearest_int(iscale * scale[block * SUBS + j]);
             code[j] = max != 0.0f ? (uint8_t)((l < -32 ? -32 : l > 31 ? 31 : l) + 32) : 0;
-            for (int i = 0; i < 16; i++)
-                level[16 * j + i] = levels[sub / LANES][i][sub % LANES];
+            const float d = d_stored * (float)(code[j] - 32);
+            if (d != 0.0f)
+                pack_levels(x + 16 * j, 16, 0.0f, d, -4, 3, level + 16 * j);
+            else
+                descent_levels(x + 16 * j, level + 16 * j);
         }
-        const uint16_t d = f32_to_f16(max != 0.0f ? 1 / iscale : 0.0f);
-        requantize_q3_K(view_elements(rows, (first + block) * SUPER, SUPER, buffer), code, d, level);
-        store_q3_K(code, d, level, dst + (first + block) * (int64_t)sizeof(block_q3_K));
+        store_q3_K(code, d_all, level, dst + (first + block) * (int64_t)sizeof(block_q3_K));
     }
 }
 
@@ -431,13 +462,18 @@ INLINE void quantize_q3_K_weighted(const forge_rows *rows, uint8_t *dst, int64_t
         const float *x = view_elements(rows, (first + block) * SUPER, SUPER, buffer);
         pack_found(found.scale + block * SUBS, SUBS, scales.iscale[block], 0.0f, -32, 31,
                    (int)scales.bias[block], code);
+        const uint16_t d_all = f32_to_f16(scales.scale[block]);
+        const float d_stored = f16_to_f32(d_all);
         for (int j = 0; j < SUBS; j++) {
             const int sub = block * SUBS + j;
-            pack_found(x + 16 * j, 16, found.iscale[sub], 0.0f, -4, 3, (int)found.bias[sub], level + 16 * j);
+            const float d = d_stored * (float)(code[j] - 32);
+            if (d != 0.0f)
+                pack_levels(x + 16 * j, 16, 0.0f, d, -4, 3, level + 16 * j);
+            else
+                pack_found(x + 16 * j, 16, found.iscale[sub], 0.0f, -4, 3, (int)found.bias[sub],
+                           level + 16 * j);
         }
-        const uint16_t d = f32_to_f16(scales.scale[block]);
-        requantize_q3_K(x, code, d, level);
-        store_q3_K(code, d, level, dst + (first + block) * (int64_t)sizeof(block_q3_K));
+        store_q3_K(code, d_all, level, dst + (first + block) * (int64_t)sizeof(block_q3_K));
     }
 }
 

@@ -308,6 +308,7 @@ INLINE void quantize_weighted(const forge_rows *rows, uint8_t *dst, int nmax, bo
                 live += count;
                 at += count;
             }
+            prefetch_elements(rows, (first + live) * BLOCK, live * BLOCK);
             if (centred) {
                 symmetric_found found;
                 search_symmetric(BLOCK, nmax, t, &found, 0);

@@ -1,7 +1,8 @@
 /* Eight lanes: AVX2 and F16C. The operations are those of scalar.h, in its order. */
-#define H_LANES 8
-#define VECS    2
-#define TILES   2
+#define H_LANES  8
+#define VECS     2
+#define TILES    2
+#define DESCENTS 4
 
 typedef __m256 hf;
 typedef __m256i hi;
@@ -28,6 +29,7 @@ INLINE hm hm_and(hm a, hm b) { return _mm256_and_ps(a, b); }
 INLINE hm hm_or(hm a, hm b) { return _mm256_or_ps(a, b); }
 INLINE hm hm_not(hm a) { return _mm256_xor_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(-1))); }
 INLINE int hm_any(hm a) { return _mm256_movemask_ps(a); }
+INLINE uint32_t hm_bits(hm a) { return (uint32_t)_mm256_movemask_ps(a); }
 INLINE hf h_select(hm m, hf yes, hf no) { return _mm256_blendv_ps(no, yes, m); }
 
 INLINE hi hi_set(int32_t x) { return _mm256_set1_epi32(x); }
@@ -38,6 +40,11 @@ INLINE hi hi_or(hi a, hi b) { return _mm256_or_si256(a, b); }
 INLINE hi hi_min(hi a, hi b) { return _mm256_min_epi32(a, b); }
 INLINE hi hi_max(hi a, hi b) { return _mm256_max_epi32(a, b); }
 INLINE hi hi_min_unsigned(hi a, hi b) { return _mm256_min_epu32(a, b); }
+INLINE hm hi_lt_unsigned(hi a, hi b)
+{
+    const hi top = _mm256_set1_epi32(INT32_MIN);
+    return _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_xor_si256(b, top), _mm256_xor_si256(a, top)));
+}
 INLINE hi hi_shl(hi a, int n) { return _mm256_slli_epi32(a, n); }
 INLINE hi hi_shr(hi a, int n) { return _mm256_srli_epi32(a, n); }
 INLINE uint32_t hi_bit_of_each(hi a, int n)
@@ -166,7 +173,6 @@ INLINE hf h_flip(hf x, uint32_t bits, int first)
     const hi sign = _mm256_sllv_epi32(_mm256_set1_epi32((int)(bits >> first)), top);
     return _mm256_xor_ps(x, _mm256_and_ps(_mm256_castsi256_ps(sign), _mm256_set1_ps(-0.0f)));
 }
-INLINE uint32_t hm_bits(hm a) { return (uint32_t)_mm256_movemask_ps(a); }
 INLINE int hm_first(hm a) { return first_bit(hm_bits(a)); }
 INLINE hi hi_where(hm a, int32_t x) { return _mm256_and_si256(_mm256_castps_si256(a), _mm256_set1_epi32(x)); }
 INLINE hi hi_mul(hi a, hi b) { return _mm256_mullo_epi32(a, b); }

@@ -1,7 +1,8 @@
 /* Sixteen lanes: AVX-512 F, BW, DQ and VL. The operations are those of scalar.h, in its order. */
-#define H_LANES 16
-#define VECS    2
-#define TILES   2
+#define H_LANES  16
+#define VECS     2
+#define TILES    2
+#define DESCENTS 4
 
 typedef __m512 hf;
 typedef __m512i hi;
@@ -28,6 +29,7 @@ INLINE hm hm_and(hm a, hm b) { return (hm)(a & b); }
 INLINE hm hm_or(hm a, hm b) { return (hm)(a | b); }
 INLINE hm hm_not(hm a) { return (hm)~a; }
 INLINE int hm_any(hm a) { return a; }
+INLINE uint32_t hm_bits(hm a) { return a; }
 INLINE hf h_select(hm m, hf yes, hf no) { return _mm512_mask_blend_ps(m, no, yes); }
 
 INLINE hi hi_set(int32_t x) { return _mm512_set1_epi32(x); }
@@ -38,6 +40,7 @@ INLINE hi hi_or(hi a, hi b) { return _mm512_or_si512(a, b); }
 INLINE hi hi_min(hi a, hi b) { return _mm512_min_epi32(a, b); }
 INLINE hi hi_max(hi a, hi b) { return _mm512_max_epi32(a, b); }
 INLINE hi hi_min_unsigned(hi a, hi b) { return _mm512_min_epu32(a, b); }
+INLINE hm hi_lt_unsigned(hi a, hi b) { return _mm512_cmplt_epu32_mask(a, b); }
 INLINE hi hi_shl(hi a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
 INLINE hi hi_shr(hi a, int n) { return _mm512_srli_epi32(a, (unsigned)n); }
 INLINE uint32_t hi_bit_of_each(hi a, int n) { return _mm512_test_epi32_mask(a, _mm512_set1_epi32(1 << n)); }
@@ -151,7 +154,6 @@ INLINE hf h_flip(hf x, uint32_t bits, int first)
 {
     return _mm512_mask_xor_ps(x, (hm)(bits >> first), x, _mm512_set1_ps(-0.0f));
 }
-INLINE uint32_t hm_bits(hm a) { return a; }
 INLINE int hm_first(hm a) { return first_bit(a); }
 INLINE hi hi_where(hm a, int32_t x) { return _mm512_maskz_set1_epi32(a, x); }
 INLINE hi hi_mul(hi a, hi b) { return _mm512_mullo_epi32(a, b); }

@@ -1,7 +1,8 @@
 /* Four lanes: NEON of AArch64. The operations are those of scalar.h, in its order. */
-#define H_LANES 4
-#define VECS    2
-#define TILES   2
+#define H_LANES  4
+#define VECS     2
+#define TILES    2
+#define DESCENTS 4
 
 typedef float32x4_t hf;
 typedef int32x4_t hi;
@@ -28,6 +29,11 @@ INLINE hm hm_and(hm a, hm b) { return vandq_u32(a, b); }
 INLINE hm hm_or(hm a, hm b) { return vorrq_u32(a, b); }
 INLINE hm hm_not(hm a) { return vmvnq_u32(a); }
 INLINE int hm_any(hm a) { return vmaxvq_u32(a) != 0; }
+INLINE uint32_t hm_bits(hm a)
+{
+    static const uint32_t place[4] = {1, 2, 4, 8};
+    return vaddvq_u32(vandq_u32(a, vld1q_u32(place)));
+}
 INLINE hf h_select(hm m, hf yes, hf no) { return vbslq_f32(m, yes, no); }
 
 INLINE hi hi_set(int32_t x) { return vdupq_n_s32(x); }
@@ -41,6 +47,7 @@ INLINE hi hi_min_unsigned(hi a, hi b)
 {
     return vreinterpretq_s32_u32(vminq_u32(vreinterpretq_u32_s32(a), vreinterpretq_u32_s32(b)));
 }
+INLINE hm hi_lt_unsigned(hi a, hi b) { return vcltq_u32(vreinterpretq_u32_s32(a), vreinterpretq_u32_s32(b)); }
 INLINE hi hi_shl(hi a, int n) { return vshlq_s32(a, vdupq_n_s32(n)); }
 INLINE hi hi_shr(hi a, int n)
 {
@@ -171,11 +178,6 @@ INLINE hf h_flip(hf x, uint32_t bits, int first)
     const int32x4_t top = {31, 30, 29, 28};
     const uint32x4_t sign = vandq_u32(vshlq_u32(vdupq_n_u32(bits >> first), top), vdupq_n_u32(0x80000000u));
     return vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(x), sign));
-}
-INLINE uint32_t hm_bits(hm a)
-{
-    const uint32x4_t weight = {1, 2, 4, 8};
-    return vaddvq_u32(vandq_u32(a, weight));
 }
 INLINE int hm_first(hm a) { return first_bit(hm_bits(a)); }
 INLINE hi hi_where(hm a, int32_t x) { return vandq_s32(vreinterpretq_s32_u32(a), vdupq_n_s32(x)); }

@@ -1,9 +1,10 @@
 /* One lane: plain C. The readable reference of what every h_ operation means.
  *
  * hf holds floats, hi 32-bit integers, hm one truth value for each lane. */
-#define H_LANES 1
-#define VECS    1
-#define TILES   1
+#define H_LANES  1
+#define VECS     1
+#define TILES    1
+#define DESCENTS 1
 
 typedef float hf;
 typedef int32_t hi;
@@ -35,6 +36,8 @@ INLINE hm hm_and(hm a, hm b) { return a & b; }
 INLINE hm hm_or(hm a, hm b) { return a | b; }
 INLINE hm hm_not(hm a) { return !a; }
 INLINE int hm_any(hm a) { return a; }
+/* Lane j becomes bit j. */
+INLINE uint32_t hm_bits(hm a) { return (uint32_t)a; }
 INLINE hf h_select(hm m, hf yes, hf no) { return m ? yes : no; }
 
 INLINE hi hi_set(int32_t x) { return x; }
@@ -45,8 +48,10 @@ INLINE hi hi_or(hi a, hi b) { return a | b; }
 INLINE hi hi_min(hi a, hi b) { return a < b ? a : b; }
 INLINE hi hi_max(hi a, hi b) { return a > b ? a : b; }
 INLINE hi hi_min_unsigned(hi a, hi b) { return (uint32_t)a < (uint32_t)b ? a : b; }
+INLINE hm hi_lt_unsigned(hi a, hi b) { return (uint32_t)a < (uint32_t)b; }
 INLINE hi hi_shl(hi a, int n) { return (hi)((uint32_t)a << n); }
-INLINE hi hi_shr(hi a, int n) { return (hi)((uint32_t)a >> n); }
+/* Of numbers that are not negative. */
+INLINE hi hi_shr(hi a, int n) { return a >> n; }
 /* Bit `n` of lane j becomes bit j. */
 INLINE uint32_t hi_bit_of_each(hi a, int n) { return (uint32_t)a >> n & 1; }
 /* Bit j becomes lane j, 0 or 1. */
@@ -117,8 +122,6 @@ INLINE int hm_first(hm a)
     (void)a;
     return 0;
 }
-/* Bit j is that of lane j. */
-INLINE uint32_t hm_bits(hm a) { return (uint32_t)a; }
 /* x where the lane is true, else 0. */
 INLINE hi hi_where(hm a, int32_t x) { return a ? x : 0; }
 INLINE hi hi_mul(hi a, hi b) { return (hi)((uint32_t)a * (uint32_t)b); }

@@ -53,6 +53,7 @@ LIFT2(vi, i_and, vi, vi)
 LIFT2(vi, i_min, vi, vi)
 LIFT2(vi, i_max, vi, vi)
 LIFT2(vi, i_min_unsigned, vi, vi)
+LIFT2(vm, i_lt_unsigned, vi, vi)
 LIFT1(vi, _bits, vf)
 LIFT1(vf, i_as_float, vi)
 LIFT1(vi, _trunc, vf)
@@ -67,6 +68,10 @@ INLINE vf v_select(vm m, vf yes, vf no)
                 h_select(PART_B(m), PART_B(yes), PART_B(no)));
 }
 INLINE bool vm_any(vm m) { return hm_any(PART_A(m)) || hm_any(PART_B(m)); }
+INLINE uint32_t vm_bits(vm m)
+{
+    return VECS == 1 ? hm_bits(PART_A(m)) : hm_bits(PART_A(m)) | hm_bits(PART_B(m)) << (LANES / 2);
+}
 INLINE bool vm_all(vm m) { return !vm_any(vm_not(m)); }
 
 INLINE void v_store(float *p, vf x)

@@ -20,13 +20,16 @@ FAMILIES: dict[str, tuple[str, str]] = {
     "GptOssForCausalLM": ("gpt_oss", "gpt_oss"),
     "LLaMAForCausalLM": ("llama", "llama"),
     "LlamaForCausalLM": ("llama", "llama"),
+    "LlamaModel": ("llama", "llama_base"),
     "MistralForCausalLM": ("llama", "llama"),
     "MixtralForCausalLM": ("llama", "llama"),
     "Phi3ForCausalLM": ("phi", "phi3"),
     "PhiForCausalLM": ("phi", "phi2"),
     "Qwen2ForCausalLM": ("qwen", "qwen2"),
+    "Qwen2Model": ("qwen", "qwen2_base"),
     "Qwen2MoeForCausalLM": ("qwen", "qwen2moe"),
     "Qwen3ForCausalLM": ("qwen", "qwen3"),
+    "Qwen3Model": ("qwen", "qwen3"),
     "Qwen3MoeForCausalLM": ("qwen", "qwen3moe"),
 }
 

@@ -65,12 +65,15 @@ class Architecture:
         rules: Tensors that are not one checkpoint tensor under the name that gguf-py's tables know.
         names: Further checkpoint templates -> GGUF templates for those that are; both with suffix or both without.
         operations: GGUF role, or a glob of roles, -> operation on tensors that are mapped by name.
+        hf_names: Templates that the family's checkpoints have where most have others, without suffix: on the way back
+            from a GGUF file they come before the usual ones.
         drops: Tensors to leave out.
         generated: Tensors made from the config alone, in file order.
         early: Metadata that the reference writes before the general keys.
         prepare: Changes to the config that need the folder.
         shapes: GGUF role -> the shape that the config tells of its weight.
         drop_extra_layers: Leave out layers beyond the config's count (multi-token prediction heads).
+        prefix: What the checkpoints leave out in front of every name.
         quantized: Values of `quantization_config.quant_method` that the rules understand.
     """
 
@@ -81,12 +84,14 @@ class Architecture:
     rules: tuple[Rule, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
     operations: Mapping[str, Operation] = field(default_factory=dict)
+    hf_names: tuple[str, ...] = ()
     drops: tuple[Drop, ...] = ()
     generated: Callable[[Config], Iterable[tuple[str, NDArray[np.float32]]]] = lambda config: ()
     early: tuple[MetadataLine, ...] = ()
     prepare: Callable[[Config, Path], Config] = lambda config, folder: config
     shapes: Mapping[str, tuple[Size, ...]] = field(default_factory=lambda: DECODER_SHAPES)
     drop_extra_layers: bool = False
+    prefix: str = ""
     quantized: tuple[str, ...] = ()
 
     def derive(self, name: str, **changes: Any) -> Architecture:

@@ -8,20 +8,21 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from gguf_forge.architectures.config import Config
-from gguf_forge.architectures.dsl import Architecture, Rule
+from gguf_forge.architectures.dsl import Architecture, Operation, Rule
 from gguf_forge.architectures.names import fill, known_names, parse, role, target_of
 from gguf_forge.architectures.operations import keep
 from gguf_forge.architectures.shapes import disagreement
 from gguf_forge.checkpoint import Checkpoint, StoredTensor
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, printable
-from gguf_forge.expr import RAW, Constant, Stored, TensorExpr
-from gguf_forge.tensor_types import BF16, F16, F32, TensorType
+from gguf_forge.expr import RAW, AsFloat32, Constant, Stored, TensorExpr
+from gguf_forge.tensor_types import BF16, F16, F32, TENSOR_TYPES, TensorType
 
 # Computed by the model itself; the reference leaves them out for every family.
 _ALWAYS_DROPPED = (".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq")
 
 _MAX_LISTED = 30
 _STORED_TYPES = {"F32": F32, "F16": F16, "BF16": BF16, "U8": RAW}
+_WIDENED_TYPES = {name: TENSOR_TYPES[name] for name in ("F64", "I8", "I16", "I32", "I64")}
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def plan_tensors(architecture: Architecture, config: Config, checkpoint: Checkpo
     unknown: list[str] = []
 
     for number, tensor in enumerate(checkpoint.tensors.values()):
-        template, layer, expert = parse(tensor.name)
+        template, layer, expert = parse(architecture.prefix + tensor.name.replace("language_model.", ""))
         outside = layer is not None and layer >= config.block_count and "layers.{i}" in template
         if _is_dropped(architecture, config, tensor.name, template) or (outside and architecture.drop_extra_layers):
             continue
@@ -63,7 +64,7 @@ def plan_tensors(architecture: Architecture, config: Config, checkpoint: Checkpo
             for rule_number in by_source[template]:
                 collected[rule_number, layer].add(number, template, expert, tensor)
         elif target is not None and expert is None and not outside:
-            operation = _operation_for(architecture, target)
+            operation = operation_for(architecture, target)
             name = fill(target, layer)
             placed.append(((1, number, 0), _planned(name, operation, config, [_stored(tensor)])))
         else:
@@ -117,7 +118,8 @@ def _is_dropped(architecture: Architecture, config: Config, name: str, template:
     )
 
 
-def _operation_for(architecture: Architecture, target: str) -> object:
+def operation_for(architecture: Architecture, target: str) -> Operation:
+    """What is done to the tensor that is mapped by name to this target."""
     what = role(target)
     return next((op for glob, op in architecture.operations.items() if fnmatchcase(what, glob)), keep)
 
@@ -155,20 +157,21 @@ def _parts_in_order(rule: Rule, layer: int | None, met: _Collected, config: Conf
     return [met.parts[key] for key in wanted]
 
 
-def _stored(tensor: StoredTensor) -> Stored:
-    kind = _STORED_TYPES.get(tensor.dtype)
+def _stored(tensor: StoredTensor) -> TensorExpr:
+    kind = (_STORED_TYPES | _WIDENED_TYPES).get(tensor.dtype)
     if kind is None:
         raise UnsupportedError(
             f"data type {tensor.dtype} is not supported yet",
             tensor=tensor.name,
-            hint=f"supported: {', '.join(_STORED_TYPES)}",
+            hint=f"supported: {', '.join(_STORED_TYPES | _WIDENED_TYPES)}",
         )
     if not tensor.shape or 0 in tensor.shape:
         raise InputError(f"a tensor of shape {list(tensor.shape)} holds nothing to convert", tensor=tensor.name)
-    return Stored(tensor.name, tensor.source, tensor.offset, tensor.shape, kind)
+    stored = Stored(tensor.name, tensor.source, tensor.offset, tensor.shape, kind)
+    return AsFloat32(stored) if tensor.dtype in _WIDENED_TYPES else stored
 
 
-def _planned(name: str, operation: object, config: Config, sources: list[Stored]) -> PlannedTensor:
+def _planned(name: str, operation: object, config: Config, sources: list[TensorExpr]) -> PlannedTensor:
     try:
         expr = operation(config, *sources)  # type: ignore[operator]
     except ForgeError as error:
@@ -176,9 +179,7 @@ def _planned(name: str, operation: object, config: Config, sources: list[Stored]
             raise
         raise type(error)(error.problem, tensor=name, hint=error.hint) from None
     if expr.dtype == RAW:
-        raise UnsupportedError(
-            "is stored as plain bytes", tensor=sources[0].name, hint="this quantization is not supported yet"
-        )
+        raise UnsupportedError("is stored as plain bytes", tensor=name, hint="this quantization is not supported yet")
     return PlannedTensor(name, expr)
 
 

@@ -20,6 +20,9 @@ qwen2 = Architecture(
     prepare=with_pooling,
 )
 
+# an embedding model: without the head, and without the outermost module in names
+qwen2_base = qwen2.derive("qwen2", hf=("Qwen2Model",), prefix="model.")
+
 
 def _no_reranker(config: Config, folder: Path) -> Config:
     """Rerankers come under the class name of the language model, and need a file of their own kind."""
@@ -36,7 +39,7 @@ def _beginning(path: Path) -> str:
         return file.read(1 << 20)
 
 
-qwen3 = qwen2.derive("qwen3", hf=("Qwen3ForCausalLM",), prepare=_no_reranker)
+qwen3 = qwen2.derive("qwen3", hf=("Qwen3ForCausalLM", "Qwen3Model"), prepare=_no_reranker)
 
 qwen2moe = Architecture(
     "qwen2moe",

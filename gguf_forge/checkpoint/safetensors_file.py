@@ -89,13 +89,18 @@ def read_safetensors_header(source: Source) -> dict[str, StoredTensor]:
     return {tensor.name: tensor for tensor in sorted(tensors, key=lambda tensor: tensor.name)}
 
 
+def header_size(source: Source) -> int:
+    """Where the data of tensors begins, in a file whose header was read."""
+    return 8 + int.from_bytes(source.view(0, 8).tobytes(), "little")
+
+
 def _read_header(source: Source) -> tuple[dict[str, Any], int]:
     if source.size == 0:
         raise _broken(source, "the file is empty")
     refuse_impostor(source.view(0, min(source.size, IMPOSTOR_BYTES)).tobytes(), source.path)
     if source.size < 8:
         raise _broken(source, f"the file has only {source.size} bytes")
-    length = int.from_bytes(source.view(0, 8).tobytes(), "little")
+    length = header_size(source) - 8
     if length > MAX_HEADER:
         raise _broken(source, f"the header claims {length} bytes; the format allows {MAX_HEADER}")
     if 8 + length > source.size:

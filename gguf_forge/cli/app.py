@@ -12,7 +12,25 @@ from typing import Annotated
 
 import typer
 
-from gguf_forge.cli import bench, convert, demo, imatrix, info, plan, quantize
+from gguf_forge.cli import (
+    bench,
+    compare,
+    convert,
+    demo,
+    dequantize,
+    edit,
+    finish,
+    imatrix,
+    info,
+    inspect,
+    merge,
+    plan,
+    quantize,
+    report_page,
+    split,
+    verify,
+    work,
+)
 from gguf_forge.cli.streams import Failure, ReaderGone, discard, report_failure, writing
 from gguf_forge.errors import ForgeError, UsageError
 
@@ -25,7 +43,27 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for command in (convert, plan, quantize, imatrix, bench, demo, info):
+# In the order of the help.
+COMMANDS = (
+    convert,
+    plan,
+    work,
+    finish,
+    quantize,
+    verify,
+    compare,
+    inspect,
+    report_page,
+    dequantize,
+    split,
+    merge,
+    edit,
+    imatrix,
+    bench,
+    demo,
+    info,
+)
+for command in COMMANDS:
     command.register(app)
 
 
@@ -69,9 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         discard(sys.stdout, sys.stderr)
         return 128 + signal.SIGPIPE
     except Stopped as stopped:
-        failure = Failure(
-            128 + stopped.number, signal.Signals(stopped.number).name, "stopped; no unfinished file is left behind"
-        )
+        left = "run it again to go on" if "--resume" in given else "no unfinished file is left behind"
+        failure = Failure(128 + stopped.number, signal.Signals(stopped.number).name, f"stopped; {left}")
     except ForgeError as error:
         failure = Failure.of(error)
     except typer.TyperException as error:
@@ -112,6 +149,8 @@ def _signals_raise() -> Iterator[None]:
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
+        for heeded_once in heeded:
+            signal.signal(heeded_once, signal.SIG_IGN)  # what follows is the cleaning up
         raise Stopped(number)
 
     ending = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]

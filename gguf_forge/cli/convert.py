@@ -19,13 +19,22 @@ from gguf_forge.cli.options import (
     IncludeWeights,
     Json,
     LeaveOutputTensor,
+    MaxMemory,
+    MetadataFile,
+    ModelName,
+    NoTensorFirstSplit,
     OutFile,
     OutputTensorType,
     OverrideKv,
     Overwrite,
+    PreTokenizer,
     PruneLayers,
     Pure,
     Quiet,
+    Resume,
+    ShowProfile,
+    SplitMaxSize,
+    SplitMaxTensors,
     Strict,
     TensorTypeFile,
     TensorTypes,
@@ -35,12 +44,11 @@ from gguf_forge.cli.options import (
     Verbose,
     add_command,
     flag,
-    recipe_options,
     type_names,
-    value,
 )
 from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.errors import ForgeError
+from gguf_forge.request import memory_bound, recipe_options, split_of
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +67,11 @@ class ConvertRequest:
     ]
     outfile: OutFile = None
     type: Types = None
+    split_max_size: SplitMaxSize = None
+    split_max_tensors: SplitMaxTensors = None
+    no_tensor_first_split: NoTensorFirstSplit = False
     overwrite: Overwrite = False
+    resume: Resume = False
     dry_run: DryRun = False
 
     pure: Pure = False
@@ -74,41 +86,18 @@ class ConvertRequest:
     include_weights: IncludeWeights = None
     exclude_weights: ExcludeWeights = None
 
-    model_name: Annotated[
-        str | None,
-        value(
-            "--model-name",
-            metavar="NAME",
-            panel=MODEL,
-            help="The model's name. [default: from the model card, the config, the folder]",
-        ),
-    ] = None
-    metadata: Annotated[
-        Path | None,
-        value(
-            "--metadata",
-            metavar="FILE",
-            panel=MODEL,
-            help="A JSON file with general.* keys that outrank the model card.",
-        ),
-    ] = None
+    model_name: ModelName = None
+    metadata: MetadataFile = None
     override_kv: OverrideKv = None
-    pre_tokenizer: Annotated[
-        str | None,
-        value(
-            "--pre-tokenizer",
-            metavar="NAME",
-            panel=MODEL,
-            help="How text is split before BPE, for a fine-tune whose tokenizer is not recognized: "
-            "the name of the model it comes from, such as llama-bpe or qwen2.",
-        ),
-    ] = None
+    pre_tokenizer: PreTokenizer = None
     vocab_only: Annotated[bool, flag("--vocab-only", panel=MODEL, help="Metadata and vocabulary, no tensors.")] = False
     prune_layers: PruneLayers = None
 
     threads: Threads = None
     backend: Backend = None
+    max_memory: MaxMemory = None
 
+    profile: ShowProfile = False
     json: Json = False
     quiet: Quiet = False
     verbose: Verbose = False
@@ -126,6 +115,7 @@ def convert(request: ConvertRequest) -> None:
     - `gguf-forge convert Qwen3-0.6B`
     - `gguf-forge convert Qwen3-0.6B -o models/ -t Q4_K_M,Q8_0`
     - `gguf-forge convert Qwen3-0.6B -o 'qwen-{ftype}.gguf' --tensor-type 'ffn_down=q6_k'`
+    - `gguf-forge convert Qwen3-235B-A22B --split-max-size 50G`
     - `gguf-forge convert my-finetune --pre-tokenizer qwen2`
     - `gguf-forge convert Qwen3-0.6B --dry-run --json | jq '.tensors[].name'`
     """
@@ -135,16 +125,21 @@ def convert(request: ConvertRequest) -> None:
     from gguf_forge import conversion
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.report import show_results
+    from gguf_forge.engine.profile import Profile
 
+    profile = Profile() if request.profile else None
     with observing(quiet=request.quiet, verbose=request.verbose) as observer:
         results = conversion.convert(
             **planning_arguments(request),
             threads=request.threads,
             backend=request.backend,
             overwrite=request.overwrite,
+            resume=request.resume,
+            max_memory=memory_bound(request.max_memory),
             observer=observer,
+            profile=profile,
         )
-    show_results(results, as_json=request.json, quiet=request.quiet)
+    show_results(results, as_json=request.json, quiet=request.quiet, profile=profile)
 
 
 def show_plan(request: ConvertRequest) -> None:
@@ -156,7 +151,7 @@ def show_plan(request: ConvertRequest) -> None:
     with logging_to(console(sys.stderr), quiet=request.quiet, verbose=request.verbose):
         files = conversion.plan(**planning_arguments(request))
         try:
-            check_files(files, backend=request.backend, overwrite=request.overwrite)
+            check_files(files, backend=request.backend, overwrite=request.overwrite, resume=request.resume)
         except ForgeError as error:
             log.warning("converting would be refused: %s", error)
     show_plans(files, as_json=request.json, quiet=request.quiet)
@@ -173,5 +168,6 @@ def planning_arguments(request: ConvertRequest) -> dict[str, Any]:
         "metadata": request.metadata,
         "pre_tokenizer": request.pre_tokenizer,
         "vocab_only": request.vocab_only,
+        "split": split_of(request),
         "strict": request.strict,
     }

@@ -34,7 +34,7 @@ def _facts() -> dict[str, Any]:
     from importlib.metadata import version
 
     from gguf_forge import kernels
-    from gguf_forge.forge import default_threads
+    from gguf_forge.engine.forge import default_threads
 
     chosen = kernels.default_backend()
     asked = bool(os.environ.get(kernels.BACKEND_VARIABLE))

@@ -7,14 +7,9 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import typer
-
-from gguf_forge.errors import UsageError
-
-if TYPE_CHECKING:
-    from gguf_forge.recipe import ImportanceMatrix, Options
 
 # What `-t` accepts, for the help; the recipe room has the facts, and a test compares the two.
 TYPE_NAMES = (
@@ -57,7 +52,39 @@ Types = Annotated[
         help=f"File type, in any case; several with commas or by repeating it. [default: Q4_K_M] One of {TYPE_NAMES}.",
     ),
 ]
+SplitMaxSize = Annotated[
+    str | None,
+    value(
+        "--split-max-size",
+        metavar="N(K|M|G)",
+        panel=OUTPUT,
+        help="Split the output into parts of at most so many bytes of tensors; M is a million.",
+    ),
+]
+SplitMaxTensors = Annotated[
+    int | None,
+    value(
+        "--split-max-tensors",
+        metavar="N",
+        panel=OUTPUT,
+        help="Split the output into parts of at most so many tensors.",
+        min=1,
+    ),
+]
+NoTensorFirstSplit = Annotated[
+    bool,
+    flag("--no-tensor-first-split", panel=OUTPUT, help="Split the output; the first part has metadata alone."),
+]
 Overwrite = Annotated[bool, flag("--overwrite", panel=OUTPUT, help="Replace the output if it exists.")]
+Resume = Annotated[
+    bool,
+    flag(
+        "--resume",
+        panel=OUTPUT,
+        help="Go on from what a stopped run left; if this one is stopped, keep what is finished. "
+        "An output that is complete already is left as it is.",
+    ),
+]
 DryRun = Annotated[
     bool,
     flag(
@@ -67,6 +94,14 @@ DryRun = Annotated[
     ),
 ]
 Pure = Annotated[bool, flag("--pure", panel=MIX, help="One type for all tensors, no mix.")]
+AllowRequantize = Annotated[
+    bool,
+    flag(
+        "--allow-requantize",
+        panel=MIX,
+        help="Quantize what is quantized already. That loses more than starting from 16 or 32 bits.",
+    ),
+]
 LeaveOutputTensor = Annotated[bool, flag("--leave-output-tensor", panel=MIX, help="Do not quantize output.weight.")]
 OutputTensorType = Annotated[
     str | None, value("--output-tensor-type", metavar="TYPE", panel=MIX, help="Type of output.weight.")
@@ -127,6 +162,34 @@ ExcludeWeights = Annotated[
         help="Do not use the matrix for tensors with this text in their name. Repeatable.",
     ),
 ]
+ModelName = Annotated[
+    str | None,
+    value(
+        "--model-name",
+        metavar="NAME",
+        panel=MODEL,
+        help="The model's name. [default: from the model card, the config, the folder]",
+    ),
+]
+MetadataFile = Annotated[
+    Path | None,
+    value(
+        "--metadata",
+        metavar="FILE",
+        panel=MODEL,
+        help="A JSON file with general.* keys that outrank the model card.",
+    ),
+]
+PreTokenizer = Annotated[
+    str | None,
+    value(
+        "--pre-tokenizer",
+        metavar="NAME",
+        panel=MODEL,
+        help="How text is split before BPE, for a fine-tune whose tokenizer is not recognized: "
+        "the name of the model it comes from, such as llama-bpe or qwen2.",
+    ),
+]
 OverrideKv = Annotated[
     list[str] | None,
     value(
@@ -152,6 +215,15 @@ Threads = Annotated[
         envvar="GGUF_FORGE_THREADS",
     ),
 ]
+MaxMemory = Annotated[
+    str | None,
+    value(
+        "--max-memory",
+        metavar="N(K|M|G)",
+        panel=RUNNING,
+        help="The most memory to take, everything counted, whatever the model. [default: 1G]",
+    ),
+]
 Backend = Annotated[
     str | None,
     value(
@@ -161,72 +233,15 @@ Backend = Annotated[
         help="Which kernels, of those that `gguf-forge info` lists. [default: GGUF_FORGE_BACKEND, or the fastest]",
     ),
 ]
+ShowProfile = Annotated[
+    bool,
+    flag("--profile", panel=MESSAGES, help="Show where the time went: reading, quantizing, writing..., by thread."),
+]
 Json = Annotated[bool, flag("--json", panel=MESSAGES, help="One JSON object on standard output, nothing else.")]
 Quiet = Annotated[bool, flag("-q", "--quiet", panel=MESSAGES, help="Nothing but errors.")]
 Verbose = Annotated[bool, flag("-v", "--verbose", panel=MESSAGES, help="Notes on what is done, too.")]
 
 T = TypeVar("T")
-
-
-class MixRequest(Protocol):
-    """The options that say what deviates from the mix of a file type."""
-
-    @property
-    def pure(self) -> bool: ...
-    @property
-    def leave_output_tensor(self) -> bool: ...
-    @property
-    def output_tensor_type(self) -> str | None: ...
-    @property
-    def token_embedding_type(self) -> str | None: ...
-    @property
-    def tensor_type(self) -> list[str] | None: ...
-    @property
-    def tensor_type_file(self) -> Path | None: ...
-    @property
-    def imatrix(self) -> Path | None: ...
-    @property
-    def include_weights(self) -> list[str] | None: ...
-    @property
-    def exclude_weights(self) -> list[str] | None: ...
-    @property
-    def override_kv(self) -> list[str] | None: ...
-    @property
-    def prune_layers(self) -> str | None: ...
-
-
-def recipe_options(request: MixRequest) -> Options:
-    """What deviates from the mix of the file type."""
-    from gguf_forge import recipe
-    from gguf_forge.tensor_types import TensorType
-
-    def target(name: str | None) -> TensorType | None:
-        return recipe.parse_target_type(name) if name is not None else None
-
-    file = request.tensor_type_file
-    from_file = recipe.parse_tensor_type_file(file) if file else ()
-    return recipe.Options(
-        pure=request.pure,
-        leave_output_tensor=request.leave_output_tensor,
-        output_tensor_type=target(request.output_tensor_type),
-        token_embedding_type=target(request.token_embedding_type),
-        tensor_types=(*map(recipe.parse_tensor_type, request.tensor_type or ()), *from_file),
-        key_overrides=tuple(map(recipe.parse_key_override, request.override_kv or ())),
-        prune_layers=recipe.parse_prune_layers(request.prune_layers) if request.prune_layers is not None else (),
-        imatrix=_importance(request),
-        read_from=(file,) if file else (),
-    )
-
-
-def _importance(request: MixRequest) -> ImportanceMatrix | None:
-    include, exclude = request.include_weights or (), request.exclude_weights or ()
-    if request.imatrix is None:
-        if include or exclude:
-            raise UsageError("--include-weights and --exclude-weights choose from a matrix: give one with --imatrix")
-        return None
-    from gguf_forge.recipe import read_imatrix
-
-    return read_imatrix(request.imatrix).selected(include, exclude)
 
 
 def add_command(

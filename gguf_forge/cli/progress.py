@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -41,6 +41,19 @@ def observing(*, quiet: bool, verbose: bool) -> Iterator[Observer]:
             yield Lines(to)
 
 
+@contextmanager
+def counting(what: str, total: int, *, quiet: bool, verbose: bool) -> Iterator[Callable[[int], None]]:
+    """Takes bytes as they are done, and shows them as a bar on a terminal; the log goes above it."""
+    to = console(sys.stderr)
+    with logging_to(to, quiet=quiet, verbose=verbose):
+        if quiet or not to.is_terminal or to.is_dumb_terminal:
+            yield lambda n_bytes: None
+            return
+        with _bars(to) as progress:
+            task = progress.add_task(what, total=total)
+            yield lambda n_bytes: progress.advance(task, n_bytes)
+
+
 def _bars(to: Console) -> Progress:
     return Progress(
         TextColumn("{task.description}", style="bold"),
@@ -54,32 +67,42 @@ def _bars(to: Console) -> Progress:
 
 
 class Bar(Observer):
-    """One bar for each file."""
+    """One bar for all files of a run."""
 
     def __init__(self, progress: Progress):
         self._progress = progress
         self._task = TaskID(0)
 
-    def begin(self, file: FilePlan) -> None:
-        self._task = self._progress.add_task(file.type.name, total=file.bytes_to_write)
+    def begin(self, files: Sequence[FilePlan]) -> None:
+        self.begin_other(", ".join(file.type.name for file in files), sum(file.bytes_to_write for file in files))
+
+    def begin_other(self, what: str, n_bytes: int) -> None:
+        self._task = self._progress.add_task(what, total=n_bytes)
 
     def advance(self, n_bytes: int) -> None:
         self._progress.advance(self._task, n_bytes)
 
 
 class Lines(Observer):
-    """A line for each tenth of a file, but no flood and no long silence."""
+    """A line for each tenth of a run, but no flood and no long silence."""
 
     def __init__(self, to: Console):
         self._console = to
 
-    def begin(self, file: FilePlan) -> None:
-        self._file = file
-        self._total = file.bytes_to_write
+    def begin(self, files: Sequence[FilePlan]) -> None:
+        self._start(", ".join(file.path.name for file in files), sum(file.bytes_to_write for file in files))
+        for file in files:
+            self._say(f"{file.path}: writing {decimal(file.size)}")
+
+    def begin_other(self, what: str, n_bytes: int) -> None:
+        self._start(what, n_bytes)
+        self._say(f"{what}: {decimal(n_bytes)}")
+
+    def _start(self, names: str, total: int) -> None:
+        self._names, self._total = names, total
         self._done = 0
         self._started = self._said_at = time.monotonic()
         self._said = 0.0
-        self._say(f"{file.path}: writing {decimal(file.size)}")
 
     def advance(self, n_bytes: int) -> None:
         self._done += n_bytes
@@ -90,7 +113,7 @@ class Lines(Observer):
         self._said, self._said_at = share, now
         speed = self._done / max(now - self._started, 1e-9)
         left = (self._total - self._done) / speed
-        self._say(f"{self._file.path.name}: {share:4.0%}, {decimal(int(speed))}/s, {left:.0f} s left")
+        self._say(f"{self._names}: {share:4.0%}, {decimal(int(speed))}/s, {left:.0f} s left")
 
     def _say(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)

@@ -13,9 +13,9 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from gguf_forge.cli.options import (
-    MIX,
     OUTPUT,
     RUNNING,
+    AllowRequantize,
     Backend,
     DryRun,
     ExcludeWeights,
@@ -23,12 +23,18 @@ from gguf_forge.cli.options import (
     IncludeWeights,
     Json,
     LeaveOutputTensor,
+    MaxMemory,
+    NoTensorFirstSplit,
     OutputTensorType,
     OverrideKv,
     Overwrite,
     PruneLayers,
     Pure,
     Quiet,
+    Resume,
+    ShowProfile,
+    SplitMaxSize,
+    SplitMaxTensors,
     Strict,
     TensorTypeFile,
     TensorTypes,
@@ -37,16 +43,14 @@ from gguf_forge.cli.options import (
     Verbose,
     add_command,
     flag,
-    recipe_options,
     type_names,
     value,
 )
 from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.errors import ForgeError, UsageError
+from gguf_forge.request import memory_bound, recipe_options, split_of
 
 log = logging.getLogger(__name__)
-
-_UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,36 +71,14 @@ class QuantizeRequest:
         value("--output-dir", metavar="DIR", panel=OUTPUT, help="The folder of ggml-model-TYPE.gguf."),
     ] = None
     keep_split: Annotated[bool, flag("--keep-split", panel=OUTPUT, help="Split the output as the input is.")] = False
-    split_max_size: Annotated[
-        str | None,
-        value(
-            "--split-max-size",
-            metavar="N(M|G)",
-            panel=OUTPUT,
-            help="Split the output into parts of at most so many bytes of tensors.",
-        ),
-    ] = None
-    split_max_tensors: Annotated[
-        int | None,
-        value(
-            "--split-max-tensors",
-            metavar="N",
-            panel=OUTPUT,
-            help="Split the output into parts of at most so many tensors.",
-            min=1,
-        ),
-    ] = None
+    split_max_size: SplitMaxSize = None
+    split_max_tensors: SplitMaxTensors = None
+    no_tensor_first_split: NoTensorFirstSplit = False
     overwrite: Overwrite = False
+    resume: Resume = False
     dry_run: DryRun = False
 
-    allow_requantize: Annotated[
-        bool,
-        flag(
-            "--allow-requantize",
-            panel=MIX,
-            help="Quantize what is quantized already. That loses more than starting from 16 or 32 bits.",
-        ),
-    ] = False
+    allow_requantize: AllowRequantize = False
     pure: Pure = False
     leave_output_tensor: LeaveOutputTensor = False
     output_tensor_type: OutputTensorType = None
@@ -114,17 +96,19 @@ class QuantizeRequest:
 
     threads: Threads = None
     backend: Backend = None
+    max_memory: MaxMemory = None
     max_buffer_size: Annotated[
         int | None,
         value(
             "--max-buffer-size",
             metavar="MiB",
             panel=RUNNING,
-            help="Memory for the rows in work. [default: a few MiB for each thread]",
+            help="Memory for the rows in work, of what --max-memory allows.",
             min=1,
         ),
     ] = None
 
+    profile: ShowProfile = False
     json: Json = False
     quiet: Quiet = False
     verbose: Verbose = False
@@ -157,11 +141,13 @@ def quantize(request: QuantizeRequest) -> None:
     from gguf_forge import quantization
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.report import show_results
+    from gguf_forge.engine.profile import Profile
 
     given = read_arguments(request.arguments)
     if request.dry_run:
         _show_plan(request, given)
         return
+    profile = Profile() if request.profile else None
     with observing(quiet=request.quiet, verbose=request.verbose) as observer:
         results = quantization.quantize_gguf(
             given.source,
@@ -169,10 +155,13 @@ def quantize(request: QuantizeRequest) -> None:
             threads=given.threads or request.threads,
             backend=request.backend,
             overwrite=request.overwrite,
+            resume=request.resume,
+            max_memory=memory_bound(request.max_memory),
             buffer=request.max_buffer_size << 20 if request.max_buffer_size else None,
             observer=observer,
+            profile=profile,
         )
-    show_results(results, as_json=request.json, quiet=request.quiet)
+    show_results(results, as_json=request.json, quiet=request.quiet, profile=profile)
 
 
 def _show_plan(request: QuantizeRequest, given: Arguments) -> None:
@@ -184,22 +173,20 @@ def _show_plan(request: QuantizeRequest, given: Arguments) -> None:
     with logging_to(console(sys.stderr), quiet=request.quiet, verbose=request.verbose), open_gguf(given.source) as gguf:
         files = quantization.plan_quantized(gguf, **_planning_arguments(request, given), only_planned=True)
         try:
-            check_files(files, backend=request.backend, overwrite=request.overwrite)
+            check_files(files, backend=request.backend, overwrite=request.overwrite, resume=request.resume)
         except ForgeError as error:
             log.warning("quantizing would be refused: %s", error)
         show_plans(files, as_json=request.json, quiet=request.quiet)
 
 
 def _planning_arguments(request: QuantizeRequest, given: Arguments) -> dict[str, Any]:
-    from gguf_forge.quantization import Split
-
     return {
         "out": given.out,
         "types": given.types,
         "options": replace(recipe_options(request), allow_requantize=request.allow_requantize),
         "output_dir": request.output_dir,
+        "split": split_of(request, keep=request.keep_split),
         "strict": request.strict,
-        "split": Split(request.keep_split, parse_size(request.split_max_size), request.split_max_tensors),
     }
 
 
@@ -233,21 +220,3 @@ def _are_types(text: str) -> bool:
         return bool([file_type(name) for name in type_names([text]) or ()])
     except UsageError:
         return False
-
-
-def parse_size(text: str | None) -> int | None:
-    """The bytes in `text`: a number and K, M, G or nothing, as powers of a thousand.
-
-    Raises:
-        UsageError: it is something else.
-
-    Example:
-        >>> parse_size("2G")
-        2000000000
-    """
-    if text is None:
-        return None
-    found = re.fullmatch("([0-9]+)([KMG]?)", text)
-    if found is None:
-        raise UsageError(f"--split-max-size {text!r} is no size", hint="for example 500M or 2G")
-    return int(found[1]) * _UNITS[found[2]]

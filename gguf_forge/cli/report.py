@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,22 +15,56 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from gguf_forge.cli.streams import print_data, print_json
+from gguf_forge.cli.streams import console, print_data, print_json, writing
+from gguf_forge.engine.profile import PHASES, Profile
 from gguf_forge.file_plan import FilePlan, Result
+from gguf_forge.job import Job
 
 
-def show_plans(files: Sequence[FilePlan], *, as_json: bool, quiet: bool) -> None:
+def show_plans(files: Sequence[FilePlan], *, as_json: bool, quiet: bool, job: Job | None = None) -> None:
+    """Planned files, and the job that they were written down as."""
     if as_json:
-        print_json(one_object(map(plan_object, files)))
+        shown = one_object(map(plan_object, files))
+        print_json(shown if job is None else {**shown, "plan": _job_object(job)})
     elif not quiet:
         print_data(*_spaced(map(plan_text, files)), *_total(files))
+        if job is not None:
+            print_data("", _job_text(job))
 
 
-def show_results(results: Sequence[Result], *, as_json: bool, quiet: bool) -> None:
+def _job_object(job: Job) -> dict[str, Any]:
+    return {
+        "path": str(job.file),
+        "tasks": [{"task": task, "size": sum(part.size for part in job.parts(task))} for task in range(job.n_tasks)],
+    }
+
+
+def _job_text(job: Job) -> Text:
+    sizes = [sum(part.size for part in job.parts(task)) for task in range(job.n_tasks)]
+    span = decimal(max(sizes)) if min(sizes) == max(sizes) else f"{decimal(min(sizes))} to {decimal(max(sizes))}"
+    file = shlex.quote(str(job.file))
+    last = f" ... {job.n_tasks - 1}" if job.n_tasks > 1 else ""
+    steps = {
+        "plan": f"{job.file}: {job.n_tasks} tasks of {span}",
+        "each task": f"gguf-forge work {file} --task 0{last}",
+        "in the end": f"gguf-forge finish {file}",
+    }
+    text = facts_text(steps)
+    text.no_wrap = True
+    return text
+
+
+def show_results(results: Sequence[Result], *, as_json: bool, quiet: bool, profile: Profile | None = None) -> None:
+    """What was written; the profile, if there is one, is part of the object, or goes to standard error."""
     if as_json:
-        print_json(one_object(map(result_object, results)))
-    elif not quiet:
+        shown = one_object(map(result_object, results))
+        print_json(shown if profile is None else {**shown, "profile": profile.as_object()})
+        return
+    if not quiet:
         print_data(*_spaced(map(result_text, results)))
+    if profile is not None:
+        with writing():
+            console(sys.stderr).print("", _profile_table(profile))
 
 
 def one_object(files: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -49,6 +85,9 @@ def plan_object(file: FilePlan) -> dict[str, Any]:
         "fallbacks": file.fallbacks,
         "fallback_share": round(file.fallback_share, 6),
         "warnings": file.warnings,
+        "parts": [
+            {"path": str(shard.path), "size": shard.layout.size, "tensors": len(shard.sources)} for shard in file.shards
+        ],
         "disk": {"needed": file.size, "free": _free(file.path.parent)},
         "tensors": [
             {
@@ -64,18 +103,17 @@ def plan_object(file: FilePlan) -> dict[str, Any]:
 
 
 def result_object(result: Result) -> dict[str, Any]:
-    """A written file: what was planned, and the seconds it took."""
-    return {**plan_object(result.file), "seconds": round(result.seconds, 3)}
+    """A written file: what was planned, the seconds it took, and the tensors that a stopped run had finished."""
+    return {
+        **plan_object(result.file),
+        "seconds": round(result.seconds, 3),
+        "resumed_tensors": result.resumed_tensors,
+    }
 
 
 def plan_text(file: FilePlan) -> Iterator[RenderableType]:
     """Every tensor of a file, and what it comes to."""
-    tensors = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    tensors.add_column("tensor", overflow="fold")
-    tensors.add_column("shape", justify="right")
-    tensors.add_column("from")
-    tensors.add_column("type")
-    tensors.add_column("size", justify="right")
+    tensors = _table("bold", "tensor", "shape", "from", "type", "size", left=("tensor", "from", "type"))
     fallbacks = set(file.fallbacks)
     for info, source in zip(file.tensors, file.sources, strict=True):
         tensors.add_row(
@@ -93,6 +131,7 @@ def plan_text(file: FilePlan) -> Iterator[RenderableType]:
     yield _title(file)
     if file.tensors:
         yield from ("", tensors)
+    yield from _parts(file)
     yield from ("", facts_text(facts), *_fallback_note(file))
 
 
@@ -106,7 +145,10 @@ def result_text(result: Result) -> Iterator[RenderableType]:
         "time": f"{result.seconds:.1f} s",
         "speed": f"{read}/s read, {wrote}/s written",
     }
+    if result.resumed_tensors:
+        facts["resumed"] = f"{result.resumed_tensors} of {len(file.tensors)} tensors were finished by an earlier run"
     yield from (_title(file), "", facts_text(facts))
+    yield from _parts(file)
     if file.tensors:
         yield from ("", _types(file))
     yield from _fallback_note(file)
@@ -139,9 +181,7 @@ def _counts(file: FilePlan) -> str:
 
 
 def _types(file: FilePlan) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    for name in ("type", "tensors", "weights", "size"):
-        table.add_column(name, justify="left" if name == "type" else "right")
+    table = _table("dim", "type", "tensors", "weights", "size", left=("type",))
     weights, sizes = Counter[str](), Counter[str]()
     for info in file.tensors:
         weights[info.type.name] += info.n_elements
@@ -149,6 +189,39 @@ def _types(file: FilePlan) -> Table:
     for name, size in sizes.most_common():
         share = weights[name] / weights.total()
         table.add_row(name, str(file.types[name]), f"{share:.1%}", decimal(size))
+    return table
+
+
+def _profile_table(profile: Profile) -> Table:
+    """Seconds of each phase, a line for each thread, and those that a processor worked."""
+    used = [phase for phase in PHASES if any(watch.seconds[phase] for watch in profile.watches)]
+    table = _table("bold", "seconds", *used, left=("seconds",))
+    for watch in profile.watches:
+        table.add_row(watch.thread, *(_seconds(watch.seconds[phase]) for phase in used))
+    busy = (sum(watch.busy[phase] for watch in profile.watches) for phase in used)
+    table.add_row("of all, busy", *map(_seconds, busy), style="dim")
+    return table
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f}" if seconds else ""
+
+
+def _parts(file: FilePlan) -> Iterator[RenderableType]:
+    """The files of a split one."""
+    if len(file.shards) == 1:
+        return
+    table = _table("dim", "part", "tensors", "size", left=("part",))
+    for shard in file.shards:
+        table.add_row(Text(shard.path.name), str(len(shard.sources)), decimal(shard.layout.size))
+    yield from ("", table)
+
+
+def _table(header_style: str, *names: str, left: Sequence[str]) -> Table:
+    """A table without lines; the columns in `left` have text, the others numbers."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style=header_style)
+    for name in names:
+        table.add_column(name, justify="left" if name in left else "right", overflow="fold")
     return table
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
+from gguf_forge.cli.shown import escaped
 from gguf_forge.errors import ForgeError, OutputError
 
 if TYPE_CHECKING:
@@ -95,9 +96,9 @@ def report_failure(failure: Failure, *, as_json: bool) -> None:
 
     to = console(sys.stderr)
     where = "".join(f"{part}: " for part in (failure.file, failure.tensor) if part)
-    to.print(Text.assemble(("error: ", "bold red"), where, failure.message), soft_wrap=True)
+    to.print(Text.assemble(("error: ", "bold red"), escaped(where + failure.message, keep="\n")), soft_wrap=True)
     if failure.hint:
-        to.print(Text.assemble(("hint: ", "bold"), failure.hint), soft_wrap=True)
+        to.print(Text.assemble(("hint: ", "bold"), escaped(failure.hint, keep="\n")), soft_wrap=True)
     if as_json:
         print_json({"error": {name: value for name, value in vars(failure).items() if value is not None}})
 

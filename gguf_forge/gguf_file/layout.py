@@ -8,7 +8,7 @@ from itertools import accumulate
 
 from gguf_forge.gguf_file.header import alignment_of, encode_header, padded
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.gguf_file.values import ByteOrder, Metadata
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ class Layout:
         return len(self.header)
 
 
-def lay_out(metadata: Metadata, tensors: Sequence[TensorInfo], *, vocab_only: bool = False) -> Layout:
+def lay_out(
+    metadata: Metadata, tensors: Sequence[TensorInfo], *, vocab_only: bool = False, byte_order: ByteOrder = "<"
+) -> Layout:
     """Place `tensors` one after the other, each padded to the file's alignment, the last one too.
 
     gguf-py, llama-quantize and llama-gguf-split agree on this. They differ in one case: a file with a
@@ -46,6 +48,7 @@ def lay_out(metadata: Metadata, tensors: Sequence[TensorInfo], *, vocab_only: bo
         metadata: `general.alignment` in it sets the alignment; otherwise it is 32 bytes.
         tensors: in the order of the file; shapes in GGUF order.
         vocab_only: leave the header unpadded.
+        byte_order: of the numbers in the header.
 
     Raises:
         InputError: see `encode_header`; or an alignment that is not a power of two of at least 8.
@@ -60,6 +63,6 @@ def lay_out(metadata: Metadata, tensors: Sequence[TensorInfo], *, vocab_only: bo
     """
     alignment = alignment_of(metadata)
     ends = [0, *accumulate(padded(info.nbytes, alignment) for info in tensors)]
-    header = encode_header(metadata, tensors, ends[:-1], 1 if vocab_only else alignment)
+    header = encode_header(metadata, tensors, ends[:-1], 1 if vocab_only else alignment, byte_order)
     placed = tuple(PlacedTensor(info, len(header) + start) for info, start in zip(tensors, ends[:-1], strict=True))
     return Layout(header, placed, len(header) + ends[-1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
@@ -15,7 +15,7 @@ from gguf_forge.errors import InputError, printable
 from gguf_forge.gguf_file.reader import GgufHeader, GgufTensor, read_header
 from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, PartName
 from gguf_forge.gguf_file.values import ByteOrder, Metadata, ValueType
-from gguf_forge.source import MappedFile
+from gguf_forge.source import MappedFile, Source
 
 _INTEGERS = frozenset(kind for kind in ValueType if "INT" in kind.name)
 
@@ -51,6 +51,11 @@ class GgufFile:
             key: value.data.item() if isinstance(value.data, np.float32) else value.data
             for key, value in self.typed_metadata.items()
         }
+
+    def heads(self) -> Iterator[tuple[Source, int]]:
+        """Each file, and where in it the data of tensors begins; its end if it has none."""
+        for file, shard in zip(self._files, self.shards, strict=True):
+            yield file, min((tensor.offset for tensor in shard), default=file.size)
 
     def check_unchanged(self) -> None:
         """Raise InputError if a file was written to or replaced since it was opened."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.gguf_file.values import ByteOrder
+from gguf_forge.gguf_file.values import ByteOrder, Value, ValueType
 
 Item = TypeVar("Item")
 
@@ -131,3 +132,23 @@ def text_or_bytes(raw: bytes) -> str | bytes:
         return raw.decode()
     except UnicodeDecodeError:
         return raw
+
+
+def as_c_strings(value: Value) -> Value:
+    """The value as C code copies it: a string ends at its first NUL.
+
+    Example:
+        >>> as_c_strings(Value(ValueType.STRING, "a\0b")).data
+        'a'
+    """
+    if value.type is ValueType.STRING:
+        return replace(value, data=_before_nul(value.data))
+    if isinstance(value.data, PackedStrings) and not value.data.has_nul:
+        return value
+    if value.type is ValueType.ARRAY and value.element is ValueType.STRING:
+        return replace(value, data=tuple(_before_nul(item) for item in value.data))
+    return value
+
+
+def _before_nul(text: str | bytes) -> str | bytes:
+    return text.split(b"\0", 1)[0] if isinstance(text, bytes) else text.split("\0", 1)[0]

@@ -52,13 +52,20 @@ def part_keys(number: int, count: int, n_tensors: int) -> Metadata:
     }
 
 
-def parts_within(infos: Iterable[TensorInfo], max_size: int | None, max_tensors: int | None) -> list[int]:
+def parts_within(
+    infos: Iterable[TensorInfo],
+    max_size: int | None,
+    max_tensors: int | None,
+    *,
+    alignment: int = DEFAULT_ALIGNMENT,
+) -> list[int]:
     """The part that each tensor goes to, in their order.
 
     Args:
         infos: The tensors of the file.
         max_size: Bytes of tensors in a part, where they can be kept to; None for no bound.
         max_tensors: Tensors in a part; None for no bound.
+        alignment: What the bytes of each tensor are rounded up to before they are counted.
 
     Example:
         >>> from gguf_forge.tensor_types import F32
@@ -68,7 +75,7 @@ def parts_within(infos: Iterable[TensorInfo], max_size: int | None, max_tensors:
     parts: list[int] = []
     part = size = count = 0
     for info in infos:
-        nbytes = padded(info.nbytes, DEFAULT_ALIGNMENT)
+        nbytes = padded(info.nbytes, alignment)
         is_full = (max_size is not None and size + nbytes > max_size) or count == max_tensors
         if is_full and count:
             part, size, count = part + 1, 0, 0

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from gguf_forge.errors import InputError
-from gguf_forge.gguf_file.packed_items import PackedStrings
+from gguf_forge.gguf_file.packed_items import as_c_strings
 from gguf_forge.gguf_file.split import SPLIT_KEYS
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, string, u32
@@ -51,7 +50,7 @@ def quantized_metadata(tensors: Sequence[TensorInfo], metadata: Metadata, option
         architecture = ModelFacts.read(metadata, options.key_overrides).architecture
         numbers = layer_numbers(tensors, options.prune_layers)
         changes.append((f"{architecture}.block_count", u32(max(numbers.values()) + 1)))
-    result = {key: _as_c_strings(value) for key, value in metadata.items() if key not in SPLIT_KEYS}
+    result = {key: as_c_strings(value) for key, value in metadata.items() if key not in SPLIT_KEYS}
     for key, value in changes:
         result.pop(key, None)
         result[key] = value
@@ -96,17 +95,3 @@ def _provenance(imatrix: ImportanceMatrix) -> Iterable[tuple[str, Value]]:
 def _cut(text: str) -> Value:
     raw = text.encode(errors="surrogateescape")
     return string(text if len(raw) <= _MAX_BYTES else raw[:_MAX_BYTES])
-
-
-def _as_c_strings(value: Value) -> Value:
-    if value.type is ValueType.STRING:
-        return replace(value, data=_before_nul(value.data))
-    if isinstance(value.data, PackedStrings) and not value.data.has_nul:
-        return value
-    if value.type is ValueType.ARRAY and value.element is ValueType.STRING:
-        return replace(value, data=tuple(_before_nul(item) for item in value.data))
-    return value
-
-
-def _before_nul(text: str | bytes) -> str | bytes:
-    return text.split(b"\0", 1)[0] if isinstance(text, bytes) else text.split("\0", 1)[0]

@@ -128,7 +128,7 @@ def test_empty_tensors_and_scalars(tmp_path: Path, shape: list[int]) -> None:
 
 
 def test_plain_bytes_are_no_weights(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match=r"model\.norm\.weight: is stored as plain bytes"):
+    with pytest.raises(UnsupportedError, match=r"output_norm\.weight: is stored as plain bytes"):
         plan(tmp_path, "llama3-bpe", lambda tensors: tensors.update({"model.norm.weight": ("U8", [256])}))
 
 
@@ -155,3 +155,37 @@ def test_group_names_counts_layers_and_experts() -> None:
     names = [f"l.{layer}.e.{expert}.w" for layer in range(3) for expert in range(2)]
     assert group_names(names) == ["l.{0..2}.e.{0..1}.w (6)"]
     assert group_names(["l.4.w"]) == ["l.4.w"]
+
+
+@pytest.mark.parametrize(
+    ("family", "name"), [("llama2-spm", "LlamaModel"), ("qwen2", "Qwen2Model"), ("qwen3", "Qwen3Model")]
+)
+def test_a_model_without_its_head_has_shorter_names(tmp_path: Path, family: str, name: str) -> None:
+    def shorten(tensors: dict[str, tuple[str, list[int]]]) -> None:
+        whole = dict(tensors)
+        tensors.clear()
+        tensors |= {key.removeprefix("model."): kind for key, kind in whole.items() if not key.startswith("lm_head")}
+
+    shapes = {tensor.name: tensor.expr.shape for tensor in plan(tmp_path / "whole", family).tensors}
+    shapes.pop("output.weight", None)
+    shorter = plan(tmp_path / "shorter", family, shorten, architectures=[name])
+    assert {tensor.name: tensor.expr.shape for tensor in shorter.tensors} == shapes
+
+
+def test_the_language_model_of_a_larger_one(tmp_path: Path) -> None:
+    def lengthen(tensors: dict[str, tuple[str, list[int]]]) -> None:
+        whole = dict(tensors)
+        tensors.clear()
+        tensors |= {f"language_model.{key}": kind for key, kind in whole.items()}
+
+    names = [tensor.name for tensor in plan(tmp_path / "whole", "llama3-bpe").tensors]
+    assert [tensor.name for tensor in plan(tmp_path / "longer", "llama3-bpe", lengthen).tensors] == names
+
+
+@pytest.mark.parametrize("rows", [256, 1024])
+def test_embeddings_of_another_height_than_the_vocabulary(tmp_path: Path, rows: int) -> None:
+    def change(tensors: dict[str, tuple[str, list[int]]]) -> None:
+        tensors["model.embed_tokens.weight"] = "BF16", [rows, 256]
+
+    with pytest.raises(InputError, match=rf"token_embd\.weight: has {rows} rows, and the vocabulary has 512 tokens"):
+        plan(tmp_path, "llama3-bpe", change)

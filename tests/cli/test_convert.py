@@ -48,6 +48,12 @@ def test_several_types(forge: Forge, model: Path) -> None:
     assert listing(Path()) == ["tiny-bf16.gguf", "tiny-q4_0.gguf", "tiny-q8_0.gguf"]
 
 
+def test_several_types_are_announced_and_reported(forge: Forge, model: Path) -> None:
+    ran = forge("convert", model, "-t", "q8_0,Q4_0", "-o", "tiny-{ftype}.gguf", "--json")
+    assert [file["type"] for file in ran.json["files"]] == ["Q8_0", "Q4_0"]
+    assert [line.split(":")[0] for line in ran.err.splitlines()] == ["tiny-q8_0.gguf", "tiny-q4_0.gguf"]
+
+
 def test_metadata_options(forge: Forge, model: Path) -> None:
     Path("card.json").write_text('{"general.author": "Somebody"}')
     options = ("--model-name", "Other", "--metadata", "card.json", "--override-kv", "llama.context_length=int:64")
@@ -167,3 +173,61 @@ def test_a_bug_is_reported_as_one(forge: Forge, model: Path, monkeypatch: pytest
 def test_threads_come_from_the_environment(forge: Forge, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GGUF_FORGE_THREADS", "3")
     assert "threads: 3" in forge("convert", model, "--verbose").err
+
+
+def test_profile(forge: Forge, model: Path) -> None:
+    ran = forge("convert", model, "-o", "out.gguf", "--profile", "--threads", "1")
+    assert "worker 1" not in ran.out
+    header, *lines = ran.err.splitlines()[-4:]
+    assert header.split()[:2] == ["seconds", "plan"]
+    assert [line.split()[0] for line in lines] == ["main", "worker", "of"]
+
+
+def test_profile_for_scripts(forge: Forge, model: Path) -> None:
+    ran = forge("convert", model, "-o", "out.gguf", "--profile", "--json", "--threads", "2")
+    main, *workers = ran.json["profile"]
+    assert main["thread"] == "main"
+    assert len(workers) == 2
+    assert set(main["seconds"]) == set(main["busy"])
+
+
+@pytest.mark.parametrize("kind", ["F16", "Q4_K_M"])
+def test_splits(forge: Forge, model: Path, kind: str) -> None:
+    options = ("-o", "m.gguf", "-t", kind, "--split-max-tensors", "8", "--no-tensor-first-split")
+    names = [f"m-0000{n}-of-00004.gguf" for n in (1, 2, 3, 4)]
+    counts = [0, 8, 8, 5]
+    planned = [line.split() for line in forge("plan", model, *options).out.splitlines() if line.startswith("m-")]
+    assert [words[:2] for words in planned[1:]] == [[name, str(n)] for name, n in zip(names, counts, strict=True)]
+    ran = forge("convert", model, *options, "--json")
+    assert listing(Path()) == names
+    assert ran.json["path"] == names[0]
+    assert ran.json["parts"] == [
+        {"path": name, "size": Path(name).stat().st_size, "tensors": n} for name, n in zip(names, counts, strict=True)
+    ]
+    refused = forge("convert", model, *options)
+    assert refused.code == 8
+    assert names[0] in refused.err
+
+
+def test_the_summary_lists_the_parts(forge: Forge, model: Path) -> None:
+    out = forge("convert", model, "-o", "m.gguf", "--split-max-size", "500K").out
+    assert all(name in out for name in listing(Path()))
+    assert len(listing(Path())) > 1
+
+
+@pytest.mark.parametrize(
+    "options", [("--split-max-size", "big"), ("--split-max-size", "0"), ("--split-max-tensors", "0")]
+)
+def test_splits_that_make_no_sense(forge: Forge, model: Path, options: tuple[str, str]) -> None:
+    ran = forge("convert", model, *options)
+    assert ran.code == 2
+    assert listing(Path()) == []
+
+
+def test_max_memory(forge: Forge, model: Path) -> None:
+    refused = forge("convert", model, "-o", "out.gguf", "--max-memory", "5M")
+    assert refused.code == 2
+    assert "and 5,242,880 are allowed" in refused.err
+    assert listing(Path()) == []
+    assert forge("convert", model, "-o", "out.gguf", "--max-memory", "1G").code == 0
+    assert "--max-memory 'much' is no size" in forge("convert", model, "--max-memory", "much").err

@@ -24,7 +24,8 @@ print(json.dumps([code, sorted(sys.modules)]))
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["convert", "--help"], ["plan", "-h"], ["demo", "--help"], ["convert"]]
+    "arguments",
+    [["--help"], ["--version"], ["convert", "--help"], ["plan", "-h"], ["demo", "--help"], ["work", "-h"], ["convert"]],
 )
 def test_loads_nothing_heavy(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", LOADED, *arguments], capture_output=True, text=True, check=True)
@@ -47,7 +48,8 @@ def test_help_lists_the_types_that_can_be_made() -> None:
 OPTIONS = (
     "--outfile -o --type --outtype -t --overwrite --dry-run --json --quiet --verbose --threads -j --backend "
     "--model-name --metadata --vocab-only --pre-tokenizer --pure --leave-output-tensor --output-tensor-type "
-    "--token-embedding-type --tensor-type --tensor-type-file --override-kv --prune-layers"
+    "--token-embedding-type --tensor-type --tensor-type-file --override-kv --prune-layers "
+    "--split-max-size --split-max-tensors --no-tensor-first-split"
 )
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from command_line import Forge, listing
 
-from gguf_forge.cli.quantize import Arguments, parse_size, read_arguments
+from gguf_forge.cli.quantize import Arguments, read_arguments
 from gguf_forge.conversion import convert
 from gguf_forge.errors import UsageError
+from gguf_forge.request import parse_size
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_arguments_that_make_no_sense(given: list[str]) -> None:
 
 
 def test_sizes() -> None:
-    assert [parse_size(text) for text in (None, "5", "2K", "300M", "1G")] == [None, 5, 2000, 300_000_000, 10**9]
+    assert [parse_size(text) for text in ("5", "2K", "300M", "1G")] == [5, 2000, 300_000_000, 10**9]
     for wrong in ("", "1.5G", "-1M", "5T", "M"):
         with pytest.raises(UsageError, match="is no size"):
             parse_size(wrong)

@@ -17,7 +17,7 @@ FORGE = (sys.executable, "-m", "gguf_forge")
 # Each task takes a while, so that a signal meets a conversion at work.
 SLOW = """
 import sys, time
-import gguf_forge.forge as forge
+import gguf_forge.engine.forge as forge
 pack = forge.pack
 def slow(*arguments, **options):
     time.sleep(0.3)

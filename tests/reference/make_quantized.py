@@ -17,11 +17,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from quantized import PINNED, arguments_of, digests, make_base, name_of, pinned_runs
 
+# Options for llama-gguf-split, and how many words they are.
+SPLITS = {"--split-max-size": 2, "--split-max-tensors": 2, "--no-tensor-first-split": 1}
+
 
 def run_step(quantize: str, gguf_split: str, step: str, start: Path, source: Path, folder: Path) -> None:
     arguments = arguments_of(step, source, folder / "out.gguf")
-    limit = [at for at, text in enumerate(arguments) if text.startswith("--split-max-")]
-    split = [arguments.pop(limit[0]), arguments.pop(limit[0])] if limit else []
+    split: list[str] = []
+    for option, n_words in SPLITS.items():
+        if option in arguments:
+            at = arguments.index(option)
+            split += arguments[at : at + n_words]
+            del arguments[at : at + n_words]
     subprocess.run([quantize, *arguments], cwd=start, check=True, capture_output=True)
     if split:
         whole = (folder / "out.gguf").rename(folder / "whole.gguf")

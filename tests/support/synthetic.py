@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FAMILIES = Path(__file__).parents[1] / "families"
-
-
+_INTEGERS = {"I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64}
 Tensors = dict[str, tuple[str, list[int]]]
 
 
@@ -97,6 +96,10 @@ def as_dtype(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
     if dtype == "BF16":
         bits = values.view(np.uint32).astype(np.uint64)
         return ((bits + 0x7FFF + ((bits >> np.uint64(16)) & np.uint64(1))) >> np.uint64(16)).astype(np.uint16)
+    if dtype == "F64":
+        return values.astype(np.float64) * (1 + 2.0**-25)  # no float32 any more
+    if dtype in _INTEGERS:
+        return np.rint(values * np.float32(1000)).clip(-128, 127).astype(_INTEGERS[dtype])
     return values.astype({"F32": np.float32, "F16": np.float16}[dtype])
 
 

@@ -1,0 +1,183 @@
+"""`gguf-forge compare`: how far two GGUF files are apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gguf_forge.cli.options import MESSAGES, Json, Quiet, Threads, Verbose, add_command, flag
+from gguf_forge.cli.shown import escaped
+from gguf_forge.cli.verify import MISMATCH
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from gguf_forge.gguf_file.tensor_info import TensorInfo
+    from gguf_forge.toolbox.compare import Comparison, TensorComparison
+    from gguf_forge.toolbox.measure import Distance
+
+_COMPARED = "What is compared"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRequest:
+    """The command line of `compare`."""
+
+    a: Annotated[
+        Path, typer.Argument(metavar="A", show_default=False, help="A GGUF file, or the first one of a split.")
+    ]
+    b: Annotated[Path, typer.Argument(metavar="B", show_default=False, help="Another one: errors are those of B.")]
+    only_tensors: Annotated[
+        bool, flag("--only-tensors", panel=_COMPARED, help="Leave out the metadata, and the order of tensors.")
+    ] = False
+    threads: Threads = None
+    all: Annotated[bool, flag("--all", panel=MESSAGES, help="List the tensors that are the same, too.")] = False
+    json: Json = False
+    quiet: Quiet = False
+    verbose: Verbose = False
+
+
+def register(app: typer.Typer) -> None:
+    add_command(app, "compare", CompareRequest, compare)
+
+
+def compare(request: CompareRequest) -> None:
+    """Compare two GGUF files: their keys, and how far each tensor of B is from that of A.
+
+    The exit code is 0 if they are the same and 7 if they are not. How they are split does not matter.
+
+    Examples:
+
+    - `gguf-forge compare model-BF16.gguf model-Q4_K_M.gguf`
+    - `gguf-forge compare theirs.gguf ours.gguf --only-tensors --quiet && echo same`
+    - `gguf-forge compare a.gguf b.gguf --json | jq '.tensors[] | select(.likeness != "same") | {name, distance}'`
+    """
+    from gguf_forge.cli.progress import counting
+    from gguf_forge.cli.streams import print_data, print_json
+    from gguf_forge.gguf_file.opened import open_gguf
+    from gguf_forge.toolbox.compare import compare_gguf
+
+    with open_gguf(request.a) as gguf:
+        size = sum(tensor.nbytes for tensor in gguf.tensors)
+    with counting("comparing", size, quiet=request.quiet, verbose=request.verbose) as progress:
+        found = compare_gguf(
+            request.a, request.b, only_tensors=request.only_tensors, threads=request.threads, progress=progress
+        )
+    if request.json:
+        print_json(_object(found))
+    elif not request.quiet:
+        print_data(*_text(found, with_all=request.all))
+    if not found.same:
+        raise typer.Exit(MISMATCH)
+
+
+def _object(found: Comparison) -> dict[str, Any]:
+    """Rows, columns and blocks count from 0. Keys are those of A ("expected") and of B ("found")."""
+    from gguf_forge.cli.key_differences import key_object
+
+    return {
+        "same": found.same,
+        "a": str(found.a),
+        "b": str(found.b),
+        "metadata": [key_object(each) for each in found.keys],
+        "same_order": found.order,
+        "tensors": [
+            {
+                "name": each.name,
+                "likeness": each.likeness.value,
+                "a": _info_object(each.a),
+                "b": _info_object(each.b),
+                "distance": None if each.distance is None else _distance_object(each.distance),
+            }
+            for each in found.tensors
+        ],
+    }
+
+
+def _info_object(info: TensorInfo | None) -> dict[str, Any] | None:
+    return None if info is None else {"type": info.type.name, "shape": info.shape, "nbytes": info.nbytes}
+
+
+def _distance_object(distance: Distance) -> dict[str, Any]:
+    place, worst = distance.max_error_at, distance.worst
+    return {
+        "values": distance.count,
+        "nonfinite": distance.nonfinite,
+        "differing": distance.differing,
+        "rmse": distance.rmse,
+        "relative": distance.relative,
+        "bias": distance.bias,
+        "max_error": distance.max_error,
+        "max_error_at": None if place is None else {"row": place[0], "column": place[1]},
+        "cosine": distance.cosine,
+        "snr_db": distance.snr,
+        "worst_block": None if worst is None else vars(worst),
+    }
+
+
+def _text(found: Comparison, *, with_all: bool) -> Iterator[RenderableType]:
+    from rich.text import Text
+
+    from gguf_forge.cli.key_differences import keys_table
+    from gguf_forge.cli.report import facts_text
+
+    counts = Counter(each.likeness.value for each in found.tensors)
+    word = ("the same", "bold green") if found.same else ("different", "bold red")
+    yield Text.assemble(word)
+    yield facts_text(
+        {
+            "A": escaped(str(found.a)),
+            "B": escaped(str(found.b)),
+            "tensors": ", ".join(f"{count} {what}" for what, count in counts.items()) or "none",
+            "metadata": f"{len(found.keys)} differences" if found.keys else "no difference",
+            **({} if found.order else {"order": "the tensors are in another order"}),
+        }
+    )
+    shown = [each for each in found.tensors if with_all or each.likeness.value != "same"]
+    if shown:
+        yield from ("", _table(shown))
+    if found.keys:
+        yield from ("", keys_table(found.keys, "A", "B"))
+
+
+def _table(rows: list[TensorComparison]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("tensor", overflow="fold")
+    for name in ("A", "B", "likeness"):
+        table.add_column(name)
+    for name in ("RMSE", "of the values", "greatest", "cosine", "SNR dB"):
+        table.add_column(name, justify="right")
+    for each in rows:
+        types = [_described(info, other) for info, other in ((each.a, each.b), (each.b, each.a))]
+        table.add_row(Text(escaped(each.name)), *types, each.likeness.value, *_numbers(each.distance))
+    return table
+
+
+def _described(info: TensorInfo | None, other: TensorInfo | None) -> str:
+    """The type; and the shape, where that of the other file differs."""
+    if info is None:
+        return ""
+    shape = " x ".join(map(str, info.shape))
+    return info.type.name if other is None or info.shape == other.shape else f"{info.type} {shape}"
+
+
+def _numbers(distance: Distance | None) -> tuple[str, ...]:
+    if distance is None:
+        return ("",) * 5
+    relative, snr = distance.relative, distance.snr
+    return (
+        f"{distance.rmse:.3g}",
+        "" if relative is None else f"{relative:.2%}",
+        f"{distance.max_error:.3g}",
+        f"{distance.cosine:.6f}",
+        "" if snr is None else f"{snr:.1f}",
+    )

@@ -1,0 +1,388 @@
+"""`gguf-forge inspect`: what is in a GGUF file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gguf_forge.cli.options import MESSAGES, Json, Threads, add_command, flag, value
+from gguf_forge.cli.shown import escaped, json_value, type_text, value_text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+    from gguf_forge.gguf_file.opened import GgufFile
+    from gguf_forge.gguf_file.values import Metadata
+    from gguf_forge.toolbox.inspect import DecodedBlock, Overview, TensorEntry, TensorView
+
+_SHOWN = "What is shown"
+_TEXT = 80  # characters of a value
+_BAR = 40
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_ORDERS = {"<": "little-endian", ">": "big-endian"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectRequest:
+    """The command line of `inspect`."""
+
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", show_default=False, help="A GGUF file, or the first one of a split.")
+    ]
+    no_metadata: Annotated[bool, flag("--no-metadata", panel=_SHOWN, help="Leave out the keys.")] = False
+    no_tensors: Annotated[bool, flag("--no-tensors", panel=_SHOWN, help="Leave out the tensors.")] = False
+    key: Annotated[
+        list[str] | None,
+        value(
+            "--key",
+            metavar="NAME",
+            panel=_SHOWN,
+            help="Instead: these keys in full, such as 'tokenizer.*'. Repeatable.",
+        ),
+    ] = None
+    tensor: Annotated[
+        list[str] | None,
+        value(
+            "--tensor",
+            metavar="NAME",
+            panel=_SHOWN,
+            help="Instead: the values of these tensors, such as 'blk.0.attn_*.weight'. Repeatable.",
+        ),
+    ] = None
+    block: Annotated[
+        str | None,
+        value(
+            "--block",
+            metavar="N",
+            panel=_SHOWN,
+            help="With --tensor: what is in one block, counted from 0 in the tensor, or in a row as ROW:N.",
+        ),
+    ] = None
+    bins: Annotated[
+        int,
+        value("--bins", metavar="N", panel=_SHOWN, help="With --tensor: bars of the histogram. [default: 16]", min=3),
+    ] = 16
+    threads: Threads = None
+    json: Json = False
+    json_array: Annotated[
+        bool, flag("--json-array", panel=MESSAGES, help="The JSON object, with all items of arrays.")
+    ] = False
+
+
+def register(app: typer.Typer) -> None:
+    add_command(app, "inspect", InspectRequest, inspect)
+
+
+def inspect(request: InspectRequest) -> None:
+    """Show what is in a GGUF file: keys, tensors, types and sizes; or the values of some tensors.
+
+    Reads the header alone, unless values are asked for.
+
+    Examples:
+
+    - `gguf-forge inspect model.gguf`
+    - `gguf-forge inspect model.gguf --key tokenizer.chat_template`
+    - `gguf-forge inspect model.gguf --tensor 'blk.0.ffn_*.weight'`
+    - `gguf-forge inspect model.gguf --tensor blk.0.attn_q.weight --block 12:3`
+    - `gguf-forge inspect model.gguf --no-tensors --json-array | jq '.metadata."tokenizer.ggml.tokens".value[:9]'`
+    """
+    from gguf_forge.cli.streams import print_data, print_json
+    from gguf_forge.errors import UsageError
+    from gguf_forge.gguf_file.opened import open_gguf
+    from gguf_forge.toolbox.inspect import overview_of
+
+    if request.block is not None and not request.tensor:
+        raise UsageError("--block shows a block of a tensor", hint="name it with --tensor")
+    as_json = request.json or request.json_array
+    with open_gguf(request.file) as gguf:
+        if request.tensor:
+            views = _views(gguf, request)
+            if as_json:
+                print_json({"filename": str(request.file), "tensors": list(map(_view_object, views))})
+                return
+            for view in views:
+                print_data(*_view_text(view))
+            return
+        overview = overview_of(gguf)
+        keys = {} if request.no_metadata else _chosen_keys(overview, request.key)
+        tensors = () if request.no_tensors or request.key else overview.tensors
+        if as_json:
+            print_json(_object(overview, keys, tensors, with_arrays=request.json_array))
+        elif request.key:
+            print_data(*_keys_in_full(keys))
+        else:
+            print_data(*_text(overview, keys, tensors))
+
+
+def _chosen_keys(overview: Overview, wanted: Sequence[str] | None) -> Metadata:
+    from gguf_forge.errors import UsageError, printable
+
+    if wanted is None:
+        return overview.metadata
+    for text in wanted:
+        if not any(fnmatchcase(key, text) for key in overview.metadata):
+            raise UsageError(f"no key is called {printable(text)}", hint="without --key, all are listed")
+    return {key: value for key, value in overview.metadata.items() if any(fnmatchcase(key, text) for text in wanted)}
+
+
+def _views(gguf: GgufFile, request: InspectRequest) -> Iterator[TensorView]:
+    from gguf_forge.toolbox.inspect import matching_tensors, parse_block, view_tensor
+
+    for tensor in matching_tensors(gguf, request.tensor or ()):
+        place = parse_block(request.block, tensor.info) if request.block is not None else None
+        yield view_tensor(tensor, bins=request.bins, block=place, threads=request.threads)
+
+
+def _object(overview: Overview, keys: Metadata, tensors: Sequence[TensorEntry], *, with_arrays: bool) -> dict[str, Any]:
+    """The names are those of gguf-py's gguf_dump, where it has them."""
+    metadata = {
+        key: {
+            "index": index,
+            "type": item.type.name,
+            **({"array_types": [item.element.name], "count": len(item.data)} if item.element is not None else {}),
+            **({"value": json_value(item)} if with_arrays or item.element is None else {}),
+        }
+        for index, (key, item) in enumerate(overview.metadata.items())
+        if key in keys
+    }
+    types = {
+        kind: {"tensors": share.tensors, "weights": share.weights, "nbytes": share.nbytes}
+        for kind, share in overview.types.items()
+    }
+    return {
+        "filename": str(overview.paths[0]),
+        "files": list(map(str, overview.paths)),
+        "version": overview.version,
+        "endian": _ORDERS[overview.byte_order].removesuffix("-endian").upper(),
+        "size": overview.size,
+        "alignment": overview.alignment,
+        "data_offset": overview.data_offset,
+        "weights": overview.weights,
+        "bits_per_weight": round(overview.bits_per_weight, 4),
+        "types": types,
+        "metadata": metadata,
+        "tensors": {entry.name: {"index": index, **_entry_object(entry)} for index, entry in enumerate(tensors)},
+    }
+
+
+def _entry_object(entry: TensorEntry) -> dict[str, Any]:
+    info = entry.info
+    return {
+        "shape": info.shape,
+        "type": info.type.name,
+        "nbytes": info.nbytes,
+        "bits_per_weight": round(entry.bits_per_weight, 4),
+        "file": str(entry.path),
+        "offset": entry.offset,
+    }
+
+
+def _view_object(view: TensorView) -> dict[str, Any]:
+    spread = view.spread
+    return {
+        "name": view.entry.name,
+        **_entry_object(view.entry),
+        "values": spread.count,
+        "nonfinite": spread.nonfinite,
+        "min": float(spread.minimum),
+        "max": float(spread.maximum),
+        "mean": spread.mean,
+        "std": spread.deviation,
+        "zeros": spread.zeros,
+        "histogram": {"edges": view.edges, "counts": spread.histogram},
+        **({"block": _block_object(view.block)} if view.block is not None else {}),
+    }
+
+
+def _block_object(block: DecodedBlock) -> dict[str, Any]:
+    return {
+        "row": block.place.row,
+        "block": block.place.block,
+        "columns": block.columns,
+        "fields": {name: _finite(stored.tolist()) for name, stored in block.fields.items()},
+        "levels": None if block.levels is None else block.levels.tolist(),
+        "values": _finite(block.values.tolist()),
+    }
+
+
+def _finite(data: Any) -> Any:
+    """Numbers that JSON has no word for as text."""
+    if isinstance(data, list):
+        return [_finite(item) for item in data]
+    return str(data) if isinstance(data, float) and not abs(data) < float("inf") else data
+
+
+def _table(*columns: str, right: Iterable[str] = ()) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table
+
+
+def _text(overview: Overview, keys: Metadata, tensors: Sequence[TensorEntry]) -> Iterator[RenderableType]:
+    from gguf_forge.cli.report import facts_text
+
+    yield facts_text(_facts(overview))
+    if keys:
+        yield from ("", _keys_table(keys))
+    if tensors:
+        yield from ("", _tensors_table(overview, tensors))
+    if len(overview.types) > 1:
+        yield from ("", _types_table(overview))
+
+
+def _facts(overview: Overview) -> Mapping[str, str]:
+    from rich.filesize import decimal
+
+    n_files = len(overview.paths)
+    facts = {
+        "file": escaped(str(overview.paths[0])) + (f" and {n_files - 1} more" if n_files > 1 else ""),
+        "format": f"GGUF version {overview.version}, {_ORDERS[overview.byte_order]}",
+        "size": f"{decimal(overview.size)} ({overview.size:,} bytes)",
+        "tensors": f"{len(overview.tensors):,}",
+    }
+    if overview.tensors:
+        facts["weights"] = f"{_short(overview.weights)} ({overview.weights:,})"
+        facts["bits per weight"] = f"{overview.bits_per_weight:.3f}"
+        facts["data"] = f"from byte {overview.data_offset:,}, aligned to {overview.alignment} bytes"
+    return facts
+
+
+def _short(number: int) -> str:
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if number >= size:
+            return f"{number / size:.2f} {unit}"
+    return str(number)
+
+
+def _keys_table(keys: Metadata) -> Table:
+    from rich.text import Text
+
+    table = _table("key", "type", "items", "value", right=("items",))
+    for key, item in keys.items():
+        count = f"{len(item.data):,}" if item.element is not None else ""
+        table.add_row(Text(escaped(key)), type_text(item), count, Text(value_text(item, _TEXT)))
+    return table
+
+
+def _keys_in_full(keys: Metadata) -> Iterator[Text]:
+    """Text keeps its lines; one key alone is its value alone, to be read by other programs, too."""
+    from rich.text import Text
+
+    for key, item in keys.items():
+        text = escaped(item.data, keep="\n\t") if item.type.name == "STRING" else value_text(item)
+        yield Text(text if len(keys) == 1 else f"{escaped(key)} = {text}", no_wrap=True)
+
+
+def _tensors_table(overview: Overview, tensors: Sequence[TensorEntry]) -> Table:
+    from rich.filesize import decimal
+    from rich.text import Text
+
+    is_split = len(overview.paths) > 1
+    right = ("shape", "weights", "size", "bits", "file")
+    table = _table("tensor", "shape", "type", "weights", "size", "bits", *(["file"] if is_split else []), right=right)
+    numbers = {path: str(number) for number, path in enumerate(overview.paths, 1)}
+    for entry in tensors:
+        info = entry.info
+        table.add_row(
+            Text(escaped(entry.name)),
+            " x ".join(map(str, info.shape)),
+            Text(info.type.name, "dim" if info.type.is_float else ""),
+            _short(info.n_elements),
+            decimal(info.nbytes),
+            f"{entry.bits_per_weight:.2f}",
+            *([numbers[entry.path]] if is_split else []),
+        )
+    return table
+
+
+def _types_table(overview: Overview) -> Table:
+    from rich.filesize import decimal
+
+    table = _table("type", "tensors", "weights", "size", right=("tensors", "weights", "size"))
+    total = max(1, overview.weights)
+    for kind, share in overview.types.items():
+        table.add_row(kind, f"{share.tensors:,}", f"{share.weights / total:.1%}", decimal(share.nbytes))
+    return table
+
+
+def _view_text(view: TensorView) -> Iterator[RenderableType]:
+    from rich.filesize import decimal
+    from rich.text import Text
+
+    from gguf_forge.cli.report import facts_text
+
+    entry, spread = view.entry, view.spread
+    info = entry.info
+    facts = {
+        "shape": f"{' x '.join(map(str, info.shape))} ({info.n_elements:,} values)",
+        "type": f"{info.type}, {entry.bits_per_weight:.2f} bits per weight, {decimal(info.nbytes)}",
+        "data": f"byte {entry.offset:,} of {escaped(str(entry.path))}",
+        "range": f"{spread.minimum:.6g} to {spread.maximum:.6g}",
+        "mean": f"{spread.mean:.6g}, standard deviation {spread.deviation:.6g}",
+        "zeros": f"{spread.zeros:,} ({spread.zeros / max(1, spread.count):.2%})",
+    }
+    if spread.nonfinite:
+        facts["not finite"] = f"{spread.nonfinite:,}: infinite or NaN; all else is said of the others"
+    yield from (Text(escaped(entry.name), "bold green"), "", facts_text(facts))
+    if view.edges:
+        yield from ("", _histogram(view))
+    if view.block is not None:
+        yield from ("", *_block_text(view.block, info.type.name))
+    yield ""
+
+
+def _histogram(view: TensorView) -> Text:
+    from rich.text import Text
+
+    edges = [f"{edge:.3g}" for edge in (view.spread.minimum, *view.edges, view.spread.maximum)]
+    counts = view.spread.histogram
+    width, most = max(map(len, edges)), max(1, *counts)
+    total = max(1, sum(counts))
+    lines = [
+        f"{low:>{width}} to {high:<{width}}  {_bar(count / most):<{_BAR}}  {count / total:6.2%}"
+        for (low, high), count in zip(pairwise(edges), counts, strict=True)
+    ]
+    return Text("\n".join(lines), no_wrap=True)
+
+
+def _bar(share: float) -> str:
+    """A bar with a part of a character at its end; what is there is never nothing."""
+    eighths = max(round(share * _BAR * 8), share > 0)
+    return "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
+
+
+def _block_text(block: DecodedBlock, kind: str) -> Iterator[RenderableType]:
+    from rich.text import Text
+
+    first, stop = block.columns
+    place = f"block {block.place.block} of row {block.place.row}"
+    yield Text(f"{place}: columns {first} to {stop - 1} ({kind}; bytes in hexadecimal)", "bold")
+    table = _table("", "")
+    table.show_header = False
+    for name, stored in block.fields.items():
+        is_bytes = stored.dtype.kind == "u"
+        digits = 2 * stored.dtype.itemsize
+        table.add_row(name, _grid([f"{item:0{digits}x}" if is_bytes else f"{item}" for item in stored.reshape(-1)], 16))
+    if block.levels is not None:
+        table.add_row("levels", _grid([str(level) for level in block.levels], 16))
+    table.add_row("values", _grid([f"{item:.6g}" for item in block.values], 8))
+    yield table
+
+
+def _grid(items: Sequence[str], columns: int) -> Text:
+    from rich.text import Text
+
+    width = max(map(len, items))
+    lines = [" ".join(f"{item:>{width}}" for item in items[at : at + columns]) for at in range(0, len(items), columns)]
+    return Text("\n".join(lines), no_wrap=True)

@@ -1,0 +1,102 @@
+"""Metadata values as people and scripts see them. Nothing in a file reaches a terminal as a control character."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gguf_forge.gguf_file.values import Value
+
+_ITEMS = 6  # of an array
+_ITEM_TEXT = 32  # characters of one of them
+
+
+def type_text(value: Value) -> str:
+    """The type as gguf-py's tools write it.
+
+    Example:
+        >>> from gguf_forge.gguf_file.values import ValueType, array, u32
+        >>> type_text(u32(1)), type_text(array(ValueType.STRING, "ab"))
+        ('UINT32', '[STRING]')
+    """
+    return f"[{value.element.name}]" if value.element is not None else value.type.name
+
+
+def value_text(value: Value, limit: int | None = None) -> str:
+    """The value on one line: text without quotes, of an array the first items.
+
+    Args:
+        value: A value of a GGUF file.
+        limit: Characters of a text after which it is cut; None for all of it.
+
+    Example:
+        >>> from gguf_forge.gguf_file.values import ValueType, array, f32, string
+        >>> value_text(string("one\\ntwo")), value_text(f32(1e-5)), value_text(array(ValueType.UINT8, range(9)))
+        ('one\\\\ntwo', '1e-05', '[0, 1, 2, 3, 4, 5, ... 3 more]')
+    """
+    kind = value.type.name
+    if kind == "STRING":
+        return escaped(value.data, limit)
+    if kind != "ARRAY":
+        return _number_text(value.data, kind)
+    element = value.element.name if value.element is not None else ""
+    items = [
+        repr(_cut(_as_text(item), _ITEM_TEXT)) if element == "STRING" else _number_text(item, element)
+        for item in value.data[:_ITEMS]
+    ]
+    more = len(value.data) - len(items)
+    return f"[{', '.join(items)}{f', ... {more} more' if more else ''}]"
+
+
+def _number_text(data: Any, kind: str) -> str:
+    return str(_number(data, kind)).lower()  # true, as --set takes it
+
+
+def escaped(text: str | bytes, limit: int | None = None, *, keep: str = "") -> str:
+    """Text with everything that a terminal may act on as an escape sequence, but the characters in `keep`.
+
+    Example:
+        >>> escaped("a\\x1b[2Jb")
+        'a\\\\x1b[2Jb'
+    """
+    shown = _as_text(text)
+    cut = shown if limit is None else _cut(shown, limit)
+    return "".join(char if char.isprintable() or char in keep else repr(char)[1:-1] for char in cut)
+
+
+def _as_text(text: str | bytes) -> str:
+    return text if isinstance(text, str) else text.decode(errors="surrogateescape")
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}... {len(text) - limit:,} more characters"
+
+
+def json_value(value: Value) -> Any:
+    """The value as JSON can hold it: bytes that are no text as lone surrogates, numbers that are none as their names.
+
+    Example:
+        >>> from gguf_forge.gguf_file.values import f32
+        >>> json_value(f32(0.1)), json_value(f32(float("inf")))
+        (0.1, 'inf')
+    """
+    if value.element is not None:
+        return [_json_item(item, value.element.name) for item in value.data]
+    return _json_item(value.data, value.type.name)
+
+
+def _json_item(item: Any, kind: str) -> Any:
+    if kind == "STRING":
+        return _as_text(item)
+    number = _number(item, kind)
+    return number if not isinstance(number, float) or math.isfinite(number) else str(number)
+
+
+def _number(data: Any, kind: str) -> int | float | bool:
+    """The number; one of 32 bits with as many digits as tell it from its neighbours."""
+    if kind != "FLOAT32":
+        return data  # type: ignore[no-any-return]
+    import numpy as np
+
+    return float(str(np.float32(data)))

@@ -1,0 +1,407 @@
+"""`gguf-forge verify`: a GGUF file is proved right, or shown where it is not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gguf_forge.cli.options import (
+    MESSAGES,
+    MIX,
+    Backend,
+    ExcludeWeights,
+    Imatrix,
+    IncludeWeights,
+    Json,
+    LeaveOutputTensor,
+    MetadataFile,
+    ModelName,
+    OutputTensorType,
+    OverrideKv,
+    Overwrite,
+    PreTokenizer,
+    PruneLayers,
+    Pure,
+    Quiet,
+    TensorTypeFile,
+    TensorTypes,
+    Threads,
+    TokenEmbeddingType,
+    Verbose,
+    add_command,
+    flag,
+    value,
+)
+from gguf_forge.cli.shown import escaped
+from gguf_forge.errors import UsageError
+from gguf_forge.request import recipe_options
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from gguf_forge.toolbox.differences import Differences, Place
+    from gguf_forge.toolbox.verdict import TensorCheck
+    from gguf_forge.toolbox.verify import Verification
+
+MISMATCH = 7
+
+_AGAINST = "What it is compared with"
+_MOST_ROWS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyRequest:
+    """The command line of `verify`."""
+
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", show_default=False, help="A GGUF file, or the first one of a split.")
+    ]
+    source: Annotated[
+        Path | None,
+        value(
+            "--source",
+            metavar="DIR|GGUF",
+            panel=_AGAINST,
+            help="What it was made of: it is made again, a few rows at a time, and compared byte by byte.",
+        ),
+    ] = None
+    check_sums: Annotated[
+        Path | None,
+        value(
+            "--check-sums",
+            metavar="SUMS",
+            panel=_AGAINST,
+            help="Checksums of --write-sums, of llama-gguf-hash --sha256, or of sha256sum.",
+        ),
+    ] = None
+    write_sums: Annotated[
+        Path | None,
+        value(
+            "--write-sums",
+            metavar="SUMS",
+            panel=_AGAINST,
+            help="Write the checksums of each tensor and of the file, if nothing is wrong with it.",
+        ),
+    ] = None
+    overwrite: Overwrite = False
+    only_tensors: Annotated[bool, flag("--only-tensors", panel=_AGAINST, help="Leave out the metadata.")] = False
+    allow_fused: Annotated[
+        bool,
+        flag(
+            "--allow-fused",
+            panel=_AGAINST,
+            help="Take a file for right that differs only as fused arithmetic makes it: llama.cpp on arm64, say.",
+        ),
+    ] = False
+
+    type: Annotated[
+        str | None,
+        value(
+            "-t",
+            "--type",
+            "--outtype",
+            metavar="TYPE",
+            panel=MIX,
+            help="The file type it should have. [default: its own, and of each tensor its own type]",
+        ),
+    ] = None
+    base: Annotated[
+        str | None,
+        value(
+            "--base",
+            metavar="TYPE",
+            panel=MIX,
+            help="The type of the file that was quantized: F32, F16 or BF16. [default: the checkpoint's own]",
+        ),
+    ] = None
+    pure: Pure = False
+    leave_output_tensor: LeaveOutputTensor = False
+    output_tensor_type: OutputTensorType = None
+    token_embedding_type: TokenEmbeddingType = None
+    tensor_type: TensorTypes = None
+    tensor_type_file: TensorTypeFile = None
+
+    imatrix: Imatrix = None
+    include_weights: IncludeWeights = None
+    exclude_weights: ExcludeWeights = None
+
+    model_name: ModelName = None
+    metadata: MetadataFile = None
+    override_kv: OverrideKv = None
+    pre_tokenizer: PreTokenizer = None
+    prune_layers: PruneLayers = None
+
+    threads: Threads = None
+    backend: Backend = None
+
+    all: Annotated[
+        bool,
+        flag("--all", panel=MESSAGES, help="List all tensors, and how each comes about, not only those that differ."),
+    ] = False
+    json: Json = False
+    quiet: Quiet = False
+    verbose: Verbose = False
+
+
+def register(app: typer.Typer) -> None:
+    add_command(app, "verify", VerifyRequest, verify)
+
+
+def verify(request: VerifyRequest) -> None:
+    """Check a GGUF file: its structure, its blocks, its checksums, and every byte against its source.
+
+    What is not said of how the file was made is read back from it: the file type, and each tensor's own type. The exit
+    code is 7 if anything differs.
+
+    Examples:
+
+    - `gguf-forge verify model-Q4_K_M.gguf`
+    - `gguf-forge verify model-Q4_K_M.gguf --source Qwen3-0.6B`
+    - `gguf-forge verify model-IQ3_S.gguf --source model-BF16.gguf --imatrix imatrix.gguf`
+    - `gguf-forge verify model.gguf --write-sums model.gguf.sums`
+    - `gguf-forge verify model.gguf --check-sums model.gguf.sums --json | jq .ok`
+    """
+    from gguf_forge.cli.streams import print_data, print_json
+    from gguf_forge.toolbox.checksums import write_sums
+
+    _check(request)
+    found = _verified(request)
+    is_right = found.ok or (request.allow_fused and found.only_fused)
+    if request.json:
+        print_json(_object(found, is_right))
+    elif not request.quiet:
+        print_data(*_text(found, is_right, with_all=request.all))
+    if not is_right:
+        raise typer.Exit(MISMATCH)
+    if request.write_sums is not None:
+        write_sums(request.file, request.write_sums, threads=request.threads, overwrite=request.overwrite)
+
+
+def _check(request: VerifyRequest) -> None:
+    options = recipe_options(request)
+    more = (request.type, request.base, request.model_name, request.metadata, request.pre_tokenizer)
+    if request.source is None and (options.in_use or any(more) or request.only_tensors or request.allow_fused):
+        raise UsageError("these options say how the file was made of its source", hint="name it with --source")
+
+
+def _verified(request: VerifyRequest) -> Verification:
+    from gguf_forge.cli.progress import counting
+    from gguf_forge.gguf_file.opened import open_gguf
+    from gguf_forge.toolbox.verify import verify_gguf
+
+    with open_gguf(request.file) as gguf:
+        size = sum(tensor.nbytes for tensor in gguf.tensors)
+    passes = 1 + (request.source is not None) + 3 * (request.check_sums is not None)
+    with counting("verifying", passes * size, quiet=request.quiet, verbose=request.verbose) as progress:
+        return verify_gguf(
+            request.file,
+            request.source,
+            types=request.type,
+            options=recipe_options(request),
+            base=request.base,
+            model_name=request.model_name,
+            metadata=request.metadata,
+            pre_tokenizer=request.pre_tokenizer,
+            sums=request.check_sums,
+            only_tensors=request.only_tensors,
+            threads=request.threads,
+            backend=request.backend,
+            progress=progress,
+        )
+
+
+def _object(found: Verification, is_right: bool) -> dict[str, Any]:
+    """Sizes are in bytes; rows and blocks count from 0."""
+    from gguf_forge.cli.key_differences import key_object
+
+    sums = found.sums
+    source = None
+    if found.verdict is not None:
+        source = {
+            "verdict": found.verdict.value,
+            "sentences": found.sentences,
+            "notes": found.notes,
+            "metadata": [key_object(each) for each in found.keys],
+            "out_of_order": found.order,
+            "tensors": [_tensor_object(check) for check in found.tensors],
+        }
+    return {
+        "ok": is_right,
+        "files": [str(path) for path in found.paths],
+        "size": found.size,
+        "tensors": found.n_tensors,
+        "problems": [vars(problem) for problem in found.problems],
+        "sums": None if sums is None else {"ok": sums.ok, **vars(sums)},
+        "source": source,
+    }
+
+
+def _tensor_object(check: TensorCheck) -> dict[str, Any]:
+    info, found = check.info, check.differences
+    return {
+        "name": info.name,
+        "shape": info.shape,
+        "type": info.type.name,
+        "verdict": check.verdict.value,
+        "made_of": check.sources,
+        "steps": check.steps,
+        "expected": check.expected,
+        "explanation": check.explanation,
+        "blocks": check.blocks,
+        "differences": None if found is None else _differences_object(found),
+    }
+
+
+def _differences_object(found: Differences) -> dict[str, Any]:
+    return {
+        "blocks": found.blocks,
+        "bytes": found.bytes,
+        "fields": found.fields,
+        "first": found.first and vars(found.first),
+        "odd_blocks": found.odd_blocks,
+        "first_odd": found.first_odd and vars(found.first_odd),
+        "misplaced_values": found.misplaced,
+        "cosine": round(found.errors.cosine, 6),
+        "expected_cosine": round(found.errors.expected_cosine, 6),
+    }
+
+
+def _text(found: Verification, is_right: bool, *, with_all: bool) -> Iterator[RenderableType]:
+    from rich.filesize import decimal
+    from rich.text import Text
+
+    from gguf_forge.cli.key_differences import keys_table
+    from gguf_forge.cli.report import facts_text
+
+    style, word = ("bold green", "right") if is_right else ("bold red", "not right")
+    yield Text.assemble((escaped(str(found.paths[0])), "bold"), "  ", (word, style), no_wrap=True)
+    facts = {
+        "size": decimal(found.size) + (f" in {len(found.paths)} files" if len(found.paths) > 1 else ""),
+        "tensors": str(found.n_tensors),
+        "by itself": "sound" if not found.problems else f"{len(found.problems)} problems",
+    }
+    if found.sums is not None:
+        facts["checksums"] = f"{found.sums.matching} right" + _bad_sums(found)
+    if found.verdict is not None:
+        facts["to the source"] = " ".join(found.sentences)
+    yield facts_text(facts)
+    for problem in found.problems:
+        where = f"{escaped(problem.file)}: " + (f"{escaped(problem.tensor)}: " if problem.tensor else "")
+        yield Text.assemble((f"{problem.kind}: ", "bold red"), where, problem.what)
+    if found.sums is not None:
+        for title, names in (("wrong", found.sums.different), ("not there", found.sums.missing)):
+            yield from (Text.assemble((f"{title}: ", "bold red"), escaped(name)) for name in names)
+        if found.sums.unnamed:
+            yield Text.assemble(("without a checksum: ", "bold red"), ", ".join(map(escaped, found.sums.unnamed)))
+    for note in found.notes:
+        yield Text.assemble(("note: ", "dim"), note)
+    first = found.first
+    if first is not None:
+        yield from ("", Text("the first tensor that differs", "bold"), _first_text(first))
+    shown = [check for check in found.tensors if with_all or check.verdict.value != "identical"]
+    if shown and (with_all or len(shown) > 1):
+        yield from ("", *_tensors_table(shown, with_all=with_all))
+    if found.keys:
+        yield from ("", keys_table(found.keys, "expected", "found"))
+    if found.order:
+        yield Text.assemble(("order of tensors: ", "bold red"), f"another one stands at the place of {found.order}")
+    if found.tensors and not with_all:
+        yield from ("", _ways(found))
+
+
+def _bad_sums(found: Verification) -> str:
+    sums = found.sums
+    if sums is None or sums.ok:
+        return ""
+    counts = {"wrong": sums.different, "not there": sums.missing, "tensors without": sums.unnamed}
+    return "".join(f", {len(names)} {what}" for what, names in counts.items() if names)
+
+
+def _first_text(check: TensorCheck) -> RenderableType:
+    from gguf_forge.cli.report import facts_text
+
+    info, found = check.info, check.differences
+    facts = {
+        "tensor": f"{escaped(info.name)}, {info.type} of {' x '.join(map(str, info.shape))}",
+        "made of": _made_of(check),
+        "steps": ", ".join(check.steps) or "as it is",
+        "verdict": check.verdict.value + (f": {check.explanation} it is the same" if check.explanation else ""),
+    }
+    if check.expected is not None:
+        facts["should be"] = check.expected
+    if found is not None and found.first is not None:
+        unit = "values" if info.type.block_elements == 1 else "blocks"
+        fields = ", ".join(f"{count} in {name}" for name, count in found.fields.items())
+        share = found.blocks / max(1, check.blocks)
+        facts["differ"] = f"{found.blocks} of {check.blocks} {unit} ({share:.3g}), {found.bytes} bytes: {fields}"
+        facts["first"] = _place(found.first, check)
+        if found.first_odd is not None and found.first_odd != found.first:
+            facts["first odd"] = _place(found.first_odd, check)
+        facts["cosine"] = (
+            f"{found.errors.cosine:.4f} to the weights; {found.errors.expected_cosine:.4f} if it were right"
+        )
+    return facts_text({name: text for name, text in facts.items() if text})
+
+
+def _made_of(check: TensorCheck) -> str:
+    names = [escaped(name, 100) for name in check.sources]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _place(place: Place, check: TensorCheck) -> str:
+    if check.info.type.block_elements == 1:
+        where = f"row {place.row}, column {place.block}"
+    else:
+        where = f"row {place.row}, block {place.block}, {place.field}"
+    return f"{where} (byte {place.offset} of the tensor): {place.found:#04x} instead of {place.expected:#04x}"
+
+
+def _tensors_table(checks: list[TensorCheck], *, with_all: bool) -> Iterator[RenderableType]:
+    from rich.text import Text
+
+    table = _table(("tensor", "type", "verdict"), ("blocks differ", "of", "bytes"), ("first", "steps"))
+    rows = checks if with_all else checks[:_MOST_ROWS]
+    for check in rows:
+        found = check.differences
+        place = found.first if found else None
+        table.add_row(
+            Text(escaped(check.info.name)),
+            check.info.type.name,
+            check.verdict.value,
+            str(found.blocks) if found else "",
+            str(check.blocks),
+            str(found.bytes) if found else "",
+            f"{place.row}:{place.block} {place.field}" if place else "",
+            ", ".join(check.steps),
+        )
+    yield table
+    if len(rows) < len(checks):
+        yield Text(f"and {len(checks) - len(rows)} more: --all or --json lists them", "dim")
+
+
+def _table(left: tuple[str, ...], right: tuple[str, ...], more: tuple[str, ...]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for name in left:
+        table.add_column(name, overflow="fold")
+    for name in right:
+        table.add_column(name, justify="right")
+    for name in more:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _ways(found: Verification) -> RenderableType:
+    """What happens to tensors between the source and the file, each way once."""
+    from rich.text import Text
+
+    ways = Counter(", ".join(check.steps) or "as they are" for check in found.tensors if check.sources or check.steps)
+    lines = [("tensors, from the source to the file\n", "bold")]
+    return Text.assemble(*lines, "\n".join(f"{count:>7}  {way}" for way, count in ways.most_common()))

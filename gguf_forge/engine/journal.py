@@ -1,0 +1,204 @@
+"""Which bytes of an unfinished file are finished, so that a later run goes on from there.
+
+A journal is a text file beside the unfinished one: a line that says what run it belongs to, then lines of finished byte
+ranges, each line with a checksum. A range is written down after its bytes have reached the disk, so what a journal says
+holds after a power cut, too. Reading stops at the first line that is torn.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
+
+from gguf_forge.engine import disk
+
+log = logging.getLogger(__name__)
+
+# Finished bytes are written down when there are as many, or after as many seconds: what a kill costs at most.
+BATCH_BYTES = 64 << 20
+BATCH_SECONDS = 2.0
+
+_MAGIC = "gguf-forge-journal-1"
+_RANGE = re.compile("([0-9]+)-([0-9]+)")
+
+Range = tuple[int, int]
+
+
+def merged(ranges: Iterable[Range]) -> list[Range]:
+    """The same bytes as ranges (start, stop) in order, of which none touches the next.
+
+    Example:
+        >>> merged([(8, 9), (0, 4), (4, 6), (5, 6)])
+        [(0, 6), (8, 9)]
+    """
+    joined: list[Range] = []
+    for start, stop in sorted(ranges):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(stop, joined[-1][1])
+        else:
+            joined.append((start, stop))
+    return joined
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a journal says.
+
+    Attributes:
+        fingerprint: Of the run that wrote it.
+        ranges: What is finished, in order; none touches the next.
+        end: The bytes of the journal that were understood.
+    """
+
+    fingerprint: str = ""
+    ranges: tuple[Range, ...] = ()
+    end: int = 0
+
+    def covers(self, start: int, stop: int) -> bool:
+        """Are these bytes finished, all of them?"""
+        at = bisect_right(self.ranges, (start, float("inf"))) - 1
+        return at >= 0 and stop <= self.ranges[at][1]
+
+
+def read_journal(path: Path, size: int) -> Recorded:
+    """What the journal of a file of `size` bytes says; nothing if there is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        descriptor = disk.open_own(path)
+    except FileNotFoundError:
+        return Recorded()
+    try:
+        data = disk.pread_all(descriptor, disk.status_of_open(descriptor).st_size, 0)
+    finally:
+        disk.close(descriptor)
+    first, *lines = data.split(b"\n")[:-1] or [b""]
+    magic, _, fingerprint = _checked(first).partition(" ")
+    if magic != _MAGIC:
+        return Recorded()
+    ranges, end = list[Range](), len(first) + 1
+    for line in lines:
+        found = [(int(start), int(stop)) for start, stop in _RANGE.findall(_checked(line))]
+        if not found or not all(0 <= start < stop <= size for start, stop in found):
+            break
+        ranges += found
+        end += len(line) + 1
+    return Recorded(fingerprint, tuple(merged(ranges)), end)
+
+
+def _line(text: str) -> bytes:
+    return b"%s %08x\n" % (text.encode(), crc32(text.encode()))
+
+
+def _checked(line: bytes) -> str:
+    """The text of a line without its line end, or nothing if its checksum does not hold."""
+    text, _, checksum = line.rpartition(b" ")
+    return text.decode("ascii", "replace") if checksum == b"%08x" % crc32(text) else ""
+
+
+def differences(fingerprint: str, other: str) -> Sequence[str]:
+    """The names of what differs, in fingerprints of `name=digest` words."""
+    words = set(other.split())
+    return [word.partition("=")[0] for word in fingerprint.split() if word not in words]
+
+
+class Journal:
+    """Writes down what is finished of an output file. All methods may be called by any thread.
+
+    A journal that cannot be written any more is given up with a warning: the output does not need it.
+
+    Args:
+        path: Of the journal.
+        output: Descriptor of the file that it is about.
+        fingerprint: Of this run.
+        recorded: What earlier runs wrote down, if this one goes on from there.
+    """
+
+    def __init__(self, path: Path, output: int, fingerprint: str, recorded: Recorded | None = None):
+        self._path = path
+        self._output = output
+        self._end = recorded.end if recorded else 0
+        self._first_line = _line(f"{_MAGIC} {fingerprint}")
+        self._descriptor: int | None = None
+        self._given_up = False
+        self._mutex = threading.Lock()
+        self._waiting: list[Range] = []
+        self._waiting_bytes = 0
+        self._since = time.monotonic()
+        self._thread = ThreadPoolExecutor(1, "journal")
+        self._last: Future[None] | None = None
+
+    def finished(self, start: int, stop: int) -> None:
+        """These bytes have been written.
+
+        Raises:
+            OSError: what was written before could not be brought to the disk.
+        """
+        with self._mutex:
+            self._waiting.append((start, stop))
+            self._waiting_bytes += stop - start
+            late = time.monotonic() - self._since >= BATCH_SECONDS
+            if self._waiting_bytes < BATCH_BYTES and not late:
+                return
+            if self._last is not None:
+                if not self._last.done():
+                    return
+                self._last.result()
+            # in a thread of its own: no worker waits for the disk
+            self._last = self._thread.submit(self._write_down)
+
+    @property
+    def is_written(self) -> bool:
+        """Does it say anything?"""
+        return self._end > 0
+
+    def close(self, *, write_down: bool) -> None:
+        """Ends the journal, at first with what waits to be written down, if so wanted.
+
+        Raises:
+            OSError: what was written could not be brought to the disk.
+        """
+        self._thread.shutdown()
+        try:
+            if self._last is not None:
+                self._last.result()
+            if write_down:
+                self._write_down()
+        finally:
+            descriptor, self._descriptor = self._descriptor, None
+            if descriptor is not None:
+                disk.close(descriptor)
+
+    def _write_down(self) -> None:
+        with self._mutex:
+            ranges, self._waiting = merged(self._waiting), []
+            self._waiting_bytes, self._since = 0, time.monotonic()
+        if not ranges or self._given_up:
+            return
+        disk.sync_data(self._output)
+        try:
+            self._append(_line(" ".join(f"{start}-{stop}" for start, stop in ranges)))
+        except OSError as error:
+            self._given_up = True
+            log.warning("%s: %s; --resume will find no more than what is there", self._path, error.strerror or error)
+
+    def _append(self, line: bytes) -> None:
+        is_new = self._end == 0
+        if self._descriptor is None:
+            self._descriptor = disk.create(self._path) if is_new else disk.open_own(self._path)
+        lines = self._first_line + line if is_new else line
+        disk.pwrite_all(self._descriptor, memoryview(lines), self._end)
+        disk.sync_data(self._descriptor)
+        if is_new:
+            disk.sync_folder(self._path.parent)
+        self._end += len(lines)

@@ -1,0 +1,111 @@
+"""The bound on what a process holds while it runs tasks, whatever the model.
+
+What a task needs is known before it begins. Tasks are cut small enough to fit, and each takes its need out of one
+`Budget` while it runs: where memory is short, threads wait for one another.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gguf_forge.engine.tasks import Task
+from gguf_forge.errors import UsageError
+from gguf_forge.kernels import table_bytes
+
+# What a process may hold unless it says otherwise.
+DEFAULT_MAX_MEMORY = 1 << 30
+# One that holds much already, such as a notebook, is not refused for it: it may hold so much more.
+_AT_LEAST_MORE = 256 << 20
+# A thread's own: its stack, and what its allocator keeps in pieces.
+_THREAD_BYTES = 1 << 20
+# A task of less is mostly overhead: rather fewer threads.
+_LEAST_SHARE = 1 << 20
+# What comes and goes beside the tasks: messages, a progress bar, objects of the interpreter.
+_MARGIN = 16 << 20
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a run may use.
+
+    Attributes:
+        threads: How many work at the same time.
+        total: Bytes for all tasks at the same time.
+        share: Bytes for the task of one thread, where each has one. What its allocator keeps between two tasks, as
+            much again at most, is not part of `total`.
+    """
+
+    threads: int
+    total: int
+    share: int
+
+
+def room(whole: Sequence[Task], threads: int, *, max_memory: int | None = None, buffer: int | None = None) -> Room:
+    """How much there is for the tasks of a run.
+
+    Args:
+        whole: Everything to do, not cut yet.
+        threads: How many threads are wanted.
+        max_memory: Bytes that the process may hold, everything counted. None for 1 GiB, or a little more than it holds
+            already.
+        buffer: Bytes that the rows in work may take; more, if a single row takes more.
+
+    Raises:
+        UsageError: not even one row at a time fits; it says what would.
+    """
+    held = resident_bytes() + _MARGIN
+    held += sum(map(table_bytes, {target.type for task in whole for target in task.targets}))
+    least = max((task.need(1) for task in whole), default=0)
+    bound = max(DEFAULT_MAX_MEMORY, held + _AT_LEAST_MORE) if max_memory is None else max_memory
+    enough = held + least + _THREAD_BYTES
+    if bound < enough:
+        raise UsageError(
+            f"this needs {enough:,} bytes of memory at least, and {bound:,} are allowed",
+            hint=f"say --max-memory {-(-enough >> 20)}M, or more",
+        )
+    threads = min(threads, max(1, (bound - held - least) // (_THREAD_BYTES + 2 * _LEAST_SHARE)))
+    free = bound - held - threads * _THREAD_BYTES
+    share = (free - least) // (2 * threads)
+    total = free - threads * share
+    if buffer is not None:
+        total, share = min(total, max(buffer, least)), min(share, buffer // threads)
+    return Room(threads, total, share)
+
+
+def resident_bytes() -> int:
+    """What this process holds in memory now; where the system does not tell, the most it ever held."""
+    try:
+        fields = Path("/proc/self/status").read_text().split("VmRSS:")
+        return int(fields[1].split()[0]) << 10
+    except (OSError, IndexError, ValueError):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak << 10
+
+
+class Budget:
+    """Bytes that several threads take and give back; who asks for more than is left waits, and others behind it."""
+
+    def __init__(self, total: int):
+        self._left = total
+        self._turn = threading.Lock()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, nbytes: int) -> Iterator[None]:
+        """Has `nbytes`, no more than the total, for the time of the block."""
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: self._left >= nbytes)
+            self._left -= nbytes
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += nbytes
+                self._changed.notify()

@@ -1,0 +1,317 @@
+"""A file that is being written: beside its name, locked, and with a journal of what is finished.
+
+It is `.gguf-forge-HASH.partial`, where HASH is of the name it will have. The process that writes it has it locked, and
+a lock ends with its process: an unfinished file without one is what a killed run left, and whoever comes next to write
+the same file takes it over.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from errno import EDQUOT, EMFILE, ENOSPC
+from hashlib import sha256
+from pathlib import Path
+from stat import S_ISREG
+
+from gguf_forge.engine import disk
+from gguf_forge.engine.journal import Journal, Recorded, differences, read_journal
+from gguf_forge.errors import OutputError, RefusedError
+from gguf_forge.source import TOO_MANY_FILES, Source
+
+log = logging.getLogger(__name__)
+
+MORE_ROOM = "free some room, or choose a folder on another disk"
+_HINTS = {ENOSPC: MORE_ROOM, EDQUOT: MORE_ROOM, EMFILE: TOO_MANY_FILES}
+_COPY_PIECE = 1 << 22
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file to be.
+
+    Attributes:
+        path: Its name.
+        size: Its bytes.
+        fingerprint: `name=digest` words, of which one differs wherever other bytes would be written.
+    """
+
+    path: Path
+    size: int
+    fingerprint: str = ""
+
+
+def beside(path: Path, ending: str) -> Path:
+    """Where something goes that belongs to the output `path`."""
+    # not made of the name, which may be as long as a name can be
+    return path.with_name(f".gguf-forge-{sha256(os.fsencode(path.name)).hexdigest()[:16]}.{ending}")
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """What the system says of the output `path`, as an OutputError."""
+    try:
+        yield
+    except OSError as error:
+        hint = _HINTS.get(error.errno or 0, "nothing was changed under this name")
+        raise OutputError(error.strerror or str(error), file=path, hint=hint) from None
+
+
+def refuse_existing(path: Path, problem: str) -> None:
+    if os.path.lexists(path):
+        raise RefusedError(problem, file=path, hint="choose another name, or say --overwrite")
+
+
+class OutputFile:
+    """A file of known size that is written at offsets, by several threads if need be.
+
+    Bytes that are not written are zero. Its life (`begin`, `complete`, `take_name`, `end`) is run by `published`.
+    """
+
+    def __init__(self, output: Output):
+        self.path = output.path
+        self._size = output.size
+        self._fingerprint = output.fingerprint
+        self._partial, self._journal_path, self._old = (
+            beside(output.path, ending) for ending in ("partial", "journal", "old")
+        )
+        self._descriptor: int | None = None
+        self._is_new = self._is_ours = self._had_old = False
+        self._recorded = Recorded()
+        self._journal: Journal | None = None
+
+    def write_at(self, offset: int, data: memoryview) -> None:
+        """Writes all of `data`, however many calls that takes."""
+        with output_errors(self.path):
+            disk.pwrite_all(self._opened, data, offset)
+
+    def copy_from(self, source: Source, source_offset: int, offset: int, nbytes: int) -> None:
+        """Copies bytes of a source, without a way through this process where system and file system can.
+
+        Raises:
+            InputError: the source cannot be read, or became shorter.
+            OutputError: the file cannot be written.
+        """
+        while nbytes and (copied := self._copy_range(source, source_offset, offset, nbytes)):
+            source_offset, offset, nbytes = source_offset + copied, offset + copied, nbytes - copied
+        while nbytes:
+            part = source.read(source_offset, min(nbytes, _COPY_PIECE))
+            self.write_at(offset, part.data)
+            source_offset, offset, nbytes = source_offset + part.size, offset + part.size, nbytes - part.size
+
+    def _copy_range(self, source: Source, source_offset: int, offset: int, nbytes: int) -> int:
+        """How many bytes were copied; 0 if this is not the way."""
+        if source.descriptor is None:
+            return 0
+        try:
+            return disk.copy_range(source.descriptor, self._opened, nbytes, source_offset, offset)
+        except OSError:
+            return 0  # reading and writing does it, or says which of the two fails
+
+    def has(self, offset: int, nbytes: int) -> bool:
+        """Did an earlier run finish these bytes?"""
+        return self._recorded.covers(offset, offset + nbytes)
+
+    def finished(self, offset: int, nbytes: int) -> None:
+        """These bytes have been written and, after a stop, need not be again."""
+        if self._journal is not None:
+            with output_errors(self.path):
+                self._journal.finished(offset, offset + nbytes)
+
+    def begin(self, *, overwrite: bool, resume: bool) -> None:
+        """Takes the unfinished file and the room on the disk.
+
+        Raises:
+            RefusedError: another run has it; or the output exists and may not be replaced.
+            OutputError: there is no room, or no such file can be made.
+        """
+        with output_errors(self.path):
+            self._take()
+            if not overwrite:
+                refuse_existing(self.path, "exists already")
+            # an inode has one journal, even if somebody removes a file that is being written
+            fingerprint = f"{self._fingerprint} file={disk.status_of_open(self._opened).st_ino}"
+            if resume:
+                self._recorded = self._still_valid(read_journal(self._journal_path, self._size), fingerprint)
+            if not self._recorded.ranges:
+                self._empty()
+            self._reserve()
+            self._journal = Journal(self._journal_path, self._opened, fingerprint, self._recorded)
+
+    @property
+    def _opened(self) -> int:
+        if self._descriptor is None:
+            raise OutputError("the file was written after it was closed", file=self.path)
+        return self._descriptor
+
+    def _take(self) -> None:
+        while not self._is_ours:
+            try:
+                self._descriptor, self._is_new = disk.create(self._partial), True
+            except FileExistsError:
+                try:
+                    self._descriptor, self._is_new = disk.open_own(self._partial), False
+                except FileNotFoundError:
+                    continue  # a run has just completed it
+            if not S_ISREG(disk.status_of_open(self._opened).st_mode):
+                raise OutputError("is in the way: not a regular file", file=self._partial, hint="remove it")
+            self._lock()
+            if self._is_at(self._partial) and disk.status_of_open(self._opened).st_nlink > 1:
+                disk.unlink(self._partial)  # its run was killed when it had its final name already
+            self._is_ours = self._is_at(self._partial)
+            if not self._is_ours:
+                self._close()
+
+    def _lock(self) -> None:
+        try:
+            locked = disk.lock(self._opened)
+        except OSError as error:
+            if error.errno not in disk.UNSUPPORTED:
+                raise
+            if not self._is_new:
+                raise RefusedError(
+                    "another run is writing this file or was killed, and there are no locks here to tell",
+                    file=self.path,
+                    hint=f"if none is running, remove {self._partial}",
+                ) from None
+            locked = True
+        if not locked:
+            raise RefusedError(
+                "another run is writing this file", file=self.path, hint="wait for it, or choose another name"
+            )
+
+    def _is_at(self, path: Path) -> bool:
+        """Is it this very file that has the name?"""
+        try:
+            return os.path.samestat(disk.status_of_name(path), disk.status_of_open(self._opened))
+        except FileNotFoundError:
+            return False
+
+    def _still_valid(self, recorded: Recorded, fingerprint: str) -> Recorded:
+        """What holds of that for this run."""
+        if not recorded.ranges:
+            return Recorded()
+        changed = differences(fingerprint, recorded.fingerprint)
+        if not changed and disk.status_of_open(self._opened).st_size == self._size:
+            return recorded
+        reason = f"not the same as then: {', '.join(changed) or 'size of the unfinished file'}"
+        log.warning("%s: begins anew instead of resuming (%s)", self.path, reason)
+        return Recorded()
+
+    def _empty(self) -> None:
+        """Forgets what an earlier run left: its journal first, which must not speak of what is not there any more."""
+        with suppress(FileNotFoundError):
+            disk.unlink(self._journal_path)
+            disk.sync_folder(self.path.parent)
+        if not self._is_new:
+            disk.truncate(self._opened, 0)
+
+    def _reserve(self) -> None:
+        """Takes the room on the disk before any work. Where no file system can, the file is a hole."""
+        if not self._size:
+            return
+        try:
+            disk.allocate(self._opened, self._size)
+        except OSError as error:
+            if error.errno not in disk.UNSUPPORTED:
+                raise
+            disk.truncate(self._opened, self._size)
+
+    def complete(self) -> None:
+        """Brings everything to the disk."""
+        with output_errors(self.path):
+            if self._journal is not None:
+                self._journal.close(write_down=False)
+            disk.sync(self._opened)
+
+    def take_name(self, *, overwrite: bool) -> None:
+        """Gives the complete file its name.
+
+        Raises:
+            RefusedError: something else has the name meanwhile, and may not be replaced.
+            OutputError: it cannot be renamed, or somebody removed or replaced it.
+        """
+        with output_errors(self.path):
+            if not self._is_at(self._partial):
+                raise OutputError(
+                    "the unfinished file was removed or replaced while it was written",
+                    file=self._partial,
+                    hint="run again, and leave it alone",
+                )
+            if not overwrite:
+                _take_free_name(self._partial, self.path)
+                return
+            with suppress(FileNotFoundError):
+                disk.unlink(self._old)
+            self._had_old = os.path.lexists(self.path)
+            with suppress(OSError):  # there is no old file, or the file system has no links
+                disk.link(self.path, self._old)
+            disk.rename(self._partial, self.path)
+
+    def give_name_back(self) -> None:
+        """Undoes `take_name`, however far that came: the old file has its name again."""
+        if not self._is_at(self.path):
+            return
+        is_partial = self._is_at(self._partial)
+        if os.path.lexists(self._old):
+            if not is_partial:
+                disk.link(self.path, self._partial)
+            disk.rename(self._old, self.path)
+        elif is_partial:
+            disk.unlink(self.path)
+        elif not self._had_old:
+            disk.rename(self.path, self._partial)
+
+    def end(self, *, keep: bool) -> None:
+        """Leaves nothing beside the output or, with `keep`, what a later run needs to go on.
+
+        What cannot be removed stays: it has no name that anybody reads, and the next run takes it over.
+        """
+        with suppress(OSError):
+            self._end(keep=keep)
+        self._close()
+
+    def _end(self, *, keep: bool) -> None:
+        if self._descriptor is None:
+            return
+        if not self._is_ours:
+            if self._is_new and disk.lock(self._opened) and self._is_at(self._partial):
+                disk.unlink(self._partial)
+            return
+        is_unfinished = self._is_at(self._partial)
+        if not is_unfinished and not self._is_at(self.path):
+            return  # somebody removed it: what is there now is not ours
+        if self._journal is not None:
+            with suppress(OSError):
+                self._journal.close(write_down=keep and is_unfinished)
+        # where it did not come to a journal, an earlier one may be there
+        if keep and is_unfinished and (self._journal.is_written if self._journal else not self._is_new):
+            log.warning("%s: what is finished is kept: run again with --resume to go on from there", self.path)
+            return
+        for left in (self._journal_path, self._old, *([self._partial] if is_unfinished else [])):
+            with suppress(OSError):
+                disk.unlink(left)
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with suppress(OSError):  # all that counts has been synced
+                disk.close(descriptor)
+
+
+def _take_free_name(partial: Path, path: Path) -> None:
+    """Names a file as long as nothing else has the name: unlike renaming, linking never replaces."""
+    problem = "appeared while it was being made"
+    try:
+        disk.link(partial, path)
+    except FileExistsError:
+        refuse_existing(path, problem)
+        raise
+    except OSError:  # a file system without hard links
+        refuse_existing(path, problem)
+        disk.rename(partial, path)
+    else:
+        disk.unlink(partial)

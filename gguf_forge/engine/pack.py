@@ -1,0 +1,67 @@
+"""Rows of an expression as rows of files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_forge.buffers import fresh
+from gguf_forge.engine.profile import CONVERT, QUANTIZE, phase
+from gguf_forge.engine.tasks import Target, Task
+from gguf_forge.expr import Rows
+from gguf_forge.kernels import dequantize_rows, quantize_rows
+from gguf_forge.tensor_types import TensorType
+
+
+def pack(rows: Rows, task: Task, *, backend: str | None = None) -> Iterator[tuple[tuple[Target, ...], Rows]]:
+    """The rows of a task, packed for each of its targets: those that get the same bytes, and the bytes.
+
+    Values are rounded to a target's base type first, as the reference's two steps do, and once for all that share it.
+    Packed types (a quantized file, repacked MXFP4) pass as they are, or are unpacked to float32 first.
+    """
+    for _, targets in groupby(sorted(task.targets, key=_base_id), _base_id):
+        yield from _pack_rounded(rows, tuple(targets), task.start, backend)
+
+
+def _base_id(target: Target) -> int:
+    return target.base.id
+
+
+def _pack_rounded(
+    rows: Rows, targets: Sequence[Target], start: int, backend: str | None
+) -> Iterator[tuple[tuple[Target, ...], Rows]]:
+    """For targets of the same base type; of what is computed, only the rounded rows stay from one to the next."""
+    base = targets[0].base
+    rounded = _converted(rows, targets[0].source.expr.dtype, base, None, backend)
+    for alike in _alike(targets):
+        weights = alike[0].source.weights_of(start)
+        yield alike, np.ascontiguousarray(_converted(rounded, base, alike[0].type, weights, backend))
+
+
+def _alike(targets: Sequence[Target]) -> Iterator[tuple[Target, ...]]:
+    """Targets of one base that get the same bytes, together."""
+    found: dict[tuple[int, int], list[Target]] = {}
+    for target in targets:
+        found.setdefault((target.type.id, id(target.source.weights)), []).append(target)
+    return map(tuple, found.values())
+
+
+def _converted(
+    rows: Rows, kind: TensorType, to: TensorType, weights: NDArray[np.float32] | None, backend: str | None
+) -> Rows:
+    if to == kind:
+        return rows
+    with phase(CONVERT if to.is_float else QUANTIZE):
+        rows = np.ascontiguousarray(rows)
+        if not kind.is_float:
+            n = rows.shape[1] // kind.block_bytes * kind.block_elements
+            values = fresh(len(rows) * n * 4).view(np.float32).reshape(len(rows), n)
+            dequantize_rows(rows, kind, values, backend=backend)
+            return values
+        nbytes = to.row_bytes(rows.shape[1])
+        out = fresh(len(rows) * nbytes).reshape(len(rows), nbytes)
+        quantize_rows(rows, to, out, weights=None if to.is_float else weights, backend=backend)
+        return out.view(to.dtype)

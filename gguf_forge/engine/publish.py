@@ -1,0 +1,154 @@
+"""Files that appear under their names complete, or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from stat import S_ISREG
+
+from gguf_forge.engine import disk
+from gguf_forge.engine.output import MORE_ROOM, Output, OutputFile, beside, output_errors, refuse_existing
+from gguf_forge.engine.profile import SYNC, phase
+from gguf_forge.errors import OutputError, RefusedError
+from gguf_forge.source import Source
+
+_LONGEST_NAME = 255
+
+
+def check_output(path: Path, size: int, inputs: Iterable[Path], *, overwrite: bool) -> None:
+    """Says before any work what would go wrong after it.
+
+    Args:
+        path: The file to be.
+        size: Its bytes.
+        inputs: Files that it must not replace.
+        overwrite: An existing file may be replaced.
+
+    Raises:
+        RefusedError: the path is an input (by name, link or hard link), or exists and may not be replaced.
+        OutputError: it is a folder, its folder is missing or not writable, or the disk has too little room.
+    """
+    if path.is_dir():
+        raise OutputError("is a folder", file=path, hint="name a file in it")
+    if not path.parent.is_dir():
+        raise OutputError("the folder does not exist", file=path.parent, hint="create it first")
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise OutputError(
+            f"the file's name is longer than {_LONGEST_NAME} bytes", file=path, hint="choose a shorter name"
+        )
+    if path.exists() and not path.is_file():
+        raise OutputError("is not a regular file", file=path, hint="choose another name")
+    if path.exists() and any(_is_same(path, source) for source in inputs):
+        raise RefusedError("the output is one of the inputs", file=path, hint="choose another name")
+    if not overwrite:
+        refuse_existing(path, "exists already")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OutputError("the folder is not writable", file=path.parent)
+    check_room(path.parent, [(path, size)])
+
+
+def _is_same(path: Path, source: Path) -> bool:
+    try:
+        return path.samefile(source)
+    except OSError:
+        return False  # a link that leads nowhere is nothing that could be lost
+
+
+def check_room(folder: Path, outputs: Sequence[tuple[Path, int]]) -> None:
+    """Raise OutputError if the disk has too little room for files of these sizes, all in `folder`.
+
+    What killed runs left of the same files does not count: its room is used again.
+    """
+    size = sum(size for _, size in outputs)
+    free = shutil.disk_usage(folder).free + sum(_left_behind(path) for path, _ in outputs)
+    if free < size:
+        raise OutputError(f"this needs {size:,} bytes and the disk has {free:,} free", file=folder, hint=MORE_ROOM)
+
+
+def _left_behind(path: Path) -> int:
+    """The room on the disk that an unfinished file takes."""
+    try:
+        return disk.status_of_name(beside(path, "partial")).st_blocks * 512
+    except OSError:
+        return 0
+
+
+def is_complete(path: Path, size: int, header: bytes, sources: Iterable[Source]) -> bool:
+    """Is a file of this size and header there, and none of `sources` younger than it?
+
+    Raises:
+        OutputError: it cannot be read.
+    """
+    with output_errors(path):
+        try:
+            if not S_ISREG(disk.status(path).st_mode):
+                return False
+            descriptor = disk.open_read(path)
+        except FileNotFoundError:
+            return False
+        try:
+            status = disk.status_of_open(descriptor)
+            if status.st_size != size or any(source.identity.mtime_ns > status.st_mtime_ns for source in sources):
+                return False
+            return disk.pread_all(descriptor, len(header), 0) == header
+        finally:
+            disk.close(descriptor)
+
+
+@contextmanager
+def published(
+    path: Path, size: int, *, overwrite: bool, resume: bool = False, fingerprint: str = ""
+) -> Iterator[OutputFile]:
+    """One file, as `published_together` makes several."""
+    with published_together([Output(path, size, fingerprint)], overwrite=overwrite, resume=resume) as (file,):
+        yield file
+
+
+@contextmanager
+def published_together(
+    outputs: Sequence[Output], *, overwrite: bool, resume: bool = False
+) -> Iterator[tuple[OutputFile, ...]]:
+    """New files that take their names when the block ends well, and vanish when it does not.
+
+    Before the first one takes its name all of them are on the disk, and if one cannot have its own, those before give
+    theirs back. So each path holds the old file or the complete new one, also after a power cut. The first output
+    comes last: a reader of a split begins there.
+
+    Args:
+        outputs: The files to be.
+        overwrite: They may replace others.
+        resume: Go on from what a stopped run left; and if this one is stopped, leave that.
+
+    Raises:
+        RefusedError: another run is writing one of them; or one exists, and may not be replaced.
+        OutputError: one cannot be written; nothing has changed under its name.
+    """
+    files = tuple(map(OutputFile, outputs))
+    try:
+        for file in files:
+            file.begin(overwrite=overwrite, resume=resume)
+        yield files
+        with phase(SYNC):
+            for file in files:
+                file.complete()
+            _take_names(files, overwrite=overwrite)
+    finally:
+        for file in files:
+            file.end(keep=resume)
+
+
+def _take_names(files: Sequence[OutputFile], *, overwrite: bool) -> None:
+    try:
+        for file in reversed(files):
+            file.take_name(overwrite=overwrite)
+        for folder, file in {file.path.parent: file for file in files}.items():
+            with output_errors(file.path):
+                disk.sync_folder(folder)
+    except BaseException:
+        for file in files:
+            with suppress(OSError):
+                file.give_name_back()
+        raise

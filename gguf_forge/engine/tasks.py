@@ -1,0 +1,178 @@
+"""What a run writes, cut into tasks: some rows of one expression, and every tensor that is made of them.
+
+Files of one run share their expressions, so rows that several of them need are read once.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_forge.expr import TensorExpr
+from gguf_forge.gguf_file.layout import Layout, PlacedTensor
+from gguf_forge.tensor_types import F32, TensorType
+
+# A megavalue is 4 MiB of float32: large enough that Python's part of a task does not count, small enough to
+# keep the threads' buffers far below the memory bound.
+TASK_VALUES = 1 << 20
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """Where a tensor's values come from.
+
+    Attributes:
+        expr: Its rows.
+        base: The float type that they are rounded to before quantizing.
+        weights: Importance of each column, for each matrix (expert) in turn; None treats all alike.
+    """
+
+    expr: TensorExpr
+    base: TensorType
+    weights: NDArray[np.float32] | None = None
+
+    def weights_of(self, row: int) -> NDArray[np.float32] | None:
+        """The importance of the columns of the matrix that a row is in."""
+        if self.weights is None:
+            return None
+        columns: NDArray[np.float32] = self.weights.reshape(-1, self.expr.shape[-1])[row // self.expr.matrix_rows]
+        return columns
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file to write, or one part of a split file.
+
+    Attributes:
+        path: Its name when it is complete.
+        layout: Header, tensors and offsets.
+        sources: One for each tensor of the layout, in its order.
+    """
+
+    path: Path
+    layout: Layout
+    sources: tuple[RowSource, ...]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A tensor to write.
+
+    Attributes:
+        output: The number of its file among those of the run.
+        placed: Its name, type and offset.
+        source: Where its values come from.
+    """
+
+    output: int
+    placed: PlacedTensor
+    source: RowSource
+
+    @property
+    def type(self) -> TensorType:
+        return self.placed.info.type
+
+    @property
+    def base(self) -> TensorType:
+        """What the rows are before they are packed: rounded to the base type, or unpacked from another packed one."""
+        kind = self.source.expr.dtype
+        if kind.is_float:
+            return self.source.base
+        return kind if kind == self.type else F32
+
+    def offset_of(self, row: int) -> int:
+        """The byte of the file that a row begins at."""
+        return self.placed.offset + row * self.type.row_bytes(self.placed.info.n_per_row)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Rows `start` to `stop` of an expression, for all its targets. There is at least one."""
+
+    expr: TensorExpr
+    start: int
+    stop: int
+    targets: tuple[Target, ...]
+
+    def need(self, n_rows: int) -> int:
+        """Bytes that a task of so many of the rows holds at most: what it reads and computes, one base type at a time,
+        and of that one packed type at a time."""
+        n = self.expr.shape[-1]
+        per_row = max(
+            _row_bytes(target.base, n, self.expr.dtype) + _row_bytes(target.type, n, target.base)
+            for target in self.targets
+        )
+        return self.expr.working_set(n_rows) + n_rows * per_row
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds at most."""
+        return self.need(self.stop - self.start)
+
+
+# Finding values that are infinite takes a copy of their bits and an answer for each.
+_CHECK_BYTES = 3
+
+
+def _row_bytes(kind: TensorType, n: int, of: TensorType) -> int:
+    """Of `n` values of one type as another one; nothing if that is the same."""
+    return 0 if kind == of else kind.row_bytes(n) + (_CHECK_BYTES * n if kind.is_float else 0)
+
+
+def whole_tensors(shards: Sequence[Shard]) -> tuple[Task, ...]:
+    """The tensors of all files, each expression once with everything that is made of it, in the order of the files.
+
+    An expression is the same one if it is the same object. Tensors without values are nothing to do.
+    """
+    targets: dict[int, list[Target]] = {}
+    for output, shard in enumerate(shards):
+        for placed, source in zip(shard.layout.tensors, shard.sources, strict=True):
+            if placed.info.nbytes:
+                targets.setdefault(id(source.expr), []).append(Target(output, placed, source))
+    return tuple(_whole(found[0].source.expr, tuple(found)) for found in targets.values())
+
+
+def _whole(expr: TensorExpr, targets: tuple[Target, ...]) -> Task:
+    return Task(expr, 0, expr.n_rows, targets)
+
+
+def cut(whole: Iterable[Task], values: int, *, share: int, total: int) -> Iterator[Task]:
+    """Tasks that together are `whole`.
+
+    Args:
+        whole: Expressions with all their rows.
+        values: How many a task has, about: one row at least.
+        share: Bytes that a task may hold.
+        total: Bytes that it may hold where each task reads a whole matrix: few and large ones are best, then.
+    """
+    for task in whole:
+        if task.expr.is_columnwise:
+            border = task.expr.matrix_rows
+            step = _rows_within(task, border, total)
+        else:
+            step = _rows_within(task, max(1, values // task.expr.shape[-1]), share)
+            border = _border(task, step)
+        for first in range(task.start, task.stop, border):
+            stop = min(first + border, task.stop)
+            for start in range(first, stop, step):
+                yield replace(task, start=start, stop=min(start + step, stop))
+
+
+def _rows_within(task: Task, n_rows: int, nbytes: int) -> int:
+    """The most rows up to `n_rows` that need no more than `nbytes`; one, if that is too little."""
+    return max(1, bisect_right(range(1, n_rows + 1), nbytes, key=task.need))
+
+
+def _border(task: Task, step: int) -> int:
+    """Rows between borders that no task crosses: those of each matrix, where weights belong to one; small matrices
+    without weights share a task."""
+    matrix = task.expr.matrix_rows
+    weighed = any(target.source.weights is not None for target in task.targets)
+    if weighed or matrix >= step:
+        return matrix
+    return step // matrix * matrix

@@ -1,0 +1,150 @@
+"""A file in parts: which tensors each has, and what its keys say. llama.cpp splits in three ways, and so does this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gguf_forge.engine.tasks import Shard
+from gguf_forge.errors import UsageError
+from gguf_forge.file_plan import Chosen
+from gguf_forge.gguf_file.header import DEFAULT_ALIGNMENT
+from gguf_forge.gguf_file.layout import lay_out
+from gguf_forge.gguf_file.split import SPLIT_COUNT, part_keys, part_path, parts_within
+from gguf_forge.gguf_file.values import ByteOrder, Metadata
+
+# What llama-gguf-split takes where no bound is given.
+_USUAL_MAX_TENSORS = 128
+_MOST_PARTS = 0xFFFF
+
+
+@dataclass(frozen=True)
+class Split:
+    """How the output is split: into the parts of the input, or into parts of a bounded size. Falsy: not at all.
+
+    Args:
+        keep: The parts of the input (`--keep-split`).
+        max_size: Bytes of tensors in a part; a tensor that is larger has a part of its own.
+        max_tensors: Tensors in a part.
+        no_tensor_first: The first part has the keys and no tensor.
+
+    Raises:
+        UsageError: bounds that are not positive, or anything together with `keep`.
+
+    Example:
+        >>> Split(max_size=2_000_000_000, no_tensor_first=True)
+        Split(keep=False, max_size=2000000000, max_tensors=None, no_tensor_first=True)
+    """
+
+    keep: bool = False
+    max_size: int | None = None
+    max_tensors: int | None = None
+    no_tensor_first: bool = False
+
+    def __post_init__(self) -> None:
+        bounds = [bound for bound in (self.max_size, self.max_tensors) if bound is not None]
+        if any(bound <= 0 for bound in bounds):
+            raise UsageError("a part of a split must have room for something", hint="give a positive size or number")
+        if self.keep and (bounds or self.no_tensor_first):
+            raise UsageError(
+                "--keep-split is a split already",
+                hint="leave out --split-max-size, --split-max-tensors and --no-tensor-first-split",
+            )
+
+    def __bool__(self) -> bool:
+        return self != Split()
+
+
+def whole_file(
+    path: Path,
+    metadata: Metadata,
+    chosen: Sequence[Chosen],
+    *,
+    vocab_only: bool = False,
+    byte_order: ByteOrder = "<",
+) -> tuple[Shard, ...]:
+    """A file that is not split; `vocab_only` and `byte_order` as for `lay_out`."""
+    infos = [tensor.info for tensor in chosen]
+    layout = lay_out(metadata, infos, vocab_only=vocab_only, byte_order=byte_order)
+    return (Shard(path, layout, tuple(tensor.source for tensor in chosen)),)
+
+
+def split_as_converter(path: Path, metadata: Metadata, chosen: Sequence[Chosen], split: Split) -> tuple[Shard, ...]:
+    """The parts as llama.cpp's converter makes them: where one is enough, it is an ordinary file.
+
+    Source: gguf_writer.py of gguf-py.
+    """
+    parts = parts_within((tensor.info for tensor in chosen), split.max_size, split.max_tensors, alignment=1)
+    if max(parts, default=0) == 0 and not split.no_tensor_first:
+        return whole_file(path, metadata, chosen)
+    return _shards(path, metadata, chosen, parts, first_is_empty=split.no_tensor_first)
+
+
+def split_as_gguf_split(
+    path: Path, metadata: Metadata, chosen: Sequence[Chosen], split: Split, *, byte_order: ByteOrder = "<"
+) -> tuple[Shard, ...]:
+    """The parts that llama-gguf-split makes of the whole file; there may be one only.
+
+    Source: gguf-split.cpp of llama.cpp.
+    """
+    unbounded = split.max_size is None and split.max_tensors is None
+    max_tensors = _USUAL_MAX_TENSORS if unbounded else split.max_tensors
+    infos = (tensor.info for tensor in chosen)
+    parts = parts_within(infos, split.max_size, max_tensors, alignment=DEFAULT_ALIGNMENT)
+    return _shards(
+        path,
+        metadata,
+        chosen,
+        parts,
+        first_is_empty=split.no_tensor_first,
+        count_is_last=True,
+        byte_order=byte_order,
+    )
+
+
+def split_as_source(
+    path: Path, metadata: Metadata, chosen: Sequence[Chosen], part_of: Mapping[str, int]
+) -> tuple[Shard, ...]:
+    """The parts that llama-quantize makes with --keep-split.
+
+    Args:
+        path: What the file would be called if it were whole.
+        metadata: The keys of the first part.
+        chosen: The tensors of all parts, in order.
+        part_of: The source's part of each tensor, by its name there.
+
+    Source: llama-quant.cpp of llama.cpp.
+    """
+    parts = [part_of[tensor.origin] for tensor in chosen]
+    if max(parts, default=0) == 0:
+        return whole_file(part_path(path, 0, 1), metadata, chosen)
+    return _shards(path, metadata, chosen, parts)
+
+
+def _shards(
+    path: Path,
+    metadata: Metadata,
+    chosen: Sequence[Chosen],
+    parts: Sequence[int],
+    *,
+    first_is_empty: bool = False,
+    count_is_last: bool = False,
+    byte_order: ByteOrder = "<",
+) -> tuple[Shard, ...]:
+    """The shards of tensors that are in `parts`; those after the first have no keys but the split's."""
+    members: list[list[Chosen]] = [[] for _ in range(first_is_empty + max(parts, default=0) + 1)]
+    for tensor, part in zip(chosen, parts, strict=True):
+        members[first_is_empty + part].append(tensor)
+    total = len(members)
+    if total > _MOST_PARTS:
+        raise UsageError(f"that would be {total:,} parts, and GGUF counts to {_MOST_PARTS:,}", hint="make them larger")
+    shards: list[Shard] = []
+    for number, tensors in enumerate(members):
+        keys = part_keys(number, total, len(chosen))
+        if count_is_last:
+            keys[SPLIT_COUNT] = keys.pop(SPLIT_COUNT)
+        of_model = metadata if number == 0 else {}
+        name = part_path(path, number, total)
+        shards += whole_file(name, {**of_model, **keys}, tensors, byte_order=byte_order)
+    return tuple(shards)

@@ -1,0 +1,243 @@
+"""Checksums of a GGUF file: of each tensor, of all tensors, and of the file.
+
+The lines for tensors are those of llama.cpp's llama-gguf-hash: type, hash, FILE:TENSOR, and for all tensors of a file
+together FILE. A line of type `sha256sum` is the hash of the file itself, as the program of that name and model hubs
+show it. Lines of that program, without a type, are read, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+from gguf_forge.engine.publish import check_output, published
+from gguf_forge.errors import InputError, printable
+from gguf_forge.gguf_file.opened import GgufFile, open_gguf
+from gguf_forge.gguf_file.reader import GgufTensor
+from gguf_forge.source import MappedFile, Source
+from gguf_forge.toolbox.rows_of import in_order
+
+TENSORS, WHOLE = "sha256", "sha256sum"
+
+_AT_ONCE = 4 << 20
+_MOST_BYTES = 64 << 20
+_LINE = re.compile(r"(?:(?P<kind>[a-z0-9]+)\s+)?(?P<hash>[0-9a-fA-F]{64})\s+\*?(?P<name>.+)")
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Sum:
+    """One line: the hash of a tensor, of all tensors of a file, or of a file.
+
+    Attributes:
+        kind: `TENSORS` or `WHOLE`.
+        hash: In hexadecimal.
+        file: The name of the file.
+        tensor: Whose hash it is; None for all.
+    """
+
+    kind: str
+    hash: str
+    file: str
+    tensor: str | None = None
+
+    def __str__(self) -> str:
+        name = self.file if self.tensor is None else f"{self.file}:{self.tensor}"
+        return f"{self.kind:<8}  {self.hash}  {name}"
+
+
+@dataclass(frozen=True)
+class SumsCheck:
+    """What checking sums came to: names of files, and FILE:TENSOR.
+
+    Attributes:
+        matching: How many hashes are right.
+        different: Whose are not.
+        missing: What the sums name, and the file has not.
+        unnamed: Tensors that the sums do not name, if they name any.
+    """
+
+    matching: int
+    different: tuple[str, ...]
+    missing: tuple[str, ...]
+    unnamed: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not (self.different or self.missing or self.unnamed)
+
+
+def write_sums(
+    path: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    threads: int | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda n_bytes: None,
+) -> tuple[Sum, ...]:
+    """Writes the SHA-256 of each tensor of a GGUF file, of all of them, and of the file.
+
+    Args:
+        path: The file, or the first one of a split.
+        out: The file to write.
+        threads: Defaults to the processors this process may use.
+        overwrite: Replace `out` if it exists.
+        progress: Told bytes as they are hashed: those of tensors twice, those of the files once.
+
+    Raises:
+        InputError: a file is damaged.
+        RefusedError: `out` exists.
+
+    Example:
+        >>> write_sums("model.gguf", "model.gguf.sums")  # doctest: +SKIP
+    """
+    with open_gguf(path) as gguf:
+        check_output(Path(out), 0, gguf.paths, overwrite=overwrite)
+        sums = sums_of(gguf, threads=threads, progress=progress)
+        gguf.check_unchanged()
+    text = "".join(f"{line}\n" for line in sums).encode()
+    with published(Path(out), len(text), overwrite=overwrite) as file:
+        file.write_at(0, memoryview(text))
+    return sums
+
+
+def sums_of(
+    gguf: GgufFile, *, threads: int | None = None, progress: Progress = lambda n_bytes: None
+) -> tuple[Sum, ...]:
+    """All sums of an opened file, in its order."""
+    jobs = [job for path, tensors in zip(gguf.paths, gguf.shards, strict=True) for job in _jobs(path, tensors)]
+    return tuple(_hashed(jobs, threads, progress))
+
+
+_Piece = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Something to hash: pieces (offset, bytes) of a file."""
+
+    kind: str
+    path: Path
+    tensor: str | None
+    source: Source | None
+    pieces: Sequence[_Piece]
+
+
+def _jobs(path: Path, tensors: Sequence[GgufTensor]) -> Iterator[_Job]:
+    for tensor in tensors:
+        yield _Job(TENSORS, path, tensor.name, tensor.source, [(tensor.offset, tensor.nbytes)])
+    if tensors:
+        yield _Job(TENSORS, path, None, tensors[0].source, [(tensor.offset, tensor.nbytes) for tensor in tensors])
+    yield _Job(WHOLE, path, None, None, ())
+
+
+def _hashed(jobs: Sequence[_Job], threads: int | None, progress: Progress) -> Iterator[Sum]:
+    def run(job: _Job) -> tuple[Sum, int]:
+        state = hashlib.sha256()
+        done = 0
+        for piece in _read(job):
+            state.update(piece)
+            done += len(piece)
+        return Sum(job.kind, state.hexdigest(), job.path.name, job.tensor), done
+
+    # the long ones first: several threads are through sooner
+    order = sorted(range(len(jobs)), key=lambda n: (jobs[n].tensor is not None, n))
+    found: dict[int, Sum] = {}
+    for number, (result, done) in zip(order, in_order(run, [jobs[n] for n in order], threads=threads), strict=True):
+        progress(done)
+        found[number] = result
+    return (found[number] for number in range(len(jobs)))
+
+
+def _read(job: _Job) -> Iterator[memoryview]:
+    if job.source is None:
+        with MappedFile(job.path) as file:
+            yield from _in_pieces(file, [(0, file.size)])
+    else:
+        yield from _in_pieces(job.source, job.pieces)
+
+
+def _in_pieces(source: Source, pieces: Sequence[_Piece]) -> Iterator[memoryview]:
+    for offset, nbytes in pieces:
+        for start in range(offset, offset + nbytes, _AT_ONCE):
+            yield source.read(start, min(_AT_ONCE, offset + nbytes - start)).data
+
+
+def read_sums(path: str | PathLike[str]) -> tuple[Sum, ...]:
+    """Reads a file of sums: those that `write_sums`, llama-gguf-hash or sha256sum write.
+
+    Lines with other hashes than SHA-256 are passed over. A name with a colon in it stays whole; `check_sums` knows the
+    names of tensors.
+
+    Raises:
+        InputError: the file can't be read, or has no SHA-256 in it.
+    """
+    with MappedFile(Path(path)) as file:
+        if file.size > _MOST_BYTES:
+            raise InputError(f"has {file.size} bytes: these are no sums", file=path)
+        text = file.read(0, file.size).tobytes().decode(errors="surrogateescape")
+    found = []
+    for line in text.splitlines():
+        match = _LINE.fullmatch(line.strip())
+        if match and match["kind"] in (None, TENSORS, WHOLE):
+            found.append(Sum(match["kind"] or WHOLE, match["hash"].lower(), match["name"]))
+    if not found:
+        raise InputError("no line has a SHA-256 in it", file=path, hint="make sums with --write-sums")
+    return tuple(found)
+
+
+def check_sums(
+    gguf: GgufFile,
+    sums: Sequence[Sum],
+    *,
+    threads: int | None = None,
+    progress: Progress = lambda n_bytes: None,
+) -> SumsCheck:
+    """Compares a file with sums, as `read_sums` gives them. Only what they name is read.
+
+    Files go by their names without folders; a single file may be called otherwise in the sums.
+    """
+    every = {
+        (job.kind, job.path.name, job.tensor): job
+        for path, tensors in zip(gguf.paths, gguf.shards, strict=True)
+        for job in _jobs(path, tensors)
+    }
+    wanted = [(line, _key_of(line, every, gguf)) for line in sums]
+    missing = tuple(printable(line.file) for line, key in wanted if key not in every)
+    named = [(line, key) for line, key in wanted if key in every]
+    hashes = _hashed([every[key] for _, key in named], threads, progress)
+    results = [(found.hash == line.hash, found) for (line, _), found in zip(named, hashes, strict=True)]
+    different = tuple(_shown(found) for same, found in results if not same)
+    tensors = {key for _, key in named if key[2] is not None}
+    unnamed = tuple(
+        printable(job.tensor) for key, job in every.items() if tensors and job.tensor is not None and key not in tensors
+    )
+    return SumsCheck(sum(same for same, _ in results), different, missing, unnamed)
+
+
+_Key = tuple[str, str, "str | None"]
+
+
+def _key_of(line: Sum, every: dict[_Key, _Job], gguf: GgufFile) -> _Key:
+    """What a line is the hash of: `file` is all that stands behind it, perhaps with a tensor."""
+    only = gguf.paths[0].name if len(gguf.paths) == 1 else None
+    for at in [match.start() for match in re.finditer(":", line.file)]:
+        tensor = line.file[at + 1 :]
+        for name in (Path(line.file[:at]).name, only):
+            if name is not None and (line.kind, name, tensor) in every:
+                return line.kind, name, tensor
+    name = Path(line.file).name
+    if (line.kind, name, None) not in every and only is not None and ":" not in name:
+        return line.kind, only, None
+    return line.kind, name, None
+
+
+def _shown(found: Sum) -> str:
+    if found.tensor is not None:
+        return printable(f"{found.file}:{found.tensor}")
+    return printable(found.file) + ("" if found.kind == WHOLE else " (all tensors)")

@@ -1,0 +1,161 @@
+"""How far two GGUF files are apart: their keys, and each tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from gguf_forge.gguf_file.expressions import expression_of
+from gguf_forge.gguf_file.opened import GgufFile, open_gguf
+from gguf_forge.gguf_file.reader import GgufTensor
+from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.kernels import dequantizable_types
+from gguf_forge.recipe.tensor_rules import trimmed
+from gguf_forge.toolbox.measure import Distance, distance_between
+from gguf_forge.toolbox.metadata_diff import KeyDifference, metadata_differences
+from gguf_forge.toolbox.rows_of import in_order, with_short_rows
+
+Progress = Callable[[int], None]
+
+_AT_ONCE = 4 << 20
+
+
+class Likeness(str, Enum):
+    """How two tensors of one name are alike."""
+
+    SAME = "same"  # type, shape and bytes
+    VALUES = "same values"  # of another type, or written in another byte order
+    DIFFERENT = "different"
+    SHAPE = "other shape"
+    ONLY_A = "only in A"
+    ONLY_B = "only in B"
+    UNREADABLE = "not readable"  # bytes differ, and no kernel unpacks the type
+
+
+@dataclass(frozen=True)
+class TensorComparison:
+    """A tensor of two files.
+
+    Attributes:
+        name: What both call it.
+        likeness: How alike the two are.
+        a, b: How each file describes it; None where it is missing.
+        distance: How far B is from A; None where their bytes are the same, or can't be compared.
+    """
+
+    name: str
+    likeness: Likeness
+    a: TensorInfo | None
+    b: TensorInfo | None
+    distance: Distance | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How two files differ.
+
+    Attributes:
+        a, b: Their paths; of a split, the first part's.
+        keys: Metadata keys that differ: B is what was found, A what it is compared with.
+        order: Are the tensors that both have in the same order?
+        tensors: All tensors of A, in its order, then those that only B has.
+    """
+
+    a: Path
+    b: Path
+    keys: tuple[KeyDifference, ...]
+    order: bool
+    tensors: tuple[TensorComparison, ...]
+
+    @property
+    def same(self) -> bool:
+        """Do both hold the same keys and the same bytes of tensors, in the same order?"""
+        return not self.keys and self.order and all(each.likeness is Likeness.SAME for each in self.tensors)
+
+
+def compare_gguf(
+    a: str | PathLike[str],
+    b: str | PathLike[str],
+    *,
+    only_tensors: bool = False,
+    threads: int | None = None,
+    progress: Progress = lambda n_bytes: None,
+) -> Comparison:
+    """Compares two GGUF files: keys, and how far each tensor of B is from that of A.
+
+    Tensors whose bytes are the same aren't unpacked. How a file is split doesn't matter.
+
+    Args:
+        a: A file, or the first one of a split: the reference.
+        b: Another one.
+        only_tensors: Leave out the metadata, and the order of tensors.
+        threads: Defaults to the processors this process may use.
+        progress: Told the bytes of A as they are compared.
+
+    Raises:
+        InputError: a file is damaged.
+        UnsupportedError: a version or tensor type that this version does not know.
+
+    Example:
+        >>> found = compare_gguf("model-BF16.gguf", "model-Q4_K_M.gguf")  # doctest: +SKIP
+        >>> max(each.distance.relative for each in found.tensors if each.distance)  # doctest: +SKIP
+        0.0731
+    """
+    with open_gguf(a) as first, open_gguf(b) as second:
+        others = {tensor.name: tensor for tensor in second.tensors}
+        names = {tensor.name for tensor in first.tensors}
+        tensors = []
+        for tensor in first.tensors:
+            tensors.append(_compared(tensor, others.get(tensor.name), threads))
+            progress(tensor.nbytes)
+        tensors += [
+            TensorComparison(tensor.name, Likeness.ONLY_B, None, _info(tensor))
+            for tensor in second.tensors
+            if tensor.name not in names
+        ]
+        keys = () if only_tensors else metadata_differences(first.typed_metadata, second.typed_metadata)
+        order = only_tensors or _order(first, set(others)) == _order(second, names)
+        first.check_unchanged()
+        second.check_unchanged()
+        return Comparison(first.paths[0], second.paths[0], keys, order, tuple(tensors))
+
+
+def _order(gguf: GgufFile, others: set[str]) -> list[str]:
+    return [tensor.name for tensor in gguf.tensors if tensor.name in others]
+
+
+def _info(tensor: GgufTensor) -> TensorInfo:
+    return replace(tensor.info, shape=trimmed(tensor.shape))
+
+
+def _compared(a: GgufTensor, b: GgufTensor | None, threads: int | None) -> TensorComparison:
+    mine = _info(a)
+    if b is None:
+        return TensorComparison(a.name, Likeness.ONLY_A, mine, None)
+    theirs = _info(b)
+    if mine.shape != theirs.shape:
+        return TensorComparison(a.name, Likeness.SHAPE, mine, theirs)
+    alike = (mine.type, a.byte_order) == (theirs.type, b.byte_order)
+    if alike and _same_bytes(a, b, threads):
+        return TensorComparison(a.name, Likeness.SAME, mine, theirs)
+    if any(kind.block_elements > 1 and kind not in dequantizable_types() for kind in (mine.type, theirs.type)):
+        return TensorComparison(a.name, Likeness.UNREADABLE, mine, theirs)
+    one, other = expression_of(a), expression_of(b)
+    if mine.type.block_elements == theirs.type.block_elements:
+        one, other = with_short_rows(one), with_short_rows(other)
+    distance = distance_between(one, other, threads=threads)
+    is_same = not distance.differing and not distance.nonfinite
+    return TensorComparison(a.name, Likeness.VALUES if is_same else Likeness.DIFFERENT, mine, theirs, distance)
+
+
+def _same_bytes(a: GgufTensor, b: GgufTensor, threads: int | None) -> bool:
+    def same(start: int) -> bool:
+        size = min(_AT_ONCE, a.nbytes - start)
+        return np.array_equal(a.source.read(a.offset + start, size), b.source.read(b.offset + start, size))
+
+    return all(in_order(same, range(0, a.nbytes, _AT_ONCE), threads=threads))

@@ -1,0 +1,50 @@
+"""Files that are made of the tensors of other GGUF files, which stay as they are to the last bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from gguf_forge.engine.tasks import RowSource, Shard
+from gguf_forge.errors import UnsupportedError
+from gguf_forge.expr import Stored
+from gguf_forge.file_plan import Chosen, FilePlan
+from gguf_forge.gguf_file.opened import GgufFile
+from gguf_forge.gguf_file.reader import GgufTensor
+from gguf_forge.recipe.file_types import COPY
+from gguf_forge.recipe.tensor_rules import trimmed
+
+
+def check_one_byte_order(gguf: GgufFile) -> None:
+    """Raise UnsupportedError if the files of a split differ in their byte order."""
+    for path, shard in zip(gguf.paths, gguf.shards, strict=True):
+        if any(tensor.byte_order != gguf.byte_order for tensor in shard):
+            raise UnsupportedError(
+                f"the byte order is not that of {gguf.paths[0].name}",
+                file=path,
+                hint="convert all files of the split to one byte order",
+            )
+
+
+def as_they_are(tensors: Iterable[GgufTensor]) -> list[Chosen]:
+    """Tensors of a file as those of another one, described as ggml describes them."""
+    return [
+        Chosen(
+            replace(tensor.info, shape=trimmed(tensor.shape)),
+            RowSource(Stored(tensor.name, tensor.source, tensor.offset, tensor.shape[::-1], tensor.type), tensor.type),
+            tensor.name,
+        )
+        for tensor in tensors
+    ]
+
+
+def copying_plan(shards: tuple[Shard, ...], gguf: GgufFile) -> FilePlan:
+    """The plan of a file or split that is made of the tensors of `gguf`."""
+    return FilePlan(
+        type=COPY,
+        shards=shards,
+        fallbacks=(),
+        warnings=(),
+        source_bytes=sum(tensor.nbytes for tensor in gguf.tensors),
+        inputs=gguf.paths,
+    )

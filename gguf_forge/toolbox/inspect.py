@@ -1,0 +1,318 @@
+"""What is in a GGUF file: what its header says, the values of a tensor, the fields of a block."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_forge.blocks import unpack_blocks
+from gguf_forge.errors import UsageError, printable
+from gguf_forge.gguf_file.expressions import expression_of
+from gguf_forge.gguf_file.header import alignment_of
+from gguf_forge.gguf_file.opened import GgufFile, open_gguf
+from gguf_forge.gguf_file.reader import GgufTensor
+from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.gguf_file.values import ByteOrder, Metadata
+from gguf_forge.toolbox.levels import levels_of
+from gguf_forge.toolbox.measure import Progress, Spread, spread_of
+from gguf_forge.toolbox.rows_of import as_float32, with_short_rows
+
+# Beyond so many standard deviations from the mean, all values are in one bin.
+_TAIL = 4.0
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """What a file says of a tensor: name, shape and type, and the byte of the file `path` that its data begins at."""
+
+    info: TensorInfo
+    path: Path
+    offset: int
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits of data for each value; 0 for a tensor without values."""
+        return 8 * self.info.nbytes / self.info.n_elements if self.info.n_elements else 0.0
+
+
+@dataclass(frozen=True)
+class TypeShare:
+    """The tensors of one type: how many, how many values they have, and in how many bytes."""
+
+    tensors: int
+    weights: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What the header of a GGUF file says, or those of all files of a split one.
+
+    Attributes:
+        paths: The file, or the files of the split in order.
+        version: 2 or 3.
+        byte_order: "<" little-endian, ">" big-endian.
+        size: Bytes of all files.
+        alignment: Bytes that tensor data is aligned to.
+        metadata: Keys and typed values in file order, those of the first file.
+        tensors: In file order.
+    """
+
+    paths: tuple[Path, ...]
+    version: int
+    byte_order: ByteOrder
+    size: int
+    alignment: int
+    metadata: Metadata
+    tensors: tuple[TensorEntry, ...]
+
+    @property
+    def weights(self) -> int:
+        """Values of all tensors."""
+        return sum(tensor.info.n_elements for tensor in self.tensors)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits of tensor data for each value; 0 for a vocabulary alone."""
+        weights = self.weights
+        return 8 * sum(tensor.info.nbytes for tensor in self.tensors) / weights if weights else 0.0
+
+    @property
+    def data_offset(self) -> int | None:
+        """The byte of the first file that its tensor data begins at; None if it has no tensors."""
+        return min((tensor.offset for tensor in self.tensors if tensor.path == self.paths[0]), default=None)
+
+    @property
+    def types(self) -> Mapping[str, TypeShare]:
+        """What each type has of the file, that with the most bytes first."""
+        tensors, weights, nbytes = Counter[str](), Counter[str](), Counter[str]()
+        for tensor in self.tensors:
+            kind = tensor.info.type.name
+            tensors[kind] += 1
+            weights[kind] += tensor.info.n_elements
+            nbytes[kind] += tensor.info.nbytes
+        return {kind: TypeShare(tensors[kind], weights[kind], size) for kind, size in nbytes.most_common()}
+
+
+@dataclass(frozen=True)
+class BlockPlace:
+    """A block of a tensor: its number in the row, both from 0."""
+
+    row: int
+    block: int
+
+
+@dataclass(frozen=True)
+class DecodedBlock:
+    """What a block holds.
+
+    Attributes:
+        place: Where it is.
+        columns: The first column of the row that it has values of, and the one after the last.
+        fields: Name -> what is stored: a number, or an array of numbers.
+        levels: The whole number that each value was rounded to; None for types without levels.
+        values: float32 (block elements,): what it unpacks to.
+    """
+
+    place: BlockPlace
+    columns: tuple[int, int]
+    fields: Mapping[str, Any]
+    levels: NDArray[np.int16] | None
+    values: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TensorView:
+    """The values of a tensor.
+
+    Attributes:
+        entry: What the file says of it.
+        spread: Range, mean, zeros and so on, and how many values are in each bin.
+        edges: Of the bins, the outermost one open: `len(edges) + 1` counts. Empty if all values are the same.
+        block: A block that was asked for.
+    """
+
+    entry: TensorEntry
+    spread: Spread
+    edges: tuple[float, ...]
+    block: DecodedBlock | None
+
+
+def inspect_gguf(path: str | PathLike[str]) -> Overview:
+    """What the header of a GGUF file says: keys, tensors, types, sizes. Reads no weight.
+
+    Args:
+        path: The file; of a split one the first.
+
+    Raises:
+        InputError: a file is missing, damaged, cut short, or contradicts itself or its siblings.
+        UnsupportedError: a version or tensor type that this version does not know.
+
+    Example:
+        >>> overview = inspect_gguf("Qwen3-0.6B-Q4_K_M.gguf")  # doctest: +SKIP
+        >>> overview.bits_per_weight, list(overview.types)  # doctest: +SKIP
+    """
+    with open_gguf(path) as gguf:
+        return overview_of(gguf)
+
+
+def overview_of(gguf: GgufFile) -> Overview:
+    """What the header of an opened file says."""
+    return Overview(
+        gguf.paths,
+        gguf.version,
+        gguf.byte_order,
+        sum(file.stat().st_size for file in gguf.paths),
+        alignment_of(gguf.typed_metadata),
+        gguf.typed_metadata,
+        tuple(map(_entry, gguf.tensors)),
+    )
+
+
+def inspect_tensor(
+    path: str | PathLike[str],
+    name: str,
+    *,
+    bins: int = 16,
+    block: BlockPlace | None = None,
+    threads: int | None = None,
+) -> TensorView:
+    """The values of one tensor: range, mean, deviation, zeros and a histogram, unpacked in row ranges.
+
+    Args:
+        path: The GGUF file; of a split one the first.
+        name: The tensor.
+        bins: Of the histogram, at least 3.
+        block: A block to decode, too.
+        threads: Defaults to the processors this process may use.
+
+    Raises:
+        UsageError: no such tensor or block; too few bins.
+        UnsupportedError: no kernel unpacks the tensor's type.
+        InputError: the file is damaged.
+
+    Example:
+        >>> view = inspect_tensor("Qwen3-0.6B-Q4_K_M.gguf", "blk.0.attn_q.weight")  # doctest: +SKIP
+        >>> view.spread.minimum, view.spread.maximum, view.spread.histogram  # doctest: +SKIP
+    """
+    with open_gguf(path) as gguf:
+        (tensor,) = matching_tensors(gguf, [name], patterns=False)
+        return view_tensor(tensor, bins=bins, block=block, threads=threads)
+
+
+def matching_tensors(gguf: GgufFile, wanted: Sequence[str], *, patterns: bool = True) -> tuple[GgufTensor, ...]:
+    """The tensors of a file with these names, or names that these patterns (`blk.*.ffn_*`) match, in file order.
+
+    Raises:
+        UsageError: one is the name of no tensor, and matches none.
+    """
+    found = {}
+    for text in wanted:
+        matches = [t for t in gguf.tensors if t.name == text or (patterns and fnmatchcase(t.name, text))]
+        if not matches:
+            near = get_close_matches(text, [tensor.name for tensor in gguf.tensors], 3)
+            raise UsageError(
+                f"no tensor is called {printable(text)}",
+                file=gguf.paths[0],
+                hint=f"there is {', '.join(map(printable, near))}" if near else "without --tensor, all are listed",
+            )
+        found.update({tensor.name: tensor for tensor in matches})
+    return tuple(tensor for tensor in gguf.tensors if tensor.name in found)
+
+
+def view_tensor(
+    tensor: GgufTensor,
+    *,
+    bins: int = 16,
+    block: BlockPlace | None = None,
+    threads: int | None = None,
+    progress: Progress = lambda n_values: None,
+) -> TensorView:
+    """The values of a tensor of an opened file; arguments as for `inspect_tensor`.
+
+    The tensor is read twice: once for its range, once for the bins.
+    """
+    if bins < 3:
+        raise UsageError(f"a histogram of {bins} bins shows nothing", hint="take at least 3")
+    decoded = decode_block(tensor, block) if block is not None else None
+    expr = with_short_rows(expression_of(tensor))
+    spread = spread_of(expr, threads=threads, progress=progress)
+    edges = _edges(spread, bins)
+    if edges:
+        spread = spread_of(expr, edges=edges, threads=threads, progress=progress)
+    return TensorView(_entry(tensor), spread, edges, decoded)
+
+
+def decode_block(tensor: GgufTensor, place: BlockPlace) -> DecodedBlock:
+    """What one block of a tensor holds. Reads nothing else.
+
+    Raises:
+        UsageError: there is no such block.
+        UnsupportedError: no kernel unpacks the tensor's type.
+    """
+    kind, info = tensor.type, tensor.info
+    per_row = info.n_per_row // kind.block_elements
+    if not (0 <= place.row < info.n_rows and 0 <= place.block < per_row):
+        raise UsageError(
+            f"there is no block {place.block} in row {place.row}",
+            tensor=printable(tensor.name),
+            hint=f"it has {info.n_rows} rows of {per_row} blocks, both counted from 0",
+        )
+    at = tensor.offset + (place.row * per_row + place.block) * kind.block_bytes
+    alone = replace(tensor, info=TensorInfo(tensor.name, (kind.block_elements,), kind), offset=at)
+    rows = expression_of(alone).rows(0, 1)
+    packed = np.ascontiguousarray(rows).view(np.uint8)
+    stored = unpack_blocks(packed, kind)[0, 0]
+    first = place.block * kind.block_elements
+    levels = levels_of(packed, kind)
+    return DecodedBlock(
+        place,
+        (first, first + kind.block_elements),
+        {name: stored[name] for name in stored.dtype.names or ()},
+        None if levels is None else levels[0],
+        as_float32(rows, kind)[0],
+    )
+
+
+def parse_block(text: str, info: TensorInfo) -> BlockPlace:
+    """Reads `N`, counted through the whole tensor, or `ROW:N`, counted in a row.
+
+    Raises:
+        UsageError: it is something else.
+
+    Example:
+        >>> from gguf_forge.tensor_types import tensor_type
+        >>> parse_block("9", TensorInfo("a", (64, 8), tensor_type("Q8_0")))
+        BlockPlace(row=4, block=1)
+    """
+    numbers = text.split(":")
+    if len(numbers) > 2 or not all(number.isascii() and number.isdecimal() for number in numbers):
+        raise UsageError(f"--block {text!r} is no block", hint="say N or ROW:N, both counted from 0")
+    if len(numbers) == 2:
+        return BlockPlace(int(numbers[0]), int(numbers[1]))
+    return BlockPlace(*divmod(int(text), max(1, info.n_per_row // info.type.block_elements)))
+
+
+def _entry(tensor: GgufTensor) -> TensorEntry:
+    return TensorEntry(tensor.info, tensor.source.path, tensor.offset)
+
+
+def _edges(spread: Spread, bins: int) -> tuple[float, ...]:
+    """Edges of equal bins, between the ends or, where they lie far out, around the mean."""
+    low = max(spread.minimum, spread.mean - _TAIL * spread.deviation)
+    high = min(spread.maximum, spread.mean + _TAIL * spread.deviation)
+    edges = np.linspace(low, high, bins + 1)[1:-1]
+    return tuple(edges.tolist()) if bool((np.diff(edges) > 0).all()) else ()

@@ -1,0 +1,63 @@
+"""Is each weight at the level nearest to it?
+
+A quantizer may choose the scales of a block in many ways (with importance weights, with fused arithmetic, by another
+search), but at last it rounds each weight to the nearest level that these scales make. So levels that are not the
+nearest ones tell damaged blocks, and blocks of other weights, from those of the same weights packed in another way.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_forge.rows import dequantize
+from gguf_forge.tensor_types import TensorType
+from gguf_forge.toolbox.levels import SCHEMES, levels_of
+
+# Of the distance between two levels. The scale is rounded to 16 bits after the older formats have chosen levels.
+_SLACK = 0.04
+
+
+def misplaced_values(
+    packed: NDArray[np.uint8], kind: TensorType, values: NDArray[np.float32]
+) -> NDArray[np.int64] | None:
+    """How many values of each block are at a level that is not the nearest one.
+
+    Args:
+        packed: uint8 array (rows, bytes).
+        kind: Its type.
+        values: float32 array (rows, n): what was packed.
+
+    Returns:
+        One number for each block, row by row; None for types without levels.
+
+    Example:
+        >>> from gguf_forge import quantize
+        >>> from gguf_forge.tensor_types import tensor_type
+        >>> row = np.linspace(-1, 1, 32, dtype=np.float32)[None]
+        >>> packed = quantize(row, "Q4_0")
+        >>> packed[0, 5] ^= 2
+        >>> misplaced_values(packed, tensor_type("Q4_0"), row)
+        array([1])
+    """
+    scheme = SCHEMES.get(kind.name)
+    levels = levels_of(packed, kind)
+    if scheme is None or levels is None:
+        return None
+    positions = scheme.positions
+    at = positions[np.clip(levels - scheme.lowest, 0, len(positions) - 1)].reshape(-1, scheme.group)
+    with np.errstate(all="ignore"):
+        unpacked = dequantize(packed, kind).reshape(at.shape).astype(np.float64)
+        # scale and offset of a group, out of its two outermost levels
+        groups, high, low = np.arange(len(at)), at.argmax(1), at.argmin(1)
+        span = at[groups, high] - at[groups, low]
+        scale = (unpacked[groups, high] - unpacked[groups, low]) / span
+        offset = unpacked[groups, high] - scale * at[groups, high]
+        ideal = (values.reshape(at.shape) - offset[:, None]) / scale[:, None]
+        order = np.unique(positions)
+        nearest = order[np.searchsorted((order[1:] + order[:-1]) / 2, ideal)]
+        excess = np.abs(ideal - at) - np.abs(ideal - nearest)
+        # a group at one level, or with a scale of zero, says nothing
+        misplaced = (excess > _SLACK * np.abs(nearest - at)) & np.isfinite(ideal)
+    counts: NDArray[np.int64] = misplaced.reshape(-1, kind.block_elements).sum(axis=1)
+    return counts

@@ -1,0 +1,128 @@
+"""Rows of any tensor as float32, a few at a time, by several threads."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from math import gcd
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_forge.blocks import VALUE, unpack_blocks
+from gguf_forge.engine.forge import default_threads
+from gguf_forge.errors import UsageError
+from gguf_forge.expr import Rows, Stored, TensorExpr
+from gguf_forge.kernels import dequantize_rows
+from gguf_forge.tensor_types import TensorType
+
+# A quarter megavalue is 1 MiB of float32: what a thread holds of it, in doubles too, stays in its cache.
+RANGE_VALUES = 1 << 18
+
+_LONGEST_ROW = 1 << 20
+_ROW_BLOCKS = 4096
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def as_float32(rows: Rows, kind: TensorType, *, backend: str | None = None) -> NDArray[np.float32]:
+    """Rows that an expression gave, as numbers.
+
+    Args:
+        rows: Two-dimensional: values of a float type, or bytes of any other.
+        kind: What they hold.
+        backend: Which kernels; the default is the fastest of this machine.
+
+    Returns:
+        float32 array (rows, values); integers and doubles are rounded to it.
+
+    Raises:
+        UnsupportedError: no kernel unpacks this type.
+
+    Example:
+        >>> from gguf_forge import quantize
+        >>> from gguf_forge.tensor_types import tensor_type
+        >>> as_float32(quantize(np.ones((2, 32), np.float32), "Q8_0"), tensor_type("Q8_0")).shape
+        (2, 32)
+    """
+    if kind.is_float:
+        return rows.astype(np.float32)
+    rows = np.ascontiguousarray(rows)
+    if kind.block_elements == 1:
+        with np.errstate(over="ignore"):
+            return unpack_blocks(rows, kind)[VALUE].astype(np.float32)
+    values = np.empty((rows.shape[0], rows.shape[1] // kind.block_bytes * kind.block_elements), np.float32)
+    dequantize_rows(rows, kind, values, backend=backend)
+    return values
+
+
+def row_ranges(expr: TensorExpr, *, values: int = RANGE_VALUES, by_matrix: bool = False) -> Iterator[tuple[int, int]]:
+    """The ranges (start, stop) of rows that a tensor is best taken in: about `values` values each.
+
+    Args:
+        expr: The tensor. One that is read by columns is taken a matrix at a time.
+        values: What to hold at once.
+        by_matrix: No range crosses from one matrix (one expert) to the next.
+
+    Example:
+        >>> from gguf_forge.expr import Constant
+        >>> list(row_ranges(Constant(np.zeros((5, 8), np.float32)), values=16))
+        [(0, 2), (2, 4), (4, 5)]
+    """
+    if 0 in expr.shape:
+        return
+    step = max(1, values // expr.shape[-1])
+    border = expr.matrix_rows if by_matrix or expr.is_columnwise else expr.n_rows
+    if expr.is_columnwise:
+        step = border
+    for first in range(0, expr.n_rows, border):
+        for start in range(first, first + border, step):
+            yield start, min(start + step, first + border)
+
+
+def with_short_rows(stored: TensorExpr) -> TensorExpr:
+    """A tensor whose rows are too long to hold, seen as shorter ones: the same values in the same order.
+
+    Only a tensor as a file holds it can be seen so; any other, and one of ordinary rows, stays as it is.
+    """
+    n = stored.shape[-1]
+    if not isinstance(stored, Stored) or n <= _LONGEST_ROW:
+        return stored
+    block = stored.dtype.block_elements
+    short = block * gcd(n // block, _ROW_BLOCKS)
+    return Stored(stored.name, stored.source, stored.offset, (stored.n_rows * (n // short), short), stored.dtype)
+
+
+def in_order(task: Callable[[Item], Result], items: Iterable[Item], *, threads: int | None = None) -> Iterator[Result]:
+    """`map` by several threads: results come in the order of the items, and only a few are held.
+
+    Args:
+        task: Is called by the threads.
+        items: Are taken as they are needed.
+        threads: Defaults to the processors this process may use.
+
+    Raises:
+        UsageError: fewer threads than one.
+
+    Example:
+        >>> list(in_order(abs, [-1, 2, -3], threads=2))
+        [1, 2, 3]
+    """
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be at least 1, not {threads}")
+    workers = threads or default_threads()
+    with ThreadPoolExecutor(workers) as pool:
+        pending: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(task, item))
+                if len(pending) > 2 * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise

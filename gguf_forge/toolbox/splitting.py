@@ -1,0 +1,145 @@
+"""llama-gguf-split's jobs: a GGUF file becomes several, and several become one.
+
+Source: llama.cpp's tools/gguf-split/gguf-split.cpp, and `gguf_set_kv` of ggml's gguf.cpp.
+"""
+
+from __future__ import annotations
+
+import os
+from os import PathLike
+from pathlib import Path
+
+from gguf_forge.errors import InputError, OutputError, UsageError
+from gguf_forge.file_plan import FilePlan, Observer, Result, check_files, write_files
+from gguf_forge.gguf_file.opened import GgufFile, open_gguf
+from gguf_forge.gguf_file.packed_items import as_c_strings
+from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_KEYS
+from gguf_forge.gguf_file.values import Metadata, Value, ValueType
+from gguf_forge.splits import Split, split_as_gguf_split, whole_file
+from gguf_forge.toolbox.copying import as_they_are, check_one_byte_order, copying_plan
+
+
+def split_gguf(
+    source: str | PathLike[str],
+    prefix: str | PathLike[str],
+    *,
+    max_size: int | None = None,
+    max_tensors: int | None = None,
+    no_tensor_first: bool = False,
+    threads: int | None = None,
+    overwrite: bool = False,
+    observer: Observer | None = None,
+) -> Result:
+    """Splits a GGUF file into the files that llama-gguf-split makes of it, byte for byte.
+
+    Args:
+        source: The file; of a split one the first, and all its files are split anew.
+        prefix: Path and beginning of the names: `PREFIX-00001-of-00003.gguf` and so on.
+        max_size: Bytes of tensors in a part; a tensor that is larger has a part of its own.
+        max_tensors: Tensors in a part. Without any bound it is 128.
+        no_tensor_first: The first part holds the metadata alone.
+        threads: Defaults to the processors this process may use.
+        overwrite: Replace existing files.
+        observer: Is told how it goes.
+
+    Returns:
+        The parts, in `file.shards`, and the seconds it took.
+
+    Raises:
+        UsageError: both bounds, or one that is not positive; more parts than a file can count.
+        ForgeError: what was wrong, where, and what to do; nothing is left under the names of the parts.
+
+    Example:
+        >>> split_gguf("Qwen3-0.6B-BF16.gguf", "parts/Qwen3-0.6B", max_size=500_000_000)  # doctest: +SKIP
+    """
+    with open_gguf(source) as gguf:
+        plan = plan_split(gguf, prefix, max_size=max_size, max_tensors=max_tensors, no_tensor_first=no_tensor_first)
+        check_files([plan], overwrite=overwrite)
+        return write_files([plan], threads=threads, overwrite=overwrite, observer=observer)[0]
+
+
+def plan_split(
+    gguf: GgufFile,
+    prefix: str | PathLike[str],
+    *,
+    max_size: int | None = None,
+    max_tensors: int | None = None,
+    no_tensor_first: bool = False,
+) -> FilePlan:
+    """What `split_gguf` would write of an opened file; of use as long as that is open. Arguments as there."""
+    if max_size is not None and max_tensors is not None:
+        raise UsageError("both a size and a number of tensors bound the parts", hint="leave one of them out")
+    if not Path(prefix).name or os.fspath(prefix).endswith(os.sep):
+        raise UsageError(f"the prefix {os.fspath(prefix)!r} has no beginning of a name", hint="for example parts/model")
+    check_one_byte_order(gguf)
+    shards = split_as_gguf_split(
+        Path(f"{os.fspath(prefix)}.gguf"),
+        _without(gguf.typed_metadata, *SPLIT_KEYS),
+        as_they_are(gguf.tensors),
+        Split(max_size=max_size, max_tensors=max_tensors, no_tensor_first=no_tensor_first),
+        byte_order=gguf.byte_order,
+    )
+    return copying_plan(shards, gguf)
+
+
+def merge_gguf(
+    source: str | PathLike[str],
+    out: str | PathLike[str],
+    *,
+    delete_splits: bool = False,
+    threads: int | None = None,
+    overwrite: bool = False,
+    observer: Observer | None = None,
+) -> Result:
+    """Makes one GGUF file of the parts of a split, byte for byte the one that llama-gguf-split makes.
+
+    Args:
+        source: The first part; the others lie beside it.
+        out: The file to be.
+        delete_splits: Delete the parts when the file is complete.
+        threads: Defaults to the processors this process may use.
+        overwrite: Replace an existing file.
+        observer: Is told how it goes.
+
+    Raises:
+        InputError: this is no part of a split; a part is missing, damaged, or of another split.
+        OutputError: the file cannot be written, or (with the file complete) a part cannot be deleted.
+        ForgeError: what was wrong, where, and what to do; nothing is left under the name.
+
+    Example:
+        >>> merge_gguf("Qwen3-0.6B-BF16-00001-of-00003.gguf", "Qwen3-0.6B-BF16.gguf")  # doctest: +SKIP
+    """
+    with open_gguf(source) as gguf:
+        plan = plan_merge(gguf, out)
+        check_files([plan], overwrite=overwrite)
+        result = write_files([plan], threads=threads, overwrite=overwrite, observer=observer)[0]
+    for part in gguf.paths if delete_splits else ():
+        _delete(part)
+    return result
+
+
+def plan_merge(gguf: GgufFile, out: str | PathLike[str]) -> FilePlan:
+    """What `merge_gguf` would write of an opened split; of use as long as that is open."""
+    count = gguf.typed_metadata.get(SPLIT_COUNT)
+    if count is None or count.data == 0:
+        raise InputError(
+            f"{SPLIT_COUNT} is {'missing' if count is None else 0}: this is no part of a split",
+            file=gguf.paths[0],
+            hint="the file is whole already" if len(gguf.tensors) else None,
+        )
+    check_one_byte_order(gguf)
+    # nothing shall take the result for a part again
+    metadata = {**_without(gguf.typed_metadata, SPLIT_COUNT), SPLIT_COUNT: Value(ValueType.UINT16, 0)}
+    return copying_plan(whole_file(Path(out), metadata, as_they_are(gguf.tensors), byte_order=gguf.byte_order), gguf)
+
+
+def _without(metadata: Metadata, *keys: str) -> Metadata:
+    return {key: as_c_strings(value) for key, value in metadata.items() if key not in keys}
+
+
+def _delete(part: Path) -> None:
+    try:
+        part.unlink()
+    except OSError as error:
+        problem = f"the merged file is complete, but this part cannot be deleted: {error.strerror}"
+        raise OutputError(problem, file=part) from error

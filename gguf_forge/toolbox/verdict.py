@@ -1,0 +1,168 @@
+"""What differences mean: damage, other arithmetic, another recipe, other weights.
+
+The rules stand on what llama.cpp's quantizers give when they are built with and without fused multiply-add, with and
+without importance, on changed weights, and what flipped bits do; docs/exactness.md has the figures.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.tensor_types import TensorType
+from gguf_forge.toolbox.differences import Differences
+
+
+class Verdict(str, Enum):
+    """What a tensor, or a whole file, turned out to be."""
+
+    IDENTICAL = "identical"
+    FUSED = "fused"  # the same weights and recipe, with fused multiply-add
+    STEPS = "steps"  # a few blocks that a quantizer could have made of these weights
+    DAMAGED = "damaged"  # a few blocks that it could not
+    RECIPE = "recipe"  # the same weights, packed in another way
+    RELATED = "related"  # weights near to these
+    OTHER = "other"  # weights that have nothing to do with these
+    METADATA = "metadata"  # only keys differ, or the order of tensors
+    TYPE = "type"
+    SHAPE = "shape"
+    MISSING = "missing"
+    EXTRA = "extra"
+
+
+# Types whose quantizers multiply and add in a way that a compiler may fuse, and that show it.
+_FUSIBLE = frozenset(
+    (
+        *("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"),
+        *("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"),
+    )
+)
+# Of a tensor's blocks, or fewer than so many: differences up to here are few. Fused arithmetic changes up to 2.4 %.
+_FEW, _FEW_BLOCKS = 0.05, 3
+# Of the blocks of a whole file: fewer do not show that arithmetic was fused.
+_LEAST_FUSED, _LEAST_FUSED_BLOCKS = 1e-4, 3
+# Values off the nearest level: at most 0.2 % for the same weights in formats that round the scale late, none in others.
+# A change of the weights by 1 % gives 0.4 % and more.
+_MISPLACED = {True: 0.003, False: 0.0002}
+_SCALED_LATE = frozenset(("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"))
+# Where there are no levels: squared errors with and without importance differ by less.
+_ODD = 0.1
+# Of the cosine that the right blocks have.
+_UNRELATED = 0.5
+
+
+@dataclass(frozen=True)
+class TensorCheck:
+    """A tensor of the file beside what it should be.
+
+    Attributes:
+        info: As the file has it, or as it should be if the file lacks it.
+        verdict: What it turned out to be.
+        blocks: How many blocks it has; values, where it isn't packed.
+        sources: The tensors of the source that it is made of.
+        steps: What happens to them on the way, in words.
+        expected: The type or shape that it should have, where that differs.
+        differences: Where its bytes differ; None if they don't, or can't be compared.
+        explanation: Another way of making it that gives the bytes that differ, in words; None if none was found.
+    """
+
+    info: TensorInfo
+    verdict: Verdict
+    blocks: int
+    sources: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+    expected: str | None = None
+    differences: Differences | None = None
+    explanation: str | None = None
+
+
+def verdict_on(found: Differences, kind: TensorType, blocks: int) -> Verdict:
+    """What the differences of a tensor mean.
+
+    Args:
+        found: Where its bytes differ from what they should be.
+        kind: Its type.
+        blocks: How many blocks it has.
+    """
+    if not found.blocks:
+        return Verdict.IDENTICAL
+    if found.blocks <= max(_FEW * blocks, _FEW_BLOCKS):
+        # a float has no scale that could have been chosen otherwise
+        return Verdict.DAMAGED if found.odd_blocks or kind.block_elements == 1 else Verdict.STEPS
+    if found.misplaced is not None:
+        same = found.misplaced <= _MISPLACED[kind.name in _SCALED_LATE] * found.values
+    else:
+        same = found.odd_blocks <= _ODD * found.blocks
+    if same:
+        return Verdict.RECIPE
+    errors = found.errors
+    return Verdict.OTHER if errors.cosine < _UNRELATED * errors.expected_cosine else Verdict.RELATED
+
+
+def verdict_on_file(tensors: Sequence[TensorCheck], keys_differ: bool) -> tuple[Verdict, tuple[str, ...]]:
+    """What a file turned out to be, and the sentences that say it.
+
+    Args:
+        tensors: All that were compared.
+        keys_differ: Do metadata keys, or the order of tensors?
+    """
+    verdict, sentences = _verdict_on_tensors(tensors)
+    if not keys_differ:
+        return verdict, sentences
+    return Verdict.METADATA if verdict is Verdict.IDENTICAL else verdict, (*sentences, "Metadata differs.")
+
+
+def _verdict_on_tensors(tensors: Sequence[TensorCheck]) -> tuple[Verdict, tuple[str, ...]]:
+    groups = Counter(check.verdict for check in tensors)
+    different = [check for check in tensors if check.verdict is not Verdict.IDENTICAL]
+    if not different:
+        return Verdict.IDENTICAL, (f"All {len(tensors)} tensors are what the source becomes, byte for byte.",)
+    if all(check.explanation for check in different):
+        ways = Counter(check.explanation for check in different)
+        said = [f"{_tensors(n)} came out the same {way}." for way, n in ways.items()]
+        return Verdict.RECIPE, ("The same weights, made in another way.", *said)
+    if set(groups) <= {Verdict.IDENTICAL, Verdict.STEPS}:
+        return _steps(tensors, different)
+    worst = next(verdict for verdict in _BY_GRAVITY if groups[verdict])
+    sentences = [_SENTENCES[verdict].format(_tensors(groups[verdict])) for verdict in _BY_GRAVITY if groups[verdict]]
+    return worst, tuple(sentences)
+
+
+def _steps(tensors: Sequence[TensorCheck], different: Iterable[TensorCheck]) -> tuple[Verdict, tuple[str, ...]]:
+    """Few blocks of each tensor differ, by what a quantizer could have made of the same weights."""
+    changed = sum(check.differences.blocks for check in different if check.differences)
+    fusible = sum(check.blocks for check in tensors if check.info.type.name in _FUSIBLE)
+    only_fusible = all(check.info.type.name in _FUSIBLE for check in different)
+    share = changed / fusible if fusible else 1.0
+    if only_fusible and changed >= _LEAST_FUSED_BLOCKS and share >= _LEAST_FUSED:
+        return Verdict.FUSED, (
+            f"{share:.2%} of the blocks differ by small steps, and nothing differs in another way: the same weights "
+            "and recipe, made with fused multiply-add, as llama.cpp does on other machines (arm64).",
+        )
+    return Verdict.STEPS, (
+        f"{changed} blocks differ by small steps, too few for fused arithmetic: low bits were changed.",
+    )
+
+
+def _tensors(n: int) -> str:
+    return "1 tensor" if n == 1 else f"{n} tensors"
+
+
+_SENTENCES = {
+    Verdict.OTHER: "Other weights: {} have nothing in common with the source; is it another model?",
+    Verdict.RELATED: "Near weights: {} hold weights like the source's, but not these: is it a fine-tune, or "
+    "another revision?",
+    Verdict.SHAPE: "Another shape: {} cannot be compared.",
+    Verdict.MISSING: "Missing: {} of the source should be in the file.",
+    Verdict.EXTRA: "Extra: {} of the file come from nothing in the source.",
+    Verdict.TYPE: "Another type than the options give: {} cannot be compared byte by byte.",
+    Verdict.DAMAGED: "Damaged: a few blocks of {} are not what any quantizer makes of these weights.",
+    Verdict.RECIPE: "Same weights, other recipe: {} are packed in another way: with another importance matrix, or by "
+    "another program.",
+    Verdict.STEPS: "Small steps: a few blocks of {} differ by what a quantizer could have made of these weights.",
+    Verdict.IDENTICAL: "Identical: {}.",
+}
+_BY_GRAVITY = tuple(_SENTENCES)

@@ -1,0 +1,293 @@
+"""Proves a GGUF file right: by itself, by checksums, or against what it was made of, byte by byte."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from gguf_forge.engine.tasks import RowSource
+from gguf_forge.errors import printable
+from gguf_forge.expr import Add, PermuteRope, TensorExpr
+from gguf_forge.file_plan import Chosen
+from gguf_forge.gguf_file.expressions import expression_of
+from gguf_forge.gguf_file.opened import GgufFile, open_gguf
+from gguf_forge.gguf_file.reader import GgufTensor
+from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.recipe import Options
+from gguf_forge.recipe.tensor_rules import trimmed
+from gguf_forge.tensor_types import BF16, F16, F32, TensorType
+from gguf_forge.toolbox.checksums import SumsCheck, check_sums, read_sums
+from gguf_forge.toolbox.differences import Differences, Packed, differences_between
+from gguf_forge.toolbox.expected import Expected, Given, expecting, repacked
+from gguf_forge.toolbox.integrity import Problem, problems_of
+from gguf_forge.toolbox.metadata_diff import KeyDifference, metadata_differences
+from gguf_forge.toolbox.rows_of import in_order, row_ranges
+from gguf_forge.toolbox.transforms import steps_of, stored_in
+from gguf_forge.toolbox.verdict import TensorCheck, Verdict, verdict_on, verdict_on_file
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify_gguf` found.
+
+    Attributes:
+        paths: The file, or the files of a split.
+        size: Bytes of them all.
+        n_tensors: How many tensors they have.
+        problems: What is wrong with the file by itself.
+        sums: How it compares with checksums; None if none were given.
+        verdict: How it compares with its source; None if none was given.
+        sentences: The same in words.
+        notes: What a user should know of how the file was compared.
+        keys: Metadata keys that differ.
+        order: The first tensor out of its place; None if the order is right.
+        tensors: Every tensor, and what became of it; none without a source.
+    """
+
+    paths: tuple[Path, ...]
+    size: int
+    n_tensors: int
+    problems: tuple[Problem, ...]
+    sums: SumsCheck | None = None
+    verdict: Verdict | None = None
+    sentences: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    keys: tuple[KeyDifference, ...] = ()
+    order: str | None = None
+    tensors: tuple[TensorCheck, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Is everything as it should be?"""
+        return self._is_sound and self.verdict in (None, Verdict.IDENTICAL)
+
+    @property
+    def only_fused(self) -> bool:
+        """Is all as it should be, but made with fused arithmetic?"""
+        return self._is_sound and self.verdict is Verdict.FUSED and not (self.keys or self.order)
+
+    @property
+    def _is_sound(self) -> bool:
+        return not self.problems and (self.sums is None or self.sums.ok)
+
+    @property
+    def first(self) -> TensorCheck | None:
+        """The first tensor that differs."""
+        return next((check for check in self.tensors if check.verdict is not Verdict.IDENTICAL), None)
+
+
+def verify_gguf(
+    path: str | PathLike[str],
+    source: str | PathLike[str] | None = None,
+    *,
+    types: str | None = None,
+    options: Options | None = None,
+    base: str | None = None,
+    model_name: str | None = None,
+    metadata: str | PathLike[str] | None = None,
+    pre_tokenizer: str | None = None,
+    sums: str | PathLike[str] | None = None,
+    only_tensors: bool = False,
+    threads: int | None = None,
+    backend: str | None = None,
+    progress: Progress = lambda n_bytes: None,
+) -> Verification:
+    """Checks a GGUF file: its structure and blocks, checksums, and every byte against its source.
+
+    With a source, each tensor is made again, a few rows at a time, and compared. What isn't said of how the file was
+    made is read back from it: the file type, and the type of each tensor.
+
+    Args:
+        path: The file, or the first one of a split.
+        source: What it was made of: a Hugging Face folder, or a GGUF file.
+        types: The file type that it should have, and the types of tensors with it.
+        options: What deviates from the file type's mix: importance matrix, overrides, pruned layers.
+        base: The float type of the file that was quantized, where that is not the checkpoint's own.
+        model_name: As for `convert`.
+        metadata: As for `convert`.
+        pre_tokenizer: As for `convert`.
+        sums: A file of checksums, of `write_sums`, llama-gguf-hash or sha256sum.
+        only_tensors: Leave the metadata out of the comparison.
+        threads: Defaults to the processors this process may use.
+        backend: Which kernels; the default is the fastest of this machine.
+        progress: Told bytes of the file, each as often as it is read.
+
+    Raises:
+        InputError: the file breaks a rule of the format, or the source does.
+        UsageError: an importance matrix is needed and none is given.
+        UnsupportedError: the source is of a kind that this version does not know.
+
+    Example:
+        >>> verify_gguf("Qwen3-0.6B-Q4_K_M.gguf", "Qwen3-0.6B").ok  # doctest: +SKIP
+        True
+    """
+    with open_gguf(path) as gguf:
+        found = Verification(
+            gguf.paths,
+            sum(file.stat().st_size for file in gguf.paths),
+            len(gguf.tensors),
+            problems_of(gguf, threads=threads, progress=progress),
+        )
+        if sums is not None:
+            found = replace(found, sums=check_sums(gguf, read_sums(sums), threads=threads, progress=progress))
+        if source is not None:
+            model = {
+                "model_name": model_name,
+                "metadata_file": Path(metadata) if metadata is not None else None,
+                "pre_tokenizer": pre_tokenizer,
+            }
+            given = Given(types, options or Options(), base, model)
+            with expecting(gguf, source, given) as expected:
+                found = _compared(found, gguf, expected, only_tensors, threads, backend, progress)
+        gguf.check_unchanged()
+    return found
+
+
+def _compared(
+    found: Verification,
+    gguf: GgufFile,
+    expected: Expected,
+    only_tensors: bool,
+    threads: int | None,
+    backend: str | None,
+    progress: Progress,
+) -> Verification:
+    tensors = _checks(gguf, expected, threads, backend, progress)
+    for source in {id(s): s for chosen in expected.tensors for s in chosen.source.expr.sources()}.values():
+        source.check_unchanged()
+    keys = () if only_tensors else metadata_differences(expected.metadata, gguf.typed_metadata)
+    order = None if only_tensors else _out_of_order(gguf, expected)
+    verdict, sentences = verdict_on_file(tensors, bool(keys or order))
+    return replace(
+        found, verdict=verdict, sentences=sentences, notes=expected.notes, keys=keys, order=order, tensors=tensors
+    )
+
+
+def _out_of_order(gguf: GgufFile, expected: Expected) -> str | None:
+    wanted, there = [chosen.info.name for chosen in expected.tensors], [tensor.name for tensor in gguf.tensors]
+    common = set(wanted) & set(there)
+    pairs = zip([n for n in wanted if n in common], [n for n in there if n in common], strict=True)
+    return next((printable(mine) for mine, theirs in pairs if mine != theirs), None)
+
+
+def _checks(
+    gguf: GgufFile, expected: Expected, threads: int | None, backend: str | None, progress: Progress
+) -> tuple[TensorCheck, ...]:
+    """Every tensor of the file beside what it should be; in the file's order, missing ones last."""
+    wanted = {chosen.info.name: chosen for chosen in expected.tensors}
+    checks: dict[str, TensorCheck] = {}
+    pairs = []
+    for tensor in gguf.tensors:
+        chosen = wanted.get(tensor.name)
+        checks[tensor.name] = check = _before_comparing(tensor, chosen)
+        if chosen is not None and check.verdict is Verdict.IDENTICAL:
+            pairs.append(_Pair(tensor, expression_of(tensor), chosen))
+    for pair, found, ranges in _differing(pairs, threads, backend, progress):
+        check = checks[pair.tensor.name]
+        verdict = verdict_on(found, pair.tensor.type, check.blocks)
+        explanation = _explained(pair, ranges, threads, backend)
+        checks[pair.tensor.name] = replace(check, verdict=verdict, differences=found, explanation=explanation)
+    missing = [_check(chosen.info, chosen, Verdict.MISSING) for name, chosen in wanted.items() if name not in checks]
+    return (*checks.values(), *missing)
+
+
+def _before_comparing(tensor: GgufTensor, chosen: Chosen | None) -> TensorCheck:
+    info = replace(tensor.info, shape=trimmed(tensor.shape))
+    if chosen is None:
+        return _check(info, None, Verdict.EXTRA)
+    shape = trimmed(chosen.info.shape)
+    if shape != info.shape:
+        return _check(info, chosen, Verdict.SHAPE, " x ".join(map(str, shape)))
+    if chosen.info.type != info.type:
+        return _check(info, chosen, Verdict.TYPE, chosen.info.type.name)
+    return _check(info, chosen, Verdict.IDENTICAL)
+
+
+def _check(info: TensorInfo, chosen: Chosen | None, verdict: Verdict, expected: str | None = None) -> TensorCheck:
+    blocks = info.n_elements // info.type.block_elements
+    if chosen is None:
+        return TensorCheck(info, verdict, blocks)
+    names = tuple(dict.fromkeys(stored.name for stored in stored_in(chosen.source.expr)))
+    return TensorCheck(info, verdict, blocks, names, steps_of(chosen.source, info.type), expected)
+
+
+class _Pair(NamedTuple):
+    """A tensor of the file, and what it should be."""
+
+    tensor: GgufTensor
+    expr: TensorExpr
+    chosen: Chosen
+
+
+_Range = tuple[int, int]
+
+
+def _differing(
+    pairs: list[_Pair], threads: int | None, backend: str | None, progress: Progress
+) -> Iterator[tuple[_Pair, Differences, list[_Range]]]:
+    """The tensors whose bytes differ, where, and in which ranges of rows."""
+    work = (
+        (pair, rows)
+        for pair in pairs
+        for rows in row_ranges(pair.chosen.source.expr, by_matrix=pair.chosen.source.weights is not None)
+    )
+    current: tuple[_Pair, Differences, list[_Range]] | None = None
+    for pair, rows, nbytes, found in in_order(partial(_compare, backend), work, threads=threads):
+        progress(nbytes)
+        if found is None:
+            continue
+        if current is not None and current[0] is not pair:
+            yield current
+            current = None
+        before = current or (pair, Differences(), [])
+        current = pair, before[1].plus(found), [*before[2], rows]
+    if current is not None:
+        yield current
+
+
+def _compare(backend: str | None, work: tuple[_Pair, _Range]) -> tuple[_Pair, _Range, int, Differences | None]:
+    pair, (start, stop) = work
+    kind = pair.tensor.type
+    found = _stored(pair, start, stop)
+    expected = repacked(pair.chosen.source, kind, start, stop, backend=backend)
+    if np.array_equal(expected, found):
+        return pair, (start, stop), found.nbytes, None
+    values = repacked(pair.chosen.source, F32, start, stop, backend=backend).view(np.float32)
+    return pair, (start, stop), found.nbytes, differences_between(expected, found, kind, values, first_row=start)
+
+
+def _stored(pair: _Pair, start: int, stop: int) -> Packed:
+    return np.ascontiguousarray(pair.expr.rows(start, stop)).view(np.uint8).reshape(stop - start, -1)
+
+
+def _explained(pair: _Pair, ranges: list[_Range], threads: int | None, backend: str | None) -> str | None:
+    """Another way of making a tensor that gives what the file has in all ranges that differ, in words."""
+    for words, source in _other_ways(pair.chosen.source, pair.tensor.type):
+        if all(in_order(partial(_is_made_of, pair, source, backend), ranges, threads=threads)):
+            return words
+    return None
+
+
+def _is_made_of(pair: _Pair, source: RowSource, backend: str | None, rows: _Range) -> bool:
+    return np.array_equal(repacked(source, pair.tensor.type, *rows, backend=backend), _stored(pair, *rows))
+
+
+def _other_ways(source: RowSource, kind: TensorType) -> Iterator[tuple[str, RowSource]]:
+    if source.expr.dtype.is_float and not kind.is_float:
+        for base in (F16, BF16, F32):
+            if base != source.base:
+                yield f"by way of {base} instead of {source.base}", replace(source, base=base)
+    if source.weights is not None and not kind.is_float:
+        yield "without the importance matrix", replace(source, weights=None)
+    if isinstance(source.expr, PermuteRope):
+        yield "without permuting the rows for rotary embedding", replace(source, expr=source.expr.of)
+    if isinstance(source.expr, Add):
+        yield f"without adding {source.expr.number:g}", replace(source, expr=source.expr.of)

@@ -1,0 +1,241 @@
+"""--resume: the same bytes, without the work that was done before."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import tiny_llama
+from command_line import listing
+from synthetic import FAMILIES, read_description, write_checkpoint
+
+from gguf_forge.checkpoint import Checkpoint
+from gguf_forge.conversion import convert, plan_files
+from gguf_forge.engine import fingerprint as fingerprints
+from gguf_forge.engine import forge as engine
+from gguf_forge.engine import journal
+from gguf_forge.engine.fingerprint import fingerprint
+from gguf_forge.engine.tasks import Shard, cut
+from gguf_forge.errors import OutputError, RefusedError
+from gguf_forge.quantization import Split, quantize_gguf
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small tasks, each of them written down at once."""
+    monkeypatch.setattr(journal, "BATCH_BYTES", 1)
+    monkeypatch.setattr(engine, "cut", lambda whole, values, **bounds: cut(whole, 20_000, **bounds))
+
+
+class Stop:
+    """Counts the tasks of a run, and fails at the n-th."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int | None = None):
+        self.seen = 0
+        pack = engine.pack
+
+        def counting(*arguments: Any, **options: Any) -> object:
+            self.seen += 1
+            if self.seen == at:
+                raise OutputError("stopped")
+            return pack(*arguments, **options)
+
+        monkeypatch.setattr(engine, "pack", counting)
+
+
+Run = Callable[..., Any]
+
+
+def run_convert(folder: Path, **how: Any) -> Any:
+    return convert(folder / "Tiny", folder / "out-{ftype}.gguf", types=["Q4_K_M", "Q8_0"], threads=1, **how)
+
+
+def run_quantize(folder: Path, **how: Any) -> Any:
+    return quantize_gguf(
+        folder / "in.gguf", folder / "out-{ftype}.gguf", types="Q8_0", split=Split(max_tensors=7), threads=1, **how
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny_llama(tmp_path)
+    convert(tmp_path / "Tiny", tmp_path / "in.gguf", types="F16")
+    return tmp_path
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("out-*")}
+
+
+@pytest.mark.parametrize("run", [run_convert, run_quantize])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_stopped_run_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch, run: Run, overwrite: bool) -> None:
+    with monkeypatch.context() as patch:
+        whole = Stop(patch)
+        expected = {result.path: result for result in run(folder)}
+    written = outputs(folder)
+    for path in folder.glob("out-*"):
+        path.write_bytes(b"old") if overwrite else path.unlink()
+    for part in (whole.seen // 3, whole.seen // 3):
+        with monkeypatch.context() as patch:
+            stopped = Stop(patch, part)
+            with pytest.raises(OutputError, match="stopped"):
+                run(folder, resume=True, overwrite=overwrite)
+            assert stopped.seen == part
+        assert set(outputs(folder).values()) == ({b"old"} if overwrite else set())
+    with monkeypatch.context() as patch:
+        last = Stop(patch)
+        results = run(folder, resume=True, overwrite=overwrite)
+    assert last.seen == whole.seen - 2 * (whole.seen // 3 - 1)
+    assert outputs(folder) == written
+    for result in results:
+        assert 0 < result.resumed_tensors < len(expected[result.path].file.tensors)
+    assert not [name for name in listing(folder) if name.startswith(".")]
+
+
+def test_nothing_is_left_of_a_stopped_run_that_does_not_resume(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = listing(folder)
+    Stop(monkeypatch, 30)
+    with pytest.raises(OutputError, match="stopped"):
+        run_convert(folder)
+    assert listing(folder) == before
+
+
+@pytest.mark.parametrize("run", [run_convert, run_quantize])
+def test_over_a_complete_output_it_is_a_success_and_no_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    run(folder)
+    paths = list(folder.glob("out-*"))
+    before = {path: path.stat() for path in paths}
+    none = Stop(monkeypatch)
+    for result in run(folder, resume=True):
+        assert result.resumed_tensors == len(result.file.tensors)
+    assert none.seen == 0
+    assert {path: path.stat() for path in paths} == before
+
+
+def test_a_part_that_is_lost_is_made_again(folder: Path) -> None:
+    run_quantize(folder)
+    written = outputs(folder)
+    lost = sorted(folder.glob("out-*"))[1]
+    lost.unlink()
+    (result,) = run_quantize(folder, resume=True)
+    assert result.resumed_tensors == len(result.file.tensors) - len(result.file.shards[1].sources)
+    assert outputs(folder) == written
+
+
+def test_with_overwrite_a_complete_output_is_made_again(folder: Path) -> None:
+    """It may be of other weights, which the header does not show."""
+    run_convert(folder)
+    written = outputs(folder)
+    for path in folder.glob("out-*"):
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    run_convert(folder, resume=True, overwrite=True)
+    assert outputs(folder) == written
+
+
+def test_an_output_of_something_else_is_refused(folder: Path) -> None:
+    run_convert(folder)
+    first = folder / "out-q4_k_m.gguf"
+    for change in (
+        lambda: os.utime(first, (1, 1)),  # the model is younger
+        lambda: first.write_bytes(b"GGUF" + bytes(first.stat().st_size - 4)),
+        lambda: first.write_bytes(b"GGUF"),
+    ):
+        change()
+        with pytest.raises(RefusedError, match=r"out-q4_k_m\.gguf: exists already"):
+            run_convert(folder, resume=True)
+
+
+def test_a_model_that_changed_begins_anew(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        Stop(patch, 30)
+        with pytest.raises(OutputError):
+            run_convert(folder, resume=True)
+    shutil.rmtree(folder / "Tiny")
+    tiny_llama(folder, dtype="F16")
+    results = run_convert(folder, resume=True)
+    assert [result.resumed_tensors for result in results] == [0, 0]
+    assert "begins anew instead of resuming (not the same as then: inputs, output)" in caplog.text
+    written = outputs(folder)
+    run_convert(folder, overwrite=True)
+    assert outputs(folder) == written
+
+
+def shard_of(model: Path, **how: Any) -> str:
+    with Checkpoint.open(model) as checkpoint:
+        (file,) = plan_files(checkpoint, "out.gguf", **how)
+        return fingerprint(file.shards[0])
+
+
+@pytest.mark.parametrize("family", sorted(path.name for path in FAMILIES.iterdir()))
+def test_the_fingerprint_of_a_run_is_the_same_the_next_time(family: str, tmp_path: Path) -> None:
+    model = write_checkpoint(FAMILIES / family, tmp_path / "model")
+    how = {"types": "auto", "pre_tokenizer": read_description(FAMILIES / family).pre_tokenizer}
+    assert len({shard_of(model, **how) for _ in range(2)}) == 1
+
+
+def parts(fingerprint: str) -> dict[str, str]:
+    return dict(word.split("=") for word in fingerprint.split())
+
+
+def test_what_changes_the_bytes_changes_the_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_llama(tmp_path)
+    before = parts(shard_of(model))
+
+    def differences(after: str) -> list[str]:
+        return [name for name, digest in parts(after).items() if before[name] != digest]
+
+    assert differences(shard_of(model)) == []
+    assert differences(shard_of(model, types="Q8_0")) == ["output"]
+    assert differences(shard_of(model, model_name="another")) == ["output"]
+    with monkeypatch.context() as patch:
+        patch.setattr(fingerprints, "version", lambda name: "next")
+        assert differences(shard_of(model)) == ["program"]
+    weights = model / "model.safetensors"
+    os.utime(weights, (1, 1))
+    assert differences(shard_of(model)) == ["inputs"]
+
+
+def test_values_that_the_header_does_not_show_change_the_fingerprint(tmp_path: Path) -> None:
+    with Checkpoint.open(tiny_llama(tmp_path)) as checkpoint:
+        shard = plan_files(checkpoint, "out.gguf")[0].shards[0]
+        source = shard.sources[0]
+        width = source.expr.shape[-1]
+        seen = {fingerprint(shard)}
+        for other in (
+            replace(source, weights=np.ones(width, np.float32)),
+            replace(source, weights=np.arange(width, dtype=np.float32)),
+            replace(source, base=shard.sources[-1].expr.dtype),
+            replace(source, expr=replace(source.expr, offset=source.expr.offset + 2)),  # type: ignore[type-var]
+        ):
+            changed = Shard(shard.path, shard.layout, (other, *shard.sources[1:]))
+            seen.add(fingerprint(changed))
+        assert len(seen) == 5 - (source.base == shard.sources[-1].expr.dtype)
+
+
+def test_the_command_line_says_what_was_resumed(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from gguf_forge.cli import main
+
+    command = ["convert", str(folder / "Tiny"), "-o", str(folder / "out.gguf"), "-j", "1"]
+    with monkeypatch.context() as patch:
+        Stop(patch, 30)
+        assert main([*command, "--resume"]) == 5
+    error = capsys.readouterr().err
+    assert "error: stopped" in error
+    assert "out.gguf: what is finished is kept: run again with --resume to go on from there" in error
+    assert main([*command, "--resume"]) == 0
+    assert "tensors were finished by an earlier run" in capsys.readouterr().out
+    assert main([*command, "--resume", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["resumed_tensors"] == len(shown["tensors"])

@@ -1,0 +1,149 @@
+"""What a task needs in memory, as it is computed beforehand, beside what it takes."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from gguf_forge import buffers
+from gguf_forge.engine.pack import pack
+from gguf_forge.engine.tasks import RowSource, Target, Task, cut
+from gguf_forge.expr import (
+    RAW,
+    Add,
+    AsFloat32,
+    BigEndian,
+    Constant,
+    MergeLastAxes,
+    PermuteRope,
+    RepackMxfp4,
+    Reshape,
+    RowRange,
+    Slice,
+    Stack,
+    Stored,
+    TensorExpr,
+    Transpose,
+)
+from gguf_forge.gguf_file.layout import PlacedTensor
+from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.source import MappedFile
+from gguf_forge.tensor_types import BF16, F16, F32, TensorType, tensor_type
+
+# Objects of the interpreter, which no tensor makes larger.
+_SMALL = 20_000
+
+
+@pytest.fixture(scope="module")
+def zeros(tmp_path_factory: pytest.TempPathFactory) -> MappedFile:
+    path = tmp_path_factory.mktemp("zeros") / "zeros"
+    with path.open("wb") as file:
+        file.truncate(64 << 20)
+    return MappedFile(path)
+
+
+@pytest.fixture(autouse=True)
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """tracemalloc knows nothing of mapped pages."""
+    monkeypatch.setattr(buffers, "_OWN_PAGES", 1 << 60)
+
+
+def stored(zeros: MappedFile, shape: tuple[int, ...], dtype: TensorType = BF16) -> Stored:
+    return Stored("t", zeros, 0, shape, dtype)
+
+
+EXPRESSIONS = {
+    "stored": lambda z: stored(z, (4096, 256)),
+    "constant": lambda z: Constant(np.zeros((4096, 256), np.float32)),
+    "vector": lambda z: stored(z, (1 << 20,)),
+    "permuted": lambda z: PermuteRope(stored(z, (4096, 256)), 4),
+    "permuted heads": lambda z: PermuteRope(stored(z, (4096, 256)), 64),
+    "permuted vector": lambda z: PermuteRope(stored(z, (1 << 16,)), 4),
+    "big endian": lambda z: BigEndian(stored(z, (4096, 256), F32)),
+    "big endian blocks": lambda z: BigEndian(stored(z, (4096, 256), tensor_type("Q4_K"))),
+    "columns": lambda z: Slice(stored(z, (4096, 256)), -1, 0, 256, 2),
+    "every other row": lambda z: Slice(stored(z, (2, 4096, 256)), -2, 1, 4096, 2),
+    "part of each matrix": lambda z: Slice(stored(z, (16, 512, 256)), -2, 128, 384),
+    "transposed": lambda z: Transpose(stored(z, (256, 4096))),
+    "transposed, large": lambda z: Transpose(stored(z, (4096, 4096))),
+    "transposed experts": lambda z: Transpose(stored(z, (4, 256, 1024))),
+    "widened": lambda z: AsFloat32(stored(z, (4096, 256), tensor_type("F64"))),
+    "added": lambda z: Add(stored(z, (4096, 256)), 1.0),
+    "stacked": lambda z: Stack((stored(z, (1024, 256)),) * 4),
+    "600 experts": lambda z: Stack((stored(z, (64, 64)),) * 600),
+    "some of the rows": lambda z: RowRange(Stack((stored(z, (1024, 256)),) * 8), 512, 4608),
+    "merged": lambda z: MergeLastAxes(stored(z, (4096, 16, 16))),
+    "seen otherwise": lambda z: Reshape(stored(z, (4096, 256)), (64, 64)),
+    "short rows": lambda z: PermuteRope(stored(z, (1 << 18, 4)), 64),
+    "repacked": lambda z: RepackMxfp4(stored(z, (4096, 128), RAW), stored(z, (4096, 8), RAW)),
+    "of many": lambda z: Add(Transpose(Slice(Stack((stored(z, (512, 512)),) * 4), -2, 1, 512, 2)), 1.0),
+    "packed": lambda z: stored(z, (4096, 256), tensor_type("Q8_0")),
+}
+
+
+def peak_of(act: object) -> int:
+    act()  # type: ignore[operator]  # what is made once and stays, such as tables
+    tracemalloc.start()
+    try:
+        act()  # type: ignore[operator]
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
+def test_taking_rows_holds_no_more_than_was_said(zeros: MappedFile, name: str) -> None:
+    expr: TensorExpr = EXPRESSIONS[name](zeros)
+    for n_rows in {1, -(-expr.n_rows // 3), expr.n_rows}:
+        said = expr.working_set(n_rows)
+        held = peak_of(lambda n_rows=n_rows: expr.rows(expr.n_rows - n_rows, expr.n_rows))
+        assert held <= said + _SMALL
+        # nor is it much too careful: such tasks would be small
+        assert said <= 8 * held + (1 << 20)
+
+
+TARGETS = {
+    "one": [(BF16, "Q4_K")],
+    "as it is": [(BF16, "BF16")],
+    "rounded": [(F16, "F16")],
+    "several": [(BF16, "Q4_K"), (BF16, "Q8_0"), (BF16, "Q6_K"), (BF16, "Q4_K"), (F32, "F32"), (F16, "F16")],
+    "weighed": [(BF16, "IQ2_XXS")],
+}
+
+
+def task_of(expr: TensorExpr, targets: list[tuple[TensorType, str]]) -> Task:
+    def target(number: int, base: TensorType, name: str) -> Target:
+        weights = np.ones(expr.shape[-1] * expr.n_rows // expr.matrix_rows, np.float32)
+        source = RowSource(expr, base, weights if name.startswith("I") else None)
+        return Target(number, PlacedTensor(TensorInfo("t", expr.shape[::-1], tensor_type(name)), 0), source)
+
+    return Task(expr, 0, expr.n_rows, tuple(target(number, *kind) for number, kind in enumerate(targets)))
+
+
+@pytest.mark.parametrize("targets", TARGETS)
+@pytest.mark.parametrize("name", ["stored", "permuted", "transposed", "repacked", "packed"])
+def test_a_task_holds_no_more_than_was_said(zeros: MappedFile, name: str, targets: str) -> None:
+    task = task_of(EXPRESSIONS[name](zeros), TARGETS[targets])
+
+    def run() -> None:
+        rows = task.expr.rows(task.start, task.stop)
+        for _, packed in pack(rows, task):
+            del packed
+
+    assert peak_of(run) <= task.nbytes + _SMALL
+
+
+def test_tasks_are_cut_to_what_they_may_hold(zeros: MappedFile) -> None:
+    for name in ("stored", "transposed", "600 experts", "permuted"):
+        whole = task_of(EXPRESSIONS[name](zeros), TARGETS["several"])
+        tasks = list(cut([whole], 1 << 20, share=1 << 19, total=1 << 23))
+        assert max(task.nbytes for task in tasks) <= (1 << 23 if whole.expr.is_columnwise else 1 << 19)
+        assert [task.start for task in tasks[1:]] == [task.stop for task in tasks[:-1]]
+        assert (tasks[0].start, tasks[-1].stop) == (0, whole.expr.n_rows)
+
+
+def test_a_matrix_that_is_read_by_columns_is_not_cut_without_need(zeros: MappedFile) -> None:
+    whole = task_of(EXPRESSIONS["transposed"](zeros), TARGETS["one"])
+    assert len(list(cut([whole], 1000, share=1000, total=1 << 30))) == 1
