@@ -1,0 +1,83 @@
+"""Threads that take tasks one after the other."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+from gguf_forge.engine.profile import WAIT, Profile, measured, phase
+from gguf_forge.errors import UsageError
+
+Progress = Callable[[int], None]
+T = TypeVar("T")
+
+
+def in_threads(
+    tasks: Iterable[T], run: Callable[[T], int], workers: int, progress: Progress, profile: Profile | None = None
+) -> None:
+    """Runs all tasks; the first error of one ends the others, and is raised when no thread works any more.
+
+    Args:
+        tasks: Taken by the threads, one at a time.
+        run: Is given a task; its answer is told to `progress`, in the calling thread.
+        workers: How many threads.
+        progress: Is told what was done.
+        profile: Is told where the time of each thread goes.
+
+    Raises:
+        UsageError: the system does not allow so many threads.
+    """
+    queue = _Shared(iter(tasks))
+    done: SimpleQueue[int | None] = SimpleQueue()
+
+    def work(number: int) -> None:
+        try:
+            with measured(profile, f"worker {number}"):
+                for task in queue:
+                    done.put(run(task))
+        finally:
+            queue.close()  # there is no task left, or an error
+            done.put(None)
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            running = _started(pool, work, workers)
+            with phase(WAIT):
+                for _ in running:
+                    while (n_bytes := done.get()) is not None:
+                        progress(n_bytes)
+        finally:
+            queue.close()
+    for thread in running:
+        thread.result()
+
+
+def _started(pool: ThreadPoolExecutor, work: Callable[[int], None], workers: int) -> list[Future[None]]:
+    try:
+        return [pool.submit(work, number) for number in range(1, workers + 1)]
+    except RuntimeError as error:  # a limit on processes or memory
+        raise UsageError(f"{workers} threads cannot be started: {error}", hint="say --threads with fewer") from error
+
+
+class _Shared(Generic[T]):
+    """What several threads take from, until it is empty or closed."""
+
+    def __init__(self, items: Iterator[T]):
+        self._items = items
+        self._lock = threading.Lock()
+        self._open = True
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        with self._lock:
+            if not self._open:
+                raise StopIteration
+            return next(self._items)
+
+    def close(self) -> None:
+        self._open = False
