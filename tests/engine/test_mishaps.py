@@ -54,8 +54,9 @@ def truncate(path: Path) -> None:
 
 
 def rewrite(path: Path) -> None:
-    data = path.read_bytes()
-    path.write_bytes(data[:-64] + bytes(64))
+    with path.open("r+b") as file:
+        file.seek(-64, os.SEEK_END)
+        file.write(bytes(64))
 
 
 def replace(path: Path) -> None:
