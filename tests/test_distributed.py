@@ -367,6 +367,9 @@ def test_what_others_put_among_the_parts_stays(here: Path) -> None:
     (job.folder / "notes.txt").write_text("mine")
     finish("plan.json")
     assert [path.name for path in job.old_folder.iterdir()] == ["notes.txt"]
+    (here / "out" / "m.gguf").unlink()
+    with pytest.raises(InputError, match="3 of 3 tasks are not done"):
+        finish("plan.json")
 
 
 @pytest.mark.parametrize("task", [3, -1])
