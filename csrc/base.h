@@ -35,6 +35,9 @@ _Static_assert(FLT_EVAL_METHOD == 0, "floats must be computed as floats");
 #define PREFETCH(address) __builtin_prefetch(address)
 #endif
 
+/* A word of eight equal bytes. */
+#define BYTES(x) (0x0101010101010101u * (x))
+
 /* The number of the lowest bit set; there is one. */
 INLINE int first_bit(uint32_t bits)
 {
@@ -64,7 +67,7 @@ typedef struct {
 typedef struct {
     const char *name;
     int lanes;
-    forge_kernel kernels[TYPE_COUNT]; /* by type id; where NULL, the portable backend's */
+    forge_kernel kernels[TYPE_COUNT]; /* by type id; where NULL, those of the backend before */
 } forge_backend;
 
 #endif

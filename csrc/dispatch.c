@@ -105,9 +105,11 @@ static void set_float_state(float_state state) { (void)state; }
 
 static const forge_kernel *find_kernel(int backend, int type, bool quantize)
 {
-    const forge_kernel *kernel = &backends[backend].backend->kernels[type];
-    const bool filled = quantize ? kernel->quantize != NULL : kernel->dequantize != NULL;
-    return filled ? kernel : &forge_portable.kernels[type];
+    const forge_kernel *kernel;
+    do
+        kernel = &backends[backend].backend->kernels[type];
+    while ((quantize ? kernel->quantize == NULL : kernel->dequantize == NULL) && backend-- > 0);
+    return kernel;
 }
 
 const char *forge_backend_name(int index)

@@ -4,14 +4,18 @@ The verbs, each with its own documentation:
 
     convert(source, out)     a checkpoint folder becomes one GGUF file or several
     plan(source, out)        what `convert` would write; reads no weight
+    plan_work, work, finish  a conversion on several machines
     quantize_gguf(source)    a GGUF file becomes one of another type, or several
     quantize(array, "Q4_K")  rows of numbers to packed rows, and `dequantize` back
     unpack_blocks(packed, "Q4_K")   the fields of packed blocks, by name
     backends()               the kernels that this machine can run
+    edit_gguf(path, ...)     other keys for a GGUF file
+    dequantize_gguf(path)    back to floats, as a GGUF file or a checkpoint's tensors
     split_gguf(source, to)   a GGUF file becomes several, and `merge_gguf` makes one of them
     inspect_gguf(path)       what a GGUF file holds, and `inspect_tensor` the values of one tensor
     verify_gguf(path, source)   is it right, by itself, by checksums, byte by byte against what it was made of?
     compare_gguf(a, b)       how far two GGUF files are apart
+    report(file, page)       a page about a GGUF file: sizes, errors against its source, levels, blocks
     open_gguf(path)          the keys and tensors of a GGUF file, or of a split one
 
 Failures are `ForgeError`s. Nothing heavy is imported before it is used.
@@ -26,6 +30,9 @@ if TYPE_CHECKING:
     from gguf_forge.blocks import unpack_blocks as unpack_blocks
     from gguf_forge.conversion import convert as convert
     from gguf_forge.conversion import plan as plan
+    from gguf_forge.distributed import finish as finish
+    from gguf_forge.distributed import plan_work as plan_work
+    from gguf_forge.distributed import work as work
     from gguf_forge.errors import ForgeError as ForgeError
     from gguf_forge.errors import InputError as InputError
     from gguf_forge.errors import OutputError as OutputError
@@ -40,14 +47,18 @@ if TYPE_CHECKING:
     from gguf_forge.kernels import backends as backends
     from gguf_forge.quantization import quantize_gguf as quantize_gguf
     from gguf_forge.recipe import Options as Options
+    from gguf_forge.request import Request as Request
     from gguf_forge.rows import dequantize as dequantize
     from gguf_forge.rows import quantize as quantize
     from gguf_forge.splits import Split as Split
     from gguf_forge.toolbox.checksums import write_sums as write_sums
     from gguf_forge.toolbox.compare import Comparison as Comparison
     from gguf_forge.toolbox.compare import compare_gguf as compare_gguf
+    from gguf_forge.toolbox.dequantize import dequantize_gguf as dequantize_gguf
+    from gguf_forge.toolbox.edit import edit_gguf as edit_gguf
     from gguf_forge.toolbox.inspect import inspect_gguf as inspect_gguf
     from gguf_forge.toolbox.inspect import inspect_tensor as inspect_tensor
+    from gguf_forge.toolbox.report import report as report
     from gguf_forge.toolbox.splitting import merge_gguf as merge_gguf
     from gguf_forge.toolbox.splitting import split_gguf as split_gguf
     from gguf_forge.toolbox.verify import Verification as Verification
@@ -66,6 +77,7 @@ _HOMES = {
     "Options": ("gguf_forge.recipe", "Options"),
     "OutputError": ("gguf_forge.errors", "OutputError"),
     "RefusedError": ("gguf_forge.errors", "RefusedError"),
+    "Request": ("gguf_forge.request", "Request"),
     "Result": ("gguf_forge.file_plan", "Result"),
     "Split": ("gguf_forge.splits", "Split"),
     "UnsupportedError": ("gguf_forge.errors", "UnsupportedError"),
@@ -75,16 +87,22 @@ _HOMES = {
     "compare_gguf": ("gguf_forge.toolbox.compare", "compare_gguf"),
     "convert": ("gguf_forge.conversion", "convert"),
     "dequantize": ("gguf_forge.rows", "dequantize"),
+    "dequantize_gguf": ("gguf_forge.toolbox.dequantize", "dequantize_gguf"),
+    "edit_gguf": ("gguf_forge.toolbox.edit", "edit_gguf"),
+    "finish": ("gguf_forge.distributed", "finish"),
     "inspect_gguf": ("gguf_forge.toolbox.inspect", "inspect_gguf"),
     "inspect_tensor": ("gguf_forge.toolbox.inspect", "inspect_tensor"),
     "merge_gguf": ("gguf_forge.toolbox.splitting", "merge_gguf"),
     "open_gguf": ("gguf_forge.gguf_file.opened", "open_gguf"),
     "plan": ("gguf_forge.conversion", "plan"),
+    "plan_work": ("gguf_forge.distributed", "plan_work"),
     "quantize": ("gguf_forge.rows", "quantize"),
     "quantize_gguf": ("gguf_forge.quantization", "quantize_gguf"),
+    "report": ("gguf_forge.toolbox.report", "report"),
     "split_gguf": ("gguf_forge.toolbox.splitting", "split_gguf"),
     "unpack_blocks": ("gguf_forge.blocks", "unpack_blocks"),
     "verify_gguf": ("gguf_forge.toolbox.verify", "verify_gguf"),
+    "work": ("gguf_forge.distributed", "work"),
     "write_sums": ("gguf_forge.toolbox.checksums", "write_sums"),
 }
 
@@ -98,6 +116,7 @@ __all__ = [
     "Options",
     "OutputError",
     "RefusedError",
+    "Request",
     "Result",
     "Split",
     "UnsupportedError",
@@ -107,16 +126,22 @@ __all__ = [
     "compare_gguf",
     "convert",
     "dequantize",
+    "dequantize_gguf",
+    "edit_gguf",
+    "finish",
     "inspect_gguf",
     "inspect_tensor",
     "merge_gguf",
     "open_gguf",
     "plan",
+    "plan_work",
     "quantize",
     "quantize_gguf",
+    "report",
     "split_gguf",
     "unpack_blocks",
     "verify_gguf",
+    "work",
     "write_sums",
 ]
 

@@ -12,17 +12,26 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_forge.buffers import fresh
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.source import Source
 from gguf_forge.tensor_types import F16, F32, MXFP4, SCALES_AT, TensorType
 
 Rows = NDArray[Any]
 RowNumbers = NDArray[np.int64]
+
+
+class StoredRun(NamedTuple):
+    """Bytes of a file."""
+
+    source: Source
+    offset: int
+    nbytes: int
 
 
 class TensorExpr(ABC):
@@ -63,6 +72,10 @@ class TensorExpr(ABC):
     def take(self, rows: RowNumbers) -> Rows:
         """The rows with these numbers, in this order."""
 
+    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
+        """The bytes of a range of rows where they lie in files as `rows` would give them; None if they do not."""
+        return None
+
     @abstractmethod
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         """Bytes that taking so many rows holds at most,
@@ -86,7 +99,7 @@ _MOST_UNUSED = 4
 _NUMBERS_BYTES = 256
 
 # Of a matrix that is transposed, so much is read at a time.
-_BLOCK_BYTES = 4 << 20
+_BLOCK_BYTES = 2 << 20
 
 # Bytes that only a repacking operation understands.
 RAW = TensorType("U8", -1, 1, 1)
@@ -114,8 +127,14 @@ class Stored(TensorExpr):
         return np.concatenate([self._read(*run) for run in contiguous_runs(rows)])
 
     def _read(self, start: int, stop: int) -> Rows:
-        raw = self.source.read(self.offset + start * self.row_bytes, (stop - start) * self.row_bytes)
+        raw = self.source.read(*self._run(start, stop)[1:])
         return raw.view(self.dtype.dtype).reshape(stop - start, -1)
+
+    def _run(self, start: int, stop: int) -> StoredRun:
+        return StoredRun(self.source, self.offset + start * self.row_bytes, (stop - start) * self.row_bytes)
+
+    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...]:
+        return (self._run(start, stop),)
 
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         return n_rows * (_NUMBERS_BYTES + self.row_bytes * (1 + _MOST_UNUSED if scattered else 1))
@@ -243,6 +262,9 @@ class Reshape(Unary):
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return (*self.leading, self.of.shape[-1])
 
+    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
+        return self.of.stored_runs(start, stop)
+
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         return self.of.working_set(n_rows, scattered=scattered)
 
@@ -267,6 +289,12 @@ class RowRange(Unary):
 
     def source_rows(self, rows: RowNumbers) -> RowNumbers:
         return rows + self.start
+
+    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
+        return self.of.stored_runs(self.start + start, self.start + stop)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        return self.of.working_set(n_rows, scattered=scattered)
 
 
 @dataclass(frozen=True)
@@ -356,7 +384,7 @@ class Transpose(Unary):
 
     def take(self, rows: RowNumbers) -> Rows:
         below, step = self.of.shape[-2], self._block_rows
-        taken = np.empty((len(rows), below), self.dtype.dtype)
+        taken = fresh(len(rows) * self.row_bytes).view(self.dtype.dtype).reshape(len(rows), below)
         done = 0
         for matrix, columns in _by_matrix(rows, self.shape[-2]):
             tile = taken[done : done + len(columns)]
@@ -418,6 +446,16 @@ class Stack(TensorExpr):
     def take(self, rows: RowNumbers) -> Rows:
         taken = [self.parts[part].take(inner) for part, inner in _by_matrix(rows, self.parts[0].n_rows)]
         return taken[0] if len(taken) == 1 else np.concatenate(taken)
+
+    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
+        height = self.parts[0].n_rows
+        found: list[StoredRun] = []
+        for part in range(start // height, -(-stop // height)):
+            runs = self.parts[part].stored_runs(max(start - part * height, 0), min(stop - part * height, height))
+            if runs is None:
+                return None
+            found.extend(runs)
+        return tuple(found)
 
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         return self.parts[0].working_set(n_rows, scattered=scattered) + n_rows * self.row_bytes

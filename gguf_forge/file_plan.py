@@ -128,6 +128,9 @@ class Observer:
     def advance(self, n_bytes: int) -> None:
         """So many bytes of them have been."""
 
+    def begin_other(self, what: str, n_bytes: int) -> None:
+        """Something else begins that goes through so many bytes, such as checking them."""
+
 
 @dataclass(frozen=True)
 class BaseFile:
@@ -209,14 +212,20 @@ def check_files(
         OutputError: a file cannot be written there, or the disk has too little room for all of them.
     """
     every = tuple(files)
-    backend_lanes(backend or default_backend())
+    check_kernels(every, backend=backend)
     todo = []
     for file in every:
-        _check_types(file)
         for shard in unfinished(file.shards, overwrite=overwrite, resume=resume):
             check_output(shard.path, shard.layout.size, file.inputs, overwrite=overwrite)
             todo.append((shard.path, shard.layout.size))
     check_room(every[0].path.parent, todo)
+
+
+def check_kernels(files: Iterable[FilePlan], *, backend: str | None = None) -> None:
+    """Raises UsageError or UnsupportedError as `check_files` does, of what is wrong with the kernels alone."""
+    backend_lanes(backend or default_backend())
+    for file in files:
+        _check_types(file)
 
 
 def _check_types(file: FilePlan) -> None:

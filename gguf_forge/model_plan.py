@@ -110,6 +110,17 @@ def plan_model(
     )
 
 
+def plan_weights(checkpoint: Checkpoint) -> tuple[PlannedTensor, ...]:
+    """The tensors of a checkpoint's GGUF file alone: neither metadata nor vocabulary is looked at.
+
+    Raises:
+        UnsupportedError: the model or its quantization is not known.
+        InputError: the checkpoint contradicts itself or misses something.
+    """
+    architecture, config = _declaration(checkpoint)
+    return plan_tensors(architecture, config, checkpoint)
+
+
 def plan_infos(checkpoint: Checkpoint) -> tuple[tuple[TensorInfo, ...], str]:
     """The tensors of a checkpoint's GGUF file, with their types in the checkpoint, and its architecture.
 

@@ -1,49 +1,49 @@
 """plan.json: a conversion written down, so that machines which share a disk can each do a part of it.
 
-It holds what is asked for, what the source looked like, and every file to the last byte but the weights, cut into
-tasks. It is small, whatever the model, and whoever does a task plans anew from the request: nothing in the file is
-believed, it only has to agree.
+It holds what is asked for, what the inputs looked like, and every file with its size and the digest of all that decides
+its bytes but the weights, cut into tasks. Whoever does a task plans anew from the request, and must come to the same.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from gguf_forge.engine.fingerprint import content_digest, program_version
 from gguf_forge.engine.pieces import Piece, cut_pieces
-from gguf_forge.engine.tasks import Shard
-from gguf_forge.errors import UsageError
+from gguf_forge.errors import InputError, UsageError
+from gguf_forge.json_file import read_json_object
 from gguf_forge.request import Planned, Request
-from gguf_forge.source import MappedFile
+from gguf_forge.source import Source
+
+T = TypeVar("T")
 
 FORMAT = 1
+_SAMPLES, _SAMPLE_BYTES = 8, 4096
 _KEY = "gguf_forge_plan"
-_CHUNK = 8 << 20
+_MAKE_ANEW = "make the plan anew with `gguf-forge plan ... --out`"
 
 
 @dataclass(frozen=True)
 class Input:
-    """A file that the outputs are made of. `head` bytes of it decide what they look like; the rest are weights."""
+    """A file that holds tensors, its size in bytes, and the digest of what comes before them and of samples of them."""
 
     path: str
     size: int
-    head: int
-    head_sha256: str
+    sha256: str
 
 
 @dataclass(frozen=True)
-class Output:
-    """A file to make, or a part of a split one."""
+class OutputPart:
+    """A file to make, whole or a part of a split one; `sha256` is of all that decides its bytes but the weights."""
 
     path: str
     size: int
-    header: int
-    header_sha256: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class WorkPlan:
 
     Attributes:
         version: Of the program.
-        folder: What relative paths begin at, relative to the folder of the plan.
+        folder: Where relative paths begin, seen from the folder of the plan.
         request: What is asked for.
         inputs: What it is made of.
         outputs: What is made.
@@ -63,14 +63,24 @@ class WorkPlan:
     folder: str
     request: Request
     inputs: tuple[Input, ...]
-    outputs: tuple[Output, ...]
+    outputs: tuple[OutputPart, ...]
     tasks: tuple[tuple[Piece, ...], ...]
 
     @property
     def id(self) -> str:
         """Tells plans apart: 16 digits that depend on all there is in a plan but the folder."""
         content = {**self.as_json(), "folder": ""}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def as_text(self) -> str:
+        """JSON, with a line for each item of a list."""
+        lines = []
+        for name, value in self.as_json().items():
+            text = json.dumps(value)
+            if isinstance(value, list):
+                text = "[\n  " + ",\n  ".join(map(json.dumps, value)) + "\n ]"
+            lines.append(f" {json.dumps(name)}: {text}")
+        return "{\n" + ",\n".join(lines) + "\n}\n"
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -80,7 +90,7 @@ class WorkPlan:
             "request": self.request.as_json(),
             "inputs": [asdict(file) for file in self.inputs],
             "outputs": [asdict(file) for file in self.outputs],
-            "tasks": [[piece._asdict() for piece in task] for task in self.tasks],
+            "tasks": [[list(piece) for piece in task] for task in self.tasks],
         }
 
     def pieces(self, task: int) -> tuple[Piece, ...]:
@@ -90,58 +100,131 @@ class WorkPlan:
             UsageError: there is no such task.
         """
         if not 0 <= task < len(self.tasks):
-            raise UsageError(f"there is no task {task}", hint=f"tasks go from 0 to {len(self.tasks) - 1}")
+            raise UsageError(f"there is no task {task}", hint=f"the tasks of this plan are 0 to {len(self.tasks) - 1}")
         return self.tasks[task]
 
 
-def work_plan(planned: Planned, request: Request, folder: str, n_tasks: int | None, here: Path) -> WorkPlan:
+def make_work_plan(planned: Planned, request: Request, folder: str, n_tasks: int | None, here: Path) -> WorkPlan:
     """The plan of what a request came to.
 
     Args:
         planned: What it came to.
         request: What is asked for.
-        folder: What relative paths begin at, as it is written down.
+        folder: Where relative paths begin, as it is written down.
         n_tasks: None for one task for each file or part.
-        here: The same folder as it can be reached now.
+        here: The same folder, as it is reached now.
 
     Raises:
         UsageError: a number of tasks that makes no sense.
-        InputError: an input cannot be read.
     """
     shards = [shard for file in planned.files for shard in file.shards]
     return WorkPlan(
         program_version(),
         folder,
         request,
-        tuple(_inputs(planned, here)),
-        tuple(_output(shard, here) for shard in shards),
+        tuple(
+            Input(_written(source.path, here), source.size, _digest(source, head)) for source, head in planned.inputs
+        ),
+        tuple(OutputPart(_written(shard.path, here), shard.layout.size, content_digest(shard)) for shard in shards),
         cut_pieces(shards, n_tasks),
     )
 
 
-def program_version() -> str:
-    from importlib.metadata import version
+def _digest(source: Source, head: int) -> str:
+    """Of the first `head` bytes and samples of the rest: other weights in files of the same layout are told apart, too.
 
-    return version("gguf-forge")
-
-
-def _inputs(planned: Planned, here: Path) -> Iterator[Input]:
-    for source, head in planned.weights:
-        yield Input(_written(source.path, here), source.size, head, _sha256(source.view(0, head).data))
-    for path in planned.small:
-        with MappedFile(path) as file:
-            yield Input(_written(path, here), file.size, file.size, _sha256(file.view(0, file.size).data))
-
-
-def _output(shard: Shard, here: Path) -> Output:
-    header = shard.layout.header
-    return Output(_written(shard.path, here), shard.layout.size, len(header), _sha256(header))
-
-
-def _sha256(data: bytes | memoryview) -> str:
-    return hashlib.sha256(data).hexdigest()
+    Times and inodes would do it, but are not the same on all machines.
+    """
+    found = sha256(source.view(0, head).data)
+    for number in range(_SAMPLES):
+        start = head + (source.size - head) * number // _SAMPLES
+        found.update(source.read(start, min(_SAMPLE_BYTES, source.size - start)).data)
+    return found.hexdigest()
 
 
 def _written(path: Path, here: Path) -> str:
-    """A path as the plan has it: relative to `here` where it was given so."""
+    """A path as the plan has it: relative to `here`, if it is below."""
     return path.relative_to(here).as_posix() if path.is_relative_to(here) else os.fspath(path)
+
+
+def check_same(plan: WorkPlan, now: WorkPlan, file: Path) -> None:
+    """Raises InputError if what a plan says is not what planning comes to `now`; `file` is that of the plan."""
+    here = file.parent / plan.folder
+    if [here / known.path for known in plan.inputs] != [here / found.path for found in now.inputs]:
+        raise InputError("the source has other files than the plan says", file=file, hint=_MAKE_ANEW)
+    for known, found in zip(plan.inputs, now.inputs, strict=True):
+        if (known.size, known.sha256) != (found.size, found.sha256):
+            raise InputError(
+                "this is not the file any more that the plan was made for",
+                file=here / found.path,
+                hint=f"put that one back, or {_MAKE_ANEW}",
+            )
+    outputs = [[(here / part.path, part.size, part.sha256) for part in of.outputs] for of in (plan, now)]
+    if outputs[0] != outputs[1]:
+        raise InputError(
+            "the same request comes to other files now than the plan says",
+            file=file,
+            hint=f"something changed: the config, the tokenizer, the model card, the importance matrix; {_MAKE_ANEW}",
+        )
+    if plan.tasks != now.tasks:
+        raise InputError("the tasks are not those that the plan was made with", file=file, hint=_MAKE_ANEW)
+
+
+def read_work_plan(file: Path) -> WorkPlan:
+    """Reads a plan.
+
+    Raises:
+        InputError: it is no plan, of another version, or contradicts itself.
+    """
+    value = read_json_object(file)
+    if _KEY not in value:
+        raise InputError("this is no plan of gguf-forge", file=file, hint="make one with `gguf-forge plan ... --out`")
+    version = value.get("version")
+    if value[_KEY] != FORMAT or version != program_version():
+        raise InputError(
+            f"the plan is of gguf-forge {version!s:.40}, and this is {program_version()}",
+            file=file,
+            hint=f"use the same version everywhere, or {_MAKE_ANEW}",
+        )
+    try:
+        plan = WorkPlan(
+            program_version(),
+            _of_type(str, value["folder"]),
+            Request.from_json(value["request"], file),
+            tuple(_record(Input, item) for item in _of_type(list, value["inputs"])),
+            tuple(_record(OutputPart, item) for item in _of_type(list, value["outputs"])),
+            tuple(tuple(map(_piece, _of_type(list, task))) for task in _of_type(list, value["tasks"])),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"the plan is damaged: {error}", file=file, hint=_MAKE_ANEW) from error
+    if not _is_complete(plan):
+        raise InputError("the plan is damaged: its tasks do not make its files", file=file, hint=_MAKE_ANEW)
+    return plan
+
+
+def _of_type(kind: type[T], value: Any) -> T:
+    if type(value) is not kind:  # a bool is an int, too
+        raise TypeError(f"{value!r:.80} is not {kind.__name__}")
+    return value
+
+
+def _record(kind: type[T], value: Any) -> T:
+    """A dataclass of texts and numbers from an object that has just its fields."""
+    kinds = {field.name: {"str": str, "int": int}[str(field.type)] for field in fields(kind)}  # type: ignore[arg-type]
+    if _of_type(dict, value).keys() != kinds.keys():
+        raise ValueError(f"{value!r:.80} has not the fields {', '.join(kinds)}")
+    return kind(**{name: _of_type(wanted, value[name]) for name, wanted in kinds.items()})
+
+
+def _piece(value: Any) -> Piece:
+    return Piece(*(_of_type(int, number) for number in _of_type(list, value)))
+
+
+def _is_complete(plan: WorkPlan) -> bool:
+    """Do the pieces make every output, each byte once?"""
+    done = [0] * len(plan.outputs)
+    for piece in sorted(piece for task in plan.tasks for piece in task):
+        if not 0 <= piece.output < len(done) or not done[piece.output] == piece.start < piece.stop:
+            return False
+        done[piece.output] = piece.stop
+    return bool(done) and done == [output.size for output in plan.outputs]

@@ -186,20 +186,25 @@ INLINE hf h_errors(int group, const float *term, hi code)
     return error;
 }
 
-/* The code on the list of least weighted square error, the first of equals. `value` has what each level
- * stands for, over and over. */
-INLINE int best_neighbour(const uint16_t *list, int group, const float *value, const float *x, const float *w,
-                          float scale)
+/* What each level of each value of a group adds to the error. `value` has what each level stands for, over
+ * and over. */
+INLINE void error_terms(int group, const float *value, const float *x, const float *w, float scale,
+                        float *term)
 {
-    const int count = list[0];
-    const uint16_t *codes = list + 1;
-    _Alignas(64) float term[32];
     for (int first = 0; first < 32; first += H_LANES) {
         const hf at = group == 8 ? h_repeat4(x, first) : h_repeat8(x, first);
         const hf weight = group == 8 ? h_repeat4(w, first) : h_repeat8(w, first);
-        const hf diff = h_sub(h_mul(h_set(scale), h_load(value + first)), at);
+        const hf diff = h_sub(h_mul(h_set(scale), h_load(H_LANES < 8 ? value + first : value)), at);
         h_store(term + first, h_mul(h_mul(weight, diff), diff));
     }
+}
+
+/* The code on the list of least weighted square error, the first of equals. */
+INLINE int best_neighbour(const uint16_t *codes, int count, int group, const float *value, const float *x,
+                          const float *w, float scale)
+{
+    _Alignas(64) float term[32];
+    error_terms(group, value, x, w, scale, term);
     hf best = h_min(h_errors(group, term, hi_load_u16(codes)), h_set(FLT_MAX)), best_at = h_set(0.0f);
     ROLLED
     for (int k = H_LANES; k < count; k += H_LANES) {
@@ -210,7 +215,7 @@ INLINE int best_neighbour(const uint16_t *list, int group, const float *value, c
     }
     hm nearest = h_eq(best, h_set(h_least(best)));
     if (count <= H_LANES)
-        return codes[hm_first(nearest)];
+        return codes[(unsigned)hm_first(nearest)];
     const float first = h_least(h_select(nearest, best_at, h_set(FLT_MAX)));
     nearest = hm_and(nearest, h_eq(best_at, h_set(first)));
     return codes[(int)first + hm_first(nearest)];
@@ -241,22 +246,52 @@ INLINE void number_groups(int n, int group, const grid_tile *g, vf id, bool wild
     }
 }
 
-/* Codes on the grid for a try of these scales; the numbers of the groups are in g->code. */
+/* A group off the grid: its list begins at tables.lists[low half], it is the values from x[high half]. */
+typedef uint64_t stray_group;
+
+typedef struct {
+    size_t count;
+    stray_group group[LANES * MAX_GROUPS + 1];
+} stray_groups;
+
+/* Moves a group to the best of the first `count` codes of its list. */
+INLINE void settle_stray(int n, int group, int count, const grid_tables *tables, stray_group stray,
+                         grid_tile *g)
+{
+    const uint32_t at = (uint32_t)(stray >> 32), lane = at / (uint32_t)n;
+    const uint16_t *codes = tables->lists + (uint32_t)stray + 1;
+    const float *value = group == 8 ? odd_pairs : odd_numbers;
+    const int code = best_neighbour(codes, count, group, value, g->x + at, g->root + at, g->try_scale[lane]);
+    g->code[at % (uint32_t)n / (uint32_t)group][lane] = code | OFF_GRID;
+}
+
+/* Codes on the grid for a try of these scales; the numbers of the groups are in g->code. Where lists may be
+ * longer than a vector, the groups are sorted by that first, without branches: none could be predicted. */
 INLINE void settle_groups(int n, int group, const grid_tables *tables, grid_tile *g)
 {
-    for (int k = 0; k < n / group; k++)
-        for (int a = 0; a < g->active; a++) {
-            const int lane = g->lanes[a];
-            const uint16_t *list = tables->lists + tables->at[g->code[k][lane]];
-            int code = list[1];
-            if (list[0] != 0) {
-                const float *value = group == 8 ? odd_pairs : odd_numbers;
-                const int at = lane * n + k * group;
-                code = best_neighbour(list, group, value, g->x + at, g->root + at, g->try_scale[lane]);
-                code |= OFF_GRID;
+    const bool sorted = H_LANES > 1 && H_LANES < LIST_STEP;
+    const int width = group == 8 ? LIST_STEP : LIST_STEP / 2;
+    stray_groups near, far; /* by whether the list is no longer than `width` */
+    near.count = far.count = 0;
+    for (int a = 0; a < g->active; a++)
+        for (int k = 0; k < n / group; k++) {
+            const uint32_t lane = (uint32_t)g->lanes[a], at = lane * (uint32_t)n + (uint32_t)(k * group);
+            const uint32_t entry = tables->at[g->code[k][lane]];
+            const int length = tables->lists[entry];
+            const stray_group stray = (uint64_t)at << 32 | entry;
+            g->code[k][lane] = tables->lists[entry + 1];
+            if (sorted) {
+                near.group[near.count] = far.group[far.count] = stray;
+                near.count += (unsigned)length - 1 < (unsigned)width;
+                far.count += length > width;
+            } else if (length) {
+                settle_stray(n, group, length, tables, stray, g);
             }
-            g->code[k][lane] = code;
         }
+    for (size_t j = 0; j < near.count; j++)
+        settle_stray(n, group, width, tables, near.group[j], g);
+    for (size_t j = 0; j < far.count; j++)
+        settle_stray(n, group, tables->lists[(uint32_t)far.group[j]], tables, far.group[j], g);
 }
 
 typedef struct {

@@ -222,7 +222,7 @@ INLINE bool settle_levels(int n, const grid_tables *tables, const ternary_tile *
         const int at = lane * n + 8 * k;
         if (list[0] == 0)
             continue;
-        code[k] = (uint16_t)best_neighbour(list, 8, value, s->x + at, s->w + at, scale);
+        code[k] = (uint16_t)best_neighbour(list + 1, list[0], 8, value, s->x + at, s->w + at, scale);
         moved = true;
     }
     return moved;

@@ -69,6 +69,7 @@ deepseek2 = Architecture(
             by_head(HEADS, (NOPE, VALUE), VALUE),
         ),
     ),
+    hf_names=tuple(f"model.layers.{{i}}.mlp.shared_experts.{part}_proj" for part in ("gate", "up", "down")),
     names={"model.layers.{i}.mlp.gate.e_score_correction_bias": "blk.{i}.exp_probs_b.bias"},
     drops=(Drop("lm_head.weight", when=lambda config: config.find("tie_word_embeddings") is True),),
     # latent attention has shapes of its own

@@ -65,6 +65,8 @@ class Architecture:
         rules: Tensors that are not one checkpoint tensor under the name that gguf-py's tables know.
         names: Further checkpoint templates -> GGUF templates for those that are; both with suffix or both without.
         operations: GGUF role, or a glob of roles, -> operation on tensors that are mapped by name.
+        hf_names: Templates that the family's checkpoints have where most have others, without suffix: on the way back
+            from a GGUF file they come before the usual ones.
         drops: Tensors to leave out.
         generated: Tensors made from the config alone, in file order.
         early: Metadata that the reference writes before the general keys.
@@ -82,6 +84,7 @@ class Architecture:
     rules: tuple[Rule, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
     operations: Mapping[str, Operation] = field(default_factory=dict)
+    hf_names: tuple[str, ...] = ()
     drops: tuple[Drop, ...] = ()
     generated: Callable[[Config], Iterable[tuple[str, NDArray[np.float32]]]] = lambda config: ()
     early: tuple[MetadataLine, ...] = ()

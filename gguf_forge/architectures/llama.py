@@ -75,6 +75,7 @@ llama = Architecture(
         ("w2", "ffn_down_exps"),
         ("w3", "ffn_up_exps"),
     ),
+    hf_names=("model.layers.{i}.block_sparse_moe.gate",),
     operations={"attn_q": permute_rope(*HEADS), "attn_k": permute_rope(*KEY_HEADS)},
     generated=llama3_rope_factors,
 )

@@ -45,6 +45,10 @@ phi2 = Architecture(
         flag("tokenizer.ggml.add_bos_token", lambda config: False),
     ),
     tokenizer=bpe,
+    hf_names=(
+        "model.final_layernorm",
+        *(f"model.layers.{{i}}.{name}" for name in ("self_attn.dense", "mlp.fc1", "mlp.fc2")),
+    ),
 )
 
 
@@ -116,6 +120,7 @@ phi3 = Architecture(
         u32("attention.sliding_window", _sliding_window),
     ),
     tokenizer=_vocabulary,
+    hf_names=("model.layers.{i}.self_attn.qkv_proj", "model.layers.{i}.mlp.gate_up_proj"),
     # gate and up in one, and so are queries, keys and values
     shapes={
         **DECODER_SHAPES,

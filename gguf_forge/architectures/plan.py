@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from gguf_forge.architectures.config import Config
-from gguf_forge.architectures.dsl import Architecture, Rule
+from gguf_forge.architectures.dsl import Architecture, Operation, Rule
 from gguf_forge.architectures.names import fill, known_names, parse, role, target_of
 from gguf_forge.architectures.operations import keep
 from gguf_forge.architectures.shapes import disagreement
@@ -64,7 +64,7 @@ def plan_tensors(architecture: Architecture, config: Config, checkpoint: Checkpo
             for rule_number in by_source[template]:
                 collected[rule_number, layer].add(number, template, expert, tensor)
         elif target is not None and expert is None and not outside:
-            operation = _operation_for(architecture, target)
+            operation = operation_for(architecture, target)
             name = fill(target, layer)
             placed.append(((1, number, 0), _planned(name, operation, config, [_stored(tensor)])))
         else:
@@ -118,7 +118,8 @@ def _is_dropped(architecture: Architecture, config: Config, name: str, template:
     )
 
 
-def _operation_for(architecture: Architecture, target: str) -> object:
+def operation_for(architecture: Architecture, target: str) -> Operation:
+    """What is done to the tensor that is mapped by name to this target."""
     what = role(target)
     return next((op for glob, op in architecture.operations.items() if fnmatchcase(what, glob)), keep)
 

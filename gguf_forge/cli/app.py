@@ -12,7 +12,25 @@ from typing import Annotated
 
 import typer
 
-from gguf_forge.cli import bench, compare, convert, demo, imatrix, info, inspect, merge, plan, quantize, split, verify
+from gguf_forge.cli import (
+    bench,
+    compare,
+    convert,
+    demo,
+    dequantize,
+    edit,
+    finish,
+    imatrix,
+    info,
+    inspect,
+    merge,
+    plan,
+    quantize,
+    report_page,
+    split,
+    verify,
+    work,
+)
 from gguf_forge.cli.streams import Failure, ReaderGone, discard, report_failure, writing
 from gguf_forge.errors import ForgeError, UsageError
 
@@ -25,7 +43,27 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for command in (convert, plan, quantize, verify, compare, inspect, split, merge, imatrix, bench, demo, info):
+# In the order of the help.
+COMMANDS = (
+    convert,
+    plan,
+    work,
+    finish,
+    quantize,
+    verify,
+    compare,
+    inspect,
+    report_page,
+    dequantize,
+    split,
+    merge,
+    edit,
+    imatrix,
+    bench,
+    demo,
+    info,
+)
+for command in COMMANDS:
     command.register(app)
 
 

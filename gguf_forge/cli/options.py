@@ -94,6 +94,14 @@ DryRun = Annotated[
     ),
 ]
 Pure = Annotated[bool, flag("--pure", panel=MIX, help="One type for all tensors, no mix.")]
+AllowRequantize = Annotated[
+    bool,
+    flag(
+        "--allow-requantize",
+        panel=MIX,
+        help="Quantize what is quantized already. That loses more than starting from 16 or 32 bits.",
+    ),
+]
 LeaveOutputTensor = Annotated[bool, flag("--leave-output-tensor", panel=MIX, help="Do not quantize output.weight.")]
 OutputTensorType = Annotated[
     str | None, value("--output-tensor-type", metavar="TYPE", panel=MIX, help="Type of output.weight.")

@@ -74,8 +74,10 @@ class Bar(Observer):
         self._task = TaskID(0)
 
     def begin(self, files: Sequence[FilePlan]) -> None:
-        types = ", ".join(file.type.name for file in files)
-        self._task = self._progress.add_task(types, total=sum(file.bytes_to_write for file in files))
+        self.begin_other(", ".join(file.type.name for file in files), sum(file.bytes_to_write for file in files))
+
+    def begin_other(self, what: str, n_bytes: int) -> None:
+        self._task = self._progress.add_task(what, total=n_bytes)
 
     def advance(self, n_bytes: int) -> None:
         self._progress.advance(self._task, n_bytes)
@@ -88,13 +90,19 @@ class Lines(Observer):
         self._console = to
 
     def begin(self, files: Sequence[FilePlan]) -> None:
-        self._names = ", ".join(file.path.name for file in files)
-        self._total = sum(file.bytes_to_write for file in files)
+        self._start(", ".join(file.path.name for file in files), sum(file.bytes_to_write for file in files))
+        for file in files:
+            self._say(f"{file.path}: writing {decimal(file.size)}")
+
+    def begin_other(self, what: str, n_bytes: int) -> None:
+        self._start(what, n_bytes)
+        self._say(f"{what}: {decimal(n_bytes)}")
+
+    def _start(self, names: str, total: int) -> None:
+        self._names, self._total = names, total
         self._done = 0
         self._started = self._said_at = time.monotonic()
         self._said = 0.0
-        for file in files:
-            self._say(f"{file.path}: writing {decimal(file.size)}")
 
     def advance(self, n_bytes: int) -> None:
         self._done += n_bytes

@@ -13,9 +13,9 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from gguf_forge.cli.options import (
-    MIX,
     OUTPUT,
     RUNNING,
+    AllowRequantize,
     Backend,
     DryRun,
     ExcludeWeights,
@@ -78,14 +78,7 @@ class QuantizeRequest:
     resume: Resume = False
     dry_run: DryRun = False
 
-    allow_requantize: Annotated[
-        bool,
-        flag(
-            "--allow-requantize",
-            panel=MIX,
-            help="Quantize what is quantized already. That loses more than starting from 16 or 32 bits.",
-        ),
-    ] = False
+    allow_requantize: AllowRequantize = False
     pure: Pure = False
     leave_output_tensor: LeaveOutputTensor = False
     output_tensor_type: OutputTensorType = None

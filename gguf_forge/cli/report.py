@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from collections import Counter
@@ -17,13 +18,42 @@ from rich.text import Text
 from gguf_forge.cli.streams import console, print_data, print_json, writing
 from gguf_forge.engine.profile import PHASES, Profile
 from gguf_forge.file_plan import FilePlan, Result
+from gguf_forge.job import Job
 
 
-def show_plans(files: Sequence[FilePlan], *, as_json: bool, quiet: bool) -> None:
+def show_plans(files: Sequence[FilePlan], *, as_json: bool, quiet: bool, job: Job | None = None) -> None:
+    """Planned files, and the job that they were written down as."""
     if as_json:
-        print_json(one_object(map(plan_object, files)))
+        shown = one_object(map(plan_object, files))
+        print_json(shown if job is None else {**shown, "plan": _job_object(job)})
     elif not quiet:
         print_data(*_spaced(map(plan_text, files)), *_total(files))
+        if job is not None:
+            print_data("", _job_text(job))
+
+
+def _job_object(job: Job) -> dict[str, Any]:
+    return {
+        "path": str(job.file),
+        "tasks": [{"task": task, "size": sum(part.size for part in job.parts(task))} for task in range(job.n_tasks)],
+    }
+
+
+def _job_text(job: Job) -> Text:
+    sizes = [sum(part.size for part in job.parts(task)) for task in range(job.n_tasks)]
+    span = decimal(max(sizes)) if min(sizes) == max(sizes) else f"{decimal(min(sizes))} to {decimal(max(sizes))}"
+    file = shlex.quote(str(job.file))
+    last = f" ... {job.n_tasks - 1}" if job.n_tasks > 1 else ""
+    joined = sum(parts[-1].piece.stop for parts in job.parts_of_outputs if len(parts) > 1)
+    steps = {
+        "plan": f"{job.file}: {job.n_tasks} tasks of {span}"
+        + (f"; {decimal(joined)} more to join them" * bool(joined)),
+        "each task": f"gguf-forge work {file} --task 0{last}",
+        "in the end": f"gguf-forge finish {file}",
+    }
+    text = facts_text(steps)
+    text.no_wrap = True
+    return text
 
 
 def show_results(results: Sequence[Result], *, as_json: bool, quiet: bool, profile: Profile | None = None) -> None:

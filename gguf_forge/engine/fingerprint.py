@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.engine.tasks import Shard
+from gguf_forge.source import Source
 
 
 def fingerprint(shard: Shard) -> str:
@@ -18,17 +19,26 @@ def fingerprint(shard: Shard) -> str:
 
     Inputs are known by size, time of change and inode, all else by its value.
     """
-    sources = {id(source): source for row in shard.sources for source in row.expr.sources()}
-    numbers = {key: number for number, key in enumerate(sources)}
-    inputs, output = sha256(), sha256(shard.layout.header)
-    for source in sources.values():
+    inputs = sha256()
+    for source in _sources(shard).values():
         inputs.update(repr(tuple(source.identity)).encode())
+    return f"program={program_version()} inputs={inputs.hexdigest()} output={content_digest(shard)}"
+
+
+def content_digest(shard: Shard) -> str:
+    """Of what is made of the inputs, and how: the same on every machine, and whenever the inputs were written."""
+    numbers = {key: number for number, key in enumerate(_sources(shard))}
+    digest = sha256(shard.layout.header)
     for part in _parts((shard.layout.size, shard.sources), numbers):
-        output.update(part)
-    return f"program={_version()} inputs={inputs.hexdigest()} output={output.hexdigest()}"
+        digest.update(part)
+    return digest.hexdigest()
 
 
-def _version() -> str:
+def _sources(shard: Shard) -> dict[int, Source]:
+    return {id(source): source for row in shard.sources for source in row.expr.sources()}
+
+
+def program_version() -> str:
     try:
         return version("gguf-forge")
     except PackageNotFoundError:  # a checkout that is not installed

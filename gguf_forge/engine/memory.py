@@ -6,13 +6,11 @@ What a task needs is known before it begins. Tasks are cut small enough to fit, 
 
 from __future__ import annotations
 
-import ctypes
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from gguf_forge.engine.tasks import Task
@@ -25,10 +23,10 @@ DEFAULT_MAX_MEMORY = 1 << 30
 _AT_LEAST_MORE = 256 << 20
 # A thread's own: its stack, and what its allocator keeps in pieces.
 _THREAD_BYTES = 1 << 20
+# A task of less is mostly overhead: rather fewer threads.
+_LEAST_SHARE = 1 << 20
 # What comes and goes beside the tasks: messages, a progress bar, objects of the interpreter.
 _MARGIN = 16 << 20
-# Tasks larger than this leave so much behind in the allocator that it is asked to give it back.
-_LARGE = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -37,16 +35,14 @@ class Room:
 
     Attributes:
         threads: How many work at the same time.
-        total: Bytes for all their tasks together.
+        total: Bytes for all tasks at the same time.
+        share: Bytes for the task of one thread, where each has one. What its allocator keeps between two tasks, as
+            much again at most, is not part of `total`.
     """
 
     threads: int
     total: int
-
-    @property
-    def share(self) -> int:
-        """Bytes for the task of one thread, where all have one at the same time."""
-        return self.total // self.threads
+    share: int
 
 
 def room(whole: Sequence[Task], threads: int, *, max_memory: int | None = None, buffer: int | None = None) -> Room:
@@ -72,9 +68,13 @@ def room(whole: Sequence[Task], threads: int, *, max_memory: int | None = None, 
             f"this needs {enough:,} bytes of memory at least, and {bound:,} are allowed",
             hint=f"say --max-memory {-(-enough >> 20)}M, or more",
         )
-    threads = min(threads, (bound - held - least) // _THREAD_BYTES)
-    total = bound - held - threads * _THREAD_BYTES
-    return Room(threads, total if buffer is None else min(total, max(buffer, least)))
+    threads = min(threads, max(1, (bound - held - least) // (_THREAD_BYTES + 2 * _LEAST_SHARE)))
+    free = bound - held - threads * _THREAD_BYTES
+    share = (free - least) // (2 * threads)
+    total = free - threads * share
+    if buffer is not None:
+        total, share = min(total, max(buffer, least)), min(share, buffer // threads)
+    return Room(threads, total, share)
 
 
 def resident_bytes() -> int:
@@ -106,20 +106,6 @@ class Budget:
         try:
             yield
         finally:
-            if nbytes > _LARGE:
-                _trim_allocator()
             with self._changed:
                 self._left += nbytes
                 self._changed.notify()
-
-
-def _trim_allocator() -> None:
-    trim = _malloc_trim()
-    if trim is not None:
-        trim(0)
-
-
-@cache
-def _malloc_trim() -> Callable[[int], int] | None:
-    """glibc keeps freed memory in a pool for each thread; this gives all of it back."""
-    return getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -33,7 +33,7 @@ def cut_pieces(
 
     Args:
         shards: The files.
-        n_tasks: None for one task for each file. Files are not cut where there are as many of them.
+        n_tasks: None for one task for each file. Files are only cut if there are fewer of them.
         values: About as many of a tensor stay together.
 
     Raises:
@@ -46,7 +46,7 @@ def cut_pieces(
     wanted = len(shards) if n_tasks is None else n_tasks
     if not 1 <= wanted <= MOST_TASKS:
         raise UsageError(f"the work cannot be cut into {wanted:,} tasks", hint=f"choose from 1 to {MOST_TASKS:,}")
-    if n_tasks is None:
+    if wanted == len(shards):
         return tuple((Piece(number, 0, shard.layout.size),) for number, shard in enumerate(shards))
     numbered = enumerate(shards)
     if len(shards) >= wanted:

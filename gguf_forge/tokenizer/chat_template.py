@@ -16,7 +16,7 @@ from gguf_forge.tokenizer.files import TokenizerFiles
 
 log = logging.getLogger(__name__)
 
-_KEY = "tokenizer.chat_template"
+KEY = "tokenizer.chat_template"
 
 
 def chat_templates(files: TokenizerFiles) -> Metadata:
@@ -28,12 +28,12 @@ def chat_templates(files: TokenizerFiles) -> Metadata:
     if not config:
         return {}
     if "chat_template" in config:
-        return _metadata(config["chat_template"], files.place("tokenizer_config.json") / "chat_template")
+        return templates_of(config["chat_template"], files.place("tokenizer_config.json") / "chat_template")
     if files.chat_template_jinja is not None:
         place = files.place("chat_template.jinja")
-        return _metadata(_with_additional(files, files.chat_template_jinja), place)
+        return templates_of(_with_additional(files, files.chat_template_jinja), place)
     place = files.place("chat_template.json") / "chat_template"
-    return _metadata((files.chat_template_json or {}).get("chat_template"), place)
+    return templates_of((files.chat_template_json or {}).get("chat_template"), place)
 
 
 def _with_additional(files: TokenizerFiles, template: str) -> str | list[Mapping[str, str]]:
@@ -44,9 +44,18 @@ def _with_additional(files: TokenizerFiles, template: str) -> str | list[Mapping
     return [{"name": name, "template": text} for name, text in named.items()]
 
 
-def _metadata(template: Any, place: Place) -> Metadata:
+def templates_of(template: Any, place: Place) -> Metadata:
+    """The keys of a template, or of a list of named ones as `chat_template` of tokenizer_config.json may be.
+
+    Raises:
+        InputError: a list that is none of templates; text that is not valid Unicode.
+
+    Example:
+        >>> list(templates_of("{{ messages }}", Place("tokenizer_config.json")))
+        ['tokenizer.chat_template']
+    """
     if isinstance(template, str):
-        return _unless_empty(_KEY, as_text(template, place))
+        return _unless_empty(KEY, as_text(template, place))
     if isinstance(template, list):
         return _named(template, place)
     if template is not None:
@@ -66,10 +75,10 @@ def _named(choices: list[Any], place: Place) -> Metadata:
             continue
         text = as_text(fields["template"], here / "template")
         if name == "default":
-            default = _unless_empty(_KEY, text)
+            default = _unless_empty(KEY, text)
         else:
             names[name] = None
-            templates |= _unless_empty(f"{_KEY}.{name}", text)
+            templates |= _unless_empty(f"{KEY}.{name}", text)
     listed = {"tokenizer.chat_templates": array(ValueType.STRING, names)} if names else {}
     return {**templates, **listed, **default}
 

@@ -24,7 +24,8 @@ print(json.dumps([code, sorted(sys.modules)]))
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["convert", "--help"], ["plan", "-h"], ["demo", "--help"], ["convert"]]
+    "arguments",
+    [["--help"], ["--version"], ["convert", "--help"], ["plan", "-h"], ["demo", "--help"], ["work", "-h"], ["convert"]],
 )
 def test_loads_nothing_heavy(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", LOADED, *arguments], capture_output=True, text=True, check=True)

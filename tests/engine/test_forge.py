@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 from collections import Counter
@@ -13,13 +14,15 @@ import pytest
 from checkpoints import tiny_llama
 
 from gguf_forge.conversion import convert
+from gguf_forge.engine import disk
 from gguf_forge.engine import forge as engine
 from gguf_forge.engine.forge import forge
 from gguf_forge.engine.tasks import RowSource, Shard, Task, cut, whole_tensors
 from gguf_forge.errors import InputError, UsageError
-from gguf_forge.expr import Constant, Stack, Transpose
+from gguf_forge.expr import Constant, Stack, Stored, Transpose
 from gguf_forge.file_plan import Observer
 from gguf_forge.gguf_file.layout import lay_out
+from gguf_forge.gguf_file.opened import open_gguf
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.quantization import quantize_gguf
 from gguf_forge.recipe import Options
@@ -100,9 +103,9 @@ def bytes_read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     counted: Counter[str] = Counter()
     read = MappedFile.read
 
-    def counting(self: MappedFile, offset: int, nbytes: int) -> object:
+    def counting(self: MappedFile, offset: int, nbytes: int, *, at: int = 0) -> object:
         counted[self.path.name] += nbytes
-        return read(self, offset, nbytes)
+        return read(self, offset, nbytes, at=at)
 
     monkeypatch.setattr(MappedFile, "read", counting)
     return counted
@@ -127,6 +130,50 @@ def test_several_files_come_from_one_reading_of_a_gguf_file(tmp_path: Path, byte
     for result, kind in zip(together, types, strict=True):
         (alone,) = quantize_gguf(base.path, tmp_path / "alone.gguf", types=kind, options=options, overwrite=True)
         assert result.path.read_bytes() == alone.path.read_bytes(), kind
+
+
+@pytest.mark.parametrize("copying", [True, False])
+@pytest.mark.parametrize("direct", [True, False])
+def test_what_stays_as_it_is_is_copied(
+    tmp_path: Path, bytes_read: Counter[str], monkeypatch: pytest.MonkeyPatch, direct: bool, copying: bool
+) -> None:
+    """By the system, where it can and there is no way past the page cache."""
+    if not direct:
+        monkeypatch.setattr(disk, "open_direct", _not_here)
+    if not copying:
+        monkeypatch.setattr(disk, "copy_range", _not_here)
+    (base,) = convert(tiny_llama(tmp_path), tmp_path / "base.gguf", types="BF16")
+    (copy,) = quantize_gguf(base.path, tmp_path / "copy.gguf", types="COPY")
+    assert data_of(copy.path) == data_of(base.path)
+    if direct or not copying:
+        assert bytes_read["base.gguf"] == sum(info.nbytes for info in base.file.tensors)
+        assert bytes_read["model.safetensors"] == base.file.source_bytes
+    else:
+        assert bytes_read["base.gguf"] == 0
+        # queries and keys are permuted, and norms become float32
+        assert 0.1 < bytes_read["model.safetensors"] / base.file.source_bytes < 0.5
+
+
+def _not_here(*arguments: object) -> int:
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+
+def data_of(path: Path) -> dict[str, bytes]:
+    with open_gguf(path) as file:
+        return {tensor.name: tensor.data().tobytes() for tensor in file.tensors}
+
+
+def test_experts_are_copied_one_after_the_other(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(np.arange(3000, dtype=np.float32).tobytes())
+    with MappedFile(tmp_path / "source") as source:
+        # the last one first, and unused bytes between them
+        parts = tuple(Stored("t", source, offset, (5, 32), F32) for offset in (8000, 0, 4000))
+        experts = Stack(parts)
+        layout = lay_out({}, [TensorInfo("t", experts.shape[::-1], F32)])
+        forge([Shard(tmp_path / "out", layout, (RowSource(experts, F32),))], buffer=3 * 4 * 32)
+        assert (tmp_path / "out").read_bytes()[layout.data_offset :] == experts.rows(0, 15).tobytes()
+        assert Transpose(experts).stored_runs(0, 4) is None
+        assert Stack((Transpose(parts[0]),)).stored_runs(0, 4) is None
 
 
 def test_weights_by_expert_do_not_disturb_files_without(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from gguf_forge import buffers
 from gguf_forge.engine.pack import pack
 from gguf_forge.engine.tasks import RowSource, Target, Task, cut
 from gguf_forge.expr import (
@@ -19,6 +20,7 @@ from gguf_forge.expr import (
     PermuteRope,
     RepackMxfp4,
     Reshape,
+    RowRange,
     Slice,
     Stack,
     Stored,
@@ -40,6 +42,12 @@ def zeros(tmp_path_factory: pytest.TempPathFactory) -> MappedFile:
     with path.open("wb") as file:
         file.truncate(64 << 20)
     return MappedFile(path)
+
+
+@pytest.fixture(autouse=True)
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """tracemalloc knows nothing of mapped pages."""
+    monkeypatch.setattr(buffers, "_OWN_PAGES", 1 << 60)
 
 
 def stored(zeros: MappedFile, shape: tuple[int, ...], dtype: TensorType = BF16) -> Stored:
@@ -65,6 +73,7 @@ EXPRESSIONS = {
     "added": lambda z: Add(stored(z, (4096, 256)), 1.0),
     "stacked": lambda z: Stack((stored(z, (1024, 256)),) * 4),
     "600 experts": lambda z: Stack((stored(z, (64, 64)),) * 600),
+    "some of the rows": lambda z: RowRange(Stack((stored(z, (1024, 256)),) * 8), 512, 4608),
     "merged": lambda z: MergeLastAxes(stored(z, (4096, 16, 16))),
     "seen otherwise": lambda z: Reshape(stored(z, (4096, 256)), (64, 64)),
     "short rows": lambda z: PermuteRope(stored(z, (1 << 18, 4)), 64),

@@ -2,9 +2,10 @@
 
     python make_expected.py LLAMA_CPP_SOURCE_TREE LLAMA_QUANTIZE_BINARY DESCRIPTION...
 
-Needs what convert_hf_to_gguf.py needs (torch, transformers 4.57.6, sentencepiece); gguf-forge itself is not used. The
-vocabularies of these checkpoints were trained for tests, so their hashes are unknown: where case.json of a family
-names a pre-tokenizer, the converter is told its name.
+Needs what convert_hf_to_gguf.py needs (torch, transformers 4.57.6, sentencepiece). Of gguf-forge, which must be on the
+path, only the readers and writers of GGUF are used, for the importance matrix. The vocabularies of these checkpoints
+were trained for tests, so their hashes are unknown: where case.json of a family names a pre-tokenizer, the converter is
+told its name.
 """
 
 from __future__ import annotations
@@ -18,10 +19,18 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+from imatrices import WITH_IMATRIX, write_for_model
 from synthetic import Tensors, read_description, write_checkpoint
 
 FLOAT_TYPES = ("auto", "F32", "F16", "BF16")
-QUANTIZED_TYPES = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K")
+QUANTIZED_TYPES = (
+    *("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K"),
+    *("IQ3_S", "IQ3_M", "IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0", "MXFP4_MOE", "Q1_0", "Q2_0"),
+)
+IMATRIX_TYPES = (
+    *("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "IQ3_S", "IQ3_M"),
+    *("IQ4_NL", "IQ4_XS", "Q2_K", "Q2_K_S", "Q3_K_L", "Q4_K_M", "Q5_K_S", "Q6_K", "Q4_0", "Q5_1", "TQ1_0", "MXFP4_MOE"),
+)
 
 
 def convert(tree: Path, checkpoint: Path, out: Path, outtype: str, pre_tokenizer: str | None) -> None:
@@ -61,11 +70,20 @@ def expected(tree: Path, quantize: Path, family: Path) -> dict[str, object]:
             convert(tree, checkpoint, out, kind.lower(), description.pre_tokenizer)
             files[kind] = digest(out)
         convert(tree, checkpoint, base, native_outtype(description.shards), description.pre_tokenizer)
+        matrix = write_for_model(base)
         for kind in QUANTIZED_TYPES:
-            run = subprocess.run([str(quantize), str(base), str(out), kind], capture_output=True, check=False)
-            if run.returncode == 0:
+            if quantized(quantize, base, out, kind):
                 files[kind] = digest(out)
+        for kind in IMATRIX_TYPES:
+            if quantized(quantize, base, out, kind, "--imatrix", matrix.name):
+                files[kind + WITH_IMATRIX] = digest(out)
     return files
+
+
+def quantized(program: Path, base: Path, out: Path, kind: str, *options: str) -> bool:
+    """Did llama-quantize accept it? It runs in the folder: the matrix's name, as given, goes into the file."""
+    command = [str(program.resolve()), *options, str(base), str(out), kind]
+    return subprocess.run(command, cwd=base.parent, capture_output=True, check=False).returncode == 0
 
 
 def main(tree: str, quantize: str, *descriptions: str) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
+from imatrices import WITH_IMATRIX, write_for_model
 from synthetic import read_description, write_checkpoint
 
 from gguf_forge.conversion import convert
+from gguf_forge.recipe import Options, read_imatrix
 
 
 def assert_files_are_expected(description: Path, scratch: Path) -> None:
@@ -16,12 +19,18 @@ def assert_files_are_expected(description: Path, scratch: Path) -> None:
     checkpoint = write_checkpoint(description, scratch / "hf")
     expected = json.loads((description / "expected.json").read_text())
     made = {}
+    pre_tokenizer = read_description(description).pre_tokenizer
+    (base,) = convert(checkpoint, scratch / "base.gguf", types="auto", pre_tokenizer=pre_tokenizer)
+    # The reference was given the matrix by its bare name, and writes that down.
+    matrix = replace(read_imatrix(write_for_model(base.path)), file="imatrix.gguf")
     for kind in expected:
         (result,) = convert(
             checkpoint,
-            scratch / f"{kind}.gguf",
-            types=kind,
-            pre_tokenizer=read_description(description).pre_tokenizer,
+            scratch / "out.gguf",
+            types=kind.removesuffix(WITH_IMATRIX),
+            options=Options(imatrix=matrix) if kind.endswith(WITH_IMATRIX) else None,
+            pre_tokenizer=pre_tokenizer,
+            overwrite=True,
         )
         made[kind] = _digest(result.path)
     assert made == expected

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.gguf_file.layout import lay_out
+from gguf_forge.gguf_file.opened import open_gguf
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, ValueType, array, string, u32
 from gguf_forge.tensor_types import F32
@@ -37,6 +38,19 @@ def made_up(infos: Iterable[TensorInfo]) -> dict[str, Entry]:
             counts = np.where(np.arange(n_experts) % 3 == 2, 0, 3072).astype(np.float32)
             entries[info.name] = sums, counts
     return entries
+
+
+# After a file type, in expected.json: with the importance matrix of `write_for_model`.
+WITH_IMATRIX = " --imatrix"
+
+
+def write_for_model(base: Path) -> Path:
+    """A made-up matrix for all tensors of a GGUF file, as imatrix.gguf and imatrix.dat beside it; the former's path."""
+    with open_gguf(base) as gguf:
+        entries = made_up(tensor.info for tensor in gguf.tensors)
+    write_gguf(base.with_name("imatrix.gguf"), entries)
+    write_legacy(base.with_name("imatrix.dat"), entries)
+    return base.with_name("imatrix.gguf")
 
 
 def write_gguf(path: Path, entries: Mapping[str, Entry], metadata: Metadata = METADATA) -> None:

@@ -1,0 +1,69 @@
+"""`gguf-forge work`: one task of a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gguf_forge.cli.options import Backend, Json, MaxMemory, Quiet, Threads, Verbose
+
+PlanFile = Annotated[
+    Path, typer.Argument(metavar="PLAN", show_default=False, help="What `gguf-forge plan ... --out PLAN` wrote.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("work")(work)
+
+
+def work(
+    plan: PlanFile,
+    task: Annotated[
+        int,
+        typer.Option("--task", metavar="N", show_default=False, help="Which task; the first one is 0."),
+    ],
+    threads: Threads = None,
+    backend: Backend = None,
+    max_memory: MaxMemory = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Do one task of a plan, on any machine that sees the disk of the plan.
+
+    What it makes goes into a folder beside the output, and is complete or not there. A task may be stopped and done
+    again, also twice at the same time; one that is done already is only checked.
+
+    Examples:
+
+    - `gguf-forge work plan.json --task 0`
+    - `gguf-forge work plan.json --task $SLURM_ARRAY_TASK_ID`
+    """
+    from rich.filesize import decimal
+
+    from gguf_forge import distributed
+    from gguf_forge.cli.progress import observing
+    from gguf_forge.cli.report import facts_text
+    from gguf_forge.cli.streams import print_data, print_json
+    from gguf_forge.request import memory_bound
+
+    with observing(quiet=quiet, verbose=verbose) as observer:
+        done = distributed.work(
+            plan, task, threads=threads, backend=backend, max_memory=memory_bound(max_memory), observer=observer
+        )
+    if json:
+        print_json(
+            {
+                "task": done.task,
+                "parts": [str(path) for path in done.parts],
+                "size": done.size,
+                "seconds": round(done.seconds, 3),
+                "was_done": done.was_done,
+            }
+        )
+    elif not quiet:
+        state = "was done already" if done.was_done else "done"
+        size = f"{decimal(done.size)} in {len(done.parts)} parts" if len(done.parts) != 1 else decimal(done.size)
+        print_data(facts_text({f"task {done.task}": state, "size": size, "time": f"{done.seconds:.1f} s"}))

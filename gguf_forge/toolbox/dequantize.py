@@ -1,0 +1,160 @@
+"""Back to floats: a GGUF file as one of F32, F16 or BF16, or as the checkpoint that it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+from gguf_forge.architectures.reverse import checkpoint_tensors
+from gguf_forge.errors import InputError, OutputError, UsageError
+from gguf_forge.expr import RowNumbers, Rows, TensorExpr, Unary
+from gguf_forge.file_plan import FilePlan, Observer, Result, check_files, write_files
+from gguf_forge.gguf_file.expressions import expression_of
+from gguf_forge.gguf_file.opened import GgufFile, open_gguf
+from gguf_forge.gguf_file.split import PartName
+from gguf_forge.quantization import plan_quantized
+from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type
+from gguf_forge.splits import Split
+from gguf_forge.tensor_types import F32, TENSOR_TYPES
+from gguf_forge.toolbox.rows_of import as_float32
+from gguf_forge.toolbox.safetensors_layout import checkpoint_shards
+
+_FLOATS = ("F32", "F16", "BF16")
+# As the Hub's own tools cut checkpoints.
+_MAX_SIZE = 5_000_000_000
+
+
+@dataclass(frozen=True)
+class Unpacked(Unary):
+    """Rows of any type as float32."""
+
+    dtype = F32
+
+    def take(self, rows: RowNumbers) -> Rows:
+        return as_float32(self.of.take(rows), self.of.dtype)
+
+
+def dequantize_gguf(
+    path: str | PathLike[str],
+    out: str | PathLike[str] | None = None,
+    *,
+    type: str | None = None,
+    safetensors: bool = False,
+    max_size: int | None = None,
+    threads: int | None = None,
+    backend: str | None = None,
+    overwrite: bool = False,
+    observer: Observer | None = None,
+) -> Result:
+    """Unpacks a GGUF file: to the one that llama-quantize makes with --allow-requantize, or to a checkpoint's tensors.
+
+    A checkpoint's tensors have Hugging Face's names, shapes and order of rows: experts are apart again, rotary rows in
+    two halves, what was added to norms is taken away. They go beside the config.json and the tokenizer of the model,
+    which a GGUF file does not have.
+
+    Args:
+        path: The file; of a split one the first.
+        out: A file or folder; with `safetensors` a folder, which is made. None for NAME-TYPE.gguf, or the folder
+            NAME-TYPE, beside the file.
+        type: "F32", "F16" or "BF16"; None for that of a float file, and F32 for all others.
+        safetensors: Write a checkpoint's tensors.
+        max_size: Bytes of tensors in a file of several. Checkpoints are cut at 5 GB if it is None, GGUF files are not.
+        threads: Defaults to the processors this process may use.
+        backend: Which kernels; the default is the fastest of this machine.
+        overwrite: Replace existing files.
+        observer: Is told how it goes.
+
+    Returns:
+        The files, in `file.shards`, and the seconds it took.
+
+    Raises:
+        UsageError: the type is none of the three.
+        InputError: the file is damaged, or there is nothing in it for a checkpoint.
+        UnsupportedError: the architecture, or tensors, cannot be led back to a checkpoint; all are named.
+        ForgeError: what was wrong, where, and what to do; nothing is left under the final names.
+
+    Example:
+        >>> dequantize_gguf("Qwen3-0.6B-Q4_K_M.gguf", "qwen3", type="BF16", safetensors=True)  # doctest: +SKIP
+    """
+    with open_gguf(path) as gguf:
+        plan = plan_dequantized(gguf, out, type=type, safetensors=safetensors, max_size=max_size)
+        with _folder(plan.path.parent, wanted=safetensors):
+            check_files([plan], backend=backend, overwrite=overwrite)
+            return write_files([plan], threads=threads, backend=backend, overwrite=overwrite, observer=observer)[0]
+
+
+def plan_dequantized(
+    gguf: GgufFile,
+    out: str | PathLike[str] | None = None,
+    *,
+    type: str | None = None,
+    safetensors: bool = False,
+    max_size: int | None = None,
+) -> FilePlan:
+    """What `dequantize_gguf` would write of an opened file; of use as long as that is open. Arguments as there."""
+    kind = _target(gguf, type)
+    split = Split(max_size=max_size)
+    if not safetensors:
+        place = _beside(gguf, f"{kind}.gguf")
+        target = place if out is None else Path(out) / place.name if Path(out).is_dir() else Path(out)
+        options = Options(allow_requantize=True)
+        return plan_quantized(gguf, target, types=kind.name, options=options, split=split)[0]
+    if not gguf.tensors:
+        raise InputError("the file has no tensors", file=gguf.paths[0])
+    folder = _beside(gguf, kind.name) if out is None else Path(out)
+    tensors = checkpoint_tensors(
+        gguf.typed_metadata, {tensor.name: _as_floats(expression_of(tensor)) for tensor in gguf.tensors}
+    )
+    return FilePlan(
+        type=kind,
+        shards=checkpoint_shards(folder, tensors, TENSOR_TYPES[kind.name], split.max_size or _MAX_SIZE),
+        fallbacks=(),
+        warnings=(),
+        source_bytes=sum(tensor.nbytes for tensor in gguf.tensors),
+        inputs=gguf.paths,
+    )
+
+
+def _target(gguf: GgufFile, wanted: str | None) -> FileType:
+    if wanted is None:
+        number = gguf.metadata.get("general.file_type")
+        return next((FILE_TYPES[name] for name in _FLOATS if FILE_TYPES[name].id == number), FILE_TYPES["F32"])
+    kind = file_type(wanted)
+    if kind.name not in _FLOATS:
+        raise UsageError(f"{kind} is no type of floats", hint=f"choose {', '.join(_FLOATS)}, or use quantize_gguf")
+    return kind
+
+
+def _as_floats(expr: TensorExpr) -> TensorExpr:
+    return expr if expr.dtype.is_float else Unpacked(expr)
+
+
+def _beside(gguf: GgufFile, ending: str) -> Path:
+    """A path beside the file, with another type at the end of its name."""
+    path = gguf.paths[0]
+    part = PartName.read(path.name)
+    stem = part.stem if part else path.name.removesuffix(".gguf")
+    name, separator, last = stem.rpartition("-")
+    is_type = separator and last.upper() in FILE_TYPES
+    return path.with_name(f"{name if is_type else stem}-{ending}")
+
+
+@contextmanager
+def _folder(folder: Path, *, wanted: bool) -> Iterator[None]:
+    """A folder that is there meanwhile, and afterwards if all went well or something is in it."""
+    is_new = wanted and not folder.exists()
+    if is_new:
+        try:
+            folder.mkdir()
+        except OSError as error:
+            raise OutputError(f"the folder cannot be made: {error.strerror}", file=folder) from error
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise

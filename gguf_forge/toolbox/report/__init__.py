@@ -1,0 +1,80 @@
+"""`gguf_forge.report`: a page about a GGUF file that a person would rather look at than read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from os import PathLike
+from pathlib import Path
+
+from gguf_forge.engine.publish import check_output, published
+from gguf_forge.gguf_file.expressions import expression_of
+from gguf_forge.gguf_file.opened import open_gguf
+from gguf_forge.toolbox.report.data import Report
+from gguf_forge.toolbox.report.gather import Origin, gather
+
+Progress = Callable[[int], None]
+
+
+def report(
+    file: str | PathLike[str],
+    out: str | PathLike[str] | None = None,
+    *,
+    source: str | PathLike[str] | None = None,
+    threads: int | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda n_bytes: None,
+) -> Report:
+    """Looks at every tensor of a GGUF file, and draws a page of it.
+
+    Args:
+        file: The file, or the first one of a split.
+        out: The page: one HTML file that needs no other. None for no page.
+        source: What the file was made of: a Hugging Face folder, or a GGUF file of more bits. With it, the report
+            says how far every tensor is from its source.
+        threads: Defaults to the processors this process may use.
+        overwrite: Replace an existing page.
+        progress: Told the bytes of tensors as they are done: all of them once, and once more with a source.
+
+    Returns:
+        The data behind the page.
+
+    Raises:
+        InputError: a file is damaged.
+        RefusedError: the page exists, or is one of the inputs.
+        ForgeError: what else was wrong, where, and what to do.
+
+    Example:
+        >>> found = report("Qwen3-0.6B-Q4_K_M.gguf", "page.html", source="Qwen3-0.6B")  # doctest: +SKIP
+        >>> max(found.tensors, key=lambda tensor: tensor.error.relative).name  # doctest: +SKIP
+    """
+    with ExitStack() as opened:
+        gguf = opened.enter_context(open_gguf(file))
+        origin = opened.enter_context(_origin(Path(source))) if source is not None else None
+        target = Path(out) if out is not None else None
+        if target is not None:
+            check_output(target, 0, (*gguf.paths, *(origin.files if origin else ())), overwrite=overwrite)
+        found = gather(gguf, origin, threads=threads, progress=progress)
+        gguf.check_unchanged()
+    if target is not None:
+        from gguf_forge.toolbox.report.page import page
+
+        drawn = page(found).encode()
+        with published(target, len(drawn), overwrite=overwrite) as written:
+            written.write_at(0, memoryview(drawn))
+    return found
+
+
+@contextmanager
+def _origin(source: Path) -> Iterator[Origin]:
+    """The tensors of a source by the names that a GGUF file has for them, as long as its files are open."""
+    if not source.is_dir():
+        with open_gguf(source) as whole:
+            yield Origin(source.name, {tensor.name: expression_of(tensor) for tensor in whole.tensors})
+            whole.check_unchanged()
+        return
+    from gguf_forge.checkpoint import Checkpoint
+    from gguf_forge.model_plan import plan_weights
+
+    with Checkpoint.open(source) as checkpoint:
+        yield Origin(source.resolve().name, {tensor.name: tensor.expr for tensor in plan_weights(checkpoint)})

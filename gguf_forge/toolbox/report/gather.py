@@ -1,0 +1,251 @@
+"""Everything a page shows, gathered from a file and its source."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from math import inf, log10, sqrt
+from pathlib import Path
+
+import numpy as np
+
+from gguf_forge.errors import UnsupportedError
+from gguf_forge.expr import TensorExpr
+from gguf_forge.gguf_file.expressions import expression_of
+from gguf_forge.gguf_file.opened import GgufFile
+from gguf_forge.gguf_file.reader import GgufTensor
+from gguf_forge.kernels import dequantizable_types
+from gguf_forge.tensor_types import TensorType
+from gguf_forge.toolbox.integrity import Problem, problems_of
+from gguf_forge.toolbox.measure import Distance, distance_between
+from gguf_forge.toolbox.report.data import BlockView, Error, Lessons, Overall, Place, Portrait, Report, Tensor
+from gguf_forge.toolbox.report.lessons import make_lessons
+from gguf_forge.toolbox.report.model import describe, fallback_types, layer_and_role, visible
+from gguf_forge.toolbox.report.sample import Sample, block_errors, block_view, levels_of, portrait_of, take_sample
+from gguf_forge.toolbox.rows_of import with_short_rows
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int], None]
+
+_PORTRAITS = 4
+_POOL = 6
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a file was made of: its name, and its tensors by the names that the file has for them."""
+
+    name: str
+    tensors: Mapping[str, TensorExpr]
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """What its tensors are read from."""
+        return frozenset(source.path for expr in self.tensors.values() for source in expr.sources())
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A tensor of the file, the same one in the source, and what was found out."""
+
+    tensor: GgufTensor
+    stored: TensorExpr | None
+    source: TensorExpr | None
+
+    @property
+    def is_readable(self) -> bool:
+        kind = self.tensor.type
+        is_number = kind.block_elements == 1 or kind in dequantizable_types()
+        return self.stored is not None and self.tensor.info.n_elements > 0 and is_number
+
+    def sample(self, rows: np.ndarray | None = None) -> Sample:
+        if self.stored is None:
+            raise UnsupportedError("the tensor cannot be read", tensor=self.tensor.name)
+        stored = self.stored if self.source is not None else with_short_rows(self.stored)
+        return take_sample(visible(self.tensor.name), stored, self.source, rows)
+
+
+def gather(
+    gguf: GgufFile, origin: Origin | None, *, threads: int | None = None, progress: Progress = lambda n_bytes: None
+) -> Report:
+    """Reads a file once, and what it was made of once, in row ranges.
+
+    Args:
+        gguf: The file.
+        origin: What it was made of, if that is at hand.
+        threads: Defaults to the processors this process may use.
+        progress: Told the bytes of tensors as they are done: all of them once, and once more with a source.
+    """
+    wanted = fallback_types([tensor.info for tensor in gguf.tensors], gguf.typed_metadata)
+    subjects = [_subject(tensor, origin) for tensor in gguf.tensors]
+    problems = _problems(gguf, threads, progress)
+    tensors, distances = [], []
+    for subject in subjects:
+        found, distance = _measure(subject, wanted.get(subject.tensor.name), threads)
+        tensors.append(found)
+        if distance is not None:
+            distances.append(distance)
+        if origin is not None:
+            progress(subject.tensor.nbytes)
+    told = list(zip(subjects, tensors, strict=True))
+    return Report(
+        version=version("gguf-forge"),
+        model=describe(gguf),
+        source=visible(origin.name) if origin else None,
+        missing=tuple(found.name for subject, found in told if origin and subject.source is None),
+        error=_together(distances) if distances else None,
+        problems=problems,
+        tensors=tuple(tensors),
+        portraits=tuple(_portraits(told)),
+        blocks=tuple(_blocks(told)),
+        lessons=_lessons(told),
+    )
+
+
+def _problems(gguf: GgufFile, threads: int | None, progress: Progress) -> tuple[Problem, ...] | None:
+    try:
+        return problems_of(gguf, threads=threads, progress=progress)
+    except UnsupportedError as error:
+        log.warning("blocks are not checked: %s", error)
+        return None
+
+
+def _subject(tensor: GgufTensor, origin: Origin | None) -> _Subject:
+    try:
+        stored = expression_of(tensor)
+    except UnsupportedError as error:
+        log.warning("%s", error)
+        return _Subject(tensor, None, None)
+    source = origin.tensors.get(tensor.name) if origin else None
+    fits = source is not None and (source.n_rows, source.shape[-1]) == (stored.n_rows, stored.shape[-1])
+    return _Subject(tensor, stored, source if fits else None)
+
+
+def _measure(subject: _Subject, wanted: TensorType | None, threads: int | None) -> tuple[Tensor, Distance | None]:
+    info = subject.tensor.info
+    layer, role = layer_and_role(info.name)
+    distance = levels = None
+    if subject.is_readable and subject.stored is not None:
+        if subject.source is not None:
+            distance = distance_between(subject.source, subject.stored, threads=threads)
+        levels = levels_of(subject.sample()) if not info.type.is_float and info.type.block_elements > 1 else None
+    return (
+        Tensor(
+            name=visible(info.name),
+            layer=layer,
+            role=visible(role, 60),
+            shape=info.shape,
+            type=info.type.name,
+            parameters=info.n_elements,
+            nbytes=info.nbytes,
+            wanted=wanted.name if wanted else None,
+            error=_error(distance) if distance else None,
+            levels=levels,
+        ),
+        distance,
+    )
+
+
+def _error(distance: Distance) -> Error:
+    worst = distance.worst
+    return Error(
+        rmse=distance.rmse,
+        relative=inf if distance.relative is None else distance.relative,
+        snr_db=distance.snr,
+        largest=distance.max_error,
+        cosine=distance.cosine,
+        nonfinite=distance.nonfinite,
+        worst=Place(worst.row, worst.block, worst.rmse / distance.rms) if worst and distance.rms else None,
+    )
+
+
+def _together(distances: Sequence[Distance]) -> Overall:
+    noise = sum(one.rmse**2 * (one.count - one.nonfinite) for one in distances)
+    power = sum(one.rms**2 * (one.count - one.nonfinite) for one in distances)
+    relative = sqrt(noise / power) if power else inf if noise else 0.0
+    return Overall(
+        tensors=len(distances),
+        relative=relative,
+        snr_db=-20 * log10(relative) if 0 < relative < inf else None,
+        largest=max(one.max_error for one in distances),
+        nonfinite=sum(one.nonfinite for one in distances),
+    )
+
+
+_Told = Sequence[tuple[_Subject, Tensor]]
+
+
+def _matrices(told: _Told) -> list[tuple[_Subject, Tensor]]:
+    return [(subject, found) for subject, found in told if subject.is_readable and len(found.shape) > 1]
+
+
+def _relative(found: Tensor) -> float:
+    return found.error.relative if found.error else 0.0
+
+
+def _portraits(told: _Told) -> Iterable[Portrait]:
+    """Distributions of tensors that stand out."""
+    matrices = _matrices(told)
+    rounded = [pair for pair in matrices if _relative(pair[1]) > 0]
+    packed = [pair for pair in matrices if pair[1].levels]
+    reasons: list[tuple[str, tuple[_Subject, Tensor]]] = []
+    if rounded:
+        by_error = sorted(rounded, key=lambda pair: _relative(pair[1]))
+        reasons += [("the largest error", by_error[-1]), ("the smallest error", by_error[0])]
+        reasons.append(("a typical error", by_error[len(by_error) // 2]))
+    elif packed:
+        by_ends = sorted(packed, key=lambda pair: pair[1].levels.at_ends if pair[1].levels else 0.0)
+        reasons += [("most values on the first and last level", by_ends[-1])]
+        reasons += [("fewest values on the first and last level", by_ends[0])]
+    if matrices:
+        reasons.append(("the most weights", max(matrices, key=lambda pair: pair[1].parameters)))
+        reasons.append(("the middle of the model", matrices[len(matrices) // 2]))
+    seen: set[str] = set()
+    for why, (subject, found) in reasons:
+        if found.name in seen or len(seen) == _PORTRAITS:
+            continue
+        portrait = portrait_of(subject.sample(), why)
+        if portrait:
+            seen.add(found.name)
+            yield portrait
+
+
+def _blocks(told: _Told) -> Iterable[BlockView]:
+    """Two blocks of the type that most weights have: of the tensor that lost most if that is known."""
+    packed = [pair for pair in _matrices(told) if pair[1].levels]
+    if not packed:
+        return
+    weights: Counter[str] = Counter()
+    for _, found in packed:
+        weights[found.type] += found.parameters
+    main = weights.most_common(1)[0][0]
+    subject, found = max((pair for pair in packed if pair[1].type == main), key=lambda pair: _relative(pair[1]))
+    sample = subject.sample()
+    errors = block_errors(sample)
+    if np.isnan(errors).all():
+        powers = np.square(sample.stored, dtype=np.float64).reshape(len(errors), -1).sum(axis=1)
+        views = [block_view(sample, int(np.argsort(powers)[len(powers) // 2]), "an ordinary block")]
+        views.append(block_view(sample, int(powers.argmax()), "the block of the largest weights"))
+    else:
+        order = [int(at) for at in np.argsort(errors) if not np.isnan(errors[at])]
+        views = [block_view(sample, order[-1], "the worst block"), block_view(sample, order[0], "the best block")]
+    yield from (view for view in views if view)
+
+
+def _lessons(told: _Told) -> Lessons | None:
+    """From the source's weights; without a source from those that the file keeps most precisely."""
+    usable = [pair for pair in _matrices(told) if pair[1].shape[0] % 256 == 0]
+    usable = usable or [pair for pair in _matrices(told) if pair[1].shape[0] % 32 == 0]
+    with_source = [pair for pair in usable if pair[0].source is not None]
+    finest = max((found.bits_per_weight for _, found in usable), default=0.0)
+    of_source = bool(with_source) or finest >= 16
+    chosen = with_source or [pair for pair in usable if pair[1].bits_per_weight == finest]
+    if not chosen:
+        return None
+    picked = np.unique(np.linspace(0, len(chosen) - 1, _POOL).astype(int))
+    pool = [chosen[at][0].sample().as_weights() for at in picked]
+    return make_lessons(pool, of_source=of_source, finest=inf if of_source else finest)

@@ -1,0 +1,282 @@
+"""Symmetric and asymmetric ladders, block size and outliers, shown on weights of the file at hand.
+
+The four-bit types stand for all others here: their ladders have few enough levels to be drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_forge.kernels import quantizable_types, types_needing_weights
+from gguf_forge.rows import dequantize, quantize
+from gguf_forge.tensor_types import TensorType, tensor_type
+from gguf_forge.toolbox.report.data import Alternative, BlockSize, Lessons, Outlier, Rounding, SizeCost, Symmetry
+from gguf_forge.toolbox.report.ladder import ladders, scheme_of
+
+Values = NDArray[np.float32]
+
+_SMALL, _LARGE = 32, 256
+_LADDERS = ("Q4_0", "Q4_1", "Q4_K", "IQ4_NL")
+_ALTERNATIVES = (
+    *("Q2_K", "Q3_K", "IQ3_S", "IQ4_XS", "IQ4_NL", "Q4_0", "Q4_K", "Q4_1", "Q5_0", "Q5_K", "Q5_1", "Q6_K", "Q8_0"),
+    "MXFP4",
+)
+_SIZES = (16, 32, 64, 128, 256)
+_CLOUD = 400
+_LEAN = 0.25  # how far from zero the middle of a block is that leans to one side, in halves of its range
+_LARGEST = 60_000.0
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Some rows of a tensor, before rounding: `values` (rows, row length), `rows` their numbers."""
+
+    tensor: str
+    rows: NDArray[np.int64]
+    values: Values
+
+    @property
+    def is_usable(self) -> bool:
+        """Can they be rounded to every type? Scales are 16-bit floats, which end soon."""
+        return self.values.shape[1] % _SMALL == 0 and 0 < float(np.abs(self.values).max()) <= _LARGEST
+
+    def place(self, at: int, size: int) -> tuple[int, int]:
+        """Row and block of the `at`-th run of `size` values."""
+        row, block = divmod(at, self.values.shape[1] // size)
+        return int(self.rows[row]), block
+
+
+def make_lessons(pool: Sequence[Weights], *, of_source: bool, finest: float) -> Lessons | None:
+    """Every lesson that these weights are good for; None if they are good for none.
+
+    Args:
+        pool: Rows of some matrices; those whose length is a multiple of 32 count.
+        of_source: Are they what they were before any rounding?
+        finest: Bits for each of them: types of as many or more lose nothing any more, and are left out.
+    """
+    usable = [weights for weights in pool if weights.is_usable]
+    if not usable:
+        return None
+    return Lessons(
+        of_source=of_source,
+        tensors=tuple(weights.tensor for weights in usable),
+        sampled=sum(weights.values.size for weights in usable),
+        symmetry=_symmetry(usable),
+        block_size=_block_size(usable),
+        outlier=_outlier(usable),
+        alternatives=_alternatives(usable, finest),
+    )
+
+
+def relative_errors(weights: Values, stored: Values) -> NDArray[np.float64]:
+    """RMSE of each row divided by its RMS; NaN where the row is zero."""
+    noise = np.square(weights - stored, dtype=np.float64).sum(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio: NDArray[np.float64] = np.sqrt(noise / np.square(weights, dtype=np.float64).sum(axis=-1))
+    return ratio
+
+
+def _overall(pairs: Sequence[tuple[Values, Values]]) -> float:
+    noise = sum(float(np.square(weights - stored, dtype=np.float64).sum()) for weights, stored in pairs)
+    power = sum(float(np.square(weights, dtype=np.float64).sum()) for weights, _ in pairs)
+    return float(np.sqrt(noise / power))
+
+
+def _rounded(values: Values, kind: TensorType) -> Values:
+    return dequantize(quantize(values, kind), kind)
+
+
+def _fits(weights: Weights, kind: TensorType) -> bool:
+    return bool(weights.values.shape[1] % kind.block_elements == 0)
+
+
+def _rounding(weights: Weights, at: int, kind: TensorType) -> Rounding:
+    """The `at`-th run of 32 values, as its row would be stored in `kind`."""
+    row, block = divmod(at, weights.values.shape[1] // _SMALL)
+    values = weights.values[row : row + 1]
+    packed = quantize(values, kind)
+    part = slice(block * _SMALL, (block + 1) * _SMALL)
+    stored, original = dequantize(packed, kind)[0, part], values[0, part]
+    whole, inside = divmod(block * _SMALL, kind.block_elements)
+    ladder = ladders(packed.reshape(-1, kind.block_bytes), kind)
+    levels = ladder.levels(whole, inside // ladder.scheme.values_per_scale)
+    return _as_rounding(kind, levels, stored, original)
+
+
+def _as_rounding(kind: TensorType, levels: Values, stored: Values, original: Values) -> Rounding:
+    return Rounding(
+        type=kind.name,
+        bits_per_weight=8 * kind.block_bytes / kind.block_elements,
+        levels=tuple(np.sort(levels).tolist()),
+        stored=tuple(stored.tolist()),
+        relative=float(relative_errors(original[None], stored[None])[0]),
+        used=len(np.unique(stored)),
+    )
+
+
+def _symmetry(pool: Sequence[Weights]) -> Symmetry | None:
+    """The block that an offset helps most: one that leans to one side, and is neither small nor ruled by one weight."""
+    found: tuple[float, Weights, int] | None = None
+    better = blocks = 0
+    pairs: dict[str, list[tuple[Values, Values]]] = {}
+    for weights in pool:
+        original = weights.values.reshape(-1, _SMALL)
+        errors = []
+        for name in _LADDERS:
+            kind = tensor_type(name)
+            if _fits(weights, kind):
+                stored = _rounded(weights.values, kind).reshape(-1, _SMALL)
+                pairs.setdefault(name, []).append((original, stored))
+                errors.append(relative_errors(original, stored))
+        before, after = errors[0], errors[1]
+        power, crests = np.square(original).mean(axis=1), _crests(original)
+        low, high = original.min(axis=1), original.max(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            lean = np.abs(high + low) / (high - low)
+            gain = before / after
+        is_ordinary = (power >= np.median(power) / 4) & (crests <= np.percentile(crests, 75)) & (lean >= _LEAN)
+        gain = np.where(is_ordinary & (after > 0), gain, 0)
+        better += int((before > after).sum())
+        blocks += len(original)
+        best = int(gain.argmax())
+        if found is None or gain[best] > found[0]:
+            found = float(gain[best]), weights, best
+    if found is None or found[0] <= 1:
+        return None
+    _, weights, at = found
+    kinds = [tensor_type(name) for name in _LADDERS if _fits(weights, tensor_type(name))]
+    row, block = weights.place(at, _SMALL)
+    return Symmetry(
+        tensor=weights.tensor,
+        row=row,
+        block=block,
+        weights=tuple(weights.values.reshape(-1, _SMALL)[at].tolist()),
+        roundings=tuple(_rounding(weights, at, kind) for kind in kinds),
+        blocks=blocks,
+        share_better=better / blocks,
+        overall={name: _overall(some) for name, some in pairs.items()},
+    )
+
+
+def plainly_rounded(values: Values) -> Values:
+    """Each row to 16 equal steps from its least to its greatest value.
+
+    Example:
+        >>> plainly_rounded(np.array([[0, 7, 15.4, 30]], np.float32)).tolist()
+        [[0.0, 8.0, 16.0, 30.0]]
+    """
+    low, high = values.min(axis=1, keepdims=True), values.max(axis=1, keepdims=True)
+    step = (high - low) / np.float32(15)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        codes = np.nan_to_num(np.rint((values - low) / step))
+    rounded: Values = low + step * codes
+    return rounded
+
+
+def _plain_levels(values: Values) -> tuple[float, ...]:
+    return tuple(np.linspace(float(values.min()), float(values.max()), 16).tolist())
+
+
+def _block_size(pool: Sequence[Weights]) -> BlockSize | None:
+    """A run of 256 weights that gains much, but not extraordinarily much, from ladders of its own for each 32."""
+    wide = [weights for weights in pool if weights.values.shape[1] % _LARGE == 0]
+    if not wide:
+        return None
+    costs = []
+    for size in _SIZES:
+        pairs = [(w.values.reshape(-1, size), plainly_rounded(w.values.reshape(-1, size))) for w in wide]
+        costs.append(SizeCost(size, 4 + 32 / size, _overall(pairs)))
+    weights = wide[0]
+    runs = weights.values.reshape(-1, _LARGE)
+    large = plainly_rounded(runs)
+    small = plainly_rounded(runs.reshape(-1, _SMALL)).reshape(runs.shape)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gain = np.nan_to_num(relative_errors(runs, large) / relative_errors(runs, small))
+    at = int(np.argsort(gain)[int(0.9 * (len(gain) - 1))])
+    row, block = weights.place(at, _LARGE)
+    return BlockSize(
+        tensor=weights.tensor,
+        row=row,
+        first=block * _LARGE,
+        weights=tuple(runs[at].tolist()),
+        small=tuple(_plain_levels(part) for part in runs[at].reshape(-1, _SMALL)),
+        large=_plain_levels(runs[at]),
+        relative_small=float(relative_errors(runs[at : at + 1], small[at : at + 1])[0]),
+        relative_large=float(relative_errors(runs[at : at + 1], large[at : at + 1])[0]),
+        costs=tuple(costs),
+        sampled=sum(w.values.size for w in wide),
+    )
+
+
+def _crests(blocks: Values) -> NDArray[np.float64]:
+    """The greatest magnitude of each block in RMS of its other values; 0 where those are zero."""
+    squares = np.square(blocks, dtype=np.float64)
+    greatest = squares.max(axis=1)
+    others = (squares.sum(axis=1) - greatest) / (blocks.shape[1] - 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crests: NDArray[np.float64] = np.where(others > 0, np.sqrt(greatest / others), 0)
+    return crests
+
+
+def _outlier(pool: Sequence[Weights]) -> Outlier | None:
+    kind = tensor_type("Q4_0")
+    weights = max(pool, key=lambda some: float(_crests(some.values.reshape(-1, _SMALL)).max()))
+    blocks = weights.values.reshape(-1, _SMALL)
+    crests = _crests(blocks)
+    at = int(crests.argmax())
+    if crests[at] <= 0:
+        return None
+    block = blocks[at]
+    peak = int(np.abs(block).argmax())
+    without = block.copy()
+    without[peak] = 0
+    row, number = weights.place(at, _SMALL)
+    with_it, lone = _alone(block, kind), _alone(without, kind)
+    others = np.delete(block, peak)
+    stored = _rounded(blocks, kind)
+    errors = relative_errors(blocks, stored)
+    power = np.sqrt(np.square(blocks, dtype=np.float64).mean(axis=1))
+    some = np.linspace(0, len(blocks) - 1, min(_CLOUD, len(blocks))).astype(np.int64)
+    some = some[power[some] > 0]
+    heights = np.abs(blocks[some]).max(axis=1) / power[some]
+    return Outlier(
+        tensor=weights.tensor,
+        row=row,
+        block=number,
+        weights=tuple(block.tolist()),
+        rest=tuple(without.tolist()),
+        at=peak,
+        ratio=float(crests[at]),
+        with_it=with_it,
+        without=lone,
+        others_with=float(
+            relative_errors(others[None], np.delete(np.array(with_it.stored, np.float32), peak)[None])[0]
+        ),
+        others_without=float(
+            relative_errors(others[None], np.delete(np.array(lone.stored, np.float32), peak)[None])[0]
+        ),
+        cloud=tuple(zip(heights.tolist(), errors[some].tolist(), strict=True)),
+    )
+
+
+def _alone(block: Values, kind: TensorType) -> Rounding:
+    packed = quantize(block[None], kind)
+    return _as_rounding(kind, ladders(packed, kind).levels(0, 0), dequantize(packed, kind)[0], block)
+
+
+def _alternatives(pool: Sequence[Weights], finest: float) -> tuple[Alternative, ...]:
+    """Types that can be made without importance weights, over the rows that are multiples of all their blocks."""
+    usable = [weights for weights in pool if weights.values.shape[1] % _LARGE == 0] or list(pool)
+    found = []
+    for name in _ALTERNATIVES:
+        kind = tensor_type(name)
+        can = kind in quantizable_types() - types_needing_weights() and scheme_of(kind) is not None
+        bits = 8 * kind.block_bytes / kind.block_elements
+        if can and bits < finest and all(_fits(weights, kind) for weights in usable):
+            error = _overall([(weights.values, _rounded(weights.values, kind)) for weights in usable])
+            found.append(Alternative(name, bits, error))
+    return tuple(sorted(found, key=lambda one: (one.bits_per_weight, one.relative)))

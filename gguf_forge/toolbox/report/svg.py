@@ -1,0 +1,170 @@
+"""Scalable graphics as text: elements, numbers and scales. Whatever is not markup already is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import ceil, floor, log10
+
+from markupsafe import Markup, escape
+
+Attribute = str | float | None
+
+# The widths of charts: of the page, and of half of it.
+FULL = 1080.0
+HALF = 420.0
+
+
+def element(name: str, *children: object, **attributes: Attribute) -> Markup:
+    """An XML element. `class_` is class, `stroke_width` is stroke-width; an attribute that is None is left out.
+
+    Example:
+        >>> element("text", "a < b", x=1 / 3, class_="name")
+        Markup('<text x="0.33" class="name">a &lt; b</text>')
+    """
+    given = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{_attribute(value)}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    inside = Markup("").join(map(escape, children))
+    return Markup(f"<{name}{given}>{inside}</{name}>") if inside else Markup(f"<{name}{given}/>")
+
+
+def _attribute(value: str | float) -> Markup:
+    return escape(value) if isinstance(value, str) else Markup(number(value))
+
+
+def number(value: float) -> str:
+    """Two decimals are a hundredth of a pixel.
+
+    Example:
+        >>> number(2.0), number(1 / 3), number(-0.001)
+        ('2', '0.33', '0')
+    """
+    text = f"{value:.2f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def chart(width: float, height: float, label: str, *children: object, class_: str = "chart") -> Markup:
+    """A picture with a description for those who do not see it."""
+    return element(
+        "svg",
+        *children,
+        viewBox=f"0 0 {number(width)} {number(height)}",
+        role="img",
+        aria_label=label,
+        class_=class_,
+        width=width,
+        height=height,
+    )
+
+
+def text(x: float, y: float, words: object, class_: str = "label", **attributes: Attribute) -> Markup:
+    return element("text", words, x=x, y=y, class_=class_, **attributes)
+
+
+def line(x1: float, y1: float, x2: float, y2: float, class_: str, **attributes: Attribute) -> Markup:
+    return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_, **attributes)
+
+
+def rect(x: float, y: float, width: float, height: float, class_: str, **attributes: Attribute) -> Markup:
+    return element("rect", x=x, y=y, width=max(width, 0), height=max(height, 0), class_=class_, **attributes)
+
+
+def circle(x: float, y: float, radius: float, class_: str, **attributes: Attribute) -> Markup:
+    return element("circle", cx=x, cy=y, r=radius, class_=class_, **attributes)
+
+
+def path(points: Iterable[tuple[float, float]], class_: str, *, closed: bool = False) -> Markup:
+    """A line through points."""
+    steps = " L".join(f"{number(x)} {number(y)}" for x, y in points)
+    return element("path", d=f"M{steps}{' Z' if closed else ''}", class_=class_)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Maps the numbers `low`..`high` to the places `start`..`stop`."""
+
+    low: float
+    high: float
+    start: float
+    stop: float
+
+    def __call__(self, value: float) -> float:
+        if self.high == self.low:
+            return (self.start + self.stop) / 2
+        return self.start + (value - self.low) / (self.high - self.low) * (self.stop - self.start)
+
+    def ticks(self, about: int = 5) -> list[float]:
+        """Round numbers in the range."""
+        return nice_ticks(self.low, self.high, about)
+
+
+def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten between two numbers.
+
+    Example:
+        >>> nice_ticks(0, 1, 5)
+        [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    """
+    if not high > low:
+        return [low]
+    raw = (high - low) / max(about, 1)
+    magnitude = 10.0 ** floor(log10(raw))
+    step = next(magnitude * factor for factor in (1, 2, 5, 10) if magnitude * factor >= raw * 0.999)
+    return [round(step * n, 12) for n in range(ceil(low / step - 1e-9), floor(high / step + 1e-9) + 1)]
+
+
+def squarified(sizes: Sequence[float], x: float, y: float, width: float, height: float) -> list[tuple[float, ...]]:
+    """Rectangles (x, y, width, height) of these areas, as square as can be, that fill one; sizes in falling order.
+
+    Source: Bruls, Huizing and van Wijk, "Squarified Treemaps" (2000).
+    """
+    total = sum(sizes)
+    if total <= 0 or width <= 0 or height <= 0:
+        return [(x, y, 0.0, 0.0) for _ in sizes]
+    areas = [size * width * height / total for size in sizes]
+    placed: list[tuple[float, ...]] = []
+    at = 0
+    while at < len(areas):
+        side = min(width, height)
+        stop = at + 1
+        while stop < len(areas) and _worst(areas[at : stop + 1], side) <= _worst(areas[at:stop], side):
+            stop += 1
+        row = areas[at:stop]
+        depth = sum(row) / side if side else 0.0
+        offset = 0.0
+        for area in row:
+            extent = area / depth if depth else 0.0
+            placed.append((x, y + offset, depth, extent) if width >= height else (x + offset, y, extent, depth))
+            offset += extent
+        if width >= height:
+            x, width = x + depth, max(width - depth, 0.0)
+        else:
+            y, height = y + depth, max(height - depth, 0.0)
+        at = stop
+    return placed
+
+
+def _worst(row: Sequence[float], side: float) -> float:
+    """The greatest ratio of sides, should these areas share a row along `side`."""
+    total, least = sum(row), min(row)
+    if total <= 0 or least <= 0 or side <= 0:
+        return float("inf")
+    return max(side * side * max(row) / total**2, total**2 / (side * side * least))
+
+
+def guide(left: float, right: float, y: float, label: str, at: float) -> Markup:
+    """A horizontal line of the grid with its number."""
+    return line(left, y, right, y, "grid") + text(at, y + 4, label, "label small", text_anchor="end")
+
+
+def caption(x: float, y: float, label: str, class_: str = "label small") -> Markup:
+    """Words centred under something."""
+    return text(x, y, label, class_, text_anchor="middle")
+
+
+def mark(x: float, y: float, top: float, label: str) -> Markup:
+    """A vertical line of the grid with its number."""
+    return line(x, top, x, y, "grid") + caption(x, y + 16, label)

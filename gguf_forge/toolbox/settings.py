@@ -1,0 +1,176 @@
+"""Metadata values that a user writes: `KEY=TYPE:VALUE`, or `KEY=VALUE` where the key has a type already."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gguf_forge.errors import UsageError, printable
+from gguf_forge.gguf_file.header import FORMATS
+from gguf_forge.gguf_file.values import Value, ValueType
+from gguf_forge.tokenizer.checks import encodable
+
+# The words of --override-kv, and short ones; GGUF's own names are types, too.
+_WORDS = {
+    "int": ValueType.UINT32,
+    "float": ValueType.FLOAT32,
+    "str": ValueType.STRING,
+    **{
+        f"{letter}{bits}": ValueType[f"{word}{bits}"]
+        for letter, word in (("u", "UINT"), ("i", "INT"))
+        for bits in (8, 16, 32, 64)
+    },
+    "f32": ValueType.FLOAT32,
+    "f64": ValueType.FLOAT64,
+    **{kind.name.lower(): kind for kind in ValueType if kind is not ValueType.ARRAY},
+}
+_TYPED = re.compile(r"(\[?)([A-Za-z0-9]+)(\]?):(.*)", re.DOTALL)
+_TYPES = "TYPE is str, bool, int, float, u8 to u64, i8 to i64, f32, f64, or [TYPE] for a list such as [i32]:[1,2]"
+_FLOATS = (ValueType.FLOAT32, ValueType.FLOAT64)
+
+
+@dataclass(frozen=True)
+class Untyped:
+    """What is to be read as the type that the key has."""
+
+    text: str
+
+
+class Setting(NamedTuple):
+    """A key, and what it shall be."""
+
+    key: str
+    value: Value | Untyped
+
+
+def parse_setting(text: str) -> Setting:
+    """Reads `KEY=TYPE:VALUE`, `KEY=[TYPE]:[VALUE,...]` with a JSON list, or `KEY=VALUE`.
+
+    Raises:
+        UsageError: it is none of these, or the value does not fit the type.
+
+    Example:
+        >>> parse_setting("llama.context_length=u32:4096").value.data, parse_setting("general.name=Mine").value
+        (4096, Untyped(text='Mine'))
+    """
+    key, separator, rest = text.partition("=")
+    if not key or not separator:
+        raise UsageError(f"{printable(text)} is not KEY=VALUE", hint="for example general.name=str:Mine")
+    found = _TYPED.fullmatch(rest)
+    kind = _WORDS.get(found[2].lower()) if found and bool(found[1]) == bool(found[3]) else None
+    if found is None or kind is None:
+        return Setting(key, Untyped(rest))
+    return Setting(key, _read(key, found[4], ValueType.ARRAY if found[1] else kind, kind if found[1] else None))
+
+
+def typed(key: str, value: object, old: Value | None) -> Value:
+    """A value for a key: of the type that it has, or of the usual one for what is given.
+
+    Args:
+        key: For messages.
+        value: A `Value`, `Untyped` text, a number, a text, true or false, or a list of those.
+        old: What the key holds; None for a new key.
+
+    Raises:
+        UsageError: it does not fit the type, or is text for a new key without saying which type.
+
+    Example:
+        >>> from gguf_forge.gguf_file.values import Value, ValueType
+        >>> typed("a", 7, Value(ValueType.UINT64, 1)).type.name, typed("a", 7, None).type.name
+        ('UINT64', 'UINT32')
+    """
+    if isinstance(value, Value):
+        return checked(key, value.data, value.type, value.element)
+    if isinstance(value, Untyped):
+        if old is None:
+            raise UsageError(f"{printable(key)} is a new key: say its type", hint=f"KEY=TYPE:VALUE; {_TYPES}")
+        return _read(key, value.text, old.type, old.element)
+    kind, element = (old.type, old.element) if old is not None else _usual(key, value)
+    return checked(key, value, kind, element)
+
+
+def _usual(key: str, value: object) -> tuple[ValueType, ValueType | None]:
+    if isinstance(value, list | tuple):
+        if not value:
+            raise UsageError(f"{printable(key)} is an empty list: say its type with a Value")
+        if isinstance(value[0], list | tuple):
+            raise UsageError(f"{printable(key)} is a list of lists, which GGUF readers do not take")
+        return ValueType.ARRAY, _usual(key, value[0])[0]
+    kinds = ((bool, ValueType.BOOL), (int, ValueType.UINT32), (float, ValueType.FLOAT32), (str, ValueType.STRING))
+    found = next((kind for python, kind in kinds if isinstance(value, python)), None)
+    if found is None:
+        raise UsageError(f"{printable(key)} cannot be a {type(value).__name__}")
+    return found, None
+
+
+def _read(key: str, text: str, kind: ValueType, element: ValueType | None) -> Value:
+    """Text as a value of a type."""
+    if kind is ValueType.STRING:
+        return checked(key, text, kind, None)
+    if kind is ValueType.BOOL:
+        return checked(key, {"true": True, "false": False}.get(text, text), kind, None)
+    if kind is ValueType.ARRAY:
+        try:
+            return checked(key, json.loads(text), kind, element)
+        except (ValueError, RecursionError):
+            name = element.name if element is not None else "?"
+            raise UsageError(
+                f"{printable(key)} is a list of {name}, and {printable(text)} is no list",
+                hint='write it as JSON, for example [1,2] or ["a","b"]',
+            ) from None
+    try:
+        if "_" in text:  # which Python reads as 1000 in 1_000
+            raise ValueError
+        number: object = float(text) if kind in _FLOATS else int(text)
+    except ValueError:
+        number = text
+    return checked(key, number, kind, None)
+
+
+def checked(key: str, data: object, kind: ValueType, element: ValueType | None) -> Value:
+    """A value of a type, if it can hold the data.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if kind is ValueType.ARRAY and element is not None:
+        if not isinstance(data, Sequence) or isinstance(data, str | bytes):
+            raise UsageError(f"{printable(key)} is a list of {element.name}, not {printable(repr(data))}")
+        return Value(kind, tuple(checked(key, item, element, None).data for item in data), element)
+    if not _fits(data, kind):
+        raise UsageError(f"{printable(key)} is {kind.name}, which cannot be {printable(str(data))}", hint=_range(kind))
+    if isinstance(data, float) and np.isnan(data) and kind is ValueType.FLOAT32:
+        return Value(kind, np.float32(data))
+    return Value(kind, float(data) if kind in _FLOATS else data)  # type: ignore[arg-type]
+
+
+def _fits(data: Any, kind: ValueType) -> bool:
+    if kind is ValueType.STRING:
+        return isinstance(data, bytes) or (isinstance(data, str) and encodable(data))
+    if kind is ValueType.BOOL:
+        return isinstance(data, bool)
+    if isinstance(data, bool) or not isinstance(data, (int, float) if kind in _FLOATS else int):
+        return False
+    try:
+        struct.pack(f"<{FORMATS[kind]}", data)
+    except (struct.error, OverflowError):
+        return False
+    return True
+
+
+def _range(kind: ValueType) -> str:
+    if kind is ValueType.BOOL:
+        return "say true or false"
+    if kind is ValueType.STRING:
+        return "it must be text that UTF-8 can hold"
+    if kind in _FLOATS:
+        return "it must be a number that the type can hold"
+    bits = struct.calcsize(FORMATS[kind]) * 8
+    low, high = (0, 2**bits - 1) if kind.name.startswith("U") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+    return f"it must be a whole number from {low} to {high}"

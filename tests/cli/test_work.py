@@ -1,0 +1,95 @@
+"""`plan --out`, `work` and `finish`: what they say; tests/test_distributed.py has what they do."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from command_line import Forge, listing
+
+from gguf_forge.cli.convert import ConvertRequest
+from gguf_forge.request import Request
+
+# What a plan does not depend on.
+_OF_THE_RUN = {
+    *("backend", "dry_run", "json", "max_memory", "overwrite", "profile", "quiet", "resume", "threads", "verbose")
+}
+
+
+def test_a_plan_takes_every_option_of_convert() -> None:
+    convert = {field.name for field in fields(ConvertRequest)} - _OF_THE_RUN
+    request = {field.name for field in fields(Request)} - {"allow_requantize"}
+    assert {{"outfile": "out", "type": "types"}.get(name, name) for name in convert} == request
+
+
+def test_a_job(forge: Forge, model: Path) -> None:
+    planned = forge("plan", model, "-t", "Q8_0,Q4_0", "--out", "plan.json", "--tasks", "3")
+    assert planned.code == 0
+    *_, plan, each, end = planned.out.splitlines()
+    assert plan.split()[:4] == ["plan", "plan.json:", "3", "tasks"]
+    assert each.split(maxsplit=2)[2] == "gguf-forge work plan.json --task 0 ... 2"
+    assert end.split(maxsplit=3)[3] == "gguf-forge finish plan.json"
+    for task in range(3):
+        ran = forge("work", "plan.json", "--task", task)
+        assert ran.code == 0
+        assert ran.out.splitlines()[0].split() == ["task", str(task), "done"]
+    assert forge("work", "plan.json", "--task", 1).out.splitlines()[0].split()[2:] == ["was", "done", "already"]
+    finished = forge("finish", "plan.json")
+    names = ["Tiny-1.2M-Q4_0.gguf", "Tiny-1.2M-Q8_0.gguf"]
+    assert sorted(line.split()[0] for line in finished.out.splitlines()[:2]) == names
+    assert listing(Path()) == [*names, "plan.json"]
+    assert [forge("convert", model, "-o", "x.gguf", "-t", kind, "--overwrite").code for kind in ("Q8_0",)] == [0]
+    assert Path("x.gguf").read_bytes() == Path(names[1]).read_bytes()
+
+
+def test_a_job_for_scripts(forge: Forge, model: Path) -> None:
+    planned = forge("plan", model, "-o", "m.gguf", "--out", "plan.json", "--tasks", "2", "--json").json
+    assert planned["plan"]["path"] == "plan.json"
+    assert [task["task"] for task in planned["plan"]["tasks"]] == [0, 1]
+    done = [forge("work", "plan.json", "--task", task, "--json").json for task in (0, 1)]
+    assert [work["size"] for work in done] == [task["size"] for task in planned["plan"]["tasks"]]
+    assert [work["was_done"] for work in done] == [False, False]
+    assert all(Path(path).stat().st_size for work in done for path in work["parts"])
+    finished = forge("finish", "plan.json", "--json").json
+    assert finished["files"] == [{"path": "m.gguf", "size": planned["size"]}]
+
+
+def test_quiet_says_nothing(forge: Forge, model: Path) -> None:
+    for command in (
+        ("plan", model, "-o", "m.gguf", "--out", "plan.json"),
+        ("work", "plan.json", "--task", "0"),
+        ("finish", "plan.json"),
+    ):
+        ran = forge(*command, "--quiet")
+        assert (ran.code, ran.out, ran.err) == (0, "", "")
+
+
+def test_a_gguf_file_can_be_planned(forge: Forge, model: Path) -> None:
+    forge("convert", model, "-o", "base.gguf", "-t", "Q8_0")
+    assert forge("plan", "base.gguf", "-t", "Q4_0").code == 2
+    planned = forge("plan", "base.gguf", "-t", "Q4_0", "--allow-requantize", "-o", "m.gguf", "--json")
+    assert (planned.code, planned.json["type"]) == (0, "Q4_0")
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "message"),
+    [
+        (("plan", "MODEL", "--tasks", "2"), 2, "name its file with --out plan.json"),
+        (("plan", "MODEL", "--out", "plan.json", "--tasks", "0"), 2, "--tasks"),
+        (("plan", "MODEL", "--out", "plan.json"), 8, "plan.json: exists already"),
+        (("plan", "MODEL", "--out", "nowhere/plan.json"), 5, "the folder does not exist"),
+        (("work", "plan.json"), 2, "--task"),
+        (("work", "plan.json", "--task", "4"), 2, "there is no task 4"),
+        (("work", "missing.json", "--task", "0"), 4, "missing.json: the file is missing"),
+        (("work", "notes.json", "--task", "0"), 4, "this is no plan of gguf-forge"),
+        (("finish", "plan.json"), 4, "2 of 2 tasks are not done: 0-1"),
+        (("finish", "missing.json"), 4, "missing.json"),
+    ],
+)
+def test_refusals(forge: Forge, model: Path, command: tuple[str, ...], code: int, message: str) -> None:
+    Path("notes.json").write_text("{}")
+    assert forge("plan", model, "--out", "plan.json", "--tasks", "2").code == 0
+    ran = forge(*(model if word == "MODEL" else word for word in command))
+    assert ran.code == code
+    assert message in ran.err

@@ -1,0 +1,156 @@
+"""A process holds no more than it may, whatever the model."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from checkpoints import tiny_llama
+
+from gguf_forge.conversion import convert
+from gguf_forge.engine.forge import forge
+from gguf_forge.engine.memory import Budget, resident_bytes, room
+from gguf_forge.engine.tasks import RowSource, Shard, whole_tensors
+from gguf_forge.errors import UsageError
+from gguf_forge.expr import Constant, PermuteRope, Stack, TensorExpr, Transpose
+from gguf_forge.gguf_file.layout import lay_out
+from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.tensor_types import F32, tensor_type
+
+_RUN = """
+import re, sys
+from pathlib import Path
+from gguf_forge.engine.forge import forge
+from gguf_forge.engine.tasks import RowSource, Shard
+from gguf_forge.expr import Add, PermuteRope, Stack, Stored, Transpose
+from gguf_forge.gguf_file.layout import lay_out
+from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.source import MappedFile
+from gguf_forge.tensor_types import BF16, tensor_type
+
+folder, expressions, types, bound, threads = sys.argv[1:]
+holes = Path(folder) / "holes"
+with holes.open("wb") as file:
+    file.truncate(1 << 32)
+source = MappedFile(holes)
+
+def stored(*shape):
+    return Stored("t", source, 0, shape, BF16)
+
+found = eval(expressions)
+shards = [
+    Shard(
+        Path(folder) / name,
+        lay_out({}, [TensorInfo(str(i), e.shape[::-1], tensor_type(name)) for i, e in enumerate(found)]),
+        tuple(RowSource(e, BF16) for e in found),
+    )
+    for name in types.split(",")
+]
+forge(shards, max_memory=int(bound) << 20, threads=int(threads))
+# not getrusage: its peak survives exec, so it may be that of the test runner
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())
+print(int(peak[1]) << 10)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+@pytest.mark.parametrize(
+    ("expressions", "types", "bound", "threads"),
+    [
+        pytest.param("[Stack((stored(64, 2048),) * 600)]", "Q8_0", 90, 2, id="600 experts"),
+        pytest.param("[stored(256_000, 256)]", "Q8_0,Q4_K", 120, 12, id="256k rows, many threads"),
+        pytest.param("[stored(1, 1 << 23)]", "Q8_0", 110, 4, id="one row that fits once"),
+        pytest.param("[stored(1 << 16, 1024)]", "Q8_0,F16,Q4_0", 90, 2, id="a tensor larger than memory"),
+        pytest.param("[Transpose(stored(2048, 1 << 15))]", "Q8_0", 90, 3, id="a matrix larger than memory, by columns"),
+        pytest.param(
+            "[Transpose(Stack((stored(1024, 2048),) * 16)), PermuteRope(stored(4096, 4096), 4), "
+            "Stack((stored(64, 2048),) * 100), Add(stored(1024, 4096), 1.0)] * 2",
+            "Q8_0,Q4_K",
+            120,
+            16,
+            id="of everything",
+        ),
+    ],
+)
+def test_the_bound_holds(tmp_path: Path, expressions: str, types: str, bound: int, threads: int) -> None:
+    command = [sys.executable, "-c", _RUN, str(tmp_path), expressions, types, str(bound), str(threads)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(run.stdout) <= bound << 20
+
+
+def some_tensors() -> list[TensorExpr]:
+    values = np.random.default_rng(5).normal(size=(96, 64, 64)).astype(np.float32)
+    experts = Stack(tuple(map(Constant, values)))
+    return [
+        experts,
+        Transpose(experts),
+        Transpose(Constant(values.reshape(64, -1))),
+        PermuteRope(Constant(values[0]), 4),
+    ]
+
+
+def test_the_bytes_do_not_depend_on_the_memory(tmp_path: Path) -> None:
+    tensors = some_tensors()
+    infos = [TensorInfo(str(n), tensor.shape[::-1], tensor_type("Q8_0")) for n, tensor in enumerate(tensors)]
+    shards = [Shard(tmp_path / "out", lay_out({}, infos), tuple(RowSource(tensor, F32) for tensor in tensors))]
+    made = set()
+    for buffer in (1, 10_000, 1_000_000, None):
+        forge(shards, buffer=buffer, threads=2, overwrite=True)
+        made.add((tmp_path / "out").read_bytes())
+    assert len(made) == 1
+
+
+def test_too_little_is_refused_before_any_work(tmp_path: Path) -> None:
+    model, out = tiny_llama(tmp_path), tmp_path / "out.gguf"
+    with pytest.raises(
+        UsageError, match=r"this needs [0-9,]+ bytes of memory at least, and 1,048,576 are allowed"
+    ) as e:
+        convert(model, out, max_memory=1 << 20)
+    assert not out.exists()
+    # what the message says is enough
+    enough = re.search("--max-memory ([0-9]+)M", str(e.value.hint))
+    assert enough is not None
+    convert(model, out, max_memory=int(enough[1]) << 20)
+
+
+def test_threads_are_fewer_where_memory_is_short() -> None:
+    (tensor,) = some_tensors()[:1]
+    info = TensorInfo("t", tensor.shape[::-1], tensor_type("Q8_0"))
+    whole = whole_tensors([Shard(Path("x"), lay_out({}, [info]), (RowSource(tensor, F32),))])
+    held = resident_bytes()
+    assert room(whole, 64, max_memory=held + (1 << 30)).threads == 64
+    few = room(whole, 64, max_memory=held + (30 << 20))
+    assert 1 <= few.threads < 10
+    assert few.total + few.threads * few.share < 30 << 20
+    assert room(whole, 8, buffer=4 << 20).total == 4 << 20
+    # one row has to fit, whatever the buffer
+    assert room(whole, 8, buffer=1).total == whole[0].need(1)
+
+
+def test_a_budget_is_never_overdrawn_and_serves_in_turn() -> None:
+    budget, most, held, order = Budget(10), 0, 0, []
+    lock = threading.Lock()
+
+    def work(number: int, nbytes: int) -> None:
+        nonlocal most, held
+        for _ in range(200):
+            with budget.taken(nbytes):
+                with lock:
+                    held += nbytes
+                    most = max(most, held)
+                with lock:
+                    held -= nbytes
+        order.append(number)
+
+    threads = [threading.Thread(target=work, args=(n, size)) for n, size in enumerate((10, 3, 4, 1, 7))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most <= 10
+    assert len(order) == 5

@@ -1,0 +1,451 @@
+"""A conversion in tasks gives the files of one in a single run, whatever happens to the processes that do them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkpoints import tiny_llama
+from imatrices import made_up, write_gguf
+from quantized import digests
+
+from gguf_forge import (
+    InputError,
+    OutputError,
+    RefusedError,
+    Request,
+    UsageError,
+    convert,
+    finish,
+    plan,
+    plan_work,
+    work,
+)
+from gguf_forge.engine import disk
+from gguf_forge.job import open_job
+from gguf_forge.quantization import quantize_gguf
+from gguf_forge.recipe import Options, parse_tensor_type, read_imatrix
+from gguf_forge.request import parse_size
+from gguf_forge.splits import Split
+from gguf_forge.work_plan import FORMAT
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a model `Tiny` in it."""
+    monkeypatch.chdir(tmp_path)
+    tiny_llama(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "whole").mkdir()
+    return tmp_path
+
+
+Q4 = Request(source="Tiny", out="out/m.gguf", types=("Q4_K_M",))
+
+
+def run(request: Request, tasks: int | None, plan_file: str = "plan.json") -> int:
+    n_tasks = len(plan_work(request, plan_file, tasks=tasks).tasks)
+    for task in reversed(range(n_tasks)):
+        assert not work(plan_file, task).was_done
+    finish(plan_file)
+    return n_tasks
+
+
+@pytest.mark.parametrize("tasks", [None, 1, 2, 5, 13])
+def test_one_file(here: Path, tasks: int | None) -> None:
+    convert("Tiny", "whole/m.gguf", types="Q4_K_M")
+    assert run(Q4, tasks) == tasks or tasks is None
+    assert digests(here / "out") == digests(here / "whole")
+
+
+@pytest.mark.parametrize("tasks", [None, 2, 9])
+def test_parts_of_a_split_in_two_types(here: Path, tasks: int | None) -> None:
+    results = convert("Tiny", "whole/{ftype}.gguf", types=["BF16", "Q5_K_M"], split=Split(max_size=500_000))
+    request = Request(source="Tiny", out="out/{ftype}.gguf", types=("BF16", "Q5_K_M"), split_max_size="500K")
+    n_tasks = run(request, tasks)
+    assert n_tasks == (tasks or sum(len(result.file.shards) for result in results))
+    assert digests(here / "out") == digests(here / "whole")
+
+
+def test_everything_that_can_be_asked_for(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the tasks are done from another folder: paths begin where they did when it was planned."""
+    infos = plan("Tiny", types="F32")[0].tensors
+    write_gguf(here / "im.gguf", made_up(infos))
+    (here / "types.txt").write_text("attn_k=q5_k")
+    (here / "meta.json").write_text('{"general.name": "Other"}')
+    options = Options(
+        tensor_types=(parse_tensor_type("ffn_up=q8_0"), parse_tensor_type("attn_k=q5_k")),
+        imatrix=read_imatrix("im.gguf").selected(exclude=["ffn_gate"]),
+    )
+    convert("Tiny", "whole/m.gguf", types="Q3_K_M", options=options, metadata="meta.json")
+    request = replace(
+        Q4,
+        types=("q3_k_m",),
+        tensor_type=("ffn_up=q8_0",),
+        tensor_type_file="types.txt",
+        imatrix="im.gguf",
+        exclude_weights=("ffn_gate",),
+        metadata="meta.json",
+    )
+    (here / "jobs").mkdir()
+    plan_work(request, "jobs/plan.json", tasks=3)
+    monkeypatch.chdir(here / "jobs")
+    for task in range(3):
+        work("plan.json", task)
+    monkeypatch.chdir("/")
+    assert finish(here / "jobs" / "plan.json").paths == (here / "jobs" / ".." / "out" / "m.gguf",)
+    assert digests(here / "out") == digests(here / "whole")
+
+
+def test_a_gguf_file_as_the_source(here: Path) -> None:
+    convert("Tiny", "base.gguf", types="BF16")
+    quantize_gguf("base.gguf", "whole/m.gguf", types="Q4_K_M")
+    run(replace(Q4, source="base.gguf"), 3)
+    assert digests(here / "out") == digests(here / "whole")
+    with pytest.raises(UsageError, match="the file type is missing"):
+        plan_work(Request(source="base.gguf"), "other.json")
+    with pytest.raises(UsageError, match="--model-name, --vocab-only: no use for a GGUF file"):
+        plan_work(Request(source="base.gguf", types=("Q8_0",), model_name="x", vocab_only=True), "other.json")
+
+
+def test_a_vocabulary_alone(here: Path) -> None:
+    convert("Tiny", "whole/m.gguf", vocab_only=True)
+    run(Request(source="Tiny", out="out/m.gguf", vocab_only=True), 2)
+    assert digests(here / "out") == digests(here / "whole")
+
+
+def test_the_folder_moves_as_a_whole(here: Path) -> None:
+    convert("Tiny", "whole/m.gguf", types="Q4_K_M")
+    plan_work(Q4, tasks=2)
+    work("plan.json", 0)
+    (here / "jobs").mkdir()
+    for name in ("Tiny", "out", "plan.json"):
+        shutil.move(here / name, here / "jobs" / name)
+    work("jobs/plan.json", 1)
+    finish("jobs/plan.json")
+    assert digests(here / "jobs" / "out") == digests(here / "whole")
+
+
+def test_what_is_done_is_only_checked(here: Path) -> None:
+    plan_work(Q4, tasks=2)
+    assert [work("plan.json", 0).was_done for _ in range(2)] == [False, True]
+
+
+PROGRAM = [sys.executable, "-m", "gguf_forge"]
+
+
+def test_processes_of_which_some_are_killed(here: Path) -> None:
+    convert("Tiny", "whole/m.gguf", types="Q4_K_M")
+    subprocess.run(
+        [*PROGRAM, "plan", "Tiny", "-o", "out/m.gguf", "--out", "plan.json", "--tasks", "3", "-q"], check=True
+    )
+
+    def start(task: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*PROGRAM, "work", "plan.json", "--task", str(task), "-q"])
+
+    first, again, killed = start(0), start(0), start(1)
+    while killed.poll() is None and not list(here.glob("out/*.parts/task-1-*")):
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    assert [first.wait(), again.wait()] == [0, 0]
+    killed.wait()
+    ended = subprocess.run([*PROGRAM, "finish", "plan.json", "-q"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 4
+    assert "tasks are not done: 1-2" in ended.stderr or "tasks are not done: 2" in ended.stderr
+    assert not (here / "out" / "m.gguf").exists()
+    assert [start(task).wait() for task in (1, 2)] == [0, 0]
+    subprocess.run([*PROGRAM, "finish", "plan.json", "-q"], check=True)
+    assert digests(here / "out") == digests(here / "whole")
+
+
+# Runs the verb again and again, each time in a process that is killed one file operation later, until one is not.
+_KILLED_EVERYWHERE = """
+import os, signal, sys
+from itertools import count
+from pathlib import Path
+from gguf_forge import finish, work
+from gguf_forge.engine import disk
+
+plan, final, *task = sys.argv[1:]
+NAMES = [name for name, call in vars(disk).items() if callable(call) and call.__module__ == disk.__name__]
+step = 5 if task else 1
+
+def killing(name, left):
+    # what a kill leaves is there for all others at once; a power cut is another matter
+    call = getattr(disk, name) if "sync" not in name else lambda *arguments: None
+    def counted(*arguments):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*arguments)
+    return counted
+
+for n in count(1, step):
+    child = os.fork()
+    if not child:
+        left = [n]
+        for name in NAMES:
+            setattr(disk, name, killing(name, left))
+        if task:
+            work(plan, int(task[0]), threads=1)
+        else:
+            finish(plan, threads=1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    print(*sorted(path.stat().st_size for path in Path(final).glob("*.gguf")))
+    if not os.WIFSIGNALED(status):
+        sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no processes to fork here")
+@pytest.mark.parametrize(("split", "tasks"), [("500K", None), ("500K", 4)])
+def test_kills_at_every_file_operation(here: Path, split: str, tasks: int | None) -> None:
+    convert("Tiny", "whole/m.gguf", types="Q4_K_M", split=Split(max_size=parse_size(split)))
+    n_tasks = len(plan_work(replace(Q4, split_max_size=split), tasks=tasks).tasks)
+
+    def killed(*arguments: str) -> list[list[int]]:
+        """The sizes of the final files, after each of the processes."""
+        command = [sys.executable, "-c", _KILLED_EVERYWHERE, "plan.json", "out", *arguments]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+        return [[int(size) for size in line.split()] for line in ended.stdout.splitlines()]
+
+    for task in range(1, n_tasks):
+        work("plan.json", task)
+    seen = killed("0")
+    assert len(seen) > 5
+    assert not any(seen)
+    seen = killed()
+    complete = sorted(path.stat().st_size for path in (here / "whole").iterdir())
+    assert len(seen) > 10
+    assert seen[-1] == complete
+    assert all(set(sizes) <= set(complete) for sizes in seen)
+    assert digests(here / "out") == digests(here / "whole")
+
+
+def done(here: Path, tasks: int = 3) -> Path:
+    plan_work(Q4, tasks=tasks)
+    for task in range(tasks):
+        work("plan.json", task)
+    return here / "plan.json"
+
+
+def test_missing_tasks_are_named(here: Path) -> None:
+    plan_work(Q4, tasks=9)
+    for task in (0, 4, 6):
+        work("plan.json", task)
+    with pytest.raises(InputError, match=r"plan\.json: 6 of 9 tasks are not done: 1-3, 5, 7-8; do each of them with"):
+        finish("plan.json")
+    parts = open_job("plan.json").folder
+    (parts / "task-4.sha256").write_text("nonsense\n")
+    (parts / "task-6-0.part").unlink()
+    with pytest.raises(InputError, match="8 of 9 tasks are not done: 1-8"):
+        finish("plan.json")
+    work("plan.json", 4)
+    with pytest.raises(InputError, match="not done: 1-3, 5-8"):
+        finish("plan.json")
+
+
+@pytest.mark.parametrize("how", ["changed", "shorter", "longer"])
+def test_damaged_parts_are_named_and_made_anew(here: Path, how: str) -> None:
+    convert("Tiny", "whole/m.gguf", types="Q4_K_M")
+    done(here)
+    part = open_job("plan.json").parts(1)[0].path
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.write_bytes({"changed": data, "shorter": data[:-1], "longer": data + b"x"}[how])
+    with pytest.raises(InputError, match="1 of 3 tasks are damaged: 1; do each of them"):
+        finish("plan.json")
+    assert list((here / "out").glob("*.gguf")) == []
+    assert not work("plan.json", 1).was_done
+    finish("plan.json")
+    assert digests(here / "out") == digests(here / "whole")
+
+
+def test_existing_files_are_not_replaced_unless_asked(here: Path) -> None:
+    convert("Tiny", "whole/m.gguf", types="Q4_K_M")
+    done(here)
+    (here / "out" / "m.gguf").write_bytes(b"old")
+    with pytest.raises(RefusedError, match=r"out/m\.gguf: exists already"):
+        finish("plan.json")
+    assert (here / "out" / "m.gguf").read_bytes() == b"old"
+    finish("plan.json", overwrite=True)
+    assert digests(here / "out") == digests(here / "whole")
+
+
+def test_finished_twice(here: Path) -> None:
+    finish(done(here))
+    with pytest.raises(InputError, match=r"not done: 0-2; out/m\.gguf exists: perhaps the plan was finished before"):
+        finish("plan.json")
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_without_hard_links(here: Path, monkeypatch: pytest.MonkeyPatch, tasks: int) -> None:
+    def link(path: Path, to: Path) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    convert("Tiny", "whole/m.gguf", types="Q4_K_M")
+    done(here, tasks)
+    monkeypatch.setattr(disk, "link", link)
+    finish("plan.json")
+    assert digests(here / "out") == digests(here / "whole")
+
+
+def test_what_others_put_among_the_parts_stays(here: Path) -> None:
+    done(here)
+    job = open_job("plan.json")
+    (job.folder / "notes.txt").write_text("mine")
+    finish("plan.json")
+    assert [path.name for path in job.old_folder.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("task", [3, -1])
+def test_tasks_that_are_not_there(here: Path, task: int) -> None:
+    plan_work(Q4, tasks=3)
+    with pytest.raises(UsageError, match=rf"there is no task {task}; the tasks of this plan are 0 to 2"):
+        work("plan.json", task)
+
+
+def edit(change: Callable[[dict[str, Any]], object]) -> None:
+    plan_file = Path("plan.json")
+    value = json.loads(plan_file.read_text())
+    change(value)
+    plan_file.write_text(json.dumps(value))
+
+
+def test_a_source_that_changed(here: Path) -> None:
+    plan_work(Q4, tasks=4)
+    weights = here / "Tiny" / "model.safetensors"
+    os.utime(weights, (1, 1))  # machines need not agree on times
+    work("plan.json", 0)
+    data = weights.read_bytes()
+    weights.write_bytes(data.replace(b', "shape"', b' ,"shape"', 1))
+    with pytest.raises(
+        InputError, match=r"model\.safetensors: this is not the file any more that the plan was made for"
+    ):
+        work("plan.json", 1)
+    weights.write_bytes(data[:-100] + bytes(100))
+    work("plan.json", 1)  # only samples are looked at
+    weights.write_bytes(data[: len(data) // 4] + bytes(len(data) - len(data) // 4))
+    with pytest.raises(InputError, match="this is not the file any more"):
+        work("plan.json", 2)
+    weights.write_bytes(data)
+    config = here / "Tiny" / "config.json"
+    config.write_text(config.read_text().replace('"rms_norm_eps": 1e-05', '"rms_norm_eps": 1e-06'))
+    with pytest.raises(InputError, match=r"the same request comes to other files now .* something changed: the config"):
+        work("plan.json", 2)
+
+
+def test_a_matrix_that_changed(here: Path) -> None:
+    """Its weights are not in the headers of the outputs, and decide their bytes all the same."""
+    entries = made_up(plan("Tiny", types="F32")[0].tensors)
+    write_gguf(here / "im.gguf", entries)
+    plan_work(replace(Q4, imatrix="im.gguf"), tasks=2)
+    write_gguf(here / "im.gguf", {name: (sums + 1, counts) for name, (sums, counts) in entries.items()})
+    with pytest.raises(InputError, match="comes to other files now"):
+        work("plan.json", 0)
+
+
+def test_a_source_that_is_gone(here: Path) -> None:
+    plan_work(Q4, tasks=2)
+    (here / "Tiny").rename(here / "Other")
+    with pytest.raises(
+        InputError, match="Tiny: the source of the plan is not there; the plan must lie where it was made"
+    ):
+        work("plan.json", 0)
+
+
+def test_a_plan_that_lies_elsewhere(here: Path) -> None:
+    plan_work(Q4, tasks=2)
+    (here / "Tiny" / "plan.json").write_bytes((here / "plan.json").read_bytes())
+    with pytest.raises(InputError, match="the plan's files go to a folder that is not there; leave the plan where"):
+        work("Tiny/plan.json", 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda plan: plan.update(version="0.0.1"), r"the plan is of gguf-forge 0\.0\.1, and this is"),
+        (lambda plan: plan.update(gguf_forge_plan=FORMAT + 1), "use the same version everywhere"),
+        (lambda plan: plan.pop("gguf_forge_plan"), "this is no plan of gguf-forge"),
+        (lambda plan: plan.pop("tasks"), "the plan is damaged: 'tasks'"),
+        (lambda plan: plan.update(tasks=[[[0, 0, True]]]), "the plan is damaged: True is not int"),
+        (lambda plan: plan.update(tasks=[[[0, 0]]]), "the plan is damaged"),
+        (lambda plan: plan.update(tasks=[{}]), "the plan is damaged: {} is not list"),
+        (lambda plan: plan["tasks"].pop(), "its tasks do not make its files"),
+        (lambda plan: plan.update(outputs=[], tasks=[]), "its tasks do not make its files"),
+        (lambda plan: plan.update(tasks=[*plan["tasks"], [[7, 0, 1]]]), "its tasks do not make its files"),
+        (lambda plan: plan["outputs"][0].update(more=1), "has not the fields path, size, sha256"),
+        (lambda plan: plan["outputs"][0].update(size="1"), "'1' is not int"),
+        (lambda plan: plan["inputs"].clear(), "the source has other files than the plan says"),
+        (lambda plan: plan["outputs"][0].update(path="out/x.gguf"), "comes to other files now"),
+        (lambda plan: plan["tasks"].reverse(), "the tasks are not those that the plan was made with"),
+        (lambda plan: plan.update(request=[]), "the request is not an object"),
+        (lambda plan: plan["request"].update(pure=1), "the request's pure is 1, and should be bool"),
+        (lambda plan: plan["request"].update(types=8), "the request's types is 8, and should be"),
+        (lambda plan: plan["request"].update(types=["Q8_0"]), "comes to other files now"),
+        (lambda plan: plan["request"].update(magic=1), "an option 'magic', which is not known"),
+        (lambda plan: plan["request"].pop("source"), "the request lacks a source"),
+    ],
+)
+def test_plans_that_were_tampered_with(here: Path, change: Callable[[dict[str, Any]], object], message: str) -> None:
+    plan_work(Q4, tasks=2)
+    edit(change)
+    with pytest.raises(InputError, match=message):
+        work("plan.json", 0)
+    assert list((here / "out").iterdir()) == []
+
+
+def test_requests_are_written_down_and_read_again() -> None:
+    for request in (
+        Q4,
+        Request(source="a", split_max_tensors=3, no_tensor_first_split=True, override_kv=("a.b=int:1",), pure=True),
+        Request(source=Path("a"), types="Q8_0", tensor_type=["a=q8_0"]),  # type: ignore[arg-type]
+    ):
+        assert Request.from_json(json.loads(json.dumps(request.as_json())), Path("x")) == request
+    with pytest.raises(UsageError, match="split_max_tensors is 'x', and should be int"):
+        Request(source="a", split_max_tensors="x")  # type: ignore[arg-type]
+
+
+def test_what_killed_runs_left_makes_room_in_time(here: Path) -> None:
+    plan_work(Q4, tasks=2)
+    work("plan.json", 0)
+    folder = open_job("plan.json").folder
+    dead, living = folder / "task-1-0.part.0123456789abcdef", folder / ".gguf-forge-0123456789abcdef.partial"
+    for path in folder.iterdir():
+        os.utime(path, (0, 0))
+    dead.write_bytes(b"dead")
+    os.utime(dead, (0, 0))
+    living.write_bytes(b"living")
+    work("plan.json", 1)
+    left = {path.name for path in folder.iterdir()}
+    assert left == {living.name, *(f"task-{n}{end}" for n in (0, 1) for end in ("-0.part", ".sha256"))}
+    finish("plan.json")
+    assert [path.name for path in (here / "out").iterdir()] == ["m.gguf"]
+
+
+def test_plans_are_not_written_over_the_model_or_another_plan(here: Path) -> None:
+    plan_work(Q4, tasks=2)
+    with pytest.raises(RefusedError, match="exists already"):
+        plan_work(Q4, tasks=3)
+    assert len(plan_work(Q4, tasks=3, overwrite=True).tasks) == 3
+    with pytest.raises(RefusedError, match="one of the inputs"):
+        plan_work(Q4, "Tiny/model.safetensors", overwrite=True)
+
+
+def test_no_room_for_the_parts(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan_work(Q4, tasks=2)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 0))
+    with pytest.raises(OutputError, match="the disk has 0 free"):
+        work("plan.json", 0)
