@@ -172,8 +172,7 @@ def test_what_is_no_block(text: str) -> None:
 def test_a_huge_file_costs_next_to_nothing(tmp_path: Path) -> None:
     """A hundred gigabytes that the disk does not hold."""
     rows = 1 << 20
-    tensors = [RawTensor(b"%d" % number, (25_600, rows), offset=number * 25_600 * rows * 4) for number in range(1)]
-    path = write(tmp_path, raw_gguf((), tensors))
+    path = write(tmp_path, raw_gguf((), [RawTensor(b"a", (25_600, rows))]))
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size + 25_600 * rows * 4)
     tracemalloc.start()
