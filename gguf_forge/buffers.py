@@ -12,13 +12,27 @@ from numpy.typing import NDArray
 _OWN_PAGES = 4 << 20
 
 
-def fresh(nbytes: int) -> NDArray[np.uint8]:
+# Disks and file systems move blocks of this size, or of a part of it.
+ALIGNMENT = 4096
+
+
+def fresh(nbytes: int, *, at: int = 0) -> NDArray[np.uint8]:
     """So many bytes of any value; a large piece goes back to the system as soon as nobody uses it.
+
+    Args:
+        nbytes: How many.
+        at: The offset that they are for in a file: blocks of it begin at addresses that are whole blocks, too.
 
     Example:
         >>> fresh(3).shape
         (3,)
     """
+    pages = _pages(nbytes + ALIGNMENT)
+    start = (at - pages.__array_interface__["data"][0]) % ALIGNMENT
+    return pages[start : start + nbytes]
+
+
+def _pages(nbytes: int) -> NDArray[np.uint8]:
     if nbytes < _OWN_PAGES:
         return np.empty(nbytes, np.uint8)
     pages = mmap.mmap(-1, nbytes)

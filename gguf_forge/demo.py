@@ -34,7 +34,11 @@ letter mother answer found study still learn should world
 
 @dataclass(frozen=True)
 class Shape:
-    """The size of a Llama model; the default has 17 million weights, in rows that every type's blocks divide."""
+    """The size of a Llama model; the default has 17 million weights, in rows that every type's blocks divide.
+
+    Attributes:
+        n_vocab: Rows of the embeddings; as many as there are pieces, if that is more.
+    """
 
     n_embd: int = 512
     n_ff: int = 1536
@@ -42,6 +46,7 @@ class Shape:
     n_head: int = 8
     n_head_kv: int = 4
     n_ctx: int = 2048
+    n_vocab: int = 0
 
     @property
     def n_kv(self) -> int:
@@ -66,8 +71,9 @@ def make_model(folder: Path, shape: Shape = Shape(), *, dtype: str = "BF16") -> 
     vocabulary = pieces()
     (folder / "tokenizer.model").write_bytes(sentencepiece_model(vocabulary))
     _write_json(folder / "tokenizer_config.json", _TOKENIZER_CONFIG)
-    _write_json(folder / "config.json", _config(shape, len(vocabulary), dtype))
-    write_weights(folder / "model.safetensors", tensor_shapes(shape, len(vocabulary)), dtype)
+    n_vocab = max(shape.n_vocab, len(vocabulary))
+    _write_json(folder / "config.json", _config(shape, n_vocab, dtype))
+    write_weights(folder / "model.safetensors", tensor_shapes(shape, n_vocab), dtype)
 
 
 _TOKENIZER_CONFIG = {

@@ -44,8 +44,9 @@ class Source(Protocol):
         """The bytes `offset` to `offset + nbytes`, read-only; all of them or an InputError."""
         ...
 
-    def read(self, offset: int, nbytes: int) -> NDArray[np.uint8]:
-        """The bytes `offset` to `offset + nbytes` in memory of their own; all of them or an InputError."""
+    def read(self, offset: int, nbytes: int, *, at: int = 0) -> NDArray[np.uint8]:
+        """The bytes `offset` to `offset + nbytes` in memory of their own; all of them or an InputError. `at` as for
+        `buffers.fresh`."""
         ...
 
     def check_unchanged(self) -> None:
@@ -108,7 +109,7 @@ class MappedFile:
             raise InputError("the file was read after it was closed", file=self.path)
         return np.frombuffer(self._map, np.uint8, nbytes, offset)
 
-    def read(self, offset: int, nbytes: int) -> NDArray[np.uint8]:
+    def read(self, offset: int, nbytes: int, *, at: int = 0) -> NDArray[np.uint8]:
         """The bytes `offset` to `offset + nbytes` as an array of their own.
 
         Weights are read like this and not looked at through the map: they leave memory when they have been used, and
@@ -120,7 +121,7 @@ class MappedFile:
         self._check_range(offset, nbytes)
         if self.descriptor is None:
             raise InputError("the file was read after it was closed", file=self.path)
-        data = fresh(nbytes)
+        data = fresh(nbytes, at=at)
         done = 0
         try:
             with phase(READ):

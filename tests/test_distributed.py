@@ -325,7 +325,7 @@ def edit(change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def test_a_source_that_changed(here: Path) -> None:
-    plan_work(Q4, tasks=2)
+    plan_work(Q4, tasks=4)
     weights = here / "Tiny" / "model.safetensors"
     os.utime(weights, (1, 1))  # machines need not agree on times
     work("plan.json", 0)
@@ -335,11 +335,16 @@ def test_a_source_that_changed(here: Path) -> None:
         InputError, match=r"model\.safetensors: this is not the file any more that the plan was made for"
     ):
         work("plan.json", 1)
+    weights.write_bytes(data[:-100] + bytes(100))
+    work("plan.json", 1)  # only samples are looked at
+    weights.write_bytes(data[: len(data) // 4] + bytes(len(data) - len(data) // 4))
+    with pytest.raises(InputError, match="this is not the file any more"):
+        work("plan.json", 2)
     weights.write_bytes(data)
     config = here / "Tiny" / "config.json"
     config.write_text(config.read_text().replace('"rms_norm_eps": 1e-05', '"rms_norm_eps": 1e-06'))
     with pytest.raises(InputError, match=r"the same request comes to other files now .* something changed: the config"):
-        work("plan.json", 1)
+        work("plan.json", 2)
 
 
 def test_a_matrix_that_changed(here: Path) -> None:
@@ -388,10 +393,10 @@ def test_a_plan_that_lies_elsewhere(here: Path) -> None:
         (lambda plan: plan["tasks"].reverse(), "the tasks are not those that the plan was made with"),
         (lambda plan: plan.update(request=[]), "the request is not an object"),
         (lambda plan: plan["request"].update(pure=1), "the request's pure is 1, and should be bool"),
-        (lambda plan: plan["request"].update(types="Q8_0"), "the request's types is 'Q8_0'"),
+        (lambda plan: plan["request"].update(types=8), "the request's types is 8, and should be"),
         (lambda plan: plan["request"].update(types=["Q8_0"]), "comes to other files now"),
         (lambda plan: plan["request"].update(magic=1), "an option 'magic', which is not known"),
-        (lambda plan: plan["request"].pop("source"), "the request lacks source"),
+        (lambda plan: plan["request"].pop("source"), "the request lacks a source"),
     ],
 )
 def test_plans_that_were_tampered_with(here: Path, change: Callable[[dict[str, Any]], object], message: str) -> None:
@@ -406,8 +411,28 @@ def test_requests_are_written_down_and_read_again() -> None:
     for request in (
         Q4,
         Request(source="a", split_max_tensors=3, no_tensor_first_split=True, override_kv=("a.b=int:1",), pure=True),
+        Request(source=Path("a"), types="Q8_0", tensor_type=["a=q8_0"]),  # type: ignore[arg-type]
     ):
         assert Request.from_json(json.loads(json.dumps(request.as_json())), Path("x")) == request
+    with pytest.raises(UsageError, match="split_max_tensors is 'x', and should be int"):
+        Request(source="a", split_max_tensors="x")  # type: ignore[arg-type]
+
+
+def test_what_killed_runs_left_makes_room_in_time(here: Path) -> None:
+    plan_work(Q4, tasks=2)
+    work("plan.json", 0)
+    folder = open_job("plan.json").folder
+    dead, living = folder / "task-1-0.part.0123456789abcdef", folder / ".gguf-forge-0123456789abcdef.partial"
+    for path in folder.iterdir():
+        os.utime(path, (0, 0))
+    dead.write_bytes(b"dead")
+    os.utime(dead, (0, 0))
+    living.write_bytes(b"living")
+    work("plan.json", 1)
+    left = {path.name for path in folder.iterdir()}
+    assert left == {living.name, *(f"task-{n}{end}" for n in (0, 1) for end in ("-0.part", ".sha256"))}
+    finish("plan.json")
+    assert [path.name for path in (here / "out").iterdir()] == ["m.gguf"]
 
 
 def test_plans_are_not_written_over_the_model_or_another_plan(here: Path) -> None:

@@ -40,7 +40,7 @@ class MemorySource:
     def view(self, offset: int, nbytes: int) -> NDArray[np.uint8]:
         return self._data[offset : offset + nbytes]
 
-    def read(self, offset: int, nbytes: int) -> NDArray[np.uint8]:
+    def read(self, offset: int, nbytes: int, *, at: int = 0) -> NDArray[np.uint8]:
         self.read_ranges.append((offset, nbytes))
         return self.view(offset, nbytes).copy()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -85,16 +84,6 @@ def plan(request: PlanRequest) -> None:
 
 
 def _request(request: PlanRequest) -> Request:
-    same = {
-        field.name: _plain(getattr(request, field.name), field.default)
-        for field in fields(Request)
-        if field.name not in ("out", "types")
-    }
-    return Request(out=request.outfile, types=tuple(type_names(request.type) or ()), **same)
-
-
-def _plain(given: Any, default: Any) -> Any:
-    """An option as a request has it: paths as texts, lists as tuples."""
-    if isinstance(default, tuple):
-        return tuple(given or ())
-    return os.fspath(given) if isinstance(given, Path) else given
+    given: dict[str, Any] = {"out": request.outfile, "types": type_names(request.type)}
+    same = {field.name for field in fields(Request)} - given.keys()
+    return Request(**given, **{name: getattr(request, name) for name in same})

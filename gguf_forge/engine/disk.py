@@ -57,6 +57,14 @@ def map_read(descriptor: int) -> mmap.mmap:
     return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
 
 
+def open_direct(descriptor: int) -> int:
+    """Opens an open file once more, for writing whole blocks past the page cache."""
+    if not hasattr(os, "O_DIRECT"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    # not by its name, which may be another file's by now
+    return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
+
+
 def pread(descriptor: int, into: memoryview, offset: int) -> int:
     """Fills `into` from its beginning; how many bytes it was, 0 at the end of the file."""
     return os.preadv(descriptor, [into], offset)

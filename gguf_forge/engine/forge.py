@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from queue import SimpleQueue
-from typing import Generic, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,16 +17,17 @@ from gguf_forge.engine.fingerprint import fingerprint
 from gguf_forge.engine.memory import Budget, room
 from gguf_forge.engine.output import Output, OutputFile
 from gguf_forge.engine.pack import pack
-from gguf_forge.engine.profile import CONVERT, WAIT, WRITE, Profile, measured, phase
+from gguf_forge.engine.profile import CONVERT, WRITE, Profile, phase
 from gguf_forge.engine.publish import is_complete, published_together
 from gguf_forge.engine.tasks import TASK_VALUES, Shard, Target, Task, cut, whole_tensors
+from gguf_forge.engine.threads import Progress, in_threads
 from gguf_forge.errors import InputError, UsageError
 from gguf_forge.expr import Rows, StoredRun
 from gguf_forge.source import Source
 from gguf_forge.validity import first_invalid_block
 
-Progress = Callable[[int], None]
-T = TypeVar("T")
+# Threads that wait for a disk, so that as many as there are processors have something to compute.
+_WAITING = 2
 
 
 def default_threads() -> int:
@@ -53,7 +51,8 @@ def forge(
 
     Args:
         shards: The files and parts; their names appear when all are complete, that of the first one last.
-        threads: Defaults to the processors this process may use.
+        threads: How many compute at the same time, while others wait for a disk; defaults to the processors this
+            process may use.
         backend: Which kernels; the default is the fastest of this machine.
         overwrite: Replace existing files.
         max_memory: Bytes that the process may hold, everything counted; None for 1 GiB, or a little more than it holds
@@ -77,12 +76,8 @@ def forge(
         raise UsageError(f"threads must be at least 1, not {threads}")
     todo = unfinished(shards, overwrite=overwrite, resume=resume)
     whole = whole_tensors(todo)
-    limits = room(whole, threads or default_threads(), max_memory=max_memory, buffer=buffer)
-    budget = Budget(limits.total)
-
-    def run(task: Task) -> int:
-        with budget.taken(task.nbytes):
-            return _run(task, outputs, backend)
+    processors = threads or default_threads()
+    limits = room(whole, processors + _WAITING, max_memory=max_memory, buffer=buffer)
 
     files = [Output(shard.path, shard.layout.size, fingerprint(shard)) for shard in todo]
     with published_together(files, overwrite=overwrite, resume=resume) as outputs:
@@ -90,7 +85,8 @@ def forge(
             out.write_at(0, memoryview(shard.layout.header))
             progress(len(shard.layout.header))
         tasks = cut(whole, TASK_VALUES, share=limits.share, total=limits.total)
-        _in_threads(tasks, run, limits.threads, progress, profile)
+        work = _Work(outputs, backend, Budget(limits.total), threading.Semaphore(processors))
+        in_threads(tasks, work.run, limits.threads, progress, profile)
         for source in _sources(todo):
             source.check_unchanged()
         resumed = {shard.path: _resumed(shard, out) for shard, out in zip(todo, outputs, strict=True)}
@@ -117,94 +113,69 @@ def _resumed(shard: Shard, out: OutputFile) -> int:
     return sum(out.has(placed.offset, placed.info.nbytes) for placed in shard.layout.tensors if placed.info.nbytes)
 
 
-def _in_threads(
-    tasks: Iterable[Task], run: Callable[[Task], int], workers: int, progress: Progress, profile: Profile | None
-) -> None:
-    """Runs all tasks; the first error of one ends the others, and is raised when no thread works any more."""
-    queue = _Shared(iter(tasks))
-    done: SimpleQueue[int | None] = SimpleQueue()
+@dataclass(frozen=True)
+class _Work:
+    """What runs a task.
 
-    def work(number: int) -> None:
-        try:
-            with measured(profile, f"worker {number}"):
-                for task in queue:
-                    done.put(run(task))
-        finally:
-            queue.close()  # there is no task left, or an error
-            done.put(None)
+    Attributes:
+        outputs: The files, by their numbers.
+        backend: Which kernels.
+        budget: The memory for all tasks.
+        processors: As many as may compute at the same time.
+    """
 
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            running = [pool.submit(work, number) for number in range(1, workers + 1)]
-            with phase(WAIT):
-                for _ in running:
-                    while (n_bytes := done.get()) is not None:
-                        progress(n_bytes)
-        finally:
-            queue.close()
-    for thread in running:
-        thread.result()
+    outputs: Sequence[OutputFile]
+    backend: str | None
+    budget: Budget
+    processors: threading.Semaphore
 
+    def run(self, task: Task) -> int:
+        """The bytes that it comes to. What an earlier run finished is not made again."""
+        left = tuple(target for target in task.targets if not self.outputs[target.output].has(*task.place(target)))
+        if left:
+            with self.budget.taken(task.nbytes):
+                self._write(replace(task, targets=left))
+        return sum(task.place(target)[1] for target in task.targets)
 
-class _Shared(Generic[T]):
-    """What several threads take from, until it is empty or closed."""
-
-    def __init__(self, items: Iterator[T]):
-        self._items = items
-        self._lock = threading.Lock()
-        self._open = True
-
-    def __iter__(self) -> Iterator[T]:
-        return self
-
-    def __next__(self) -> T:
-        with self._lock:
-            if not self._open:
-                raise StopIteration
-            return next(self._items)
-
-    def close(self) -> None:
-        self._open = False
-
-
-def _run(task: Task, outputs: Sequence[OutputFile], backend: str | None) -> int:
-    """The bytes that it comes to. What an earlier run finished is not made again."""
-
-    def place(target: Target) -> tuple[int, int]:
-        at = target.offset_of(task.start)
-        return at, target.offset_of(task.stop) - at
-
-    left = tuple(target for target in task.targets if not outputs[target.output].has(*place(target)))
-    runs = _stored_as_they_are(task.expr.stored_runs(task.start, task.stop), left)
-    if runs is not None:
-        with phase(WRITE):
-            for target in left:
-                _copy(runs, outputs[target.output], *place(target))
-    elif left:
+    def _write(self, task: Task) -> None:
+        runs = _stored_as_they_are(task)
+        if runs is not None:
+            self._copy(runs, task)
+            return
         with phase(CONVERT):
             rows = task.expr.rows(task.start, task.stop)
-        for targets, packed in pack(rows, replace(task, targets=left), backend=backend):
-            _refuse_invalid(packed, targets[0], task.start)
+        packing = pack(rows, task, backend=self.backend)
+        while (packed := self._next(packing)) is not None:
+            targets, data = packed
+            _refuse_invalid(data, targets[0], task.start)
             with phase(WRITE):
                 for target in targets:
-                    at, nbytes = place(target)
-                    outputs[target.output].write_at(at, packed.view(np.uint8).reshape(-1).data)
-                    outputs[target.output].finished(at, nbytes)
-            del packed  # not while the next one is made
-    return sum(place(target)[1] for target in task.targets)
+                    at, nbytes = task.place(target)
+                    self.outputs[target.output].write_at(at, data.view(np.uint8).reshape(-1).data)
+                    self.outputs[target.output].finished(at, nbytes)
+            del packed, data  # not while the next ones are made
+
+    def _next(self, packing: Iterator[tuple[tuple[Target, ...], Rows]]) -> tuple[tuple[Target, ...], Rows] | None:
+        with self.processors:
+            return next(packing, None)
+
+    def _copy(self, runs: Iterable[StoredRun], task: Task) -> None:
+        out = self.outputs[task.targets[0].output]
+        begin, nbytes = task.place(task.targets[0])
+        at = begin
+        with phase(WRITE):
+            for run in runs:
+                out.copy_from(run.source, run.offset, at, run.nbytes)
+                at += run.nbytes
+            out.finished(begin, nbytes)
 
 
-def _stored_as_they_are(runs: tuple[StoredRun, ...] | None, targets: Sequence[Target]) -> tuple[StoredRun, ...] | None:
-    """The bytes to copy, if they are all that is needed."""
-    return runs if all(target.type == target.base == target.source.expr.dtype for target in targets) else None
-
-
-def _copy(runs: Iterable[StoredRun], out: OutputFile, at: int, nbytes: int) -> None:
-    done = 0
-    for run in runs:
-        out.copy_from(run.source, run.offset, at + done, run.nbytes)
-        done += run.nbytes
-    out.finished(at, nbytes)
+def _stored_as_they_are(task: Task) -> tuple[StoredRun, ...] | None:
+    """The bytes to copy, if they are all that is needed; for several files, reading them once is less work."""
+    target = task.targets[0]
+    if len(task.targets) > 1 or target.type != target.base or target.type != task.expr.dtype:
+        return None
+    return task.expr.stored_runs(task.start, task.stop)
 
 
 def _refuse_invalid(packed: Rows, target: Target, start: int) -> None:

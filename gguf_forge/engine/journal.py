@@ -131,7 +131,7 @@ class Journal:
         self._first_line = _line(f"{_MAGIC} {fingerprint}")
         self._descriptor: int | None = None
         self._given_up = False
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._waiting: list[Range] = []
         self._waiting_bytes = 0
         self._since = time.monotonic()

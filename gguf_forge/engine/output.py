@@ -18,6 +18,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from gguf_forge.engine import disk
+from gguf_forge.engine.direct import DirectWriter
 from gguf_forge.engine.journal import Journal, Recorded, differences, read_journal
 from gguf_forge.errors import OutputError, RefusedError
 from gguf_forge.source import TOO_MANY_FILES, Source
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 MORE_ROOM = "free some room, or choose a folder on another disk"
 _HINTS = {ENOSPC: MORE_ROOM, EDQUOT: MORE_ROOM, EMFILE: TOO_MANY_FILES}
-_COPY_PIECE = 1 << 22
+_COPY_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,14 @@ class OutputFile:
         self._is_new = self._is_ours = self._had_old = False
         self._recorded = Recorded()
         self._journal: Journal | None = None
+        self._writer: DirectWriter | None = None
 
     def write_at(self, offset: int, data: memoryview) -> None:
         """Writes all of `data`, however many calls that takes."""
         with output_errors(self.path):
-            disk.pwrite_all(self._opened, data, offset)
+            if self._writer is None:
+                raise OutputError("the file was written after it was closed", file=self.path)
+            self._writer.write_all(data, offset)
 
     def copy_from(self, source: Source, source_offset: int, offset: int, nbytes: int) -> None:
         """Copies bytes of a source, without a way through this process where system and file system can.
@@ -95,10 +99,11 @@ class OutputFile:
             InputError: the source cannot be read, or became shorter.
             OutputError: the file cannot be written.
         """
-        while nbytes and (copied := self._copy_range(source, source_offset, offset, nbytes)):
+        # the system copies from cache to cache, which is slower than past the cache
+        while not self._is_direct and nbytes and (copied := self._copy_range(source, source_offset, offset, nbytes)):
             source_offset, offset, nbytes = source_offset + copied, offset + copied, nbytes - copied
         while nbytes:
-            part = source.read(source_offset, min(nbytes, _COPY_PIECE))
+            part = source.read(source_offset, min(nbytes, _COPY_PIECE), at=offset)
             self.write_at(offset, part.data)
             source_offset, offset, nbytes = source_offset + part.size, offset + part.size, nbytes - part.size
 
@@ -139,7 +144,12 @@ class OutputFile:
             if not self._recorded.ranges:
                 self._empty()
             self._reserve()
+            self._writer = DirectWriter(self._opened)
             self._journal = Journal(self._journal_path, self._opened, fingerprint, self._recorded)
+
+    @property
+    def _is_direct(self) -> bool:
+        return self._writer is not None and self._writer.is_direct
 
     @property
     def _opened(self) -> int:
@@ -296,6 +306,9 @@ class OutputFile:
                 disk.unlink(left)
 
     def _close(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             with suppress(OSError):  # all that counts has been synced

@@ -35,10 +35,11 @@ def _pack_rounded(
 ) -> Iterator[tuple[tuple[Target, ...], Rows]]:
     """For targets of the same base type; of what is computed, only the rounded rows stay from one to the next."""
     base = targets[0].base
-    rounded = _converted(rows, targets[0].source.expr.dtype, base, None, backend)
+    at = next((target.offset_of(start) for target in targets if target.type == base), 0)
+    rounded = _converted(rows, targets[0].source.expr.dtype, base, None, backend, at)
     for alike in _alike(targets):
-        weights = alike[0].source.weights_of(start)
-        yield alike, np.ascontiguousarray(_converted(rounded, base, alike[0].type, weights, backend))
+        weights, at = alike[0].source.weights_of(start), alike[0].offset_of(start)
+        yield alike, np.ascontiguousarray(_converted(rounded, base, alike[0].type, weights, backend, at))
 
 
 def _alike(targets: Sequence[Target]) -> Iterator[tuple[Target, ...]]:
@@ -50,8 +51,9 @@ def _alike(targets: Sequence[Target]) -> Iterator[tuple[Target, ...]]:
 
 
 def _converted(
-    rows: Rows, kind: TensorType, to: TensorType, weights: NDArray[np.float32] | None, backend: str | None
+    rows: Rows, kind: TensorType, to: TensorType, weights: NDArray[np.float32] | None, backend: str | None, at: int
 ) -> Rows:
+    """Rows of one type as rows of another one, in a buffer to be written at an offset."""
     if to == kind:
         return rows
     with phase(CONVERT if to.is_float else QUANTIZE):
@@ -62,6 +64,6 @@ def _converted(
             dequantize_rows(rows, kind, values, backend=backend)
             return values
         nbytes = to.row_bytes(rows.shape[1])
-        out = fresh(len(rows) * nbytes).reshape(len(rows), nbytes)
+        out = fresh(len(rows) * nbytes, at=at).reshape(len(rows), nbytes)
         quantize_rows(rows, to, out, weights=None if to.is_float else weights, backend=backend)
         return out.view(to.dtype)

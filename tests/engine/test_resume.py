@@ -29,7 +29,8 @@ from gguf_forge.quantization import Split, quantize_gguf
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small tasks, each of them written down at once."""
+    """Small tasks, each of them written down at once; of one thread, one after the other."""
+    monkeypatch.setattr(engine, "_WAITING", 0)
     monkeypatch.setattr(journal, "BATCH_BYTES", 1)
     monkeypatch.setattr(engine, "cut", lambda whole, values, **bounds: cut(whole, 20_000, **bounds))
 
@@ -114,12 +115,16 @@ def test_over_a_complete_output_it_is_a_success_and_no_work(
 ) -> None:
     run(folder)
     paths = list(folder.glob("out-*"))
-    before = {path: path.stat() for path in paths}
+    before = {path: identity(path) for path in paths}
     none = Stop(monkeypatch)
     for result in run(folder, resume=True):
         assert result.resumed_tensors == len(result.file.tensors)
     assert none.seen == 0
-    assert {path: path.stat() for path in paths} == before
+    assert {path: identity(path) for path in paths} == before
+
+
+def identity(path: Path) -> tuple[int, int]:
+    return path.stat().st_ino, path.stat().st_mtime_ns
 
 
 def test_a_part_that_is_lost_is_made_again(folder: Path) -> None:
