@@ -160,8 +160,10 @@ def test_types_as_fine_as_the_weights_at_hand_are_no_alternatives(model: Path) -
 def test_blocks_are_those_of_the_file(model: Path) -> None:
     found = report(model / "m-Q4_K_M.gguf", source=model / "hf")
     read = {t.name: t for t in GGUFReader(model / "m-Q4_K_M.gguf").tensors}
-    worst, best = found.blocks
-    assert worst.relative and best.relative and worst.relative > best.relative
+    worst, hardest, easiest = found.blocks
+    place = next(tensor.error.worst for tensor in found.tensors if tensor.name == worst.tensor and tensor.error)
+    assert place and (worst.row, worst.block) == (place.row, place.block)
+    assert hardest.relative and easiest.relative and hardest.relative > easiest.relative
     for view in found.blocks:
         row = dequantize(read[view.tensor].data, read[view.tensor].tensor_type)[view.row]
         np.testing.assert_array_equal(row.reshape(-1, len(view.stored))[view.block], view.stored)
