@@ -47,8 +47,6 @@ app = typer.Typer(
 COMMANDS = (
     convert,
     plan,
-    work,
-    finish,
     quantize,
     verify,
     compare,
@@ -58,6 +56,8 @@ COMMANDS = (
     split,
     merge,
     edit,
+    work,
+    finish,
     imatrix,
     bench,
     demo,
