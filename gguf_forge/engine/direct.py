@@ -15,6 +15,9 @@ import numpy as np
 from gguf_forge.buffers import ALIGNMENT
 from gguf_forge.engine import disk
 
+# Its blocks are larger; or a lock on a file, as on SMB shares, stands between two openings of it.
+_REFUSED = frozenset({errno.EINVAL, errno.EACCES, errno.EAGAIN})
+
 # Less than this is not worth a wait for the disk.
 _LEAST = 64 << 10
 
@@ -49,9 +52,8 @@ class DirectWriter:
         try:
             return disk.pwrite(self._direct, data[: len(data) // ALIGNMENT * ALIGNMENT], offset)
         except OSError as error:
-            if error.errno != errno.EINVAL:
+            if error.errno not in _REFUSED:
                 raise
-            # its blocks are larger
             return disk.pwrite(self._plain, data, offset)
 
     def close(self) -> None:

@@ -7,11 +7,8 @@ not 0, and the message names the cause. A clean run after it, or one that resume
 from __future__ import annotations
 
 import gc
-import multiprocessing
-import os
 import shutil
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -27,6 +24,7 @@ from faults import (
     INTERRUPTED,
     Fault,
     Faults,
+    exit_code_of,
     is_short,
     run_and_be_killed,
     stops_after,
@@ -274,22 +272,16 @@ def test_nothing_is_lost_when_the_process_is_killed_at_any_call(
     expected = outputs(made / name)
     old = dict.fromkeys(expected, OLD) if "--overwrite" in options else {}
     command = (*COMMANDS[name], *options.split(), "--threads", "1")
-    # children of a process that has one thread, and has imported everything
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["faults"])
     at, resumed = 0, set()
     while True:
         at += 1
         clean(folder)
         for path, data in old.items():
             (folder / path).write_bytes(data)
-        process = context.Process(target=run_and_be_killed, args=(str(folder), (*command, "--quiet"), at))
-        process.start()
-        process.join()
-        if process.exitcode == 0:
+        code = exit_code_of(monkeypatch, run_and_be_killed, str(folder), (*command, "--quiet"), at)
+        if code == 0:
             break
-        assert process.exitcode == -signal.SIGKILL
+        assert code == -signal.SIGKILL
         found = outputs(folder)
         # several names cannot change at once: a kill in between leaves old and new files, but complete ones
         assert all(data in (expected[path], old.get(path)) for path, data in found.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import resource
 import signal
@@ -17,7 +16,7 @@ import numpy as np
 import pytest
 from checkpoints import NARROW, tiny_llama
 from command_line import listing
-from faults import run_with_a_limit
+from faults import exit_code_of, run_with_a_limit
 
 from gguf_forge.checkpoint.safetensors_file import read_safetensors_header
 from gguf_forge.cli import main
@@ -218,22 +217,25 @@ def test_a_disk_that_is_full(
     assert listing(small_disk) == ["out.gguf"]
 
 
-def in_child(kind: int, more: int, folder: Path, *command: str) -> int | None:
-    process = multiprocessing.get_context("forkserver").Process(
-        target=run_with_a_limit, args=(str(folder), command, kind, more)
-    )
-    process.start()
-    process.join()
-    return process.exitcode
-
-
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
 def test_a_limit_on_open_files(source: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    command = ("convert", str(source.parent / "Tiny"), "-o", "out.gguf", "-t", "Q4_0", "--split-max-tensors", "4")
+    command = (
+        "convert",
+        str(source.parent / "Tiny"),
+        "-o",
+        "out.gguf",
+        "-t",
+        "Q4_0",
+        "--split-max-tensors",
+        "4",
+        "--overwrite",
+        "--quiet",
+    )
     codes = []
     for more in range(-3, 12):
-        codes.append(in_child(resource.RLIMIT_NOFILE, more, out.parent, *command, "--overwrite", "--quiet"))
+        codes.append(
+            exit_code_of(monkeypatch, run_with_a_limit, str(out.parent), command, resource.RLIMIT_NOFILE, more)
+        )
         if codes[-1] == 0:
             break
         assert codes[-1] in (4, 5)
@@ -245,10 +247,9 @@ def test_a_limit_on_open_files(source: Path, out: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the size of a process in /proc")
 def test_a_limit_on_memory(source: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     command = ("quantize", str(source), str(out), "Q4_0", "--overwrite", "--quiet")
     for more in (0, 1 << 16, 1 << 20):
-        code = in_child(resource.RLIMIT_AS, more, out.parent, *command)
+        code = exit_code_of(monkeypatch, run_with_a_limit, str(out.parent), command, resource.RLIMIT_AS, more)
         assert code in (1, 2, 4, 5)
         said = (out.parent / "said").read_text()
         assert any(cause in said for cause in ("memory", "threads cannot be started")), said

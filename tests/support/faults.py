@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import inspect
+import multiprocessing
 import os
 import resource
 import signal
@@ -144,6 +145,17 @@ def in_turn(patch: pytest.MonkeyPatch) -> None:
     for call in ("sync", "sync_data", "sync_folder"):
         real = getattr(disk, call)
         patch.setattr(disk, call, wraps(real)(lambda where: None))
+
+
+def exit_code_of(patch: pytest.MonkeyPatch, work: Callable[..., None], *arguments: object) -> int | None:
+    """What a process ends with that does some work: a child of one that has one thread, and has imported everything."""
+    patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["faults"])
+    process = context.Process(target=work, args=arguments)
+    process.start()
+    process.join()
+    return process.exitcode
 
 
 def run_and_be_killed(folder: str, command: tuple[str, ...], at: int) -> None:
