@@ -80,7 +80,7 @@ class OutputFile:
         self._fingerprint = output.fingerprint
         self._partial, self._journal_path, self._old = (beside(output.path, ending) for ending in ENDINGS)
         self._descriptor: int | None = None
-        self._is_begun = self._is_new = self._is_ours = self._had_old = False
+        self._is_begun = self._is_ended = self._is_new = self._is_ours = self._had_old = False
         self._recorded = Recorded()
         self._journal: Journal | None = None
         self._writer: DirectWriter | None = None
@@ -284,10 +284,11 @@ class OutputFile:
         """
         with suppress(OSError):
             self._end(keep=keep)
+        self._is_ended = True
         self._close()
 
     def _end(self, *, keep: bool) -> None:
-        if not self._is_begun:
+        if not self._is_begun or self._is_ended:
             return
         if not self._is_ours:
             self._remove_empty()

@@ -145,8 +145,13 @@ def published_together(
                 file.complete()
             _take_names(files, overwrite=overwrite)
     finally:
-        for file in files:
-            file.end(keep=resume)
+        try:
+            for file in files:
+                file.end(keep=resume)
+        except BaseException:  # a signal, in the middle of it
+            for file in files:
+                file.end(keep=resume)
+            raise
 
 
 def _take_names(files: Sequence[OutputFile], *, overwrite: bool) -> None:
