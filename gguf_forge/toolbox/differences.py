@@ -197,7 +197,7 @@ def _judged(
         usable = np.isfinite(source) & np.isfinite(mine) & np.isfinite(theirs)
         a, b, w = (np.where(usable, values, 0.0) for values in (mine, theirs, source))
         my_error, their_error = ((x - w) ** 2 for x in (a, b))
-        counts = 1.0 if importance is None else importance
+        counts = _counts(source, importance)
         worse = (counts * their_error).sum(axis=1) > _WORSE * (counts * my_error).sum(axis=1)
         broken = ~usable.all(axis=1)
         errors = Errors(
@@ -219,6 +219,15 @@ def _judged(
     is_off = misplaced > 0
     odd = broken | (is_off & worse if kind.name in _SCALED_LATE else is_off)
     return odd, int(misplaced.sum()), errors
+
+
+def _counts(weights: NDArray[np.float64], importance: Values | None) -> NDArray[np.float64] | float:
+    """How much the error of each value counts where a matrix gives the importance of columns, nearly as in ggml."""
+    if importance is None:
+        return 1.0
+    squares = weights * weights
+    counts: NDArray[np.float64] = importance * np.sqrt(squares.mean(axis=1, keepdims=True) + squares)
+    return counts
 
 
 def _unpacked(blocks: Packed, kind: TensorType) -> NDArray[np.float64] | None:

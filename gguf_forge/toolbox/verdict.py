@@ -44,10 +44,12 @@ _FUSIBLE = frozenset(
 _FEW, _FEW_BLOCKS = 0.05, 3
 # Of the blocks of one type: fewer do not show that arithmetic was fused.
 _LEAST_FUSED, _LEAST_FUSED_BLOCKS = 1e-4, 3
-# Values off the nearest level: up to 0.6 % for the same weights in formats that round the scale late (when importance
-# differs much from column to column), none in others. A change of the weights by 1 % gives 0.4 % and more.
-_MISPLACED = {True: 0.007, False: 0.0002}
+# Values off the nearest level: in formats that round the scale late up to 0.1 % for the same weights, and 0.8 % where
+# importance differs much from column to column; none in the others. Weights that changed by 1 % give 0.4 % and more.
+_MISPLACED_LATE, _MISPLACED_LATE_BY_IMPORTANCE, _MISPLACED = 0.003, 0.012, 0.0002
 _SCALED_LATE = frozenset(("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"))
+# Of a few differing blocks of these formats, packed by importance.
+_ODD_LATE_BY_IMPORTANCE = 0.2
 # Where there are no levels: squared errors with and without importance differ by less.
 _ODD = 0.1
 # Of the cosine that the right blocks have.
@@ -79,21 +81,26 @@ class TensorCheck:
     explanation: str | None = None
 
 
-def verdict_on(found: Differences, kind: TensorType, blocks: int) -> Verdict:
+def verdict_on(found: Differences, kind: TensorType, blocks: int, *, by_importance: bool = False) -> Verdict:
     """What the differences of a tensor mean.
 
     Args:
         found: Where its bytes differ from what they should be.
         kind: Its type.
         blocks: How many blocks it has.
+        by_importance: Should it have been packed with an importance matrix?
     """
     if not found.blocks:
         return Verdict.IDENTICAL
+    scaled_late = kind.name in _SCALED_LATE
     if found.blocks <= max(_FEW * blocks, _FEW_BLOCKS):
+        tolerated = _ODD_LATE_BY_IMPORTANCE * found.blocks if scaled_late and by_importance else 0
         # a float has no scale that could have been chosen otherwise
-        return Verdict.DAMAGED if found.odd_blocks or kind.block_elements == 1 else Verdict.STEPS
+        is_damaged = found.odd_blocks > tolerated or kind.block_elements == 1
+        return Verdict.DAMAGED if is_damaged else Verdict.STEPS
     if found.misplaced is not None:
-        same = found.misplaced <= _MISPLACED[kind.name in _SCALED_LATE] * found.values
+        late = _MISPLACED_LATE_BY_IMPORTANCE if by_importance else _MISPLACED_LATE
+        same = found.misplaced <= (late if scaled_late else _MISPLACED) * found.values
     else:
         same = found.odd_blocks <= _ODD * found.blocks
     if same:
@@ -129,7 +136,7 @@ def _verdict_on_tensors(tensors: Sequence[TensorCheck]) -> tuple[Verdict, tuple[
     worst = next(verdict for verdict in _BY_GRAVITY if groups[verdict])
     words = dict(_SENTENCES)
     if worst in (Verdict.OTHER, Verdict.RELATED):
-        words[Verdict.RECIPE] = "Too coarse to tell: {} differ, and could be of the same weights or of near ones."
+        words[Verdict.RECIPE] = "Too coarse to tell: what {} came from could be the same weights or near ones."
     return worst, tuple(words[verdict].format(_tensors(groups[verdict])) for verdict in _BY_GRAVITY if groups[verdict])
 
 

@@ -192,7 +192,8 @@ def _checks(
             pairs.append(_Pair(tensor, expression_of(tensor), chosen))
     for pair, found, ranges in _differing(pairs, threads, backend, progress):
         check = checks[pair.tensor.name]
-        verdict = verdict_on(found, pair.tensor.type, check.blocks)
+        weighed = pair.chosen.source.weights is not None
+        verdict = verdict_on(found, pair.tensor.type, check.blocks, by_importance=weighed)
         explanation = _explained(pair, ranges, threads, backend)
         checks[pair.tensor.name] = replace(check, verdict=verdict, differences=found, explanation=explanation)
     missing = [_check(chosen.info, chosen, Verdict.MISSING) for name, chosen in wanted.items() if name not in checks]
