@@ -6,7 +6,9 @@ not 0, and the message names the cause. A clean run after it, or one that resume
 
 from __future__ import annotations
 
+import errno
 import gc
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
@@ -21,7 +23,8 @@ from command_line import Run, listing
 from faults import BROKEN, CALLS, DISK_FULL, INTERRUPTED, Faults, is_short
 
 from gguf_forge.cli import main
-from gguf_forge.engine import disk, journal
+from gguf_forge.engine import direct, disk, journal
+from gguf_forge.engine import forge as engine
 from gguf_forge.engine.output import beside
 
 COMMANDS = {
@@ -80,11 +83,21 @@ class AtOnce(Executor):
 @pytest.fixture
 def in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """The journal is written by the thread that finishes something: with one thread, each run is as the one before."""
+    monkeypatch.setattr(engine, "_WAITING", 0)
     monkeypatch.setattr(journal, "ThreadPoolExecutor", AtOnce)
     monkeypatch.setattr(journal, "BATCH_SECONDS", float("inf"))
     for call in ("sync", "sync_data", "sync_folder"):  # waiting for the disk takes long and changes nothing here
         real = getattr(disk, call)
         monkeypatch.setattr(disk, call, wraps(real)(lambda where: None))
+
+
+def without_direct(patch: pytest.MonkeyPatch) -> None:
+    """Only then does the system copy."""
+
+    def open_direct(descriptor: int) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    patch.setattr(disk, "open_direct", wraps(disk.open_direct)(open_direct))
 
 
 @pytest.fixture
@@ -139,8 +152,18 @@ RUNS = [
 @pytest.mark.usefixtures("in_turn")
 @pytest.mark.parametrize(("fault", "name", "options"), RUNS)
 def test_nothing_is_lost_whatever_call_fails(
-    made: Path, folder: Path, forge: Callable[..., Run], fault: object, name: str, options: str
+    made: Path,
+    folder: Path,
+    forge: Callable[..., Run],
+    monkeypatch: pytest.MonkeyPatch,
+    fault: object,
+    name: str,
+    options: str,
 ) -> None:
+    if name == "copy":
+        without_direct(monkeypatch)
+    elif name == "quantize":  # of its small tensors, too
+        monkeypatch.setattr(direct, "_LEAST", 4096)
     expected = outputs(made / name)
     old = dict.fromkeys(expected, OLD) if "--overwrite" in options else {}
     command = (*COMMANDS[name], *options.split(), "--threads", "1", "--quiet")
@@ -191,6 +214,8 @@ def test_every_call_is_met_somewhere(made: Path, folder: Path, forge: Callable[.
         with pytest.MonkeyPatch.context() as patch:
             for call in CALLS:
                 patch.setattr(disk, call, noting(seen, getattr(disk, call)))
+            if name == "copy":
+                without_direct(patch)
             assert forge(*COMMANDS[name], *options).code == 0
         clean(folder)
         beside(folder / "out.gguf", "partial").write_bytes(b"what a killed run left")
@@ -208,8 +233,10 @@ def noting(seen: set[str], call: Callable[..., object]) -> Callable[..., object]
 @pytest.mark.usefixtures("in_turn")
 @pytest.mark.parametrize(("name", "reads"), [("quantize", "pread"), ("copy", "copy_range")])
 def test_short_reads_and_writes_are_continued(
-    made: Path, folder: Path, forge: Callable[..., Run], name: str, reads: str
+    made: Path, folder: Path, forge: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, name: str, reads: str
 ) -> None:
+    if name == "copy":
+        without_direct(monkeypatch)
     expected = outputs(made / name)
     seen = set()
     for faults, _ in each_fault(is_short):
