@@ -35,6 +35,9 @@ _Static_assert(FLT_EVAL_METHOD == 0, "floats must be computed as floats");
 #define PREFETCH(address) __builtin_prefetch(address)
 #endif
 
+/* A word of eight equal bytes. */
+#define BYTES(x) (0x0101010101010101u * (x))
+
 /* The number of the lowest bit set; there is one. */
 INLINE int first_bit(uint32_t bits)
 {

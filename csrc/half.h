@@ -37,11 +37,11 @@ static inline uint16_t load_u16(const void *p)
 
 static inline float f16_to_f32(uint16_t h)
 {
-    const uint32_t magnitude = (uint32_t)(h & 0x7fff) << 13, sign = (uint32_t)(h & 0x8000) << 16;
+    const uint32_t bits = ((uint32_t)(int16_t)h << 13) & 0x8fffe000u, magnitude = bits & 0x0fffe000u;
     if (UNLIKELY(magnitude >= 0x0f800000u)) /* infinity; NaN, made quiet */
-        return bits_float(sign | magnitude | (magnitude > 0x0f800000u ? 0x7fc00000u : 0x7f800000u));
+        return bits_float(bits | (magnitude > 0x0f800000u ? 0x7fc00000u : 0x7f800000u));
     /* An f16 exponent read as an f32 one is 112 too small; the product also normalises denormals. */
-    return bits_float(sign | float_bits(bits_float(magnitude) * 0x1p112f));
+    return bits_float(bits) * 0x1p112f;
 }
 
 /* The same without a branch, so that a loop of it can be vectorised. */

@@ -7,6 +7,7 @@ same time if need be: they come out the same. What tasks make lies beside the ou
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,9 @@ from gguf_forge.request import Planned, Request, planned
 from gguf_forge.source import MappedFile
 from gguf_forge.work_plan import WorkPlan, check_same, make_work_plan
 
+# A run that is wrongly taken for dead ends with an error, and no bytes are wrong.
+_DEAD_SECONDS = 3600
+_UNFINISHED = re.compile(r"^\.gguf-forge-|\.[0-9a-f]{16}$")
 _OUR_NAMES = ("task-", "output-", ".gguf-forge-")
 _SAME_DISK = "the plan must lie where it was made, on a disk that all machines see in the same way"
 
@@ -68,7 +72,7 @@ class Finished:
 def plan_work(
     request: Request, file: str | PathLike[str] = "plan.json", *, tasks: int | None = None, overwrite: bool = False
 ) -> WorkPlan:
-    """Plans a conversion and writes the plan to `file`, for `work` and `finish`. Reads no weight.
+    """Plans a conversion and writes the plan to `file`, for `work` and `finish`. Reads only samples of the weights.
 
     Args:
         request: What to make. Relative paths begin at the current folder, which must be found on every machine by the
@@ -141,10 +145,25 @@ def work(
             check_kernels(found.files, backend=backend)
             with _own_names(job, task) as (names, record):
                 files = list(_pieces(found.files, names))
-                write_files(files, threads=threads, backend=backend, max_memory=max_memory, observer=observer)
+                watcher = _OfTask(task, observer or Observer())
+                write_files(files, threads=threads, backend=backend, max_memory=max_memory, observer=watcher)
                 _record(names, record)
     size = sum(part.size for part in parts)
     return TaskResult(task, tuple(part.path for part in parts), size, time.perf_counter() - begun, was_done)
+
+
+class _OfTask(Observer):
+    """Says the number of the task, where the names of parts would tell nobody anything."""
+
+    def __init__(self, task: int, observer: Observer):
+        self._task = task
+        self._observer = observer
+
+    def begin(self, files: Sequence[FilePlan]) -> None:
+        self._observer.begin_other(f"task {self._task}", sum(file.bytes_to_write for file in files))
+
+    def advance(self, n_bytes: int) -> None:
+        self._observer.advance(n_bytes)
 
 
 @contextmanager
@@ -154,6 +173,7 @@ def _own_names(job: Job, task: int) -> Iterator[tuple[Mapping[Part, Path], Path]
     parts, run = job.parts(task), secrets.token_hex(8)
     with output_errors(job.folder):
         job.folder.mkdir(exist_ok=True)
+        _remove_dead(job.folder)
     check_room(job.folder, [(part.path, part.size) for part in parts])
     names = {part: part.path.with_name(f"{part.path.name}.{run}") for part in parts}
     record = job.record(task).with_name(f"{job.record(task).name}.{run}")
@@ -168,6 +188,17 @@ def _own_names(job: Job, task: int) -> Iterator[tuple[Mapping[Part, Path], Path]
         for name in (*names.values(), record):
             with suppress(OSError):
                 disk.unlink(name)
+
+
+def _remove_dead(folder: Path) -> None:
+    """Makes room: what nobody has written to for long was left by a run that was killed."""
+    os.utime(folder)
+    now = disk.status(folder).st_mtime  # by the clock of the disk, as all others
+    for path in folder.iterdir():
+        if _UNFINISHED.search(path.name):
+            with suppress(OSError):
+                if now - disk.status_of_name(path).st_mtime > _DEAD_SECONDS:
+                    disk.unlink(path)
 
 
 def _pieces(files: Sequence[FilePlan], names: Mapping[Part, Path]) -> Iterator[FilePlan]:
@@ -218,7 +249,8 @@ def finish(
     begun = time.perf_counter()
     job, watcher = open_job(plan_file), observer or Observer()
     sizes = tuple(output.size for output in job.plan.outputs)
-    if job.old_folder.exists() and not job.folder.exists():  # stopped when only the removing was left
+    named_all = all(path.exists() for path in job.outputs)
+    if named_all and job.old_folder.exists() and not job.folder.exists():  # only the removing was left
         _remove(job.old_folder)
         return Finished(job.outputs, sizes, time.perf_counter() - begun)
     recorded = [job.recorded(task) for task in range(job.n_tasks)]

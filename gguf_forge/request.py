@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -134,6 +134,9 @@ class Request:
         out: A file, a folder, a name with `{ftype}` in it; None for the usual name.
         types: File types; none for the default.
 
+    Raises:
+        UsageError: an option that is not of its type. Paths and lists are taken, too.
+
     Example:
         >>> Request(source="Qwen3-0.6B", types=("Q4_K_M",), tensor_type=("ffn_down=q6_k",)).pure
         False
@@ -163,6 +166,10 @@ class Request:
     vocab_only: bool = False
     strict: bool = False
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, _plain(field.name, getattr(self, field.name), str(field.type)))
+
     def as_json(self) -> dict[str, Any]:
         """What deviates from the defaults, as JSON has it."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -178,27 +185,38 @@ class Request:
         """
         if not isinstance(value, dict):
             raise InputError("the request is not an object", file=file)
-        known = {field.name: field for field in fields(cls)}
-        given = {}
-        for name, item in value.items():
-            if name not in known:
-                raise InputError(f"the request has an option {printable(name)!r}, which is not known", file=file)
-            given[name] = _checked(name, item, known[name].type, file)
-        missing = [name for name, field in known.items() if field.default is MISSING and name not in given]
-        if missing:
-            raise InputError(f"the request lacks {', '.join(missing)}", file=file)
-        return cls(**given)
+        unknown = sorted(value.keys() - {field.name for field in fields(cls)})
+        if unknown:
+            raise InputError(f"the request has an option {printable(unknown[0])!r}, which is not known", file=file)
+        if "source" not in value:
+            raise InputError("the request lacks a source", file=file)
+        try:
+            return cls(**value)
+        except UsageError as error:
+            raise InputError(error.problem, file=file) from error
 
 
-def _checked(name: str, item: Any, wanted: Any, file: Path) -> Any:
-    """An option of the type that its annotation says."""
-    if wanted == "tuple[str, ...]" and isinstance(item, list) and all(isinstance(text, str) for text in item):
-        return tuple(item)
-    kinds = {"str": str, "str | None": str, "bool": bool, "int | None": int}
-    # a bool is an int, too
-    if type(item) is not kinds.get(wanted):
-        raise InputError(f"the request's {name} is {item!r:.80}, and should be {wanted}", file=file)
-    return item
+_TEXTS = "tuple[str, ...]"
+# By the annotation of a field. A bool is an int, too, so types are compared and not asked.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "str | None": (str, type(None)),
+    "int | None": (int, type(None)),
+    "bool": (bool,),
+}
+
+
+def _plain(name: str, value: Any, wanted: str) -> Any:
+    """An option as JSON can have it: a path as text, one or several texts as a tuple."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if wanted == _TEXTS:
+        texts = (value,) if isinstance(value, str) else () if value is None else value
+        if isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts):
+            return tuple(texts)
+    elif type(value) in _KINDS[wanted]:
+        return value
+    raise UsageError(f"the request's {name} is {value!r:.80}, and should be {wanted}")
 
 
 class Planned(NamedTuple):

@@ -16,6 +16,7 @@ from gguf.scripts import gguf_convert_endian
 from gguf_mutations import fields_of, mutated
 from hypothesis import given
 from hypothesis import strategies as st
+from imatrices import WITH_IMATRIX
 from quantized import arguments_of, digest, digests, make_base, name_of, pinned_runs
 from raw_gguf import STRING, RawTensor, key, raw_gguf, text, u32_key, write
 from synthetic import FAMILIES
@@ -26,6 +27,7 @@ from gguf_forge.conversion import convert
 from gguf_forge.file_plan import check_files
 from gguf_forge.kernels import quantizable_types
 from gguf_forge.quantization import plan_quantized, quantize_gguf
+from gguf_forge.recipe import read_imatrix
 from gguf_forge.tensor_types import MXFP4, TENSOR_TYPES
 
 
@@ -36,8 +38,11 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize("run", pinned_runs(), ids=name_of)
-def test_options_give_the_files_of_the_reference(run: dict[str, Any], bases: Any, tmp_path: Path) -> None:
+def test_options_give_the_files_of_the_reference(
+    run: dict[str, Any], bases: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = bases(run["family"], run["base"])
+    monkeypatch.chdir(source.parent)
     for number, step in enumerate(run["steps"]):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -47,15 +52,22 @@ def test_options_give_the_files_of_the_reference(run: dict[str, Any], bases: Any
 
 
 @pytest.mark.parametrize("family", sorted(folder.name for folder in FAMILIES.iterdir()))
-def test_two_steps_make_the_file_of_one(family: str, bases: Any, tmp_path: Path) -> None:
+def test_two_steps_make_the_file_of_one(
+    family: str, bases: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = json.loads((FAMILIES / family / "expected.json").read_text())
     kinds = [kind for kind in expected if kind not in ("auto", "F32", "F16", "BF16")]
     if not kinds:
         pytest.skip("this family has no quantized files")
     sources = json.loads((FAMILIES / family / "checkpoint.json").read_text()).values()
     is_f32 = not any(dtype in ("BF16", "F16") for shard in sources for dtype, shape in shard.values() if len(shape) > 1)
-    results = quantize_gguf(bases(family, "F32" if is_f32 else "auto"), tmp_path, types=kinds)
-    made = {result.file.type.name: digest(result.path.read_bytes()) for result in results}
+    base = bases(family, "F32" if is_f32 else "auto")
+    monkeypatch.chdir(base.parent)
+    made = {}
+    for ending, options in (("", Options()), (WITH_IMATRIX, Options(imatrix=read_imatrix("imatrix.gguf")))):
+        types = [kind.removesuffix(ending) for kind in kinds if kind.endswith(WITH_IMATRIX) == bool(ending)]
+        for result in quantize_gguf(base, tmp_path, types=types, options=options, overwrite=True) if types else ():
+            made[result.file.type.name + ending] = digest(result.path.read_bytes())
     assert made == {kind: [expected[kind]["size"], expected[kind]["sha256"]] for kind in kinds}
 
 

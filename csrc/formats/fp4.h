@@ -175,12 +175,20 @@ static void dequantize_mxfp4(const uint8_t *restrict src, float *restrict dst, i
 
 static void dequantize_nvfp4(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
-    for (const block_nvfp4 *in = (const block_nvfp4 *)src; n > 0; n -= BLOCK_NVFP4, in++)
+    for (const block_nvfp4 *in = (const block_nvfp4 *)src; n > 0; n -= BLOCK_NVFP4, in++) {
+        uint64_t code[8];
+        for (int j = 0; j < 4; j++) {
+            uint64_t both;
+            memcpy(&both, in->qs + 8 * j, sizeof both);
+            code[2 * j] = both & BYTES(15);
+            code[2 * j + 1] = both >> 4 & BYTES(15);
+        }
         for (int j = 0; j < 4; j++, dst += SUB_NVFP4) {
             const float d = half_ue4m3(in->d[j]);
-            for (int i = 0; i < SUB_NVFP4 / 2; i++) {
-                dst[i] = fp4_values[in->qs[8 * j + i] & 15] * d;
-                dst[i + 8] = fp4_values[in->qs[8 * j + i] >> 4] * d;
+            for (int i = 0; i < SUB_NVFP4; i += H_LANES) {
+                const hi level = hi_load_u8((const uint8_t *)(code + 2 * j) + i);
+                h_store(dst + i, h_mul(h_lookup16(fp4_values, level), h_set(d)));
             }
         }
+    }
 }

@@ -601,18 +601,18 @@ static void dequantize_q5_K(const uint8_t *restrict src, float *restrict dst, in
         const block_q5_K *in = (const block_q5_K *)src;
         const float d = f16_to_f32(in->d), dmin = f16_to_f32(in->dmin);
         uint8_t scale[8], minimum[8];
+        _Alignas(64) uint8_t level[SUPER];
         unpack_scales_k4(in->scales, scale, minimum);
-        UNROLLED
-        for (int j = 0; j < 8; j += 2, dst += 64) {
-            const hf d0 = h_set(d * scale[j]), m0 = h_set(dmin * minimum[j]);
-            const hf d1 = h_set(d * scale[j + 1]), m1 = h_set(dmin * minimum[j + 1]);
-            for (int i = 0; i < 32; i += H_LANES) {
-                const hi both = hi_load_u8(in->qs + 16 * j + i), fifth = hi_shr(hi_load_u8(in->qh + i), j);
-                const hi l0 = hi_or(hi_and(both, hi_set(15)), hi_shl(hi_and(fifth, hi_set(1)), 4));
-                const hi l1 = hi_or(hi_shr(both, 4), hi_shl(hi_and(fifth, hi_set(2)), 3));
-                h_store(dst + i, h_sub(h_mul(d0, hi_float(l0)), m0));
-                h_store(dst + 32 + i, h_sub(h_mul(d1, hi_float(l1)), m1));
+        for (int k = 0; k < 4; k++)
+            for (int l = 0; l < 32; l++) {
+                const uint8_t both = in->qs[32 * k + l], fifth = (uint8_t)(in->qh[l] >> 2 * k);
+                level[64 * k + l] = (uint8_t)((both & 15) | (fifth & 1) << 4);
+                level[64 * k + 32 + l] = (uint8_t)(both >> 4 | (fifth & 2) << 3);
             }
+        for (int j = 0; j < 8; j++, dst += 32) {
+            const hf dl = h_set(d * scale[j]), ml = h_set(dmin * minimum[j]);
+            for (int i = 0; i < 32; i += H_LANES)
+                h_store(dst + i, h_sub(h_mul(dl, hi_float(hi_load_u8(level + 32 * j + i))), ml));
         }
     }
 }

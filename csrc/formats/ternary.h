@@ -57,46 +57,55 @@ static void quantize_tq2_0(const forge_rows *rows, uint8_t *dst)
     }
 }
 
-static const uint8_t power_of_three[5] = {1, 3, 9, 27, 81};
-
-INLINE void unpack_trits(const uint8_t *restrict qs, int parts, int bytes, float d, float *restrict y)
+/* Values d * (level - 1). */
+INLINE void scale_ternary(const uint8_t *level, int n, float d, float *restrict y)
 {
-    for (int n = 0; n < parts; n++)
-        for (int m = 0; m < bytes; m += H_LANES) {
-            const hi q = hi_and(hi_mul(hi_load_u8(qs + m), hi_set(power_of_three[n])), hi_set(255));
-            const hi thrice = hi_add(hi_add(q, q), q);
-            const hf level = hi_float(hi_sub(hi_shr(thrice, 8), hi_set(1)));
-            h_store(y + bytes * n + m, h_mul(level, h_set(d)));
+    for (int i = 0; i < n; i += H_LANES)
+        h_store(y + i, h_mul(hi_float(hi_sub(hi_load_u8(level + i), hi_set(1))), h_set(d)));
+}
+
+/* Three times a byte's fraction is the next level, and the fraction of the others. */
+INLINE void unpack_trits(const uint8_t *restrict qs, int bytes, float d, float *restrict y)
+{
+    for (int m = 0; m < bytes; m += H_LANES) {
+        hi fraction = hi_load_u8(qs + m);
+        for (int n = 0; n < 5; n++) {
+            const hi thrice = hi_add(hi_add(fraction, fraction), fraction);
+            h_store(y + bytes * n + m, h_mul(hi_float(hi_sub(hi_shr(thrice, 8), hi_set(1))), h_set(d)));
+            fraction = hi_and(thrice, hi_set(255));
         }
+    }
 }
 
 static void dequantize_tq1_0(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
     for (const block_tq1_0 *in = (const block_tq1_0 *)src; n > 0; n -= SUPER, in++, dst += SUPER) {
         const float d = f16_to_f32(in->d);
-        unpack_trits(in->qs, 5, 32, d, dst);
-        unpack_trits(in->qs + 32, 5, 16, d, dst + 160);
-        for (int k = 0; k < 4; k++)
-            for (int j = 0; j < 4; j++) {
-                const uint8_t q = (uint8_t)(in->qh[j] * power_of_three[k]);
-                dst[240 + 4 * k + j] = (float)((q * 3 >> 8) - 1) * d;
-            }
-    }
-}
-
-INLINE void unpack_two_bits(const uint8_t *restrict qs, int shift, float d, float *restrict y)
-{
-    for (int i = 0; i < 32; i += H_LANES) {
-        const hi code = hi_and(hi_shr(hi_load_u8(qs + i), shift), hi_set(3));
-        h_store(y + i, h_mul(hi_float(hi_sub(code, hi_set(1))), h_set(d)));
+        unpack_trits(in->qs, 32, d, dst);
+        unpack_trits(in->qs + 32, 16, d, dst + 160);
+        for (int j = 0; j < 4; j++) {
+            int fraction = in->qh[j];
+            for (int k = 0; k < 4; k++, fraction = fraction * 3 & 255)
+                dst[240 + 4 * k + j] = (float)((fraction * 3 >> 8) - 1) * d;
+        }
     }
 }
 
 static void dequantize_tq2_0(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
-    for (const block_tq2_0 *in = (const block_tq2_0 *)src; n > 0; n -= SUPER, in++)
-        for (int j = 0; j < 8; j++, dst += 32)
-            unpack_two_bits(in->qs + 32 * (j / 4), 2 * (j % 4), f16_to_f32(in->d), dst);
+    for (const block_tq2_0 *in = (const block_tq2_0 *)src; n > 0; n -= SUPER, in++, dst += SUPER) {
+        _Alignas(64) uint8_t level[SUPER];
+        for (int j = 0; j < 2; j++)
+            for (int m = 0; m < 32; m++) {
+                uint8_t *l = level + 128 * j + m;
+                const uint8_t q = in->qs[32 * j + m];
+                l[0] = q & 3;
+                l[32] = q >> 2 & 3;
+                l[64] = q >> 4 & 3;
+                l[96] = q >> 6;
+            }
+        scale_ternary(level, SUPER, f16_to_f32(in->d), dst);
+    }
 }
 
 /* ---- Q1_0: x = d or -d, d the mean magnitude ---- */

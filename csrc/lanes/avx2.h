@@ -161,12 +161,6 @@ INLINE hi hi_pairs(const uint16_t *codes, int first)
     return _mm256_srlv_epi32(_mm256_set1_epi32(codes[first / 8]),
                              _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14));
 }
-INLINE hi hi_octals(const uint16_t *codes, int first)
-{
-    uint32_t two;
-    memcpy(&two, codes + first / 4, sizeof two);
-    return _mm256_srlv_epi32(_mm256_set1_epi32((int)two), _mm256_setr_epi32(0, 3, 6, 9, 16, 19, 22, 25));
-}
 INLINE hf h_flip(hf x, uint32_t bits, int first)
 {
     const hi top = _mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24);

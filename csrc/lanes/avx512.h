@@ -143,13 +143,6 @@ INLINE hi hi_pairs(const uint16_t *codes, int first)
     return _mm512_srlv_epi32(_mm512_set1_epi32((int)two),
                              _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30));
 }
-INLINE hi hi_octals(const uint16_t *codes, int first)
-{
-    const __m128i four = _mm_cvtepu16_epi32(_mm_loadl_epi64((const __m128i *)(codes + first / 4)));
-    const hi lanes = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-    const hi shift = _mm512_setr_epi32(0, 3, 6, 9, 0, 3, 6, 9, 0, 3, 6, 9, 0, 3, 6, 9);
-    return _mm512_srlv_epi32(_mm512_permutexvar_epi32(lanes, _mm512_castsi128_si512(four)), shift);
-}
 INLINE hf h_flip(hf x, uint32_t bits, int first)
 {
     return _mm512_mask_xor_ps(x, (hm)(bits >> first), x, _mm512_set1_ps(-0.0f));

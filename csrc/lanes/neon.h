@@ -168,11 +168,6 @@ INLINE hi hi_pairs(const uint16_t *codes, int first)
     const uint32x4_t code = vdupq_n_u32((uint32_t)codes[first / 8] >> 2 * (first % 8));
     return vreinterpretq_s32_u32(vshlq_u32(code, shift));
 }
-INLINE hi hi_octals(const uint16_t *codes, int first)
-{
-    const int32x4_t shift = {0, -3, -6, -9};
-    return vreinterpretq_s32_u32(vshlq_u32(vdupq_n_u32(codes[first / 4]), shift));
-}
 INLINE hf h_flip(hf x, uint32_t bits, int first)
 {
     const int32x4_t top = {31, 30, 29, 28};

@@ -113,7 +113,6 @@ INLINE hf h_repeat4(const float *p, int first) { return h_load(p + first / 4); }
 INLINE hf h_repeat8(const float *p, int first) { return h_load(p + first / 8); }
 /* In the low bits of lane j, level first + j of packed points: eight of 2 bits, or four of 3, each. */
 INLINE hi hi_pairs(const uint16_t *codes, int first) { return codes[first / 8] >> 2 * (first % 8); }
-INLINE hi hi_octals(const uint16_t *codes, int first) { return codes[first / 4] >> 3 * (first % 4); }
 /* Negates lane j if bit first + j is set. */
 INLINE hf h_flip(hf x, uint32_t bits, int first) { return bits >> first & 1 ? -x : x; }
 /* The first lane that is true; there is one. */

@@ -108,19 +108,22 @@ def edit(request: EditRequest) -> None:
     - `gguf-forge edit model.gguf -o longer.gguf --set llama.context_length=131072`
     - `gguf-forge edit model.gguf --set 'general.tags=[str]:["text-generation"]' --remove general.url`
     """
+    from gguf_forge.cli.progress import counting
     from gguf_forge.gguf_file.reader import read_header
     from gguf_forge.source import MappedFile
     from gguf_forge.toolbox.edit import plan_edit, write_edit
 
     edits = _edits(request)
-    to = console(sys.stderr)
-    with logging_to(to, quiet=request.quiet, verbose=request.verbose), MappedFile(request.file) as file:
-        header = read_header(file)
-        plan = plan_edit(file, header, edits, request.out)
+    quiet, verbose = request.quiet, request.verbose
+    with MappedFile(request.file) as file:
+        with logging_to(console(sys.stderr), quiet=quiet, verbose=verbose):
+            header = read_header(file)
+            plan = plan_edit(file, header, edits, request.out)
+            if request.dry_run:
+                _say_what_would_stop(plan, overwrite=request.overwrite)
         if not request.dry_run:
-            write_edit(plan, file, header, overwrite=request.overwrite)
-        else:
-            _say_what_would_stop(plan, overwrite=request.overwrite)
+            with counting("copying", plan.size, quiet=quiet, verbose=verbose) as progress:
+                write_edit(plan, file, header, overwrite=request.overwrite, progress=progress)
         _show(plan, request)
 
 

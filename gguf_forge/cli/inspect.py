@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from gguf_forge.gguf_file.opened import GgufFile
+    from gguf_forge.gguf_file.reader import GgufTensor
     from gguf_forge.gguf_file.values import Metadata
     from gguf_forge.toolbox.inspect import DecodedBlock, Overview, TensorEntry, TensorView
 
@@ -134,11 +135,23 @@ def _chosen_keys(overview: Overview, wanted: Sequence[str] | None) -> Metadata:
 
 
 def _views(gguf: GgufFile, request: InspectRequest) -> Iterator[TensorView]:
-    from gguf_forge.toolbox.inspect import matching_tensors, parse_block, view_tensor
+    from gguf_forge.toolbox.inspect import matching_tensors
 
-    for tensor in matching_tensors(gguf, request.tensor or ()):
-        place = parse_block(request.block, tensor.info) if request.block is not None else None
-        yield view_tensor(tensor, bins=request.bins, block=place, threads=request.threads)
+    return (_view(tensor, request) for tensor in matching_tensors(gguf, request.tensor or ()))
+
+
+def _view(tensor: GgufTensor, request: InspectRequest) -> TensorView:
+    from gguf_forge.cli.progress import counting
+    from gguf_forge.toolbox.inspect import parse_block, view_tensor
+
+    place = parse_block(request.block, tensor.info) if request.block is not None else None
+    total = 4 * tensor.info.n_elements  # as numbers
+    with counting(escaped(tensor.name), total, quiet=False, verbose=False) as advance:
+
+        def progress(n_values: int) -> None:
+            advance(4 * n_values)
+
+        return view_tensor(tensor, bins=request.bins, block=place, threads=request.threads, progress=progress)
 
 
 def _object(overview: Overview, keys: Metadata, tensors: Sequence[TensorEntry], *, with_arrays: bool) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -29,6 +28,14 @@ JOB = "Many machines"
 class PlanRequest(ConvertRequest):
     """The command line of `plan`."""
 
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            show_default=False,
+            help="A Hugging Face folder: config.json, tokenizer files, .safetensors files. Or a GGUF file.",
+        ),
+    ]
     allow_requantize: AllowRequantize = False
     out: Annotated[
         Path | None,
@@ -53,8 +60,8 @@ def register(app: typer.Typer) -> None:
 def plan(request: PlanRequest) -> None:
     """Show what `convert` would write: every tensor, its type, shape and size, and the disk needed.
 
-    It is `convert --dry-run`: no weight is read. SOURCE may also be a GGUF file. With `--out`, the plan is written to a
-    file, too. Then each task is done by itself, on any machine that sees the same disk, and the result put together.
+    It is `convert --dry-run`: no weight is read. With `--out`, the plan is also written to a file, cut into tasks: each
+    is done by itself, on any machine that sees the same disk, and the result put together in the end.
 
     Examples:
 
@@ -85,16 +92,6 @@ def plan(request: PlanRequest) -> None:
 
 
 def _request(request: PlanRequest) -> Request:
-    same = {
-        field.name: _plain(getattr(request, field.name), field.default)
-        for field in fields(Request)
-        if field.name not in ("out", "types")
-    }
-    return Request(out=request.outfile, types=tuple(type_names(request.type) or ()), **same)
-
-
-def _plain(given: Any, default: Any) -> Any:
-    """An option as a request has it: paths as texts, lists as tuples."""
-    if isinstance(default, tuple):
-        return tuple(given or ())
-    return os.fspath(given) if isinstance(given, Path) else given
+    given: dict[str, Any] = {"out": request.outfile, "types": type_names(request.type)}
+    same = {field.name for field in fields(Request)} - given.keys()
+    return Request(**given, **{name: getattr(request, name) for name in same})

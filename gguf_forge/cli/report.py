@@ -44,8 +44,10 @@ def _job_text(job: Job) -> Text:
     span = decimal(max(sizes)) if min(sizes) == max(sizes) else f"{decimal(min(sizes))} to {decimal(max(sizes))}"
     file = shlex.quote(str(job.file))
     last = f" ... {job.n_tasks - 1}" if job.n_tasks > 1 else ""
+    joined = sum(parts[-1].piece.stop for parts in job.parts_of_outputs if len(parts) > 1)
     steps = {
-        "plan": f"{job.file}: {job.n_tasks} tasks of {span}",
+        "plan": f"{job.file}: {job.n_tasks} tasks of {span}"
+        + (f"; {decimal(joined)} more to join them" * bool(joined)),
         "each task": f"gguf-forge work {file} --task 0{last}",
         "in the end": f"gguf-forge finish {file}",
     }

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gguf_forge.cli.options import OUTPUT, Json, Overwrite, Quiet, Threads, Verbose, add_command, value
-from gguf_forge.cli.streams import console, logging_to, print_data, print_json
+from gguf_forge.cli.streams import print_data, print_json
 
 if TYPE_CHECKING:
     from gguf_forge.toolbox.report.data import Report
@@ -68,13 +66,17 @@ def report(request: ReportRequest) -> None:
     - `gguf-forge report model-Q4_K_M.gguf --source Qwen3-0.6B -o page.html`
     - `gguf-forge report model-Q4_K_M.gguf --source model-BF16.gguf --json | jq '.tensors[] | {name, error}'`
     """
+    from gguf_forge.cli.progress import counting
+    from gguf_forge.gguf_file.opened import open_gguf
     from gguf_forge.toolbox.report import report as make_report
     from gguf_forge.toolbox.report.data import as_object
 
     out = request.outfile
     if out is None and not request.json:
         out = Path(f"{request.file.stem}.html")
-    with _progress(quiet=request.quiet, verbose=request.verbose) as progress:
+    with open_gguf(request.file) as gguf:
+        size = sum(tensor.nbytes for tensor in gguf.tensors) * (1 if request.source is None else 2)
+    with counting("looking", size, quiet=request.quiet, verbose=request.verbose) as progress:
         found = make_report(
             request.file,
             out,
@@ -102,18 +104,3 @@ def _summary(found: Report, page: str) -> Iterator[str]:
         yield f"not compared, because the source does not have them: {len(found.missing)} tensors"
     if found.fallbacks:
         yield f"types that stand in for those of {model.file_type}: {len(found.fallbacks)} tensors"
-
-
-@contextmanager
-def _progress(*, quiet: bool, verbose: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal; nothing elsewhere, where a page is soon there."""
-    to = console(sys.stderr)
-    with logging_to(to, quiet=quiet, verbose=verbose):
-        if quiet or not to.is_terminal or to.is_dumb_terminal:
-            yield lambda done, total: None
-            return
-        from rich.progress import Progress
-
-        with Progress(console=to, transient=True) as bar:
-            task = bar.add_task("reading", total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 
 from gguf_forge.architectures.reverse import checkpoint_tensors
-from gguf_forge.errors import OutputError, UsageError
+from gguf_forge.errors import InputError, OutputError, UsageError
 from gguf_forge.expr import RowNumbers, Rows, TensorExpr, Unary
 from gguf_forge.file_plan import FilePlan, Observer, Result, check_files, write_files
 from gguf_forge.gguf_file.expressions import expression_of
@@ -72,6 +72,7 @@ def dequantize_gguf(
 
     Raises:
         UsageError: the type is none of the three.
+        InputError: the file is damaged, or there is nothing in it for a checkpoint.
         UnsupportedError: the architecture, or tensors, cannot be led back to a checkpoint; all are named.
         ForgeError: what was wrong, where, and what to do; nothing is left under the final names.
 
@@ -101,6 +102,8 @@ def plan_dequantized(
         target = place if out is None else Path(out) / place.name if Path(out).is_dir() else Path(out)
         options = Options(allow_requantize=True)
         return plan_quantized(gguf, target, types=kind.name, options=options, split=split)[0]
+    if not gguf.tensors:
+        raise InputError("the file has no tensors", file=gguf.paths[0])
     folder = _beside(gguf, kind.name) if out is None else Path(out)
     tensors = checkpoint_tensors(
         gguf.typed_metadata, {tensor.name: _as_floats(expression_of(tensor)) for tensor in gguf.tensors}

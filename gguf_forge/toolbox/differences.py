@@ -123,7 +123,13 @@ class Differences:
 
 
 def differences_between(
-    expected: Packed, found: Packed, kind: TensorType, weights: Values, *, first_row: int = 0
+    expected: Packed,
+    found: Packed,
+    kind: TensorType,
+    weights: Values,
+    *,
+    importance: Values | None = None,
+    first_row: int = 0,
 ) -> Differences:
     """How rows differ from what they should be.
 
@@ -131,6 +137,7 @@ def differences_between(
         expected, found: (rows, bytes of a row).
         kind: Their type.
         weights: (rows, values of a row): what the rows were packed from.
+        importance: (values of a row,): how much an error in each column counts; None for all alike.
         first_row: The number of the first row.
 
     Example:
@@ -159,7 +166,8 @@ def differences_between(
         return Place(first_row + row, within, name, offset, int(mine[block, byte]), int(theirs[block, byte]))
 
     source = weights.reshape(-1, kind.block_elements)[at]
-    odd, misplaced, errors = _judged(mine[at], theirs[at], kind, source)
+    columns = None if importance is None else importance.reshape(-1, kind.block_elements)[at % per_row]
+    odd, misplaced, errors = _judged(mine[at], theirs[at], kind, source, columns)
     fields: Counter[str] = Counter()
     for byte, count in enumerate(differs.sum(axis=0).tolist()):
         if count:
@@ -178,7 +186,7 @@ def differences_between(
 
 
 def _judged(
-    expected: Packed, found: Packed, kind: TensorType, weights: Values
+    expected: Packed, found: Packed, kind: TensorType, weights: Values, importance: Values | None
 ) -> tuple[NDArray[np.bool_], int | None, Errors]:
     """Of differing blocks: which are odd, how many values are misplaced, and the sums of errors."""
     mine, theirs = _unpacked(expected, kind), _unpacked(found, kind)
@@ -189,7 +197,8 @@ def _judged(
         usable = np.isfinite(source) & np.isfinite(mine) & np.isfinite(theirs)
         a, b, w = (np.where(usable, values, 0.0) for values in (mine, theirs, source))
         my_error, their_error = ((x - w) ** 2 for x in (a, b))
-        worse = their_error.sum(axis=1) > _WORSE * my_error.sum(axis=1)
+        counts = _counts(source, importance)
+        worse = (counts * their_error).sum(axis=1) > _WORSE * (counts * my_error).sum(axis=1)
         broken = ~usable.all(axis=1)
         errors = Errors(
             float((w * w).sum()),
@@ -205,11 +214,20 @@ def _judged(
             return broken | far.any(axis=1), None, errors
     if kind.name not in SCHEMES:
         return broken | worse, None, errors
-    counts = misplaced_values(found, kind, weights)
-    misplaced = np.zeros(len(found), np.int64) if counts is None else counts
+    off_level = misplaced_values(found, kind, weights)
+    misplaced = np.zeros(len(found), np.int64) if off_level is None else off_level
     is_off = misplaced > 0
     odd = broken | (is_off & worse if kind.name in _SCALED_LATE else is_off)
     return odd, int(misplaced.sum()), errors
+
+
+def _counts(weights: NDArray[np.float64], importance: Values | None) -> NDArray[np.float64] | float:
+    """How much the error of each value counts where a matrix gives the importance of columns, nearly as in ggml."""
+    if importance is None:
+        return 1.0
+    squares = weights * weights
+    counts: NDArray[np.float64] = importance * np.sqrt(squares.mean(axis=1, keepdims=True) + squares)
+    return counts
 
 
 def _unpacked(blocks: Packed, kind: TensorType) -> NDArray[np.float64] | None:

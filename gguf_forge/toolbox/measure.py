@@ -316,8 +316,8 @@ def distance_sums(
         block: Values of a block.
         first_row: The number of the first row, for the places named.
     """
-    a, b = expected.astype(np.float64).reshape(-1), found.astype(np.float64).reshape(-1)
     with np.errstate(invalid="ignore"):
+        a, b = expected.astype(np.float64).reshape(-1), found.astype(np.float64).reshape(-1)
         error = b - a
     squares = _dot(error, error)
     nonfinite = 0

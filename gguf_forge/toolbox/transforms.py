@@ -78,10 +78,13 @@ def _name(expr: TensorExpr) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", type(expr).__name__).lower()
 
 
+_ORDINALS = {2: "second", 3: "3rd"}
+
+
 def _slice(expr: Slice) -> str:
     what = "columns" if expr.axis == -1 else "rows"
-    if expr.step != 1:
-        return f"every {expr.step}nd of its {what} from {expr.start}" if expr.step == 2 else f"some of its {what}"
+    if expr.step > 1:
+        return f"every {_ORDINALS.get(expr.step, f'{expr.step}th')} of its {what} from {expr.start}"
     return f"{what} {expr.start} to {expr.stop - 1} of {expr.of.shape[expr.axis]}"
 
 

@@ -7,7 +7,7 @@ without importance, on changed weights, and what flipped bits do; docs/exactness
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -42,12 +42,14 @@ _FUSIBLE = frozenset(
 )
 # Of a tensor's blocks, or fewer than so many: differences up to here are few. Fused arithmetic changes up to 2.4 %.
 _FEW, _FEW_BLOCKS = 0.05, 3
-# Of the blocks of a whole file: fewer do not show that arithmetic was fused.
+# Of the blocks of one type: fewer do not show that arithmetic was fused.
 _LEAST_FUSED, _LEAST_FUSED_BLOCKS = 1e-4, 3
-# Values off the nearest level: at most 0.2 % for the same weights in formats that round the scale late, none in others.
-# A change of the weights by 1 % gives 0.4 % and more.
-_MISPLACED = {True: 0.003, False: 0.0002}
+# Values off the nearest level: in formats that round the scale late up to 0.1 % for the same weights, and 0.8 % where
+# importance differs much from column to column; none in the others. Weights that changed by 1 % give 0.4 % and more.
+_MISPLACED_LATE, _MISPLACED_LATE_BY_IMPORTANCE, _MISPLACED = 0.003, 0.012, 0.0002
 _SCALED_LATE = frozenset(("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"))
+# Of a few differing blocks of these formats, packed by importance.
+_ODD_LATE_BY_IMPORTANCE = 0.2
 # Where there are no levels: squared errors with and without importance differ by less.
 _ODD = 0.1
 # Of the cosine that the right blocks have.
@@ -79,21 +81,26 @@ class TensorCheck:
     explanation: str | None = None
 
 
-def verdict_on(found: Differences, kind: TensorType, blocks: int) -> Verdict:
+def verdict_on(found: Differences, kind: TensorType, blocks: int, *, by_importance: bool = False) -> Verdict:
     """What the differences of a tensor mean.
 
     Args:
         found: Where its bytes differ from what they should be.
         kind: Its type.
         blocks: How many blocks it has.
+        by_importance: Should it have been packed with an importance matrix?
     """
     if not found.blocks:
         return Verdict.IDENTICAL
+    scaled_late = kind.name in _SCALED_LATE
     if found.blocks <= max(_FEW * blocks, _FEW_BLOCKS):
+        tolerated = _ODD_LATE_BY_IMPORTANCE * found.blocks if scaled_late and by_importance else 0
         # a float has no scale that could have been chosen otherwise
-        return Verdict.DAMAGED if found.odd_blocks or kind.block_elements == 1 else Verdict.STEPS
+        is_damaged = found.odd_blocks > tolerated or kind.block_elements == 1
+        return Verdict.DAMAGED if is_damaged else Verdict.STEPS
     if found.misplaced is not None:
-        same = found.misplaced <= _MISPLACED[kind.name in _SCALED_LATE] * found.values
+        late = _MISPLACED_LATE_BY_IMPORTANCE if by_importance else _MISPLACED_LATE
+        same = found.misplaced <= (late if scaled_late else _MISPLACED) * found.values
     else:
         same = found.odd_blocks <= _ODD * found.blocks
     if same:
@@ -127,23 +134,28 @@ def _verdict_on_tensors(tensors: Sequence[TensorCheck]) -> tuple[Verdict, tuple[
     if set(groups) <= {Verdict.IDENTICAL, Verdict.STEPS}:
         return _steps(tensors, different)
     worst = next(verdict for verdict in _BY_GRAVITY if groups[verdict])
-    sentences = [_SENTENCES[verdict].format(_tensors(groups[verdict])) for verdict in _BY_GRAVITY if groups[verdict]]
-    return worst, tuple(sentences)
+    words = dict(_SENTENCES)
+    if worst in (Verdict.OTHER, Verdict.RELATED):
+        words[Verdict.RECIPE] = "Too coarse to tell: what {} came from could be the same weights or near ones."
+    return worst, tuple(words[verdict].format(_tensors(groups[verdict])) for verdict in _BY_GRAVITY if groups[verdict])
 
 
-def _steps(tensors: Sequence[TensorCheck], different: Iterable[TensorCheck]) -> tuple[Verdict, tuple[str, ...]]:
+def _steps(tensors: Sequence[TensorCheck], different: Sequence[TensorCheck]) -> tuple[Verdict, tuple[str, ...]]:
     """Few blocks of each tensor differ, by what a quantizer could have made of the same weights."""
-    changed = sum(check.differences.blocks for check in different if check.differences)
-    fusible = sum(check.blocks for check in tensors if check.info.type.name in _FUSIBLE)
+    all_blocks, changed = Counter[str](), Counter[str]()
+    for check in tensors:
+        all_blocks[check.info.type.name] += check.blocks
+        changed[check.info.type.name] += check.differences.blocks if check.differences else 0
+    share = changed.total() / sum(all_blocks[name] for name in changed if name in _FUSIBLE or changed[name])
     only_fusible = all(check.info.type.name in _FUSIBLE for check in different)
-    share = changed / fusible if fusible else 1.0
-    if only_fusible and changed >= _LEAST_FUSED_BLOCKS and share >= _LEAST_FUSED:
+    shows = any(n >= max(_LEAST_FUSED_BLOCKS, _LEAST_FUSED * all_blocks[name]) for name, n in changed.items())
+    if only_fusible and shows:
         return Verdict.FUSED, (
             f"{share:.2%} of the blocks differ by small steps, and nothing differs in another way: the same weights "
             "and recipe, made with fused multiply-add, as llama.cpp does on other machines (arm64).",
         )
     return Verdict.STEPS, (
-        f"{changed} blocks differ by small steps, too few for fused arithmetic: low bits were changed.",
+        f"{changed.total()} blocks differ by small steps, too few for fused arithmetic: low bits were changed.",
     )
 
 
@@ -152,8 +164,8 @@ def _tensors(n: int) -> str:
 
 
 _SENTENCES = {
-    Verdict.OTHER: "Other weights: {} have nothing in common with the source; is it another model?",
-    Verdict.RELATED: "Near weights: {} hold weights like the source's, but not these: is it a fine-tune, or "
+    Verdict.OTHER: "Other weights: those of {} have nothing in common with the source; is it another model?",
+    Verdict.RELATED: "Near weights: those of {} are like the source's, but others: is it a fine-tune, or "
     "another revision?",
     Verdict.SHAPE: "Another shape: {} cannot be compared.",
     Verdict.MISSING: "Missing: {} of the source should be in the file.",

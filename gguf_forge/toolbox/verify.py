@@ -192,7 +192,8 @@ def _checks(
             pairs.append(_Pair(tensor, expression_of(tensor), chosen))
     for pair, found, ranges in _differing(pairs, threads, backend, progress):
         check = checks[pair.tensor.name]
-        verdict = verdict_on(found, pair.tensor.type, check.blocks)
+        weighed = pair.chosen.source.weights is not None
+        verdict = verdict_on(found, pair.tensor.type, check.blocks, by_importance=weighed)
         explanation = _explained(pair, ranges, threads, backend)
         checks[pair.tensor.name] = replace(check, verdict=verdict, differences=found, explanation=explanation)
     missing = [_check(chosen.info, chosen, Verdict.MISSING) for name, chosen in wanted.items() if name not in checks]
@@ -260,8 +261,12 @@ def _compare(backend: str | None, work: tuple[_Pair, _Range]) -> tuple[_Pair, _R
     expected = repacked(pair.chosen.source, kind, start, stop, backend=backend)
     if np.array_equal(expected, found):
         return pair, (start, stop), found.nbytes, None
-    values = repacked(pair.chosen.source, F32, start, stop, backend=backend).view(np.float32)
-    return pair, (start, stop), found.nbytes, differences_between(expected, found, kind, values, first_row=start)
+    source = pair.chosen.source
+    values = repacked(source, F32, start, stop, backend=backend).view(np.float32)
+    differences = differences_between(
+        expected, found, kind, values, importance=source.weights_of(start), first_row=start
+    )
+    return pair, (start, stop), found.nbytes, differences
 
 
 def _stored(pair: _Pair, start: int, stop: int) -> Packed:

@@ -9,7 +9,7 @@ from small_models import header, model
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, UsageError
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
-from gguf_forge.recipe import ImportanceMatrix, Options, assign, check, file_type
+from gguf_forge.recipe import ImportanceMatrix, Options, assign, check, file_type, importance_of
 from gguf_forge.tensor_types import F32, TENSOR_TYPES
 
 
@@ -53,6 +53,23 @@ def test_a_pruned_tensor_finds_its_weights_under_its_old_name() -> None:
     tensors = [TensorInfo(f"blk.{i}.attn_q.weight", (256, 8), F32) for i in (0, 1)]
     options = Options(file_type("IQ2_XXS"), prune_layers=(0,), imatrix=matrix(blk__1__attn_q__weight=256))
     check(assign(tensors, header(), options), options)
+
+
+def test_what_the_matrix_lacks_is_quantized_without_or_refused() -> None:
+    """llama-imatrix runs no layers that predict further tokens, and has no weights for them."""
+    names = ("nextn.eh_proj", "attn_q", "ffn_down")
+    extra = [TensorInfo(f"blk.4.{name}.weight", (256, 8), F32) for name in names]
+    weights = matrix(**{info.name.replace(".", "__"): 256 for info in model(4) if len(info.shape) > 1})
+    metadata = header(5, nextn_predict_layers=1)
+    for name in ("Q4_K_M", "IQ4_XS", "Q2_K"):
+        options = Options(file_type(name), imatrix=weights)
+        assignments = assign([*model(4), *extra], metadata, options)
+        check(assignments, options)
+        weighted = {a.name for a in assignments if importance_of(a, weights) is not None}
+        assert weighted == set(weights.weights)
+    error = refusal([*model(4), *extra], metadata, file_type="IQ2_XXS", imatrix=weights)
+    assert isinstance(error, UsageError)
+    assert "needs importance weights for 3 tensors: blk.4." in str(error)
 
 
 def test_a_matrix_of_another_model_is_refused() -> None:

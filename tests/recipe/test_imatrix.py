@@ -119,6 +119,18 @@ def test_legacy_lengths_beyond_the_file(tmp_path: Path, length: int) -> None:
         read_imatrix(tmp_path / "m")
 
 
+@pytest.mark.parametrize("write", [write_gguf, write_legacy])
+def test_files_cut_off_at_any_byte(tmp_path: Path, write: object) -> None:
+    write(tmp_path / "whole", ENTRIES)  # type: ignore[operator]
+    content = (tmp_path / "whole").read_bytes().rstrip(b"\0")  # less the padding
+    # a legacy file may end after its entries: before the chunks, or before the name of the dataset
+    fine = {len(content) - 8 - len("calibration.txt"), len(content) - 4 - len("calibration.txt")}
+    for length in set(range(len(content))) - (fine if write is write_legacy else set()):
+        (tmp_path / "m").write_bytes(content[:length])
+        with pytest.raises(InputError):
+            read_imatrix(tmp_path / "m")
+
+
 def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_imatrix(tmp_path / "m")

@@ -21,7 +21,7 @@ from quantized import PINNED, arguments_of, digests, make_base, name_of, pinned_
 SPLITS = {"--split-max-size": 2, "--split-max-tensors": 2, "--no-tensor-first-split": 1}
 
 
-def run_step(quantize: str, gguf_split: str, step: str, source: Path, folder: Path) -> None:
+def run_step(quantize: str, gguf_split: str, step: str, start: Path, source: Path, folder: Path) -> None:
     arguments = arguments_of(step, source, folder / "out.gguf")
     split: list[str] = []
     for option, n_words in SPLITS.items():
@@ -29,7 +29,7 @@ def run_step(quantize: str, gguf_split: str, step: str, source: Path, folder: Pa
             at = arguments.index(option)
             split += arguments[at : at + n_words]
             del arguments[at : at + n_words]
-    subprocess.run([quantize, *arguments], check=True, capture_output=True)
+    subprocess.run([quantize, *arguments], cwd=start, check=True, capture_output=True)
     if split:
         whole = (folder / "out.gguf").rename(folder / "whole.gguf")
         subprocess.run(
@@ -46,7 +46,7 @@ def main(quantize: str, gguf_split: str) -> None:
             for number, step in enumerate(run["steps"]):
                 folder = Path(scratch) / str(number)
                 folder.mkdir()
-                run_step(quantize, gguf_split, step, source, folder)
+                run_step(quantize, gguf_split, step, Path(scratch), source, folder)
                 source = min(folder.iterdir())
             run["files"] = digests(source.parent)
         print(name_of(run), len(run["files"]), flush=True)

@@ -45,9 +45,11 @@ WITH_IMATRIX = " --imatrix"
 
 
 def write_for_model(base: Path) -> Path:
-    """A made-up matrix for all tensors of a GGUF file, as imatrix.gguf beside it."""
+    """A made-up matrix for all tensors of a GGUF file, as imatrix.gguf and imatrix.dat beside it; the former's path."""
     with open_gguf(base) as gguf:
-        write_gguf(base.with_name("imatrix.gguf"), made_up(tensor.info for tensor in gguf.tensors))
+        entries = made_up(tensor.info for tensor in gguf.tensors)
+    write_gguf(base.with_name("imatrix.gguf"), entries)
+    write_legacy(base.with_name("imatrix.dat"), entries)
     return base.with_name("imatrix.gguf")
 
 

@@ -1,7 +1,8 @@
 """Runs of `quantize` whose files are pinned in tests/quantized.json; reference/make_quantized.py made the digests.
 
 Each has a family (tests/families) and the type of the file to start from, and steps: arguments of `quantize` for one
-run after the other, each on the (first) file that the one before made.
+run after the other, each on the (first) file that the one before made. They run in the folder of the file to
+start from, where imatrix.gguf and imatrix.dat are: names of matrices are recorded as given.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from imatrices import write_for_model
 from synthetic import FAMILIES, read_description, write_checkpoint
 
 from gguf_forge.conversion import convert
@@ -29,11 +31,12 @@ def name_of(run: dict[str, Any]) -> str:
 
 
 def make_base(family: str, base: str, folder: Path) -> Path:
-    """The file of a family in a float type, which tests/test_families.py pins."""
+    """The file of a family in a float type, which tests/test_families.py pins; matrices for it lie beside it."""
     checkpoint = write_checkpoint(FAMILIES / family, folder / "hf")
     convert(
         checkpoint, folder / "base.gguf", types=base, pre_tokenizer=read_description(FAMILIES / family).pre_tokenizer
     )
+    write_for_model(folder / "base.gguf")
     return folder / "base.gguf"
 
 

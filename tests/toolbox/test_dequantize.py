@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 from gguf_forge import (
     ForgeError,
+    InputError,
     Options,
     OutputError,
     RefusedError,
@@ -172,6 +173,12 @@ def test_what_is_there_stays(made: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="exists already"):
         dequantize_gguf(made["Q4_K_M"], tmp_path / "ck", safetensors=True)
     assert (tmp_path / "ck" / "model.safetensors").read_bytes() == before
+
+
+def test_a_vocabulary_alone_is_no_checkpoint(made: dict[str, Path], tmp_path: Path) -> None:
+    path = convert(made["hf"], tmp_path / "v.gguf", vocab_only=True)[0].path
+    with pytest.raises(InputError, match="the file has no tensors"):
+        dequantize_gguf(path, tmp_path / "ck", safetensors=True)
 
 
 def test_an_architecture_without_a_way_back(made: dict[str, Path], tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from gguf_forge.tensor_types import tensor_type
 from gguf_forge.toolbox.report import words
 from gguf_forge.toolbox.report.data import Report, as_object
 from gguf_forge.toolbox.report.page import page
+from gguf_forge.toolbox.splitting import split_gguf
 
 XHTML = "{http://www.w3.org/1999/xhtml}"
 CASES = [("llama2-spm", "Q4_K_M"), ("qwen2moe", "Q4_K_M"), ("deepseek2-lite", "Q8_0"), ("gptoss-mxfp4", "auto")]
@@ -159,8 +160,10 @@ def test_types_as_fine_as_the_weights_at_hand_are_no_alternatives(model: Path) -
 def test_blocks_are_those_of_the_file(model: Path) -> None:
     found = report(model / "m-Q4_K_M.gguf", source=model / "hf")
     read = {t.name: t for t in GGUFReader(model / "m-Q4_K_M.gguf").tensors}
-    worst, best = found.blocks
-    assert worst.relative and best.relative and worst.relative > best.relative
+    worst, hardest, easiest = found.blocks
+    place = next(tensor.error.worst for tensor in found.tensors if tensor.name == worst.tensor and tensor.error)
+    assert place and (worst.row, worst.block) == (place.row, place.block)
+    assert hardest.relative and easiest.relative and hardest.relative > easiest.relative
     for view in found.blocks:
         row = dequantize(read[view.tensor].data, read[view.tensor].tensor_type)[view.row]
         np.testing.assert_array_equal(row.reshape(-1, len(view.stored))[view.block], view.stored)
@@ -202,8 +205,8 @@ def test_a_spoilt_scale_is_found(model: Path, tmp_path: Path) -> None:
     spoilt.write_bytes(data)
     for source in (None, model / "hf"):
         found = report(spoilt, source=source)
-        assert [(t.name, t.invalid) for t in found.tensors if t.invalid is not None] == [("blk.1.ffn_up.weight", 5)]
-        assert "blk.1.ffn_up.weight, block 5" in words_of(tree_of(page(found)))
+        assert [(problem.tensor, problem.count) for problem in found.problems or ()] == [("blk.1.ffn_up.weight", 1)]
+        assert "blk.1.ffn_up.weight: 1 blocks have an infinite" in words_of(tree_of(page(found)))
         json.dumps(as_object(found), allow_nan=False)
 
 
@@ -213,6 +216,17 @@ def test_another_model_as_source(model: Path, tmp_path: Path) -> None:
     assert len(found.missing) == len(found.tensors)
     assert found.error is None
     assert "could not be compared" in words_of(tree_of(page(found)))
+
+
+def test_weights_of_another_model(model: Path, tmp_path: Path) -> None:
+    data = bytearray((model / "m-BF16.gguf").read_bytes())
+    with gguf_forge.open_gguf(model / "m-BF16.gguf") as gguf:
+        first = gguf.tensors[0].offset
+    halves = np.frombuffer(bytes(data[first:]), np.uint16)
+    data[first:] = halves[::-1].tobytes()
+    (tmp_path / "other.gguf").write_bytes(data)
+    found = report(model / "m-Q4_0.gguf", source=tmp_path / "other.gguf")
+    assert "other.gguf seems to be another model" in words_of(tree_of(page(found)))
 
 
 HOSTILE = [
@@ -293,6 +307,22 @@ def test_both_byte_orders(tmp_path: Path) -> None:
     assert found["<"].portraits == found[">"].portraits
 
 
+def test_packed_blocks_whose_byte_order_nobody_knows(tmp_path: Path) -> None:
+    raw = raw_gguf([], [RawTensor(b"x.weight", (256, 2), 13)], bytes(2 * 176), order=">")
+    found = report(write(tmp_path, raw))
+    assert found.problems is None
+    assert not found.portraits
+    assert "x.weight" in words_of(tree_of(page(found)))
+
+
+def test_the_parts_of_a_split_are_one_model(model: Path, tmp_path: Path) -> None:
+    parts = split_gguf(model / "m-Q4_0.gguf", tmp_path / "part", max_tensors=7).file.shards
+    found, whole = report(parts[0].path, source=model / "hf"), report(model / "m-Q4_0.gguf", source=model / "hf")
+    assert len(found.model.files) == len(parts) > 1
+    assert found.tensors == whole.tensors
+    tree_of(page(found))
+
+
 def test_the_command_prints_the_data(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file, out = model / "m-Q4_K_M.gguf", tmp_path / "page.html"
     assert main(["report", str(file), "--source", str(model / "hf"), "-o", str(out), "--json"]) == 0
@@ -337,11 +367,11 @@ def test_a_broken_file_leaves_no_page(tmp_path: Path) -> None:
 
 
 def test_progress_goes_to_the_end(model: Path) -> None:
-    told: list[tuple[int, int]] = []
-    found: Report = report(model / "m-Q4_0.gguf", progress=lambda done, total: told.append((done, total)))
-    assert told[0][0] == 0
-    assert told[-1] == (found.model.parameters, found.model.parameters)
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    for source, passes in ((None, 1), (model / "hf", 2)):
+        told: list[int] = []
+        found: Report = report(model / "m-Q4_0.gguf", source=source, progress=told.append)
+        assert sum(told) == passes * found.model.tensor_bytes
+        assert len(told) > len(found.tensors) // 2
 
 
 def test_a_tokenizer_is_not_needed(tmp_path: Path) -> None:

@@ -22,10 +22,13 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium here: apt-g
 PROBE = """<script>
 window.onload = function () {
   var found = {width: innerWidth, scroll: document.documentElement.scrollWidth, errors: window.failures || []};
-  var cell = document.querySelector("[data-tip]");
-  cell.dispatchEvent(new PointerEvent("pointermove", {bubbles: true, clientX: 20, clientY: 20}));
-  found.tip = document.querySelector(".tip").textContent;
-  found.expected = cell.getAttribute("data-tip");
+  function said(selector) {
+    var at = document.querySelector(selector);
+    at.dispatchEvent(new PointerEvent("pointermove", {bubbles: true, clientX: 20, clientY: 20}));
+    return document.querySelector(".tip").textContent;
+  }
+  found.bar = said("svg.strip [data-tip]");
+  found.cell = said("table.heat td[data-of]");
   document.querySelectorAll("table.sortable th button")[4].click();
   found.errorsDown = Array.from(document.querySelectorAll("table.sortable tbody tr")).map(function (row) {
     return parseFloat(row.cells[4].getAttribute("data-value"));
@@ -99,7 +102,8 @@ def test_what_a_reader_does(page: Path, tmp_path: Path, width: int) -> None:
     found: dict[str, Any] = json.loads(after_loading(probed, tmp_path, width).found)
     assert found["errors"] == []
     assert found["scroll"] <= found["width"] == width
-    assert found["tip"] == found["expected"] != ""
+    assert found["bar"].startswith("Q4_K\n")
+    assert found["cell"].startswith("blk.0.attn_q.weight\nQ4_K, 4.5 bits for each weight\n")
     assert len(found["errorsDown"]) > 10
     assert found["errorsDown"] == sorted(found["errorsDown"], reverse=True)
     assert sorted(found["shown"]) == ["blk.0.attn_k.weight", "blk.1.attn_k.weight"]

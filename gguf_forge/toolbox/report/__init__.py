@@ -13,7 +13,7 @@ from gguf_forge.gguf_file.opened import open_gguf
 from gguf_forge.toolbox.report.data import Report
 from gguf_forge.toolbox.report.gather import Origin, gather
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int], None]
 
 
 def report(
@@ -23,7 +23,7 @@ def report(
     source: str | PathLike[str] | None = None,
     threads: int | None = None,
     overwrite: bool = False,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = lambda n_bytes: None,
 ) -> Report:
     """Looks at every tensor of a GGUF file, and draws a page of it.
 
@@ -34,7 +34,7 @@ def report(
             says how far every tensor is from its source.
         threads: Defaults to the processors this process may use.
         overwrite: Replace an existing page.
-        progress: Told how many values were looked at, and of how many.
+        progress: Told the bytes of tensors as they are done: all of them once, and once more with a source.
 
     Returns:
         The data behind the page.

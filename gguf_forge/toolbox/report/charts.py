@@ -1,4 +1,4 @@
-"""The pictures of a report, each a pure function of its data."""
+"""The pictures of whole files and of types, each a pure function of its data."""
 
 from __future__ import annotations
 
@@ -8,22 +8,18 @@ from math import inf, log10
 from markupsafe import Markup
 
 from gguf_forge.toolbox.report import words
-from gguf_forge.toolbox.report.data import (
-    Alternative,
-    BlockSize,
-    BlockView,
-    Outlier,
-    Portrait,
-    Rounding,
-    SizeCost,
-    Tensor,
-)
+from gguf_forge.toolbox.report.data import Alternative, Outlier, SizeCost, Tensor
 from gguf_forge.toolbox.report.svg import (
+    FULL,
+    HALF,
     Scale,
+    caption,
     chart,
     circle,
     element,
+    guide,
     line,
+    mark,
     nice_ticks,
     number,
     path,
@@ -31,9 +27,6 @@ from gguf_forge.toolbox.report.svg import (
     squarified,
     text,
 )
-
-FULL = 1080.0
-HALF = 420.0
 
 Colours = Mapping[str, str]  # the class of each type
 Stack = Mapping[str, int]  # the bytes of each type, few bits first
@@ -95,25 +88,27 @@ def type_bar(rows: Sequence[tuple[str, float, int, int]], colours: Colours) -> M
 def treemap(tensors: Sequence[Tensor], colours: Colours) -> Markup:
     """Every tensor as an area, those of a layer together."""
     height = 430.0
-    groups: dict[str, list[Tensor]] = {}
-    for tensor in tensors:
-        groups.setdefault(f"layer {tensor.layer}" if tensor.layer is not None else tensor.role, []).append(tensor)
-    ordered = sorted(groups.items(), key=lambda item: -sum(t.nbytes for t in item[1]))
-    boxes = squarified([sum(t.nbytes for t in members) for _, members in ordered], 0, 0, FULL, height)
+    groups: dict[str, list[tuple[int, Tensor]]] = {}
+    for at, tensor in enumerate(tensors):
+        name = f"layer {tensor.layer}" if tensor.layer is not None else tensor.role
+        groups.setdefault(name, []).append((at, tensor))
+    sizes = {name: sum(tensor.nbytes for _, tensor in members) for name, members in groups.items()}
+    ordered = sorted(groups, key=lambda name: -sizes[name])
+    boxes = squarified([sizes[name] for name in ordered], 0, 0, FULL, height)
     parts = []
-    for (name, members), (x, y, w, h) in zip(ordered, boxes, strict=True):
-        members = sorted(members, key=lambda t: -t.nbytes)
-        head = 15.0 if w > len(name) * _CHAR + 8 and h > 46 and members[0].layer is not None else 0.0
+    for name, (x, y, w, h) in zip(ordered, boxes, strict=True):
+        members = sorted(groups[name], key=lambda member: -member[1].nbytes)
+        head = 15.0 if w > len(name) * _CHAR + 8 and h > 46 and members[0][1].layer is not None else 0.0
         if head:
             parts.append(text(x + 3, y + 12, name, "label small"))
-        cells = squarified([t.nbytes for t in members], x + 1.5, y + 1.5 + head, w - 3, h - 3 - head)
-        parts += [_cell(tensor, colours[tensor.type], *cell) for tensor, cell in zip(members, cells, strict=True)]
+        cells = squarified([tensor.nbytes for _, tensor in members], x + 1.5, y + 1.5 + head, w - 3, h - 3 - head)
+        for (at, tensor), cell in zip(members, cells, strict=True):
+            parts.append(_cell(tensor, at, colours[tensor.type], *cell))
     return chart(FULL, height, "every tensor as an area", *parts, class_="chart wide")
 
 
-def _cell(tensor: Tensor, colour: str, x: float, y: float, w: float, h: float) -> Markup:
-    tip = f"{tensor.name}\n{shape_text(tensor.shape)} · {tensor.type}\n{words.size(tensor.nbytes)}"
-    box = rect(x + 0.5, y + 0.5, w - 1, h - 1, colour, rx=2, data_tip=tip)
+def _cell(tensor: Tensor, at: int, colour: str, x: float, y: float, w: float, h: float) -> Markup:
+    box = rect(x + 0.5, y + 0.5, w - 1, h - 1, colour, rx=2, data_of=at)
     if w < len(tensor.role) * _CHAR + 8 or h < 17:
         return box
     words_in = [text(x + 5, y + 14, tensor.role, "on-color")]
@@ -133,7 +128,7 @@ def layer_columns(layers: Sequence[tuple[str, Stack]], colours: Colours) -> Mark
     most = max((sum(stack.values()) for _, stack in layers), default=1) or 1
     y = Scale(0, most * 1.04, height - bottom, 6)
     step = (width - left) / max(len(layers), 1)
-    parts = [_guide(left, width, y(tick), words.size(tick) if tick else "0", left - 8) for tick in y.ticks(4)]
+    parts = [guide(left, width, y(tick), words.size(tick) if tick else "0", left - 8) for tick in y.ticks(4)]
     every = max(1, round(26 / step + 0.49))
     gap = min(step * 0.1, 3)
     for n, (name, stack) in enumerate(layers):
@@ -144,7 +139,7 @@ def layer_columns(layers: Sequence[tuple[str, Stack]], colours: Colours) -> Mark
             parts.append(rect(x + gap, top, step - 2 * gap, y(below) - top, colours[name_of_type], data_tip=tip))
             below += nbytes
         if n % every == 0:
-            parts.append(_below(x + step / 2, height - 9, name))
+            parts.append(caption(x + step / 2, height - 9, name))
     return chart(width, height, "bytes of each layer", *parts, class_=kind)
 
 
@@ -170,46 +165,27 @@ def cut(name: str, longest: int) -> str:
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
-def _guide(left: float, right: float, y: float, label: str, at: float) -> Markup:
-    """A horizontal line of the grid with its number."""
-    return line(left, y, right, y, "grid") + text(at, y + 4, label, "label small", text_anchor="end")
-
-
-def _below(x: float, y: float, label: str, class_: str = "label small") -> Markup:
-    """Words centred under something."""
-    return text(x, y, label, class_, text_anchor="middle")
-
-
-def _tick(x: float, y: float, top: float, label: str) -> Markup:
-    """A vertical line of the grid with its number."""
-    return line(x, top, x, y, "grid") + _below(x, y + 16, label)
-
-
 def error_by_bits(tensors: Sequence[Tensor], colours: Colours) -> Markup:
     """Every rounded matrix: its bits for each weight, and how far it is above the noise."""
     height, left, right, bottom, top = 330.0, 52.0, 16.0, 44.0, 14.0
-    shown = [(t, t.error.snr_db) for t in tensors if t.error and t.error.snr_db is not None and len(t.shape) > 1]
-    ratios = [snr for _, snr in shown] or [0.0]
-    bits = [t.bits_per_weight for t, _ in shown] or [4.0]
+    shown = [
+        (at, tensor, tensor.error.snr_db)
+        for at, tensor in enumerate(tensors)
+        if tensor.error and tensor.error.snr_db is not None and len(tensor.shape) > 1
+    ]
+    ratios = [ratio for _, _, ratio in shown] or [0.0]
+    bits = [tensor.bits_per_weight for _, tensor, _ in shown] or [4.0]
     x = Scale(min(bits) - 0.6, max(bits) + 0.6, left, HALF - right)
     y = Scale(min(ratios) - 3, max(ratios) + 3, height - bottom, top)
-    parts = [_guide(left, HALF - right, y(tick), f"{tick:g} dB", left - 6) for tick in y.ticks(6)]
-    parts += [_tick(x(tick), height - bottom, top, f"{tick:g}") for tick in x.ticks(6)]
-    largest = max((t.parameters for t, _ in shown), default=1)
-    for tensor, snr in sorted(shown, key=lambda pair: -pair[0].parameters):
-        tip = f"{tensor.name}\n{tensor.type}: {words.decibels(snr)}"
+    parts = [guide(left, HALF - right, y(tick), f"{tick:g} dB", left - 6) for tick in y.ticks(6)]
+    parts += [mark(x(tick), height - bottom, top, f"{tick:g}") for tick in x.ticks(6)]
+    largest = max((tensor.parameters for _, tensor, _ in shown), default=1)
+    for at, tensor, ratio in sorted(shown, key=lambda one: -one[1].parameters):
+        place = x(tensor.bits_per_weight + (hash_share(tensor.name) - 0.5) * 0.22)
         radius = 3 + 6 * (tensor.parameters / largest) ** 0.5
-        spread = (hash_share(tensor.name) - 0.5) * 0.22
-        dot = circle(
-            x(tensor.bits_per_weight + spread),
-            y(snr),
-            radius,
-            f"{colours[tensor.type]} bubble",
-            data_tip=tip,
-        )
-        parts.append(dot)
+        parts.append(circle(place, y(ratio), radius, f"{colours[tensor.type]} bubble", data_of=at))
     parts.append(_rule_of_six(x, y, min(bits), sum(ratios) / len(ratios), sum(bits) / len(bits)))
-    parts.append(_below((left + HALF - right) / 2, height - 6, "bits for each weight"))
+    parts.append(caption((left + HALF - right) / 2, height - 6, "bits for each weight"))
     return chart(HALF, height, "signal to noise against bits for each weight", *parts, class_="chart half")
 
 
@@ -231,188 +207,18 @@ def _rule_of_six(x: Scale, y: Scale, bits: float, ratio: float, at: float) -> Ma
     return path(ends, "rule") + text(ends[0][0] + 18, ends[0][1] - 1, "6 dB a bit", "label small")
 
 
-def portrait(one: Portrait) -> Markup:
-    """A histogram with the levels of a typical block standing in it."""
-    height, left, right, bottom, top = 210.0, 8.0, 8.0, 30.0, 22.0
-    x = Scale(one.edges[0], one.edges[-1], left, HALF - right)
-    most = max(one.counts) or 1
-    y = Scale(0, most, height - bottom, top + 10)
-    outline = [(x(one.edges[0]), y(0))]
-    for n, counted in enumerate(one.counts):
-        outline += [(x(one.edges[n]), y(counted)), (x(one.edges[n + 1]), y(counted))]
-    outline.append((x(one.edges[-1]), y(0)))
-    inside = [level for level in one.levels if one.edges[0] <= level <= one.edges[-1]]
-    parts = [path(outline, "hill", closed=True)]
-    if len(one.levels) <= 64:
-        kind = "level-line" if len(one.levels) <= 20 else "level-line thin"
-        parts += [line(x(level), top, x(level), height - bottom, kind) for level in inside]
-    if one.levels:
-        low, high = x(max(min(one.levels), one.edges[0])), x(min(max(one.levels), one.edges[-1]))
-        parts.append(line(low, top, high, top, "bracket"))
-        label = f"{len(one.levels)} levels of a typical block"
-        parts.append(text(min(max((low + high) / 2, 90), HALF - 90), top - 7, label, "label hot", text_anchor="middle"))
-    parts.append(line(left, height - bottom, HALF - right, height - bottom, "axis"))
-    parts += [_below(min(max(x(tick), 18), HALF - 18), height - bottom + 17, f"{tick:g}") for tick in x.ticks(6)]
-    return chart(HALF, height, f"distribution of the weights of {one.tensor}", *parts, class_="chart half")
-
-
-def rung_bars(rungs: Sequence[float], counts: Sequence[int]) -> Markup:
-    """How often each level is used; the first and the last one stand out."""
-    height, bottom = 96.0, 18.0
-    most, step = max(counts) or 1, HALF / len(counts)
-    y = Scale(0, most, height - bottom, 4)
-    total = sum(counts) or 1
-    parts = []
-    for n, counted in enumerate(counts):
-        kind = "bar-end" if n in (0, len(counts) - 1) else "bar"
-        tip = f"level {rungs[n]:g}\n{words.percent(counted / total)} of the values"
-        gap = 1 if step > 5 else 0
-        parts.append(rect(n * step + gap, y(counted), step - 2 * gap, y(0) - y(counted), kind, data_tip=tip))
-        if len(counts) <= 16:
-            parts.append(_below(n * step + step / 2, height - 4, f"{rungs[n]:g}"))
-    return chart(HALF, height, "how often each level is used", *parts, class_="chart half")
-
-
-def _ladder(x1: float, x2: float, y: Scale, levels: Sequence[float], used: frozenset[float]) -> list[Markup]:
-    return [line(x1, y(v), x2, y(v), "level-used" if v in used else "level") for v in levels if y.low <= v <= y.high]
-
-
-def _reach(*values: Sequence[float]) -> tuple[float, float]:
-    every = [value for some in values for value in some]
-    low, high = min(every), max(every)
-    margin = (high - low or abs(high) or 1) * 0.06
-    return low - margin, high + margin
-
-
-def block(view: BlockView) -> Markup:
-    """A block: a ladder for each sub-block, weights as dots, and what each of them was rounded to."""
-    height, left, right, bottom, top = 300.0, 62.0, 10.0, 40.0, 8.0
-    count = len(view.stored)
-    low, high = _reach(view.stored, view.weights or view.stored, [0.0])
-    x = Scale(-0.5, count - 0.5, left, FULL - right)
-    y = Scale(low, high, height - bottom, top)
-    size = count // len(view.levels)
-    parts = [_guide(left, FULL - right, y(tick), words.weight(tick), left - 6) for tick in y.ticks(5)]
-    for n, levels in enumerate(view.levels):
-        first = n * size
-        used = frozenset(_nearest(levels, value) for value in view.stored[first : first + size])
-        x1, x2 = x(first - 0.5) + 1.5, x(first + size - 0.5) - 1.5
-        if n % 2:
-            parts.append(rect(x1 - 1.5, top, x2 - x1 + 3, height - bottom - top, "stripe"))
-        if len(levels) <= 64:
-            parts += _ladder(x1, x2, y, levels, used)
-        if len(view.levels) <= 8:
-            parts.append(
-                text(
-                    (x1 + x2) / 2,
-                    height - 22,
-                    f"step {words.weight(abs(view.steps[n]))}",
-                    "label small",
-                    text_anchor="middle",
-                )
-            )
-            if any(view.bases):
-                parts.append(
-                    text(
-                        (x1 + x2) / 2,
-                        height - 8,
-                        f"offset {words.weight(view.bases[n])}",
-                        "label small",
-                        text_anchor="middle",
-                    )
-                )
-    if len(view.levels) > 8:
-        parts.append(
-            text(
-                (left + FULL - right) / 2,
-                height - 12,
-                f"{len(view.levels)} ladders, one for each {size} weights",
-                "label small",
-                text_anchor="middle",
-            )
-        )
-    parts.append(line(left, y(0), FULL - right, y(0), "axis"))
-    radius = 3.4 if count <= 64 else 2.1
-    for n, stored in enumerate(view.stored):
-        if view.weights is None:
-            parts.append(circle(x(n), y(stored), radius, "dot"))
-            continue
-        weight = view.weights[n]
-        tip = f"weight {n}: {words.weight(weight)}\nstored as {words.weight(stored)}"
-        parts.append(line(x(n), y(weight), x(n), y(stored), "stem"))
-        parts.append(circle(x(n), y(weight), radius, "dot", data_tip=tip))
-    return chart(FULL, height, f"{view.title} of {view.tensor}", *parts, class_="chart wide")
-
-
-def _nearest(levels: Sequence[float], value: float) -> float:
-    return min(levels, key=lambda level: abs(level - value))
-
-
-def ladder_panel(
-    weights: Sequence[float], rounding: Rounding, reach: tuple[float, float], marked: int | None = None
-) -> Markup:
-    """The same few weights on the ladder of one type."""
-    width, height, left, right = 250.0, 250.0, 8.0, 8.0
-    y = Scale(*reach, height - 8, 8)
-    x = Scale(0, len(weights) - 1, left + 26, width - right - 6)
-    used = frozenset(_nearest(rounding.levels, value) for value in rounding.stored)
-    parts = _ladder(left + 14, width - right, y, rounding.levels, used)
-    parts.append(line(left, y(0), width - right, y(0), "axis"))
-    parts.append(text(left - 4, y(0) - 4, "0", "label small"))
-    for n, (weight, stored) in enumerate(zip(weights, rounding.stored, strict=True)):
-        parts.append(line(x(n), y(weight), x(n), y(stored), "stem"))
-        tip = f"{words.weight(weight)}\nstored as {words.weight(stored)}"
-        parts.append(
-            circle(x(n), y(weight), 4.6 if n == marked else 3, "dot-marked" if n == marked else "dot", data_tip=tip)
-        )
-    return chart(
-        width, height, f"{len(weights)} weights on the levels of {rounding.type}", *parts, class_="chart panel"
-    )
-
-
-def ladder_reach(weights: Sequence[float], roundings: Sequence[Rounding]) -> tuple[float, float]:
-    """What panels that are compared all show: every weight and every level, but no far-off ladder ends."""
-    low, high = _reach(weights, [0.0])
-    spread = high - low
-    levels = [level for one in roundings for level in one.levels if low - spread / 2 <= level <= high + spread / 2]
-    return _reach(weights, [0.0], levels)
-
-
-def one_ladder_or_many(lesson: BlockSize) -> Markup:
-    """256 weights: above with one ladder, below with one for each 32."""
-    panel, gap, left, right = 170.0, 26.0, 8.0, 8.0
-    low, high = _reach(lesson.weights)
-    x = Scale(-0.5, len(lesson.weights) - 0.5, left, FULL - right)
-    parts = []
-    for n, (title, ladders) in enumerate(
-        (("one ladder for all 256", (lesson.large,)), ("a ladder for each 32", lesson.small))
-    ):
-        top = n * (panel + gap) + 20
-        y = Scale(low, high, top + panel - 8, top)
-        size = len(lesson.weights) // len(ladders)
-        error = lesson.relative_small if n else lesson.relative_large
-        parts.append(text(left, top - 6, f"{title}: error {words.percent(error)}", "label strong"))
-        for part, levels in enumerate(ladders):
-            x1, x2 = x(part * size - 0.5) + 1, x((part + 1) * size - 0.5) - 1
-            parts += [line(x1, y(level), x2, y(level), "level-used") for level in levels]
-        parts += [circle(x(at), y(weight), 1.9, "dot") for at, weight in enumerate(lesson.weights)]
-    return chart(
-        FULL, 2 * (panel + gap), "256 weights with one ladder, and with one for each 32", *parts, class_="chart wide"
-    )
-
-
 def error_by_size(costs: Sequence[SizeCost]) -> Markup:
     """What larger blocks save in bits and cost in error."""
     height, left, right, bottom, top = 250.0, 52.0, 16.0, 58.0, 14.0
     x = Scale(0, len(costs) - 1, left + 24, HALF - right - 24)
     y = Scale(0, max(cost.relative for cost in costs) * 1.15, height - bottom, top)
-    parts = [_guide(left, HALF - right, y(tick), words.percent(tick), left - 6) for tick in y.ticks(4)]
+    parts = [guide(left, HALF - right, y(tick), words.percent(tick), left - 6) for tick in y.ticks(4)]
     points = [(x(n), y(cost.relative)) for n, cost in enumerate(costs)]
     parts.append(path(points, "curve"))
     for (px, py), cost in zip(points, costs, strict=True):
         tip = f"blocks of {cost.size}\nerror {words.percent(cost.relative)}, {words.bits(cost.bits_per_weight)} bits"
         parts.append(circle(px, py, 5, "dot-hot", data_tip=tip))
-        parts.append(_below(px, py - 11, words.percent(cost.relative)))
+        parts.append(caption(px, py - 11, words.percent(cost.relative)))
         parts.append(text(px, height - bottom + 18, str(cost.size), "label strong", text_anchor="middle"))
         parts.append(
             text(
@@ -423,7 +229,7 @@ def error_by_size(costs: Sequence[SizeCost]) -> Markup:
                 text_anchor="middle",
             )
         )
-    parts.append(_below((left + HALF - right) / 2, height - 6, "weights that share a ladder"))
+    parts.append(caption((left + HALF - right) / 2, height - 6, "weights that share a ladder"))
     return chart(HALF, height, "error by block size", *parts, class_="chart half")
 
 
@@ -433,11 +239,11 @@ def outlier_cloud(lesson: Outlier) -> Markup:
     heights, errors = [x for x, _ in lesson.cloud] or [1.0], [y for _, y in lesson.cloud] or [0.1]
     x = Scale(1, max(heights) * 1.04, left, HALF - right)
     y = Scale(0, max(errors) * 1.1 or 1, height - bottom, top)
-    parts = [_guide(left, HALF - right, y(tick), words.percent(tick), left - 6) for tick in y.ticks(4)]
-    parts += [_tick(x(tick), height - bottom, top, f"{tick:g}") for tick in x.ticks(5)]
+    parts = [guide(left, HALF - right, y(tick), words.percent(tick), left - 6) for tick in y.ticks(4)]
+    parts += [mark(x(tick), height - bottom, top, f"{tick:g}") for tick in x.ticks(5)]
     parts += [circle(x(a), y(b), 2.6, "dot-soft") for a, b in lesson.cloud]
     label = "largest weight of the block, in RMS of all its weights"
-    parts.append(_below((left + HALF - right) / 2, height - 6, label))
+    parts.append(caption((left + HALF - right) / 2, height - 6, label))
     return chart(HALF, height, "error of blocks by their largest weight", *parts, class_="chart half")
 
 
@@ -452,8 +258,8 @@ def alternatives(found: Sequence[Alternative], colours: Colours) -> Markup:
         FULL - right,
     )
     y = Scale(min(r for _, r in points) - 2, max(r for _, r in points) + 3, height - bottom, top)
-    parts = [_guide(left, FULL - right, y(tick), f"{tick:g} dB", left - 6) for tick in y.ticks(7)]
-    parts += [_tick(x(tick), height - bottom, top, f"{tick:g}") for tick in nice_ticks(x.low, x.high, 8)]
+    parts = [guide(left, FULL - right, y(tick), f"{tick:g} dB", left - 6) for tick in y.ticks(7)]
+    parts += [mark(x(tick), height - bottom, top, f"{tick:g}") for tick in nice_ticks(x.low, x.high, 8)]
     parts.append(path([(x(o.bits_per_weight), y(r)) for o, r in _frontier(points)], "curve"))
     columns: dict[float, list[tuple[Alternative, float]]] = {}
     for one, ratio in sorted(points, key=lambda pair: -pair[1]):
@@ -472,7 +278,7 @@ def alternatives(found: Sequence[Alternative], colours: Colours) -> Markup:
             parts.append(circle(px, py, 6.5 if mine else 5, look, data_tip=tip))
             anchor = "end" if to_left else None
             parts.append(text(edge, label_y, one.type, "label strong" if mine else "label", text_anchor=anchor))
-    parts.append(_below((left + FULL - right) / 2, height - 6, "bits for each weight"))
+    parts.append(caption((left + FULL - right) / 2, height - 6, "bits for each weight"))
     return chart(FULL, height, "signal to noise of every type", *parts, class_="chart wide")
 
 

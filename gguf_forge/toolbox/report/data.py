@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from gguf_forge.toolbox.integrity import Problem
+
 
 @dataclass(frozen=True)
 class Model:
@@ -113,7 +115,6 @@ class Tensor:
         layer: The number in `blk.N.`; None outside the layers.
         role: The rest of the name, such as `attn_q`.
         wanted: The type that its file type names, where a row of it is no whole number of that type's blocks.
-        invalid: The first block whose scale is infinite or not a number.
         error: Against the source; None without one, or where the source has no such tensor.
         levels: None for float types.
     """
@@ -126,7 +127,6 @@ class Tensor:
     parameters: int
     nbytes: int
     wanted: str | None
-    invalid: int | None
     error: Error | None
     levels: Levels | None
 
@@ -309,6 +309,7 @@ class Report:
         source: The folder or file that the tensors were compared with, or None.
         missing: Tensors that the source does not have, or has in another shape.
         error: Of all tensors that were compared; None without a source.
+        problems: What is wrong in the file by itself; None if its blocks cannot be checked.
     """
 
     version: str
@@ -316,6 +317,7 @@ class Report:
     source: str | None
     missing: tuple[str, ...]
     error: Overall | None
+    problems: tuple[Problem, ...] | None
     tensors: tuple[Tensor, ...]
     portraits: tuple[Portrait, ...]
     blocks: tuple[BlockView, ...]

@@ -18,22 +18,21 @@ from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile
 from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.kernels import dequantizable_types
-from gguf_forge.tensor_types import SCALES_AT, TensorType
+from gguf_forge.tensor_types import TensorType
+from gguf_forge.toolbox.integrity import Problem, problems_of
 from gguf_forge.toolbox.measure import Distance, distance_between
 from gguf_forge.toolbox.report.data import BlockView, Error, Lessons, Overall, Place, Portrait, Report, Tensor
 from gguf_forge.toolbox.report.lessons import make_lessons
 from gguf_forge.toolbox.report.model import describe, fallback_types, layer_and_role, visible
 from gguf_forge.toolbox.report.sample import Sample, block_errors, block_view, levels_of, portrait_of, take_sample
-from gguf_forge.toolbox.rows_of import in_order, row_ranges, with_short_rows
-from gguf_forge.validity import first_invalid_block
+from gguf_forge.toolbox.rows_of import with_short_rows
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int], None]
 
 _PORTRAITS = 4
 _POOL = 6
-_CHECKED = frozenset((*SCALES_AT, "F16", "BF16"))
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class _Subject:
 
 
 def gather(
-    gguf: GgufFile, origin: Origin | None, *, threads: int | None = None, progress: Progress = lambda done, total: None
+    gguf: GgufFile, origin: Origin | None, *, threads: int | None = None, progress: Progress = lambda n_bytes: None
 ) -> Report:
     """Reads a file once, and what it was made of once, in row ranges.
 
@@ -79,20 +78,19 @@ def gather(
         gguf: The file.
         origin: What it was made of, if that is at hand.
         threads: Defaults to the processors this process may use.
-        progress: Told how many values were looked at, and of how many.
+        progress: Told the bytes of tensors as they are done: all of them once, and once more with a source.
     """
     wanted = fallback_types([tensor.info for tensor in gguf.tensors], gguf.typed_metadata)
     subjects = [_subject(tensor, origin) for tensor in gguf.tensors]
-    total = sum(tensor.info.n_elements for tensor in gguf.tensors)
-    tensors, distances, done = [], [], 0
+    problems = _problems(gguf, threads, progress)
+    tensors, distances = [], []
     for subject in subjects:
-        progress(done, total)
         found, distance = _measure(subject, wanted.get(subject.tensor.name), threads)
         tensors.append(found)
         if distance is not None:
             distances.append(distance)
-        done += subject.tensor.info.n_elements
-    progress(done, total)
+        if origin is not None:
+            progress(subject.tensor.nbytes)
     told = list(zip(subjects, tensors, strict=True))
     return Report(
         version=version("gguf-forge"),
@@ -100,11 +98,20 @@ def gather(
         source=visible(origin.name) if origin else None,
         missing=tuple(found.name for subject, found in told if origin and subject.source is None),
         error=_together(distances) if distances else None,
+        problems=problems,
         tensors=tuple(tensors),
         portraits=tuple(_portraits(told)),
         blocks=tuple(_blocks(told)),
         lessons=_lessons(told),
     )
+
+
+def _problems(gguf: GgufFile, threads: int | None, progress: Progress) -> tuple[Problem, ...] | None:
+    try:
+        return problems_of(gguf, threads=threads, progress=progress)
+    except UnsupportedError as error:
+        log.warning("blocks are not checked: %s", error)
+        return None
 
 
 def _subject(tensor: GgufTensor, origin: Origin | None) -> _Subject:
@@ -121,12 +128,10 @@ def _subject(tensor: GgufTensor, origin: Origin | None) -> _Subject:
 def _measure(subject: _Subject, wanted: TensorType | None, threads: int | None) -> tuple[Tensor, Distance | None]:
     info = subject.tensor.info
     layer, role = layer_and_role(info.name)
-    distance = levels = invalid = None
+    distance = levels = None
     if subject.is_readable and subject.stored is not None:
         if subject.source is not None:
             distance = distance_between(subject.source, subject.stored, threads=threads)
-        if info.type.name in _CHECKED:
-            invalid = _first_invalid(with_short_rows(subject.stored), threads)
         levels = levels_of(subject.sample()) if not info.type.is_float and info.type.block_elements > 1 else None
     return (
         Tensor(
@@ -138,23 +143,11 @@ def _measure(subject: _Subject, wanted: TensorType | None, threads: int | None) 
             parameters=info.n_elements,
             nbytes=info.nbytes,
             wanted=wanted.name if wanted else None,
-            invalid=invalid,
             error=_error(distance) if distance else None,
             levels=levels,
         ),
         distance,
     )
-
-
-def _first_invalid(stored: TensorExpr, threads: int | None) -> int | None:
-    """The first block of a tensor whose scale is infinite or not a number."""
-    per_row = stored.shape[-1] // stored.dtype.block_elements
-
-    def look(rows: tuple[int, int]) -> int | None:
-        found = first_invalid_block(np.ascontiguousarray(stored.rows(*rows)), stored.dtype)
-        return None if found is None else rows[0] * per_row + found
-
-    return next((found for found in in_order(look, row_ranges(stored), threads=threads) if found is not None), None)
 
 
 def _error(distance: Distance) -> Error:
@@ -222,7 +215,7 @@ def _portraits(told: _Told) -> Iterable[Portrait]:
 
 
 def _blocks(told: _Told) -> Iterable[BlockView]:
-    """Two blocks of the type that most weights have: of the tensor that lost most if that is known."""
+    """Blocks of the type that most weights have: with a source, the one that lost most, a hard one and an easy one."""
     packed = [pair for pair in _matrices(told) if pair[1].levels]
     if not packed:
         return
@@ -230,17 +223,24 @@ def _blocks(told: _Told) -> Iterable[BlockView]:
     for _, found in packed:
         weights[found.type] += found.parameters
     main = weights.most_common(1)[0][0]
-    subject, found = max((pair for pair in packed if pair[1].type == main), key=lambda pair: _relative(pair[1]))
+    subject, found = max((pair for pair in packed if pair[1].type == main), key=lambda pair: _worst(pair[1]))
     sample = subject.sample()
     errors = block_errors(sample)
-    if np.isnan(errors).all():
+    if found.error and found.error.worst and not np.isnan(errors).all():
+        worst = found.error.worst
+        row = subject.sample(np.array([worst.row]))
+        views = [block_view(row, worst.block, "the block that lost most")]
+        views.append(block_view(sample, int(np.nanargmax(errors)), f"the hardest of {len(errors):,} blocks"))
+        views.append(block_view(sample, int(np.nanargmin(errors)), f"the easiest of {len(errors):,} blocks"))
+    else:
         powers = np.square(sample.stored, dtype=np.float64).reshape(len(errors), -1).sum(axis=1)
         views = [block_view(sample, int(np.argsort(powers)[len(powers) // 2]), "an ordinary block")]
         views.append(block_view(sample, int(powers.argmax()), "the block of the largest weights"))
-    else:
-        order = [int(at) for at in np.argsort(errors) if not np.isnan(errors[at])]
-        views = [block_view(sample, order[-1], "the worst block"), block_view(sample, order[0], "the best block")]
     yield from (view for view in views if view)
+
+
+def _worst(found: Tensor) -> float:
+    return found.error.worst.relative if found.error and found.error.worst else 0.0
 
 
 def _lessons(told: _Told) -> Lessons | None:

@@ -11,6 +11,7 @@ from gguf_forge.toolbox.report import words
 from gguf_forge.toolbox.report.data import Tensor
 
 COLOURS = 9
+_MOST_LAYERS, _MOST_ROLES = 512, 64  # more than any honest file has
 _LEAST = 0.001  # errors below it are as cool as can be; each colour is a factor of two
 _ORDER = (
     *("attn_qkv", "attn_q", "attn_q_a", "attn_q_b", "attn_k", "attn_kv_a_mqa", "attn_kv_b", "attn_k_b", "attn_v"),
@@ -22,11 +23,11 @@ _ORDER = (
 
 @dataclass(frozen=True)
 class Cell:
-    """One tensor: the class of its colour, its number, and what is said when it is pointed at."""
+    """One tensor: the class of its colour, its number in words, and its place in the list of tensors."""
 
     colour: str
     words: str
-    tip: str
+    tensor: int
 
 
 @dataclass(frozen=True)
@@ -176,13 +177,12 @@ def against_type(tensors: Sequence[Tensor]) -> Metric:
 
 def heat_map(tensors: Sequence[Tensor], metric: Metric) -> HeatMap | None:
     """The map of one number; None if no tensor has it."""
-    matrices = [tensor for tensor in tensors if len(tensor.shape) > 1]
-    valued = [(tensor, metric.value(tensor)) for tensor in matrices]
-    if all(value is None or value == metric.is_exact_at for _, value in valued):
+    valued = [(at, tensor, metric.value(tensor)) for at, tensor in enumerate(tensors) if len(tensor.shape) > 1]
+    if all(value is None or value == metric.is_exact_at for _, _, value in valued):
         return None
-    cells = {(tensor.layer, tensor.role): _cell(tensor, value, metric) for tensor, value in valued}
-    layers = tuple(sorted({layer for layer, _ in cells if layer is not None}))
-    roles = sorted({role for layer, role in cells if layer is not None}, key=role_order)
+    cells = {(tensor.layer, tensor.role): _cell(at, value, metric) for at, tensor, value in valued}
+    layers = tuple(sorted({layer for layer, _ in cells if layer is not None})[:_MOST_LAYERS])
+    roles = sorted({role for layer, role in cells if layer is not None}, key=role_order)[:_MOST_ROLES]
     return HeatMap(
         key=metric.key,
         title=metric.title,
@@ -191,7 +191,7 @@ def heat_map(tensors: Sequence[Tensor], metric: Metric) -> HeatMap | None:
         hot=metric.hot,
         layers=layers,
         rows=tuple((role, tuple(cells.get((layer, role)) for layer in layers)) for role in roles),
-        outside=tuple((role, cell) for (layer, role), cell in cells.items() if layer is None),
+        outside=tuple((role, cell) for (layer, role), cell in cells.items() if layer is None)[:_MOST_ROLES],
     )
 
 
@@ -200,24 +200,10 @@ def role_order(role: str) -> tuple[int, str]:
     return (_ORDER.index(role) if role in _ORDER else len(_ORDER), role)
 
 
-def _cell(tensor: Tensor, value: float | None, metric: Metric) -> Cell:
+def _cell(at: int, value: float | None, metric: Metric) -> Cell:
     if value is None:
-        return Cell("none", "", f"{tensor.name}\n{tensor.type}")
+        return Cell("none", "", at)
     if value == metric.is_exact_at:
-        return Cell("exact", "=", f"{tensor.name}\n{tensor.type}: every weight is exact")
+        return Cell("exact", "=", at)
     colour = min(max(int(metric.heat(value) * COLOURS), 0), COLOURS - 1)
-    return Cell(f"h{colour}", metric.shown(value), tip_of(tensor))
-
-
-def tip_of(tensor: Tensor) -> str:
-    """What is said of a tensor when it is pointed at."""
-    lines = [tensor.name, f"{tensor.type}, {words.bits(tensor.bits_per_weight)} bits for each weight"]
-    if tensor.error:
-        ratio = words.decibels(tensor.error.snr_db)
-        lines.append(f"error {words.percent(tensor.error.relative)} ({ratio})" if tensor.error.snr_db else ratio)
-        if tensor.error.worst:
-            worst = tensor.error.worst
-            lines.append(f"worst block {words.percent(worst.relative)}: row {worst.row}, block {worst.block}")
-    if tensor.levels:
-        lines.append(f"{words.percent(tensor.levels.at_ends)} of the values on the end levels")
-    return "\n".join(lines)
+    return Cell(f"h{colour}", metric.shown(value), at)

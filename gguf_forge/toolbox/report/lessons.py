@@ -27,6 +27,7 @@ _ALTERNATIVES = (
 )
 _SIZES = (16, 32, 64, 128, 256)
 _CLOUD = 400
+_LEAN = 0.25  # how far from zero the middle of a block is that leans to one side, in halves of its range
 _LARGEST = 60_000.0
 
 
@@ -118,7 +119,7 @@ def _as_rounding(kind: TensorType, levels: Values, stored: Values, original: Val
 
 
 def _symmetry(pool: Sequence[Weights]) -> Symmetry | None:
-    """The block that an offset helps most, of those that are neither small nor ruled by one weight."""
+    """The block that an offset helps most: one that leans to one side, and is neither small nor ruled by one weight."""
     found: tuple[float, Weights, int] | None = None
     better = blocks = 0
     pairs: dict[str, list[tuple[Values, Values]]] = {}
@@ -133,9 +134,12 @@ def _symmetry(pool: Sequence[Weights]) -> Symmetry | None:
                 errors.append(relative_errors(original, stored))
         before, after = errors[0], errors[1]
         power, crests = np.square(original).mean(axis=1), _crests(original)
-        is_ordinary = (power >= np.median(power) / 4) & (crests <= np.median(crests)) & (after > 0)
+        low, high = original.min(axis=1), original.max(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            gain = np.where(is_ordinary, before / after, 0)
+            lean = np.abs(high + low) / (high - low)
+            gain = before / after
+        is_ordinary = (power >= np.median(power) / 4) & (crests <= np.percentile(crests, 75)) & (lean >= _LEAN)
+        gain = np.where(is_ordinary & (after > 0), gain, 0)
         better += int((before > after).sum())
         blocks += len(original)
         best = int(gain.argmax())

@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files as package_files
+from statistics import median
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gguf_forge.tensor_types import TENSOR_TYPES, tensor_type
-from gguf_forge.toolbox.report import charts, words
+from gguf_forge.toolbox.report import charts, ladder_charts, words
 from gguf_forge.toolbox.report.data import Place, Report, Tensor
 from gguf_forge.toolbox.report.heat import (
     BITS,
@@ -30,12 +31,14 @@ from gguf_forge.toolbox.report.heat import (
 from gguf_forge.toolbox.report.ladder import scheme_of
 
 _NOTES = {
-    "Q4_0": "symmetric: one step",
+    "Q4_0": "symmetric: one step, and zero is a level",
     "Q4_1": "asymmetric: step and offset, 16 bits each",
     "Q4_K": "asymmetric: step and offset, 6 bits each",
     "IQ4_NL": "symmetric, rungs denser near zero",
 }
 _ROLES = 12
+_OTHER_MODEL = 0.9  # no type is so bad
+_MOST_TENSORS, _MOST_KEYS, _MOST_LAYERS = 4000, 1000, 512  # that are listed: more than any honest file has
 _FEW_LAYERS = 8  # with so few, two charts fit side by side
 _GRIDS = {"IQ1": 8, "IQ2": 8, "IQ3": 4}
 
@@ -59,6 +62,8 @@ def _environment() -> Environment:
     )
     environment.globals.update(
         charts=charts,
+        ladders=ladder_charts,
+        tip_of=tip_of,
         shape=charts.shape_text,
         describe=describe_type,
         notes=_NOTES,
@@ -79,10 +84,12 @@ def _shown(report: Report) -> Mapping[str, Any]:
     style, style_hash = _asset("page.css")
     script, script_hash = _asset("page.js")
     metrics = (ERROR, against_type(report.tensors), WORST, ENDS, BITS) if report.source else (ENDS, UNUSED, BITS)
-    types, layers = _types(report), _layers(report)
+    types, layers, listed = _types(report), _layers(report), _listed(report)
     symmetry = report.lessons.symmetry if report.lessons else None
     return {
         "report": report,
+        "listed": listed,
+        "keys": list(report.model.metadata.items())[:_MOST_KEYS],
         "style": style,
         "style_hash": style_hash,
         "script": script,
@@ -93,12 +100,39 @@ def _shown(report: Report) -> Mapping[str, Any]:
         "few_layers": len(layers) <= _FEW_LAYERS,
         "roles": _roles(report),
         "findings": tuple(_findings(report)),
-        "maps": [found for metric in metrics if (found := heat_map(report.tensors, metric))],
+        "maps": [found for metric in metrics if (found := heat_map(listed, metric))],
         "stand_ins": _stand_ins(report),
         "is_packed": any(tensor.levels for tensor in report.tensors),
         "levels": {tensor.name: tensor.levels for tensor in report.tensors},
         "k_quant": symmetry.overall.get("Q4_K") if symmetry else None,
     }
+
+
+def _listed(report: Report) -> list[Tensor]:
+    """The tensors that are drawn and listed, in file order: all, or the largest of very many."""
+    largest = sorted(range(len(report.tensors)), key=lambda at: -report.tensors[at].nbytes)[:_MOST_TENSORS]
+    return [report.tensors[at] for at in sorted(largest)]
+
+
+def tip_of(tensor: Tensor) -> str:
+    """What is said of a tensor when it is pointed at."""
+    lines = [
+        tensor.name,
+        f"{tensor.type}, {words.bits(tensor.bits_per_weight)} bits for each weight",
+        f"{charts.shape_text(tensor.shape)}, {words.size(tensor.nbytes)}",
+    ]
+    error, use = tensor.error, tensor.levels
+    if error and error.relative:
+        ratio = f" ({words.decibels(error.snr_db)})" if error.snr_db is not None else ""
+        lines.append(f"error {words.percent(error.relative)}{ratio}")
+    elif error:
+        lines.append("every weight is exact")
+    if error and error.worst:
+        place = f"row {error.worst.row}, block {error.worst.block}"
+        lines.append(f"worst block {words.percent(error.worst.relative)}: {place}")
+    if use:
+        lines.append(f"{words.percent(use.at_ends)} of the values on the end levels")
+    return "\n".join(lines)
 
 
 def _types(report: Report) -> list[tuple[str, float, int, int]]:
@@ -128,7 +162,7 @@ def _stacked(tensors: Iterable[Tensor], key: Callable[[Tensor], Any]) -> dict[An
 
 def _layers(report: Report) -> list[tuple[str, dict[str, int]]]:
     stacks = _stacked((tensor for tensor in report.tensors if tensor.layer is not None), lambda tensor: tensor.layer)
-    return [(str(layer), stacks[layer]) for layer in sorted(stacks)]
+    return [(str(layer), stacks[layer]) for layer in sorted(stacks)[:_MOST_LAYERS]]
 
 
 def _roles(report: Report) -> list[tuple[str, dict[str, int]]]:
@@ -149,16 +183,10 @@ def _stand_ins(report: Report) -> list[tuple[str, str, int, list[Tensor]]]:
 
 def _findings(report: Report) -> Iterator[tuple[str, str]]:
     """What stands out: (mood, sentence)."""
-    invalid = [tensor for tensor in report.tensors if tensor.invalid is not None]
-    if invalid:
-        first = invalid[0]
-        yield (
-            "bad",
-            f"{_number(len(invalid), 'tensor')} with a scale or 16-bit weight that is infinite or not a number: "
-            f"{first.name}, block {first.invalid}.",
-        )
-    else:
-        yield "good", "All blocks are valid: no scale and no 16-bit weight is infinite or not a number."
+    for problem in report.problems or ():
+        yield "bad", f"{problem.file}: {problem.tensor + ': ' if problem.tensor else ''}{problem.what}."
+    if report.problems == ():
+        yield "good", "The file is sound: all blocks are valid, and no scale is infinite or not a number."
     if report.error and report.error.nonfinite:
         yield "bad", f"{report.error.nonfinite:,} values are infinite or not a number, in the file or in the source."
     if report.missing:
@@ -187,6 +215,8 @@ def _errors_found(report: Report) -> Iterator[tuple[str, str]]:
         yield "good", f"Every weight equals that of {report.source}."
     if not compared:
         return
+    if median(error.relative for _, error in compared) > _OTHER_MODEL:
+        yield "bad", f"{report.source} seems to be another model: most tensors differ by as much as they are large."
     tensor, error = max(compared, key=lambda pair: pair[1].relative)
     yield (
         "hot",

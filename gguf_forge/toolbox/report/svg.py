@@ -10,6 +10,10 @@ from markupsafe import Markup, escape
 
 Attribute = str | float | None
 
+# The widths of charts: of the page, and of half of it.
+FULL = 1080.0
+HALF = 420.0
+
 
 def element(name: str, *children: object, **attributes: Attribute) -> Markup:
     """An XML element. `class_` is class, `stroke_width` is stroke-width; an attribute that is None is left out.
@@ -149,3 +153,18 @@ def _worst(row: Sequence[float], side: float) -> float:
     if total <= 0 or least <= 0 or side <= 0:
         return float("inf")
     return max(side * side * max(row) / total**2, total**2 / (side * side * least))
+
+
+def guide(left: float, right: float, y: float, label: str, at: float) -> Markup:
+    """A horizontal line of the grid with its number."""
+    return line(left, y, right, y, "grid") + text(at, y + 4, label, "label small", text_anchor="end")
+
+
+def caption(x: float, y: float, label: str, class_: str = "label small") -> Markup:
+    """Words centred under something."""
+    return text(x, y, label, class_, text_anchor="middle")
+
+
+def mark(x: float, y: float, top: float, label: str) -> Markup:
+    """A vertical line of the grid with its number."""
+    return line(x, top, x, y, "grid") + caption(x, y + 16, label)

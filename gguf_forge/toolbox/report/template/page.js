@@ -5,11 +5,13 @@
   tip.hidden = true;
   document.body.append(tip);
 
+  var about = Array.from(document.querySelectorAll("tr[data-about]")).map(function (row) { return row.getAttribute("data-about"); });
+
   function point(event) {
-    var at = event.target instanceof Element ? event.target.closest("[data-tip]") : null;
+    var at = event.target instanceof Element ? event.target.closest("[data-tip], [data-of]") : null;
     tip.hidden = !at;
     if (!at) { return; }
-    tip.textContent = at.getAttribute("data-tip");
+    tip.textContent = at.hasAttribute("data-of") ? about[at.getAttribute("data-of")] : at.getAttribute("data-tip");
     var left = event.clientX + 14, top = event.clientY + 16;
     left = Math.max(8, Math.min(left, innerWidth - tip.offsetWidth - 8));
     if (top + tip.offsetHeight > innerHeight - 8) { top = event.clientY - tip.offsetHeight - 12; }

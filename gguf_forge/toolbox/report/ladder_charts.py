@@ -1,0 +1,181 @@
+"""Pictures of weights and the levels they were rounded to, each a pure function of its data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from gguf_forge.toolbox.report import words
+from gguf_forge.toolbox.report.data import BlockSize, BlockView, Portrait, Rounding
+from gguf_forge.toolbox.report.svg import FULL, HALF, Scale, caption, chart, circle, guide, line, path, rect, text
+
+
+def portrait(one: Portrait) -> Markup:
+    """A histogram with the levels of a typical block standing in it."""
+    height, left, right, bottom, top = 210.0, 8.0, 8.0, 30.0, 22.0
+    x = Scale(one.edges[0], one.edges[-1], left, HALF - right)
+    most = max(one.counts) or 1
+    y = Scale(0, most, height - bottom, top + 10)
+    outline = [(x(one.edges[0]), y(0))]
+    for n, counted in enumerate(one.counts):
+        outline += [(x(one.edges[n]), y(counted)), (x(one.edges[n + 1]), y(counted))]
+    outline.append((x(one.edges[-1]), y(0)))
+    inside = [level for level in one.levels if one.edges[0] <= level <= one.edges[-1]]
+    parts = [path(outline, "hill", closed=True)]
+    if len(one.levels) <= 64:
+        kind = "level-line" if len(one.levels) <= 20 else "level-line thin"
+        parts += [line(x(level), top, x(level), height - bottom, kind) for level in inside]
+    if one.levels:
+        low, high = x(max(min(one.levels), one.edges[0])), x(min(max(one.levels), one.edges[-1]))
+        parts.append(line(low, top, high, top, "bracket"))
+        label = f"{len(one.levels)} levels of a typical block"
+        parts.append(text(min(max((low + high) / 2, 90), HALF - 90), top - 7, label, "label hot", text_anchor="middle"))
+    parts.append(line(left, height - bottom, HALF - right, height - bottom, "axis"))
+    parts += [caption(min(max(x(tick), 18), HALF - 18), height - bottom + 17, f"{tick:g}") for tick in x.ticks(6)]
+    return chart(HALF, height, f"distribution of the weights of {one.tensor}", *parts, class_="chart half")
+
+
+def rung_bars(rungs: Sequence[float], counts: Sequence[int]) -> Markup:
+    """How often each level is used; the first and the last one stand out."""
+    height, bottom = 96.0, 18.0
+    most, step = max(counts) or 1, HALF / len(counts)
+    y = Scale(0, most, height - bottom, 4)
+    total = sum(counts) or 1
+    parts = []
+    for n, counted in enumerate(counts):
+        kind = "bar-end" if n in (0, len(counts) - 1) else "bar"
+        tip = f"level {rungs[n]:g}\n{words.percent(counted / total)} of the values"
+        gap = 1 if step > 5 else 0
+        parts.append(rect(n * step + gap, y(counted), step - 2 * gap, y(0) - y(counted), kind, data_tip=tip))
+        if len(counts) <= 16:
+            parts.append(caption(n * step + step / 2, height - 4, f"{rungs[n]:g}"))
+    return chart(HALF, height, "how often each level is used", *parts, class_="chart half")
+
+
+def _ladder(x1: float, x2: float, y: Scale, levels: Sequence[float], used: frozenset[float]) -> list[Markup]:
+    return [line(x1, y(v), x2, y(v), "level-used" if v in used else "level") for v in levels if y.low <= v <= y.high]
+
+
+def _reach(*values: Sequence[float]) -> tuple[float, float]:
+    every = [value for some in values for value in some]
+    low, high = min(every), max(every)
+    margin = (high - low or abs(high) or 1) * 0.06
+    return low - margin, high + margin
+
+
+def block(view: BlockView) -> Markup:
+    """A block: a ladder for each sub-block, weights as dots, and what each of them was rounded to."""
+    height, left, right, bottom, top = 300.0, 62.0, 10.0, 40.0, 8.0
+    count = len(view.stored)
+    low, high = _reach(view.stored, view.weights or view.stored, [0.0])
+    x = Scale(-0.5, count - 0.5, left, FULL - right)
+    y = Scale(low, high, height - bottom, top)
+    size = count // len(view.levels)
+    parts = [guide(left, FULL - right, y(tick), words.weight(tick), left - 6) for tick in y.ticks(5)]
+    for n, levels in enumerate(view.levels):
+        first = n * size
+        used = frozenset(_nearest(levels, value) for value in view.stored[first : first + size])
+        x1, x2 = x(first - 0.5) + 1.5, x(first + size - 0.5) - 1.5
+        if n % 2:
+            parts.append(rect(x1 - 1.5, top, x2 - x1 + 3, height - bottom - top, "stripe"))
+        if len(levels) <= 64:
+            parts += _ladder(x1, x2, y, levels, used)
+        if len(view.levels) <= 8:
+            parts.append(
+                text(
+                    (x1 + x2) / 2,
+                    height - 22,
+                    f"step {words.weight(abs(view.steps[n]))}",
+                    "label small",
+                    text_anchor="middle",
+                )
+            )
+            if any(view.bases):
+                parts.append(
+                    text(
+                        (x1 + x2) / 2,
+                        height - 8,
+                        f"offset {words.weight(view.bases[n])}",
+                        "label small",
+                        text_anchor="middle",
+                    )
+                )
+    if len(view.levels) > 8:
+        parts.append(
+            text(
+                (left + FULL - right) / 2,
+                height - 12,
+                f"{len(view.levels)} ladders, one for each {size} weights",
+                "label small",
+                text_anchor="middle",
+            )
+        )
+    parts.append(line(left, y(0), FULL - right, y(0), "axis"))
+    radius = 3.4 if count <= 64 else 2.1
+    for n, stored in enumerate(view.stored):
+        if view.weights is None:
+            parts.append(circle(x(n), y(stored), radius, "dot"))
+            continue
+        weight = view.weights[n]
+        tip = f"weight {n}: {words.weight(weight)}\nstored as {words.weight(stored)}"
+        parts.append(line(x(n), y(weight), x(n), y(stored), "stem"))
+        parts.append(circle(x(n), y(weight), radius, "dot", data_tip=tip))
+    return chart(FULL, height, f"{view.title} of {view.tensor}", *parts, class_="chart wide")
+
+
+def _nearest(levels: Sequence[float], value: float) -> float:
+    return min(levels, key=lambda level: abs(level - value))
+
+
+def ladder_panel(
+    weights: Sequence[float], rounding: Rounding, reach: tuple[float, float], marked: int | None = None
+) -> Markup:
+    """The same few weights on the ladder of one type."""
+    width, height, left, right = 250.0, 250.0, 8.0, 8.0
+    y = Scale(*reach, height - 8, 8)
+    x = Scale(0, len(weights) - 1, left + 26, width - right - 6)
+    used = frozenset(_nearest(rounding.levels, value) for value in rounding.stored)
+    parts = _ladder(left + 14, width - right, y, rounding.levels, used)
+    parts.append(line(left, y(0), width - right, y(0), "axis"))
+    parts.append(text(left - 4, y(0) - 4, "0", "label small"))
+    for n, (weight, stored) in enumerate(zip(weights, rounding.stored, strict=True)):
+        parts.append(line(x(n), y(weight), x(n), y(stored), "stem"))
+        tip = f"{words.weight(weight)}\nstored as {words.weight(stored)}"
+        parts.append(
+            circle(x(n), y(weight), 4.6 if n == marked else 3, "dot-marked" if n == marked else "dot", data_tip=tip)
+        )
+    return chart(
+        width, height, f"{len(weights)} weights on the levels of {rounding.type}", *parts, class_="chart panel"
+    )
+
+
+def ladder_reach(weights: Sequence[float], roundings: Sequence[Rounding]) -> tuple[float, float]:
+    """What panels that are compared all show: every weight and every level, but no far-off ladder ends."""
+    low, high = _reach(weights, [0.0])
+    spread = high - low
+    levels = [level for one in roundings for level in one.levels if low - spread / 2 <= level <= high + spread / 2]
+    return _reach(weights, [0.0], levels)
+
+
+def one_ladder_or_many(lesson: BlockSize) -> Markup:
+    """256 weights: above with one ladder, below with one for each 32."""
+    panel, gap, left, right = 170.0, 26.0, 8.0, 8.0
+    low, high = _reach(lesson.weights)
+    x = Scale(-0.5, len(lesson.weights) - 0.5, left, FULL - right)
+    parts = []
+    for n, (title, ladders) in enumerate(
+        (("one ladder for all 256", (lesson.large,)), ("a ladder for each 32", lesson.small))
+    ):
+        top = n * (panel + gap) + 20
+        y = Scale(low, high, top + panel - 8, top)
+        size = len(lesson.weights) // len(ladders)
+        error = lesson.relative_small if n else lesson.relative_large
+        parts.append(text(left, top - 6, f"{title}: error {words.percent(error)}", "label strong"))
+        for part, levels in enumerate(ladders):
+            x1, x2 = x(part * size - 0.5) + 1, x((part + 1) * size - 0.5) - 1
+            parts += [line(x1, y(level), x2, y(level), "level-used") for level in levels]
+        parts += [circle(x(at), y(weight), 1.9, "dot") for at, weight in enumerate(lesson.weights)]
+    return chart(
+        FULL, 2 * (panel + gap), "256 weights with one ladder, and with one for each 32", *parts, class_="chart wide"
+    )

@@ -1,0 +1,131 @@
+"""`gguf-forge verify` and `gguf-forge compare`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import Forge
+from raw_gguf import RawTensor, raw_gguf, write
+
+from gguf_forge import convert, open_gguf
+
+
+@pytest.fixture
+def made(model: Path, tmp_path: Path) -> Path:
+    return convert(model, tmp_path / "m.gguf", types="Q4_K_M")[0].path
+
+
+@pytest.fixture
+def damaged(made: Path) -> Path:
+    path = made.with_name("damaged.gguf")
+    raw = bytearray(made.read_bytes())
+    with open_gguf(made) as gguf:
+        tensor = next(t for t in gguf.tensors if t.name == "blk.0.attn_q.weight")
+    raw[tensor.offset + 2 * 144 + 7] ^= 0x20
+    path.write_bytes(raw)
+    return path
+
+
+def test_a_right_file(forge: Forge, made: Path, model: Path) -> None:
+    run = forge("verify", made, "--source", model)
+    assert run.code == 0
+    assert "right" in run.out and "All 21 tensors are what the source becomes" in run.out
+    assert "rows permuted for rotary embedding, 4 heads, packed to Q4_K" in run.out
+    assert forge("verify", made).out.startswith(f"{made}  right")
+
+
+def test_a_wrong_file(forge: Forge, damaged: Path, model: Path) -> None:
+    run = forge("verify", damaged, "--source", model)
+    assert run.code == 7
+    for text in (
+        "not right",
+        "blk.0.attn_q.weight, Q4_K of 256 x 256",
+        "model.layers.0.self_attn.q_proj.weight",
+        "row 2, block 0, scales[3] (byte 295 of the tensor)",
+        "Damaged: a few blocks of 1 tensor",
+    ):
+        assert text in run.out
+    assert run.err == ""
+    quiet = forge("verify", damaged, "--source", model, "--quiet")
+    assert (quiet.code, quiet.out) == (7, "")
+
+
+def test_json(forge: Forge, damaged: Path, made: Path, model: Path) -> None:
+    run = forge("verify", damaged, "--source", model, "--json")
+    assert run.code == 7 and not run.json["ok"]
+    found = run.json["source"]
+    assert (found["verdict"], found["metadata"], found["out_of_order"]) == ("damaged", [], None)
+    [wrong] = [tensor for tensor in found["tensors"] if tensor["verdict"] != "identical"]
+    first = wrong["differences"]["first"]
+    assert (wrong["name"], first["row"], first["block"], first["field"]) == ("blk.0.attn_q.weight", 2, 0, "scales[3]")
+    assert first["expected"] ^ first["found"] == 0x20
+    assert wrong["steps"][0].startswith("rows permuted")
+    right = forge("verify", made, "--json")
+    assert right.code == 0 and right.json["ok"] and right.json["source"] is None
+
+
+def test_sums(forge: Forge, made: Path, damaged: Path) -> None:
+    assert forge("verify", made, "--write-sums", "sums").code == 0
+    assert forge("verify", made, "--check-sums", "sums").code == 0
+    run = forge("verify", damaged, "--check-sums", "sums")
+    assert run.code == 7 and "wrong: damaged.gguf:blk.0.attn_q.weight" in run.out
+    assert forge("verify", made, "--write-sums", "sums").code == 8
+    assert forge("verify", made, "--write-sums", "sums", "--overwrite").code == 0
+
+
+def test_no_sums_of_a_wrong_file(forge: Forge, damaged: Path, model: Path) -> None:
+    assert forge("verify", damaged, "--source", model, "--write-sums", "sums").code == 7
+    assert not Path("sums").exists()
+
+
+def test_options_of_the_source_need_one(forge: Forge, made: Path) -> None:
+    for option in (["--pure"], ["--base", "F16"], ["--only-tensors"], ["--allow-fused"]):
+        run = forge("verify", made, *option)
+        assert run.code == 2 and "--source" in run.err
+
+
+def test_a_broken_file(forge: Forge, made: Path) -> None:
+    made.write_bytes(made.read_bytes()[:50_000])
+    assert forge("verify", made).code == 4
+
+
+def test_all_tensors(forge: Forge, made: Path, model: Path) -> None:
+    run = forge("verify", made, "--source", model, "--all")
+    assert run.out.count("identical") == 21
+
+
+def test_hostile_names_are_escaped(forge: Forge, tmp_path: Path) -> None:
+    name = b"\x1b]0;owned\x07"
+    paths = [
+        write(tmp_path, raw_gguf([], [RawTensor(name, (16,), 1)], bytes([0, fill]) * 16), f"{fill}.gguf")
+        for fill in (0x7C, 0x7D)
+    ]
+    for run in (forge("verify", paths[0]), forge("compare", *paths)):
+        assert run.code == 7
+        assert "\x1b" not in run.out and "\x07" not in run.out and "owned" in run.out
+
+
+def test_compare(forge: Forge, made: Path, damaged: Path) -> None:
+    same = forge("compare", made, made)
+    assert same.code == 0 and same.out.startswith("the same")
+    run = forge("compare", made, damaged)
+    assert run.code == 7
+    assert "20 same, 1 different" in run.out and "blk.0.attn_q.weight" in run.out
+    assert "blk.0.attn_k.weight" in forge("compare", made, damaged, "--all").out
+    quiet = forge("compare", made, damaged, "-q")
+    assert (quiet.code, quiet.out) == (7, "")
+
+
+def test_compare_json(forge: Forge, made: Path, model: Path, tmp_path: Path) -> None:
+    other = convert(model, tmp_path / "bf16.gguf", types="BF16", model_name="Another")[0].path
+    run = forge("compare", other, made, "--json")
+    assert run.code == 7 and not run.json["same"]
+    keys = {each["key"]: each for each in run.json["metadata"]}
+    assert keys["general.name"]["expected"] == {"type": "STRING", "value": "Another"}
+    tensor = next(each for each in run.json["tensors"] if each["name"] == "blk.0.attn_q.weight")
+    assert tensor["distance"]["snr_db"] > 20 and tensor["a"]["type"] == "BF16"
+    tensors = forge("compare", other, made, "--json", "--only-tensors").json
+    assert tensors["metadata"] == [] and tensors["same_order"]
+    assert json.dumps(tensors, allow_nan=False)

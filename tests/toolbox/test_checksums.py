@@ -1,0 +1,117 @@
+"""Checksums of files and tensors."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+from checkpoints import tiny_llama
+
+from gguf_forge import InputError, RefusedError, convert, open_gguf, split_gguf, verify_gguf, write_sums
+from gguf_forge.toolbox.checksums import SumsCheck, check_sums, read_sums
+
+
+@pytest.fixture(scope="module")
+def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    return convert(tiny_llama(folder), folder / "m.gguf", types="Q8_0")[0].path
+
+
+@pytest.fixture
+def path(_made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(_made, tmp_path))
+
+
+def _checked(path: Path, sums: Path) -> SumsCheck:
+    with open_gguf(path) as gguf:
+        return check_sums(gguf, read_sums(sums), threads=2)
+
+
+def test_the_lines_are_those_of_gguf_hash_and_one_of_sha256sum(path: Path, tmp_path: Path) -> None:
+    write_sums(path, tmp_path / "sums")
+    lines = (tmp_path / "sums").read_text().splitlines()
+    with open_gguf(path) as gguf:
+        data = {tensor.name: tensor.data().tobytes() for tensor in gguf.tensors}
+    expected = [f"sha256    {hashlib.sha256(raw).hexdigest()}  m.gguf:{name}" for name, raw in data.items()]
+    expected.append(f"sha256    {hashlib.sha256(b''.join(data.values())).hexdigest()}  m.gguf")
+    expected.append(f"sha256sum  {hashlib.sha256(path.read_bytes()).hexdigest()}  m.gguf")
+    assert lines == expected
+
+
+def test_what_was_written_is_right(path: Path, tmp_path: Path) -> None:
+    sums = write_sums(path, tmp_path / "sums", threads=2)
+    assert _checked(path, tmp_path / "sums") == SumsCheck(len(sums), (), (), ())
+    renamed = path.rename(tmp_path / "other.gguf")
+    assert _checked(renamed, tmp_path / "sums").ok
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{0}  m.gguf", "{0} *m.gguf", "sha256sum  {0}  some/where/m.gguf", "xxh64  0123456789abcdef  m.gguf\n{0}  x"],
+)
+def test_lines_of_other_programs(line: str, path: Path, tmp_path: Path) -> None:
+    (tmp_path / "sums").write_text(line.format(hashlib.sha256(path.read_bytes()).hexdigest().upper()) + "\n")
+    assert _checked(path, tmp_path / "sums") == SumsCheck(1, (), (), ())
+
+
+def test_what_changed_is_named(path: Path, tmp_path: Path) -> None:
+    write_sums(path, tmp_path / "sums")
+    with open_gguf(path) as gguf:
+        tensor = gguf.tensors[4]
+    raw = bytearray(path.read_bytes())
+    raw[tensor.offset + 9] ^= 1
+    path.write_bytes(raw)
+    found = verify_gguf(path, sums=tmp_path / "sums")
+    assert not found.ok and found.sums is not None
+    assert found.sums.different == (f"m.gguf:{tensor.name}", "m.gguf (all tensors)", "m.gguf")
+    assert found.sums.matching == 20
+
+
+def test_names_that_are_missing(path: Path, tmp_path: Path) -> None:
+    write_sums(path, tmp_path / "sums")
+    lines = (tmp_path / "sums").read_text().splitlines()
+    (tmp_path / "sums").write_text("\n".join([*lines[1:21], lines[0].replace("output.weight", "gone.weight")]))
+    found = _checked(path, tmp_path / "sums")
+    assert (found.matching, found.missing, found.unnamed) == (20, ("m.gguf:gone.weight",), ("output.weight",))
+    assert not found.ok
+
+
+def test_sums_of_a_split_file(path: Path, tmp_path: Path) -> None:
+    shards = split_gguf(path, tmp_path / "p", max_tensors=8).file.shards
+    sums = write_sums(shards[0].path, tmp_path / "sums")
+    assert len(sums) == 21 + 2 * 3
+    assert _checked(shards[0].path, tmp_path / "sums").ok
+    raw = bytearray(shards[1].path.read_bytes())
+    raw[-40] ^= 1
+    shards[1].path.write_bytes(raw)
+    found = _checked(shards[0].path, tmp_path / "sums")
+    assert {name.split(":")[0].split(" ")[0] for name in found.different} == {shards[1].path.name}
+
+
+def test_names_with_colons(tmp_path: Path) -> None:
+    from raw_gguf import RawTensor, raw_gguf, write
+
+    tensors = [RawTensor(b"a:b", (8,)), RawTensor(b"b", (8,), offset=32)]
+    path = write(tmp_path, raw_gguf([], tensors, bytes(64)), "x:a.gguf")
+    write_sums(path, tmp_path / "sums")
+    assert _checked(path, tmp_path / "sums").ok
+
+
+@pytest.mark.parametrize("text", ["", "nothing here", "sha1  59f79ecefd8125a996fdf419239051a7e99e5f20  m.gguf"])
+def test_a_file_without_sums(text: str, path: Path, tmp_path: Path) -> None:
+    (tmp_path / "sums").write_text(text)
+    with pytest.raises(InputError, match="--write-sums"):
+        read_sums(tmp_path / "sums")
+
+
+def test_sums_replace_nothing_unasked(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "sums").write_text("precious")
+    with pytest.raises(RefusedError):
+        write_sums(path, tmp_path / "sums")
+    assert (tmp_path / "sums").read_text() == "precious"
+    write_sums(path, tmp_path / "sums", overwrite=True)
+    assert _checked(path, tmp_path / "sums").ok
+    with pytest.raises(RefusedError, match="one of the inputs"):
+        write_sums(path, path, overwrite=True)
