@@ -26,6 +26,7 @@ from gguf_forge.tensor_types import tensor_type
 from gguf_forge.toolbox.report import words
 from gguf_forge.toolbox.report.data import Report, as_object
 from gguf_forge.toolbox.report.page import page
+from gguf_forge.toolbox.splitting import split_gguf
 
 XHTML = "{http://www.w3.org/1999/xhtml}"
 CASES = [("llama2-spm", "Q4_K_M"), ("qwen2moe", "Q4_K_M"), ("deepseek2-lite", "Q8_0"), ("gptoss-mxfp4", "auto")]
@@ -159,8 +160,10 @@ def test_types_as_fine_as_the_weights_at_hand_are_no_alternatives(model: Path) -
 def test_blocks_are_those_of_the_file(model: Path) -> None:
     found = report(model / "m-Q4_K_M.gguf", source=model / "hf")
     read = {t.name: t for t in GGUFReader(model / "m-Q4_K_M.gguf").tensors}
-    worst, best = found.blocks
-    assert worst.relative and best.relative and worst.relative > best.relative
+    worst, hardest, easiest = found.blocks
+    place = next(tensor.error.worst for tensor in found.tensors if tensor.name == worst.tensor and tensor.error)
+    assert place and (worst.row, worst.block) == (place.row, place.block)
+    assert hardest.relative and easiest.relative and hardest.relative > easiest.relative
     for view in found.blocks:
         row = dequantize(read[view.tensor].data, read[view.tensor].tensor_type)[view.row]
         np.testing.assert_array_equal(row.reshape(-1, len(view.stored))[view.block], view.stored)
@@ -213,6 +216,17 @@ def test_another_model_as_source(model: Path, tmp_path: Path) -> None:
     assert len(found.missing) == len(found.tensors)
     assert found.error is None
     assert "could not be compared" in words_of(tree_of(page(found)))
+
+
+def test_weights_of_another_model(model: Path, tmp_path: Path) -> None:
+    data = bytearray((model / "m-BF16.gguf").read_bytes())
+    with gguf_forge.open_gguf(model / "m-BF16.gguf") as gguf:
+        first = gguf.tensors[0].offset
+    halves = np.frombuffer(bytes(data[first:]), np.uint16)
+    data[first:] = halves[::-1].tobytes()
+    (tmp_path / "other.gguf").write_bytes(data)
+    found = report(model / "m-Q4_0.gguf", source=tmp_path / "other.gguf")
+    assert "other.gguf seems to be another model" in words_of(tree_of(page(found)))
 
 
 HOSTILE = [
@@ -291,6 +305,22 @@ def test_both_byte_orders(tmp_path: Path) -> None:
         raw = raw_gguf([], [RawTensor(b"x.weight", (32, 8), 0)], values.astype(f"{order}f4").tobytes(), order=order)
         found[order] = report(write(folder, raw))
     assert found["<"].portraits == found[">"].portraits
+
+
+def test_packed_blocks_whose_byte_order_nobody_knows(tmp_path: Path) -> None:
+    raw = raw_gguf([], [RawTensor(b"x.weight", (256, 2), 13)], bytes(2 * 176), order=">")
+    found = report(write(tmp_path, raw))
+    assert found.problems is None
+    assert not found.portraits
+    assert "x.weight" in words_of(tree_of(page(found)))
+
+
+def test_the_parts_of_a_split_are_one_model(model: Path, tmp_path: Path) -> None:
+    parts = split_gguf(model / "m-Q4_0.gguf", tmp_path / "part", max_tensors=7).file.shards
+    found, whole = report(parts[0].path, source=model / "hf"), report(model / "m-Q4_0.gguf", source=model / "hf")
+    assert len(found.model.files) == len(parts) > 1
+    assert found.tensors == whole.tensors
+    tree_of(page(found))
 
 
 def test_the_command_prints_the_data(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

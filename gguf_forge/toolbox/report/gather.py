@@ -215,7 +215,7 @@ def _portraits(told: _Told) -> Iterable[Portrait]:
 
 
 def _blocks(told: _Told) -> Iterable[BlockView]:
-    """Two blocks of the type that most weights have: of the tensor that lost most if that is known."""
+    """Blocks of the type that most weights have: with a source, the one that lost most, a hard one and an easy one."""
     packed = [pair for pair in _matrices(told) if pair[1].levels]
     if not packed:
         return
@@ -223,17 +223,24 @@ def _blocks(told: _Told) -> Iterable[BlockView]:
     for _, found in packed:
         weights[found.type] += found.parameters
     main = weights.most_common(1)[0][0]
-    subject, found = max((pair for pair in packed if pair[1].type == main), key=lambda pair: _relative(pair[1]))
+    subject, found = max((pair for pair in packed if pair[1].type == main), key=lambda pair: _worst(pair[1]))
     sample = subject.sample()
     errors = block_errors(sample)
-    if np.isnan(errors).all():
+    if found.error and found.error.worst and not np.isnan(errors).all():
+        worst = found.error.worst
+        row = subject.sample(np.array([worst.row]))
+        views = [block_view(row, worst.block, "the block that lost most")]
+        views.append(block_view(sample, int(np.nanargmax(errors)), f"the hardest of {len(errors):,} blocks"))
+        views.append(block_view(sample, int(np.nanargmin(errors)), f"the easiest of {len(errors):,} blocks"))
+    else:
         powers = np.square(sample.stored, dtype=np.float64).reshape(len(errors), -1).sum(axis=1)
         views = [block_view(sample, int(np.argsort(powers)[len(powers) // 2]), "an ordinary block")]
         views.append(block_view(sample, int(powers.argmax()), "the block of the largest weights"))
-    else:
-        order = [int(at) for at in np.argsort(errors) if not np.isnan(errors[at])]
-        views = [block_view(sample, order[-1], "the worst block"), block_view(sample, order[0], "the best block")]
     yield from (view for view in views if view)
+
+
+def _worst(found: Tensor) -> float:
+    return found.error.worst.relative if found.error and found.error.worst else 0.0
 
 
 def _lessons(told: _Told) -> Lessons | None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files as package_files
+from statistics import median
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -36,6 +37,7 @@ _NOTES = {
     "IQ4_NL": "symmetric, rungs denser near zero",
 }
 _ROLES = 12
+_OTHER_MODEL = 0.9  # no type is so bad
 _MOST_TENSORS, _MOST_KEYS, _MOST_LAYERS = 4000, 1000, 512  # that are listed: more than any honest file has
 _FEW_LAYERS = 8  # with so few, two charts fit side by side
 _GRIDS = {"IQ1": 8, "IQ2": 8, "IQ3": 4}
@@ -213,6 +215,8 @@ def _errors_found(report: Report) -> Iterator[tuple[str, str]]:
         yield "good", f"Every weight equals that of {report.source}."
     if not compared:
         return
+    if median(error.relative for _, error in compared) > _OTHER_MODEL:
+        yield "bad", f"{report.source} seems to be another model: most tensors differ by as much as they are large."
     tensor, error = max(compared, key=lambda pair: pair[1].relative)
     yield (
         "hot",

@@ -148,9 +148,9 @@ def block_errors(sample: Sample) -> NDArray[np.float64]:
 
 
 def block_view(sample: Sample, at: int, title: str) -> BlockView | None:
-    """The `at`-th sampled block; None for a type without levels."""
+    """The `at`-th sampled block; None for a type without levels, or where a value is infinite or not a number."""
     found = sample.ladders
-    if found is None:
+    if found is None or not all(np.isfinite(part[at]).all() for part in (found.base, found.step)):
         return None
     per_row = sample.stored.shape[1] // sample.kind.block_elements
     row, block = divmod(at, per_row)
