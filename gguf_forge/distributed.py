@@ -145,10 +145,25 @@ def work(
             check_kernels(found.files, backend=backend)
             with _own_names(job, task) as (names, record):
                 files = list(_pieces(found.files, names))
-                write_files(files, threads=threads, backend=backend, max_memory=max_memory, observer=observer)
+                watcher = _OfTask(task, observer or Observer())
+                write_files(files, threads=threads, backend=backend, max_memory=max_memory, observer=watcher)
                 _record(names, record)
     size = sum(part.size for part in parts)
     return TaskResult(task, tuple(part.path for part in parts), size, time.perf_counter() - begun, was_done)
+
+
+class _OfTask(Observer):
+    """Says the number of the task, where the names of parts would tell nobody anything."""
+
+    def __init__(self, task: int, observer: Observer):
+        self._task = task
+        self._observer = observer
+
+    def begin(self, files: Sequence[FilePlan]) -> None:
+        self._observer.begin_other(f"task {self._task}", sum(file.bytes_to_write for file in files))
+
+    def advance(self, n_bytes: int) -> None:
+        self._observer.advance(n_bytes)
 
 
 @contextmanager
@@ -234,7 +249,8 @@ def finish(
     begun = time.perf_counter()
     job, watcher = open_job(plan_file), observer or Observer()
     sizes = tuple(output.size for output in job.plan.outputs)
-    if job.old_folder.exists() and not job.folder.exists():  # stopped when only the removing was left
+    named_all = all(path.exists() for path in job.outputs)
+    if named_all and job.old_folder.exists() and not job.folder.exists():  # only the removing was left
         _remove(job.old_folder)
         return Finished(job.outputs, sizes, time.perf_counter() - begun)
     recorded = [job.recorded(task) for task in range(job.n_tasks)]

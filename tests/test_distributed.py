@@ -11,15 +11,19 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from checkpoints import tiny_llama
+from faults import DISK_FULL, Faults, is_short
 from imatrices import made_up, write_gguf
-from quantized import digests
+from quantized import digest, digests
 
 from gguf_forge import (
+    ForgeError,
     InputError,
     OutputError,
     RefusedError,
@@ -32,7 +36,7 @@ from gguf_forge import (
     work,
 )
 from gguf_forge.engine import disk
-from gguf_forge.job import open_job
+from gguf_forge.job import Job, is_sound, open_job
 from gguf_forge.quantization import quantize_gguf
 from gguf_forge.recipe import Options, parse_tensor_type, read_imatrix
 from gguf_forge.request import parse_size
@@ -168,41 +172,30 @@ def test_processes_of_which_some_are_killed(here: Path) -> None:
     assert digests(here / "out") == digests(here / "whole")
 
 
-# Runs the verb again and again, each time in a process that is killed one file operation later, until one is not.
+# Runs the verb again and again, each time in a process that is killed some file operations later, until one is not.
 _KILLED_EVERYWHERE = """
-import os, signal, sys
+import os, sys
 from itertools import count
 from pathlib import Path
+import pytest
+from faults import Faults, kills
 from gguf_forge import finish, work
 from gguf_forge.engine import disk
 
-plan, final, *task = sys.argv[1:]
-NAMES = [name for name, call in vars(disk).items() if callable(call) and call.__module__ == disk.__name__]
-step = 5 if task else 1
-
-def killing(name, left):
-    # what a kill leaves is there for all others at once; a power cut is another matter
-    call = getattr(disk, name) if "sync" not in name else lambda *arguments: None
-    def counted(*arguments):
-        left[0] -= 1
-        if left[0] == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return call(*arguments)
-    return counted
-
-for n in count(1, step):
+plan, *task = sys.argv[1:]
+for call in ("sync", "sync_data", "sync_folder"):  # kills lose nothing that was written
+    setattr(disk, call, lambda where: None)
+for n in count(1, 5 if task else 1):
     child = os.fork()
     if not child:
-        left = [n]
-        for name in NAMES:
-            setattr(disk, name, killing(name, left))
+        Faults(pytest.MonkeyPatch(), n, kills)
         if task:
             work(plan, int(task[0]), threads=1)
         else:
             finish(plan, threads=1)
         os._exit(0)
     _, status = os.waitpid(child, 0)
-    print(*sorted(path.stat().st_size for path in Path(final).glob("*.gguf")))
+    print(*sorted(path.stat().st_size for path in Path("out").glob("*.gguf")))
     if not os.WIFSIGNALED(status):
         sys.exit(os.waitstatus_to_exitcode(status))
 """
@@ -216,8 +209,11 @@ def test_kills_at_every_file_operation(here: Path, split: str, tasks: int | None
 
     def killed(*arguments: str) -> list[list[int]]:
         """The sizes of the final files, after each of the processes."""
-        command = [sys.executable, "-c", _KILLED_EVERYWHERE, "plan.json", "out", *arguments]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        command = [sys.executable, "-c", _KILLED_EVERYWHERE, "plan.json", *arguments]
+        paths = os.pathsep.join([str(Path(__file__).parent / "support"), os.environ.get("PYTHONPATH", "")])
+        ended = subprocess.run(
+            command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": paths}
+        )
         assert ended.returncode == 0, ended.stderr
         return [[int(size) for size in line.split()] for line in ended.stdout.splitlines()]
 
@@ -232,6 +228,69 @@ def test_kills_at_every_file_operation(here: Path, split: str, tasks: int | None
     assert seen[-1] == complete
     assert all(set(sizes) <= set(complete) for sizes in seen)
     assert digests(here / "out") == digests(here / "whole")
+
+
+@pytest.fixture
+def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for the disk takes long and changes nothing here."""
+    for call in ("sync", "sync_data", "sync_folder"):
+        monkeypatch.setattr(disk, call, wraps(getattr(disk, call))(lambda where: None))
+
+
+@pytest.mark.usefixtures("unsynced")
+@pytest.mark.parametrize("fault", [DISK_FULL, is_short])
+def test_a_disk_that_fails_at_the_nth_call(here: Path, fault: Callable[..., Any]) -> None:
+    convert("Tiny", "whole/m.gguf", types="Q4_K_M", split=Split(max_size=500_000))
+    n_tasks = len(plan_work(replace(Q4, split_max_size="500K"), tasks=4).tasks)
+    for task in range(1, n_tasks):
+        work("plan.json", task)
+    job = open_job("plan.json")
+    seen = 0
+    for at in count(1):
+        with pytest.MonkeyPatch.context() as patch:
+            faults, failed = Faults(patch, at, fault), False
+            try:
+                work("plan.json", 0, threads=1)
+            except ForgeError:
+                failed = True
+        found = job.recorded(0)
+        assert found is None or all(is_sound(*part) for part in found.items())
+        assert found is not None or failed
+        assert {path.name for path in job.folder.iterdir()} <= {
+            path.name
+            for task in range(n_tasks)
+            for path in (job.record(task), *(part.path for part in job.parts(task)))
+        }
+        if faults.call is None:
+            break
+        seen += failed
+        for path in job.folder.glob("task-0*"):
+            path.unlink()
+    assert seen > 10 or fault is is_short
+    _finish_with_faults(here, job, fault)
+
+
+def _finish_with_faults(here: Path, job: Job, fault: Callable[..., Any]) -> None:
+    def made() -> dict[str, list[int | str]]:
+        return {path.name: digest(path.read_bytes()) for path in here.glob("out/*.gguf")}
+
+    complete = digests(here / "whole")
+    shutil.copytree(job.folder, here / "parts")
+    for at in count(1):
+        with pytest.MonkeyPatch.context() as patch:
+            faults, failed = Faults(patch, at, fault), False
+            try:
+                finish("plan.json", threads=1)
+            except ForgeError:
+                failed = True
+        assert made().items() <= complete.items()
+        if failed:
+            finish("plan.json")
+        assert made() == complete
+        if faults.call is None:
+            return
+        shutil.rmtree(here / "out")
+        shutil.copytree(here / "parts", job.folder)
 
 
 def done(here: Path, tasks: int = 3) -> Path:
@@ -308,6 +367,9 @@ def test_what_others_put_among_the_parts_stays(here: Path) -> None:
     (job.folder / "notes.txt").write_text("mine")
     finish("plan.json")
     assert [path.name for path in job.old_folder.iterdir()] == ["notes.txt"]
+    (here / "out" / "m.gguf").unlink()
+    with pytest.raises(InputError, match="3 of 3 tasks are not done"):
+        finish("plan.json")
 
 
 @pytest.mark.parametrize("task", [3, -1])

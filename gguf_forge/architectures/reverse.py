@@ -60,6 +60,8 @@ _USUAL_NAMES = (
         )
     ),
 )
+# Far above any real model; a hostile file may claim any number.
+_MOST_EXPERTS = 100_000
 # Made by the converter from config.json, where the way back finds them.
 _GENERATED = frozenset(("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"))
 
@@ -283,7 +285,7 @@ def _of_rules(
         (rule,) = rules
         n_experts, *shape = targets[rule.target].shape
         parts = [StandIn(fill(source, layer, expert), tuple(shape)) for expert in range(n_experts)]
-        if not shape:
+        if not shape or n_experts > _MOST_EXPERTS:
             return None
         return {rule.target: _followed(rule.operation, config, parts, fill(rule.target, layer))}
     name = fill(source, layer)
@@ -297,6 +299,8 @@ def _of_rules(
 
 def _shapes(targets: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
     """Shapes that a tensor may have which all of the targets are made of, each value of it once."""
+    if not all(map(prod, targets)):
+        return
     total = sum(map(prod, targets))
     sizes = dict.fromkeys(size * times for shape in targets for size in shape for times in (1, len(targets)))
     for lead in ((), *((shape[0],) for shape in targets)):
@@ -339,8 +343,10 @@ class _Undone:
     def _put_together(self, cut: Slice) -> TensorExpr | None:
         """What was cut, as soon as all pieces are there."""
         pieces, size = self._pieces[cut.of, cut.axis], cut.of.shape[cut.axis]
-        places = sorted(place for piece in pieces for place in range(piece.start, piece.stop, piece.step))
-        if places != list(range(size)):
+        is_there = np.zeros(size, bool)
+        for piece in pieces:
+            is_there[piece.start : piece.stop : piece.step] = True
+        if not is_there.all():
             return None
         return pieces[0].expr if len(pieces) == 1 else PutTogether(tuple(pieces), cut.axis, size)
 

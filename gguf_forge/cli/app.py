@@ -47,8 +47,6 @@ app = typer.Typer(
 COMMANDS = (
     convert,
     plan,
-    work,
-    finish,
     quantize,
     verify,
     compare,
@@ -58,6 +56,8 @@ COMMANDS = (
     split,
     merge,
     edit,
+    work,
+    finish,
     imatrix,
     bench,
     demo,
@@ -115,6 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "gguf-forge"
         failure = Failure(2, UsageError.__name__, error.format_message(), hint=f"see {command} --help")
+    except MemoryError:
+        hint = "allow less with --max-memory, or say --threads 1"
+        failure = Failure(1, MemoryError.__name__, "the system gave no more memory", hint=hint)
     except Exception as error:
         if verbose:
             import traceback

@@ -145,8 +145,7 @@ def _view(tensor: GgufTensor, request: InspectRequest) -> TensorView:
     from gguf_forge.toolbox.inspect import parse_block, view_tensor
 
     place = parse_block(request.block, tensor.info) if request.block is not None else None
-    # all values are looked at twice, as numbers of 4 bytes
-    total = 2 * 4 * tensor.info.n_elements
+    total = 4 * tensor.info.n_elements  # as numbers
     with counting(escaped(tensor.name), total, quiet=False, verbose=False) as advance:
 
         def progress(n_values: int) -> None:

@@ -28,6 +28,14 @@ JOB = "Many machines"
 class PlanRequest(ConvertRequest):
     """The command line of `plan`."""
 
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            show_default=False,
+            help="A Hugging Face folder: config.json, tokenizer files, .safetensors files. Or a GGUF file.",
+        ),
+    ]
     allow_requantize: AllowRequantize = False
     out: Annotated[
         Path | None,
@@ -52,8 +60,8 @@ def register(app: typer.Typer) -> None:
 def plan(request: PlanRequest) -> None:
     """Show what `convert` would write: every tensor, its type, shape and size, and the disk needed.
 
-    It is `convert --dry-run`: no weight is read. SOURCE may also be a GGUF file. With `--out`, the plan is written to a
-    file, too. Then each task is done by itself, on any machine that sees the same disk, and the result put together.
+    It is `convert --dry-run`: no weight is read. With `--out`, the plan is also written to a file, cut into tasks: each
+    is done by itself, on any machine that sees the same disk, and the result put together in the end.
 
     Examples:
 

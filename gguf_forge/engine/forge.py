@@ -18,7 +18,7 @@ from gguf_forge.engine.memory import Budget, room
 from gguf_forge.engine.output import Output, OutputFile
 from gguf_forge.engine.pack import pack
 from gguf_forge.engine.profile import CONVERT, WRITE, Profile, phase
-from gguf_forge.engine.publish import is_complete, published_together
+from gguf_forge.engine.publish import is_complete, published_together, tidy
 from gguf_forge.engine.tasks import TASK_VALUES, Shard, Target, Task, cut, whole_tensors
 from gguf_forge.engine.threads import Progress, in_threads
 from gguf_forge.errors import InputError, UsageError
@@ -75,6 +75,8 @@ def forge(
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}")
     todo = unfinished(shards, overwrite=overwrite, resume=resume)
+    for complete in {shard.path for shard in shards}.difference(shard.path for shard in todo):
+        tidy(complete)
     whole = whole_tensors(todo)
     processors = threads or default_threads()
     limits = room(whole, processors + _WAITING, max_memory=max_memory, buffer=buffer)

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 MORE_ROOM = "free some room, or choose a folder on another disk"
 _HINTS = {ENOSPC: MORE_ROOM, EDQUOT: MORE_ROOM, EMFILE: TOO_MANY_FILES}
+# Of what is beside an output: the file that is being written, its journal, and the old file while files are renamed.
+ENDINGS = ("partial", "journal", "old")
 _COPY_PIECE = 1 << 20
 
 
@@ -76,11 +78,9 @@ class OutputFile:
         self.path = output.path
         self._size = output.size
         self._fingerprint = output.fingerprint
-        self._partial, self._journal_path, self._old = (
-            beside(output.path, ending) for ending in ("partial", "journal", "old")
-        )
+        self._partial, self._journal_path, self._old = (beside(output.path, ending) for ending in ENDINGS)
         self._descriptor: int | None = None
-        self._is_new = self._is_ours = self._had_old = False
+        self._is_begun = self._is_new = self._is_ours = self._had_old = False
         self._recorded = Recorded()
         self._journal: Journal | None = None
         self._writer: DirectWriter | None = None
@@ -134,7 +134,7 @@ class OutputFile:
             OutputError: there is no room, or no such file can be made.
         """
         with output_errors(self.path):
-            self._take()
+            self.take()
             if not overwrite:
                 refuse_existing(self.path, "exists already")
             # an inode has one journal, even if somebody removes a file that is being written
@@ -157,7 +157,9 @@ class OutputFile:
             raise OutputError("the file was written after it was closed", file=self.path)
         return self._descriptor
 
-    def _take(self) -> None:
+    def take(self) -> None:
+        """Opens the unfinished file and locks it, whoever made it."""
+        self._is_begun = True
         while not self._is_ours:
             try:
                 self._descriptor, self._is_new = disk.create(self._partial), True
@@ -285,11 +287,10 @@ class OutputFile:
         self._close()
 
     def _end(self, *, keep: bool) -> None:
-        if self._descriptor is None:
+        if not self._is_begun:
             return
         if not self._is_ours:
-            if self._is_new and disk.lock(self._opened) and self._is_at(self._partial):
-                disk.unlink(self._partial)
+            self._remove_empty()
             return
         is_unfinished = self._is_at(self._partial)
         if not is_unfinished and not self._is_at(self.path):
@@ -304,6 +305,14 @@ class OutputFile:
         for left in (self._journal_path, self._old, *([self._partial] if is_unfinished else [])):
             with suppress(OSError):
                 disk.unlink(left)
+
+    def _remove_empty(self) -> None:
+        """What was made when a signal came, before it was locked or even known here."""
+        if self._descriptor is None:
+            self._descriptor = disk.open_own(self._partial)
+        is_empty = disk.status_of_open(self._opened).st_size == 0
+        if is_empty and disk.lock(self._opened) and self._is_at(self._partial):
+            disk.unlink(self._partial)
 
     def _close(self) -> None:
         writer, self._writer = self._writer, None

@@ -10,7 +10,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from gguf_forge.engine import disk
-from gguf_forge.engine.output import MORE_ROOM, Output, OutputFile, beside, output_errors, refuse_existing
+from gguf_forge.engine.output import ENDINGS, MORE_ROOM, Output, OutputFile, beside, output_errors, refuse_existing
 from gguf_forge.engine.profile import SYNC, phase
 from gguf_forge.errors import OutputError, RefusedError
 from gguf_forge.source import Source
@@ -66,6 +66,15 @@ def check_room(folder: Path, outputs: Sequence[tuple[Path, int]]) -> None:
     free = shutil.disk_usage(folder).free + sum(_left_behind(path) for path, _ in outputs)
     if free < size:
         raise OutputError(f"this needs {size:,} bytes and the disk has {free:,} free", file=folder, hint=MORE_ROOM)
+
+
+def tidy(path: Path) -> None:
+    """Removes what a killed run left beside a complete file, unless another run is writing that anew."""
+    if any(os.path.lexists(beside(path, ending)) for ending in ENDINGS):
+        file = OutputFile(Output(path, 0))
+        with suppress(OutputError, RefusedError):
+            file.take()
+        file.end(keep=False)
 
 
 def _left_behind(path: Path) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from gguf_forge.engine.profile import WAIT, Profile, measured, phase
+from gguf_forge.errors import UsageError
 
 Progress = Callable[[int], None]
 T = TypeVar("T")
@@ -25,6 +26,9 @@ def in_threads(
         workers: How many threads.
         progress: Is told what was done.
         profile: Is told where the time of each thread goes.
+
+    Raises:
+        UsageError: the system does not allow so many threads.
     """
     queue = _Shared(iter(tasks))
     done: SimpleQueue[int | None] = SimpleQueue()
@@ -40,7 +44,7 @@ def in_threads(
 
     with ThreadPoolExecutor(workers) as pool:
         try:
-            running = [pool.submit(work, number) for number in range(1, workers + 1)]
+            running = _started(pool, work, workers)
             with phase(WAIT):
                 for _ in running:
                     while (n_bytes := done.get()) is not None:
@@ -49,6 +53,13 @@ def in_threads(
             queue.close()
     for thread in running:
         thread.result()
+
+
+def _started(pool: ThreadPoolExecutor, work: Callable[[int], None], workers: int) -> list[Future[None]]:
+    try:
+        return [pool.submit(work, number) for number in range(1, workers + 1)]
+    except RuntimeError as error:  # a limit on processes or memory
+        raise UsageError(f"{workers} threads cannot be started: {error}", hint="say --threads with fewer") from error
 
 
 class _Shared(Generic[T]):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gguf_forge.blocks import unpack_blocks
 from gguf_forge.errors import UsageError, printable
+from gguf_forge.expr import Constant, TensorExpr
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.header import alignment_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
@@ -26,6 +27,8 @@ from gguf_forge.toolbox.levels import levels_of
 from gguf_forge.toolbox.measure import Progress, Spread, spread_of
 from gguf_forge.toolbox.rows_of import as_float32, with_short_rows
 
+# What tells where the bins of a histogram lie.
+_SOME_ROWS, _SOME_VALUES = 64, 1 << 18
 # Beyond so many standard deviations from the mean, all values are in one bin.
 _TAIL = 4.0
 
@@ -141,7 +144,7 @@ class TensorView:
     Attributes:
         entry: What the file says of it.
         spread: Range, mean, zeros and so on, and how many values are in each bin.
-        edges: Of the bins, the outermost one open: `len(edges) + 1` counts. Empty if all values are the same.
+        edges: Of the bins, the outermost ones open: `len(edges) + 1` counts. Empty if all values are the same.
         block: A block that was asked for.
     """
 
@@ -243,16 +246,17 @@ def view_tensor(
 ) -> TensorView:
     """The values of a tensor of an opened file; arguments as for `inspect_tensor`.
 
-    The tensor is read twice: once for its range, once for the bins.
+    The tensor is read once. Where its bins lie is told by a few of its rows; twice, if they are all the same.
     """
     if bins < 3:
         raise UsageError(f"a histogram of {bins} bins shows nothing", hint="take at least 3")
     decoded = decode_block(tensor, block) if block is not None else None
     expr = with_short_rows(expression_of(tensor))
-    spread = spread_of(expr, threads=threads, progress=progress)
-    edges = _edges(spread, bins)
-    if edges:
-        spread = spread_of(expr, edges=edges, threads=threads, progress=progress)
+    edges = _edges(_some(expr), bins)
+    spread = spread_of(expr, edges=edges, threads=threads, progress=progress)
+    if not edges:
+        edges = _edges(spread, bins)
+        spread = spread_of(expr, edges=edges, threads=threads) if edges else spread
     return TensorView(_entry(tensor), spread, edges, decoded)
 
 
@@ -308,6 +312,16 @@ def parse_block(text: str, info: TensorInfo) -> BlockPlace:
 
 def _entry(tensor: GgufTensor) -> TensorEntry:
     return TensorEntry(tensor.info, tensor.source.path, tensor.offset)
+
+
+def _some(expr: TensorExpr) -> Spread:
+    """How the values of some rows are spread, from the first one to the last."""
+    if 0 in expr.shape:
+        return spread_of(expr)
+    n_rows = max(1, min(_SOME_ROWS, _SOME_VALUES // expr.shape[-1]))
+    rows = np.unique(np.linspace(0, expr.n_rows - 1, n_rows).astype(np.int64)).tolist()
+    values = np.concatenate([as_float32(expr.rows(row, row + 1), expr.dtype) for row in rows])
+    return spread_of(Constant(values), threads=1)
 
 
 def _edges(spread: Spread, bins: int) -> tuple[float, ...]:

@@ -149,6 +149,12 @@ def test_experts_are_apart_again() -> None:
             {"blk.0.odd.weight": numbers(2, 2), "blk.1.odd.weight": numbers(2, 2)},
             r"blk\.\{0\.\.1\}\.odd\.weight",
         ),
+        (LLAMA, {"blk.0.ffn_up_exps.weight": numbers(100_001, 1, 1)}, r"ffn_up_exps"),
+        (
+            {"general.architecture": string("gpt-oss")},
+            {"blk.0.ffn_gate_exps.weight": numbers(2, 4, 4), "blk.0.ffn_up_exps.weight": numbers(0, 4, 4)},
+            r"ffn_gate_exps(.|\n)*ffn_up_exps",
+        ),
         (LLAMA, {"blk.0.ffn_up_exps.weight": numbers(2)}, r"ffn_up_exps"),
         (LLAMA, {"blk.0.attn_q.weight": numbers(6, 2)}, "6 rows are not 2 heads of an even size"),
         ({"general.architecture": string("llama")}, {"blk.0.attn_q.weight": numbers(6, 2)}, "num_attention_heads"),

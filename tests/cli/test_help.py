@@ -25,7 +25,18 @@ print(json.dumps([code, sorted(sys.modules)]))
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["convert", "--help"], ["plan", "-h"], ["demo", "--help"], ["work", "-h"], ["convert"]],
+    [
+        *(
+            ["--help"],
+            ["--version"],
+            ["convert", "--help"],
+            ["plan", "-h"],
+            ["demo", "--help"],
+            ["work", "-h"],
+            ["convert"],
+        ),
+        *([tool, "--help"] for tool in ("inspect", "edit", "split", "merge", "dequantize")),
+    ],
 )
 def test_loads_nothing_heavy(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", LOADED, *arguments], capture_output=True, text=True, check=True)

@@ -34,8 +34,10 @@ def test_a_job(forge: Forge, model: Path) -> None:
         ran = forge("work", "plan.json", "--task", task)
         assert ran.code == 0
         assert ran.out.splitlines()[0].split() == ["task", str(task), "done"]
+        assert ran.err.startswith(f"task {task}: ")
     assert forge("work", "plan.json", "--task", 1).out.splitlines()[0].split()[2:] == ["was", "done", "already"]
     finished = forge("finish", "plan.json")
+    assert finished.err.startswith("checking and joining: ")
     names = ["Tiny-1.2M-Q4_0.gguf", "Tiny-1.2M-Q8_0.gguf"]
     assert sorted(line.split()[0] for line in finished.out.splitlines()[:2]) == names
     assert listing(Path()) == [*names, "plan.json"]

@@ -7,21 +7,34 @@ not 0, and the message names the cause. A clean run after it, or one that resume
 from __future__ import annotations
 
 import gc
+import multiprocessing
+import os
 import shutil
+import signal
+import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
-from functools import wraps
 from itertools import product
 from pathlib import Path
-from typing import Any
 
+import faults
 import pytest
 from checkpoints import NARROW, tiny_llama
 from command_line import Run, listing
-from faults import BROKEN, CALLS, DISK_FULL, INTERRUPTED, Faults, is_short
+from faults import (
+    BROKEN,
+    CALLS,
+    DISK_FULL,
+    INTERRUPTED,
+    Fault,
+    Faults,
+    is_short,
+    run_and_be_killed,
+    stops_after,
+    stops_before,
+)
 
 from gguf_forge.cli import main
-from gguf_forge.engine import disk, journal
+from gguf_forge.engine import disk
 from gguf_forge.engine.output import beside
 
 COMMANDS = {
@@ -54,37 +67,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where commands run. Everything that is finished is written down at once."""
+    """Where commands run."""
     for name in INPUTS:
         (tmp_path / name).symlink_to(made / name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(journal, "BATCH_BYTES", 50_000)
     return tmp_path
-
-
-class AtOnce(Executor):
-    """Does what it is given before it returns."""
-
-    def __init__(self, *arguments: object):
-        pass
-
-    def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:  # type: ignore[override]
-        done: Future[Any] = Future()
-        try:
-            done.set_result(work(*arguments))
-        except BaseException as error:
-            done.set_exception(error)
-        return done
 
 
 @pytest.fixture
 def in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The journal is written by the thread that finishes something: with one thread, each run is as the one before."""
-    monkeypatch.setattr(journal, "ThreadPoolExecutor", AtOnce)
-    monkeypatch.setattr(journal, "BATCH_SECONDS", float("inf"))
-    for call in ("sync", "sync_data", "sync_folder"):  # waiting for the disk takes long and changes nothing here
-        real = getattr(disk, call)
-        monkeypatch.setattr(disk, call, wraps(real)(lambda where: None))
+    """Each run is as the one before."""
+    faults.in_turn(monkeypatch)
 
 
 @pytest.fixture
@@ -108,15 +101,15 @@ def clean(folder: Path) -> None:
             path.unlink()
 
 
-def each_fault(fault: object) -> Iterator[tuple[Faults, pytest.MonkeyPatch]]:
+def each_fault(fault: Fault) -> Iterator[tuple[Faults, pytest.MonkeyPatch]]:
     """Faults at the first call, at the second, and so on, until a run does not come so far."""
     at = 0
     while True:
         at += 1
         with pytest.MonkeyPatch.context() as patch:
-            faults = Faults(patch, at, fault)  # type: ignore[arg-type]
-            yield faults, patch
-        if faults.call is None:
+            met = Faults(patch, at, fault)
+            yield met, patch
+        if met.call is None:
             return
 
 
@@ -139,13 +132,13 @@ RUNS = [
 @pytest.mark.usefixtures("in_turn")
 @pytest.mark.parametrize(("fault", "name", "options"), RUNS)
 def test_nothing_is_lost_whatever_call_fails(
-    made: Path, folder: Path, forge: Callable[..., Run], fault: object, name: str, options: str
+    made: Path, folder: Path, forge: Callable[..., Run], fault: Fault, name: str, options: str
 ) -> None:
     expected = outputs(made / name)
     old = dict.fromkeys(expected, OLD) if "--overwrite" in options else {}
     command = (*COMMANDS[name], *options.split(), "--threads", "1", "--quiet")
     seen, failed = set(), 0
-    for faults, patch in each_fault(fault):
+    for met, patch in each_fault(fault):
         clean(folder)
         for path, data in old.items():
             (folder / path).write_bytes(data)
@@ -154,23 +147,23 @@ def test_nothing_is_lost_whatever_call_fails(
         patch.undo()
         if open_files() != files:
             gc.collect()  # errors hold what was being read
-        assert open_files() == files, faults.call
-        if faults.call is None:
+        assert open_files() == files, met.call
+        if met.call is None:
             assert ran.code == 0
-        seen.add(faults.call)
+        seen.add(met.call)
         left = {path for path in listing(folder) if path not in (*INPUTS, *expected)}
-        assert all(path.startswith(".gguf-forge-") for path in left), faults.call
-        assert outputs(folder) == (expected if ran.code == 0 else old), faults.call
+        assert all(path.startswith(".gguf-forge-") for path in left), met.call
+        assert outputs(folder) == (expected if ran.code == 0 else old), met.call
         if ran.code != 0:
             failed += 1
-            assert ran.code in (4, 5), (faults.call, ran.err)
+            assert ran.code in (4, 5), (met.call, ran.err)
             causes = ("No space left", "Input/output error", "Interrupted system call")
-            assert any(cause in ran.err for cause in causes), (faults.call, ran.err)
+            assert any(cause in ran.err for cause in causes), (met.call, ran.err)
         again = forge(*command)
-        assert again.code == 0 or (ran.code == 0 and again.code == 8), (faults.call, again.err)
-        assert outputs(folder) == expected, faults.call
+        assert again.code == 0 or (ran.code == 0 and again.code == 8), (met.call, again.err)
+        assert outputs(folder) == expected, met.call
         if ran.code != 0 or "--overwrite" in options:
-            assert set(listing(folder)) == {*INPUTS, *expected}, faults.call
+            assert set(listing(folder)) == {*INPUTS, *expected}, met.call
     assert failed > 20
     assert seen >= {
         "open_read",
@@ -212,8 +205,93 @@ def test_short_reads_and_writes_are_continued(
 ) -> None:
     expected = outputs(made / name)
     seen = set()
-    for faults, _ in each_fault(is_short):
+    for met, _ in each_fault(is_short):
         assert forge(*COMMANDS[name], "--overwrite", "--threads", "1", "--quiet").code == 0
-        assert outputs(folder) == expected, faults.call
-        seen.add(faults.call)
+        assert outputs(folder) == expected, met.call
+        seen.add(met.call)
     assert seen > {reads, "pwrite"}
+
+
+@pytest.mark.usefixtures("in_turn")
+@pytest.mark.parametrize(
+    ("fault", "code", "name", "options"),
+    [
+        (stops_before(signal.SIGTERM), 143, "convert", ""),
+        (stops_after(signal.SIGINT), 130, "quantize", "--overwrite"),
+        (stops_before(signal.SIGINT), 130, "split", "--overwrite --resume"),
+        (stops_after(signal.SIGTERM), 143, "several", "--overwrite"),
+    ],
+)
+def test_nothing_is_lost_when_a_signal_comes_at_any_call(
+    made: Path, folder: Path, forge: Callable[..., Run], fault: Fault, code: int, name: str, options: str
+) -> None:
+    expected = outputs(made / name)
+    old = dict.fromkeys(expected, OLD) if "--overwrite" in options else {}
+    command = (*COMMANDS[name], *options.split(), "--threads", "1", "--quiet")
+    stopped = 0
+    for met, patch in each_fault(fault):
+        clean(folder)
+        for path, data in old.items():
+            (folder / path).write_bytes(data)
+        ran = forge(*command)
+        patch.undo()
+        assert ran.code == (0 if met.call is None else code), (met.call, ran.err)
+        # once all have their names, a signal is too late
+        found = outputs(folder)
+        assert found == expected or (found == old and met.call is not None), met.call
+        if found == old:
+            stopped += 1
+            assert "error: stopped" in ran.err
+            left = set(listing(folder)) - {*INPUTS, *old}
+            assert not left or "--resume" in options, (met.call, left)
+        again = forge(*command)
+        assert again.code == 0 or (found == expected and again.code == 8), (met.call, again.err)
+        assert outputs(folder) == expected, met.call
+        if again.code == 0:
+            assert set(listing(folder)) == {*INPUTS, *expected}, met.call
+    assert stopped > 20
+
+
+@pytest.mark.usefixtures("in_turn")
+@pytest.mark.parametrize(("name", "options"), [("convert", ""), ("split", "--overwrite"), ("quantize", "--resume")])
+def test_nothing_is_lost_when_the_process_is_killed_at_any_call(
+    made: Path, folder: Path, forge: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, name: str, options: str
+) -> None:
+    expected = outputs(made / name)
+    old = dict.fromkeys(expected, OLD) if "--overwrite" in options else {}
+    command = (*COMMANDS[name], *options.split(), "--threads", "1")
+    # children of a process that has one thread, and has imported everything
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["faults"])
+    at, resumed = 0, set()
+    while True:
+        at += 1
+        clean(folder)
+        for path, data in old.items():
+            (folder / path).write_bytes(data)
+        process = context.Process(target=run_and_be_killed, args=(str(folder), (*command, "--quiet"), at))
+        process.start()
+        process.join()
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+        found = outputs(folder)
+        # several names cannot change at once: a kill in between leaves old and new files, but complete ones
+        assert all(data in (expected[path], old.get(path)) for path, data in found.items())
+        assert set(old) <= set(found)
+        assert all(path.startswith(".gguf-forge-") for path in set(listing(folder)) - {*INPUTS, *expected})
+
+        copy = folder.parent / f"{folder.name}-{at}"
+        shutil.copytree(folder, copy, symlinks=True)
+        for where, how in ((folder, "--resume"), (copy, "--overwrite")):
+            monkeypatch.chdir(where)
+            ran = forge(*command, how, "--json")
+            assert ran.code == 0, (at, how, ran.err)
+            assert outputs(where) == expected, (at, how)
+            assert set(listing(where)) == {*INPUTS, *expected}, (at, how)
+            resumed.add((how, ran.json["resumed_tensors"] > 0))
+        monkeypatch.chdir(folder)
+        shutil.rmtree(copy)
+    assert at > 40
+    assert resumed >= {("--resume", False), ("--resume", True), ("--overwrite", False)}
