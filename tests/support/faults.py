@@ -24,6 +24,7 @@ import gguf_forge.conversion
 import gguf_forge.quantization  # noqa: F401
 from gguf_forge.cli import main
 from gguf_forge.engine import direct, disk, journal
+from gguf_forge.engine import forge as engine
 
 # Made of the others.
 _COMPOSED = ("pread_all", "pwrite_all")
@@ -134,10 +135,11 @@ class AtOnce(Executor):
 
 
 def in_turn(patch: pytest.MonkeyPatch) -> None:
-    """The journal is written by the thread that finishes something: with one thread, each run is as the one before.
+    """Tasks one by one, and the journal by the thread that does them: each run with one thread is as the one before.
 
     Nobody waits for the disk, which takes long and changes nothing here.
     """
+    patch.setattr(engine, "_WAITING", 0)
     patch.setattr(journal, "ThreadPoolExecutor", AtOnce)
     patch.setattr(journal, "BATCH_SECONDS", float("inf"))
     patch.setattr(journal, "BATCH_BYTES", 50_000)
