@@ -91,13 +91,13 @@ def read_safetensors_header(source: Source) -> dict[str, StoredTensor]:
 
 def header_size(source: Source) -> int:
     """Where the data of tensors begins, in a file whose header was read."""
-    return 8 + int.from_bytes(source.view(0, 8).tobytes(), "little")
+    return 8 + int.from_bytes(source.read(0, 8).tobytes(), "little")
 
 
 def _read_header(source: Source) -> tuple[dict[str, Any], int]:
     if source.size == 0:
         raise _broken(source, "the file is empty")
-    refuse_impostor(source.view(0, min(source.size, IMPOSTOR_BYTES)).tobytes(), source.path)
+    refuse_impostor(source.read(0, min(source.size, IMPOSTOR_BYTES)).tobytes(), source.path)
     if source.size < 8:
         raise _broken(source, f"the file has only {source.size} bytes")
     length = header_size(source) - 8
@@ -105,7 +105,7 @@ def _read_header(source: Source) -> tuple[dict[str, Any], int]:
         raise _broken(source, f"the header claims {length} bytes; the format allows {MAX_HEADER}")
     if 8 + length > source.size:
         raise _broken(source, f"the header claims {length} bytes, but the file has {source.size} in all")
-    return _parse_header(source.view(8, length).tobytes(), source), 8 + length
+    return _parse_header(source.read(8, length).tobytes(), source), 8 + length
 
 
 def _parse_header(raw: bytes, source: Source) -> dict[str, Any]:

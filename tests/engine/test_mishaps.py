@@ -19,6 +19,7 @@ from checkpoints import NARROW, tiny_llama
 from command_line import listing
 from faults import run_with_a_limit
 
+from gguf_forge.checkpoint.safetensors_file import read_safetensors_header
 from gguf_forge.cli import main
 from gguf_forge.conversion import convert
 from gguf_forge.engine import disk, journal, output, publish
@@ -54,8 +55,9 @@ def truncate(path: Path) -> None:
 
 
 def rewrite(path: Path) -> None:
-    data = path.read_bytes()
-    path.write_bytes(data[:-64] + bytes(64))
+    with path.open("r+b") as file:
+        file.seek(-64, os.SEEK_END)
+        file.write(bytes(64))
 
 
 def replace(path: Path) -> None:
@@ -117,6 +119,15 @@ def test_a_source_that_changes_while_it_is_read(
     resumed = quantize(source, out, resume=resume)
     assert listing(out.parent) == ["out.gguf"]
     assert resumed == quantize(source, out)
+
+
+def test_a_header_that_vanishes_while_it_is_read(source: Path) -> None:
+    """Through a map, that would end the process."""
+    weights = source.parent / "Tiny" / "model.safetensors"
+    with MappedFile(weights) as file:
+        os.truncate(weights, 0)
+        with pytest.raises(InputError, match="became shorter while it was read"):
+            read_safetensors_header(file)
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), MemoryError(), InputError("broken")])
