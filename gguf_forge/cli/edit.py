@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gguf_forge.cli.options import MODEL, OUTPUT, DryRun, Json, Overwrite, Quiet, Verbose, add_command, value
+from gguf_forge.cli.options import MODEL, OUTPUT, Json, Overwrite, Quiet, Verbose, add_command, flag, value
 from gguf_forge.cli.shown import escaped, json_value, type_text, value_text
 from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.errors import ForgeError, InputError, UsageError
@@ -40,7 +40,7 @@ class EditRequest:
         value("-o", "--outfile", metavar="OUT", panel=OUTPUT, help="The file to be. [default: FILE itself]"),
     ] = None
     overwrite: Overwrite = False
-    dry_run: DryRun = False
+    dry_run: Annotated[bool, flag("--dry-run", panel=OUTPUT, help="Only show what would change.")] = False
     set: Annotated[
         list[str] | None,
         value(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -378,24 +379,31 @@ def _bar(share: float) -> str:
 def _block_text(block: DecodedBlock, kind: str) -> Iterator[RenderableType]:
     from rich.text import Text
 
+    from gguf_forge.cli.streams import console
+
     first, stop = block.columns
     place = f"block {block.place.block} of row {block.place.row}"
     yield Text(f"{place}: columns {first} to {stop - 1} ({kind}; bytes in hexadecimal)", "bold")
-    table = _table("", "")
-    table.show_header = False
-    for name, stored in block.fields.items():
-        is_bytes = stored.dtype.kind == "u"
-        digits = 2 * stored.dtype.itemsize
-        table.add_row(name, _grid([f"{item:0{digits}x}" if is_bytes else f"{item}" for item in stored.reshape(-1)], 16))
+    grids = {name: [_digits(item) for item in stored.reshape(-1)] for name, stored in block.fields.items()}
     if block.levels is not None:
-        table.add_row("levels", _grid([str(level) for level in block.levels], 16))
-    table.add_row("values", _grid([f"{item:.6g}" for item in block.values], 8))
-    yield table
+        grids["levels"] = [str(level) for level in block.levels]
+    grids["values"] = [f"{item:.6g}" for item in block.values]
+    label = max(map(len, grids)) + 2
+    room = console(sys.stdout).width - label
+    for name, items in grids.items():
+        lines = _lines(items, 8 if name == "values" else 16, room)
+        yield Text("\n".join(f"{name if number == 0 else '':<{label}}{line}" for number, line in enumerate(lines)))
 
 
-def _grid(items: Sequence[str], columns: int) -> Text:
-    from rich.text import Text
+def _digits(item: Any) -> str:
+    """A number; one without a sign is bits, in hexadecimal."""
+    return f"{item:0{2 * item.itemsize}x}" if item.dtype.kind == "u" else str(item)
 
+
+def _lines(items: Sequence[str], most: int, room: int) -> Iterator[str]:
+    """Items in columns: `most` of them, or half as many as often as it takes to fit."""
     width = max(map(len, items))
-    lines = [" ".join(f"{item:>{width}}" for item in items[at : at + columns]) for at in range(0, len(items), columns)]
-    return Text("\n".join(lines), no_wrap=True)
+    while most > 1 and most * (width + 1) - 1 > room:
+        most //= 2
+    for at in range(0, len(items), most):
+        yield " ".join(f"{item:>{width}}" for item in items[at : at + most])

@@ -264,6 +264,7 @@ def _differences_object(found: Differences) -> dict[str, Any]:
         "bytes": found.bytes,
         "fields": found.fields,
         "first": found.first and vars(found.first),
+        "judged_blocks": found.judged,
         "odd_blocks": found.odd_blocks,
         "first_odd": found.first_odd and vars(found.first_odd),
         "misplaced_values": found.misplaced,

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 # Finished bytes are written down when there are as many, or after as many seconds: what a kill costs at most.
 BATCH_BYTES = 64 << 20
-BATCH_SECONDS = 2.0
+BATCH_SECONDS = 1.0
 
 _MAGIC = "gguf-forge-journal-1"
 _RANGE = re.compile("([0-9]+)-([0-9]+)")

@@ -24,6 +24,9 @@ Values = NDArray[np.float32]
 _SCALED_LATE = frozenset(("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"))
 # The greatest ratio of squared errors seen between blocks that fused and plain arithmetic make is 1.37.
 _WORSE = 1.5
+# Where more than this share of some rows' blocks differ, and more than so many, each sixteenth of them is judged: what
+# they have in common shows in a few, and judging costs many times what comparing does.
+_MANY, _MANY_BLOCKS, _EACH = 0.05, 64, 16
 # Float values of the same weights, rounded to another 16-bit type on the way, are no farther apart.
 _ROUNDING = 2.0**-7
 
@@ -88,18 +91,20 @@ class Differences:
         bytes: Bytes that differ.
         fields: How many of them are in each field.
         first: The first of them; None if nothing differs.
-        odd_blocks: Differing blocks that no quantizer would make of these weights: levels that aren't the nearest
+        judged: How many of the blocks were looked at closely: all of a few, some of many. What follows is of these.
+        odd_blocks: Blocks that no quantizer would make of these weights: levels that aren't the nearest
             ones, errors far greater than need be, infinite scales.
         first_odd: Where the first of those differs first.
-        misplaced: Values of differing blocks that aren't at the nearest level; None for types without levels.
-        values: Values of differing blocks.
-        errors: Sums over the differing blocks.
+        misplaced: Values that aren't at the nearest level; None for types without levels.
+        values: How many values they have.
+        errors: Sums over them.
     """
 
     blocks: int = 0
     bytes: int = 0
     fields: Mapping[str, int] = field(default_factory=dict)
     first: Place | None = None
+    judged: int = 0
     odd_blocks: int = 0
     first_odd: Place | None = None
     misplaced: int | None = None
@@ -114,6 +119,7 @@ class Differences:
             self.bytes + other.bytes,
             dict(Counter(self.fields) + Counter(other.fields)),
             self.first or other.first,
+            self.judged + other.judged,
             self.odd_blocks + other.odd_blocks,
             self.first_odd or other.first_odd,
             sum(misplaced) if misplaced else None,
@@ -165,9 +171,10 @@ def differences_between(
         offset = first_row * expected.shape[1] + block * size + byte
         return Place(first_row + row, within, name, offset, int(mine[block, byte]), int(theirs[block, byte]))
 
-    source = weights.reshape(-1, kind.block_elements)[at]
-    columns = None if importance is None else importance.reshape(-1, kind.block_elements)[at % per_row]
-    odd, misplaced, errors = _judged(mine[at], theirs[at], kind, source, columns)
+    judged = at[::_EACH] if len(at) > max(_MANY * len(mine), _MANY_BLOCKS) else at
+    source = weights.reshape(-1, kind.block_elements)[judged]
+    columns = None if importance is None else importance.reshape(-1, kind.block_elements)[judged % per_row]
+    odd, misplaced, errors = _judged(mine[judged], theirs[judged], kind, source, columns)
     fields: Counter[str] = Counter()
     for byte, count in enumerate(differs.sum(axis=0).tolist()):
         if count:
@@ -177,8 +184,9 @@ def differences_between(
         sum(fields.values()),
         dict(fields),
         place(int(at[0])),
+        len(judged),
         int(np.count_nonzero(odd)),
-        place(int(at[np.argmax(odd)])) if odd.any() else None,
+        place(int(judged[np.argmax(odd)])) if odd.any() else None,
         misplaced,
         source.size,
         errors,

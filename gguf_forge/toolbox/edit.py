@@ -6,10 +6,13 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
+from stat import S_IMODE
 from typing import Any
 
+from gguf_forge.engine import disk
 from gguf_forge.engine.publish import check_output, published
 from gguf_forge.errors import InputError, RefusedError, UsageError, printable
 from gguf_forge.gguf_file.header import alignment_of, encode_header
@@ -173,8 +176,7 @@ def plan_edit(file: MappedFile, header: GgufHeader, edits: Edits, out: Path | No
     part = header.metadata.get(SPLIT_NO)
     if part is not None and part.data:
         raise InputError("only the first file of a split has the keys of the model", file=file.path)
-    renamed: dict[str, str] = {}
-    metadata = edited(header.metadata, edits, renamed)
+    metadata = edited(header.metadata, edits)
     alignment = alignment_of(metadata)
     first = header.data_offset
     infos = [tensor.info for tensor in header.tensors]
@@ -183,7 +185,8 @@ def plan_edit(file: MappedFile, header: GgufHeader, edits: Edits, out: Path | No
     padding = alignment if infos or file.size > first else 1
     encoded = encode_header(metadata, infos, offsets, padding, header.byte_order)
     size = len(encoded) + (file.size - first if infos else 0)
-    return EditPlan(file.path, out or file.path, _changes(header.metadata, metadata, renamed), encoded, first, size)
+    changes = _changes(header.metadata, metadata, _old_names(edits.rename))
+    return EditPlan(file.path, out or file.path, changes, encoded, first, size)
 
 
 def check_edit(plan: EditPlan, *, overwrite: bool = False) -> None:
@@ -210,7 +213,7 @@ def write_edit(
     if not plan.is_needed:
         return
     check_edit(plan, overwrite=overwrite)
-    mode = plan.source.stat().st_mode
+    mode = disk.status_of_open(file.descriptor).st_mode if file.descriptor is not None else None
     with published(plan.path, plan.size, overwrite=overwrite or plan.in_place) as out:
         # where the data keeps its place the file is copied whole: its blocks can be shared then
         shift = len(plan.header) - plan.old_header
@@ -222,13 +225,22 @@ def write_edit(
             progress(nbytes)
         out.write_at(0, memoryview(plan.header))
         file.check_unchanged()
-    if plan.in_place:
+    if plan.in_place and mode is not None:
         with suppress(OSError):  # such as one of another owner, on a file system without modes
-            plan.path.chmod(mode)
+            plan.path.chmod(S_IMODE(mode))
 
 
-def edited(metadata: Metadata, edits: Edits, renamed: dict[str, str] | None = None) -> Metadata:
-    """The keys of the edited file; `renamed` is told the old name of each key that has a new one."""
+def edited(metadata: Metadata, edits: Edits) -> Metadata:
+    """The keys of the edited file.
+
+    Raises:
+        UsageError: a key that is not there, a value that does not fit.
+        RefusedError: a change that would break the file.
+
+    Example:
+        >>> list(edited({"general.name": string("a")}, Edits(rename={"general.name": "general.basename"})))
+        ['general.basename']
+    """
     result = dict(metadata)
     for key in edits.remove:
         _check_there(key, result)
@@ -238,8 +250,6 @@ def edited(metadata: Metadata, edits: Edits, renamed: dict[str, str] | None = No
         del result[key]
     for old, new in edits.rename.items():
         result = _rename(result, old, new)
-        if renamed is not None:
-            renamed[new] = renamed.pop(old, old)
     if edits.chat_templates is not None:
         result = _with_templates(result, edits.chat_templates)
     if edits.pre_tokenizer is not None:
@@ -256,8 +266,6 @@ def edited(metadata: Metadata, edits: Edits, renamed: dict[str, str] | None = No
 
 def _check_there(key: str, metadata: Metadata) -> None:
     if key not in metadata:
-        from difflib import get_close_matches
-
         near = get_close_matches(key, metadata, 3)
         hint = f"there is {', '.join(map(printable, near))}" if near else "`gguf-forge inspect` lists the keys"
         raise UsageError(f"there is no key {printable(key)}", hint=hint)
@@ -284,6 +292,14 @@ def _rename(metadata: Metadata, old: str, new: str) -> Metadata:
         raise UsageError(f"there is a key {printable(new)} already", hint="remove it first")
     _checked(new, metadata[old], None)
     return {new if key == old else key: value for key, value in metadata.items()}
+
+
+def _old_names(rename: Mapping[str, str]) -> Mapping[str, str]:
+    """New name -> the name before all renaming."""
+    names: dict[str, str] = {}
+    for old, new in rename.items():
+        names[new] = names.pop(old, old)
+    return names
 
 
 def _with_templates(metadata: Metadata, templates: Metadata) -> Metadata:

@@ -94,7 +94,7 @@ def verdict_on(found: Differences, kind: TensorType, blocks: int, *, by_importan
         return Verdict.IDENTICAL
     scaled_late = kind.name in _SCALED_LATE
     if found.blocks <= max(_FEW * blocks, _FEW_BLOCKS):
-        tolerated = _ODD_LATE_BY_IMPORTANCE * found.blocks if scaled_late and by_importance else 0
+        tolerated = _ODD_LATE_BY_IMPORTANCE * found.judged if scaled_late and by_importance else 0
         # a float has no scale that could have been chosen otherwise
         is_damaged = found.odd_blocks > tolerated or kind.block_elements == 1
         return Verdict.DAMAGED if is_damaged else Verdict.STEPS
@@ -102,7 +102,7 @@ def verdict_on(found: Differences, kind: TensorType, blocks: int, *, by_importan
         late = _MISPLACED_LATE_BY_IMPORTANCE if by_importance else _MISPLACED_LATE
         same = found.misplaced <= (late if scaled_late else _MISPLACED) * found.values
     else:
-        same = found.odd_blocks <= _ODD * found.blocks
+        same = found.odd_blocks <= _ODD * found.judged
     if same:
         return Verdict.RECIPE
     errors = found.errors

@@ -81,6 +81,22 @@ def test_values_of_tensors(forge: Forge, source: Path) -> None:
     assert sorted(views[0]["block"]["fields"]) == ["d", "dmin", "qs", "scales"]
 
 
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_blocks_are_whole_on_any_terminal(
+    forge: Forge, source: Path, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "blk.0.attn_q.weight"
+    block = forge("inspect", source, "--tensor", name, "--block", "5", "--json").json["tensors"][0]["block"]
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = forge("inspect", source, "--tensor", name, "--block", "5").out
+    lines = shown[shown.index("hexadecimal)") :].splitlines()
+    assert max(map(len, lines)) <= width
+    words = " ".join(lines).split()
+    assert words[words.index("qs") + 1 : words.index("levels")] == [f"{byte:02x}" for byte in block["fields"]["qs"]]
+    assert words[words.index("levels") + 1 : words.index("values")] == [str(level) for level in block["levels"]]
+    assert words[words.index("values") + 1 :] == [f"{value:.6g}" for value in block["values"]]
+
+
 def test_mistakes(forge: Forge, source: Path) -> None:
     for arguments in (["--block", "3"], ["--tensor", "x"], ["--tensor", "output.weight", "--block", "x"]):
         assert forge("inspect", source, *arguments).code == 2

@@ -6,7 +6,6 @@ not 0, and the message names the cause. A clean run after it, or one that resume
 
 from __future__ import annotations
 
-import errno
 import gc
 import multiprocessing
 import os
@@ -14,7 +13,6 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from functools import wraps
 from itertools import product
 from pathlib import Path
 
@@ -33,10 +31,11 @@ from faults import (
     run_and_be_killed,
     stops_after,
     stops_before,
+    without_direct_writes,
 )
 
 from gguf_forge.cli import main
-from gguf_forge.engine import direct, disk
+from gguf_forge.engine import disk
 from gguf_forge.engine.output import beside
 
 COMMANDS = {
@@ -80,15 +79,6 @@ def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each run is as the one before."""
     faults.in_turn(monkeypatch)
-
-
-def without_direct(patch: pytest.MonkeyPatch) -> None:
-    """Only then does the system copy."""
-
-    def open_direct(descriptor: int) -> int:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-
-    patch.setattr(disk, "open_direct", wraps(disk.open_direct)(open_direct))
 
 
 @pytest.fixture
@@ -152,9 +142,7 @@ def test_nothing_is_lost_whatever_call_fails(
     options: str,
 ) -> None:
     if name == "copy":
-        without_direct(monkeypatch)
-    elif name == "quantize":  # of its small tensors, too
-        monkeypatch.setattr(direct, "_LEAST", 4096)
+        without_direct_writes(monkeypatch)
     expected = outputs(made / name)
     old = dict.fromkeys(expected, OLD) if "--overwrite" in options else {}
     command = (*COMMANDS[name], *options.split(), "--threads", "1", "--quiet")
@@ -198,15 +186,16 @@ def test_nothing_is_lost_whatever_call_fails(
     }
 
 
+@pytest.mark.usefixtures("in_turn")
 def test_every_call_is_met_somewhere(made: Path, folder: Path, forge: Callable[..., Run]) -> None:
     """The test above has seen all of the disk layer, or else it says too little."""
     seen: set[str] = set()
     for name, options in product(COMMANDS, ((), ("--overwrite",), ("--overwrite", "--resume"))):
         with pytest.MonkeyPatch.context() as patch:
+            if name == "copy":
+                without_direct_writes(patch)
             for call in CALLS:
                 patch.setattr(disk, call, noting(seen, getattr(disk, call)))
-            if name == "copy":
-                without_direct(patch)
             assert forge(*COMMANDS[name], *options).code == 0
         clean(folder)
         beside(folder / "out.gguf", "partial").write_bytes(b"what a killed run left")
@@ -227,7 +216,7 @@ def test_short_reads_and_writes_are_continued(
     made: Path, folder: Path, forge: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, name: str, reads: str
 ) -> None:
     if name == "copy":
-        without_direct(monkeypatch)
+        without_direct_writes(monkeypatch)
     expected = outputs(made / name)
     seen = set()
     for met, _ in each_fault(is_short):

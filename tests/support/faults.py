@@ -22,7 +22,7 @@ import gguf_forge.cli.report
 import gguf_forge.conversion
 import gguf_forge.quantization  # noqa: F401
 from gguf_forge.cli import main
-from gguf_forge.engine import disk, journal
+from gguf_forge.engine import direct, disk, journal
 from gguf_forge.engine import forge as engine
 
 # Made of the others.
@@ -56,6 +56,11 @@ def is_short(call: Call, arguments: tuple[Any, ...]) -> Any:
         source, target, _, *offsets = arguments
         return call(source, target, 1, *offsets)
     return call(*arguments)
+
+
+def without_direct_writes(patch: pytest.MonkeyPatch) -> None:
+    """Where files are not written past the cache, the system copies what stays as it is."""
+    patch.setattr(disk, "open_direct", wraps(disk.open_direct)(lambda descriptor: fails_with(errno.EINVAL)(len, ())))
 
 
 def kills(call: Call, arguments: tuple[Any, ...]) -> Any:
@@ -137,6 +142,7 @@ def in_turn(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(journal, "ThreadPoolExecutor", AtOnce)
     patch.setattr(journal, "BATCH_SECONDS", float("inf"))
     patch.setattr(journal, "BATCH_BYTES", 50_000)
+    patch.setattr(direct, "_LEAST", 4096)  # so that small models are written past the cache, too
     for call in ("sync", "sync_data", "sync_folder"):
         real = getattr(disk, call)
         patch.setattr(disk, call, wraps(real)(lambda where: None))

@@ -83,7 +83,7 @@ def test_other_importance_is_another_recipe(name: str) -> None:
     difference = _between(name, expected, found, weights)
     blocks = weights.size // TENSOR_TYPES[name].block_elements
     assert difference.blocks > 0.5 * blocks
-    assert verdict_on(difference, TENSOR_TYPES[name], blocks) is Verdict.RECIPE
+    assert verdict_on(difference, TENSOR_TYPES[name], blocks, by_importance=True) is Verdict.RECIPE
 
 
 @pytest.mark.parametrize("name", ["Q4_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "F16"])
@@ -113,6 +113,13 @@ def test_a_broken_scale_is_damage(name: str) -> None:
     difference = _between(name, expected, found, weights)
     assert difference.odd_blocks == 1
     assert verdict_on(difference, kind, weights.size // kind.block_elements) is Verdict.DAMAGED
+
+
+def test_of_many_differing_blocks_some_are_judged() -> None:
+    weights = _weights(512)
+    difference = _between("Q4_K", quantize(weights, "Q4_K"), quantize(_weights(512, seed=5), "Q4_K"), weights)
+    assert difference.blocks == 1024
+    assert (difference.judged, difference.values) == (64, 64 * 256)
 
 
 def test_types_that_cannot_be_unpacked_are_compared_by_bytes() -> None:

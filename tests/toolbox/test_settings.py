@@ -137,4 +137,5 @@ def test_what_a_file_holds_can_be_set(metadata: Metadata) -> None:
             continue
         again = typed(key, value.data, value)
         assert type_text(again) == type_text(value)
-        assert repr(again.data) == repr(value.data) or value.type is ValueType.FLOAT32
+        # a NaN of 32 bits is held otherwise, which keeps its bits
+        assert "nan" in repr(value.data) or repr(again.data) == repr(value.data)
