@@ -32,8 +32,11 @@ def in_threads(
     """
     queue = _Shared(iter(tasks))
     done: SimpleQueue[int | None] = SimpleQueue()
+    # A signal may come while a thread is being started, and nobody waits for that one then: it must have done nothing.
+    begun = threading.Event()
 
     def work(number: int) -> None:
+        begun.wait()
         try:
             with measured(profile, f"worker {number}"):
                 for task in queue:
@@ -45,12 +48,14 @@ def in_threads(
     with ThreadPoolExecutor(workers) as pool:
         try:
             running = _started(pool, work, workers)
+            begun.set()
             with phase(WAIT):
                 for _ in running:
                     while (n_bytes := done.get()) is not None:
                         progress(n_bytes)
         finally:
             queue.close()
+            begun.set()
     for thread in running:
         thread.result()
 
