@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from checkpoints import NARROW, tiny_llama
@@ -57,10 +58,14 @@ def test_reads_no_weight_and_writes_nothing(
     forge: Forge, model: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     read: list[int] = []
-    view = MappedFile.view
-    monkeypatch.setattr(
-        MappedFile, "view", lambda file, offset, nbytes: (read.append(offset + nbytes), view(file, offset, nbytes))[1]
-    )
+    for name in ("read", "view"):
+        real = getattr(MappedFile, name)
+
+        def noted(file: MappedFile, offset: int, nbytes: int, real: Any = real, **options: Any) -> Any:
+            read.append(offset + nbytes)
+            return real(file, offset, nbytes, **options)
+
+        monkeypatch.setattr(MappedFile, name, noted)
     assert forge(*command, model).code == 0
     assert read
     assert max(read) <= header_size(model)
