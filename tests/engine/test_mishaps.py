@@ -278,7 +278,7 @@ def test_two_processes_and_one_output(source: Path, out: Path, capfd: Any) -> No
     wait = source.parent / "wait"
     wait.touch()
     command = ["quantize", str(source), str(out), "Q4_0", "--overwrite"]
-    first = subprocess.Popen([sys.executable, "-c", WAITING, *command, str(wait)])
+    first = subprocess.Popen([sys.executable, "-c", WAITING, *command, str(wait)], cwd=source.parent)
     while len(listing(out.parent)) < 2 and first.poll() is None:
         pass
     assert main(command) == 8
@@ -293,7 +293,7 @@ def test_a_killed_process_loses_its_lock(source: Path, out: Path) -> None:
     wait = source.parent / "wait"
     wait.touch()
     command = ["quantize", str(source), str(out), "Q4_0", "--overwrite"]
-    first = subprocess.Popen([sys.executable, "-c", WAITING, *command, str(wait)])
+    first = subprocess.Popen([sys.executable, "-c", WAITING, *command, str(wait)], cwd=source.parent)
     while len(listing(out.parent)) < 2 and first.poll() is None:
         pass
     first.send_signal(signal.SIGKILL)
