@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 _OWN_PAGES = 4 << 20
 
 
-# Disks and file systems move blocks of this size, or of a part of it.
-ALIGNMENT = 4096
+# Disks and file systems move blocks of this size, or of a part of it. No page is written both past the cache and by it.
+ALIGNMENT = max(4096, mmap.PAGESIZE)
 
 
 def fresh(nbytes: int, *, at: int = 0) -> NDArray[np.uint8]:

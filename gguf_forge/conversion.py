@@ -30,6 +30,7 @@ from gguf_forge.general import fill_template, output_name
 from gguf_forge.gguf_file.values import Metadata, u32
 from gguf_forge.kernels import backend_lanes, default_backend
 from gguf_forge.model_plan import ModelPlan, plan_model
+from gguf_forge.paths import is_folder
 from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type
 from gguf_forge.splits import Split, split_as_converter, split_as_gguf_split, whole_file
 from gguf_forge.tensor_types import F16, F32, TensorType
@@ -125,7 +126,7 @@ def _with_file_type(plan: ModelPlan, base: TensorType) -> Metadata:
 
 def _path(plan: ModelPlan, kind: FileType, out: Path | None) -> Path:
     folder = out or Path()
-    if not folder.is_dir():
+    if not is_folder(folder):
         return folder.with_name(fill_template(folder.name, kind.name))
     return folder / output_name(plan.identity, kind.name, vocab_only=not plan.tensors)
 
@@ -278,6 +279,6 @@ def plan_files(
 def _target(out: str | PathLike[str] | None) -> Path | None:
     if out is None:
         return None
-    if os.fspath(out).endswith(os.sep) and not Path(out).is_dir():
+    if os.fspath(out).endswith(os.sep) and not is_folder(Path(out)):
         raise OutputError("the folder does not exist", file=out, hint="create it first")
     return Path(out)

@@ -35,7 +35,7 @@ from gguf_forge.source import MappedFile
 from gguf_forge.work_plan import WorkPlan, check_same, make_work_plan
 
 # A run that is wrongly taken for dead ends with an error, and no bytes are wrong.
-_DEAD_SECONDS = 3600
+_DEAD_SECONDS = 7 * 24 * 3600
 _UNFINISHED = re.compile(r"^\.gguf-forge-|\.[0-9a-f]{16}$")
 _OUR_NAMES = ("task-", "output-", ".gguf-forge-")
 _SAME_DISK = "the plan must lie where it was made, on a disk that all machines see in the same way"

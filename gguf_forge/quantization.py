@@ -26,6 +26,7 @@ from gguf_forge.general import fill_template
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.paths import is_folder
 from gguf_forge.recipe import FileType, Options, file_type
 from gguf_forge.recipe.file_types import ALIASES
 from gguf_forge.splits import Split, split_as_gguf_split, split_as_source, whole_file
@@ -138,7 +139,7 @@ def plan_quantized(
 
 
 def _path(target: Path, kind: FileType, name: str | FileType) -> Path:
-    if target.is_dir():
+    if is_folder(target):
         return target / f"ggml-model-{_reference_name(kind, name)}.gguf"
     return target.with_name(fill_template(target.name, kind.name))
 

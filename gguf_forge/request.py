@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from gguf_forge.errors import InputError, UsageError, printable
+from gguf_forge.paths import is_file
 
 if TYPE_CHECKING:
     from gguf_forge.file_plan import FilePlan
@@ -114,7 +115,7 @@ def parse_size(text: str, *, option: str = "--split-max-size", unit: int = 1000)
         >>> parse_size("2G")
         2000000000
     """
-    found = re.fullmatch("([0-9]+)([KMG]?)", text)
+    found = re.fullmatch("([0-9]{1,15})([KMG]?)", text)
     if found is None:
         raise UsageError(f"{option} {text!r} is no size", hint="for example 500M or 2G")
     return int(found[1]) * int(unit ** _POWERS.index(found[2]))
@@ -244,7 +245,7 @@ def planned(request: Request, folder: Path | None = None) -> Iterator[Planned]:
     """
     here = folder or Path()
     options = replace(recipe_options(request, here), allow_requantize=request.allow_requantize)
-    how = _planned_gguf if (here / request.source).is_file() else _planned_checkpoint
+    how = _planned_gguf if is_file(here / request.source) else _planned_checkpoint
     with how(request, here, options) as plan:
         yield plan
 

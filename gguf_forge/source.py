@@ -1,4 +1,4 @@
-"""Byte ranges of a file. Local files are mapped; a reader over HTTP is another `Source`."""
+"""Byte ranges of files: headers are looked at, weights are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hugging Face folders as validated, mapped tensors."""
+"""Hugging Face folders as validated tensors."""
 
 from gguf_forge.checkpoint.checkpoint import Checkpoint
 from gguf_forge.checkpoint.safetensors_file import StoredTensor

@@ -1,4 +1,4 @@
-"""A Hugging Face folder: its config and its tensors, validated and mapped; no weight is read."""
+"""A Hugging Face folder: its config and its tensors, validated; no weight is read."""
 
 from __future__ import annotations
 

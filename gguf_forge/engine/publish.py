@@ -13,6 +13,7 @@ from gguf_forge.engine import disk
 from gguf_forge.engine.output import ENDINGS, MORE_ROOM, Output, OutputFile, beside, output_errors, refuse_existing
 from gguf_forge.engine.profile import SYNC, phase
 from gguf_forge.errors import OutputError, RefusedError
+from gguf_forge.paths import is_folder
 from gguf_forge.source import Source
 
 _LONGEST_NAME = 255
@@ -31,14 +32,14 @@ def check_output(path: Path, size: int, inputs: Iterable[Path], *, overwrite: bo
         RefusedError: the path is an input (by name, link or hard link), or exists and may not be replaced.
         OutputError: it is a folder, its folder is missing or not writable, or the disk has too little room.
     """
-    if path.is_dir():
-        raise OutputError("is a folder", file=path, hint="name a file in it")
-    if not path.parent.is_dir():
-        raise OutputError("the folder does not exist", file=path.parent, hint="create it first")
     if len(os.fsencode(path.name)) > _LONGEST_NAME:
         raise OutputError(
             f"the file's name is longer than {_LONGEST_NAME} bytes", file=path, hint="choose a shorter name"
         )
+    if is_folder(path):
+        raise OutputError("is a folder", file=path, hint="name a file in it")
+    if not is_folder(path.parent):
+        raise OutputError("the folder does not exist", file=path.parent, hint="create it first")
     if path.exists() and not path.is_file():
         raise OutputError("is not a regular file", file=path, hint="choose another name")
     if path.exists() and any(_is_same(path, source) for source in inputs):

@@ -23,7 +23,7 @@ _INTEGERS = frozenset(kind for kind in ValueType if "INT" in kind.name)
 class GgufFile:
     """The contents of a GGUF file, or of all files of a split one.
 
-    Opening reads the headers and maps the rest: it costs milliseconds, whatever the size.
+    Opening reads the headers and no tensor: it costs milliseconds, whatever the size.
 
     Attributes:
         paths: The file, or the files of the split in order.

@@ -15,6 +15,7 @@ from gguf_forge.file_plan import FilePlan, Observer, Result, check_files, write_
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.split import PartName
+from gguf_forge.paths import is_folder
 from gguf_forge.quantization import plan_quantized
 from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type
 from gguf_forge.splits import Split
@@ -99,7 +100,7 @@ def plan_dequantized(
     split = Split(max_size=max_size)
     if not safetensors:
         place = _beside(gguf, f"{kind}.gguf")
-        target = place if out is None else Path(out) / place.name if Path(out).is_dir() else Path(out)
+        target = place if out is None else Path(out) / place.name if is_folder(Path(out)) else Path(out)
         options = Options(allow_requantize=True)
         return plan_quantized(gguf, target, types=kind.name, options=options, split=split)[0]
     if not gguf.tensors:

@@ -1,4 +1,4 @@
-"""Changing the keys of a GGUF file. The tensors are copied as they lie, or shared where the file system can."""
+"""Changing the keys of a GGUF file. The tensors are copied as they lie."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def edit_gguf(
     """Changes keys of a GGUF file: there is the old file or the complete new one, at any time.
 
     A file that has links beside its name is not changed for them: the name alone gets the new one. The tensors are
-    not read; file systems that can share blocks (Btrfs, XFS, ZFS) copy nothing if the header keeps its length.
+    copied as they lie.
 
     Args:
         path: The file; of a split one the first, which has the keys.

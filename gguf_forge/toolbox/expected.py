@@ -26,6 +26,7 @@ from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, ValueType
 from gguf_forge.kernels import quantizable_types, types_needing_weights
 from gguf_forge.model_plan import plan_model
+from gguf_forge.paths import is_folder
 from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type
 from gguf_forge.recipe.file_types import AUTO, COPY
 from gguf_forge.tensor_types import F32, TensorType, tensor_type
@@ -91,7 +92,7 @@ def expecting(gguf: GgufFile, source: str | PathLike[str], given: Given) -> Iter
     """
     options = _with_recorded_matrix(gguf, given.options)
     kind = file_type(given.types) if given.types else _file_type_of(gguf)
-    if Path(source).is_dir():
+    if is_folder(Path(source)):
         with Checkpoint.open(Path(source), weights=bool(gguf.tensors) or _has_weights(Path(source))) as checkpoint:
             yield _of_checkpoint(checkpoint, gguf, replace(options, file_type=kind), given)
     else:

@@ -174,3 +174,10 @@ def test_a_folder_that_is_missing_is_a_warning(forge: Forge, model: Path) -> Non
     assert ran.code == 0
     assert ran.json["disk"]["free"] is None
     assert "the folder does not exist" in ran.err
+
+
+@pytest.mark.parametrize("options", [("a" * 300,), ("MODEL", "-o", "a" * 300)])
+def test_names_that_are_too_long(forge: Forge, model: Path, options: tuple[str, ...]) -> None:
+    ran = forge("convert", *(model if option == "MODEL" else option for option in options))
+    assert ran.code in (2, 5)
+    assert "long" in ran.err
