@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TEXT = 80
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,15 +141,16 @@ def _edits(request: EditRequest) -> Edits:
     from gguf_forge.toolbox.edit import Edits
     from gguf_forge.toolbox.settings import parse_setting
 
-    by_text = dict(_pair(text, "--special-token", "eos=<|im_end|>") for text in request.special_token or ())
-    by_id = dict(_pair(text, "--special-token-by-id", "eos=2") for text in request.special_token_by_id or ())
+    special = [_pair(text, "--special-token", "eos=<|im_end|>") for text in request.special_token or ()]
+    by_id = [_pair(text, "--special-token-by-id", "eos=2") for text in request.special_token_by_id or ()]
+    rename = (_pair(text, "--rename", "general.url=general.repo_url") for text in request.rename or ())
     edits = Edits(
         remove=tuple(request.remove or ()),
-        rename=dict(_pair(text, "--rename", "general.url=general.repo_url") for text in request.rename or ()),
+        rename=_unique("--rename", rename),
         chat_templates=_templates(request.chat_template) if request.chat_template is not None else None,
         pre_tokenizer=request.pre_tokenizer,
-        special_tokens={**by_text, **{kind: _id(text) for kind, text in by_id.items()}},
-        set=dict(parse_setting(text) for text in request.set or ()),
+        special_tokens=_unique("--special-token", [*special, *((kind, _id(text)) for kind, text in by_id)]),
+        set=_unique("--set", map(parse_setting, request.set or ())),
     )
     if edits == Edits():
         raise UsageError("there is nothing to change", hint="for example --set general.name=str:Mine")
@@ -160,6 +162,15 @@ def _pair(text: str, option: str, example: str) -> tuple[str, str]:
     if not left or not separator or not right:
         raise UsageError(f"{option} {escaped(text)!r} has no = between two words", hint=f"for example {example}")
     return left, right
+
+
+def _unique(option: str, pairs: Iterable[tuple[str, _T]]) -> dict[str, _T]:
+    found: dict[str, _T] = {}
+    for name, value in pairs:
+        if name in found:
+            raise UsageError(f"{option} names {escaped(name)} twice", hint="name it once")
+        found[name] = value
+    return found
 
 
 def _id(text: str) -> int:

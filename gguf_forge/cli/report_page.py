@@ -73,7 +73,7 @@ def report(request: ReportRequest) -> None:
 
     out = request.outfile
     if out is None and not request.json:
-        out = Path(f"{request.file.stem}.html")
+        out = Path(f"{request.file.name.removesuffix('.gguf')}.html")
     with open_gguf(request.file) as gguf:
         size = sum(tensor.nbytes for tensor in gguf.tensors) * (1 if request.source is None else 2)
     with counting("looking", size, quiet=request.quiet, verbose=request.verbose) as progress:

@@ -167,6 +167,7 @@ def verify(request: VerifyRequest) -> None:
     - `gguf-forge verify model.gguf --write-sums model.gguf.sums`
     - `gguf-forge verify model.gguf --check-sums model.gguf.sums --json | jq .ok`
     """
+    from gguf_forge.cli.progress import counting
     from gguf_forge.cli.streams import print_data, print_json
     from gguf_forge.toolbox.checksums import write_sums
 
@@ -180,7 +181,14 @@ def verify(request: VerifyRequest) -> None:
     if not is_right:
         raise typer.Exit(MISMATCH)
     if request.write_sums is not None:
-        write_sums(request.file, request.write_sums, threads=request.threads, overwrite=request.overwrite)
+        with counting("hashing", 3 * found.size, quiet=request.quiet, verbose=request.verbose) as progress:
+            write_sums(
+                request.file,
+                request.write_sums,
+                threads=request.threads,
+                overwrite=request.overwrite,
+                progress=progress,
+            )
 
 
 def _check(request: VerifyRequest) -> None:
@@ -192,11 +200,14 @@ def _check(request: VerifyRequest) -> None:
 
 def _verified(request: VerifyRequest) -> Verification:
     from gguf_forge.cli.progress import counting
+    from gguf_forge.engine.publish import check_output
     from gguf_forge.gguf_file.opened import open_gguf
     from gguf_forge.toolbox.verify import verify_gguf
 
     with open_gguf(request.file) as gguf:
         size = sum(tensor.nbytes for tensor in gguf.tensors)
+        if request.write_sums is not None:
+            check_output(request.write_sums, 0, gguf.paths, overwrite=request.overwrite)
     passes = 1 + (request.source is not None) + 3 * (request.check_sums is not None)
     with counting("verifying", passes * size, quiet=request.quiet, verbose=request.verbose) as progress:
         return verify_gguf(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
@@ -129,24 +130,25 @@ def verify_gguf(
         >>> verify_gguf("Qwen3-0.6B-Q4_K_M.gguf", "Qwen3-0.6B").ok  # doctest: +SKIP
         True
     """
-    with open_gguf(path) as gguf:
+    model = {
+        "model_name": model_name,
+        "metadata_file": Path(metadata) if metadata is not None else None,
+        "pre_tokenizer": pre_tokenizer,
+    }
+    given = Given(types, options or Options(), base, model)
+    # what was given is looked at before the file is read, which may take long
+    lines = read_sums(sums) if sums is not None else None
+    with open_gguf(path) as gguf, expecting(gguf, source, given) if source is not None else nullcontext() as expected:
         found = Verification(
             gguf.paths,
             sum(file.stat().st_size for file in gguf.paths),
             len(gguf.tensors),
             problems_of(gguf, threads=threads, progress=progress),
         )
-        if sums is not None:
-            found = replace(found, sums=check_sums(gguf, read_sums(sums), threads=threads, progress=progress))
-        if source is not None:
-            model = {
-                "model_name": model_name,
-                "metadata_file": Path(metadata) if metadata is not None else None,
-                "pre_tokenizer": pre_tokenizer,
-            }
-            given = Given(types, options or Options(), base, model)
-            with expecting(gguf, source, given) as expected:
-                found = _compared(found, gguf, expected, only_tensors, threads, backend, progress)
+        if lines is not None:
+            found = replace(found, sums=check_sums(gguf, lines, threads=threads, progress=progress))
+        if expected is not None:
+            found = _compared(found, gguf, expected, only_tensors, threads, backend, progress)
         gguf.check_unchanged()
     return found
 

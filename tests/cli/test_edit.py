@@ -99,6 +99,8 @@ def test_json(forge: Forge, source: Path) -> None:
         ([], 2, "there is nothing to change"),
         (["--set", "x"], 2, "is not KEY=VALUE"),
         (["--set", "x=y"], 2, "is a new key: say its type"),
+        (["--set", "a=1", "--set", "a=2"], 2, "--set names a twice"),
+        (["--special-token", "eos=x", "--special-token-by-id", "eos=2"], 2, "names eos twice"),
         (["--rename", "x"], 2, "has no = between two words"),
         (["--special-token", "eos"], 2, "for example eos=<|im_end|>"),
         (["--special-token-by-id", "eos=x"], 2, "is no number of a token"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from command_line import Forge
@@ -73,6 +74,23 @@ def test_sums(forge: Forge, made: Path, damaged: Path) -> None:
     assert run.code == 7 and "wrong: damaged.gguf:blk.0.attn_q.weight" in run.out
     assert forge("verify", made, "--write-sums", "sums").code == 8
     assert forge("verify", made, "--write-sums", "sums", "--overwrite").code == 0
+
+
+def test_what_was_given_is_looked_at_before_the_file_is_read(forge: Forge, made: Path, model: Path) -> None:
+    Path("sums").write_text("not sums")
+    mistakes: list[tuple[list[object], int]] = [
+        (["--source", "no-such-model"], 4),
+        (["--source", model, "--imatrix", "no-such-matrix"], 4),
+        (["--check-sums", "no-such-sums"], 4),
+        (["--check-sums", "sums"], 4),
+        (["--write-sums", "sums"], 8),
+        (["--write-sums", "no-such-folder/sums"], 5),
+    ]
+    for options, code in mistakes:
+        with patch("gguf_forge.toolbox.verify.problems_of", side_effect=AssertionError("the file was read")):
+            run = forge("verify", made, *options)
+        assert (run.code, run.out) == (code, ""), options
+        assert Path(str(options[-1])).parts[0] in run.err
 
 
 def test_no_sums_of_a_wrong_file(forge: Forge, damaged: Path, model: Path) -> None:
