@@ -31,7 +31,7 @@ from gguf_forge.expr import contiguous_runs
 from gguf_forge.file_plan import FilePlan, Observer, check_kernels, write_files
 from gguf_forge.job import Job, Part, digest_of, is_sound, open_job
 from gguf_forge.request import Planned, Request, planned
-from gguf_forge.source import MappedFile
+from gguf_forge.source import SourceFile
 from gguf_forge.work_plan import WorkPlan, check_same, make_work_plan
 
 # A run that is wrongly taken for dead ends with an error, and no bytes are wrong.
@@ -211,7 +211,7 @@ def _pieces(files: Sequence[FilePlan], names: Mapping[Part, Path]) -> Iterator[F
 def _record(names: Mapping[Part, Path], path: Path) -> None:
     lines = []
     for part, name in names.items():
-        with MappedFile(name) as file:
+        with SourceFile(name) as file:
             lines.append(f"{digest_of(file)}  {part.path.name}\n")
     text = "".join(lines).encode()
     with published(path, len(text), overwrite=False) as out:
@@ -330,7 +330,7 @@ def _join(parts: Sequence[Part], path: Path, observer: Observer) -> None:
         disk.unlink(path)
     with published(path, parts[-1].piece.stop, overwrite=True) as out:
         for part in parts:
-            with MappedFile(part.path) as source:
+            with SourceFile(part.path) as source:
                 out.copy_from(source, 0, part.piece.start, part.size)
                 source.check_unchanged()
             observer.advance(part.size)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gguf_forge.engine.pieces import Piece
 from gguf_forge.errors import InputError
-from gguf_forge.source import MappedFile
+from gguf_forge.source import SourceFile
 from gguf_forge.work_plan import WorkPlan, read_work_plan
 
 _CHUNK = 4 << 20
@@ -92,7 +92,7 @@ class Job:
         """
         parts = {part.path.name: part for part in self.parts(task)}
         try:
-            with MappedFile(self.record(task)) as file:
+            with SourceFile(self.record(task)) as file:
                 text = file.read(0, min(file.size, _MAX_RECORD)).tobytes().decode("utf-8", "replace")
         except InputError:
             if self.record(task).exists():
@@ -123,11 +123,11 @@ def open_job(plan_file: str | PathLike[str]) -> Job:
 
 def is_sound(part: Part, digest: str, progress: Callable[[int], None] = lambda n_bytes: None) -> bool:
     """Has the file of a part this digest, and the size that it should have?"""
-    with MappedFile(part.path) as file:
+    with SourceFile(part.path) as file:
         return file.size == part.size and digest_of(file, progress) == digest
 
 
-def digest_of(file: MappedFile, progress: Callable[[int], None] = lambda n_bytes: None) -> str:
+def digest_of(file: SourceFile, progress: Callable[[int], None] = lambda n_bytes: None) -> str:
     """The SHA-256 of a whole file; `progress` is told the bytes as they are read."""
     found = sha256()
     for start in range(0, file.size, _CHUNK):

@@ -1,11 +1,10 @@
-"""Byte ranges of files: headers are looked at, weights are read."""
+"""Byte ranges of files."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
 from errno import EMFILE
-from mmap import mmap
 from pathlib import Path
 from stat import S_ISREG
 from types import TracebackType
@@ -40,10 +39,6 @@ class Source(Protocol):
         """Of a file that the system can copy from, if it is one."""
         ...
 
-    def view(self, offset: int, nbytes: int) -> NDArray[np.uint8]:
-        """The bytes `offset` to `offset + nbytes`, read-only; all of them or an InputError."""
-        ...
-
     def read(self, offset: int, nbytes: int, *, at: int = 0) -> NDArray[np.uint8]:
         """The bytes `offset` to `offset + nbytes` in memory of their own; all of them or an InputError. `at` as for
         `buffers.fresh`."""
@@ -62,31 +57,28 @@ class FileIdentity(NamedTuple):
     inode: int
 
 
-class MappedFile:
-    """A regular file, opened read-only and mapped: nothing is read before it is looked at.
+class SourceFile:
+    """A regular file, opened read-only.
 
-    Headers are looked at through the map, weights are read. After `close` neither is possible; views made before stay
-    valid as long as they live.
+    Nothing is mapped: what was read leaves memory when it has been used, and a file that shrinks or fails meanwhile is
+    an error, where a map would end the process.
 
     Raises:
         InputError: the file is missing, cannot be read, or is not a regular file.
 
     Example:
-        >>> with MappedFile(Path("model.safetensors")) as file:
-        ...     length = int.from_bytes(file.view(0, 8), "little")
+        >>> with SourceFile(Path("model.safetensors")) as file:  # doctest: +SKIP
+        ...     length = int.from_bytes(file.read(0, 8), "little")
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self._map: mmap | None = None
         self.descriptor: int | None = None
         try:
             if not S_ISREG(disk.status(path).st_mode):  # opening a pipe would wait for its writer
                 raise InputError("not a regular file", file=path)
             self.descriptor = disk.open_read(path)
             self.identity = _identity(disk.status_of_open(self.descriptor))
-            # An empty file cannot be mapped.
-            self._map = disk.map_read(self.descriptor) if self.identity.size else None
         except OSError as error:
             self.close()
             hint = TOO_MANY_FILES if error.errno == EMFILE else None
@@ -96,24 +88,8 @@ class MappedFile:
     def size(self) -> int:
         return self.identity.size
 
-    def view(self, offset: int, nbytes: int) -> NDArray[np.uint8]:
-        """The bytes `offset` to `offset + nbytes` as a read-only uint8 array, without a copy.
-
-        Raises:
-            InputError: the range is not inside the file, or the file is closed.
-        """
-        self._check_range(offset, nbytes)
-        if nbytes == 0:
-            return np.frombuffer(b"", np.uint8)
-        if self._map is None:
-            raise InputError("the file was read after it was closed", file=self.path)
-        return np.frombuffer(self._map, np.uint8, nbytes, offset)
-
     def read(self, offset: int, nbytes: int, *, at: int = 0) -> NDArray[np.uint8]:
         """The bytes `offset` to `offset + nbytes` as an array of their own.
-
-        Weights are read like this and not looked at through the map: they leave memory when they have been used, and
-        a file that shrinks or fails meanwhile is an error, where the map would end the process.
 
         Raises:
             InputError: the range is not inside the file, the file is closed, or it cannot be read.
@@ -150,18 +126,12 @@ class MappedFile:
             raise InputError("the file changed while it was read", file=self.path, hint=_AGAIN)
 
     def close(self) -> None:
-        mapped, self._map = self._map, None
         descriptor, self.descriptor = self.descriptor, None
         if descriptor is not None:
             with suppress(OSError):  # nothing was written, so nothing is lost
                 disk.close(descriptor)
-        if mapped is not None:
-            try:
-                mapped.close()
-            except BufferError:
-                return  # views still live: the last one unmaps the file
 
-    def __enter__(self) -> MappedFile:
+    def __enter__(self) -> SourceFile:
         return self
 
     def __exit__(

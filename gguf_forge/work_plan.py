@@ -135,7 +135,7 @@ def _digest(source: Source, head: int) -> str:
 
     Times and inodes would do it, but are not the same on all machines.
     """
-    found = sha256(source.view(0, head).data)
+    found = sha256(source.read(0, head).data)
     for number in range(_SAMPLES):
         start = head + (source.size - head) * number // _SAMPLES
         found.update(source.read(start, min(_SAMPLE_BYTES, source.size - start)).data)

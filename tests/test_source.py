@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gguf_forge.errors import InputError
-from gguf_forge.source import MappedFile
+from gguf_forge.source import SourceFile
 
 
 @pytest.fixture
@@ -16,52 +16,57 @@ def path(tmp_path: Path) -> Path:
     return file
 
 
-def test_views_are_the_bytes_and_cannot_be_written(path: Path) -> None:
-    with MappedFile(path) as file:
+def test_what_is_read_is_the_bytes(path: Path) -> None:
+    with SourceFile(path) as file:
         assert file.size == 100
-        view = file.view(10, 5)
-        assert view.tolist() == [10, 11, 12, 13, 14]
-        assert file.view(100, 0).size == file.view(0, 0).size == 0
-        with pytest.raises(ValueError, match="read-only"):
-            view[0] = 1
+        assert file.read(10, 5).tolist() == [10, 11, 12, 13, 14]
+        assert file.read(100, 0).size == file.read(0, 0).size == 0
 
 
 @pytest.mark.parametrize(("offset", "nbytes"), [(-1, 1), (0, -1), (0, 101), (100, 1), (2**63, 1), (1, 2**64)])
 def test_ranges_outside_the_file(path: Path, offset: int, nbytes: int) -> None:
-    with MappedFile(path) as file, pytest.raises(InputError, match="outside the file of 100 bytes"):
-        file.view(offset, nbytes)
+    with SourceFile(path) as file, pytest.raises(InputError, match="outside the file of 100 bytes"):
+        file.read(offset, nbytes)
 
 
-def test_views_outlive_the_file(path: Path) -> None:
-    file = MappedFile(path)
-    view = file.view(0, 3)
+def test_nothing_is_read_after_closing(path: Path) -> None:
+    file = SourceFile(path)
+    read = file.read(0, 3)
     file.close()
     file.close()
-    assert view.tolist() == [0, 1, 2]
+    assert read.tolist() == [0, 1, 2]
     with pytest.raises(InputError, match="closed"):
-        file.view(0, 3)
+        file.read(0, 3)
+
+
+def test_a_file_that_shrinks_is_an_error(path: Path) -> None:
+    with SourceFile(path) as file:
+        os.truncate(path, 50)
+        assert file.read(40, 10).tolist() == list(range(40, 50))
+        with pytest.raises(InputError, match="became shorter"):
+            file.read(40, 20)
 
 
 def test_an_empty_file(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
-    with MappedFile(tmp_path / "empty") as file:
+    with SourceFile(tmp_path / "empty") as file:
         assert file.size == 0
-        assert file.view(0, 0).size == 0
+        assert file.read(0, 0).size == 0
 
 
 def test_changes_are_noticed(path: Path, tmp_path: Path) -> None:
-    with MappedFile(path) as file:
+    with SourceFile(path) as file:
         file.check_unchanged()
         os.utime(path, ns=(0, 0))
         with pytest.raises(InputError, match="changed"):
             file.check_unchanged()
-    with MappedFile(path) as file:
+    with SourceFile(path) as file:
         (tmp_path / "new").write_bytes(bytes(100))
         os.utime(tmp_path / "new", ns=(0, 0))
         (tmp_path / "new").rename(path)
         with pytest.raises(InputError, match="changed"):
             file.check_unchanged()
-    with MappedFile(path) as file:
+    with SourceFile(path) as file:
         path.unlink()
         with pytest.raises(InputError, match="vanished"):
             file.check_unchanged()
@@ -76,6 +81,6 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         ("loop", "symbolic links"),
     ):
         with pytest.raises(InputError, match=problem):
-            MappedFile(tmp_path / name)
+            SourceFile(tmp_path / name)
     with pytest.raises(InputError, match="not a regular file"):
-        MappedFile(tmp_path)
+        SourceFile(tmp_path)

@@ -18,7 +18,7 @@ from gguf_forge.expr import Stored
 from gguf_forge.file_plan import Chosen
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import string
-from gguf_forge.source import MappedFile
+from gguf_forge.source import SourceFile
 from gguf_forge.splits import split_as_converter, split_as_gguf_split
 from gguf_forge.tensor_types import F32
 
@@ -27,7 +27,7 @@ BOUNDS = st.none() | st.integers(1, 12)
 
 def tensors(sizes: list[int]) -> list[Chosen]:
     """Vectors of so many floats; nothing reads them, whatever file they are said to be in."""
-    file = MappedFile(Path(__file__))
+    file = SourceFile(Path(__file__))
     return [
         Chosen(info, RowSource(Stored(info.name, file, 0, info.shape, F32), F32), info.name)
         for info in (TensorInfo(f"t{number}.weight", (size,), F32) for number, size in enumerate(sizes))

@@ -14,7 +14,7 @@ from typing import Any
 from gguf_forge.checkpoint.safetensors_file import StoredTensor, read_safetensors_header
 from gguf_forge.errors import InputError, UnsupportedError, UsageError, printable
 from gguf_forge.json_file import read_json_object
-from gguf_forge.source import MappedFile
+from gguf_forge.source import SourceFile
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Checkpoint:
     folder: Path
     config: Mapping[str, Any]
     tensors: Mapping[str, StoredTensor]
-    files: tuple[MappedFile, ...]
+    files: tuple[SourceFile, ...]
 
     @classmethod
     def open(cls, folder: Path, *, weights: bool = True) -> Checkpoint:
@@ -61,7 +61,7 @@ class Checkpoint:
         index = _read_index(folder)
         names = _shard_names(folder, index)
         with ExitStack() as opened:
-            files = tuple(opened.enter_context(MappedFile(folder / name)) for name in names)
+            files = tuple(opened.enter_context(SourceFile(folder / name)) for name in names)
             tensors = _collect(files)
             if index is not None:
                 _check_index(index, tensors, folder / INDEX)
@@ -179,7 +179,7 @@ def _no_weights(folder: Path, present: list[str]) -> InputError | UnsupportedErr
     return InputError("the folder holds no .safetensors files", file=folder, hint="download the weights, too")
 
 
-def _collect(files: Iterable[MappedFile]) -> dict[str, StoredTensor]:
+def _collect(files: Iterable[SourceFile]) -> dict[str, StoredTensor]:
     tensors: dict[str, StoredTensor] = {}
     for file in files:
         found = read_safetensors_header(file)

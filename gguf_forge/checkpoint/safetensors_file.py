@@ -62,13 +62,13 @@ class StoredTensor:
     nbytes: int
 
     def array(self) -> NDArray[Any]:
-        """The stored bytes as a read-only array of `shape`, without a copy; nothing is read yet.
+        """The stored bytes as an array of `shape`.
 
         BF16 comes as uint16 and the 8-bit floats as uint8, bit for bit. Types of less than a byte come packed
         as one dimension of uint8.
         """
         bits, numpy_dtype = DTYPES[self.dtype]
-        flat = self.source.view(self.offset, self.nbytes).view(numpy_dtype)
+        flat = self.source.read(self.offset, self.nbytes).view(numpy_dtype)
         return flat if bits < 8 else flat.reshape(self.shape)
 
 

@@ -111,12 +111,12 @@ def edit(request: EditRequest) -> None:
     """
     from gguf_forge.cli.progress import counting
     from gguf_forge.gguf_file.reader import read_header
-    from gguf_forge.source import MappedFile
+    from gguf_forge.source import SourceFile
     from gguf_forge.toolbox.edit import plan_edit, write_edit
 
     edits = _edits(request)
     quiet, verbose = request.quiet, request.verbose
-    with MappedFile(request.file) as file:
+    with SourceFile(request.file) as file:
         with logging_to(console(sys.stderr), quiet=quiet, verbose=verbose):
             header = read_header(file)
             plan = plan_edit(file, header, edits, request.out)
@@ -166,10 +166,10 @@ def _pair(text: str, option: str, example: str) -> tuple[str, str]:
 
 def _unique(option: str, pairs: Iterable[tuple[str, _T]]) -> dict[str, _T]:
     found: dict[str, _T] = {}
-    for name, value in pairs:
+    for name, item in pairs:
         if name in found:
             raise UsageError(f"{option} names {escaped(name)} twice", hint="name it once")
-        found[name] = value
+        found[name] = item
     return found
 
 

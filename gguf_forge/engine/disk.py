@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import mmap
 import os
 from collections.abc import Callable
 from functools import cache
@@ -51,10 +50,6 @@ def status_of_name(path: Path) -> os.stat_result:
 
 def status_of_open(descriptor: int) -> os.stat_result:
     return os.fstat(descriptor)
-
-
-def map_read(descriptor: int) -> mmap.mmap:
-    return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
 
 
 def open_direct(descriptor: int) -> int:

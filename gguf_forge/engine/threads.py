@@ -14,6 +14,8 @@ from gguf_forge.errors import UsageError
 Progress = Callable[[int], None]
 T = TypeVar("T")
 
+_FIRST_STEPS = 2 << 20  # bytes that a thread may need until it runs
+
 
 def in_threads(
     tasks: Iterable[T], run: Callable[[T], int], workers: int, progress: Progress, profile: Profile | None = None
@@ -61,6 +63,7 @@ def in_threads(
 
 
 def _started(pool: ThreadPoolExecutor, work: Callable[[int], None], workers: int) -> list[Future[None]]:
+    bytearray(workers * _FIRST_STEPS)  # a thread that gets no memory never says that it runs, and Python waits for it
     try:
         return [pool.submit(work, number) for number in range(1, workers + 1)]
     except RuntimeError as error:  # a limit on processes or memory

@@ -14,12 +14,12 @@ from gguf_forge.gguf_file.packed_items import LENGTH_BYTES, PackedStrings
 from gguf_forge.gguf_file.values import ByteOrder
 from gguf_forge.source import Source
 
-# How much is looked at in one piece where many short strings follow one another.
-_WINDOW = 1 << 20
+# How much is read at a time: most things in a header are a few bytes.
+_WINDOW = 1 << 18
 
 # What all values of a header may cost together. The largest real ones, with a tokenizer.json in them, come to 100 MiB.
 MAX_COST = 1 << 28
-# A string of an array stays in the file, but finding it takes time; one that stands alone is held.
+# A string of an array is held with the others; finding it takes time, and its place is held besides.
 _COST_OF_ITEM = 64
 
 
@@ -35,6 +35,7 @@ class Cursor:
         self.byte_order = byte_order
         self.at = at
         self._cost = 0
+        self._window, self._window_at = np.zeros(0, np.uint8), at
 
     @property
     def left(self) -> int:
@@ -45,18 +46,27 @@ class Cursor:
         hint = "the file is damaged or cut short: download it again"
         return InputError(f"{problem}, before byte {self.at}", file=self.source.path, tensor=tensor, hint=hint)
 
-    def view(self, nbytes: int, what: str) -> NDArray[np.uint8]:
-        """The next bytes, without a copy."""
+    def take(self, nbytes: int, what: str) -> NDArray[np.uint8]:
+        """The next bytes, read-only."""
         if nbytes > self.left:
             raise self.broken(f"{what} of {nbytes} bytes does not fit into the {self.left} that are left")
-        taken = self.source.view(self.at, nbytes)
+        taken = self._look(nbytes)
         self.at += nbytes
         return taken
+
+    def _look(self, nbytes: int) -> NDArray[np.uint8]:
+        """`nbytes` bytes from here, which are there."""
+        start = self.at - self._window_at
+        if not 0 <= start <= len(self._window) - nbytes:
+            start, self._window_at = 0, self.at
+            self._window = self.source.read(self.at, min(max(nbytes, _WINDOW), self.left))
+            self._window.setflags(write=False)
+        return self._window[start : start + nbytes]
 
     def numbers(self, layout: str, what: str) -> tuple[Any, ...]:
         """Numbers in the notation of `struct`, without its byte order."""
         layout = self.byte_order + layout
-        return struct.unpack(layout, self.view(struct.calcsize(layout), what).data)
+        return struct.unpack(layout, self.take(struct.calcsize(layout), what).data)
 
     def number(self, layout: str, what: str) -> Any:
         return self.numbers(layout, what)[0]
@@ -76,7 +86,7 @@ class Cursor:
     def held(self, nbytes: int, what: str) -> NDArray[np.uint8]:
         """The next bytes, which the caller will hold in memory. A header that costs too much is refused."""
         self._spend(nbytes, what)
-        return self.view(nbytes, what)
+        return self.take(nbytes, what)
 
     def _spend(self, cost: int, what: str) -> None:
         self._cost += cost
@@ -92,7 +102,7 @@ class Cursor:
         return self.held(length, what).tobytes()
 
     def strings(self, count: int, what: str) -> PackedStrings:
-        """`count` strings; finds where each begins and reads none."""
+        """`count` strings: where each begins is found, and none is decoded."""
         self._spend(count * _COST_OF_ITEM, what)
         first, starts = self.at, [np.zeros(1, np.int64)]
         found = 0
@@ -100,15 +110,16 @@ class Cursor:
             ends = self._ends_in_window(count - found)
             if not ends or self.at + ends[-1] > self.source.size:
                 raise self.broken(f"{what} has a string that does not fit into the {self.left} bytes that are left")
+            self._spend(ends[-1], what)
             starts.append(np.array(ends) + (self.at - first))
             found += len(ends)
             self.at += ends[-1]
-        every = np.concatenate(starts)
-        return PackedStrings(self.source.view(first, self.at - first), every, self.byte_order)
+        raw = self.source.read(first, self.at - first)
+        return PackedStrings(raw, np.concatenate(starts), self.byte_order)
 
     def _ends_in_window(self, count: int) -> list[int]:
         """Where the next strings end, at most `count`, counted from here; the last one may end anywhere."""
-        window = self.source.view(self.at, min(_WINDOW, self.left)).data
+        window = self._look(min(_WINDOW, self.left)).data
         length_at = struct.Struct(f"{self.byte_order}Q").unpack_from
         end, last = 0, len(window) - LENGTH_BYTES
         ends: list[int] = []

@@ -15,7 +15,7 @@ from gguf_forge.errors import InputError, printable
 from gguf_forge.gguf_file.reader import GgufHeader, GgufTensor, read_header
 from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, PartName
 from gguf_forge.gguf_file.values import ByteOrder, Metadata, ValueType
-from gguf_forge.source import MappedFile, Source
+from gguf_forge.source import Source, SourceFile
 
 _INTEGERS = frozenset(kind for kind in ValueType if "INT" in kind.name)
 
@@ -35,7 +35,7 @@ class GgufFile:
         shards: The tensors of each file.
     """
 
-    def __init__(self, files: Sequence[MappedFile], headers: Sequence[GgufHeader]):
+    def __init__(self, files: Sequence[SourceFile], headers: Sequence[GgufHeader]):
         self._files = tuple(files)
         self.paths = tuple(file.path for file in files)
         self.version = headers[0].version
@@ -91,13 +91,13 @@ def open_gguf(path: str | PathLike[str]) -> GgufFile:
         ...     print(gguf.metadata["general.architecture"], [tensor.name for tensor in gguf.tensors])
     """
     with ExitStack() as opened:
-        first = opened.enter_context(MappedFile(Path(path)))
+        first = opened.enter_context(SourceFile(Path(path)))
         files, headers = [first], [read_header(first)]
         split = _split_of(first.path, headers[0].metadata)
         if split:
             for number in range(1, split.total):
                 name = str(split._replace(number=number))
-                file = opened.enter_context(MappedFile(first.path.with_name(name)))
+                file = opened.enter_context(SourceFile(first.path.with_name(name)))
                 files.append(file)
                 headers.append(read_header(file))
             _check_split(files, headers)
@@ -129,7 +129,7 @@ def _split_of(path: Path, metadata: Metadata) -> PartName | None:
     return name
 
 
-def _check_split(files: Sequence[MappedFile], headers: Sequence[GgufHeader]) -> None:
+def _check_split(files: Sequence[SourceFile], headers: Sequence[GgufHeader]) -> None:
     """Do the files say that they belong together, in this order?"""
     names: dict[str, Path] = {}
     for number, (file, header) in enumerate(zip(files, headers, strict=True)):

@@ -1,7 +1,7 @@
 """Items of a metadata array as they lie in a file: looked at one by one, written back bit for bit.
 
-A vocabulary is 250,000 strings. Held like this it costs an offset for each, and nothing is decoded before it is asked
-for. Both classes are sequences that equal tuples with the same items.
+A vocabulary is 250,000 strings. Held like this it costs its bytes and an offset for each, and nothing is
+decoded before it is asked for. Both classes are sequences that equal tuples with the same items.
 """
 
 from __future__ import annotations

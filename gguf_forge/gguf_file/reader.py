@@ -92,8 +92,8 @@ class GgufTensor:
         return self.info.nbytes
 
     def data(self) -> NDArray[np.uint8]:
-        """The stored bytes, read-only, without a copy; nothing is read yet."""
-        return self.source.view(self.offset, self.nbytes)
+        """The stored bytes, in memory of their own."""
+        return self.source.read(self.offset, self.nbytes)
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def read_header(source: Source) -> GgufHeader:
 
 
 def _read_version(source: Source) -> tuple[int, ByteOrder]:
-    head = source.view(0, min(source.size, IMPOSTOR_BYTES)).tobytes()
+    head = source.read(0, min(source.size, IMPOSTOR_BYTES)).tobytes()
     if not head:
         raise InputError("the file is empty", file=source.path, hint="download it again")
     if head[:4] != MAGIC:
@@ -192,7 +192,7 @@ def _read_value(cursor: Cursor, what: str) -> Value:
     if kind is ValueType.FLOAT32 and math.isnan(data):
         # Python's floats are doubles, and a NaN may lose bits on the way to one.
         cursor.at -= 4
-        data = cursor.view(4, what).view(f"{cursor.byte_order}f4").astype(np.float32)[0]
+        data = cursor.take(4, what).view(f"{cursor.byte_order}f4").astype(np.float32)[0]
     return Value(kind, data)
 
 
@@ -208,7 +208,7 @@ def _read_array(cursor: Cursor, what: str) -> Value:
     if element is ValueType.BOOL:
         numbers = cursor.held(count, what) != 0  # any byte but zero is true
     else:
-        numbers = cursor.view(count * dtype.itemsize, what).view(dtype)
+        numbers = cursor.held(count * dtype.itemsize, what).view(dtype)
     return Value(ValueType.ARRAY, PackedNumbers(numbers), element)
 
 

@@ -18,7 +18,7 @@ from gguf_forge.gguf_file.cursor import Cursor
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.recipe.options import ImportanceMatrix
-from gguf_forge.source import MappedFile, Source
+from gguf_forge.source import Source, SourceFile
 
 Weights = NDArray[np.float32]
 
@@ -41,8 +41,8 @@ def read_imatrix(path: str | PathLike[str]) -> ImportanceMatrix:
         >>> read_imatrix("imatrix.gguf").weights["blk.0.attn_q.weight"].shape  # doctest: +SKIP
         (4096,)
     """
-    with MappedFile(Path(path)) as source:
-        is_gguf = source.size >= 4 and source.view(0, 4).tobytes() == b"GGUF"
+    with SourceFile(Path(path)) as source:
+        is_gguf = source.size >= 4 and source.read(0, 4).tobytes() == b"GGUF"
         matrix = None if is_gguf else _read_legacy(fspath(path), source)
     if matrix is None:
         with open_gguf(path) as file:
@@ -129,7 +129,7 @@ def _legacy_entries(cursor: Cursor, n_entries: int) -> Iterator[tuple[str, Weigh
         n_calls, n_values = cursor.numbers("ii", what)
         if n_values < 1:
             raise cursor.broken(f"{what} claims {n_values} values")
-        sums = cursor.view(4 * n_values, what).view("<f4").astype(np.float32)
+        sums = cursor.take(4 * n_values, what).view("<f4").astype(np.float32)
         yield name, sums / np.float32(n_calls) if n_calls > 0 else sums, n_calls
 
 
@@ -137,4 +137,4 @@ def _text(cursor: Cursor, what: str) -> str:
     length = cursor.number("i", what)
     if length < 0:
         raise cursor.broken(f"{what} has {length} bytes")
-    return cursor.view(length, what).tobytes().split(b"\0", 1)[0].decode(errors="surrogateescape")
+    return cursor.take(length, what).tobytes().split(b"\0", 1)[0].decode(errors="surrogateescape")

@@ -18,7 +18,7 @@ from gguf_forge.engine.publish import check_output, published
 from gguf_forge.errors import InputError, printable
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.reader import GgufTensor
-from gguf_forge.source import MappedFile, Source
+from gguf_forge.source import Source, SourceFile
 from gguf_forge.toolbox.rows_of import in_order
 
 TENSORS, WHOLE = "sha256", "sha256sum"
@@ -156,7 +156,7 @@ def _hashed(jobs: Sequence[_Job], threads: int | None, progress: Progress) -> It
 
 def _read(job: _Job) -> Iterator[memoryview]:
     if job.source is None:
-        with MappedFile(job.path) as file:
+        with SourceFile(job.path) as file:
             yield from _in_pieces(file, [(0, file.size)])
     else:
         yield from _in_pieces(job.source, job.pieces)
@@ -177,7 +177,7 @@ def read_sums(path: str | PathLike[str]) -> tuple[Sum, ...]:
     Raises:
         InputError: the file can't be read, or has no SHA-256 in it.
     """
-    with MappedFile(Path(path)) as file:
+    with SourceFile(Path(path)) as file:
         if file.size > _MOST_BYTES:
             raise InputError(f"has {file.size} bytes: these are no sums", file=path)
         text = file.read(0, file.size).tobytes().decode(errors="surrogateescape")

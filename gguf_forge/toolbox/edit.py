@@ -19,7 +19,7 @@ from gguf_forge.gguf_file.header import alignment_of, encode_header
 from gguf_forge.gguf_file.reader import MAX_KEY, GgufHeader, read_header
 from gguf_forge.gguf_file.split import SPLIT_KEYS, SPLIT_NO
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, string, u32
-from gguf_forge.source import MappedFile
+from gguf_forge.source import SourceFile
 from gguf_forge.tokenizer.chat_template import KEY as CHAT_TEMPLATE
 from gguf_forge.tokenizer.checks import encodable
 from gguf_forge.tokenizer.pre_tokenizers import checked_name
@@ -159,14 +159,14 @@ def edit_gguf(
         special_tokens or {},
         set or {},
     )
-    with MappedFile(Path(path)) as file:
+    with SourceFile(Path(path)) as file:
         header = read_header(file)
         plan = plan_edit(file, header, edits, Path(out) if out is not None else None)
         write_edit(plan, file, header, overwrite=overwrite)
         return plan
 
 
-def plan_edit(file: MappedFile, header: GgufHeader, edits: Edits, out: Path | None = None) -> EditPlan:
+def plan_edit(file: SourceFile, header: GgufHeader, edits: Edits, out: Path | None = None) -> EditPlan:
     """What editing an opened file comes to. Arguments as for `edit_gguf`.
 
     Raises:
@@ -197,7 +197,7 @@ def check_edit(plan: EditPlan, *, overwrite: bool = False) -> None:
 
 def write_edit(
     plan: EditPlan,
-    file: MappedFile,
+    file: SourceFile,
     header: GgufHeader,
     *,
     overwrite: bool = False,

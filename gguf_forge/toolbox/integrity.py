@@ -18,7 +18,7 @@ from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.header import alignment_of, encode_header, padded
 from gguf_forge.gguf_file.opened import GgufFile
 from gguf_forge.gguf_file.reader import GgufTensor, read_header
-from gguf_forge.source import MappedFile
+from gguf_forge.source import SourceFile
 from gguf_forge.toolbox.rows_of import in_order, row_ranges, with_short_rows
 from gguf_forge.validity import invalid_blocks
 
@@ -106,7 +106,7 @@ def _count_invalid(rows: _Rows) -> tuple[GgufTensor, int, int, int]:
 def _padding(gguf: GgufFile) -> Iterator[Problem]:
     """Bytes between tensors that aren't zero, and bytes after the last one."""
     for path, tensors in zip(gguf.paths, gguf.shards, strict=True):
-        with MappedFile(path) as file:
+        with SourceFile(path) as file:
             header = read_header(file)
             alignment = alignment_of(header.metadata)
             infos = [tensor.info for tensor in tensors]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gguf_forge.checkpoint.safetensors_file import DTYPES, StoredTensor, read_safetensors_header
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError
-from gguf_forge.source import MappedFile
+from gguf_forge.source import SourceFile
 
 
 def entry(begin: int, end: int, shape: list[Any] | None = None, dtype: Any = "U8") -> dict[str, Any]:
@@ -30,7 +30,7 @@ def encode(header: object, data: bytes = b"") -> bytes:
 
 def read(path: Path, raw: bytes) -> dict[str, StoredTensor]:
     path.write_bytes(raw)
-    return read_safetensors_header(MappedFile(path))
+    return read_safetensors_header(SourceFile(path))
 
 
 @pytest.fixture
@@ -174,14 +174,13 @@ def test_every_type_has_an_array_of_its_bytes(path: Path, dtype: str) -> None:
     assert array.tobytes() == data
     assert array.dtype == np.dtype(numpy_dtype)
     assert array.shape == ((2, 4) if bits >= 8 else (bits,))
-    assert not array.flags.writeable
 
 
 def test_what_the_library_writes(path: Path) -> None:
     tensors: dict[str, np.ndarray[Any, Any]] = {"b": np.arange(6, dtype=np.float32).reshape(2, 3)}
     tensors["a"] = np.arange(4, dtype=np.int64)
     safetensors.numpy.save_file(tensors, path, {"format": "np"})
-    found = read_safetensors_header(MappedFile(path))
+    found = read_safetensors_header(SourceFile(path))
     assert list(found) == ["a", "b"]
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(found[name].array(), tensor)

@@ -28,7 +28,7 @@ from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.quantization import quantize_gguf
 from gguf_forge.recipe import Options
 from gguf_forge.rows import quantize
-from gguf_forge.source import MappedFile
+from gguf_forge.source import SourceFile
 from gguf_forge.tensor_types import F32, tensor_type
 
 
@@ -102,14 +102,14 @@ def _shuffled(tasks: Iterable[Task]) -> Iterator[Task]:
 def bytes_read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """By file name, what is read of the weights."""
     counted: Counter[str] = Counter()
-    read = MappedFile.read
+    read = SourceFile.read
 
-    def counting(self: MappedFile, offset: int, nbytes: int, *, at: int = 0) -> object:
+    def counting(self: SourceFile, offset: int, nbytes: int, *, at: int = 0) -> object:
         if threading.current_thread() is not threading.main_thread():  # which reads headers
             counted[self.path.name] += nbytes
         return read(self, offset, nbytes, at=at)
 
-    monkeypatch.setattr(MappedFile, "read", counting)
+    monkeypatch.setattr(SourceFile, "read", counting)
     return counted
 
 
@@ -167,7 +167,7 @@ def data_of(path: Path) -> dict[str, bytes]:
 
 def test_experts_are_copied_one_after_the_other(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(np.arange(3000, dtype=np.float32).tobytes())
-    with MappedFile(tmp_path / "source") as source:
+    with SourceFile(tmp_path / "source") as source:
         # the last one first, and unused bytes between them
         parts = tuple(Stored("t", source, offset, (5, 32), F32) for offset in (8000, 0, 4000))
         experts = Stack(parts)

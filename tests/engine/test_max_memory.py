@@ -30,14 +30,14 @@ from gguf_forge.engine.tasks import RowSource, Shard
 from gguf_forge.expr import Add, PermuteRope, Stack, Stored, Transpose
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.source import MappedFile
+from gguf_forge.source import SourceFile
 from gguf_forge.tensor_types import BF16, tensor_type
 
 folder, expressions, types, bound, threads = sys.argv[1:]
 holes = Path(folder) / "holes"
 with holes.open("wb") as file:
     file.truncate(1 << 32)
-source = MappedFile(holes)
+source = SourceFile(holes)
 
 def stored(*shape):
     return Stored("t", source, 0, shape, BF16)

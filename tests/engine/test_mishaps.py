@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +26,7 @@ from gguf_forge.engine import disk, journal, output, publish
 from gguf_forge.engine import forge as engine
 from gguf_forge.errors import InputError, OutputError, UsageError
 from gguf_forge.quantization import quantize_gguf
-from gguf_forge.source import MappedFile
+from gguf_forge.source import SourceFile
 
 OLD = b"the old output"
 
@@ -76,14 +77,15 @@ def vanish(path: Path) -> None:
 
 def at_read(patch: pytest.MonkeyPatch, number: int, act: Callable[[], object]) -> None:
     """Does something just before the n-th time that weights are read."""
-    read, left = MappedFile.read, iter(range(number - 1, -1, -1))
+    read, left = SourceFile.read, iter(range(number - 1, -1, -1))
 
-    def reading(self: MappedFile, *where: Any, **how: Any) -> Any:
-        if next(left, None) == 0:
+    def reading(self: SourceFile, *where: Any, **how: Any) -> Any:
+        is_header = threading.current_thread() is threading.main_thread()
+        if not is_header and next(left, None) == 0:
             act()
         return read(self, *where, **how)
 
-    patch.setattr(MappedFile, "read", reading)
+    patch.setattr(SourceFile, "read", reading)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,7 @@ def test_a_source_that_changes_while_it_is_read(
 def test_a_header_that_vanishes_while_it_is_read(source: Path) -> None:
     """Through a map, that would end the process."""
     weights = source.parent / "Tiny" / "model.safetensors"
-    with MappedFile(weights) as file:
+    with SourceFile(weights) as file:
         os.truncate(weights, 0)
         with pytest.raises(InputError, match="became shorter while it was read"):
             read_safetensors_header(file)

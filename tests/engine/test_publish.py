@@ -17,7 +17,7 @@ from gguf_forge.engine import disk
 from gguf_forge.engine.output import Output, beside
 from gguf_forge.engine.publish import check_output, check_room, is_complete, published, published_together
 from gguf_forge.errors import InputError, OutputError, RefusedError
-from gguf_forge.source import MappedFile
+from gguf_forge.source import SourceFile
 
 
 @pytest.fixture
@@ -373,14 +373,14 @@ def test_copies_of_a_source(source: Path, folder: Path, monkeypatch: pytest.Monk
     for broken in (None, errno.EXDEV, errno.ENOSYS):
         if broken:
             failing("copy_range", monkeypatch, broken)
-        with MappedFile(source) as file, published(folder / "a.gguf", 8, overwrite=True) as out:
+        with SourceFile(source) as file, published(folder / "a.gguf", 8, overwrite=True) as out:
             out.copy_from(file, 2, 1, 5)
         assert (folder / "a.gguf").read_bytes() == b"\0ights\0\0"[:8]
 
 
 def test_a_source_that_ends_while_it_is_copied(source: Path, folder: Path) -> None:
     with (
-        MappedFile(source) as file,
+        SourceFile(source) as file,
         pytest.raises(InputError, match="became shorter"),
         published(folder / "a.gguf", 8, overwrite=True) as out,
     ):
@@ -391,7 +391,7 @@ def test_a_source_that_ends_while_it_is_copied(source: Path, folder: Path) -> No
 
 def test_what_is_complete(source: Path, folder: Path) -> None:
     path = folder / "a.gguf"
-    with MappedFile(source) as file:
+    with SourceFile(source) as file:
         assert not is_complete(path, 8, b"head", [file])
         path.write_bytes(b"head....")
         assert is_complete(path, 8, b"head", [file])

@@ -29,7 +29,7 @@ from gguf_forge.expr import (
 )
 from gguf_forge.gguf_file.layout import PlacedTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.source import MappedFile
+from gguf_forge.source import SourceFile
 from gguf_forge.tensor_types import BF16, F16, F32, TensorType, tensor_type
 
 # Objects of the interpreter, which no tensor makes larger.
@@ -37,11 +37,11 @@ _SMALL = 20_000
 
 
 @pytest.fixture(scope="module")
-def zeros(tmp_path_factory: pytest.TempPathFactory) -> MappedFile:
+def zeros(tmp_path_factory: pytest.TempPathFactory) -> SourceFile:
     path = tmp_path_factory.mktemp("zeros") / "zeros"
     with path.open("wb") as file:
         file.truncate(64 << 20)
-    return MappedFile(path)
+    return SourceFile(path)
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buffers, "_OWN_PAGES", 1 << 60)
 
 
-def stored(zeros: MappedFile, shape: tuple[int, ...], dtype: TensorType = BF16) -> Stored:
+def stored(zeros: SourceFile, shape: tuple[int, ...], dtype: TensorType = BF16) -> Stored:
     return Stored("t", zeros, 0, shape, dtype)
 
 
@@ -94,7 +94,7 @@ def peak_of(act: object) -> int:
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
-def test_taking_rows_holds_no_more_than_was_said(zeros: MappedFile, name: str) -> None:
+def test_taking_rows_holds_no_more_than_was_said(zeros: SourceFile, name: str) -> None:
     expr: TensorExpr = EXPRESSIONS[name](zeros)
     for n_rows in {1, -(-expr.n_rows // 3), expr.n_rows}:
         said = expr.working_set(n_rows)
@@ -124,7 +124,7 @@ def task_of(expr: TensorExpr, targets: list[tuple[TensorType, str]]) -> Task:
 
 @pytest.mark.parametrize("targets", TARGETS)
 @pytest.mark.parametrize("name", ["stored", "permuted", "transposed", "repacked", "packed"])
-def test_a_task_holds_no_more_than_was_said(zeros: MappedFile, name: str, targets: str) -> None:
+def test_a_task_holds_no_more_than_was_said(zeros: SourceFile, name: str, targets: str) -> None:
     task = task_of(EXPRESSIONS[name](zeros), TARGETS[targets])
 
     def run() -> None:
@@ -135,7 +135,7 @@ def test_a_task_holds_no_more_than_was_said(zeros: MappedFile, name: str, target
     assert peak_of(run) <= task.nbytes + _SMALL
 
 
-def test_tasks_are_cut_to_what_they_may_hold(zeros: MappedFile) -> None:
+def test_tasks_are_cut_to_what_they_may_hold(zeros: SourceFile) -> None:
     for name in ("stored", "transposed", "600 experts", "permuted"):
         whole = task_of(EXPRESSIONS[name](zeros), TARGETS["several"])
         tasks = list(cut([whole], 1 << 20, share=1 << 19, total=1 << 23))
@@ -144,6 +144,6 @@ def test_tasks_are_cut_to_what_they_may_hold(zeros: MappedFile) -> None:
         assert (tasks[0].start, tasks[-1].stop) == (0, whole.expr.n_rows)
 
 
-def test_a_matrix_that_is_read_by_columns_is_not_cut_without_need(zeros: MappedFile) -> None:
+def test_a_matrix_that_is_read_by_columns_is_not_cut_without_need(zeros: SourceFile) -> None:
     whole = task_of(EXPRESSIONS["transposed"](zeros), TARGETS["one"])
     assert len(list(cut([whole], 1000, share=1000, total=1 << 30))) == 1

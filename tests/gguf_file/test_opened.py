@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from raw_gguf import STRING, U8, RawTensor, key, raw_gguf, text, write
+from raw_gguf import ARRAY, STRING, U8, RawTensor, header_again, key, raw_gguf, text, write
 
 from gguf_forge.errors import InputError
 from gguf_forge.gguf_file.opened import open_gguf
@@ -154,6 +154,21 @@ def test_data_ends_with_the_block(tmp_path: Path) -> None:
         opened.check_unchanged()
     with pytest.raises(InputError, match="after it was closed"):
         opened.tensors[0].data()
+
+
+def test_the_header_outlives_a_file_that_is_cut_short(tmp_path: Path) -> None:
+    words = [f"token {number}" for number in range(100_000)]
+    strings = struct.pack("<IQ", STRING, len(words)) + b"".join(text(word.encode()) for word in words)
+    bytes_ = struct.pack("<IQ", U8, 1 << 21) + bytes(range(256)) * (1 << 13)
+    raw = raw_gguf([key(b"words", ARRAY, strings), key(b"bytes", ARRAY, bytes_)], [RawTensor()], DATA)
+    path = write(tmp_path, raw)
+    with open_gguf(path) as opened:
+        path.write_bytes(b"")
+        assert list(opened.metadata["words"]) == words
+        assert opened.metadata["bytes"][-3:] == (253, 254, 255)
+        assert raw.startswith(header_again(opened))
+        with pytest.raises(InputError, match="became shorter"):
+            opened.tensors[0].data()
 
 
 def test_a_file_that_changes_is_noticed(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from gguf_forge import UsageError, dequantize, quantize
 from gguf_forge.expr import Constant, Stored, Transpose
-from gguf_forge.source import MappedFile
+from gguf_forge.source import SourceFile
 from gguf_forge.tensor_types import F32, TENSOR_TYPES, tensor_type
 from gguf_forge.toolbox import measure
 from gguf_forge.toolbox.measure import distance_between, level_use, spread_of
@@ -35,7 +35,7 @@ def _small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
 def stored(folder: Path, packed: np.ndarray, name: str, shape: tuple[int, ...]) -> Stored:
     path = folder / f"{name}.bin"
     path.write_bytes(packed.tobytes())
-    return Stored("t", MappedFile(path), 0, shape, TENSOR_TYPES[name])
+    return Stored("t", SourceFile(path), 0, shape, TENSOR_TYPES[name])
 
 
 @given(_MATRICES)
@@ -172,7 +172,7 @@ def test_long_rows_are_seen_as_short_ones(tmp_path: Path) -> None:
     path = tmp_path / "giant"
     with path.open("wb") as file:
         file.truncate(1 << 33)
-    with MappedFile(path) as source:
+    with SourceFile(path) as source:
         giant = with_short_rows(Stored("t", source, 0, (1, 1 << 31), F32))
         assert giant.shape == (1 << 19, 4096)
         usual = Stored("t", source, 0, (4, 512), F32)
