@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gguf_forge.cli.options import RUNNING, Json, Quiet, add_command, type_names, value
+from gguf_forge.cli.tables import facts_text, table_of
 
 if TYPE_CHECKING:
     from gguf_forge.bench import Measurement, Report
@@ -75,15 +76,9 @@ def bench(request: BenchRequest) -> None:
 
 
 def _text(report: Report) -> Iterable[Any]:
-    from rich.table import Table
 
-    from gguf_forge.cli.report import facts_text
-
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for name in ("type", "work", "from", "backend"):
-        table.add_column(name)
-    for name in ("M values/s", "GB/s read", "x ggml", "of copying"):
-        table.add_column(name, justify="right")
+    speeds = ("M values/s", "GB/s read", "x ggml", "of copying")
+    table = table_of("type", "work", "from", "backend", *speeds, right=speeds)
     for done in report.measurements:
         table.add_row(
             done.kind,

@@ -12,6 +12,7 @@ import typer
 
 from gguf_forge.cli.options import MESSAGES, Json, Quiet, Threads, Verbose, add_command, flag
 from gguf_forge.cli.shown import escaped
+from gguf_forge.cli.tables import facts_text, table_of
 from gguf_forge.cli.verify import MISMATCH
 
 if TYPE_CHECKING:
@@ -125,7 +126,6 @@ def _text(found: Comparison, *, with_all: bool) -> Iterator[RenderableType]:
     from rich.text import Text
 
     from gguf_forge.cli.key_differences import keys_table
-    from gguf_forge.cli.report import facts_text
 
     counts = Counter(each.likeness.value for each in found.tensors)
     word = ("the same", "bold green") if found.same else ("different", "bold red")
@@ -147,15 +147,10 @@ def _text(found: Comparison, *, with_all: bool) -> Iterator[RenderableType]:
 
 
 def _table(rows: list[TensorComparison]) -> Table:
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column("tensor", overflow="fold")
-    for name in ("A", "B", "likeness"):
-        table.add_column(name)
-    for name in ("RMSE", "of the values", "greatest", "cosine", "SNR dB"):
-        table.add_column(name, justify="right")
+    distances = ("RMSE", "of the values", "greatest", "cosine", "SNR dB")
+    table = table_of("tensor", "A", "B", "likeness", *distances, right=distances)
     for each in rows:
         types = [_described(info, other) for info, other in ((each.a, each.b), (each.b, each.a))]
         table.add_row(Text(escaped(each.name)), *types, each.likeness.value, *_numbers(each.distance))

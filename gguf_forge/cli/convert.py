@@ -124,7 +124,7 @@ def convert(request: ConvertRequest) -> None:
         return
     from gguf_forge import conversion
     from gguf_forge.cli.progress import observing
-    from gguf_forge.cli.report import show_results
+    from gguf_forge.cli.results import show_results
     from gguf_forge.engine.profile import Profile
 
     profile = Profile() if request.profile else None
@@ -145,7 +145,7 @@ def convert(request: ConvertRequest) -> None:
 def show_plan(request: ConvertRequest) -> None:
     """What `convert` would write, and what would stop it."""
     from gguf_forge import conversion
-    from gguf_forge.cli.report import show_plans
+    from gguf_forge.cli.results import show_plans
     from gguf_forge.file_plan import check_files
 
     with logging_to(console(sys.stderr), quiet=request.quiet, verbose=request.verbose):

@@ -72,7 +72,7 @@ def demo(
     """
     from gguf_forge import conversion
     from gguf_forge.cli.progress import observing
-    from gguf_forge.cli.report import show_results
+    from gguf_forge.cli.results import show_results
     from gguf_forge.cli.streams import console, print_data
     from gguf_forge.demo import make_model
 

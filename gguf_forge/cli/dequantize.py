@@ -93,7 +93,7 @@ def dequantize(request: DequantizeRequest) -> None:
     - `gguf-forge dequantize model-Q4_K_M.gguf --safetensors -t BF16 -o my-checkpoint`
     """
     from gguf_forge.cli.progress import observing
-    from gguf_forge.cli.report import show_results
+    from gguf_forge.cli.results import show_results
     from gguf_forge.toolbox import dequantize as verb
 
     size = request.split_max_size
@@ -119,7 +119,7 @@ def dequantize(request: DequantizeRequest) -> None:
 
 
 def _show_plan(request: DequantizeRequest, given: dict[str, Any]) -> None:
-    from gguf_forge.cli.report import show_plans
+    from gguf_forge.cli.results import show_plans
     from gguf_forge.file_plan import check_files
     from gguf_forge.gguf_file.opened import open_gguf
     from gguf_forge.toolbox.dequantize import plan_dequantized

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from gguf_forge.cli.options import Json, Overwrite, Quiet, Threads, Verbose
+from gguf_forge.cli.tables import facts_text
 from gguf_forge.cli.work import PlanFile
 
 
@@ -34,7 +35,6 @@ def finish(
 
     from gguf_forge import distributed
     from gguf_forge.cli.progress import observing
-    from gguf_forge.cli.report import facts_text
     from gguf_forge.cli.streams import print_data, print_json
 
     with observing(quiet=quiet, verbose=verbose) as observer:

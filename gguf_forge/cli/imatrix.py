@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gguf_forge.cli.options import Json, add_command
+from gguf_forge.cli.tables import facts_text, table_of
 
 if TYPE_CHECKING:
     from gguf_forge.gguf_file.tensor_info import TensorInfo
@@ -97,15 +98,10 @@ def _object(matrix: ImportanceMatrix, coverage: Coverage | None) -> dict[str, An
 
 
 def _text(matrix: ImportanceMatrix, coverage: Coverage | None) -> list[Any]:
-    from rich.table import Table
     from rich.text import Text
 
-    from gguf_forge.cli.report import facts_text
-
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column("tensor", overflow="fold")
-    for name in ("columns", "of them zero", "experts", "never used", "calls"):
-        table.add_column(name, justify="right")
+    counts = ("columns", "of them zero", "experts", "never used", "calls")
+    table = table_of("tensor", *counts, right=counts)
     for row in _rows(matrix):
         calls = {row["least_calls"], row["most_calls"]}
         table.add_row(

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from gguf_forge.cli.options import Json
+from gguf_forge.cli.tables import facts_text
 
 
 def register(app: typer.Typer) -> None:
@@ -24,8 +25,6 @@ def info(json: Json = False) -> None:
     if json:
         print_json(facts)
         return
-    from gguf_forge.cli.report import facts_text
-
     lines = {name: " ".join(value) if isinstance(value, list) else str(value) for name, value in facts.items()}
     print_data(facts_text({name.replace("_", " "): line for name, line in lines.items()}))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import pairwise
@@ -14,6 +14,7 @@ import typer
 
 from gguf_forge.cli.options import MESSAGES, Json, Threads, add_command, flag, value
 from gguf_forge.cli.shown import escaped, json_value, type_text, value_text
+from gguf_forge.cli.tables import facts_text, table_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -234,17 +235,7 @@ def _finite(data: Any) -> Any:
     return str(data) if isinstance(data, float) and not abs(data) < float("inf") else data
 
 
-def _table(*columns: str, right: Iterable[str] = ()) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    return table
-
-
 def _text(overview: Overview, keys: Metadata, tensors: Sequence[TensorEntry]) -> Iterator[RenderableType]:
-    from gguf_forge.cli.report import facts_text
 
     yield facts_text(_facts(overview))
     if keys:
@@ -282,7 +273,7 @@ def _short(number: int) -> str:
 def _keys_table(keys: Metadata) -> Table:
     from rich.text import Text
 
-    table = _table("key", "type", "items", "value", right=("items",))
+    table = table_of("key", "type", "items", "value", right=("items",))
     for key, item in keys.items():
         count = f"{len(item.data):,}" if item.element is not None else ""
         table.add_row(Text(escaped(key)), type_text(item), count, Text(value_text(item, _TEXT)))
@@ -304,7 +295,7 @@ def _tensors_table(overview: Overview, tensors: Sequence[TensorEntry]) -> Table:
 
     is_split = len(overview.paths) > 1
     right = ("shape", "weights", "size", "bits", "file")
-    table = _table("tensor", "shape", "type", "weights", "size", "bits", *(["file"] if is_split else []), right=right)
+    table = table_of("tensor", "shape", "type", "weights", "size", "bits", *(["file"] if is_split else []), right=right)
     numbers = {path: str(number) for number, path in enumerate(overview.paths, 1)}
     for entry in tensors:
         info = entry.info
@@ -323,7 +314,7 @@ def _tensors_table(overview: Overview, tensors: Sequence[TensorEntry]) -> Table:
 def _types_table(overview: Overview) -> Table:
     from rich.filesize import decimal
 
-    table = _table("type", "tensors", "weights", "size", right=("tensors", "weights", "size"))
+    table = table_of("type", "tensors", "weights", "size", right=("tensors", "weights", "size"))
     total = max(1, overview.weights)
     for kind, share in overview.types.items():
         table.add_row(kind, f"{share.tensors:,}", f"{share.weights / total:.1%}", decimal(share.nbytes))
@@ -333,8 +324,6 @@ def _types_table(overview: Overview) -> Table:
 def _view_text(view: TensorView) -> Iterator[RenderableType]:
     from rich.filesize import decimal
     from rich.text import Text
-
-    from gguf_forge.cli.report import facts_text
 
     entry, spread = view.entry, view.spread
     info = entry.info

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from gguf_forge.cli.shown import escaped, json_value, type_text, value_text
+from gguf_forge.cli.tables import table_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,12 +38,9 @@ def _value_object(value: Value | None, at: int | None) -> dict[str, Any] | None:
 
 def keys_table(differences: Sequence[KeyDifference], first: str, second: str) -> Table:
     """A row for each difference; the columns of the two files are called `first` and `second`."""
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for name in ("key", "difference", first, second):
-        table.add_column(name, overflow="fold")
+    table = table_of("key", "difference", first, second)
     for each in differences:
         values = [Text(_shown(value, each)) for value in (each.expected, each.found)]
         table.add_row(Text(escaped(each.key)), each.kind, *values)

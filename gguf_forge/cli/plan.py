@@ -73,7 +73,7 @@ def plan(request: PlanRequest) -> None:
     """
     if request.tasks is not None and request.out is None:
         raise UsageError("--tasks cuts a plan that is written down", hint="name its file with --out plan.json")
-    from gguf_forge.cli.report import show_plans
+    from gguf_forge.cli.results import show_plans
     from gguf_forge.distributed import save_work_plan
     from gguf_forge.file_plan import check_files
     from gguf_forge.job import Job

@@ -140,7 +140,7 @@ def quantize(request: QuantizeRequest) -> None:
     """
     from gguf_forge import quantization
     from gguf_forge.cli.progress import observing
-    from gguf_forge.cli.report import show_results
+    from gguf_forge.cli.results import show_results
     from gguf_forge.engine.profile import Profile
 
     given = read_arguments(request.arguments)
@@ -166,7 +166,7 @@ def quantize(request: QuantizeRequest) -> None:
 
 def _show_plan(request: QuantizeRequest, given: Arguments) -> None:
     from gguf_forge import quantization
-    from gguf_forge.cli.report import show_plans
+    from gguf_forge.cli.results import show_plans
     from gguf_forge.file_plan import check_files
     from gguf_forge.gguf_file.opened import open_gguf
 

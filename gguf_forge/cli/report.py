@@ -1,269 +1,106 @@
-"""What commands show of planned and written files: text for people, objects for scripts."""
+"""`gguf-forge report`: a page about a GGUF file."""
 
 from __future__ import annotations
 
-import shlex
-import shutil
-import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
-from rich.console import RenderableType
-from rich.filesize import decimal
-from rich.table import Table
-from rich.text import Text
+import typer
 
-from gguf_forge.cli.streams import console, print_data, print_json, writing
-from gguf_forge.engine.profile import PHASES, Profile
-from gguf_forge.file_plan import FilePlan, Result
-from gguf_forge.job import Job
+from gguf_forge.cli.options import OUTPUT, Json, Overwrite, Quiet, Threads, Verbose, add_command, value
+from gguf_forge.cli.streams import print_data, print_json
+
+if TYPE_CHECKING:
+    from gguf_forge.toolbox.report.data import Report
 
 
-def show_plans(files: Sequence[FilePlan], *, as_json: bool, quiet: bool, job: Job | None = None) -> None:
-    """Planned files, and the job that they were written down as."""
-    if as_json:
-        shown = one_object(map(plan_object, files))
-        print_json(shown if job is None else {**shown, "plan": _job_object(job)})
-    elif not quiet:
-        print_data(*_spaced(map(plan_text, files)), *_total(files))
-        if job is not None:
-            print_data("", _job_text(job))
+@dataclass(frozen=True, kw_only=True)
+class ReportRequest:
+    """The command line of `report`."""
+
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", show_default=False, help="A GGUF file, or the first one of a split."),
+    ]
+    source: Annotated[
+        Path | None,
+        value(
+            "--source",
+            metavar="DIR|GGUF",
+            panel=OUTPUT,
+            help="What the file was made of: a Hugging Face folder, or a GGUF file of more bits. The page then shows "
+            "how far every tensor is from it.",
+        ),
+    ] = None
+    outfile: Annotated[
+        Path | None,
+        value(
+            "-o",
+            "--outfile",
+            metavar="PAGE.html",
+            panel=OUTPUT,
+            help="The page. [default: FILE's name with .html in the current folder; with --json none]",
+        ),
+    ] = None
+    overwrite: Overwrite = False
+    threads: Threads = None
+    json: Json = False
+    quiet: Quiet = False
+    verbose: Verbose = False
 
 
-def _job_object(job: Job) -> dict[str, Any]:
-    return {
-        "path": str(job.file),
-        "tasks": [{"task": task, "size": sum(part.size for part in job.parts(task))} for task in range(job.n_tasks)],
-    }
+def register(app: typer.Typer) -> None:
+    add_command(app, "report", ReportRequest, report)
 
 
-def _job_text(job: Job) -> Text:
-    sizes = [sum(part.size for part in job.parts(task)) for task in range(job.n_tasks)]
-    span = decimal(max(sizes)) if min(sizes) == max(sizes) else f"{decimal(min(sizes))} to {decimal(max(sizes))}"
-    file = shlex.quote(str(job.file))
-    last = f" ... {job.n_tasks - 1}" if job.n_tasks > 1 else ""
-    joined = sum(parts[-1].piece.stop for parts in job.parts_of_outputs if len(parts) > 1)
-    steps = {
-        "plan": f"{job.file}: {job.n_tasks} tasks of {span}"
-        + (f"; {decimal(joined)} more to join them" * bool(joined)),
-        "each task": f"gguf-forge work {file} --task 0{last}",
-        "in the end": f"gguf-forge finish {file}",
-    }
-    text = facts_text(steps)
-    text.no_wrap = True
-    return text
+def report(request: ReportRequest) -> None:
+    """Draw a page about a GGUF file: sizes, errors, levels, and quantization on the file's own weights.
 
+    The page is one HTML file that loads nothing else. With --source it shows what rounding changed.
 
-def show_results(results: Sequence[Result], *, as_json: bool, quiet: bool, profile: Profile | None = None) -> None:
-    """What was written; the profile, if there is one, is part of the object, or goes to standard error."""
-    if as_json:
-        shown = one_object(map(result_object, results))
-        print_json(shown if profile is None else {**shown, "profile": profile.as_object()})
-        return
-    if not quiet:
-        print_data(*_spaced(map(result_text, results)))
-    if profile is not None:
-        with writing():
-            console(sys.stderr).print("", _profile_table(profile))
+    Examples:
 
+    - `gguf-forge report model-Q4_K_M.gguf`
+    - `gguf-forge report model-Q4_K_M.gguf --source Qwen3-0.6B -o page.html`
+    - `gguf-forge report model-Q4_K_M.gguf --source model-BF16.gguf --json | jq '.tensors[] | {name, error}'`
+    """
+    from gguf_forge.cli.progress import counting
+    from gguf_forge.gguf_file.opened import open_gguf
+    from gguf_forge.toolbox.report import report as make_report
+    from gguf_forge.toolbox.report.data import as_object
 
-def one_object(files: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The object of the only file; of several files, an object with all of them in `files`."""
-    every = list(files)
-    return every[0] if len(every) == 1 else {"files": every}
-
-
-def plan_object(file: FilePlan) -> dict[str, Any]:
-    """A planned file. Sizes are in bytes; shapes in GGUF order, the row length first."""
-    return {
-        "path": str(file.path),
-        "type": file.type.name,
-        "size": file.size,
-        "source_size": file.source_bytes,
-        "bits_per_weight": round(file.bits_per_weight, 4),
-        "types": file.types,
-        "fallbacks": file.fallbacks,
-        "fallback_share": round(file.fallback_share, 6),
-        "warnings": file.warnings,
-        "parts": [
-            {"path": str(shard.path), "size": shard.layout.size, "tensors": len(shard.sources)} for shard in file.shards
-        ],
-        "disk": {"needed": file.size, "free": _free(file.path.parent)},
-        "tensors": [
-            {
-                "name": info.name,
-                "shape": info.shape,
-                "source_type": source.expr.source_type.name,
-                "type": info.type.name,
-                "nbytes": info.nbytes,
-            }
-            for info, source in zip(file.tensors, file.sources, strict=True)
-        ],
-    }
-
-
-def result_object(result: Result) -> dict[str, Any]:
-    """A written file: what was planned, the seconds it took, and the tensors that a stopped run had finished."""
-    return {
-        **plan_object(result.file),
-        "seconds": round(result.seconds, 3),
-        "resumed_tensors": result.resumed_tensors,
-    }
-
-
-def plan_text(file: FilePlan) -> Iterator[RenderableType]:
-    """Every tensor of a file, and what it comes to."""
-    tensors = _table("bold", "tensor", "shape", "from", "type", "size", left=("tensor", "from", "type"))
-    fallbacks = set(file.fallbacks)
-    for info, source in zip(file.tensors, file.sources, strict=True):
-        tensors.add_row(
-            Text(info.name),
-            " x ".join(map(str, info.shape)),
-            source.expr.source_type.name,
-            Text(info.type.name, "yellow" if info.name in fallbacks else _style(info.type.is_float)),
-            decimal(info.nbytes),
+    out = request.outfile
+    if out is None and not request.json:
+        out = Path(f"{request.file.name.removesuffix('.gguf')}.html")
+    with open_gguf(request.file) as gguf:
+        size = sum(tensor.nbytes for tensor in gguf.tensors) * (1 if request.source is None else 2)
+    with counting("looking", size, quiet=request.quiet, verbose=request.verbose) as progress:
+        found = make_report(
+            request.file,
+            out,
+            source=request.source,
+            threads=request.threads,
+            overwrite=request.overwrite,
+            progress=progress,
         )
-    facts = {
-        **_sizes(file),
-        "tensors": _counts(file),
-        "disk": _disk(file.path.parent, file.size),
-    }
-    yield _title(file)
-    if file.tensors:
-        yield from ("", tensors)
-    yield from _parts(file)
-    yield from ("", facts_text(facts), *_fallback_note(file))
+    if request.json:
+        print_json({"page": str(out) if out is not None else None, **as_object(found)})
+    elif not request.quiet:
+        print_data(*_summary(found, str(out)))
 
 
-def result_text(result: Result) -> Iterator[RenderableType]:
-    """The closing table of one file."""
-    file = result.file
-    seconds = max(result.seconds, 1e-9)
-    read, wrote = (decimal(int(n / seconds)) for n in (file.source_bytes, file.size))
-    facts = {
-        **_sizes(file),
-        "time": f"{result.seconds:.1f} s",
-        "speed": f"{read}/s read, {wrote}/s written",
-    }
-    if result.resumed_tensors:
-        facts["resumed"] = f"{result.resumed_tensors} of {len(file.tensors)} tensors were finished by an earlier run"
-    yield from (_title(file), "", facts_text(facts))
-    yield from _parts(file)
-    if file.tensors:
-        yield from ("", _types(file))
-    yield from _fallback_note(file)
+def _summary(found: Report, page: str) -> Iterator[str]:
+    """A few lines for those who don't open the page."""
+    from gguf_forge.toolbox.report import words
 
-
-def _title(file: FilePlan) -> Text:
-    return Text.assemble((str(file.path), "bold green"), f"  {file.type}", no_wrap=True)
-
-
-def facts_text(facts: Mapping[str, str]) -> Text:
-    """Facts below one another, their names in a column."""
-    width = max(map(len, facts)) + 2
-    return Text("\n").join(Text.assemble((f"{name:<{width}}", "dim"), fact) for name, fact in facts.items())
-
-
-def _sizes(file: FilePlan) -> dict[str, str]:
-    weights = sum(info.n_elements for info in file.tensors)
-    if not weights:
-        return {"size": decimal(file.size)}
-    share = file.size / file.source_bytes
-    return {
-        "size": f"{decimal(file.source_bytes)} -> {decimal(file.size)} ({share:.0%})",
-        "bits per weight": f"{8 * file.source_bytes / weights:.2f} -> {file.bits_per_weight:.2f}",
-    }
-
-
-def _counts(file: FilePlan) -> str:
-    counts = ", ".join(f"{count} {name}" for name, count in file.types.items())
-    return f"{len(file.tensors)}: {counts}" if counts else "none"
-
-
-def _types(file: FilePlan) -> Table:
-    table = _table("dim", "type", "tensors", "weights", "size", left=("type",))
-    weights, sizes = Counter[str](), Counter[str]()
-    for info in file.tensors:
-        weights[info.type.name] += info.n_elements
-        sizes[info.type.name] += info.nbytes
-    for name, size in sizes.most_common():
-        share = weights[name] / weights.total()
-        table.add_row(name, str(file.types[name]), f"{share:.1%}", decimal(size))
-    return table
-
-
-def _profile_table(profile: Profile) -> Table:
-    """Seconds of each phase, a line for each thread, and those that a processor worked."""
-    used = [phase for phase in PHASES if any(watch.seconds[phase] for watch in profile.watches)]
-    table = _table("bold", "seconds", *used, left=("seconds",))
-    for watch in profile.watches:
-        table.add_row(watch.thread, *(_seconds(watch.seconds[phase]) for phase in used))
-    busy = (sum(watch.busy[phase] for watch in profile.watches) for phase in used)
-    table.add_row("of all, busy", *map(_seconds, busy), style="dim")
-    return table
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.2f}" if seconds else ""
-
-
-def _parts(file: FilePlan) -> Iterator[RenderableType]:
-    """The files of a split one."""
-    if len(file.shards) == 1:
-        return
-    table = _table("dim", "part", "tensors", "size", left=("part",))
-    for shard in file.shards:
-        table.add_row(Text(shard.path.name), str(len(shard.sources)), decimal(shard.layout.size))
-    yield from ("", table)
-
-
-def _table(header_style: str, *names: str, left: Sequence[str]) -> Table:
-    """A table without lines; the columns in `left` have text, the others numbers."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style=header_style)
-    for name in names:
-        table.add_column(name, justify="left" if name in left else "right", overflow="fold")
-    return table
-
-
-def _fallback_note(file: FilePlan) -> Iterator[RenderableType]:
-    """How far the file is from what its type promises, where rows do not fit the blocks."""
-    if not file.fallbacks:
-        return
-    types = ", ".join(f"{n} {name}" for name, n in Counter(info.type.name for info in file.fallen).most_common())
-    yield ""
-    yield Text.assemble(
-        ("fallback: ", "bold yellow"),
-        f"{len(file.fallen)} of {len(file.tensors)} tensors ({file.fallback_share:.1%} of the weights) got another "
-        f"type, because their rows do not divide into the blocks of the type they should have: {types}",
-    )
-
-
-def _total(files: Sequence[FilePlan]) -> Iterator[RenderableType]:
-    if len(files) > 1:
-        yield ""
-        yield Text(f"all {len(files)} files: " + _disk(files[0].path.parent, sum(file.size for file in files)))
-
-
-def _disk(folder: Path, needed: int) -> str:
-    free = _free(folder)
-    return f"{decimal(needed)} needed" + (f", {decimal(free)} free" if free is not None else "")
-
-
-def _free(folder: Path) -> int | None:
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError:
-        return None  # the folder is not there yet
-
-
-def _style(is_float: bool) -> str:
-    return "dim" if is_float else ""
-
-
-def _spaced(texts: Iterable[Iterable[RenderableType]]) -> Iterator[RenderableType]:
-    for number, text in enumerate(texts):
-        if number:
-            yield ""
-        yield from text
+    model = found.model
+    yield f"{page}: {words.count(model.parameters)} weights, {words.bits(model.bits_per_weight)} bits each"
+    if found.error is not None:
+        ratio = f" ({words.decibels(found.error.snr_db)})" if found.error.snr_db is not None else ""
+        yield f"error against {found.source}: {words.percent(found.error.relative)}{ratio}"
+    if found.missing:
+        yield f"not compared, because the source does not have them: {len(found.missing)} tensors"
+    if found.fallbacks:
+        yield f"types that stand in for those of {model.file_type}: {len(found.fallbacks)} tensors"

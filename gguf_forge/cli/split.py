@@ -25,6 +25,7 @@ from gguf_forge.cli.options import (
     add_command,
 )
 from gguf_forge.cli.streams import console, logging_to
+from gguf_forge.cli.tables import facts_text, table_of
 from gguf_forge.errors import ForgeError
 from gguf_forge.request import parse_size
 
@@ -159,15 +160,9 @@ def _object(file: FilePlan, seconds: float | None) -> dict[str, Any]:
 
 def _text(file: FilePlan, seconds: float | None) -> Iterator[RenderableType]:
     from rich.filesize import decimal
-    from rich.table import Table
     from rich.text import Text
 
-    from gguf_forge.cli.report import facts_text
-
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    table.add_column("file", overflow="fold")
-    table.add_column("tensors", justify="right")
-    table.add_column("size", justify="right")
+    table = table_of("file", "tensors", "size", right=("tensors", "size"))
     for shard in file.shards:
         table.add_row(Text(str(shard.path), "bold green"), str(len(shard.layout.tensors)), decimal(shard.layout.size))
     facts = {"tensors": str(len(file.tensors)), "size": decimal(file.size)}

@@ -38,12 +38,12 @@ from gguf_forge.cli.options import (
     value,
 )
 from gguf_forge.cli.shown import escaped
+from gguf_forge.cli.tables import facts_text, table_of
 from gguf_forge.errors import UsageError
 from gguf_forge.request import recipe_options
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
     from gguf_forge.toolbox.differences import Differences, Place
     from gguf_forge.toolbox.verdict import TensorCheck
@@ -289,7 +289,6 @@ def _text(found: Verification, is_right: bool, *, with_all: bool) -> Iterator[Re
     from rich.text import Text
 
     from gguf_forge.cli.key_differences import keys_table
-    from gguf_forge.cli.report import facts_text
 
     style, word = ("bold green", "right") if is_right else ("bold red", "not right")
     yield Text.assemble((escaped(str(found.paths[0])), "bold"), "  ", (word, style), no_wrap=True)
@@ -336,7 +335,6 @@ def _bad_sums(found: Verification) -> str:
 
 
 def _first_text(check: TensorCheck) -> RenderableType:
-    from gguf_forge.cli.report import facts_text
 
     info, found = check.info, check.differences
     facts = {
@@ -377,7 +375,8 @@ def _place(place: Place, check: TensorCheck) -> str:
 def _tensors_table(checks: list[TensorCheck], *, with_all: bool) -> Iterator[RenderableType]:
     from rich.text import Text
 
-    table = _table(("tensor", "type", "verdict"), ("blocks differ", "of", "bytes"), ("first", "steps"))
+    counts = ("blocks differ", "of", "bytes")
+    table = table_of("tensor", "type", "verdict", *counts, "first", "steps", right=counts)
     rows = checks if with_all else checks[:_MOST_ROWS]
     for check in rows:
         found = check.differences
@@ -395,19 +394,6 @@ def _tensors_table(checks: list[TensorCheck], *, with_all: bool) -> Iterator[Ren
     yield table
     if len(rows) < len(checks):
         yield Text(f"and {len(checks) - len(rows)} more: --all or --json lists them", "dim")
-
-
-def _table(left: tuple[str, ...], right: tuple[str, ...], more: tuple[str, ...]) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for name in left:
-        table.add_column(name, overflow="fold")
-    for name in right:
-        table.add_column(name, justify="right")
-    for name in more:
-        table.add_column(name, overflow="fold")
-    return table
 
 
 def _ways(found: Verification) -> RenderableType:

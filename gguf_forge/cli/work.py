@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gguf_forge.cli.options import Backend, Json, MaxMemory, Quiet, Threads, Verbose
+from gguf_forge.cli.tables import facts_text
 
 PlanFile = Annotated[
     Path, typer.Argument(metavar="PLAN", show_default=False, help="What `gguf-forge plan ... --out PLAN` wrote.")
@@ -45,7 +46,6 @@ def work(
 
     from gguf_forge import distributed
     from gguf_forge.cli.progress import observing
-    from gguf_forge.cli.report import facts_text
     from gguf_forge.cli.streams import print_data, print_json
     from gguf_forge.request import memory_bound
 

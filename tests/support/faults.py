@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import gguf_forge.cli.progress
-import gguf_forge.cli.report
+import gguf_forge.cli.results
 import gguf_forge.conversion
 import gguf_forge.quantization  # noqa: F401
 from gguf_forge.cli import main
