@@ -143,13 +143,11 @@ def result_text(result: Result) -> Iterator[RenderableType]:
     file = result.file
     seconds = max(result.seconds, 1e-9)
     read, wrote = (decimal(int(n / seconds)) for n in (file.source_bytes, file.size))
-    facts = {
-        **_sizes(file),
-        "time": f"{result.seconds:.1f} s",
-        "speed": f"{read}/s read, {wrote}/s written",
-    }
-    if result.resumed_tensors:
+    facts = {**_sizes(file), "time": f"{result.seconds:.1f} s"}
+    if result.resumed_tensors:  # not all was read and written in this time
         facts["resumed"] = f"{result.resumed_tensors} of {len(file.tensors)} tensors were finished by an earlier run"
+    else:
+        facts["speed"] = f"{read}/s read, {wrote}/s written"
     yield from (_title(file), "", facts_text(facts))
     yield from _parts(file)
     if file.tensors:
