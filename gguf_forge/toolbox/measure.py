@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ Progress = Callable[[int], None]
 
 # Of types that have no blocks: what is looked at for the worst place.
 _STRETCH = 32
+# Values whose doubles an allocator keeps for the next ones: new pages from the system would cost more than the sums.
+_AT_ONCE = 1 << 13
 
 
 @dataclass(frozen=True)
@@ -316,8 +319,34 @@ def distance_sums(
         block: Values of a block.
         first_row: The number of the first row, for the places named.
     """
+    n_per_row = expected.shape[1]
+    step = max(1, _AT_ONCE // block) * block
+    expected, found = expected.reshape(-1), found.reshape(-1)
+    total = DistanceSums()
+    for start in range(0, len(expected), step):
+        place = _Place(first_row, n_per_row, start)
+        total = total.plus(_sums_of_blocks(expected[start : start + step], found[start : start + step], block, place))
+    return total
+
+
+class _Place(NamedTuple):
+    """Where values come from: the `start`-th one on in rows of `n_per_row`."""
+
+    first_row: int
+    n_per_row: int
+    start: int
+
+    def of(self, at: int) -> tuple[int, int]:
+        """Row and column."""
+        row, column = divmod(self.start + at, self.n_per_row)
+        return self.first_row + row, column
+
+
+def _sums_of_blocks(
+    expected: NDArray[np.float32], found: NDArray[np.float32], block: int, place: _Place
+) -> DistanceSums:
     with np.errstate(invalid="ignore"):
-        a, b = expected.astype(np.float64).reshape(-1), found.astype(np.float64).reshape(-1)
+        a, b = expected.astype(np.float64), found.astype(np.float64)
         error = b - a
     squares = _dot(error, error)
     nonfinite = 0
@@ -326,18 +355,16 @@ def distance_sums(
         nonfinite = int(np.count_nonzero(bad))
         a[bad] = b[bad] = error[bad] = 0
         squares = _dot(error, error)
-    place = worst = None
+    max_error_at = worst = None
     max_error = 0.0
     if squares:
         at = int(np.argmax(np.abs(error)))
-        max_error = float(abs(error[at]))
-        n_per_row = expected.shape[1]
-        place = first_row + at // n_per_row, at % n_per_row
+        max_error, max_error_at = float(abs(error[at])), place.of(at)
         blocks = error.reshape(-1, block)
         by_block = np.einsum("ij,ij->i", blocks, blocks)
         worst_at = int(np.argmax(by_block))
-        row, within = divmod(worst_at, n_per_row // block)
-        worst = WorstBlock(first_row + row, within, math.sqrt(by_block[worst_at] / block))
+        row, column = place.of(worst_at * block)
+        worst = WorstBlock(row, column // block, math.sqrt(by_block[worst_at] / block))
     return DistanceSums(
         len(error),
         nonfinite,
@@ -348,7 +375,7 @@ def distance_sums(
         _dot(b, b),
         _dot(a, b),
         max_error,
-        place,
+        max_error_at,
         worst,
     )
 

@@ -18,8 +18,8 @@ from gguf_forge.expr import Rows, Stored, TensorExpr
 from gguf_forge.kernels import dequantize_rows
 from gguf_forge.tensor_types import TensorType
 
-# A quarter megavalue is 1 MiB of float32: what a thread holds of it, in doubles too, stays in its cache.
-RANGE_VALUES = 1 << 18
+# Half a mebibyte of float32: it stays in a core's cache, and is mostly memory that the allocator has already.
+RANGE_VALUES = 1 << 17
 
 _LONGEST_ROW = 1 << 20
 _ROW_BLOCKS = 4096
