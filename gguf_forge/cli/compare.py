@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gguf_forge.cli.options import MESSAGES, Json, Quiet, Threads, Verbose, add_command, flag
+from gguf_forge.cli.options import MESSAGES, MessageOptions, Threads, add_command, flag
 from gguf_forge.cli.shown import escaped
 from gguf_forge.cli.tables import facts_text, table_of
 from gguf_forge.cli.verify import MISMATCH
@@ -27,7 +27,7 @@ _COMPARED = "What is compared"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareRequest:
+class CompareRequest(MessageOptions):
     """The command line of `compare`."""
 
     a: Annotated[
@@ -39,9 +39,6 @@ class CompareRequest:
     ] = False
     threads: Threads = None
     all: Annotated[bool, flag("--all", panel=MESSAGES, help="List the tensors that are the same, too.")] = False
-    json: Json = False
-    quiet: Quiet = False
-    verbose: Verbose = False
 
 
 def register(app: typer.Typer) -> None:

@@ -12,36 +12,13 @@ import typer
 
 from gguf_forge.cli.options import (
     MODEL,
-    Backend,
-    DryRun,
-    ExcludeWeights,
-    Imatrix,
-    IncludeWeights,
-    Json,
-    LeaveOutputTensor,
-    MaxMemory,
-    MetadataFile,
-    ModelName,
-    NoTensorFirstSplit,
+    KernelOptions,
+    MessageOptions,
+    MixOptions,
+    ModelOptions,
     OutFile,
-    OutputTensorType,
-    OverrideKv,
-    Overwrite,
-    PreTokenizer,
-    PruneLayers,
-    Pure,
-    Quiet,
-    Resume,
-    ShowProfile,
-    SplitMaxSize,
-    SplitMaxTensors,
-    Strict,
-    TensorTypeFile,
-    TensorTypes,
-    Threads,
-    TokenEmbeddingType,
     Types,
-    Verbose,
+    WritingOptions,
     add_command,
     flag,
     type_names,
@@ -54,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertRequest:
+class ConvertRequest(WritingOptions, MixOptions, ModelOptions, KernelOptions, MessageOptions):
     """The command line of `convert` and `plan`."""
 
     source: Annotated[
@@ -67,40 +44,7 @@ class ConvertRequest:
     ]
     outfile: OutFile = None
     type: Types = None
-    split_max_size: SplitMaxSize = None
-    split_max_tensors: SplitMaxTensors = None
-    no_tensor_first_split: NoTensorFirstSplit = False
-    overwrite: Overwrite = False
-    resume: Resume = False
-    dry_run: DryRun = False
-
-    pure: Pure = False
-    leave_output_tensor: LeaveOutputTensor = False
-    output_tensor_type: OutputTensorType = None
-    token_embedding_type: TokenEmbeddingType = None
-    tensor_type: TensorTypes = None
-    tensor_type_file: TensorTypeFile = None
-    strict: Strict = False
-
-    imatrix: Imatrix = None
-    include_weights: IncludeWeights = None
-    exclude_weights: ExcludeWeights = None
-
-    model_name: ModelName = None
-    metadata: MetadataFile = None
-    override_kv: OverrideKv = None
-    pre_tokenizer: PreTokenizer = None
     vocab_only: Annotated[bool, flag("--vocab-only", panel=MODEL, help="Metadata and vocabulary, no tensors.")] = False
-    prune_layers: PruneLayers = None
-
-    threads: Threads = None
-    backend: Backend = None
-    max_memory: MaxMemory = None
-
-    profile: ShowProfile = False
-    json: Json = False
-    quiet: Quiet = False
-    verbose: Verbose = False
 
 
 def register(app: typer.Typer) -> None:

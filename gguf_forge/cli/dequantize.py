@@ -14,12 +14,10 @@ from gguf_forge.cli.options import (
     OUTPUT,
     Backend,
     DryRun,
-    Json,
+    MessageOptions,
     Overwrite,
-    Quiet,
     SplitMaxSize,
     Threads,
-    Verbose,
     add_command,
     flag,
     value,
@@ -32,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DequantizeRequest:
+class DequantizeRequest(MessageOptions):
     """The command line of `dequantize`."""
 
     file: Annotated[
@@ -72,9 +70,6 @@ class DequantizeRequest:
     dry_run: DryRun = False
     threads: Threads = None
     backend: Backend = None
-    json: Json = False
-    quiet: Quiet = False
-    verbose: Verbose = False
 
 
 def register(app: typer.Typer) -> None:

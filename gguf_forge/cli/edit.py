@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from gguf_forge.cli.options import MODEL, OUTPUT, Json, Overwrite, Quiet, Verbose, add_command, flag, value
+from gguf_forge.cli.options import MODEL, OUTPUT, MessageOptions, Overwrite, add_command, flag, value
 from gguf_forge.cli.shown import escaped, json_value, type_text, value_text
 from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.errors import ForgeError, InputError, UsageError
@@ -30,7 +30,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditRequest:
+class EditRequest(MessageOptions):
     """The command line of `edit`."""
 
     file: Annotated[
@@ -88,9 +88,6 @@ class EditRequest:
         list[str] | None,
         value("--special-token-by-id", metavar="KIND=ID", panel=MODEL, help="The same, by the token's number."),
     ] = None
-    json: Json = False
-    quiet: Quiet = False
-    verbose: Verbose = False
 
 
 def register(app: typer.Typer) -> None:

@@ -9,22 +9,12 @@ from typing import Annotated
 
 import typer
 
-from gguf_forge.cli.options import (
-    OUTPUT,
-    DryRun,
-    Json,
-    Overwrite,
-    Quiet,
-    Threads,
-    Verbose,
-    add_command,
-    flag,
-)
+from gguf_forge.cli.options import OUTPUT, DryRun, MessageOptions, Overwrite, Threads, add_command, flag
 from gguf_forge.cli.split import show_copy, show_copy_plan
 
 
 @dataclass(frozen=True, kw_only=True)
-class MergeRequest:
+class MergeRequest(MessageOptions):
     """The command line of `merge`."""
 
     source: Annotated[
@@ -40,9 +30,6 @@ class MergeRequest:
     overwrite: Overwrite = False
     dry_run: DryRun = False
     threads: Threads = None
-    json: Json = False
-    quiet: Quiet = False
-    verbose: Verbose = False
 
 
 def register(app: typer.Typer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
@@ -18,6 +18,8 @@ TYPE_NAMES = (
 )
 
 OUTPUT, MIX, MODEL, RUNNING, MESSAGES = "Output", "Types of tensors", "Model and metadata", "Running", "Messages"
+MACHINES = "Many machines"
+_PANELS = (OUTPUT, MIX, MODEL, RUNNING, MESSAGES, MACHINES)  # as help shows them, below those of one command
 
 
 def flag(*names: str, panel: str, help: str) -> Any:
@@ -244,6 +246,64 @@ Verbose = Annotated[bool, flag("-v", "--verbose", panel=MESSAGES, help="Notes on
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, kw_only=True)
+class MixOptions:
+    """What deviates from the mix of a file type, whatever the file is made of."""
+
+    pure: Pure = False
+    leave_output_tensor: LeaveOutputTensor = False
+    output_tensor_type: OutputTensorType = None
+    token_embedding_type: TokenEmbeddingType = None
+    tensor_type: TensorTypes = None
+    tensor_type_file: TensorTypeFile = None
+    imatrix: Imatrix = None
+    include_weights: IncludeWeights = None
+    exclude_weights: ExcludeWeights = None
+    override_kv: OverrideKv = None
+    prune_layers: PruneLayers = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What is said of a checkpoint that does not say it."""
+
+    model_name: ModelName = None
+    metadata: MetadataFile = None
+    pre_tokenizer: PreTokenizer = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WritingOptions:
+    """How files are written."""
+
+    split_max_size: SplitMaxSize = None
+    split_max_tensors: SplitMaxTensors = None
+    no_tensor_first_split: NoTensorFirstSplit = False
+    overwrite: Overwrite = False
+    resume: Resume = False
+    dry_run: DryRun = False
+    strict: Strict = False
+    max_memory: MaxMemory = None
+    profile: ShowProfile = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelOptions:
+    """How kernels run."""
+
+    threads: Threads = None
+    backend: Backend = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MessageOptions:
+    """What is said, and how."""
+
+    json: Json = False
+    quiet: Quiet = False
+    verbose: Verbose = False
+
+
 def add_command(
     app: typer.Typer, name: str, request: type[T], run: Callable[[T], None], *, hidden: Sequence[str] = ()
 ) -> None:
@@ -252,7 +312,8 @@ def add_command(
     Args:
         app: Gets the command.
         name: Of the command; its help is the docstring of `run`.
-        request: A dataclass whose fields are annotated with typer's arguments and options.
+        request: A dataclass whose fields are annotated with typer's arguments and options. Help shows those of a class
+            before those of its bases.
         run: Is given the request.
         hidden: Fields that work and are not in the help.
     """
@@ -261,10 +322,23 @@ def add_command(
     def command(**given: Any) -> None:
         run(request(**given))
 
-    parameters = [_parameter(field, hints[field.name], field.name in hidden) for field in fields(request)]  # type: ignore[arg-type]
+    parameters = [_parameter(field, hints[field.name], field.name in hidden) for field in _in_order(request)]
+    parameters.sort(key=_panel)
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     app.command(name, help=inspect.getdoc(run))(command)
+
+
+def _in_order(request: type) -> list[Field[Any]]:
+    every = {field.name: field for field in fields(request)}
+    names = dict.fromkeys(name for each in request.__mro__ for name in inspect.get_annotations(each))
+    return [every[name] for name in names]
+
+
+def _panel(parameter: inspect.Parameter) -> int:
+    """The number of its panel in the help; -1 for arguments, and for a panel that only this command has."""
+    panel = get_args(parameter.annotation)[1].rich_help_panel
+    return _PANELS.index(panel) if panel in _PANELS else -1
 
 
 def _parameter(field: Field[Any], hint: Any, hidden: bool) -> inspect.Parameter:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from gguf_forge.cli.convert import ConvertRequest
-from gguf_forge.cli.options import AllowRequantize, add_command, type_names, value
+from gguf_forge.cli.options import MACHINES, AllowRequantize, add_command, type_names, value
 from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.errors import ForgeError, UsageError
 from gguf_forge.request import Request, planned
@@ -20,8 +20,6 @@ log = logging.getLogger(__name__)
 
 # So that a command line of `convert` works here as it is.
 _OF_CONVERT = ("dry_run", "resume", "threads", "backend", "max_memory", "profile")
-
-JOB = "Many machines"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +37,19 @@ class PlanRequest(ConvertRequest):
     allow_requantize: AllowRequantize = False
     out: Annotated[
         Path | None,
-        value("--out", metavar="FILE", panel=JOB, help="Write the plan to a file, for `gguf-forge work` and `finish`."),
+        value(
+            "--out",
+            metavar="FILE",
+            panel=MACHINES,
+            help="Write the plan to a file, for `gguf-forge work` and `finish`.",
+        ),
     ] = None
     tasks: Annotated[
         int | None,
         value(
             "--tasks",
             metavar="N",
-            panel=JOB,
+            panel=MACHINES,
             help="Cut the work into so many tasks of about the same size. [default: one for each file or part]",
             min=1,
         ),

@@ -16,31 +16,10 @@ from gguf_forge.cli.options import (
     OUTPUT,
     RUNNING,
     AllowRequantize,
-    Backend,
-    DryRun,
-    ExcludeWeights,
-    Imatrix,
-    IncludeWeights,
-    Json,
-    LeaveOutputTensor,
-    MaxMemory,
-    NoTensorFirstSplit,
-    OutputTensorType,
-    OverrideKv,
-    Overwrite,
-    PruneLayers,
-    Pure,
-    Quiet,
-    Resume,
-    ShowProfile,
-    SplitMaxSize,
-    SplitMaxTensors,
-    Strict,
-    TensorTypeFile,
-    TensorTypes,
-    Threads,
-    TokenEmbeddingType,
-    Verbose,
+    KernelOptions,
+    MessageOptions,
+    MixOptions,
+    WritingOptions,
     add_command,
     flag,
     type_names,
@@ -54,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantizeRequest:
+class QuantizeRequest(WritingOptions, MixOptions, KernelOptions, MessageOptions):
     """The command line of `quantize`."""
 
     arguments: Annotated[
@@ -71,32 +50,7 @@ class QuantizeRequest:
         value("--output-dir", metavar="DIR", panel=OUTPUT, help="The folder of ggml-model-TYPE.gguf."),
     ] = None
     keep_split: Annotated[bool, flag("--keep-split", panel=OUTPUT, help="Split the output as the input is.")] = False
-    split_max_size: SplitMaxSize = None
-    split_max_tensors: SplitMaxTensors = None
-    no_tensor_first_split: NoTensorFirstSplit = False
-    overwrite: Overwrite = False
-    resume: Resume = False
-    dry_run: DryRun = False
-
     allow_requantize: AllowRequantize = False
-    pure: Pure = False
-    leave_output_tensor: LeaveOutputTensor = False
-    output_tensor_type: OutputTensorType = None
-    token_embedding_type: TokenEmbeddingType = None
-    tensor_type: TensorTypes = None
-    tensor_type_file: TensorTypeFile = None
-    strict: Strict = False
-
-    imatrix: Imatrix = None
-    include_weights: IncludeWeights = None
-    exclude_weights: ExcludeWeights = None
-
-    override_kv: OverrideKv = None
-    prune_layers: PruneLayers = None
-
-    threads: Threads = None
-    backend: Backend = None
-    max_memory: MaxMemory = None
     max_buffer_size: Annotated[
         int | None,
         value(
@@ -107,11 +61,6 @@ class QuantizeRequest:
             min=1,
         ),
     ] = None
-
-    profile: ShowProfile = False
-    json: Json = False
-    quiet: Quiet = False
-    verbose: Verbose = False
 
 
 class Arguments(NamedTuple):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gguf_forge.cli.options import OUTPUT, Json, Overwrite, Quiet, Threads, Verbose, add_command, value
+from gguf_forge.cli.options import OUTPUT, MessageOptions, Overwrite, Threads, add_command, value
 from gguf_forge.cli.streams import print_data, print_json
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportRequest:
+class ReportRequest(MessageOptions):
     """The command line of `report`."""
 
     file: Annotated[
@@ -46,9 +46,6 @@ class ReportRequest:
     ] = None
     overwrite: Overwrite = False
     threads: Threads = None
-    json: Json = False
-    quiet: Quiet = False
-    verbose: Verbose = False
 
 
 def register(app: typer.Typer) -> None:

@@ -14,14 +14,12 @@ import typer
 
 from gguf_forge.cli.options import (
     DryRun,
-    Json,
+    MessageOptions,
     NoTensorFirstSplit,
     Overwrite,
-    Quiet,
     SplitMaxSize,
     SplitMaxTensors,
     Threads,
-    Verbose,
     add_command,
 )
 from gguf_forge.cli.streams import console, logging_to
@@ -39,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitRequest:
+class SplitRequest(MessageOptions):
     """The command line of `split`."""
 
     source: Annotated[
@@ -60,9 +58,6 @@ class SplitRequest:
     overwrite: Overwrite = False
     dry_run: DryRun = False
     threads: Threads = None
-    json: Json = False
-    quiet: Quiet = False
-    verbose: Verbose = False
 
 
 def register(app: typer.Typer) -> None:

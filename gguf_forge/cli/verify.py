@@ -13,26 +13,11 @@ import typer
 from gguf_forge.cli.options import (
     MESSAGES,
     MIX,
-    Backend,
-    ExcludeWeights,
-    Imatrix,
-    IncludeWeights,
-    Json,
-    LeaveOutputTensor,
-    MetadataFile,
-    ModelName,
-    OutputTensorType,
-    OverrideKv,
+    KernelOptions,
+    MessageOptions,
+    MixOptions,
+    ModelOptions,
     Overwrite,
-    PreTokenizer,
-    PruneLayers,
-    Pure,
-    Quiet,
-    TensorTypeFile,
-    TensorTypes,
-    Threads,
-    TokenEmbeddingType,
-    Verbose,
     add_command,
     flag,
     value,
@@ -52,11 +37,12 @@ if TYPE_CHECKING:
 MISMATCH = 7
 
 _AGAINST = "What it is compared with"
+
 _MOST_ROWS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyRequest:
+class VerifyRequest(MixOptions, ModelOptions, KernelOptions, MessageOptions):
     """The command line of `verify`."""
 
     file: Annotated[
@@ -99,7 +85,6 @@ class VerifyRequest:
             help="Take a file for right that differs only as fused arithmetic makes it: llama.cpp on arm64, say.",
         ),
     ] = False
-
     type: Annotated[
         str | None,
         value(
@@ -120,33 +105,10 @@ class VerifyRequest:
             help="The type of the file that was quantized: F32, F16 or BF16. [default: the checkpoint's own]",
         ),
     ] = None
-    pure: Pure = False
-    leave_output_tensor: LeaveOutputTensor = False
-    output_tensor_type: OutputTensorType = None
-    token_embedding_type: TokenEmbeddingType = None
-    tensor_type: TensorTypes = None
-    tensor_type_file: TensorTypeFile = None
-
-    imatrix: Imatrix = None
-    include_weights: IncludeWeights = None
-    exclude_weights: ExcludeWeights = None
-
-    model_name: ModelName = None
-    metadata: MetadataFile = None
-    override_kv: OverrideKv = None
-    pre_tokenizer: PreTokenizer = None
-    prune_layers: PruneLayers = None
-
-    threads: Threads = None
-    backend: Backend = None
-
     all: Annotated[
         bool,
         flag("--all", panel=MESSAGES, help="List all tensors, and how each comes about, not only those that differ."),
     ] = False
-    json: Json = False
-    quiet: Quiet = False
-    verbose: Verbose = False
 
 
 def register(app: typer.Typer) -> None:
