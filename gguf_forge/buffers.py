@@ -35,7 +35,7 @@ def fresh(nbytes: int, *, at: int = 0) -> NDArray[np.uint8]:
 def _pages(nbytes: int) -> NDArray[np.uint8]:
     if nbytes < _OWN_PAGES:
         return np.empty(nbytes, np.uint8)
-    pages = mmap.mmap(-1, nbytes)
+    pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a kernel without: small pages do as well
             pages.madvise(mmap.MADV_HUGEPAGE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from gguf_forge.buffers import ALIGNMENT, fresh
@@ -15,3 +17,17 @@ def test_all_bytes_are_there_and_writable(nbytes: int, at: int) -> None:
     data[:] = 7
     assert data.shape == (nbytes,)
     assert int(data.sum(dtype=int)) == 7 * nbytes
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no processes to fork here")
+@pytest.mark.parametrize("nbytes", [4096, 8 << 20])
+def test_memory_is_this_process_s_alone(nbytes: int) -> None:
+    """What is shared counts as a file in memory: it has a limit of its own, and huge pages only if that has."""
+    data = fresh(nbytes)
+    data[:] = 1
+    child = os.fork()
+    if not child:
+        data[:] = 2
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert set(data.tolist()) == {1}
