@@ -13,7 +13,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
@@ -121,10 +121,11 @@ class Journal:
         path: Of the journal.
         output: Descriptor of the file that it is about.
         fingerprint: Of this run.
+        thread: What writes, one thing after the other, so that no worker waits for the disk.
         recorded: What earlier runs wrote down, if this one goes on from there.
     """
 
-    def __init__(self, path: Path, output: int, fingerprint: str, recorded: Recorded | None = None):
+    def __init__(self, path: Path, output: int, fingerprint: str, thread: Executor, recorded: Recorded | None = None):
         self._path = path
         self._output = output
         self._end = recorded.end if recorded else 0
@@ -135,7 +136,7 @@ class Journal:
         self._waiting: list[Range] = []
         self._waiting_bytes = 0
         self._since = time.monotonic()
-        self._thread = ThreadPoolExecutor(1, "journal")
+        self._thread = thread
         self._last: Future[None] | None = None
 
     def finished(self, start: int, stop: int) -> None:
@@ -154,7 +155,6 @@ class Journal:
                 if not self._last.done():
                     return
                 self._last.result()
-            # in a thread of its own: no worker waits for the disk
             self._last = self._thread.submit(self._write_down)
 
     @property
@@ -168,7 +168,6 @@ class Journal:
         Raises:
             OSError: what was written could not be brought to the disk.
         """
-        self._thread.shutdown()
         try:
             if self._last is not None:
                 self._last.result()

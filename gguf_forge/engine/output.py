@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from errno import EDQUOT, EMFILE, ENOSPC
@@ -126,8 +127,8 @@ class OutputFile:
             with output_errors(self.path):
                 self._journal.finished(offset, offset + nbytes)
 
-    def begin(self, *, overwrite: bool, resume: bool) -> None:
-        """Takes the unfinished file and the room on the disk.
+    def begin(self, journals: Executor, *, overwrite: bool, resume: bool) -> None:
+        """Takes the unfinished file and the room on the disk. What is finished is written down by `journals`.
 
         Raises:
             RefusedError: another run has it; or the output exists and may not be replaced.
@@ -145,7 +146,7 @@ class OutputFile:
                 self._empty()
             self._reserve()
             self._writer = DirectWriter(self._opened)
-            self._journal = Journal(self._journal_path, self._opened, fingerprint, self._recorded)
+            self._journal = Journal(self._journal_path, self._opened, fingerprint, journals, self._recorded)
 
     @property
     def _is_direct(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISREG
@@ -137,9 +138,10 @@ def published_together(
         OutputError: one cannot be written; nothing has changed under its name.
     """
     files = tuple(map(OutputFile, outputs))
+    journals = ThreadPoolExecutor(1, "journals")
     try:
         for file in files:
-            file.begin(overwrite=overwrite, resume=resume)
+            file.begin(journals, overwrite=overwrite, resume=resume)
         yield files
         with phase(SYNC):
             for file in files:
@@ -153,6 +155,8 @@ def published_together(
             for file in files:
                 file.end(keep=resume)
             raise
+        finally:
+            journals.shutdown()
 
 
 def _take_names(files: Sequence[OutputFile], *, overwrite: bool) -> None:

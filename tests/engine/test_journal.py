@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -18,8 +19,8 @@ from hypothesis import strategies as st
 
 from gguf_forge.engine import disk, journal
 from gguf_forge.engine.journal import Recorded, merged, read_journal
-from gguf_forge.engine.output import OutputFile, beside
-from gguf_forge.engine.publish import published
+from gguf_forge.engine.output import Output, OutputFile, beside
+from gguf_forge.engine.publish import published, published_together
 from gguf_forge.errors import OutputError
 
 SIZE = 1000
@@ -273,6 +274,25 @@ def test_a_disk_that_loses_what_was_written_is_an_error(path: Path, monkeypatch:
         put(out, 0, 10)
     assert told
     assert listing(path.parent) == []
+
+
+@pytest.mark.usefixtures("often")
+def test_one_thread_writes_the_journals_of_all_files(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync, seen = disk.sync_data, set()
+
+    def noting(descriptor: int) -> None:
+        seen.add(threading.get_ident())
+        sync(descriptor)
+
+    monkeypatch.setattr(disk, "sync_data", noting)
+    outputs = [Output(path.with_name(f"{number}.gguf"), SIZE) for number in range(5)]
+    with published_together(outputs, overwrite=False) as files:
+        before = threading.active_count()
+        for file in files:
+            put(file, 0, 10)
+        assert threading.active_count() == before + 1
+    assert len(seen) == 1
+    assert threading.get_ident() not in seen
 
 
 def test_time_passes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

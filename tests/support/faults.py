@@ -23,7 +23,7 @@ import gguf_forge.cli.results
 import gguf_forge.conversion
 import gguf_forge.quantization  # noqa: F401
 from gguf_forge.cli import main
-from gguf_forge.engine import direct, disk, journal
+from gguf_forge.engine import direct, disk, journal, publish
 from gguf_forge.engine import forge as engine
 
 # Made of the others.
@@ -140,7 +140,7 @@ def in_turn(patch: pytest.MonkeyPatch) -> None:
     Nobody waits for the disk, which takes long and changes nothing here.
     """
     patch.setattr(engine, "_WAITING", 0)
-    patch.setattr(journal, "ThreadPoolExecutor", AtOnce)
+    patch.setattr(publish, "ThreadPoolExecutor", AtOnce)
     patch.setattr(journal, "BATCH_SECONDS", float("inf"))
     patch.setattr(journal, "BATCH_BYTES", 50_000)
     patch.setattr(direct, "_LEAST", 4096)  # so that small models are written past the cache, too
