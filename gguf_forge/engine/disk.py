@@ -29,9 +29,10 @@ def open_own(path: Path) -> int:
     return os.open(path, os.O_RDWR | _PRIVATE)
 
 
-def create(path: Path) -> int:
-    """A new file, for reading and writing; FileExistsError if anything has the name."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _PRIVATE, 0o666)
+def create(path: Path, mode: int = 0o666) -> int:
+    """A new file, for reading and writing, of the mode that the process allows of `mode`; FileExistsError if anything
+    has the name."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _PRIVATE, mode)
 
 
 def close(descriptor: int) -> None:
@@ -50,6 +51,10 @@ def status_of_name(path: Path) -> os.stat_result:
 
 def status_of_open(descriptor: int) -> os.stat_result:
     return os.fstat(descriptor)
+
+
+def change_mode(descriptor: int, mode: int) -> None:
+    os.fchmod(descriptor, mode)
 
 
 def open_direct(descriptor: int) -> int:
@@ -168,3 +173,18 @@ def link(path: Path, to: Path) -> None:
 
 def unlink(path: Path) -> None:
     path.unlink()
+
+
+def make_folder(path: Path) -> None:
+    """FileExistsError if anything has the name."""
+    path.mkdir()
+
+
+def list_folder(path: Path) -> list[Path]:
+    """All that is in a folder, in no order."""
+    return list(path.iterdir())
+
+
+def remove_folder(path: Path) -> None:
+    """Of a folder in which nothing is."""
+    path.rmdir()

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from errno import EDQUOT, EMFILE, ENOSPC
+from errno import EDQUOT, EMFILE, ENOSPC, EPERM
 from hashlib import sha256
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_IRUSR, S_ISREG, S_IWUSR
 
 from gguf_forge.engine import disk
 from gguf_forge.engine.direct import DirectWriter
@@ -31,6 +31,8 @@ _HINTS = {ENOSPC: MORE_ROOM, EDQUOT: MORE_ROOM, EMFILE: TOO_MANY_FILES}
 # Of what is beside an output: the file that is being written, its journal, and the old file while files are renamed.
 ENDINGS = ("partial", "journal", "old")
 _COPY_PIECE = 1 << 20
+# An unfinished file can be taken over by the next run, even one that will be read-only.
+_OPENABLE = S_IRUSR | S_IWUSR
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,13 @@ class Output:
         path: Its name.
         size: Its bytes.
         fingerprint: `name=digest` words, of which one differs wherever other bytes would be written.
+        mode: Its permissions, from the beginning; None for those of any new file.
     """
 
     path: Path
     size: int
     fingerprint: str = ""
+    mode: int | None = None
 
 
 def beside(path: Path, ending: str) -> Path:
@@ -79,6 +83,7 @@ class OutputFile:
         self.path = output.path
         self._size = output.size
         self._fingerprint = output.fingerprint
+        self._mode = output.mode
         self._partial, self._journal_path, self._old = (beside(output.path, ending) for ending in ENDINGS)
         self._descriptor: int | None = None
         self._is_begun = self._is_ended = self._is_new = self._is_ours = self._had_old = False
@@ -136,6 +141,7 @@ class OutputFile:
         """
         with output_errors(self.path):
             self.take()
+            self._set_mode(_OPENABLE)
             if not overwrite:
                 refuse_existing(self.path, "exists already")
             # an inode has one journal, even if somebody removes a file that is being written
@@ -163,7 +169,8 @@ class OutputFile:
         self._is_begun = True
         while not self._is_ours:
             try:
-                self._descriptor, self._is_new = disk.create(self._partial), True
+                mode = 0o666 if self._mode is None else self._mode | _OPENABLE
+                self._descriptor, self._is_new = disk.create(self._partial, mode), True
             except FileExistsError:
                 try:
                     self._descriptor, self._is_new = disk.open_own(self._partial), False
@@ -177,6 +184,15 @@ class OutputFile:
             self._is_ours = self._is_at(self._partial)
             if not self._is_ours:
                 self._close()
+
+    def _set_mode(self, more: int = 0) -> None:
+        if self._mode is None:
+            return
+        try:
+            disk.change_mode(self._opened, self._mode | more)
+        except OSError as error:
+            if error.errno not in disk.UNSUPPORTED | {EPERM}:  # a file system without modes
+                raise
 
     def _lock(self) -> None:
         try:
@@ -254,15 +270,19 @@ class OutputFile:
                     file=self._partial,
                     hint="run again, and leave it alone",
                 )
-            if not overwrite:
+            if overwrite:
+                self._replace()
+            else:
                 _take_free_name(self._partial, self.path)
-                return
-            with suppress(FileNotFoundError):
-                disk.unlink(self._old)
-            self._had_old = os.path.lexists(self.path)
-            with suppress(OSError):  # there is no old file, or the file system has no links
-                disk.link(self.path, self._old)
-            disk.rename(self._partial, self.path)
+            self._set_mode()
+
+    def _replace(self) -> None:
+        with suppress(FileNotFoundError):
+            disk.unlink(self._old)
+        self._had_old = os.path.lexists(self.path)
+        with suppress(OSError):  # there is no old file, or the file system has no links
+            disk.link(self.path, self._old)
+        disk.rename(self._partial, self.path)
 
     def give_name_back(self) -> None:
         """Undoes `take_name`, however far that came: the old file has its name again."""

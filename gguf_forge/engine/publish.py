@@ -111,10 +111,10 @@ def is_complete(path: Path, size: int, header: bytes, sources: Iterable[Source])
 
 @contextmanager
 def published(
-    path: Path, size: int, *, overwrite: bool, resume: bool = False, fingerprint: str = ""
+    path: Path, size: int, *, overwrite: bool, resume: bool = False, fingerprint: str = "", mode: int | None = None
 ) -> Iterator[OutputFile]:
     """One file, as `published_together` makes several."""
-    with published_together([Output(path, size, fingerprint)], overwrite=overwrite, resume=resume) as (file,):
+    with published_together([Output(path, size, fingerprint, mode)], overwrite=overwrite, resume=resume) as (file,):
         yield file
 
 

@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 
 from gguf_forge.architectures.reverse import checkpoint_tensors
+from gguf_forge.engine import disk
 from gguf_forge.errors import InputError, OutputError, UsageError
 from gguf_forge.expr import RowNumbers, Rows, TensorExpr, Unary
 from gguf_forge.file_plan import FilePlan, Observer, Result, check_files, write_files
@@ -149,7 +150,7 @@ def _folder(folder: Path, *, wanted: bool) -> Iterator[None]:
     is_new = wanted and not folder.exists()
     if is_new:
         try:
-            folder.mkdir()
+            disk.make_folder(folder)
         except OSError as error:
             raise OutputError(f"the folder cannot be made: {error.strerror}", file=folder) from error
     try:
@@ -157,5 +158,5 @@ def _folder(folder: Path, *, wanted: bool) -> Iterator[None]:
     except BaseException:
         if is_new:
             with suppress(OSError):
-                folder.rmdir()
+                disk.remove_folder(folder)
         raise

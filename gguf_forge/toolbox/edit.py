@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from os import PathLike
@@ -13,6 +12,7 @@ from stat import S_IMODE
 from typing import Any
 
 from gguf_forge.engine import disk
+from gguf_forge.engine.output import output_errors
 from gguf_forge.engine.publish import check_output, published
 from gguf_forge.errors import InputError, RefusedError, UsageError, printable
 from gguf_forge.gguf_file.header import alignment_of, encode_header
@@ -213,8 +213,7 @@ def write_edit(
     if not plan.is_needed:
         return
     check_edit(plan, overwrite=overwrite)
-    mode = disk.status_of_open(file.descriptor).st_mode if file.descriptor is not None else None
-    with published(plan.path, plan.size, overwrite=overwrite or plan.in_place) as out:
+    with published(plan.path, plan.size, overwrite=overwrite or plan.in_place, mode=_mode(plan, file)) as out:
         # where the data keeps its place the file is copied whole: its blocks can be shared then
         shift = len(plan.header) - plan.old_header
         begin = 0 if shift == 0 else plan.old_header
@@ -225,9 +224,14 @@ def write_edit(
             progress(nbytes)
         out.write_at(0, memoryview(plan.header))
         file.check_unchanged()
-    if plan.in_place and mode is not None:
-        with suppress(OSError):  # such as one of another owner, on a file system without modes
-            plan.path.chmod(S_IMODE(mode))
+
+
+def _mode(plan: EditPlan, file: SourceFile) -> int | None:
+    """What is changed in place stays as private as it was, while it is written, too."""
+    if not plan.in_place or file.descriptor is None:
+        return None
+    with output_errors(plan.path):
+        return S_IMODE(disk.status_of_open(file.descriptor).st_mode)
 
 
 def edited(metadata: Metadata, edits: Edits) -> Metadata:

@@ -9,6 +9,7 @@ import os
 from os import PathLike
 from pathlib import Path
 
+from gguf_forge.engine import disk
 from gguf_forge.errors import InputError, OutputError, UsageError
 from gguf_forge.file_plan import FilePlan, Observer, Result, check_files, write_files
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
@@ -139,7 +140,7 @@ def _without(metadata: Metadata, *keys: str) -> Metadata:
 
 def _delete(part: Path) -> None:
     try:
-        part.unlink()
+        disk.unlink(part)
     except OSError as error:
         problem = f"the merged file is complete, but this part cannot be deleted: {error.strerror}"
         raise OutputError(problem, file=part) from error

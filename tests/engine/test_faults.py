@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import shutil
 import signal
+import stat
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -43,6 +44,8 @@ COMMANDS = {
     "quantize": ("quantize", "in.gguf", "out.gguf", "Q4_0"),
     "copy": ("quantize", "in.gguf", "out.gguf", "COPY"),
 }
+EDIT = ("edit", "m.gguf", "--set", "general.name=Another")
+UNPACK = ("dequantize", "in.gguf", "--safetensors", "-o", "unpacked", "--threads", "1")
 INPUTS = ("Tiny", "in.gguf")
 OLD = b"the old output"
 
@@ -197,7 +200,13 @@ def test_every_call_is_met_somewhere(made: Path, folder: Path, forge: Callable[.
             assert forge(*COMMANDS[name], *options).code == 0
         clean(folder)
         beside(folder / "out.gguf", "partial").write_bytes(b"what a killed run left")
-    assert seen == set(CALLS)
+    shutil.copy(made / "in.gguf", folder / "m.gguf")
+    with pytest.MonkeyPatch.context() as patch:
+        for call in CALLS:
+            patch.setattr(disk, call, noting(seen, getattr(disk, call)))
+        assert [forge(*command).code for command in (EDIT, UNPACK)] == [0, 0]
+    # the jobs of many machines meet them, in tests/test_distributed.py
+    assert set(CALLS) - seen == {"list_folder", "remove_folder"}
 
 
 def noting(seen: set[str], call: Callable[..., object]) -> Callable[..., object]:
@@ -206,6 +215,93 @@ def noting(seen: set[str], call: Callable[..., object]) -> Callable[..., object]
         return call(*arguments)
 
     return noted
+
+
+@pytest.mark.usefixtures("in_turn")
+@pytest.mark.parametrize("fault", [BROKEN, stops_after(signal.SIGTERM)])
+def test_a_private_file_that_is_changed_in_place(
+    made: Path, folder: Path, forge: Callable[..., Run], fault: Fault
+) -> None:
+    """The old one or the new one, and nobody else could read either at any time."""
+    path, old = folder / "m.gguf", (made / "in.gguf").read_bytes()
+    seen = set()
+    for met, patch in each_fault(fault):
+        path.write_bytes(old)
+        path.chmod(0o600)
+        write = disk.pwrite
+
+        def private(descriptor: int, data: memoryview, offset: int, write: Callable[..., int] = write) -> int:
+            assert stat.S_IMODE(disk.status_of_open(descriptor).st_mode) == 0o600
+            return write(descriptor, data, offset)
+
+        patch.setattr(disk, "pwrite", private)
+        ran = forge(*EDIT, "--quiet")
+        patch.undo()
+        seen.add(met.call)
+        assert ran.code in ((0, 4, 5, 143) if met.call else (0,)), (met.call, ran.err)
+        assert (path.read_bytes() == old) == (ran.code != 0) or ran.code == 143, met.call
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, met.call
+        assert forge(*EDIT, "--quiet").code == 0, met.call
+        assert b"Another" in path.read_bytes()[:10_000]
+        assert all(name.startswith(".gguf-forge-") for name in set(listing(folder)) - {*INPUTS, "m.gguf"}), met.call
+    assert seen > {"change_mode", "create", "pwrite", "rename", "sync"}
+
+
+def test_a_read_only_file_that_is_changed_in_place_stays_one(
+    made: Path, folder: Path, forge: Callable[..., Run]
+) -> None:
+    shutil.copy(made / "in.gguf", folder / "m.gguf")
+    (folder / "m.gguf").chmod(0o440)
+    assert forge(*EDIT).code == 0
+    assert stat.S_IMODE((folder / "m.gguf").stat().st_mode) == 0o440
+
+
+@pytest.mark.usefixtures("in_turn")
+@pytest.mark.parametrize("fault", [BROKEN, stops_before(signal.SIGINT)])
+def test_parts_go_when_what_is_made_of_them_is_there(
+    made: Path, folder: Path, forge: Callable[..., Run], fault: Fault
+) -> None:
+    assert forge("split", "in.gguf", "part", "--split-max-tensors", "8").code == 0
+    parts = {path.name: path.read_bytes() for path in folder.glob("part-*")}
+    merge = ("merge", min(parts), "m.gguf", "--delete-splits", "--threads", "1", "--quiet")
+    assert forge(*merge).code == 0
+    expected = (folder / "m.gguf").read_bytes()
+    failed = set()
+    for met, patch in each_fault(fault):
+        clean(folder)
+        for name, data in parts.items():
+            (folder / name).write_bytes(data)
+        ran = forge(*merge)
+        patch.undo()
+        left = {path.name: path.read_bytes() for path in folder.glob("part-*")}
+        is_made = (folder / "m.gguf").exists()
+        assert left == parts if not is_made else left.items() <= parts.items(), met.call
+        assert bool(left) == (ran.code != 0), met.call
+        if ran.code:
+            failed.add(met.call)
+        assert is_made or forge(*merge).code == 0, met.call
+        assert (folder / "m.gguf").read_bytes() == expected, met.call
+    assert failed > {"pwrite", "unlink", "sync"}
+
+
+@pytest.mark.usefixtures("in_turn")
+@pytest.mark.parametrize("fault", [DISK_FULL, stops_before(signal.SIGTERM)])
+def test_a_folder_is_made_with_all_that_goes_into_it(
+    made: Path, folder: Path, forge: Callable[..., Run], fault: Fault
+) -> None:
+    assert forge(*UNPACK).code == 0
+    unpacked, failed = folder / "unpacked", set()
+    expected = (unpacked / "model.safetensors").read_bytes()
+    for met, patch in each_fault(fault):
+        shutil.rmtree(unpacked, ignore_errors=True)
+        ran = forge(*UNPACK, "--quiet")
+        patch.undo()
+        if ran.code:
+            failed.add(met.call)
+            is_made = (unpacked / "model.safetensors").exists()  # a signal may come too late
+            assert is_made or forge(*UNPACK, "--quiet").code == 0, met.call
+        assert (unpacked / "model.safetensors").read_bytes() == expected, met.call
+    assert failed > {"create", "make_folder", "pwrite", "sync"}
 
 
 @pytest.mark.usefixtures("in_turn")
