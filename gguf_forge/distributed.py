@@ -7,12 +7,10 @@ same time if need be: they come out the same. What tasks make lies beside the ou
 from __future__ import annotations
 
 import os
-import re
-import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from errno import EMLINK, EPERM
 from os import PathLike
@@ -24,6 +22,7 @@ import numpy as np
 from gguf_forge.engine import disk
 from gguf_forge.engine.forge import default_threads
 from gguf_forge.engine.output import output_errors, refuse_existing
+from gguf_forge.engine.own_folder import own_folder, remove_all_dead
 from gguf_forge.engine.pieces import shard_of
 from gguf_forge.engine.publish import check_output, check_room, published
 from gguf_forge.errors import InputError
@@ -34,9 +33,6 @@ from gguf_forge.request import Planned, Request, planned
 from gguf_forge.source import SourceFile
 from gguf_forge.work_plan import WorkPlan, check_same, make_work_plan
 
-# A run that is wrongly taken for dead ends with an error, and no bytes are wrong.
-_DEAD_SECONDS = 7 * 24 * 3600
-_UNFINISHED = re.compile(r"^\.gguf-forge-|\.[0-9a-f]{16}$")
 _OUR_NAMES = ("task-", "output-", ".gguf-forge-")
 _SAME_DISK = "the plan must lie where it was made, on a disk that all machines see in the same way"
 
@@ -170,35 +166,21 @@ class _OfTask(Observer):
 def _own_names(job: Job, task: int) -> Iterator[tuple[Mapping[Part, Path], Path]]:
     """Names of this run alone for the parts of a task and their record. If all goes well they get their own, the record
     last; what is at the same time done by another run is the same."""
-    parts, run = job.parts(task), secrets.token_hex(8)
-    with output_errors(job.folder):
-        job.folder.mkdir(exist_ok=True)
-        _remove_dead(job.folder)
-    check_room(job.folder, [(part.path, part.size) for part in parts])
-    names = {part: part.path.with_name(f"{part.path.name}.{run}") for part in parts}
-    record = job.record(task).with_name(f"{job.record(task).name}.{run}")
-    try:
+    parts = job.parts(task)
+    with ExitStack() as folders:
+        with output_errors(job.folder):
+            with suppress(FileExistsError):
+                disk.make_folder(job.folder)
+            own = folders.enter_context(own_folder(job.folder))
+        check_room(own, [(part.path, part.size) for part in parts])
+        names = {part: own / part.path.name for part in parts}
+        record = own / job.record(task).name
         yield names, record
         for made, path in (*((names[part], part.path) for part in parts), (record, job.record(task))):
             with output_errors(path):
                 disk.rename(made, path)
         with output_errors(job.folder):
             disk.sync_folder(job.folder)
-    finally:
-        for name in (*names.values(), record):
-            with suppress(OSError):
-                disk.unlink(name)
-
-
-def _remove_dead(folder: Path) -> None:
-    """Makes room: what nobody has written to for long was left by a run that was killed."""
-    os.utime(folder)
-    now = disk.status(folder).st_mtime  # by the clock of the disk, as all others
-    for path in folder.iterdir():
-        if _UNFINISHED.search(path.name):
-            with suppress(OSError):
-                if now - disk.status_of_name(path).st_mtime > _DEAD_SECONDS:
-                    disk.unlink(path)
 
 
 def _pieces(files: Sequence[FilePlan], names: Mapping[Part, Path]) -> Iterator[FilePlan]:
@@ -360,8 +342,9 @@ def _take_name(made: Path, path: Path, *, overwrite: bool) -> None:
 def _remove(folder: Path) -> None:
     """The parts, and what stopped runs left of them. What else somebody put there stays."""
     with suppress(OSError):
-        for path in folder.iterdir():
+        remove_all_dead(folder)
+        for path in disk.list_folder(folder):
             if path.name.startswith(_OUR_NAMES):
                 with suppress(OSError):
                     disk.unlink(path)
-        folder.rmdir()
+        disk.remove_folder(folder)

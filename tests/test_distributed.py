@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 from checkpoints import tiny_llama
+from command_line import listing
 from faults import DISK_FULL, Faults, is_short
 from imatrices import made_up, write_gguf
 from quantized import digest, digests
@@ -154,11 +156,8 @@ def test_processes_of_which_some_are_killed(here: Path) -> None:
         [*PROGRAM, "plan", "Tiny", "-o", "out/m.gguf", "--out", "plan.json", "--tasks", "3", "-q"], check=True
     )
 
-    def start(task: int) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([*PROGRAM, "work", "plan.json", "--task", str(task), "-q"])
-
     first, again, killed = start(0), start(0), start(1)
-    while killed.poll() is None and not list(here.glob("out/*.parts/task-1-*")):
+    while killed.poll() is None and not list(here.glob("out/*.parts/run-*/*")):
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
     assert [first.wait(), again.wait()] == [0, 0]
@@ -256,7 +255,8 @@ def test_a_disk_that_fails_at_the_nth_call(here: Path, fault: Callable[..., Any]
         found = job.recorded(0)
         assert found is None or all(is_sound(*part) for part in found.items())
         assert found is not None or failed
-        assert {path.name for path in job.folder.iterdir()} <= {
+        left = {path.name for path in job.folder.iterdir()}
+        assert {name for name in left if not name.startswith("run-")} <= {
             path.name
             for task in range(n_tasks)
             for path in (job.record(task), *(part.path for part in job.parts(task)))
@@ -480,21 +480,103 @@ def test_requests_are_written_down_and_read_again() -> None:
         Request(source="a", split_max_tensors="x")  # type: ignore[arg-type]
 
 
-def test_what_killed_runs_left_makes_room_in_time(here: Path) -> None:
-    plan_work(Q4, tasks=2)
-    work("plan.json", 0)
-    folder = open_job("plan.json").folder
-    dead, living = folder / "task-1-0.part.0123456789abcdef", folder / ".gguf-forge-0123456789abcdef.partial"
-    for path in folder.iterdir():
+def start(task: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([*PROGRAM, "work", "plan.json", "--task", str(task), "-q"])
+
+
+def stopped_in_the_middle(here: Path, task: int) -> tuple[subprocess.Popen[bytes], Path]:
+    """A process that waits in the middle of a task, and the folder of its run."""
+    ready = here / "ready"
+    (here / "wait").touch()
+    code = f"""
+import sys, time
+from pathlib import Path
+from gguf_forge.engine import forge
+pack = forge.pack
+def waiting(*arguments, **options):
+    Path("ready").touch()
+    while Path("wait").exists():
+        time.sleep(0.01)
+    return pack(*arguments, **options)
+forge.pack = waiting
+from gguf_forge import work
+work("plan.json", {task})
+"""
+    process = subprocess.Popen([sys.executable, "-c", code])
+    while not ready.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    (run,) = (path for path in open_job("plan.json").folder.glob("run-*") if path.is_dir())
+    return process, run
+
+
+def long_ago(*paths: Path) -> None:
+    for path in paths:
         os.utime(path, (0, 0))
-    dead.write_bytes(b"dead")
-    os.utime(dead, (0, 0))
-    living.write_bytes(b"living")
+
+
+def test_what_a_run_that_lives_has_made_stays(here: Path) -> None:
+    """However long it has not written anything."""
+    convert("Tiny", "whole/m.gguf", types="Q4_K_M")
+    plan_work(Q4, tasks=2)
+    living, run = stopped_in_the_middle(here, 0)
+    before = set(listing(run))
+    assert before
+    long_ago(*run.iterdir(), run, run.with_name(f"{run.name}.lock"))
     work("plan.json", 1)
-    left = {path.name for path in folder.iterdir()}
-    assert left == {living.name, *(f"task-{n}{end}" for n in (0, 1) for end in ("-0.part", ".sha256"))}
+    assert set(listing(run)) == before
+    (here / "wait").unlink()
+    assert living.wait() == 0
     finish("plan.json")
-    assert [path.name for path in (here / "out").iterdir()] == ["m.gguf"]
+    assert digests(here / "out") == digests(here / "whole")
+
+
+def test_what_a_killed_run_left_goes_with_the_next_one(here: Path) -> None:
+    plan_work(Q4, tasks=2)
+    killed, run = stopped_in_the_middle(here, 0)
+    killed.kill()
+    killed.wait()
+    assert listing(run)
+    work("plan.json", 1)
+    assert listing(run.parent) == ["task-1-0.part", "task-1.sha256"]
+
+
+def test_what_a_run_of_another_machine_left_goes_after_a_day(here: Path) -> None:
+    """Locks may be of that machine alone."""
+    plan_work(Q4, tasks=3)
+    killed, run = stopped_in_the_middle(here, 0)
+    killed.kill()
+    killed.wait()
+    lock = run.with_name(f"{run.name}.lock")
+    lock.write_text("another machine")
+    work("plan.json", 1)
+    assert run.exists()
+    long_ago(lock, run)
+    work("plan.json", 1)
+    assert run.exists()  # it wrote to a file of it just now
+    long_ago(lock, run, *run.iterdir())
+    work("plan.json", 2)
+    assert not [path for path in run.parent.iterdir() if path.name.startswith("run-")]
+
+
+def test_where_there_are_no_locks_nothing_is_removed_before_the_end(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_lock(descriptor: int) -> bool:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    convert("Tiny", "whole/m.gguf", types="Q4_K_M")
+    plan_work(Q4, tasks=2)
+    killed, run = stopped_in_the_middle(here, 0)
+    killed.kill()
+    killed.wait()
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "lock", no_lock)
+        for task in (0, 1):
+            work("plan.json", task)
+        assert run.exists()
+    finish("plan.json")
+    assert digests(here / "out") == digests(here / "whole")
 
 
 def test_plans_are_not_written_over_the_model_or_another_plan(here: Path) -> None:

@@ -21,6 +21,7 @@ from stat import S_IRUSR, S_ISREG, S_IWUSR
 from gguf_forge.engine import disk
 from gguf_forge.engine.direct import DirectWriter
 from gguf_forge.engine.journal import Journal, Recorded, differences, read_journal
+from gguf_forge.engine.locks import is_at
 from gguf_forge.errors import OutputError, RefusedError
 from gguf_forge.source import TOO_MANY_FILES, Source
 
@@ -213,11 +214,7 @@ class OutputFile:
             )
 
     def _is_at(self, path: Path) -> bool:
-        """Is it this very file that has the name?"""
-        try:
-            return os.path.samestat(disk.status_of_name(path), disk.status_of_open(self._opened))
-        except FileNotFoundError:
-            return False
+        return is_at(self._opened, path)
 
     def _still_valid(self, recorded: Recorded, fingerprint: str) -> Recorded:
         """What holds of that for this run."""
