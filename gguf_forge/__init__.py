@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from gguf_forge.blocks import unpack_blocks as unpack_blocks
     from gguf_forge.conversion import convert as convert
     from gguf_forge.conversion import plan as plan
-    from gguf_forge.distributed import finish as finish
     from gguf_forge.distributed import plan_work as plan_work
     from gguf_forge.distributed import work as work
     from gguf_forge.errors import ForgeError as ForgeError
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from gguf_forge.file_plan import FilePlan as FilePlan
     from gguf_forge.file_plan import Observer as Observer
     from gguf_forge.file_plan import Result as Result
+    from gguf_forge.finishing import finish as finish
     from gguf_forge.gguf_file.opened import GgufFile as GgufFile
     from gguf_forge.gguf_file.opened import open_gguf as open_gguf
     from gguf_forge.kernels import backends as backends
@@ -89,7 +89,7 @@ _HOMES = {
     "dequantize": ("gguf_forge.rows", "dequantize"),
     "dequantize_gguf": ("gguf_forge.toolbox.dequantize", "dequantize_gguf"),
     "edit_gguf": ("gguf_forge.toolbox.edit", "edit_gguf"),
-    "finish": ("gguf_forge.distributed", "finish"),
+    "finish": ("gguf_forge.finishing", "finish"),
     "inspect_gguf": ("gguf_forge.toolbox.inspect", "inspect_gguf"),
     "inspect_tensor": ("gguf_forge.toolbox.inspect", "inspect_tensor"),
     "merge_gguf": ("gguf_forge.toolbox.splitting", "merge_gguf"),

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from os import PathLike
 from pathlib import Path
 
+from gguf_forge.engine import disk
+from gguf_forge.engine.own_folder import remove_all_dead
 from gguf_forge.engine.pieces import Piece
+from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import InputError
 from gguf_forge.source import SourceFile
 from gguf_forge.work_plan import WorkPlan, read_work_plan
 
 _CHUNK = 4 << 20
 _RECORD_LINE = re.compile("([0-9a-f]{64})  (.+)")  # as sha256sum writes it, and checks it
-_MAX_RECORD = 1 << 24
+_MAX_RECORD = 1 << 25
+_OUR_NAMES = ("task-", "output-", "finish.lock", ".gguf-forge-")
 
 
 @dataclass(frozen=True)
@@ -63,9 +68,9 @@ class Job:
         return self.outputs[0].parent / f"gguf-forge-{self.plan.id}.parts"
 
     @property
-    def old_folder(self) -> Path:
-        """What the folder of the parts is called when all outputs have their names."""
-        return self.folder.with_name(f"{self.folder.name}.finished")
+    def finished_file(self) -> Path:
+        """The digests of all parts, beside the plan: written when the outputs have their names, and kept."""
+        return self.file.with_name(f"{self.file.name}.finished")
 
     def parts(self, task: int) -> tuple[Part, ...]:
         """What a task makes; UsageError if there is no such task."""
@@ -80,28 +85,91 @@ class Job:
             found[part.piece.output].append(part)
         return tuple(map(tuple, found))
 
+    def whole(self, output: int) -> Path:
+        """Where an output is complete before it has its name."""
+        parts = self.parts_of_outputs[output]
+        return parts[0].path if len(parts) == 1 else self.folder / f"output-{output}"
+
+    def tasks_of(self, parts: Iterable[Part]) -> Sequence[int]:
+        """The tasks that make some parts, in order."""
+        wanted = set(parts)
+        return [task for task in range(self.n_tasks) if not wanted.isdisjoint(self.parts(task))]
+
+    @property
+    def lock(self) -> Path:
+        """What `finish` has locked."""
+        return self.folder / "finish.lock"
+
     def record(self, task: int) -> Path:
         """The digests of what a task made, written when all of it is there."""
         return self.folder / f"task-{task}.sha256"
 
-    def recorded(self, task: int) -> Mapping[Part, str] | None:
-        """The parts of a task with their digests; None if it is not done.
+    def recorded(self, task: int, finished: Mapping[str, str] | None = None) -> Mapping[Part, str] | None:
+        """The digests of the parts of a task; None if it is not done. What became of the parts is not looked at.
+
+        Args:
+            task: Its number.
+            finished: What `finished` said, if the task's own record may be gone.
 
         Raises:
             InputError: the record cannot be read.
         """
         parts = {part.path.name: part for part in self.parts(task)}
-        try:
-            with SourceFile(self.record(task)) as file:
-                text = file.read(0, min(file.size, _MAX_RECORD)).tobytes().decode("utf-8", "replace")
-        except InputError:
-            if self.record(task).exists():
-                raise
-            return None
-        digests = {line[2]: line[1] for line in map(_RECORD_LINE.fullmatch, text.splitlines()) if line}
-        if digests.keys() != parts.keys() or not all(part.path.exists() for part in parts.values()):
-            return None
-        return {parts[name]: digest for name, digest in digests.items()}
+        own = _read_record(self.record(task))
+        for digests in (own[1] if own else None, finished or None):
+            if digests is not None and digests.keys() >= parts.keys():
+                return {part: digests[name] for name, part in parts.items()}
+        return None
+
+    def finished(self) -> Mapping[str, str]:
+        """Name of a part -> its digest, of all parts of a plan that was finished; nothing of another one.
+
+        Raises:
+            InputError: the record cannot be read.
+        """
+        first, digests = _read_record(self.finished_file) or ("", {})
+        return digests if first == self._first_line else {}
+
+    @property
+    def _first_line(self) -> str:
+        return f"# gguf-forge finished the plan {self.plan.id}, of these parts:"
+
+    def finished_text(self, digests: Mapping[Part, str]) -> str:
+        """What is written to `finished_file`."""
+        return f"{self._first_line}\n{record_text(digests)}"
+
+    def is_in_output(self, part: Part, digest: str, progress: Progress = lambda n_bytes: None) -> bool:
+        """Has the output the bytes of this digest where a part belongs, and the size that it should have?"""
+        output = part.piece.output
+        size = self.plan.outputs[output].size
+        return _digest_at(self.outputs[output], size, part.piece.start, part.piece.stop, progress) == digest
+
+    def remove_parts(self) -> None:
+        """Removes the parts, and what stopped runs left of them. What else somebody put there stays."""
+        with suppress(OSError):
+            remove_all_dead(self.folder)
+            ours = [path for path in disk.list_folder(self.folder) if path.name.startswith(_OUR_NAMES)]
+            for path in sorted(ours, key=lambda path: path == self.lock):  # that one last
+                with suppress(OSError):
+                    disk.unlink(path)
+            disk.remove_folder(self.folder)
+
+
+def _read_record(path: Path) -> tuple[str, Mapping[str, str]] | None:
+    """The first line of a record, and name -> digest; None if there is none."""
+    try:
+        with SourceFile(path) as file:
+            text = file.read(0, min(file.size, _MAX_RECORD)).tobytes().decode("utf-8", "replace")
+    except InputError:
+        if path.exists():
+            raise
+        return None
+    lines = text.splitlines()
+    return (lines or [""])[0], {line[2]: line[1] for line in map(_RECORD_LINE.fullmatch, lines) if line}
+
+
+def record_text(digests: Mapping[Part, str]) -> str:
+    return "".join(f"{digest}  {part.path.name}\n" for part, digest in digests.items())
 
 
 def open_job(plan_file: str | PathLike[str]) -> Job:
@@ -121,17 +189,24 @@ def open_job(plan_file: str | PathLike[str]) -> Job:
     return job
 
 
-def is_sound(part: Part, digest: str, progress: Callable[[int], None] = lambda n_bytes: None) -> bool:
+def is_sound(part: Part, digest: str, progress: Progress = lambda n_bytes: None) -> bool:
     """Has the file of a part this digest, and the size that it should have?"""
-    with SourceFile(part.path) as file:
-        return file.size == part.size and digest_of(file, progress) == digest
+    return _digest_at(part.path, part.size, 0, part.size, progress) == digest
 
 
-def digest_of(file: SourceFile, progress: Callable[[int], None] = lambda n_bytes: None) -> str:
-    """The SHA-256 of a whole file; `progress` is told the bytes as they are read."""
+def _digest_at(path: Path, size: int, start: int, stop: int, progress: Progress) -> str | None:
+    """The digest of bytes `start` to `stop` of a file; None if there is none of this size."""
+    if not path.exists():
+        return None
+    with SourceFile(path) as file:
+        return digest_of(file, start, stop, progress) if file.size == size else None
+
+
+def digest_of(file: SourceFile, start: int, stop: int, progress: Progress = lambda n_bytes: None) -> str:
+    """The SHA-256 of bytes `start` to `stop`; `progress` is told the bytes as they are read."""
     found = sha256()
-    for start in range(0, file.size, _CHUNK):
-        data = file.read(start, min(_CHUNK, file.size - start))
+    for at in range(start, stop, _CHUNK):
+        data = file.read(at, min(_CHUNK, stop - at))
         found.update(data.data)
         progress(data.size)
     return found.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -174,6 +175,7 @@ def test_processes_of_which_some_are_killed(here: Path) -> None:
 # Runs the verb again and again, each time in a process that is killed some file operations later, until one is not.
 _KILLED_EVERYWHERE = """
 import os, sys
+from functools import wraps
 from itertools import count
 from pathlib import Path
 import pytest
@@ -181,9 +183,14 @@ from faults import Faults, kills
 from gguf_forge import finish, work
 from gguf_forge.engine import disk
 
-plan, *task = sys.argv[1:]
+def no_links(path, to):
+    raise PermissionError(1, "Operation not permitted")
+
+plan, has_links, *task = sys.argv[1:]
+if has_links == "False":
+    disk.link = wraps(disk.link)(no_links)
 for call in ("sync", "sync_data", "sync_folder"):  # kills lose nothing that was written
-    setattr(disk, call, lambda where: None)
+    setattr(disk, call, wraps(getattr(disk, call))(lambda where: None))
 for n in count(1, 5 if task else 1):
     child = os.fork()
     if not child:
@@ -201,14 +208,17 @@ for n in count(1, 5 if task else 1):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no processes to fork here")
-@pytest.mark.parametrize(("split", "tasks"), [("500K", None), ("500K", 4)])
-def test_kills_at_every_file_operation(here: Path, split: str, tasks: int | None) -> None:
+@pytest.mark.parametrize(
+    ("split", "tasks", "has_links"),
+    [("500K", None, True), ("500K", None, False), ("500K", 4, True), ("500K", 4, False)],
+)
+def test_kills_at_every_file_operation(here: Path, split: str, tasks: int | None, has_links: bool) -> None:
     convert("Tiny", "whole/m.gguf", types="Q4_K_M", split=Split(max_size=parse_size(split)))
     n_tasks = len(plan_work(replace(Q4, split_max_size=split), tasks=tasks).tasks)
 
     def killed(*arguments: str) -> list[list[int]]:
         """The sizes of the final files, after each of the processes."""
-        command = [sys.executable, "-c", _KILLED_EVERYWHERE, "plan.json", *arguments]
+        command = [sys.executable, "-c", _KILLED_EVERYWHERE, "plan.json", str(has_links), *arguments]
         paths = os.pathsep.join([str(Path(__file__).parent / "support"), os.environ.get("PYTHONPATH", "")])
         ended = subprocess.run(
             command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": paths}
@@ -227,6 +237,7 @@ def test_kills_at_every_file_operation(here: Path, split: str, tasks: int | None
     assert seen[-1] == complete
     assert all(set(sizes) <= set(complete) for sizes in seen)
     assert digests(here / "out") == digests(here / "whole")
+    assert listing(here) == ["Tiny", "out", "plan.json", "plan.json.finished", "whole"]
 
 
 @pytest.fixture
@@ -237,8 +248,12 @@ def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("unsynced")
-@pytest.mark.parametrize("fault", [DISK_FULL, is_short])
-def test_a_disk_that_fails_at_the_nth_call(here: Path, fault: Callable[..., Any]) -> None:
+@pytest.mark.parametrize(("fault", "has_links"), [(DISK_FULL, True), (DISK_FULL, False), (is_short, True)])
+def test_a_disk_that_fails_at_the_nth_call(
+    here: Path, monkeypatch: pytest.MonkeyPatch, fault: Callable[..., Any], has_links: bool
+) -> None:
+    if not has_links:
+        monkeypatch.setattr(disk, "link", wraps(disk.link)(no_links))
     convert("Tiny", "whole/m.gguf", types="Q4_K_M", split=Split(max_size=500_000))
     n_tasks = len(plan_work(replace(Q4, split_max_size="500K"), tasks=4).tasks)
     for task in range(1, n_tasks):
@@ -287,8 +302,10 @@ def _finish_with_faults(here: Path, job: Job, fault: Callable[..., Any]) -> None
         if failed:
             finish("plan.json")
         assert made() == complete
+        assert finish("plan.json").was_finished
         if faults.call is None:
             return
+        (here / "plan.json.finished").unlink()
         shutil.rmtree(here / "out")
         shutil.copytree(here / "parts", job.folder)
 
@@ -343,20 +360,109 @@ def test_existing_files_are_not_replaced_unless_asked(here: Path) -> None:
     assert digests(here / "out") == digests(here / "whole")
 
 
-def test_finished_twice(here: Path) -> None:
-    finish(done(here))
-    with pytest.raises(InputError, match=r"not done: 0-2; out/m\.gguf exists: perhaps the plan was finished before"):
+def state(folder: Path) -> dict[str, tuple[int, int]]:
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_what_is_finished_is_only_checked(here: Path, tasks: int) -> None:
+    assert not finish(done(here, tasks)).was_finished
+    before = state(here / "out")
+    shutil.rmtree(here / "Tiny")  # it is not needed any more
+    for task in range(tasks):
+        result = work("plan.json", task)
+        assert result.was_done
+        assert result.is_finished
+        assert result.parts == (Path("out") / "m.gguf",)
+    assert finish("plan.json").was_finished
+    assert state(here / "out") == before
+
+
+@pytest.mark.parametrize("change", ["gone", "changed", "longer"])
+def test_finished_files_that_are_not_as_they_were(here: Path, caplog: pytest.LogCaptureFixture, change: str) -> None:
+    convert("Tiny", "whole/m.gguf", types="Q4_K_M")
+    finish(done(here, 3))
+    out = here / "out" / "m.gguf"
+    data = bytearray(out.read_bytes())
+    data[-10] ^= 1
+    out.unlink()
+    if change != "gone":
+        out.write_bytes(data if change == "changed" else data + b"x")
+    with pytest.raises(
+        InputError, match=r"3 of 3 tasks are not done: 0-2; (do each|out/m\.gguf exists, but nothing tells)"
+    ):
         finish("plan.json")
+    # with the last task there are the bytes that changed; the others are right in the output, if that has its size
+    assert [work("plan.json", task).was_done for task in range(3)] == [change == "changed"] * 2 + [False]
+    assert "plan.json: was finished, but its files are not as they were then: the task is done again" in caplog.text
+    if change == "changed":
+        with pytest.raises(InputError, match="2 of 3 tasks are not done: 0-1"):
+            finish("plan.json")
+        out.unlink()
+        for task in range(2):
+            assert not work("plan.json", task).was_done
+    finish("plan.json", overwrite=True)
+    assert digests(here / "out") == digests(here / "whole")
+
+
+def test_a_task_that_is_done_again_while_the_plan_is_finished(here: Path) -> None:
+    convert("Tiny", "whole/m.gguf", types="Q4_K_M")
+    done(here, 2)
+    (open_job("plan.json").folder / "task-0.sha256").unlink()
+    late, _ = stopped_in_the_middle(here, 0)
+    work("plan.json", 0)
+    finish("plan.json")
+    (here / "wait").unlink()
+    assert late.wait() == 0
+    assert digests(here / "out") == digests(here / "whole")
+    assert work("plan.json", 0).is_finished
+
+
+def test_a_plan_is_finished_by_one_process_at_a_time(here: Path) -> None:
+    convert("Tiny", "whole/m.gguf", types="Q4_K_M")
+    done(here)
+    job = open_job("plan.json")
+    with job.lock.open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(RefusedError, match=r"plan\.json: another process is finishing this plan; wait for it"):
+            finish("plan.json")
+        assert listing(here / "out") == [job.folder.name]
+    finish("plan.json")
+    assert digests(here / "out") == digests(here / "whole")
+
+
+def test_two_processes_that_finish(here: Path) -> None:
+    convert("Tiny", "whole/m.gguf", types="Q4_K_M")
+    done(here)
+    both = [subprocess.Popen([*PROGRAM, "finish", "plan.json", "-q"]) for _ in range(2)]
+    assert {process.wait() for process in both} <= {0, 8}
+    assert digests(here / "out") == digests(here / "whole")
+    assert finish("plan.json").was_finished
+
+
+def test_a_plan_in_a_folder_that_is_not_writable(
+    here: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert("Tiny", "whole/m.gguf", types="Q4_K_M")
+    done(here)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != Path() and access(path, mode))
+    finish("plan.json")
+    assert digests(here / "out") == digests(here / "whole")
+    assert "the folder is not writable, so nothing will tell that the plan is finished" in caplog.text
+    with pytest.raises(InputError, match=r"not done: 0-2; out/m\.gguf exists, but nothing tells that it is what"):
+        finish("plan.json")
+
+
+def no_links(path: Path, to: Path) -> None:
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 @pytest.mark.parametrize("tasks", [1, 3])
 def test_without_hard_links(here: Path, monkeypatch: pytest.MonkeyPatch, tasks: int) -> None:
-    def link(path: Path, to: Path) -> None:
-        raise OSError(1, "Operation not permitted")
-
     convert("Tiny", "whole/m.gguf", types="Q4_K_M")
     done(here, tasks)
-    monkeypatch.setattr(disk, "link", link)
+    monkeypatch.setattr(disk, "link", no_links)
     finish("plan.json")
     assert digests(here / "out") == digests(here / "whole")
 
@@ -366,7 +472,7 @@ def test_what_others_put_among_the_parts_stays(here: Path) -> None:
     job = open_job("plan.json")
     (job.folder / "notes.txt").write_text("mine")
     finish("plan.json")
-    assert [path.name for path in job.old_folder.iterdir()] == ["notes.txt"]
+    assert listing(job.folder) == ["notes.txt"]
     (here / "out" / "m.gguf").unlink()
     with pytest.raises(InputError, match="3 of 3 tasks are not done"):
         finish("plan.json")

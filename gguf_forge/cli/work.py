@@ -35,7 +35,7 @@ def work(
     """Do one task of a plan, on any machine that sees the disk of the plan.
 
     What it makes goes into a folder beside the output, and is complete or not there. A task may be stopped and done
-    again, also twice at the same time; one that is done already is only checked.
+    again, also twice at the same time; one that is done already is only checked, when the plan is finished, too.
 
     Examples:
 
@@ -61,9 +61,11 @@ def work(
                 "size": done.size,
                 "seconds": round(done.seconds, 3),
                 "was_done": done.was_done,
+                "is_finished": done.is_finished,
             }
         )
     elif not quiet:
         state = "was done already" if done.was_done else "done"
+        state += "; the plan is finished" if done.is_finished else ""
         size = f"{decimal(done.size)} in {len(done.parts)} parts" if len(done.parts) != 1 else decimal(done.size)
         print_data(facts_text({f"task {done.task}": state, "size": size, "time": f"{done.seconds:.1f} s"}))

@@ -40,7 +40,12 @@ def test_a_job(forge: Forge, model: Path) -> None:
     assert finished.err.startswith("checking and joining: ")
     names = ["Tiny-1.2M-Q4_0.gguf", "Tiny-1.2M-Q8_0.gguf"]
     assert sorted(line.split()[0] for line in finished.out.splitlines()[:2]) == names
-    assert listing(Path()) == [*names, "plan.json"]
+    assert listing(Path()) == [*names, "plan.json", "plan.json.finished"]
+    again = forge("work", "plan.json", "--task", 1)
+    assert again.out.splitlines()[0].split(maxsplit=2)[2] == "was done already; the plan is finished"
+    again = forge("finish", "plan.json")
+    assert again.code == 0
+    assert "was finished already; the files are as they were then" in again.out
     assert [forge("convert", model, "-o", "x.gguf", "-t", kind, "--overwrite").code for kind in ("Q8_0",)] == [0]
     assert Path("x.gguf").read_bytes() == Path(names[1]).read_bytes()
 
@@ -55,6 +60,9 @@ def test_a_job_for_scripts(forge: Forge, model: Path) -> None:
     assert all(Path(path).stat().st_size for work in done for path in work["parts"])
     finished = forge("finish", "plan.json", "--json").json
     assert finished["files"] == [{"path": "m.gguf", "size": planned["size"]}]
+    assert not finished["was_finished"]
+    assert forge("work", "plan.json", "--task", "0", "--json").json["is_finished"]
+    assert forge("finish", "plan.json", "--json").json["was_finished"]
 
 
 def test_quiet_says_nothing(forge: Forge, model: Path) -> None:

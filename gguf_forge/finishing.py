@@ -1,0 +1,264 @@
+"""The end of a conversion on several machines: what the tasks made is checked, put together and gets its names.
+
+It may be stopped at any moment and run again. A part is known by its digest, wherever its bytes lie: in a file of its
+own, or in the output that it was for. So nothing has to be remembered of how far an earlier run came.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from errno import EMLINK, EPERM
+from os import PathLike
+from pathlib import Path
+from threading import Event, Lock
+
+import numpy as np
+
+from gguf_forge.engine import disk
+from gguf_forge.engine.forge import default_threads
+from gguf_forge.engine.locks import is_at, locked_file
+from gguf_forge.engine.output import output_errors, refuse_existing
+from gguf_forge.engine.publish import check_output, check_room, published
+from gguf_forge.engine.threads import Progress
+from gguf_forge.errors import InputError, RefusedError
+from gguf_forge.expr import contiguous_runs
+from gguf_forge.file_plan import Observer
+from gguf_forge.job import Job, Part, is_sound, open_job
+from gguf_forge.paths import is_file
+from gguf_forge.source import SourceFile
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The files of a plan.
+
+    Attributes:
+        paths: The files.
+        sizes: Their bytes.
+        seconds: How long it took.
+        was_finished: They had been there before, and were only checked.
+    """
+
+    paths: tuple[Path, ...]
+    sizes: tuple[int, ...]
+    seconds: float
+    was_finished: bool = False
+
+
+def finish(
+    plan_file: str | PathLike[str],
+    *,
+    overwrite: bool = False,
+    threads: int | None = None,
+    observer: Observer | None = None,
+) -> Finished:
+    """Puts together what the tasks of a plan made and gives it the final names; then the parts are removed.
+
+    Every part is checked against the digest that its task recorded. Files of one part only get a name, the others need
+    room on the disk once more. The first part of a split gets its name last. Stopped, it can be run again; when all is
+    finished, it only checks the files.
+
+    Args:
+        plan_file: What `plan_work` wrote.
+        overwrite: Replace existing files.
+        threads: That read and check; defaults to the processors this process may use.
+        observer: Is told how it goes.
+
+    Raises:
+        InputError: the plan is damaged or of another version; tasks are not done, or their parts are damaged: it says
+            which.
+        RefusedError: an output exists; another process is doing the same.
+        OutputError: an output cannot be written.
+
+    Example:
+        >>> finish("plan.json").paths  # doctest: +SKIP
+        (PosixPath('Qwen3-235B-A22B-Q4_K_M.gguf'),)
+    """
+    begun = time.perf_counter()
+    job = open_job(plan_file)
+    with _alone(job):
+        is_new = _finish(job, overwrite, threads or default_threads(), observer or Observer())
+    sizes = tuple(output.size for output in job.plan.outputs)
+    return Finished(job.outputs, sizes, time.perf_counter() - begun, was_finished=not is_new)
+
+
+@contextmanager
+def _alone(job: Job) -> Iterator[None]:
+    """Keeps out other processes that would do the same; where there is no folder of parts, there is nothing to do."""
+    descriptor = None
+    with output_errors(job.lock), suppress(FileNotFoundError):
+        descriptor = locked_file(job.lock)
+        if descriptor is None:
+            raise RefusedError("another process is finishing this plan", file=job.file, hint="wait for it")
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            _release(descriptor, job.lock)
+
+
+def _release(descriptor: int, lock: Path) -> None:
+    with suppress(OSError):
+        if is_at(descriptor, lock):
+            disk.unlink(lock)
+    with suppress(OSError):
+        disk.close(descriptor)
+
+
+def _finish(job: Job, overwrite: bool, threads: int, watcher: Observer) -> bool:
+    """Was there anything to do but removing parts?"""
+    finished = job.finished()
+    recorded = [job.recorded(task, finished) for task in range(job.n_tasks)]
+    undone = [task for task, found in enumerate(recorded) if found is None]
+    digests = {part: digest for found in recorded for part, digest in (found or {}).items()}
+    if undone:
+        lost = job.tasks_of(part for part in digests if not part.path.exists())
+        _check_tasks(job, "not done", sorted({*undone, *lost}))
+    checker = _Checker(job, digests, threads, watcher)
+    there = checker.outputs_there()
+    todo = [output for output in range(len(job.outputs)) if output not in there]
+    if todo:
+        _make_outputs(job, todo, checker, overwrite)
+    with output_errors(job.outputs[0]):
+        disk.sync_folder(job.folder.parent)  # an earlier run may have been killed before that
+    if not finished:
+        _write_down(job, digests)
+    job.remove_parts()
+    return bool(todo)
+
+
+def _make_outputs(job: Job, todo: Sequence[int], checker: _Checker, overwrite: bool) -> None:
+    parts = {output: job.parts_of_outputs[output] for output in todo}
+    gone = [part for output in todo for part in parts[output] if not part.path.exists()]
+    _check_tasks(job, "not done", job.tasks_of(gone))
+    inputs = [job.here / file.path for file in job.plan.inputs]
+    for output in todo:
+        check_output(job.outputs[output], 0, inputs, overwrite=overwrite)
+    joined = [output for output in todo if len(parts[output]) > 1]
+    check_room(job.folder, [(job.whole(output), job.plan.outputs[output].size) for output in joined])
+    sizes = {output: job.plan.outputs[output].size for output in todo}
+    checker.watcher.begin_other("checking and joining", sum(sizes.values()) + sum(sizes[output] for output in joined))
+    checker.check([part for output in todo for part in parts[output]])
+    for output in joined:
+        _join(parts[output], job.whole(output), checker.watcher)
+    for output in reversed(todo):
+        _take_name(job.whole(output), job.outputs[output], overwrite=overwrite)
+
+
+def _write_down(job: Job, digests: Mapping[Part, str]) -> None:
+    """So that tasks that are done again, and this, find out that all is finished."""
+    if not os.access(job.file.parent, os.W_OK | os.X_OK):
+        log.warning("%s: the folder is not writable, so nothing will tell that the plan is finished", job.file.parent)
+        return
+    text = job.finished_text(digests).encode()
+    with published(job.finished_file, len(text), overwrite=True) as out:
+        out.write_at(0, memoryview(text))
+
+
+def _check_tasks(job: Job, what: str, tasks: Sequence[int]) -> None:
+    """Raises InputError if there are any tasks that are not as they should be."""
+    if not tasks:
+        return
+    runs = contiguous_runs(np.asarray(tasks))
+    names = ", ".join(f"{start}-{stop - 1}" if stop - start > 1 else f"{start}" for start, stop in runs)
+    if len(tasks) == job.n_tasks and all(path.exists() for path in job.outputs):
+        hint = f"{job.outputs[0]} exists, but nothing tells that it is what the tasks made"
+    else:
+        hint = f"do each of them with `gguf-forge work {job.file} --task N`, then finish again"
+    raise InputError(f"{len(tasks)} of {job.n_tasks} tasks are {what}: {names}", file=job.file, hint=hint)
+
+
+def _is_same(made: Path, path: Path) -> bool:
+    try:
+        return path.samefile(made)
+    except OSError:
+        return False
+
+
+@dataclass(frozen=True)
+class _Checker:
+    """Compares bytes with what tasks recorded of them, in several threads."""
+
+    job: Job
+    digests: Mapping[Part, str]
+    threads: int
+    watcher: Observer
+
+    def outputs_there(self) -> set[int]:
+        """The outputs that have their names and all their bytes, from a run that was stopped or one that ended well."""
+        likely = [output for output in range(len(self.job.outputs)) if self._may_be_there(output)]
+        if not likely:
+            return set()
+        parts = [self.job.parts_of_outputs[output] for output in likely]
+        self.watcher.begin_other("checking what is there", sum(part.size for of in parts for part in of))
+        # most of what is something else differs in its first part
+        wrong = self._unsound([of[0] for of in parts], self.job.is_in_output)
+        wrong |= self._unsound([p for of in parts if of[0] not in wrong for p in of[1:]], self.job.is_in_output)
+        return set(likely) - {part.piece.output for part in wrong}
+
+    def _may_be_there(self, output: int) -> bool:
+        path, whole = self.job.outputs[output], self.job.whole(output)
+        has_size = is_file(path) and path.stat().st_size == self.job.plan.outputs[output].size
+        return has_size and (not whole.exists() or _is_same(whole, path))
+
+    def check(self, parts: Sequence[Part]) -> None:
+        """Raises InputError if the bytes of a part are not those that its task wrote."""
+        _check_tasks(self.job, "damaged", self.job.tasks_of(self._unsound(parts, is_sound)))
+
+    def _unsound(self, parts: Sequence[Part], is_right: Callable[[Part, str, Progress], bool]) -> set[Part]:
+        lock, stopped = Lock(), Event()
+
+        def progress(n_bytes: int) -> None:
+            if stopped.is_set():
+                raise CancelledError
+            with lock:
+                self.watcher.advance(n_bytes)
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            checks = {part: pool.submit(is_right, part, self.digests[part], progress) for part in parts}
+            try:
+                return {part for part, check in checks.items() if not check.result()}
+            finally:
+                stopped.set()
+                pool.shutdown(cancel_futures=True)
+
+
+def _join(parts: Sequence[Part], path: Path, observer: Observer) -> None:
+    """Makes a file of its parts, which are in order."""
+    with output_errors(path), suppress(FileNotFoundError):
+        disk.unlink(path)
+    with published(path, parts[-1].piece.stop, overwrite=True) as out:
+        for part in parts:
+            with SourceFile(part.path) as source:
+                out.copy_from(source, 0, part.piece.start, part.size)
+                source.check_unchanged()
+            observer.advance(part.size)
+
+
+def _take_name(made: Path, path: Path, *, overwrite: bool) -> None:
+    """Gives a complete file its final name, and leaves it the one it has, so that all this can be done again."""
+    if _is_same(made, path):
+        return
+    second = made.with_name(f"{made.name}.named")
+    with output_errors(path):
+        with suppress(FileNotFoundError):
+            disk.unlink(second)
+        try:
+            disk.link(made, second if overwrite else path)
+        except OSError as error:
+            if not overwrite:
+                refuse_existing(path, "appeared while it was being made")
+            if error.errno not in disk.UNSUPPORTED | {EPERM, EMLINK}:
+                raise
+            disk.rename(made, path)
+        else:
+            if overwrite:
+                disk.rename(second, path)
