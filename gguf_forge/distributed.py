@@ -25,7 +25,7 @@ from gguf_forge.file_plan import FilePlan, Observer, check_kernels, write_files
 from gguf_forge.job import Job, Part, digest_of, is_sound, open_job, record_text
 from gguf_forge.request import Planned, Request, planned
 from gguf_forge.source import SourceFile
-from gguf_forge.work_plan import WorkPlan, check_same, make_work_plan
+from gguf_forge.work_plan import WorkPlan, check_same, check_samples, make_work_plan
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +80,9 @@ def plan_work(
 def save_work_plan(found: Planned, request: Request, file: Path, *, tasks: int | None, overwrite: bool) -> WorkPlan:
     """Writes the plan of what `request` came to in the current folder; as `plan_work` does."""
     folder = Path(os.path.relpath(Path.cwd().resolve(), file.parent.resolve())).as_posix()
-    plan = make_work_plan(found, request, folder, tasks, Path())
+    plan = make_work_plan(found, request, folder, tasks, Path(), with_samples=True)
     text = plan.as_text().encode()
-    check_output(file, len(text), [source.path for source, _ in found.inputs], overwrite=overwrite)
+    check_output(file, len(text), [weights.source.path for weights in found.inputs], overwrite=overwrite)
     with published(file, len(text), overwrite=overwrite) as out:
         out.write_at(0, memoryview(text))
     return plan
@@ -144,10 +144,12 @@ def _make_parts(
         raise InputError("the source of the plan is not there", file=job.source, hint=_SAME_DISK)
     plan = job.plan
     with planned(plan.request, job.here) as found:
-        check_same(plan, make_work_plan(found, plan.request, plan.folder, job.n_tasks, job.here), job.file)
+        now = make_work_plan(found, plan.request, plan.folder, job.n_tasks, job.here, with_samples=False)
+        check_same(plan, now, job.file)
         check_kernels(found.files, backend=backend)
         with _own_names(job, task) as (names, record):
             files = list(_pieces(found.files, names))
+            check_samples(plan, found.inputs, (read for file in files for read in file.read_from))
             watcher = _OfTask(task, observer)
             write_files(files, threads=threads, backend=backend, max_memory=max_memory, observer=watcher)
             _record(names, record)

@@ -20,6 +20,7 @@ from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.kernels import backend_lanes, default_backend, dequantizable_types, quantizable_types
 from gguf_forge.recipe import FileType, Options, importance_of, make_recipe
+from gguf_forge.source import Source
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ class FilePlan:
     def sources(self) -> tuple[RowSource, ...]:
         """Where each tensor's values come from."""
         return tuple(source for shard in self.shards for source in shard.sources)
+
+    @property
+    def read_from(self) -> tuple[Source, ...]:
+        """The files that the values of tensors come from."""
+        return tuple({id(read): read for row in self.sources for read in row.expr.sources()}.values())
 
     @property
     def tensors(self) -> tuple[TensorInfo, ...]:

@@ -220,16 +220,24 @@ def _plain(name: str, value: Any, wanted: str) -> Any:
     raise UsageError(f"the request's {name} is {value!r:.80}, and should be {wanted}")
 
 
+class Weights(NamedTuple):
+    """A file that holds tensors: where in it their data begins, and the offset and size of each."""
+
+    source: Source
+    head: int
+    tensors: Sequence[tuple[int, int]]
+
+
 class Planned(NamedTuple):
     """What a request comes to, as long as its source is open.
 
     Attributes:
         files: What is to be written.
-        inputs: The files that hold the tensors, and where in each their data begins.
+        inputs: The files that hold the tensors.
     """
 
     files: tuple[FilePlan, ...]
-    inputs: tuple[tuple[Source, int], ...]
+    inputs: tuple[Weights, ...]
 
 
 @contextmanager
@@ -268,7 +276,11 @@ def _planned_checkpoint(request: Request, folder: Path, options: Options) -> Ite
             split=split_of(request),
             strict=request.strict,
         )
-        yield Planned(files, tuple((file, header_size(file)) for file in checkpoint.files))
+        tensors: dict[Path, list[tuple[int, int]]] = {file.path: [] for file in checkpoint.files}
+        for tensor in checkpoint.tensors.values():
+            tensors[tensor.source.path].append((tensor.offset, tensor.nbytes))
+        inputs = tuple(Weights(file, header_size(file), tensors[file.path]) for file in checkpoint.files)
+        yield Planned(files, inputs)
 
 
 @contextmanager
@@ -296,7 +308,7 @@ def _planned_gguf(request: Request, folder: Path, options: Options) -> Iterator[
             split=split_of(request),
             strict=request.strict,
         )
-        yield Planned(files, tuple(gguf.heads()))
+        yield Planned(files, tuple(Weights(*item) for item in gguf.data()))
 
 
 def _output(request: Request, folder: Path) -> str | None:

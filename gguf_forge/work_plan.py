@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from pathlib import Path
@@ -17,24 +19,28 @@ from gguf_forge.engine.fingerprint import content_digest, program_version
 from gguf_forge.engine.pieces import Piece, cut_pieces
 from gguf_forge.errors import InputError, UsageError
 from gguf_forge.json_file import read_json_object
-from gguf_forge.request import Planned, Request
+from gguf_forge.request import Planned, Request, Weights
 from gguf_forge.source import Source
 
 T = TypeVar("T")
 
-FORMAT = 1
-_SAMPLES, _SAMPLE_BYTES = 8, 4096
+FORMAT = 2
+# Of each tensor, from its first bytes to its last ones.
+_SAMPLES, _SAMPLE_BYTES = 4, 64
+# That wait for a disk, perhaps over a network.
+_SAMPLING_THREADS = 8
 _KEY = "gguf_forge_plan"
 _MAKE_ANEW = "make the plan anew with `gguf-forge plan ... --out`"
 
 
 @dataclass(frozen=True)
 class Input:
-    """A file that holds tensors, its size in bytes, and the digest of what comes before them and of samples of them."""
+    """A file that holds tensors, its size in bytes, the digests of what comes before them and of samples of them."""
 
     path: str
     size: int
     sha256: str
+    samples: str
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,9 @@ class WorkPlan:
         return self.tasks[task]
 
 
-def make_work_plan(planned: Planned, request: Request, folder: str, n_tasks: int | None, here: Path) -> WorkPlan:
+def make_work_plan(
+    planned: Planned, request: Request, folder: str, n_tasks: int | None, here: Path, *, with_samples: bool
+) -> WorkPlan:
     """The plan of what a request came to.
 
     Args:
@@ -113,32 +121,41 @@ def make_work_plan(planned: Planned, request: Request, folder: str, n_tasks: int
         folder: Where relative paths begin, as it is written down.
         n_tasks: None for one task for each file or part.
         here: The same folder, as it is reached now.
+        with_samples: Take samples of the inputs; without, theirs is "".
 
     Raises:
         UsageError: a number of tasks that makes no sense.
     """
+    with ThreadPoolExecutor(_SAMPLING_THREADS) as pool:
+        samples = tuple(pool.map(samples_digest, planned.inputs)) if with_samples else ("",) * len(planned.inputs)
     shards = [shard for file in planned.files for shard in file.shards]
     return WorkPlan(
         program_version(),
         folder,
         request,
         tuple(
-            Input(_written(source.path, here), source.size, _digest(source, head)) for source, head in planned.inputs
+            Input(_written(file.source.path, here), file.source.size, _head_digest(file), digest)
+            for file, digest in zip(planned.inputs, samples, strict=True)
         ),
         tuple(OutputPart(_written(shard.path, here), shard.layout.size, content_digest(shard)) for shard in shards),
         cut_pieces(shards, n_tasks),
     )
 
 
-def _digest(source: Source, head: int) -> str:
-    """Of the first `head` bytes and samples of the rest: other weights in files of the same layout are told apart, too.
+def _head_digest(file: Weights) -> str:
+    return sha256(file.source.read(0, file.head).data).hexdigest()
 
-    Times and inodes would do it, but are not the same on all machines.
+
+def samples_digest(file: Weights) -> str:
+    """Of a few bytes of every tensor: other weights in a file of the same layout are told apart.
+
+    A change between the samples is not seen. Times and inodes would show it, but are not the same on all machines.
     """
-    found = sha256(source.read(0, head).data)
-    for number in range(_SAMPLES):
-        start = head + (source.size - head) * number // _SAMPLES
-        found.update(source.read(start, min(_SAMPLE_BYTES, source.size - start)).data)
+    found = sha256()
+    for offset, nbytes in file.tensors:
+        last = max(nbytes - _SAMPLE_BYTES, 0)
+        for start in sorted({last * number // (_SAMPLES - 1) for number in range(_SAMPLES)}):
+            found.update(file.source.read(offset + start, min(_SAMPLE_BYTES, nbytes)).data)
     return found.hexdigest()
 
 
@@ -148,17 +165,14 @@ def _written(path: Path, here: Path) -> str:
 
 
 def check_same(plan: WorkPlan, now: WorkPlan, file: Path) -> None:
-    """Raises InputError if what a plan says is not what planning comes to `now`; `file` is that of the plan."""
+    """Raises InputError if what a plan says is not what planning comes to `now`, but for the samples; `file` is that of
+    the plan."""
     here = file.parent / plan.folder
     if [here / known.path for known in plan.inputs] != [here / found.path for found in now.inputs]:
         raise InputError("the source has other files than the plan says", file=file, hint=_MAKE_ANEW)
     for known, found in zip(plan.inputs, now.inputs, strict=True):
         if (known.size, known.sha256) != (found.size, found.sha256):
-            raise InputError(
-                "this is not the file any more that the plan was made for",
-                file=here / found.path,
-                hint=f"put that one back, or {_MAKE_ANEW}",
-            )
+            raise _other_file(here / found.path)
     outputs = [[(here / part.path, part.size, part.sha256) for part in of.outputs] for of in (plan, now)]
     if outputs[0] != outputs[1]:
         raise InputError(
@@ -168,6 +182,22 @@ def check_same(plan: WorkPlan, now: WorkPlan, file: Path) -> None:
         )
     if plan.tasks != now.tasks:
         raise InputError("the tasks are not those that the plan was made with", file=file, hint=_MAKE_ANEW)
+
+
+def check_samples(plan: WorkPlan, inputs: Iterable[Weights], used: Iterable[Source]) -> None:
+    """Raises InputError if one of the `inputs`, in the plan's order, has other samples than it says, and is `used`."""
+    paths = {source.path for source in used}
+    for known, found in zip(plan.inputs, inputs, strict=True):
+        if found.source.path in paths and samples_digest(found) != known.samples:
+            raise _other_file(found.source.path)
+
+
+def _other_file(path: Path) -> InputError:
+    return InputError(
+        "this is not the file any more that the plan was made for",
+        file=path,
+        hint=f"put that one back, or {_MAKE_ANEW}",
+    )
 
 
 def read_work_plan(file: Path) -> WorkPlan:

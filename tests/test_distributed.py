@@ -38,6 +38,7 @@ from gguf_forge import (
     plan_work,
     work,
 )
+from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.engine import disk
 from gguf_forge.job import Job, is_sound, open_job
 from gguf_forge.quantization import quantize_gguf
@@ -503,16 +504,44 @@ def test_a_source_that_changed(here: Path) -> None:
         InputError, match=r"model\.safetensors: this is not the file any more that the plan was made for"
     ):
         work("plan.json", 1)
-    weights.write_bytes(data[:-100] + bytes(100))
-    work("plan.json", 1)  # only samples are looked at
-    weights.write_bytes(data[: len(data) // 4] + bytes(len(data) - len(data) // 4))
-    with pytest.raises(InputError, match="this is not the file any more"):
-        work("plan.json", 2)
+    with Checkpoint.open(here / "Tiny") as checkpoint:
+        places = [(tensor.offset, tensor.nbytes) for tensor in checkpoint.tensors.values()]
+    for offset, nbytes in places:
+        other = bytes(byte ^ 0x15 for byte in data[offset : offset + nbytes])
+        weights.write_bytes(data[:offset] + other + data[offset + nbytes :])
+        with pytest.raises(InputError, match="this is not the file any more"):
+            work("plan.json", 2)
+    offset, nbytes = max(places, key=lambda place: place[1])
+    weights.write_bytes(data[: offset + 100] + b"xyz" + data[offset + 103 :])
+    work("plan.json", 1)  # samples are looked at, and what lies between them is not
     weights.write_bytes(data)
     config = here / "Tiny" / "config.json"
     config.write_text(config.read_text().replace('"rms_norm_eps": 1e-05', '"rms_norm_eps": 1e-06'))
     with pytest.raises(InputError, match=r"the same request comes to other files now .* something changed: the config"):
         work("plan.json", 2)
+
+
+def test_samples_are_taken_of_what_a_task_reads(here: Path) -> None:
+    """So that a task of a model in many files does not look at all of them."""
+    convert("Tiny", "in.gguf", types="F16", split=Split(max_size=500_000))
+    first, *_, last = sorted(here.glob("in-*"))
+    n_tasks = len(plan_work(replace(Q4, source=first.name, split_max_size="200K")).tasks)
+    data = last.read_bytes()
+    last.write_bytes(data[:-1000] + bytes(1000))
+
+    def is_refused(task: int) -> bool:
+        try:
+            work("plan.json", task)
+        except InputError as error:
+            return error.file == Path(last.name)
+        return False
+
+    refused = list(filter(is_refused, range(n_tasks)))
+    assert 0 < len(refused) < n_tasks
+    last.write_bytes(data)
+    for task in refused:
+        work("plan.json", task)
+    finish("plan.json")
 
 
 def test_a_matrix_that_changed(here: Path) -> None:

@@ -52,10 +52,11 @@ class GgufFile:
             for key, value in self.typed_metadata.items()
         }
 
-    def heads(self) -> Iterator[tuple[Source, int]]:
-        """Each file, and where in it the data of tensors begins; its end if it has none."""
+    def data(self) -> Iterator[tuple[Source, int, Sequence[tuple[int, int]]]]:
+        """Each file, where the data of tensors begins in it (its end without any), offset and size of each."""
         for file, shard in zip(self._files, self.shards, strict=True):
-            yield file, min((tensor.offset for tensor in shard), default=file.size)
+            tensors = [(tensor.offset, tensor.nbytes) for tensor in shard]
+            yield file, min((offset for offset, _ in tensors), default=file.size), tensors
 
     def check_unchanged(self) -> None:
         """Raise InputError if a file was written to or replaced since it was opened."""
