@@ -6,12 +6,13 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
-from gguf_forge.engine.forge import forge, unfinished
+from gguf_forge.engine.complete import difference
+from gguf_forge.engine.forge import forge
+from gguf_forge.engine.output import refuse_existing
 from gguf_forge.engine.profile import Profile
-from gguf_forge.engine.publish import check_output, check_room
+from gguf_forge.engine.publish import check_output, check_room, tidy
 from gguf_forge.engine.tasks import RowSource, Shard
 from gguf_forge.errors import RefusedError, UnsupportedError, UsageError, printable
 from gguf_forge.expr import TensorExpr
@@ -221,10 +222,20 @@ def check_files(
     check_kernels(every, backend=backend)
     todo = []
     for file in every:
-        for shard in unfinished(file.shards, overwrite=overwrite, resume=resume):
-            check_output(shard.path, shard.layout.size, file.inputs, overwrite=overwrite)
+        for shard in file.shards:
+            why = _why_unfinished(file, shard, overwrite=overwrite, resume=resume)
+            if why is None:
+                continue
+            check_output(shard.path, shard.layout.size, file.inputs, overwrite=overwrite or resume)
+            if resume and not overwrite:
+                refuse_existing(shard.path, f"exists already, and is not what this run would make: {why}")
             todo.append((shard.path, shard.layout.size))
     check_room(every[0].path.parent, todo)
+
+
+def _why_unfinished(file: FilePlan, shard: Shard, *, overwrite: bool, resume: bool) -> str | None:
+    """Why a file or part is written; None if it is complete and stays."""
+    return difference(shard, file.inputs) if resume and not overwrite else "it is made anew"
 
 
 def check_kernels(files: Iterable[FilePlan], *, backend: str | None = None) -> None:
@@ -268,24 +279,34 @@ def write_files(
 ) -> tuple[Result, ...]:
     """Writes planned files, all from one reading of their sources; arguments as `forge` takes them.
 
+    With `resume`, files and parts that are complete stay as they are, unless `overwrite` asks for new ones.
+
     Raises:
         OutputError: a file cannot be written. Nothing is left under the names of all.
     """
     every, watcher = tuple(files), observer or Observer()
     begun = time.perf_counter()
     watcher.begin(every)
-    resumed = iter(
-        forge(
-            [shard for file in every for shard in file.shards],
-            threads=threads,
-            backend=backend,
-            overwrite=overwrite,
-            max_memory=max_memory,
-            resume=resume,
-            buffer=buffer,
-            progress=watcher.advance,
-            profile=profile,
-        )
+    todo = []
+    for file in every:
+        for shard in file.shards:
+            if _why_unfinished(file, shard, overwrite=overwrite, resume=resume) is None:
+                tidy(shard.path)
+            else:
+                todo.append(shard)
+    resumed = forge(
+        todo,
+        threads=threads,
+        backend=backend,
+        overwrite=overwrite,
+        max_memory=max_memory,
+        resume=resume,
+        buffer=buffer,
+        progress=watcher.advance,
+        profile=profile,
     )
+    found = {shard.path: n for shard, n in zip(todo, resumed, strict=True)}
     seconds = time.perf_counter() - begun
-    return tuple(Result(file, seconds, sum(islice(resumed, len(file.shards)))) for file in every)
+    return tuple(
+        Result(file, seconds, sum(found.get(shard.path, len(shard.sources)) for shard in file.shards)) for file in every
+    )

@@ -21,6 +21,8 @@ from gguf_forge.tokenizer import read_vocabulary
 
 # Of the blocks that ggml quantizes to; it has been this since 2023.
 QUANTIZATION_VERSION = 2
+# The files that are read: weights, config and tokenizer, merges, SentencePiece models, chat templates, the model card.
+_OF_MODELS = (".safetensors", ".json", ".txt", ".model", ".jinja", ".md")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class ModelPlan:
         metadata: Keys in file order. `general.file_type` holds its place, not yet its value.
         native_type: The 16-bit type of the checkpoint; None if it has none.
         identity: What the model is called, for the name of the file.
-        inputs: The files of the checkpoint's folder, and that of the metadata.
+        inputs: The files of the checkpoint's folder that can be of the model, and that of the metadata.
         is_packed: The checkpoint itself is quantized (MXFP4), and so are some tensors of every file.
     """
 
@@ -105,9 +107,14 @@ def plan_model(
         metadata,
         native_type=native_type(checkpoint),
         identity=identity,
-        inputs=(*checkpoint.folder.iterdir(), *([metadata_file] if metadata_file else ())),
+        inputs=(*filter(_is_of_the_model, checkpoint.folder.iterdir()), *([metadata_file] if metadata_file else ())),
         is_packed=_quantization(checkpoint.config) is not None,
     )
+
+
+def _is_of_the_model(path: Path) -> bool:
+    """Not what was made of it, which may lie beside it."""
+    return path.suffix in _OF_MODELS and not path.name.startswith(".")
 
 
 def plan_weights(checkpoint: Checkpoint) -> tuple[PlannedTensor, ...]:

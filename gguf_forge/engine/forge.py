@@ -18,7 +18,7 @@ from gguf_forge.engine.memory import Budget, room
 from gguf_forge.engine.output import Output, OutputFile
 from gguf_forge.engine.pack import pack
 from gguf_forge.engine.profile import CONVERT, WRITE, Profile, phase
-from gguf_forge.engine.publish import is_complete, published_together, tidy
+from gguf_forge.engine.publish import published_together
 from gguf_forge.engine.tasks import TASK_VALUES, Shard, Target, Task, cut, whole_tensors
 from gguf_forge.engine.threads import Progress, in_threads
 from gguf_forge.errors import InputError, UsageError
@@ -57,8 +57,7 @@ def forge(
         overwrite: Replace existing files.
         max_memory: Bytes that the process may hold, everything counted; None for 1 GiB, or a little more than it holds
             already.
-        resume: Go on from what a stopped run left, and if this run is stopped leave that. Files that are complete
-            already stay as they are, unless they are to be replaced.
+        resume: Go on from what a stopped run left, and if this run is stopped leave that.
         buffer: Bytes that the rows in work may take, in all threads together; None for what `max_memory` leaves.
         progress: Told the bytes of the outputs as they are written.
         profile: Is told where the time of each thread goes.
@@ -74,36 +73,21 @@ def forge(
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}")
-    todo = unfinished(shards, overwrite=overwrite, resume=resume)
-    for complete in {shard.path for shard in shards}.difference(shard.path for shard in todo):
-        tidy(complete)
-    whole = whole_tensors(todo)
+    whole = whole_tensors(shards)
     processors = threads or default_threads()
     limits = room(whole, processors + _WAITING, max_memory=max_memory, buffer=buffer)
 
-    files = [Output(shard.path, shard.layout.size, fingerprint(shard)) for shard in todo]
+    files = [Output(shard.path, shard.layout.size, fingerprint(shard)) for shard in shards]
     with published_together(files, overwrite=overwrite, resume=resume) as outputs:
-        for shard, out in zip(todo, outputs, strict=True):
+        for shard, out in zip(shards, outputs, strict=True):
             out.write_at(0, memoryview(shard.layout.header))
             progress(len(shard.layout.header))
         tasks = cut(whole, TASK_VALUES, share=limits.share, total=limits.total)
         work = _Work(outputs, backend, Budget(limits.total), threading.Semaphore(processors))
         in_threads(tasks, work.run, limits.threads, progress, profile)
-        for source in _sources(todo):
+        for source in _sources(shards):
             source.check_unchanged()
-        resumed = {shard.path: _resumed(shard, out) for shard, out in zip(todo, outputs, strict=True)}
-    return tuple(resumed.get(shard.path, len(shard.sources)) for shard in shards)
-
-
-def unfinished(shards: Sequence[Shard], *, overwrite: bool, resume: bool) -> list[Shard]:
-    """Those that are to be written: with `resume`, not those that are complete, as long as none is to be replaced."""
-    if overwrite or not resume:
-        return list(shards)
-    return [
-        shard
-        for shard in shards
-        if not is_complete(shard.path, shard.layout.size, shard.layout.header, _sources([shard]))
-    ]
+        return tuple(_resumed(shard, out) for shard, out in zip(shards, outputs, strict=True))
 
 
 def _sources(shards: Sequence[Shard]) -> Iterable[Source]:

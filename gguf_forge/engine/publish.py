@@ -8,14 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from stat import S_ISREG
 
 from gguf_forge.engine import disk
 from gguf_forge.engine.output import ENDINGS, MORE_ROOM, Output, OutputFile, beside, output_errors, refuse_existing
 from gguf_forge.engine.profile import SYNC, phase
 from gguf_forge.errors import OutputError, RefusedError
 from gguf_forge.paths import is_folder
-from gguf_forge.source import Source
 
 _LONGEST_NAME = 255
 
@@ -85,28 +83,6 @@ def _left_behind(path: Path) -> int:
         return disk.status_of_name(beside(path, "partial")).st_blocks * 512
     except OSError:
         return 0
-
-
-def is_complete(path: Path, size: int, header: bytes, sources: Iterable[Source]) -> bool:
-    """Is a file of this size and header there, and none of `sources` younger than it?
-
-    Raises:
-        OutputError: it cannot be read.
-    """
-    with output_errors(path):
-        try:
-            if not S_ISREG(disk.status(path).st_mode):
-                return False
-            descriptor = disk.open_read(path)
-        except FileNotFoundError:
-            return False
-        try:
-            status = disk.status_of_open(descriptor)
-            if status.st_size != size or any(source.identity.mtime_ns > status.st_mtime_ns for source in sources):
-                return False
-            return disk.pread_all(descriptor, len(header), 0) == header
-        finally:
-            disk.close(descriptor)
 
 
 @contextmanager

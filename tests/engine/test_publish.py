@@ -15,7 +15,7 @@ from command_line import listing
 
 from gguf_forge.engine import disk
 from gguf_forge.engine.output import Output, beside
-from gguf_forge.engine.publish import check_output, check_room, is_complete, published, published_together
+from gguf_forge.engine.publish import check_output, check_room, published, published_together
 from gguf_forge.errors import InputError, OutputError, RefusedError
 from gguf_forge.source import SourceFile
 
@@ -387,15 +387,3 @@ def test_a_source_that_ends_while_it_is_copied(source: Path, folder: Path) -> No
         os.truncate(source, 3)
         out.copy_from(file, 0, 0, 7)
     assert listing(folder) == []
-
-
-def test_what_is_complete(source: Path, folder: Path) -> None:
-    path = folder / "a.gguf"
-    with SourceFile(source) as file:
-        assert not is_complete(path, 8, b"head", [file])
-        path.write_bytes(b"head....")
-        assert is_complete(path, 8, b"head", [file])
-        assert not is_complete(path, 9, b"head", [file])
-        assert not is_complete(path, 8, b"tail", [file])
-        os.utime(path, (1, 1))
-        assert not is_complete(path, 8, b"head", [file])

@@ -14,17 +14,20 @@ import numpy as np
 import pytest
 from checkpoints import tiny_llama
 from command_line import listing
+from imatrices import made_up, write_gguf
 from synthetic import FAMILIES, read_description, write_checkpoint
 
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.conversion import convert, plan_files
+from gguf_forge.engine import complete, journal
 from gguf_forge.engine import fingerprint as fingerprints
 from gguf_forge.engine import forge as engine
-from gguf_forge.engine import journal
 from gguf_forge.engine.fingerprint import fingerprint
 from gguf_forge.engine.tasks import Shard, cut
 from gguf_forge.errors import OutputError, RefusedError
+from gguf_forge.gguf_file.opened import open_gguf
 from gguf_forge.quantization import Split, quantize_gguf
+from gguf_forge.recipe import Options, read_imatrix
 
 
 @pytest.fixture(autouse=True)
@@ -158,6 +161,96 @@ def test_an_output_of_something_else_is_refused(folder: Path) -> None:
         change()
         with pytest.raises(RefusedError, match=r"out-q4_k_m\.gguf: exists already"):
             run_convert(folder, resume=True)
+
+
+def with_matrix(folder: Path, **how: Any) -> Any:
+    options = Options(imatrix=read_imatrix(folder / "im.gguf"))
+    split = Split(max_tensors=7)
+    return quantize_gguf(
+        folder / "in.gguf", folder / "out-{ftype}.gguf", types="Q4_K_M", options=options, split=split, **how
+    )
+
+
+def write_matrix(folder: Path, *, other: bool = False) -> None:
+    """Two that differ in their values alone."""
+    with open_gguf(folder / "in.gguf") as gguf:
+        entries = made_up([tensor.info for tensor in gguf.tensors])
+    if other:
+        entries = {name: (np.ascontiguousarray(sums[:, ::-1]), counts) for name, (sums, counts) in entries.items()}
+    write_gguf(folder / "im.gguf", entries)
+
+
+@pytest.mark.parametrize("when", ["now", "before"])
+def test_a_matrix_that_changed_under_its_name_is_noticed(folder: Path, when: str) -> None:
+    """Nothing but values tells, where a file with an older time takes the name."""
+    write_matrix(folder)
+    with_matrix(folder)
+    with_matrix(folder, resume=True)
+    old = (folder / "in.gguf").stat().st_mtime_ns
+    write_matrix(folder, other=True)
+    if when == "before":
+        os.utime(folder / "im.gguf", ns=(old, old))
+    problem = r"00001-of-0000.\.gguf: exists already, and is not what this run would make: "
+    with pytest.raises(
+        RefusedError, match=problem + (".*im.gguf is younger" if when == "now" else ".* has other values")
+    ):
+        with_matrix(folder, resume=True)
+    written = outputs(folder)
+    with_matrix(folder, resume=True, overwrite=True)
+    assert outputs(folder) != written
+
+
+def test_a_new_first_part_is_not_mixed_with_old_ones(folder: Path) -> None:
+    """The other parts have no keys, so their headers do not tell what they were made with."""
+    write_matrix(folder)
+    with_matrix(folder)
+    before = outputs(folder)
+    old = (folder / "in.gguf").stat().st_mtime_ns
+    write_matrix(folder, other=True)
+    os.utime(folder / "im.gguf", ns=(old, old))
+    min(folder.glob("out-*")).unlink()
+    with pytest.raises(RefusedError, match=r"00002-of-0000.\.gguf: exists already, .* has other values"):
+        with_matrix(folder, resume=True)
+    with_matrix(folder, resume=True, overwrite=True)
+    assert outputs(folder)["out-q4_k_m-00002-of-00003.gguf"] != before["out-q4_k_m-00002-of-00003.gguf"]
+
+
+def test_an_input_of_the_model_that_is_younger(folder: Path) -> None:
+    run_convert(folder)
+    (folder / "Tiny" / "config.json").write_text((folder / "Tiny" / "config.json").read_text())
+    with pytest.raises(RefusedError, match=r"out-q4_k_m\.gguf: exists already, .*config\.json is younger"):
+        run_convert(folder, resume=True)
+
+
+def test_weights_of_the_same_time_and_shape(folder: Path) -> None:
+    run_quantize(folder)
+    status = (folder / "in.gguf").stat()
+    with (folder / "in.gguf").open("r+b") as file:
+        file.seek(-status.st_size // 2, os.SEEK_END)
+        file.write(bytes(status.st_size // 2))
+    os.utime(folder / "in.gguf", ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(RefusedError, match="has other values"):
+        run_quantize(folder, resume=True)
+
+
+def test_outputs_beside_the_weights_are_no_inputs(folder: Path) -> None:
+    for kind in ("Q8_0", "Q4_0"):
+        convert(folder / "Tiny", folder / "Tiny", types=kind)
+    (result,) = convert(folder / "Tiny", folder / "Tiny", types="Q8_0", resume=True)
+    assert result.resumed_tensors == len(result.file.tensors)
+    convert(folder / "Tiny", folder / "Tiny", types="Q8_0", overwrite=True)
+
+
+def test_a_row_that_takes_too_much_memory_is_not_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_convert(folder)
+    monkeypatch.setattr(complete, "_MOST_MEMORY", 0)
+    data = bytearray((folder / "out-q8_0.gguf").read_bytes())
+    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+    (folder / "out-q8_0.gguf").write_bytes(data)
+    run_convert(folder, resume=True)
+    monkeypatch.undo()
+    with pytest.raises(RefusedError, match="has other values"):
+        run_convert(folder, resume=True)
 
 
 def test_a_model_that_changed_begins_anew(

@@ -1,0 +1,75 @@
+"""Is an output there already, as a run would write it?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from stat import S_ISREG
+
+import numpy as np
+
+from gguf_forge.engine import disk
+from gguf_forge.engine.output import output_errors
+from gguf_forge.engine.pack import pack
+from gguf_forge.engine.tasks import Shard, Target, Task
+
+# A row that takes more memory than this is not looked at, as one of a large matrix that is read by columns.
+_MOST_MEMORY = 16 << 20
+# From the row of one tensor to that of the next: of stacked experts, it is not always the same one.
+_STRIDE = 7919
+
+
+def difference(shard: Shard, inputs: Iterable[Path]) -> str | None:
+    """Why what is at the path of a file or part is not what a run would write there; None if nothing tells so.
+
+    Compared are size and header, the time of all `inputs`, and a row of every tensor: the header of a later part says
+    nothing of the model, and none says anything of values.
+
+    Args:
+        shard: What would be written.
+        inputs: Files that decide its bytes. None may be younger.
+
+    Raises:
+        InputError: weights cannot be read.
+        OutputError: the file is there and cannot be read.
+    """
+    with output_errors(shard.path):
+        try:
+            if not S_ISREG(disk.status(shard.path).st_mode):
+                return "it is not a regular file"
+            descriptor = disk.open_read(shard.path)
+        except FileNotFoundError:
+            return "it is not there"
+        try:
+            return _difference(shard, descriptor, inputs)
+        finally:
+            disk.close(descriptor)
+
+
+def _difference(shard: Shard, descriptor: int, inputs: Iterable[Path]) -> str | None:
+    status, header = disk.status_of_open(descriptor), shard.layout.header
+    if status.st_size != shard.layout.size:
+        return f"it has {status.st_size:,} bytes instead of {shard.layout.size:,}"
+    if disk.pread_all(descriptor, len(header), 0) != header:
+        return "it has other metadata or tensors"
+    for path in inputs:
+        with suppress(OSError):  # what is gone has been read all the same
+            if disk.status(path).st_mtime_ns > status.st_mtime_ns:
+                return f"{path} is younger"
+    for target, task in _rows(shard):
+        ((_, packed),) = pack(task.expr.rows(task.start, task.stop), task)
+        offset, nbytes = task.place(target)
+        if disk.pread_all(descriptor, nbytes, offset) != packed.view(np.uint8).tobytes():
+            return f"{target.placed.info.name} has other values"
+    return None
+
+
+def _rows(shard: Shard) -> Iterator[tuple[Target, Task]]:
+    """One row of each tensor."""
+    for number, (placed, source) in enumerate(zip(shard.layout.tensors, shard.sources, strict=True)):
+        row = number * _STRIDE % max(1, source.expr.n_rows)
+        target = Target(0, placed, source)
+        task = Task(source.expr, row, row + 1, (target,))
+        if placed.info.nbytes and task.nbytes <= _MOST_MEMORY:
+            yield target, task
