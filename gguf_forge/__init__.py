@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from gguf_forge.blocks import unpack_blocks as unpack_blocks
     from gguf_forge.conversion import convert as convert
     from gguf_forge.conversion import plan as plan
-    from gguf_forge.distributed import plan_work as plan_work
-    from gguf_forge.distributed import work as work
+    from gguf_forge.distributed.finish import finish as finish
+    from gguf_forge.distributed.plan import plan_work as plan_work
+    from gguf_forge.distributed.request import Request as Request
+    from gguf_forge.distributed.work import work as work
     from gguf_forge.errors import ForgeError as ForgeError
     from gguf_forge.errors import InputError as InputError
     from gguf_forge.errors import OutputError as OutputError
@@ -41,13 +43,11 @@ if TYPE_CHECKING:
     from gguf_forge.file_plan import FilePlan as FilePlan
     from gguf_forge.file_plan import Observer as Observer
     from gguf_forge.file_plan import Result as Result
-    from gguf_forge.finishing import finish as finish
     from gguf_forge.gguf_file.opened import GgufFile as GgufFile
     from gguf_forge.gguf_file.opened import open_gguf as open_gguf
     from gguf_forge.kernels import backends as backends
     from gguf_forge.quantization import quantize_gguf as quantize_gguf
     from gguf_forge.recipe import Options as Options
-    from gguf_forge.request import Request as Request
     from gguf_forge.rows import dequantize as dequantize
     from gguf_forge.rows import quantize as quantize
     from gguf_forge.splits import Split as Split
@@ -77,7 +77,7 @@ _HOMES = {
     "Options": ("gguf_forge.recipe", "Options"),
     "OutputError": ("gguf_forge.errors", "OutputError"),
     "RefusedError": ("gguf_forge.errors", "RefusedError"),
-    "Request": ("gguf_forge.request", "Request"),
+    "Request": ("gguf_forge.distributed.request", "Request"),
     "Result": ("gguf_forge.file_plan", "Result"),
     "Split": ("gguf_forge.splits", "Split"),
     "UnsupportedError": ("gguf_forge.errors", "UnsupportedError"),
@@ -89,20 +89,20 @@ _HOMES = {
     "dequantize": ("gguf_forge.rows", "dequantize"),
     "dequantize_gguf": ("gguf_forge.toolbox.dequantize", "dequantize_gguf"),
     "edit_gguf": ("gguf_forge.toolbox.edit", "edit_gguf"),
-    "finish": ("gguf_forge.finishing", "finish"),
+    "finish": ("gguf_forge.distributed.finish", "finish"),
     "inspect_gguf": ("gguf_forge.toolbox.inspect", "inspect_gguf"),
     "inspect_tensor": ("gguf_forge.toolbox.inspect", "inspect_tensor"),
     "merge_gguf": ("gguf_forge.toolbox.splitting", "merge_gguf"),
     "open_gguf": ("gguf_forge.gguf_file.opened", "open_gguf"),
     "plan": ("gguf_forge.conversion", "plan"),
-    "plan_work": ("gguf_forge.distributed", "plan_work"),
+    "plan_work": ("gguf_forge.distributed.plan", "plan_work"),
     "quantize": ("gguf_forge.rows", "quantize"),
     "quantize_gguf": ("gguf_forge.quantization", "quantize_gguf"),
     "report": ("gguf_forge.toolbox.report", "report"),
     "split_gguf": ("gguf_forge.toolbox.splitting", "split_gguf"),
     "unpack_blocks": ("gguf_forge.blocks", "unpack_blocks"),
     "verify_gguf": ("gguf_forge.toolbox.verify", "verify_gguf"),
-    "work": ("gguf_forge.distributed", "work"),
+    "work": ("gguf_forge.distributed.work", "work"),
     "write_sums": ("gguf_forge.toolbox.checksums", "write_sums"),
 }
 

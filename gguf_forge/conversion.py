@@ -22,8 +22,7 @@ from gguf_forge.file_plan import (
     Observer,
     Result,
     check_files,
-    refuse_equal_paths,
-    refuse_fallbacks,
+    said_and_checked,
     write_files,
 )
 from gguf_forge.general import fill_template, output_name
@@ -267,13 +266,8 @@ def plan_files(
     kinds = list(dict.fromkeys(file_type(name) for name in ([types] if isinstance(types, str) else types)))
     name = model.metadata["general.architecture"].data
     log.info("%s: a %s model, %d tensors", checkpoint.folder, name, len(model.tensors))
-    files = tuple(plan_file(model, replace(options or Options(), file_type=kind), target, split) for kind in kinds)
-    for warning in dict.fromkeys(warning for file in files for warning in file.warnings):
-        log.warning("%s", warning)
-    refuse_equal_paths(files)
-    if strict:
-        refuse_fallbacks(files)
-    return files
+    files = (plan_file(model, replace(options or Options(), file_type=kind), target, split) for kind in kinds)
+    return said_and_checked(files, strict=strict)
 
 
 def _target(out: str | PathLike[str] | None) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,8 @@ from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.kernels import backend_lanes, default_backend, dequantizable_types, quantizable_types
 from gguf_forge.recipe import FileType, Options, importance_of, make_recipe
 from gguf_forge.source import Source
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,22 @@ class BaseFile:
             for assignment in recipe.assignments
         ]
         return recipe.metadata, chosen, recipe.warnings
+
+
+def said_and_checked(files: Iterable[FilePlan], *, strict: bool) -> tuple[FilePlan, ...]:
+    """The plans of one run, when their warnings have been said, each once.
+
+    Raises:
+        UsageError: two files would have the same path.
+        RefusedError: with `strict`, a tensor would get another type because its rows do not fit.
+    """
+    every = tuple(files)
+    for warning in dict.fromkeys(warning for file in every for warning in file.warnings):
+        log.warning("%s", warning)
+    refuse_equal_paths(every)
+    if strict:
+        refuse_fallbacks(every)
+    return every
 
 
 def refuse_equal_paths(files: Sequence[FilePlan]) -> None:

@@ -18,3 +18,11 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:
         return False
+
+
+def is_same(path: Path, other: Path) -> bool:
+    """Do both names lead to one file? A link that leads nowhere is the same as nothing."""
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False

@@ -18,8 +18,7 @@ from gguf_forge.file_plan import (
     Observer,
     Result,
     check_files,
-    refuse_equal_paths,
-    refuse_fallbacks,
+    said_and_checked,
     write_files,
 )
 from gguf_forge.general import fill_template
@@ -126,16 +125,11 @@ def plan_quantized(
     kinds = {file_type(name): name for name in ([types] if isinstance(types, str) else types)}
     log.info("%s: %d tensors in %d files", gguf.paths[0], len(gguf.tensors), len(gguf.paths))
     given = replace(options or Options(), keep_order=how.keep)
-    files = tuple(
+    files = (
         _plan(gguf, base, _path(target, kind, name), replace(given, file_type=kind), how, only_planned=only_planned)
         for kind, name in kinds.items()
     )
-    for warning in dict.fromkeys(warning for file in files for warning in file.warnings):
-        log.warning("%s", warning)
-    refuse_equal_paths(files)
-    if strict:
-        refuse_fallbacks(files)
-    return files
+    return said_and_checked(files, strict=strict)
 
 
 def _path(target: Path, kind: FileType, name: str | FileType) -> Path:

@@ -102,7 +102,7 @@ class Unpermuted(Unary):
 
 
 @dataclass(frozen=True)
-class Piece:
+class Stripe:
     """Where a part of a tensor lies along the axis it was cut: every `step`-th index from `start` to `stop`."""
 
     start: int
@@ -115,7 +115,7 @@ class Piece:
 class PutTogether(TensorExpr):
     """What the pieces were cut from, along one of the last two axes (-1 or -2); together they are all of it."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[Stripe, ...]
     axis: int
     size: int
     dtype: TensorType = F32
@@ -315,7 +315,7 @@ class _Undone:
 
     def __init__(self) -> None:
         self._found: dict[str, TensorExpr | None] = {}
-        self._pieces: dict[tuple[TensorExpr, int], list[Piece]] = defaultdict(list)
+        self._pieces: dict[tuple[TensorExpr, int], list[Stripe]] = defaultdict(list)
 
     def add(self, tree: TensorExpr, value: TensorExpr) -> None:
         """`value` is what `tree`, an expression over a `StandIn`, came to: undoes it, the last operation first."""
@@ -327,7 +327,7 @@ class _Undone:
             if not isinstance(tree, Unary):
                 raise UnsupportedError(f"{type(tree).__name__} cannot be undone")
             if isinstance(tree, Slice):
-                self._pieces[tree.of, tree.axis].append(Piece(tree.start, tree.stop, tree.step, value))
+                self._pieces[tree.of, tree.axis].append(Stripe(tree.start, tree.stop, tree.step, value))
                 whole = self._put_together(tree)
                 if whole is None:
                     self._found.setdefault(_origin(tree), None)

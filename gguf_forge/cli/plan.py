@@ -13,8 +13,8 @@ import typer
 from gguf_forge.cli.convert import ConvertRequest
 from gguf_forge.cli.options import MACHINES, AllowRequantize, add_command, type_names, value
 from gguf_forge.cli.streams import console, logging_to
+from gguf_forge.distributed.request import Request, planned
 from gguf_forge.errors import ForgeError, UsageError
-from gguf_forge.request import Request, planned
 
 log = logging.getLogger(__name__)
 
@@ -77,9 +77,9 @@ def plan(request: PlanRequest) -> None:
     if request.tasks is not None and request.out is None:
         raise UsageError("--tasks cuts a plan that is written down", hint="name its file with --out plan.json")
     from gguf_forge.cli.results import show_plans
-    from gguf_forge.distributed import save_work_plan
+    from gguf_forge.distributed.job import Job
+    from gguf_forge.distributed.plan import save_work_plan
     from gguf_forge.file_plan import check_files
-    from gguf_forge.job import Job
 
     asked = _request(request)
     with logging_to(console(sys.stderr), quiet=request.quiet, verbose=request.verbose), planned(asked) as found:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gguf_forge.cli.options import Backend, Json, MaxMemory, Quiet, Threads, Verbose
+from gguf_forge.cli.options import KernelOptions, MaxMemory, MessageOptions, add_command
 from gguf_forge.cli.tables import facts_text
 
 PlanFile = Annotated[
@@ -15,23 +16,23 @@ PlanFile = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    app.command("work")(work)
+@dataclass(frozen=True, kw_only=True)
+class WorkRequest(KernelOptions, MessageOptions):
+    """The command line of `work`."""
 
-
-def work(
-    plan: PlanFile,
+    plan: PlanFile
     task: Annotated[
         int,
         typer.Option("--task", metavar="N", show_default=False, help="Which task; the first one is 0."),
-    ],
-    threads: Threads = None,
-    backend: Backend = None,
-    max_memory: MaxMemory = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
-) -> None:
+    ]
+    max_memory: MaxMemory = None
+
+
+def register(app: typer.Typer) -> None:
+    add_command(app, "work", WorkRequest, work)
+
+
+def work(request: WorkRequest) -> None:
     """Do one task of a plan, on any machine that sees the disk of the plan.
 
     What it makes goes into a folder beside the output, and is complete or not there. A task may be stopped and done
@@ -44,16 +45,21 @@ def work(
     """
     from rich.filesize import decimal
 
-    from gguf_forge import distributed
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.streams import print_data, print_json
-    from gguf_forge.request import memory_bound
+    from gguf_forge.distributed.request import memory_bound
+    from gguf_forge.distributed.work import work as do_task
 
-    with observing(quiet=quiet, verbose=verbose) as observer:
-        done = distributed.work(
-            plan, task, threads=threads, backend=backend, max_memory=memory_bound(max_memory), observer=observer
+    with observing(quiet=request.quiet, verbose=request.verbose) as observer:
+        done = do_task(
+            request.plan,
+            request.task,
+            threads=request.threads,
+            backend=request.backend,
+            max_memory=memory_bound(request.max_memory),
+            observer=observer,
         )
-    if json:
+    if request.json:
         print_json(
             {
                 "task": done.task,
@@ -64,7 +70,7 @@ def work(
                 "is_finished": done.is_finished,
             }
         )
-    elif not quiet:
+    elif not request.quiet:
         state = "was done already" if done.was_done else "done"
         state += "; the plan is finished" if done.is_finished else ""
         size = f"{decimal(done.size)} in {len(done.parts)} parts" if len(done.parts) != 1 else decimal(done.size)

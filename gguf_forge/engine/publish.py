@@ -13,7 +13,7 @@ from gguf_forge.engine import disk
 from gguf_forge.engine.output import ENDINGS, MORE_ROOM, Output, OutputFile, beside, output_errors, refuse_existing
 from gguf_forge.engine.profile import SYNC, phase
 from gguf_forge.errors import OutputError, RefusedError
-from gguf_forge.paths import is_folder
+from gguf_forge.paths import is_folder, is_same
 
 _LONGEST_NAME = 255
 
@@ -41,20 +41,13 @@ def check_output(path: Path, size: int, inputs: Iterable[Path], *, overwrite: bo
         raise OutputError("the folder does not exist", file=path.parent, hint="create it first")
     if path.exists() and not path.is_file():
         raise OutputError("is not a regular file", file=path, hint="choose another name")
-    if path.exists() and any(_is_same(path, source) for source in inputs):
+    if path.exists() and any(is_same(path, source) for source in inputs):
         raise RefusedError("the output is one of the inputs", file=path, hint="choose another name")
     if not overwrite:
         refuse_existing(path, "exists already")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise OutputError("the folder is not writable", file=path.parent)
     check_room(path.parent, [(path, size)])
-
-
-def _is_same(path: Path, source: Path) -> bool:
-    try:
-        return path.samefile(source)
-    except OSError:
-        return False  # a link that leads nowhere is nothing that could be lost
 
 
 def check_room(folder: Path, outputs: Sequence[tuple[Path, int]]) -> None:

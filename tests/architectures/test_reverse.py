@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from synthetic import FAMILIES, read_description, write_checkpoint
 
-from gguf_forge.architectures.reverse import Piece, PutTogether, Unpermuted, checkpoint_tensors
+from gguf_forge.architectures.reverse import PutTogether, Stripe, Unpermuted, checkpoint_tensors
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.conversion import convert
 from gguf_forge.errors import InputError, UnsupportedError
@@ -109,7 +109,7 @@ def test_pieces_are_put_together(axis: int) -> None:
     size = x.shape[axis]
     cuts = [(0, size, 2), (1, size, 2)]
     pieces = [
-        Piece(*cut, Constant(np.ascontiguousarray(x[:, slice(*cut)] if axis == -2 else x[:, :, slice(*cut)])))
+        Stripe(*cut, Constant(np.ascontiguousarray(x[:, slice(*cut)] if axis == -2 else x[:, :, slice(*cut)])))
         for cut in cuts
     ]
     whole = PutTogether(tuple(pieces), axis, size)

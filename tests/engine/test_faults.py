@@ -205,7 +205,7 @@ def test_every_call_is_met_somewhere(made: Path, folder: Path, forge: Callable[.
         for call in CALLS:
             patch.setattr(disk, call, noting(seen, getattr(disk, call)))
         assert [forge(*command).code for command in (EDIT, UNPACK)] == [0, 0]
-    # the jobs of many machines meet them, in tests/test_distributed.py
+    # the jobs of many machines meet them, in tests/distributed
     assert set(CALLS) - seen == {"list_folder", "remove_folder"}
 
 

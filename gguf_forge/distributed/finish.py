@@ -20,6 +20,7 @@ from threading import Event, Lock
 
 import numpy as np
 
+from gguf_forge.distributed.job import Job, Part, is_sound, open_job
 from gguf_forge.engine import disk
 from gguf_forge.engine.forge import default_threads
 from gguf_forge.engine.locks import is_at, locked_file
@@ -29,8 +30,7 @@ from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import InputError, RefusedError
 from gguf_forge.expr import contiguous_runs
 from gguf_forge.file_plan import Observer
-from gguf_forge.job import Job, Part, is_sound, open_job
-from gguf_forge.paths import is_file
+from gguf_forge.paths import is_file, is_same
 from gguf_forge.source import SourceFile
 
 log = logging.getLogger(__name__)
@@ -176,13 +176,6 @@ def _check_tasks(job: Job, what: str, tasks: Sequence[int]) -> None:
     raise InputError(f"{len(tasks)} of {job.n_tasks} tasks are {what}: {names}", file=job.file, hint=hint)
 
 
-def _is_same(made: Path, path: Path) -> bool:
-    try:
-        return path.samefile(made)
-    except OSError:
-        return False
-
-
 @dataclass(frozen=True)
 class _Checker:
     """Compares bytes with what tasks recorded of them, in several threads."""
@@ -207,7 +200,7 @@ class _Checker:
     def _may_be_there(self, output: int) -> bool:
         path, whole = self.job.outputs[output], self.job.whole(output)
         has_size = is_file(path) and path.stat().st_size == self.job.plan.outputs[output].size
-        return has_size and (not whole.exists() or _is_same(whole, path))
+        return has_size and (not whole.exists() or is_same(whole, path))
 
     def check(self, parts: Sequence[Part]) -> None:
         """Raises InputError if the bytes of a part are not those that its task wrote."""
@@ -245,7 +238,7 @@ def _join(parts: Sequence[Part], path: Path, observer: Observer) -> None:
 
 def _take_name(made: Path, path: Path, *, overwrite: bool) -> None:
     """Gives a complete file its final name, and leaves it the one it has, so that all this can be done again."""
-    if _is_same(made, path):
+    if is_same(made, path):
         return
     second = made.with_name(f"{made.name}.named")
     with output_errors(path):

@@ -11,13 +11,13 @@ from hashlib import sha256
 from os import PathLike
 from pathlib import Path
 
+from gguf_forge.distributed.plan import WorkPlan, read_work_plan
 from gguf_forge.engine import disk
 from gguf_forge.engine.own_folder import remove_all_dead
 from gguf_forge.engine.pieces import Piece
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import InputError
 from gguf_forge.source import SourceFile
-from gguf_forge.work_plan import WorkPlan, read_work_plan
 
 _CHUNK = 4 << 20
 _RECORD_LINE = re.compile("([0-9a-f]{64})  (.+)")  # as sha256sum writes it, and checks it

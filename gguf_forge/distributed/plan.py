@@ -12,14 +12,16 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gguf_forge.distributed.request import Planned, Request, Weights, planned
 from gguf_forge.engine.fingerprint import content_digest, program_version
 from gguf_forge.engine.pieces import Piece, cut_pieces
+from gguf_forge.engine.publish import check_output, published
 from gguf_forge.errors import InputError, UsageError
 from gguf_forge.json_file import read_json_object
-from gguf_forge.request import Planned, Request, Weights
 from gguf_forge.source import Source
 
 T = TypeVar("T")
@@ -110,13 +112,48 @@ class WorkPlan:
         return self.tasks[task]
 
 
+def plan_work(
+    request: Request, file: str | PathLike[str] = "plan.json", *, tasks: int | None = None, overwrite: bool = False
+) -> WorkPlan:
+    """Plans a conversion and writes the plan to `file`, for `work` and `finish`. Reads only samples of the weights.
+
+    Args:
+        request: What to make. Relative paths begin at the current folder, which must be found on every machine by the
+            same way from the folder of the plan.
+        file: The plan.
+        tasks: How many; None for one for each file or part of a split. Only if there are more of them, files are cut.
+        overwrite: Replace an existing plan.
+
+    Raises:
+        ForgeError: what was wrong, where, and what to do.
+
+    Example:
+        >>> request = Request(source="Qwen3-235B-A22B", types=("Q4_K_M",), split_max_size="20G")
+        >>> len(plan_work(request, tasks=4).tasks)  # doctest: +SKIP
+        4
+    """
+    with planned(request) as found:
+        return save_work_plan(found, request, Path(file), tasks=tasks, overwrite=overwrite)
+
+
+def save_work_plan(found: Planned, request: Request, file: Path, *, tasks: int | None, overwrite: bool) -> WorkPlan:
+    """Writes the plan of what `request` came to in the current folder; as `plan_work` does."""
+    folder = Path(os.path.relpath(Path.cwd().resolve(), file.parent.resolve())).as_posix()
+    plan = make_work_plan(found, request, folder, tasks, Path(), with_samples=True)
+    text = plan.as_text().encode()
+    check_output(file, len(text), [weights.source.path for weights in found.inputs], overwrite=overwrite)
+    with published(file, len(text), overwrite=overwrite) as out:
+        out.write_at(0, memoryview(text))
+    return plan
+
+
 def make_work_plan(
-    planned: Planned, request: Request, folder: str, n_tasks: int | None, here: Path, *, with_samples: bool
+    found: Planned, request: Request, folder: str, n_tasks: int | None, here: Path, *, with_samples: bool
 ) -> WorkPlan:
     """The plan of what a request came to.
 
     Args:
-        planned: What it came to.
+        found: What it came to.
         request: What is asked for.
         folder: Where relative paths begin, as it is written down.
         n_tasks: None for one task for each file or part.
@@ -127,15 +164,15 @@ def make_work_plan(
         UsageError: a number of tasks that makes no sense.
     """
     with ThreadPoolExecutor(_SAMPLING_THREADS) as pool:
-        samples = tuple(pool.map(samples_digest, planned.inputs)) if with_samples else ("",) * len(planned.inputs)
-    shards = [shard for file in planned.files for shard in file.shards]
+        samples = tuple(pool.map(samples_digest, found.inputs)) if with_samples else ("",) * len(found.inputs)
+    shards = [shard for file in found.files for shard in file.shards]
     return WorkPlan(
         program_version(),
         folder,
         request,
         tuple(
             Input(_written(file.source.path, here), file.source.size, _head_digest(file), digest)
-            for file, digest in zip(planned.inputs, samples, strict=True)
+            for file, digest in zip(found.inputs, samples, strict=True)
         ),
         tuple(OutputPart(_written(shard.path, here), shard.layout.size, content_digest(shard)) for shard in shards),
         cut_pieces(shards, n_tasks),
@@ -221,8 +258,8 @@ def read_work_plan(file: Path) -> WorkPlan:
             program_version(),
             _of_type(str, value["folder"]),
             Request.from_json(value["request"], file),
-            tuple(_record(Input, item) for item in _of_type(list, value["inputs"])),
-            tuple(_record(OutputPart, item) for item in _of_type(list, value["outputs"])),
+            tuple(_object_of(Input, item) for item in _of_type(list, value["inputs"])),
+            tuple(_object_of(OutputPart, item) for item in _of_type(list, value["outputs"])),
             tuple(tuple(map(_piece, _of_type(list, task))) for task in _of_type(list, value["tasks"])),
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -238,7 +275,7 @@ def _of_type(kind: type[T], value: Any) -> T:
     return value
 
 
-def _record(kind: type[T], value: Any) -> T:
+def _object_of(kind: type[T], value: Any) -> T:
     """A dataclass of texts and numbers from an object that has just its fields."""
     kinds = {field.name: {"str": str, "int": int}[str(field.type)] for field in fields(kind)}  # type: ignore[arg-type]
     if _of_type(dict, value).keys() != kinds.keys():

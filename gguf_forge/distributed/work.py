@@ -1,13 +1,12 @@
-"""A conversion on several machines that share a disk: planned once, done in tasks, put together at the end.
+"""A task of a plan.
 
 The layout of every file is known beforehand, so a task makes its bytes without knowing of the others, twice or at the
-same time if need be: they come out the same. What tasks make lies beside the outputs, in a folder named for the plan.
+same time if need be: they come out the same.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,17 +14,17 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
+from gguf_forge.distributed.job import Job, Part, digest_of, is_sound, open_job, record_text
+from gguf_forge.distributed.plan import check_same, check_samples, make_work_plan
+from gguf_forge.distributed.request import planned
 from gguf_forge.engine import disk
 from gguf_forge.engine.output import output_errors
 from gguf_forge.engine.own_folder import own_folder
 from gguf_forge.engine.pieces import shard_of
-from gguf_forge.engine.publish import check_output, check_room, published
+from gguf_forge.engine.publish import check_room, published
 from gguf_forge.errors import InputError
 from gguf_forge.file_plan import FilePlan, Observer, check_kernels, write_files
-from gguf_forge.job import Job, Part, digest_of, is_sound, open_job, record_text
-from gguf_forge.request import Planned, Request, planned
 from gguf_forge.source import SourceFile
-from gguf_forge.work_plan import WorkPlan, check_same, check_samples, make_work_plan
 
 log = logging.getLogger(__name__)
 
@@ -51,41 +50,6 @@ class TaskResult:
     seconds: float
     was_done: bool
     is_finished: bool = False
-
-
-def plan_work(
-    request: Request, file: str | PathLike[str] = "plan.json", *, tasks: int | None = None, overwrite: bool = False
-) -> WorkPlan:
-    """Plans a conversion and writes the plan to `file`, for `work` and `finish`. Reads only samples of the weights.
-
-    Args:
-        request: What to make. Relative paths begin at the current folder, which must be found on every machine by the
-            same way from the folder of the plan.
-        file: The plan.
-        tasks: How many; None for one for each file or part of a split. Only if there are more of them, files are cut.
-        overwrite: Replace an existing plan.
-
-    Raises:
-        ForgeError: what was wrong, where, and what to do.
-
-    Example:
-        >>> request = Request(source="Qwen3-235B-A22B", types=("Q4_K_M",), split_max_size="20G")
-        >>> len(plan_work(request, tasks=4).tasks)  # doctest: +SKIP
-        4
-    """
-    with planned(request) as found:
-        return save_work_plan(found, request, Path(file), tasks=tasks, overwrite=overwrite)
-
-
-def save_work_plan(found: Planned, request: Request, file: Path, *, tasks: int | None, overwrite: bool) -> WorkPlan:
-    """Writes the plan of what `request` came to in the current folder; as `plan_work` does."""
-    folder = Path(os.path.relpath(Path.cwd().resolve(), file.parent.resolve())).as_posix()
-    plan = make_work_plan(found, request, folder, tasks, Path(), with_samples=True)
-    text = plan.as_text().encode()
-    check_output(file, len(text), [weights.source.path for weights in found.inputs], overwrite=overwrite)
-    with published(file, len(text), overwrite=overwrite) as out:
-        out.write_at(0, memoryview(text))
-    return plan
 
 
 def work(
@@ -152,7 +116,7 @@ def _make_parts(
             check_samples(plan, found.inputs, (read for file in files for read in file.read_from))
             watcher = _OfTask(task, observer)
             write_files(files, threads=threads, backend=backend, max_memory=max_memory, observer=watcher)
-            _record(names, record)
+            _write_record(names, record)
     finished = job.finished()
     if finished and _are_in_outputs(job, job.recorded(task, finished) or {}):  # meanwhile, by another run's parts
         job.remove_parts()
@@ -200,7 +164,7 @@ def _pieces(files: Sequence[FilePlan], names: Mapping[Part, Path]) -> Iterator[F
         yield replace(file, shards=(shard_of(part.piece, shard, path),))
 
 
-def _record(names: Mapping[Part, Path], path: Path) -> None:
+def _write_record(names: Mapping[Part, Path], path: Path) -> None:
     digests = {}
     for part, name in names.items():
         with SourceFile(name) as file:
