@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.engine.forge import default_threads
@@ -37,6 +36,21 @@ from gguf_forge.tensor_types import F16, F32, TensorType
 log = logging.getLogger(__name__)
 
 DEFAULT_TYPE = "Q4_K_M"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """The files that are to be made of a checkpoint, whatever runs it: what `convert` and `plan` are told, as there."""
+
+    out: str | PathLike[str] | None = None
+    types: str | Sequence[str] | None = None
+    options: Options | None = None
+    model_name: str | None = None
+    metadata: str | PathLike[str] | None = None
+    pre_tokenizer: str | None = None
+    vocab_only: bool = False
+    split: Split | None = None
+    strict: bool = False
 
 
 def plan_file(plan: ModelPlan, options: Options, out: Path | None = None, split: Split | None = None) -> FilePlan:
@@ -181,19 +195,19 @@ def convert(
     Example:
         >>> convert("Qwen3-0.6B", types=["Q4_K_M", "Q8_0"])  # doctest: +SKIP
     """
+    wanted = Wanted(
+        out=out,
+        types=types,
+        options=options,
+        model_name=model_name,
+        metadata=metadata,
+        pre_tokenizer=pre_tokenizer,
+        vocab_only=vocab_only,
+        split=split,
+        strict=strict,
+    )
     with measured(profile, "main"), phase(PLAN), open_checkpoint(source, vocab_only) as checkpoint:
-        files = plan_files(
-            checkpoint,
-            out,
-            types=types,
-            options=options,
-            model_name=model_name,
-            metadata=metadata,
-            pre_tokenizer=pre_tokenizer,
-            vocab_only=vocab_only,
-            split=split,
-            strict=strict,
-        )
+        files = plan_files(checkpoint, wanted)
         check_files(files, backend=backend, overwrite=overwrite, resume=resume)
         kernels = backend or default_backend()
         log.info("kernels: %s (%d lanes); threads: %d", kernels, backend_lanes(kernels), threads or default_threads())
@@ -209,33 +223,8 @@ def convert(
         )
 
 
-def plan(source: str | PathLike[str], out: str | PathLike[str] | None = None, **given: Any) -> tuple[FilePlan, ...]:
-    """What `convert` would write: every tensor, type, size and offset. Reads no weight.
-
-    Args:
-        source: The folder, as for `convert`.
-        out: As for `convert`.
-        given: Its arguments `types`, `options`, `model_name`, `metadata`, `pre_tokenizer`, `vocab_only`, `split` and
-            `strict`.
-
-    Raises:
-        ForgeError: what was wrong, where, and what to do.
-
-    Example:
-        >>> [file.layout.size for file in plan("Qwen3-0.6B", types="Q4_K_M")]  # doctest: +SKIP
-    """
-    with open_checkpoint(source, bool(given.get("vocab_only"))) as checkpoint:
-        return plan_files(checkpoint, out, **given)
-
-
-def open_checkpoint(source: str | PathLike[str], vocab_only: bool) -> Checkpoint:
-    """A vocabulary alone is made of a folder without weights, too; weights only tell the type that `auto` means."""
-    folder = Path(source)
-    return Checkpoint.open(folder, weights=not vocab_only or any(folder.glob("*.safetensors")))
-
-
-def plan_files(
-    checkpoint: Checkpoint,
+def plan(
+    source: str | PathLike[str],
     out: str | PathLike[str] | None = None,
     *,
     types: str | Sequence[str] | None = None,
@@ -247,18 +236,49 @@ def plan_files(
     split: Split | None = None,
     strict: bool = False,
 ) -> tuple[FilePlan, ...]:
-    """What `convert` would write of an opened checkpoint; of use as long as that is open. Arguments as there."""
+    """What `convert` would write, given the same: every tensor, type, size and offset. Reads no weight.
+
+    Raises:
+        ForgeError: what was wrong, where, and what to do.
+
+    Example:
+        >>> [file.layout.size for file in plan("Qwen3-0.6B", types="Q4_K_M")]  # doctest: +SKIP
+    """
+    wanted = Wanted(
+        out=out,
+        types=types,
+        options=options,
+        model_name=model_name,
+        metadata=metadata,
+        pre_tokenizer=pre_tokenizer,
+        vocab_only=vocab_only,
+        split=split,
+        strict=strict,
+    )
+    with open_checkpoint(source, vocab_only) as checkpoint:
+        return plan_files(checkpoint, wanted)
+
+
+def open_checkpoint(source: str | PathLike[str], vocab_only: bool) -> Checkpoint:
+    """A vocabulary alone is made of a folder without weights, too; weights only tell the type that `auto` means."""
+    folder = Path(source)
+    return Checkpoint.open(folder, weights=not vocab_only or any(folder.glob("*.safetensors")))
+
+
+def plan_files(checkpoint: Checkpoint, wanted: Wanted) -> tuple[FilePlan, ...]:
+    """What `convert` would write of an opened checkpoint; of use as long as that is open."""
+    split, vocab_only, types = wanted.split, wanted.vocab_only, wanted.types
     if split and (vocab_only or split.keep):
         raise UsageError(
             "a vocabulary alone is not split" if vocab_only else "a checkpoint has no split to keep",
             hint="leave out the options of the split",
         )
-    target = _target(out)
+    target = _target(wanted.out)
     model = plan_model(
         checkpoint,
-        model_name=model_name,
-        metadata_file=Path(metadata) if metadata is not None else None,
-        pre_tokenizer=pre_tokenizer,
+        model_name=wanted.model_name,
+        metadata_file=Path(wanted.metadata) if wanted.metadata is not None else None,
+        pre_tokenizer=wanted.pre_tokenizer,
         vocab_only=vocab_only,
     )
     if types is None:
@@ -266,8 +286,9 @@ def plan_files(
     kinds = list(dict.fromkeys(file_type(name) for name in ([types] if isinstance(types, str) else types)))
     name = model.metadata["general.architecture"].data
     log.info("%s: a %s model, %d tensors", checkpoint.folder, name, len(model.tensors))
-    files = (plan_file(model, replace(options or Options(), file_type=kind), target, split) for kind in kinds)
-    return said_and_checked(files, strict=strict)
+    options = wanted.options or Options()
+    files = (plan_file(model, replace(options, file_type=kind), target, split) for kind in kinds)
+    return said_and_checked(files, strict=wanted.strict)
 
 
 def _target(out: str | PathLike[str] | None) -> Path | None:

@@ -6,7 +6,7 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,9 @@ from gguf_forge.cli.options import (
 from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.distributed.request import memory_bound, recipe_options, split_of
 from gguf_forge.errors import ForgeError
+
+if TYPE_CHECKING:
+    from gguf_forge.conversion import Wanted
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +77,8 @@ def convert(request: ConvertRequest) -> None:
     profile = Profile() if request.profile else None
     with observing(quiet=request.quiet, verbose=request.verbose) as observer:
         results = conversion.convert(
-            **planning_arguments(request),
+            request.source,
+            **vars(wanted(request)),
             threads=request.threads,
             backend=request.backend,
             overwrite=request.overwrite,
@@ -93,7 +97,7 @@ def show_plan(request: ConvertRequest) -> None:
     from gguf_forge.file_plan import check_files
 
     with logging_to(console(sys.stderr), quiet=request.quiet, verbose=request.verbose):
-        files = conversion.plan(**planning_arguments(request))
+        files = conversion.plan(request.source, **vars(wanted(request)))
         try:
             check_files(files, backend=request.backend, overwrite=request.overwrite, resume=request.resume)
         except ForgeError as error:
@@ -101,17 +105,18 @@ def show_plan(request: ConvertRequest) -> None:
     show_plans(files, as_json=request.json, quiet=request.quiet)
 
 
-def planning_arguments(request: ConvertRequest) -> dict[str, Any]:
-    """What `gguf_forge.convert` and `gguf_forge.plan` both take."""
-    return {
-        "source": request.source,
-        "out": request.outfile,
-        "types": type_names(request.type),
-        "options": recipe_options(request),
-        "model_name": request.model_name,
-        "metadata": request.metadata,
-        "pre_tokenizer": request.pre_tokenizer,
-        "vocab_only": request.vocab_only,
-        "split": split_of(request),
-        "strict": request.strict,
-    }
+def wanted(request: ConvertRequest) -> Wanted:
+    """The files that are asked for."""
+    from gguf_forge.conversion import Wanted
+
+    return Wanted(
+        out=request.outfile,
+        types=type_names(request.type),
+        options=recipe_options(request),
+        model_name=request.model_name,
+        metadata=request.metadata,
+        pre_tokenizer=request.pre_tokenizer,
+        vocab_only=request.vocab_only,
+        split=split_of(request),
+        strict=request.strict,
+    )

@@ -261,12 +261,11 @@ def planned(request: Request, folder: Path | None = None) -> Iterator[Planned]:
 @contextmanager
 def _planned_checkpoint(request: Request, folder: Path, options: Options) -> Iterator[Planned]:
     from gguf_forge.checkpoint.safetensors_file import header_size
-    from gguf_forge.conversion import open_checkpoint, plan_files
+    from gguf_forge.conversion import Wanted, open_checkpoint, plan_files
 
     with open_checkpoint(folder / request.source, request.vocab_only) as checkpoint:
-        files = plan_files(
-            checkpoint,
-            _output(request, folder) or folder,
+        wanted = Wanted(
+            out=_output(request, folder) or folder,
             types=request.types or None,
             options=options,
             model_name=request.model_name,
@@ -276,6 +275,7 @@ def _planned_checkpoint(request: Request, folder: Path, options: Options) -> Ite
             split=split_of(request),
             strict=request.strict,
         )
+        files = plan_files(checkpoint, wanted)
         tensors: dict[Path, list[tuple[int, int]]] = {file.path: [] for file in checkpoint.files}
         for tensor in checkpoint.tensors.values():
             tensors[tensor.source.path].append((tensor.offset, tensor.nbytes))

@@ -18,7 +18,7 @@ from imatrices import made_up, write_gguf
 from synthetic import FAMILIES, read_description, write_checkpoint
 
 from gguf_forge.checkpoint import Checkpoint
-from gguf_forge.conversion import convert, plan_files
+from gguf_forge.conversion import Wanted, convert, plan_files
 from gguf_forge.engine import complete, journal
 from gguf_forge.engine import fingerprint as fingerprints
 from gguf_forge.engine import forge as engine
@@ -272,7 +272,7 @@ def test_a_model_that_changed_begins_anew(
 
 def shard_of(model: Path, **how: Any) -> str:
     with Checkpoint.open(model) as checkpoint:
-        (file,) = plan_files(checkpoint, "out.gguf", **how)
+        (file,) = plan_files(checkpoint, Wanted(out="out.gguf", **how))
         return fingerprint(file.shards[0])
 
 
@@ -307,7 +307,7 @@ def test_what_changes_the_bytes_changes_the_fingerprint(tmp_path: Path, monkeypa
 
 def test_values_that_the_header_does_not_show_change_the_fingerprint(tmp_path: Path) -> None:
     with Checkpoint.open(tiny_llama(tmp_path)) as checkpoint:
-        shard = plan_files(checkpoint, "out.gguf")[0].shards[0]
+        shard = plan_files(checkpoint, Wanted(out="out.gguf"))[0].shards[0]
         source = shard.sources[0]
         width = source.expr.shape[-1]
         seen = {fingerprint(shard)}
