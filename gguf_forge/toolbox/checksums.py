@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
 from gguf_forge.engine.publish import check_output, published
+from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import InputError, printable
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.reader import GgufTensor
@@ -26,8 +27,6 @@ TENSORS, WHOLE = "sha256", "sha256sum"
 _AT_ONCE = 4 << 20
 _MOST_BYTES = 64 << 20
 _LINE = re.compile(r"(?:(?P<kind>[a-z0-9]+)\s+)?(?P<hash>[0-9a-fA-F]{64})\s+\*?(?P<name>.+)")
-
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 from os import PathLike
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gguf_forge.engine.threads import Progress
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.reader import GgufTensor
@@ -19,8 +19,6 @@ from gguf_forge.recipe.tensor_rules import trimmed
 from gguf_forge.toolbox.measure import Distance, distance_between
 from gguf_forge.toolbox.metadata_diff import KeyDifference, metadata_differences
 from gguf_forge.toolbox.rows_of import in_order, with_short_rows
-
-Progress = Callable[[int], None]
 
 _AT_ONCE = 4 << 20
 

@@ -21,7 +21,7 @@ Packed = NDArray[np.uint8]
 Values = NDArray[np.float32]
 
 # Formats that round the scale after they have chosen levels: a few of these aren't the nearest ones any more.
-_SCALED_LATE = frozenset(("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"))
+SCALED_LATE = frozenset(("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"))
 # The greatest ratio of squared errors seen between blocks that fused and plain arithmetic make is 1.37.
 _WORSE = 1.5
 # Where more than this share of some rows' blocks differ, and more than so many, each sixteenth of them is judged: what
@@ -225,7 +225,7 @@ def _judged(
     off_level = misplaced_values(found, kind, weights)
     misplaced = np.zeros(len(found), np.int64) if off_level is None else off_level
     is_off = misplaced > 0
-    odd = broken | (is_off & worse if kind.name in _SCALED_LATE else is_off)
+    odd = broken | (is_off & worse if kind.name in SCALED_LATE else is_off)
     return odd, int(misplaced.sum()), errors
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.blocks import unpack_blocks
+from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import UsageError, printable
 from gguf_forge.expr import Constant, TensorExpr
 from gguf_forge.gguf_file.expressions import expression_of
@@ -24,7 +25,7 @@ from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import ByteOrder, Metadata
 from gguf_forge.toolbox.levels import levels_of
-from gguf_forge.toolbox.measure import Progress, Spread, spread_of
+from gguf_forge.toolbox.measure import Spread, spread_of
 from gguf_forge.toolbox.rows_of import as_float32, with_short_rows
 
 # What tells where the bins of a histogram lie.

@@ -6,12 +6,13 @@ Structure, offsets and overlaps are checked when a file is opened: `gguf_file/re
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import printable
 from gguf_forge.expr import TensorExpr
 from gguf_forge.gguf_file.expressions import expression_of
@@ -23,8 +24,6 @@ from gguf_forge.toolbox.rows_of import in_order, row_ranges, with_short_rows
 from gguf_forge.validity import invalid_blocks
 
 _RANGE_VALUES = 1 << 20
-
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Sums are of float64, and added in the order of the rows: the results do not depe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -14,13 +14,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import UsageError
 from gguf_forge.expr import TensorExpr
 from gguf_forge.toolbox.levels import SCHEMES, levels_of
 from gguf_forge.toolbox.rows_of import as_float32, in_order, row_ranges
 
 Doubles = NDArray[np.float64]
-Progress = Callable[[int], None]
 
 # Of types that have no blocks: what is looked at for the worst place.
 _STRETCH = 32

@@ -13,7 +13,7 @@ from enum import Enum
 
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.tensor_types import TensorType
-from gguf_forge.toolbox.differences import Differences
+from gguf_forge.toolbox.differences import SCALED_LATE, Differences
 
 
 class Verdict(str, Enum):
@@ -47,7 +47,6 @@ _LEAST_FUSED, _LEAST_FUSED_BLOCKS = 1e-4, 3
 # Values off the nearest level: in formats that round the scale late up to 0.1 % for the same weights, and 0.8 % where
 # importance differs much from column to column; none in the others. Weights that changed by 1 % give 0.4 % and more.
 _MISPLACED_LATE, _MISPLACED_LATE_BY_IMPORTANCE, _MISPLACED = 0.003, 0.012, 0.0002
-_SCALED_LATE = frozenset(("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"))
 # Of a few differing blocks of these formats, packed by importance.
 _ODD_LATE_BY_IMPORTANCE = 0.2
 # Where there are no levels: squared errors with and without importance differ by less.
@@ -92,7 +91,7 @@ def verdict_on(found: Differences, kind: TensorType, blocks: int, *, by_importan
     """
     if not found.blocks:
         return Verdict.IDENTICAL
-    scaled_late = kind.name in _SCALED_LATE
+    scaled_late = kind.name in SCALED_LATE
     if found.blocks <= max(_FEW * blocks, _FEW_BLOCKS):
         tolerated = _ODD_LATE_BY_IMPORTANCE * found.judged if scaled_late and by_importance else 0
         # a float has no scale that could have been chosen otherwise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gguf_forge.engine.tasks import RowSource
+from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import printable
 from gguf_forge.expr import Add, PermuteRope, TensorExpr
 from gguf_forge.file_plan import Chosen
@@ -31,8 +32,6 @@ from gguf_forge.toolbox.metadata_diff import KeyDifference, metadata_differences
 from gguf_forge.toolbox.rows_of import in_order, row_ranges
 from gguf_forge.toolbox.transforms import steps_of, stored_in
 from gguf_forge.toolbox.verdict import TensorCheck, Verdict, verdict_on, verdict_on_file
-
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
 
 from gguf_forge.engine.publish import check_output, published
+from gguf_forge.engine.threads import Progress
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import open_gguf
 from gguf_forge.toolbox.report.data import Report
 from gguf_forge.toolbox.report.gather import Origin, gather
-
-Progress = Callable[[int], None]
 
 
 def report(

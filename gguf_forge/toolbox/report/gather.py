@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from math import inf, log10, sqrt
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import UnsupportedError
 from gguf_forge.expr import TensorExpr
 from gguf_forge.gguf_file.expressions import expression_of
@@ -29,7 +30,6 @@ from gguf_forge.toolbox.rows_of import with_short_rows
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int], None]
 
 _PORTRAITS = 4
 _POOL = 6
