@@ -11,6 +11,7 @@
 #endif
 
 #include "lanes/avx2.h"
+#include "lanes/x86_halves.h"
 
 #include "kernels.inc"
 

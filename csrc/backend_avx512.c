@@ -12,6 +12,7 @@
 #endif
 
 #include "lanes/avx512.h"
+#include "lanes/x86_halves.h"
 
 #include "kernels.inc"
 

@@ -17,9 +17,28 @@ INLINE int64_t element_count(const forge_rows *rows) { return rows->nrows * rows
 /* How many lanes the next tile fills when `left` (at least 1) are left. */
 INLINE int lanes_in_use(int64_t left) { return LANES == 1 || left >= LANES ? LANES : (int)left; }
 
+enum { FINITE_RUN = 32 };
+
+/* Without infinity and NaN, which are looked for first, one lane's conversion takes half as long. */
+INLINE bool widen_finite_f16(const uint8_t *restrict src, float *restrict out)
+{
+    int16_t greatest = 0;
+    for (int i = 0; i < FINITE_RUN; i++) {
+        const int16_t magnitude = (int16_t)(load_u16(src + 2 * i) & 0x7fff);
+        greatest = greatest > magnitude ? greatest : magnitude;
+    }
+    if (greatest >= 0x7c00)
+        return false;
+    for (int i = 0; i < FINITE_RUN; i++)
+        out[i] = finite_f16_to_f32(load_u16(src + 2 * i));
+    return true;
+}
+
 INLINE void widen_f16(const uint8_t *restrict src, int64_t count, float *restrict out)
 {
     int64_t i = 0;
+    while (H_LANES == 1 && i + FINITE_RUN <= count && widen_finite_f16(src + 2 * i, out + i))
+        i += FINITE_RUN;
     for (; i + H_LANES <= count; i += H_LANES)
         h_store(out + i, h_load_f16(src + 2 * i));
     for (; i < count; i++)

@@ -14,13 +14,8 @@ static const float fp4_values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4,
 /* Half of 2^(e - 127). */
 INLINE float half_e8m0(uint8_t e) { return bits_float(e < 2 ? 0x00200000u << e : (uint32_t)(e - 1) << 23); }
 
-INLINE int highest_bit(uint32_t bits)
-{
-    int at = 0;
-    while (bits >>= 1)
-        at++;
-    return at;
-}
+/* Of 1 <= bits < 2^24. */
+INLINE int highest_bit(uint32_t bits) { return (int)(float_bits((float)bits) >> 23) - 127; }
 
 /* floor(log2f(x)) for finite x > 0. The logarithm rounded to a float is the next integer k when x is less
  * than ln 2 half ulps of k below 2^k: with |k| in [2^p, 2^(p + 1)), up to 88 * 2^(p - 7) steps of 2^-24. */
@@ -113,56 +108,57 @@ INLINE int nearest_fp4(float x, float d)
     return best;
 }
 
-INLINE void pack_fp4(const float *x, int n, float amax, float d, uint8_t *qs)
+INLINE void pack_fp4(values x, int n, float amax, float d, uint8_t *qs)
 {
     _Alignas(64) uint8_t level[BLOCK];
-    if (tells_apart(amax, d)) {
-        const fp4_thresholds t = thresholds_fp4(d);
-        for (int i = 0; i < n; i += H_LANES)
-            hi_store_u8(level + i, h_nearest_fp4(h_load(x + i), &t));
-    } else {
-        for (int i = 0; i < n; i++)
-            level[i] = (uint8_t)nearest_fp4(x[i], d);
+    const fp4_thresholds t = thresholds_fp4(d);
+    const bool fast = tells_apart(amax, d);
+    if (fast && H_LANES > 1 && n / 2 >= H_LANES) {
+        for (int j = 0; j < n / 2; j += H_LANES) {
+            const hi low = h_nearest_fp4(load_value(x, j), &t),
+                     high = h_nearest_fp4(load_value(x, n / 2 + j), &t);
+            hi_store_u8(qs + j, hi_or(low, hi_shl(high, 4)));
+        }
+        return;
     }
+    if (fast)
+        for (int i = 0; i < n; i += H_LANES)
+            hi_store_u8(level + i, h_nearest_fp4(load_value(x, i), &t));
+    else
+        for (int i = 0; i < n; i++)
+            level[i] = (uint8_t)nearest_fp4(scalar_value(x, i), d);
     for (int j = 0; j < n / 2; j++)
         qs[j] = (uint8_t)(level[j] | level[j + n / 2] << 4);
 }
 
-/* The greatest magnitude, NaN passed over. */
-INLINE float magnitude_fp4(const float *x, int n)
+/* Blocks of `subs` scales, then the levels of as many sub-blocks of n values. */
+INLINE void quantize_fp4(enum forge_source source, const forge_rows *rows, uint8_t *dst, int subs, int n,
+                         uint8_t (*scale_code)(float amax), float (*half_scale)(uint8_t code))
 {
-    hf greatest = h_set(0.0f);
-    for (int i = 0; i < n; i += H_LANES)
-        greatest = h_max(h_abs(h_load(x + i)), greatest);
-    return h_greatest(greatest);
+    const int64_t total = element_count(rows) / n;
+    for (int64_t first = 0; first < total; first += GROUP) {
+        _Alignas(64) float buffer[GROUP * BLOCK], amax[GROUP];
+        const int count = total - first < GROUP ? (int)(total - first) : GROUP;
+        const values x = view_values(rows, source, first * n, count * n, buffer);
+        group_magnitudes(x, count, n, magnitude_of_numbers, amax);
+        for (int b = 0; b < count; b += subs, dst += subs + subs * n / 2)
+            for (int k = 0; k < subs; k++) {
+                dst[k] = scale_code(amax[b + k]);
+                pack_fp4(skip(x, (b + k) * n), n, amax[b + k], half_scale(dst[k]), dst + subs + k * n / 2);
+            }
+    }
 }
+
+INLINE uint8_t nvfp4_code(float amax) { return f32_to_ue4m3(amax / 6.0f); }
 
 static void quantize_mxfp4(const forge_rows *rows, uint8_t *dst)
 {
-    const int64_t total = element_count(rows);
-    for (int64_t first = 0; first < total; first += BLOCK, dst += sizeof(block_mxfp4)) {
-        _Alignas(64) float buffer[BLOCK];
-        block_mxfp4 *out = (block_mxfp4 *)dst;
-        const float *x = view_elements(rows, first, BLOCK, buffer);
-        const float amax = magnitude_fp4(x, BLOCK);
-        out->e = e8m0_of_magnitude(amax);
-        pack_fp4(x, BLOCK, amax, half_e8m0(out->e), out->qs);
-    }
+    FOR_SOURCE(quantize_fp4, rows->source, rows, dst, 1, BLOCK, e8m0_of_magnitude, half_e8m0);
 }
 
 static void quantize_nvfp4(const forge_rows *rows, uint8_t *dst)
 {
-    const int64_t total = element_count(rows);
-    for (int64_t first = 0; first < total; first += BLOCK_NVFP4, dst += sizeof(block_nvfp4)) {
-        _Alignas(64) float buffer[BLOCK_NVFP4];
-        block_nvfp4 *out = (block_nvfp4 *)dst;
-        const float *x = view_elements(rows, first, BLOCK_NVFP4, buffer);
-        for (int j = 0; j < 4; j++, x += SUB_NVFP4) {
-            const float amax = magnitude_fp4(x, SUB_NVFP4);
-            out->d[j] = f32_to_ue4m3(amax / 6.0f);
-            pack_fp4(x, SUB_NVFP4, amax, half_ue4m3(out->d[j]), out->qs + 8 * j);
-        }
-    }
+    FOR_SOURCE(quantize_fp4, rows->source, rows, dst, 4, SUB_NVFP4, nvfp4_code, half_ue4m3);
 }
 
 /* ---- back to floats ---- */

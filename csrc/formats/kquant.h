@@ -215,14 +215,13 @@ INLINE void pack_scales_k4(const uint8_t *scale, const uint8_t *minimum, uint8_t
     }
 }
 
-INLINE void unpack_scales_k4(const uint8_t *in, uint8_t *scale, uint8_t *minimum)
+/* Both as the bytes of words. */
+INLINE void unpack_scales_k4(const uint8_t *in, uint64_t *scales, uint64_t *minima)
 {
-    for (int j = 0; j < 4; j++) {
-        scale[j] = in[j] & 63;
-        minimum[j] = in[j + 4] & 63;
-        scale[j + 4] = (uint8_t)((in[j + 8] & 15) | in[j] >> 6 << 4);
-        minimum[j + 4] = (uint8_t)(in[j + 8] >> 4 | in[j + 4] >> 6 << 4);
-    }
+    const uint64_t six = 0x3f3f3f3fu, four = 0x0f0f0f0fu, top = 0x30303030u;
+    const uint64_t a = load_u32(in), b = load_u32(in + 4), c = load_u32(in + 8);
+    *scales = (a & six) | ((c & four) | (a >> 2 & top)) << 32;
+    *minima = (b & six) | ((c >> 4 & four) | (b >> 2 & top)) << 32;
 }
 
 /* Each packs the codes into a block and leaves them as the block holds them, or packs levels into it. */
@@ -246,7 +245,10 @@ INLINE void codes_q4_K(super_codes *scale, super_codes *minimum, void *dst)
     out->d = scale->d;
     out->dmin = minimum->d;
     pack_scales_k4(scale->code, minimum->code, out->scales);
-    unpack_scales_k4(out->scales, scale->code, minimum->code);
+    uint64_t scales, minima;
+    unpack_scales_k4(out->scales, &scales, &minima);
+    memcpy(scale->code, &scales, sizeof scales);
+    memcpy(minimum->code, &minima, sizeof minima);
 }
 
 INLINE void levels_q4_K(const uint8_t *level, void *dst) { pack_nibbles(level, ((block_q4_K *)dst)->qs); }
@@ -257,7 +259,10 @@ INLINE void codes_q5_K(super_codes *scale, super_codes *minimum, void *dst)
     out->d = scale->d;
     out->dmin = minimum->d;
     pack_scales_k4(scale->code, minimum->code, out->scales);
-    unpack_scales_k4(out->scales, scale->code, minimum->code);
+    uint64_t scales, minima;
+    unpack_scales_k4(out->scales, &scales, &minima);
+    memcpy(scale->code, &scales, sizeof scales);
+    memcpy(minimum->code, &minima, sizeof minima);
 }
 
 INLINE void levels_q5_K(const uint8_t *level, void *dst)
@@ -575,45 +580,58 @@ static void dequantize_q3_K(const uint8_t *restrict src, float *restrict dst, in
     }
 }
 
+/* A sub-block: the low nibbles of qs if j is even, else the high ones, with the fifth bits j of Q5_K. j must
+ * be a constant: then one lane's loop is made over bytes. */
+INLINE void unpack_nibbles(int j, const uint8_t *restrict qs, const uint8_t *restrict fifth, float d, float m,
+                           float *restrict y)
+{
+    const hf dl = h_set(d), ml = h_set(m);
+    for (int i = 0; i < 32; i += H_LANES) {
+        const hi both = hi_load_u8(qs + i);
+        hi l = j % 2 ? hi_shr(both, 4) : hi_and(both, hi_set(15));
+        if (fifth) {
+            const hi bits = hi_load_u8(fifth + i);
+            l = hi_or(l, j < 4 ? hi_shl(hi_and(bits, hi_set(1 << j)), 4 - j) : hi_field(bits, j - 4, 16));
+        }
+        h_store(y + i, h_sub(h_mul(dl, hi_float(l)), ml));
+    }
+}
+
 static void dequantize_q4_K(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
-    for (; n > 0; n -= SUPER, src += sizeof(block_q4_K)) {
+    for (; n > 0; n -= SUPER, src += sizeof(block_q4_K), dst += SUPER) {
         const block_q4_K *in = (const block_q4_K *)src;
         const float d = f16_to_f32(in->d), dmin = f16_to_f32(in->dmin);
-        uint8_t scale[8], minimum[8];
-        unpack_scales_k4(in->scales, scale, minimum);
-        UNROLLED
-        for (int j = 0; j < 8; j += 2, dst += 64) {
-            const hf d0 = h_set(d * scale[j]), m0 = h_set(dmin * minimum[j]);
-            const hf d1 = h_set(d * scale[j + 1]), m1 = h_set(dmin * minimum[j + 1]);
-            for (int i = 0; i < 32; i += H_LANES) {
-                const hi both = hi_load_u8(in->qs + 16 * j + i);
-                h_store(dst + i, h_sub(h_mul(d0, hi_float(hi_and(both, hi_set(15)))), m0));
-                h_store(dst + 32 + i, h_sub(h_mul(d1, hi_float(hi_shr(both, 4))), m1));
-            }
+        uint64_t scale, minimum;
+        unpack_scales_k4(in->scales, &scale, &minimum);
+        for (int j = 0; j < 8; j += 2, scale >>= 16, minimum >>= 16) {
+            const uint8_t *qs = in->qs + 16 * j;
+            float *y = dst + 32 * j;
+            unpack_nibbles(0, qs, NULL, d * (uint8_t)scale, dmin * (uint8_t)minimum, y);
+            unpack_nibbles(1, qs, NULL, d * (uint8_t)(scale >> 8), dmin * (uint8_t)(minimum >> 8), y + 32);
         }
     }
 }
 
 static void dequantize_q5_K(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {
-    for (; n > 0; n -= SUPER, src += sizeof(block_q5_K)) {
+    for (; n > 0; n -= SUPER, src += sizeof(block_q5_K), dst += SUPER) {
         const block_q5_K *in = (const block_q5_K *)src;
         const float d = f16_to_f32(in->d), dmin = f16_to_f32(in->dmin);
-        uint8_t scale[8], minimum[8];
-        _Alignas(64) uint8_t level[SUPER];
-        unpack_scales_k4(in->scales, scale, minimum);
-        for (int k = 0; k < 4; k++)
-            for (int l = 0; l < 32; l++) {
-                const uint8_t both = in->qs[32 * k + l], fifth = (uint8_t)(in->qh[l] >> 2 * k);
-                level[64 * k + l] = (uint8_t)((both & 15) | (fifth & 1) << 4);
-                level[64 * k + 32 + l] = (uint8_t)(both >> 4 | (fifth & 2) << 3);
-            }
-        for (int j = 0; j < 8; j++, dst += 32) {
-            const hf dl = h_set(d * scale[j]), ml = h_set(dmin * minimum[j]);
-            for (int i = 0; i < 32; i += H_LANES)
-                h_store(dst + i, h_sub(h_mul(dl, hi_float(hi_load_u8(level + 32 * j + i))), ml));
-        }
+        uint64_t scale, minimum;
+        unpack_scales_k4(in->scales, &scale, &minimum);
+#define SUB_BLOCK(j)                                                                                         \
+    unpack_nibbles(j, in->qs + 32 * (j / 2), in->qh, d * (uint8_t)(scale >> 8 * j),                          \
+                   dmin * (uint8_t)(minimum >> 8 * j), dst + 32 * j)
+        SUB_BLOCK(0);
+        SUB_BLOCK(1);
+        SUB_BLOCK(2);
+        SUB_BLOCK(3);
+        SUB_BLOCK(4);
+        SUB_BLOCK(5);
+        SUB_BLOCK(6);
+        SUB_BLOCK(7);
+#undef SUB_BLOCK
     }
 }
 

@@ -28,19 +28,19 @@ INLINE hi found_level(hf x, const level_rule *r)
 
 typedef hi level_function(hf x, const level_rule *r);
 
-INLINE void put_4_bits(const float *x, level_function *level, const level_rule *r, uint8_t *qs)
+INLINE void put_4_bits(values x, level_function *level, const level_rule *r, uint8_t *qs)
 {
     for (int j = 0; j < BLOCK / 2; j += H_LANES) {
-        const hi low = level(h_load(x + j), r), high = level(h_load(x + BLOCK / 2 + j), r);
+        const hi low = level(load_value(x, j), r), high = level(load_value(x, BLOCK / 2 + j), r);
         hi_store_u8(qs + j, hi_or(hi_and(low, hi_set(15)), hi_shl(high, 4)));
     }
 }
 
-INLINE void put_5_bits(const float *x, level_function *level, const level_rule *r, uint8_t *qs, uint8_t *qh)
+INLINE void put_5_bits(values x, level_function *level, const level_rule *r, uint8_t *qs, uint8_t *qh)
 {
     uint32_t fifth = 0;
     for (int j = 0; j < BLOCK / 2; j += H_LANES) {
-        const hi low = level(h_load(x + j), r), high = level(h_load(x + BLOCK / 2 + j), r);
+        const hi low = level(load_value(x, j), r), high = level(load_value(x, BLOCK / 2 + j), r);
         hi_store_u8(qs + j, hi_or(hi_and(low, hi_set(15)), hi_shl(high, 4)));
         fifth |= (uint32_t)hi_bit_of_each(low, 4) << j | (uint32_t)hi_bit_of_each(high, 4) << (BLOCK / 2 + j);
     }
@@ -48,10 +48,10 @@ INLINE void put_5_bits(const float *x, level_function *level, const level_rule *
 }
 
 /* A block of values, with its scale and minimum in f16. */
-typedef void put_block(const float *x, uint16_t d, uint16_t m, level_function *level, const level_rule *r,
+typedef void put_block(values x, uint16_t d, uint16_t m, level_function *level, const level_rule *r,
                        uint8_t *dst);
 
-INLINE void put_q4_0(const float *x, uint16_t d, uint16_t m, level_function *level, const level_rule *r,
+INLINE void put_q4_0(values x, uint16_t d, uint16_t m, level_function *level, const level_rule *r,
                      uint8_t *dst)
 {
     block_q4_0 *out = (block_q4_0 *)dst;
@@ -60,7 +60,7 @@ INLINE void put_q4_0(const float *x, uint16_t d, uint16_t m, level_function *lev
     put_4_bits(x, level, r, out->qs);
 }
 
-INLINE void put_q4_1(const float *x, uint16_t d, uint16_t m, level_function *level, const level_rule *r,
+INLINE void put_q4_1(values x, uint16_t d, uint16_t m, level_function *level, const level_rule *r,
                      uint8_t *dst)
 {
     block_q4_1 *out = (block_q4_1 *)dst;
@@ -69,7 +69,7 @@ INLINE void put_q4_1(const float *x, uint16_t d, uint16_t m, level_function *lev
     put_4_bits(x, level, r, out->qs);
 }
 
-INLINE void put_q5_0(const float *x, uint16_t d, uint16_t m, level_function *level, const level_rule *r,
+INLINE void put_q5_0(values x, uint16_t d, uint16_t m, level_function *level, const level_rule *r,
                      uint8_t *dst)
 {
     block_q5_0 *out = (block_q5_0 *)dst;
@@ -78,7 +78,7 @@ INLINE void put_q5_0(const float *x, uint16_t d, uint16_t m, level_function *lev
     put_5_bits(x, level, r, out->qs, out->qh);
 }
 
-INLINE void put_q5_1(const float *x, uint16_t d, uint16_t m, level_function *level, const level_rule *r,
+INLINE void put_q5_1(values x, uint16_t d, uint16_t m, level_function *level, const level_rule *r,
                      uint8_t *dst)
 {
     block_q5_1 *out = (block_q5_1 *)dst;
@@ -88,8 +88,6 @@ INLINE void put_q5_1(const float *x, uint16_t d, uint16_t m, level_function *lev
 }
 
 /* ---- without importance: the scale follows from the extremes of the block ---- */
-
-enum { GROUP = 16 }; /* blocks whose scales are computed together */
 
 typedef struct {
     _Alignas(64) float least[GROUP], greatest[GROUP]; /* later: minimum, inverse of d */
@@ -101,7 +99,7 @@ typedef struct {
 enum { PARTS = H_LANES == 1 ? 4 : 2 };
 
 /* NaN is passed over, as it is by a scalar `if (x < min) min = x`. */
-INLINE void block_extremes(const float *x, float *out_least, float *out_greatest)
+INLINE void block_extremes(values x, float *out_least, float *out_greatest)
 {
     hf least[PARTS], greatest[PARTS];
     for (int k = 0; k < PARTS; k++) {
@@ -110,7 +108,7 @@ INLINE void block_extremes(const float *x, float *out_least, float *out_greatest
     }
     for (int i = 0; i < BLOCK; i += PARTS * H_LANES)
         for (int k = 0; k < PARTS; k++) {
-            const hf value = h_load(x + i + k * H_LANES);
+            const hf value = load_value(x, i + k * H_LANES);
             least[k] = h_min(value, least[k]);
             greatest[k] = h_max(value, greatest[k]);
         }
@@ -122,21 +120,31 @@ INLINE void block_extremes(const float *x, float *out_least, float *out_greatest
     *out_greatest = h_greatest(greatest[0]);
 }
 
-/* The first value of magnitude `amax`; 0 if that is 0, or if there is none. */
-INLINE float first_of_magnitude(const float *x, float amax)
+INLINE void group_extremes(values x, int blocks, group_scales *g)
 {
-    for (int i = 0; i < BLOCK; i++)
-        if (x[i] != 0.0f && fabsf(x[i]) == amax)
-            return x[i];
+    if (x.source != FORGE_F32 && half_extremes(x, blocks, BLOCK, g->least, g->greatest))
+        return;
+    for (int b = 0; b < blocks; b++)
+        block_extremes(skip(x, b * BLOCK), &g->least[b], &g->greatest[b]);
+}
+
+/* The first value of magnitude `amax`; 0 if that is 0, or if there is none. */
+INLINE float first_of_magnitude(values x, float amax)
+{
+    for (int i = 0; i < BLOCK && amax != 0.0f; i += H_LANES) {
+        const hm found = h_eq(h_abs(load_value(x, i)), h_set(amax));
+        if (hm_any(found))
+            return scalar_value(x, i + hm_first(found));
+    }
     return 0.0f;
 }
 
 /* The sign of the first zero: a scalar search for the minimum keeps the first of equals. */
-INLINE float first_zero(const float *x)
+INLINE float first_zero(values x)
 {
     for (int i = 0; i < BLOCK; i++)
-        if (x[i] == 0.0f)
-            return x[i];
+        if (scalar_value(x, i) == 0.0f)
+            return scalar_value(x, i);
     return 0.0f;
 }
 
@@ -158,7 +166,7 @@ INLINE void finish_scales(group_scales *g)
 
 /* Q4_0, Q5_0: the value of greatest magnitude, the first of equals, becomes level 0: d = extreme / -middle.
  */
-INLINE void centred_scales(const float *x, int blocks, int middle, group_scales *g)
+INLINE void centred_scales(values x, int blocks, int middle, group_scales *g)
 {
     for (int i = 0; i < GROUP; i += H_LANES) {
         const hf least = h_load(g->least + i), greatest = h_load(g->greatest + i);
@@ -167,17 +175,17 @@ INLINE void centred_scales(const float *x, int blocks, int middle, group_scales 
     }
     for (int b = 0; b < blocks; b++)
         if (g->greatest[b] == -g->least[b])
-            g->d[b] = first_of_magnitude(x + b * BLOCK, g->greatest[b]) / (float)-middle;
+            g->d[b] = first_of_magnitude(skip(x, b * BLOCK), g->greatest[b]) / (float)-middle;
     memset(g->least, 0, sizeof g->least);
     finish_scales(g);
 }
 
 /* Q4_1, Q5_1: d = (greatest - least) / top. */
-INLINE void ranged_scales(const float *x, int blocks, int top, group_scales *g)
+INLINE void ranged_scales(values x, int blocks, int top, group_scales *g)
 {
     for (int b = 0; b < blocks; b++)
         if (g->least[b] == 0.0f)
-            g->least[b] = first_zero(x + b * BLOCK);
+            g->least[b] = first_zero(skip(x, b * BLOCK));
     for (int i = 0; i < GROUP; i += H_LANES) {
         const hf greatest = h_add(h_load(g->greatest + i), h_set(0.0f)); /* a zero's sign must not reach d */
         h_store(g->d + i, h_div(h_sub(greatest, h_load(g->least + i)), h_set((float)top)));
@@ -186,17 +194,16 @@ INLINE void ranged_scales(const float *x, int blocks, int top, group_scales *g)
 }
 
 /* `levels` levels, from -levels / 2 (centred) or from a minimum. */
-INLINE void quantize_plain(const forge_rows *rows, uint8_t *dst, int levels, bool centred, int bytes,
-                           put_block *put)
+INLINE void quantize_plain(enum forge_source source, const forge_rows *rows, uint8_t *dst, int levels,
+                           bool centred, int bytes, put_block *put)
 {
     const int64_t total = element_count(rows) / BLOCK;
     for (int64_t first = 0; first < total; first += GROUP) {
         _Alignas(64) float buffer[GROUP * BLOCK];
         const int blocks = total - first < GROUP ? (int)(total - first) : GROUP;
-        const float *x = view_elements(rows, first * BLOCK, blocks * BLOCK, buffer);
+        const values x = view_values(rows, source, first * BLOCK, blocks * BLOCK, buffer);
         group_scales g = {.least = {0}, .greatest = {0}};
-        for (int b = 0; b < blocks; b++)
-            block_extremes(x + b * BLOCK, &g.least[b], &g.greatest[b]);
+        group_extremes(x, blocks, &g);
         if (centred)
             centred_scales(x, blocks, levels / 2, &g);
         else
@@ -206,40 +213,20 @@ INLINE void quantize_plain(const forge_rows *rows, uint8_t *dst, int levels, boo
                                      .factor = h_set(g.greatest[b]),
                                      .half = h_set(centred ? (float)(levels / 2) + 0.5f : 0.5f),
                                      .high = hi_set(levels - 1)};
-            put(x + b * BLOCK, g.half_d[b], g.half_m[b], truncated_level, &rule, dst);
+            put(skip(x, b * BLOCK), g.half_d[b], g.half_m[b], truncated_level, &rule, dst);
         }
     }
 }
 
-/* The greatest magnitude, by MAX(amax, |x|): a NaN makes it forget what came before. */
-INLINE float row_magnitude(const float *x, int n)
-{
-    hf greatest = h_set(0.0f);
-    hm ordered = h_eq(greatest, greatest);
-    for (int i = 0; i < n; i += H_LANES) {
-        const hf value = h_load(x + i);
-        ordered = hm_and(ordered, h_eq(value, value));
-        greatest = h_max(h_abs(value), greatest);
-    }
-    float amax = h_greatest(greatest);
-    if (hm_any(hm_not(ordered))) {
-        amax = 0.0f;
-        for (int i = 0; i < n; i++)
-            amax = amax > fabsf(x[i]) ? amax : fabsf(x[i]);
-    }
-    return amax;
-}
-
-static void quantize_q8_0(const forge_rows *rows, uint8_t *dst)
+INLINE void quantize_q8_0_from(enum forge_source source, const forge_rows *rows, uint8_t *dst)
 {
     const int64_t total = element_count(rows) / BLOCK;
     for (int64_t first = 0; first < total; first += GROUP) {
         _Alignas(64) float buffer[GROUP * BLOCK];
         const int blocks = total - first < GROUP ? (int)(total - first) : GROUP;
-        const float *x = view_elements(rows, first * BLOCK, blocks * BLOCK, buffer);
+        const values x = view_values(rows, source, first * BLOCK, blocks * BLOCK, buffer);
         group_scales g = {.d = {0}};
-        for (int b = 0; b < blocks; b++)
-            g.d[b] = row_magnitude(x + b * BLOCK, BLOCK);
+        group_magnitudes(x, blocks, BLOCK, magnitude_since_nan, g.d);
         for (int i = 0; i < GROUP; i += H_LANES)
             h_store(g.d + i, h_div(h_load(g.d + i), h_set(127.0f)));
         finish_scales(&g);
@@ -247,11 +234,16 @@ static void quantize_q8_0(const forge_rows *rows, uint8_t *dst)
             block_q8_0 *out = (block_q8_0 *)dst;
             out->d = g.half_d[b];
             for (int i = 0; i < BLOCK; i += H_LANES) {
-                const hf scaled = h_mul(h_load(x + b * BLOCK + i), h_set(g.greatest[b]));
+                const hf scaled = h_mul(load_value(x, b * BLOCK + i), h_set(g.greatest[b]));
                 hi_store_u8(out->qs + i, h_trunc(h_away_from_zero(scaled)));
             }
         }
     }
+}
+
+static void quantize_q8_0(const forge_rows *rows, uint8_t *dst)
+{
+    FOR_SOURCE(quantize_q8_0_from, rows->source, rows, dst);
 }
 
 /* ---- with importance: the scale is searched for ---- */
@@ -268,7 +260,7 @@ INLINE void pack_centred(const forge_rows *rows, int64_t first, int live, const 
                                  .low = hi_set(-nmax),
                                  .high = hi_set(nmax - 1),
                                  .bias = hi_set((int)found->bias[j])};
-        put(x, f32_to_f16(found->scale[j]), 0, found_level, &rule, dst);
+        put(values_of(x), f32_to_f16(found->scale[j]), 0, found_level, &rule, dst);
     }
 }
 
@@ -283,7 +275,8 @@ INLINE void pack_ranged(const forge_rows *rows, int64_t first, int live, const a
                                  .low = hi_set(0),
                                  .high = hi_set(nmax),
                                  .bias = hi_set(0)};
-        put(x, f32_to_f16(found->scale[j]), f32_to_f16(-found->minimum[j]), found_level, &rule, dst);
+        put(values_of(x), f32_to_f16(found->scale[j]), f32_to_f16(-found->minimum[j]), found_level, &rule,
+            dst);
     }
 }
 
@@ -327,7 +320,7 @@ static void quantize_q4_0(const forge_rows *rows, uint8_t *dst)
     if (rows->weights)
         quantize_weighted(rows, dst, 8, true, sizeof(block_q4_0), put_q4_0);
     else
-        quantize_plain(rows, dst, 16, true, sizeof(block_q4_0), put_q4_0);
+        FOR_SOURCE(quantize_plain, rows->source, rows, dst, 16, true, sizeof(block_q4_0), put_q4_0);
 }
 
 static void quantize_q4_1(const forge_rows *rows, uint8_t *dst)
@@ -335,7 +328,7 @@ static void quantize_q4_1(const forge_rows *rows, uint8_t *dst)
     if (rows->weights)
         quantize_weighted(rows, dst, 15, false, sizeof(block_q4_1), put_q4_1);
     else
-        quantize_plain(rows, dst, 16, false, sizeof(block_q4_1), put_q4_1);
+        FOR_SOURCE(quantize_plain, rows->source, rows, dst, 16, false, sizeof(block_q4_1), put_q4_1);
 }
 
 static void quantize_q5_0(const forge_rows *rows, uint8_t *dst)
@@ -343,7 +336,7 @@ static void quantize_q5_0(const forge_rows *rows, uint8_t *dst)
     if (rows->weights)
         quantize_weighted(rows, dst, 16, true, sizeof(block_q5_0), put_q5_0);
     else
-        quantize_plain(rows, dst, 32, true, sizeof(block_q5_0), put_q5_0);
+        FOR_SOURCE(quantize_plain, rows->source, rows, dst, 32, true, sizeof(block_q5_0), put_q5_0);
 }
 
 static void quantize_q5_1(const forge_rows *rows, uint8_t *dst)
@@ -351,7 +344,7 @@ static void quantize_q5_1(const forge_rows *rows, uint8_t *dst)
     if (rows->weights)
         quantize_weighted(rows, dst, 31, false, sizeof(block_q5_1), put_q5_1);
     else
-        quantize_plain(rows, dst, 32, false, sizeof(block_q5_1), put_q5_1);
+        FOR_SOURCE(quantize_plain, rows->source, rows, dst, 32, false, sizeof(block_q5_1), put_q5_1);
 }
 
 /* ---- back to floats ---- */

@@ -8,12 +8,12 @@ enum { BLOCK_Q1_0 = 128, BLOCK_Q2_0 = 64 };
 /* ---- TQ1_0, TQ2_0: x = d * (-1, 0 or 1) ---- */
 
 /* Levels round(x / d) + 1 of a super-block; d, the greatest magnitude. */
-INLINE float ternary_levels(const float *x, uint8_t *level)
+INLINE float ternary_levels(values x, uint8_t *level)
 {
-    const float d = row_magnitude(x, SUPER);
+    const float d = magnitude(x, SUPER, magnitude_since_nan);
     const hf id = h_set(inverse(d));
     for (int i = 0; i < SUPER; i += H_LANES) {
-        const hi rounded = h_trunc(h_away_from_zero(h_mul(h_load(x + i), id)));
+        const hi rounded = h_trunc(h_away_from_zero(h_mul(load_value(x, i), id)));
         hi_store_u8(level + i, hi_add(rounded, hi_set(1)));
     }
     return d;
@@ -31,30 +31,46 @@ INLINE void pack_trits(const uint8_t *level, int parts, int bytes, uint8_t *qs)
     }
 }
 
-static void quantize_tq1_0(const forge_rows *rows, uint8_t *dst)
+/* Levels and d into a block. */
+typedef void put_ternary(const uint8_t *level, uint16_t d, uint8_t *dst);
+
+INLINE void put_tq1_0(const uint8_t *level, uint16_t d, uint8_t *dst)
+{
+    block_tq1_0 *out = (block_tq1_0 *)dst;
+    out->d = d;
+    pack_trits(level, 5, 32, out->qs);
+    pack_trits(level + 160, 5, 16, out->qs + 32);
+    pack_trits(level + 240, 4, 4, out->qh);
+}
+
+INLINE void put_tq2_0(const uint8_t *level, uint16_t d, uint8_t *dst)
+{
+    block_tq2_0 *out = (block_tq2_0 *)dst;
+    out->d = d;
+    pack_two_bits(level, out->qs);
+}
+
+INLINE void quantize_ternary(enum forge_source source, const forge_rows *rows, uint8_t *dst, int bytes,
+                             put_ternary *put)
 {
     const int64_t total = element_count(rows);
-    for (int64_t first = 0; first < total; first += SUPER, dst += sizeof(block_tq1_0)) {
+    for (int64_t first = 0; first < total; first += SUPER, dst += bytes) {
         _Alignas(64) float buffer[SUPER];
         _Alignas(64) uint8_t level[SUPER];
-        block_tq1_0 *out = (block_tq1_0 *)dst;
-        out->d = f32_to_f16(ternary_levels(view_elements(rows, first, SUPER, buffer), level));
-        pack_trits(level, 5, 32, out->qs);
-        pack_trits(level + 160, 5, 16, out->qs + 32);
-        pack_trits(level + 240, 4, 4, out->qh);
+        const values x = view_values(rows, source, first, SUPER, buffer);
+        const uint16_t d = f32_to_f16(ternary_levels(x, level));
+        put(level, d, dst);
     }
+}
+
+static void quantize_tq1_0(const forge_rows *rows, uint8_t *dst)
+{
+    FOR_SOURCE(quantize_ternary, rows->source, rows, dst, sizeof(block_tq1_0), put_tq1_0);
 }
 
 static void quantize_tq2_0(const forge_rows *rows, uint8_t *dst)
 {
-    const int64_t total = element_count(rows);
-    for (int64_t first = 0; first < total; first += SUPER, dst += sizeof(block_tq2_0)) {
-        _Alignas(64) float buffer[SUPER];
-        _Alignas(64) uint8_t level[SUPER];
-        block_tq2_0 *out = (block_tq2_0 *)dst;
-        out->d = f32_to_f16(ternary_levels(view_elements(rows, first, SUPER, buffer), level));
-        pack_two_bits(level, out->qs);
-    }
+    FOR_SOURCE(quantize_ternary, rows->source, rows, dst, sizeof(block_tq2_0), put_tq2_0);
 }
 
 /* Values d * (level - 1). */
@@ -159,31 +175,40 @@ static void dequantize_q1_0(const uint8_t *restrict src, float *restrict dst, in
 
 /* ---- Q2_0: x = d * (-1, 0, 1 or 2), d the greatest magnitude ---- */
 
+INLINE void put_q2_0(values x, float d, block_q2_0 *out)
+{
+    _Alignas(64) int32_t words[BLOCK_Q2_0 / 4];
+    const hf id = h_set(d > 0.0f ? 1.0f / d : 0.0f);
+    for (int i = 0; i < BLOCK_Q2_0; i += H_LANES) {
+        const hf scaled = h_mul(load_value(x, i), id);
+        /* What no int can hold becomes the least one. */
+        const hf held = h_select(h_lt(h_abs(scaled), h_set(4.0f)), scaled, h_set(-2.0f));
+        const hi q = hi_add(h_trunc(h_away_from_zero(held)), hi_set(1));
+        hi_store_u8((uint8_t *)words + i, hi_min(hi_max(q, hi_set(0)), hi_set(3)));
+    }
+    out->d = f32_to_f16(d);
+    for (int j = 0; j < BLOCK_Q2_0 / 4; j += H_LANES) {
+        const hi four = hi_load(words + j), pairs = hi_or(four, hi_shr(four, 6));
+        hi_store_u8(out->qs + j, hi_or(pairs, hi_shr(pairs, 12)));
+    }
+}
+
+INLINE void quantize_q2_0_from(enum forge_source source, const forge_rows *rows, uint8_t *dst)
+{
+    const int64_t total = element_count(rows) / BLOCK_Q2_0;
+    for (int64_t first = 0; first < total; first += GROUP) {
+        _Alignas(64) float buffer[GROUP * BLOCK_Q2_0], d[GROUP];
+        const int blocks = total - first < GROUP ? (int)(total - first) : GROUP;
+        const values x = view_values(rows, source, first * BLOCK_Q2_0, blocks * BLOCK_Q2_0, buffer);
+        group_magnitudes(x, blocks, BLOCK_Q2_0, magnitude_of_numbers, d);
+        for (int b = 0; b < blocks; b++, dst += sizeof(block_q2_0))
+            put_q2_0(skip(x, b * BLOCK_Q2_0), d[b], (block_q2_0 *)dst);
+    }
+}
+
 static void quantize_q2_0(const forge_rows *rows, uint8_t *dst)
 {
-    const int64_t total = element_count(rows);
-    for (int64_t first = 0; first < total; first += BLOCK_Q2_0, dst += sizeof(block_q2_0)) {
-        _Alignas(64) float buffer[BLOCK_Q2_0];
-        _Alignas(64) uint8_t level[BLOCK_Q2_0];
-        block_q2_0 *out = (block_q2_0 *)dst;
-        const float *x = view_elements(rows, first, BLOCK_Q2_0, buffer);
-        hf greatest = h_set(0.0f);
-        for (int i = 0; i < BLOCK_Q2_0; i += H_LANES)
-            greatest = h_max(h_abs(h_load(x + i)), greatest);
-        const float d = h_greatest(greatest), id = d > 0.0f ? 1.0f / d : 0.0f;
-        out->d = f32_to_f16(d);
-        for (int i = 0; i < BLOCK_Q2_0; i += H_LANES) {
-            const hf scaled = h_mul(h_load(x + i), h_set(id));
-            /* What no int can hold becomes the least one. */
-            const hf held = h_select(h_lt(h_abs(scaled), h_set(4.0f)), scaled, h_set(-2.0f));
-            const hi q = hi_add(h_trunc(h_away_from_zero(held)), hi_set(1));
-            hi_store_u8(level + i, hi_min(hi_max(q, hi_set(0)), hi_set(3)));
-        }
-        for (int j = 0; j < BLOCK_Q2_0 / 4; j++) {
-            const uint8_t *l = level + 4 * j;
-            out->qs[j] = (uint8_t)(l[0] | l[1] << 2 | l[2] << 4 | l[3] << 6);
-        }
-    }
+    FOR_SOURCE(quantize_q2_0_from, rows->source, rows, dst);
 }
 
 static void dequantize_q2_0(const uint8_t *restrict src, float *restrict dst, int64_t n)

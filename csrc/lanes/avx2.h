@@ -69,8 +69,10 @@ INLINE hf h_away_from_zero(hf x)
 INLINE hf h_load_f16(const void *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
 INLINE hf h_load_bf16(const void *p)
 {
-    const hi wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+    const hi twice = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)p));
+    const hi place = _mm256_setr_epi8(-1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 4, 5, -1, -1, 6, 7, /* -1: zero */
+                                      -1, -1, 8, 9, -1, -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15);
+    return _mm256_castsi256_ps(_mm256_shuffle_epi8(twice, place));
 }
 INLINE void h_store_f16(void *p, hf x)
 {

@@ -177,3 +177,16 @@ INLINE hf h_flip(hf x, uint32_t bits, int first)
 INLINE int hm_first(hm a) { return first_bit(hm_bits(a)); }
 INLINE hi hi_where(hm a, int32_t x) { return vandq_s32(vreinterpretq_s32_u32(a), vdupq_n_s32(x)); }
 INLINE hi hi_mul(hi a, hi b) { return vmulq_s32(a, b); }
+
+#define S_LANES 8
+
+typedef int16x8_t hs;
+
+INLINE hs hs_set(int16_t x) { return vdupq_n_s16(x); }
+INLINE hs hs_load(const void *p) { return vreinterpretq_s16_u8(vld1q_u8((const uint8_t *)p)); }
+INLINE hs hs_magnitude(hs x) { return vandq_s16(x, vdupq_n_s16(0x7fff)); }
+INLINE hs hs_order(hs x) { return veorq_s16(x, vandq_s16(vshrq_n_s16(x, 15), vdupq_n_s16(0x7fff))); }
+INLINE hs hs_min(hs a, hs b) { return vminq_s16(a, b); }
+INLINE hs hs_max(hs a, hs b) { return vmaxq_s16(a, b); }
+INLINE int16_t hs_least(hs x) { return vminvq_s16(x); }
+INLINE int16_t hs_greatest(hs x) { return vmaxvq_s16(x); }

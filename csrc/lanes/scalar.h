@@ -67,7 +67,7 @@ INLINE hi h_trunc(hf x) { return (hi)(fabsf(x) < 2147483648.0f ? x : 0.0f); }
  */
 INLINE hf h_away_from_zero(hf x) { return x + copysignf(0x1.fffffep-2f, x); }
 
-INLINE hf h_load_f16(const void *p) { return f16_to_f32_branchless(load_u16(p)); }
+INLINE hf h_load_f16(const void *p) { return f16_to_f32(load_u16(p)); }
 INLINE hf h_load_bf16(const void *p) { return bf16_to_f32(load_u16(p)); }
 INLINE void h_store_f16(void *p, hf x)
 {
@@ -124,3 +124,20 @@ INLINE int hm_first(hm a)
 /* x where the lane is true, else 0. */
 INLINE hi hi_where(hm a, int32_t x) { return a ? x : 0; }
 INLINE hi hi_mul(hi a, hi b) { return (hi)((uint32_t)a * (uint32_t)b); }
+
+/* ---- half floats, compared as integers ---- */
+
+#define S_LANES 1
+
+typedef int16_t hs;
+
+INLINE hs hs_set(int16_t x) { return x; }
+INLINE hs hs_load(const void *p) { return (hs)load_u16(p); }
+INLINE hs hs_magnitude(hs x) { return x & 0x7fff; }
+/* To integers of the same order, and back. */
+INLINE hs hs_order(hs x) { return (hs)(x ^ (x >> 15 & 0x7fff)); }
+INLINE hs hs_min(hs a, hs b) { return a < b ? a : b; }
+INLINE hs hs_max(hs a, hs b) { return a > b ? a : b; }
+/* The least and the greatest lane. */
+INLINE int16_t hs_least(hs x) { return x; }
+INLINE int16_t hs_greatest(hs x) { return x; }
