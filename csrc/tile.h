@@ -102,8 +102,8 @@ INLINE void load_values(const forge_rows *rows, int64_t first, int live, int n, 
         transpose(view_elements(rows, first * n, LANES * n, buffer), n, x);
         return;
     }
+    memset(buffer, 0, sizeof buffer);
     load_elements(rows, first * n, live * n, buffer);
-    memset(buffer + live * n, 0, (size_t)(LANES - live) * (size_t)n * sizeof(float));
     transpose(buffer, n, x);
 }
 
