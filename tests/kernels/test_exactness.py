@@ -148,6 +148,37 @@ def test_narrow_sources_equal_their_widened_values(source, backend, name):
         assert differing(ours, widened) == 0
 
 
+def extreme_halves(dtype: type) -> np.ndarray:
+    """Blocks of 16 to 256 halves: of one sign, with equal extremes, zeros of both signs, infinity, NaN, and others."""
+    x = case("from_bf16", 40, COLUMNS).astype(dtype)
+    for length, rows in ((16, x[:10]), (32, x[10:20]), (64, x[20:30]), (256, x[30:])):
+        blocks = rows.reshape(-1, length)
+        for k, values in enumerate((0.0, -0.0, np.inf, -np.inf, np.nan, 3.0)):
+            blocks[k::17, length // 3] = values
+        blocks[6::17] = np.abs(blocks[6::17].astype(np.float32))
+        blocks[7::17] = -np.abs(blocks[7::17].astype(np.float32))
+        blocks[8::17, 1:3] = [4.0, -4.0]
+        blocks[9::17, 1:3] = [-4.0, 4.0]
+        blocks[10::17] = 0.0
+        blocks[11::17, ::2] = -0.0
+        blocks[12::17] = np.inf
+        blocks[13::17] = np.nan
+        blocks[14::17, -1] = -np.inf
+    return x
+
+
+@every_type
+@every_backend
+@pytest.mark.parametrize("source", ["float16", "bfloat16"])
+def test_extremes_of_narrow_sources_are_those_of_their_widened_values(source, backend, name):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    narrow = extreme_halves(np.float16 if source == "float16" else ml_dtypes.bfloat16)
+    weights = weights_named(weightings(tensor_type(name))[0])
+    ours = quantize(narrow, name, imatrix=weights, backend=backend)
+    widened = quantize(narrow.astype(np.float32), name, imatrix=weights, backend=backend)
+    assert differing(ours, widened) == 0
+
+
 @every_backend
 def test_every_f16_and_bf16_value_widens_as_in_numpy(backend):
     every = np.arange(1 << 16, dtype=np.uint16)
