@@ -12,9 +12,9 @@ enum { MAX_GROUP = 8, MAX_SIZE = 2048, MAX_DISTANCE = 4 * 7 * 7 };
 #define PAIRS(codes, distances, words)  {codes, sizeof codes / 2, 8, 2, 3, distances, 6561, words}
 #define OCTALS(codes, distances, words) {codes, sizeof codes / 2, 4, 3, 8, distances, 4096, words}
 
-static const grid iq2_xxs = PAIRS(grid_iq2_xxs, 2, 245594), iq2_xs = PAIRS(grid_iq2_xs, 2, 337114),
-                  iq2_s = PAIRS(grid_iq2_s, 1, 109185), iq1 = PAIRS(grid_iq1, 3, 475937),
-                  iq3_xxs = OCTALS(grid_iq3_xxs, 2, 77135), iq3_s = OCTALS(grid_iq3_s, 3, 87141);
+static const grid iq2_xxs = PAIRS(grid_iq2_xxs, 2, 239456), iq2_xs = PAIRS(grid_iq2_xs, 2, 334064),
+                  iq2_s = PAIRS(grid_iq2_s, 1, 116960), iq1 = PAIRS(grid_iq1, 3, 493536),
+                  iq3_xxs = OCTALS(grid_iq3_xxs, 2, 76032), iq3_s = OCTALS(grid_iq3_s, 3, 88880);
 
 const grid *find_grid(int type)
 {
@@ -100,38 +100,36 @@ static uint64_t displacement(const grid *g, const uint8_t *level, uint16_t code)
 }
 
 /* Drops the points that go farther than one before them; the count that is left. */
-static int drop_dominated(const grid *g, const uint8_t *level, const uint16_t *nearest, int count,
-                          uint16_t *out)
+static int drop_dominated(const grid *g, const uint8_t *level, uint16_t *codes, int count)
 {
     uint64_t kept[MAX_SIZE];
     int left = 0;
     for (int k = 0; k < count; k++) {
-        const uint64_t apart = displacement(g, level, g->codes[nearest[k]]);
+        const uint64_t apart = displacement(g, level, codes[k]);
         bool dominated = false;
         for (int other = 0; other < left && !dominated; other++)
             dominated = (kept[other] & ~apart) == 0;
         if (!dominated) {
             kept[left] = apart;
-            out[left++] = nearest[k];
+            codes[left++] = codes[k];
         }
     }
     return left;
 }
 
-static uint32_t put_list(const grid *g, const uint16_t *nearest, int count, uint16_t *lists, uint32_t end)
-{
-    lists[end++] = (uint16_t)count;
-    for (int k = 0; k < count || k % LIST_STEP; k++)
-        lists[end++] = g->codes[nearest[k < count ? k : 0]];
-    return end;
-}
+/* Lists in the making. */
+typedef struct {
+    uint16_t *codes;
+    uint32_t end; /* a multiple of LIST_STEP */
+} lists_so_far;
 
-static uint32_t put_grid_point(const grid *g, int index, uint16_t *lists, uint32_t end)
+/* Appends a list of `count` codes that is said to be of `length`. */
+static uint32_t put_list(lists_so_far *lists, const uint16_t *codes, int count, int length)
 {
-    lists[end++] = 0;
-    lists[end++] = g->codes[index];
-    lists[end++] = (uint16_t)index;
-    return end;
+    const uint32_t entry = (uint32_t)length << LENGTH_SHIFT | lists->end / LIST_STEP;
+    for (int k = 0; k < count || k % LIST_STEP; k++)
+        lists->codes[lists->end++] = codes[k < count ? k : 0];
+    return entry;
 }
 
 int64_t forge_tables_size(int type)
@@ -143,27 +141,27 @@ int64_t forge_tables_size(int type)
 int64_t forge_make_tables(int type, void *tables)
 {
     const grid *g = find_grid(type);
-    uint32_t *at = tables, end = 0;
-    uint16_t *lists = (uint16_t *)(at + 2 * g->points);
+    uint32_t *at = tables;
+    lists_so_far lists = {(uint16_t *)(at + 2 * g->points), 0};
     coordinates points;
     spread(g, &points);
     for (int number = 0; number < g->points; number++) {
         uint8_t level[MAX_GROUP], distance[MAX_SIZE];
-        uint16_t nearest[MAX_SIZE], fewer[MAX_SIZE];
+        uint16_t nearest[MAX_SIZE], codes[MAX_SIZE];
         unpack_number(g, number, level);
         measure(g, &points, level, distance);
         const int count = nearest_points(g, distance, nearest);
-        at[number] = at[g->points + number] = end;
+        for (int k = 0; k < count; k++)
+            codes[k] = g->codes[nearest[k]];
         if (distance[nearest[0]] == 0) {
-            end = put_grid_point(g, nearest[0], lists, end);
+            at[number] = at[g->points + number] = put_list(&lists, codes, 1, 0);
+            lists.codes[lists.end - 1] = nearest[0];
             continue;
         }
-        end = put_list(g, nearest, count, lists, end);
-        const int left = drop_dominated(g, level, nearest, count, fewer);
-        if (left == count)
-            continue;
-        at[g->points + number] = end;
-        end = put_list(g, fewer, left, lists, end);
+        at[number] = at[g->points + number] = put_list(&lists, codes, count, count);
+        const int left = drop_dominated(g, level, codes, count);
+        if (left < count)
+            at[g->points + number] = put_list(&lists, codes, left, left);
     }
-    return 2 * (int64_t)g->points * 4 + (int64_t)end * 2;
+    return 2 * (int64_t)g->points * 4 + (int64_t)lists.end * 2;
 }

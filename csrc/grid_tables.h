@@ -22,14 +22,26 @@ typedef struct {
 
 enum { LIST_STEP = 16 }; /* a list may be read in vectors of up to so many codes */
 
-/* A point's number is the sum of level[i] * levels^i. Its list is lists + at[number]: how many codes, then
- * the codes in the reference's order, and copies of the first up to a multiple of LIST_STEP. A point on the
- * grid has {0, its code, its index}. The list at[points + number] leaves out what can't be nearest to values
- * that round to this very point: a code that is as far or farther in every coordinate than one before it. */
+/* A point's number is the sum of level[i] * levels^i. Its list begins at lists + list_start(at[number]): the
+ * codes in the reference's order, and copies of the first up to a multiple of LIST_STEP. That of a point on
+ * the grid has length 0, its code LIST_STEP - 1 times, and its index. The list at[points + number] leaves out
+ * what can't be nearest to values that round to this very point: a code that is as far or farther in every
+ * coordinate than one before it. */
 typedef struct {
     const uint32_t *at;
     const uint16_t *lists;
 } grid_tables;
+
+/* In a word of grid_tables.at: the list's length above, its place below. */
+enum { LENGTH_SHIFT = 20, PLACE_MASK = (1 << LENGTH_SHIFT) - 1 };
+static inline int list_length(uint32_t entry) { return (int)(entry >> LENGTH_SHIFT); }
+static inline uint32_t list_start(uint32_t entry) { return (entry & PLACE_MASK) * LIST_STEP; }
+
+/* The index of a point on the grid. */
+static inline uint16_t grid_point(const grid_tables *tables, int number)
+{
+    return tables->lists[list_start(tables->at[number]) + LIST_STEP - 1];
+}
 
 /* The grid that quantizing to this type searches, or NULL. */
 const grid *find_grid(int type);

@@ -6,9 +6,6 @@
  * a lane; a list of neighbours is searched several neighbours at a time. Source: quantize_row_iq2_*_impl,
  * quantize_row_iq3_*_impl and iq*_find_best_neighbour in ggml-quants.c. */
 
-enum { MAX_GROUPS = 8 };     /* groups of a sub-block */
-enum { OFF_GRID = 1 << 30 }; /* marks the code of a group that rounded to a point off the grid */
-
 enum refit { REFIT_ALL, REFIT_OFF_GRID, REFIT_ALL_IF_ANY };
 
 typedef struct {
@@ -79,7 +76,8 @@ typedef struct {
 typedef struct {
     tile t; /* magnitudes and weights */
     _Alignas(64) float wx[TILE_ROWS][LANES];
-    _Alignas(64) float x[LANES * TILE_ROWS], root[LANES * TILE_ROWS]; /* magnitudes, roots of the weights */
+    _Alignas(64) float root[TILE_ROWS][LANES]; /* of the weights */
+    _Alignas(64) float rows_x[LANES * TILE_ROWS], rows_root[LANES * TILE_ROWS];
     _Alignas(64) float signs[TILE_ROWS / 8][LANES];
     _Alignas(64) int32_t code[MAX_GROUPS][LANES]; /* of the current try */
     _Alignas(64) int32_t best[MAX_GROUPS][LANES];
@@ -154,9 +152,9 @@ INLINE vf prepare_tile(const grid_kind *kind, grid_tile *g)
     for (int k = 0; k < n; k += 8)
         v_store(g->signs[k / 8], take_signs(g->t.x + k, g->t.w + k, kind->even));
     for (int i = 0; i < n; i++)
-        v_store(g->wx[i], v_sqrt(v_load(g->t.w[i])));
-    transpose_back(g->wx, n, g->root);
-    transpose_back(g->t.x, n, g->x);
+        v_store(g->root[i], v_sqrt(v_load(g->t.w[i])));
+    transpose_back(g->root, n, g->rows_root);
+    transpose_back(g->t.x, n, g->rows_x);
     vf max = v_load(g->t.x[0]);
     for (int i = 0; i < n; i++) {
         const vf x = v_load(g->t.x[i]);
@@ -167,59 +165,6 @@ INLINE vf prepare_tile(const grid_kind *kind, grid_tile *g)
 }
 
 /* ---- from a scale to points on the grid ---- */
-
-static const float odd_numbers[32] = {1, 3, 5, 7, 9, 11, 13, 15, 1, 3, 5, 7, 9, 11, 13, 15,
-                                      1, 3, 5, 7, 9, 11, 13, 15, 1, 3, 5, 7, 9, 11, 13, 15};
-static const float odd_pairs[32] = {1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7,
-                                    1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7};
-
-/* Errors of the points of these codes: `term` has what each level of each value adds. */
-INLINE hf h_errors(int group, const float *term, hi code)
-{
-    const int bits = group == 8 ? 2 : 3, levels = 32 / group;
-    hf error = group == 8 ? h_lookup4(term, code) : h_lookup8(term, code);
-    for (int i = 1; i < group; i++) {
-        code = hi_shr(code, bits);
-        error = h_add(error,
-                      group == 8 ? h_lookup4(term + levels * i, code) : h_lookup8(term + levels * i, code));
-    }
-    return error;
-}
-
-/* What each level of each value of a group adds to the error. `value` has what each level stands for, over
- * and over. */
-INLINE void error_terms(int group, const float *value, const float *x, const float *w, float scale,
-                        float *term)
-{
-    for (int first = 0; first < 32; first += H_LANES) {
-        const hf at = group == 8 ? h_repeat4(x, first) : h_repeat8(x, first);
-        const hf weight = group == 8 ? h_repeat4(w, first) : h_repeat8(w, first);
-        const hf diff = h_sub(h_mul(h_set(scale), h_load(H_LANES < 8 ? value + first : value)), at);
-        h_store(term + first, h_mul(h_mul(weight, diff), diff));
-    }
-}
-
-/* The code on the list of least weighted square error, the first of equals. */
-INLINE int best_neighbour(const uint16_t *codes, int count, int group, const float *value, const float *x,
-                          const float *w, float scale)
-{
-    _Alignas(64) float term[32];
-    error_terms(group, value, x, w, scale, term);
-    hf best = h_min(h_errors(group, term, hi_load_u16(codes)), h_set(FLT_MAX)), best_at = h_set(0.0f);
-    ROLLED
-    for (int k = H_LANES; k < count; k += H_LANES) {
-        const hf error = h_errors(group, term, hi_load_u16(codes + k));
-        const hm less = h_lt(error, best);
-        best = h_select(less, error, best);
-        best_at = h_select(less, h_set((float)k), best_at);
-    }
-    hm nearest = h_eq(best, h_set(h_least(best)));
-    if (count <= H_LANES)
-        return codes[(unsigned)hm_first(nearest)];
-    const float first = h_least(h_select(nearest, best_at, h_set(FLT_MAX)));
-    nearest = hm_and(nearest, h_eq(best_at, h_set(first)));
-    return codes[(int)first + hm_first(nearest)];
-}
 
 /* How far a level may be from what it was rounded from for its neighbours to be farther, whatever rounding
  * errors did on the way. */
@@ -244,54 +189,6 @@ INLINE void number_groups(int n, int group, const grid_tile *g, vf id, bool wild
             sum = v_add(sum, v_select(v_lt(stray, v_set(SURELY_NEAREST)), v_set((float)points), low));
         vi_store(number[k], v_trunc(sum));
     }
-}
-
-/* A group off the grid: its list begins at tables.lists[low half], it is the values from x[high half]. */
-typedef uint64_t stray_group;
-
-typedef struct {
-    size_t count;
-    stray_group group[LANES * MAX_GROUPS + 1];
-} stray_groups;
-
-/* Moves a group to the best of the first `count` codes of its list. */
-INLINE void settle_stray(int n, int group, int count, const grid_tables *tables, stray_group stray,
-                         grid_tile *g)
-{
-    const uint32_t at = (uint32_t)(stray >> 32), lane = at / (uint32_t)n;
-    const uint16_t *codes = tables->lists + (uint32_t)stray + 1;
-    const float *value = group == 8 ? odd_pairs : odd_numbers;
-    const int code = best_neighbour(codes, count, group, value, g->x + at, g->root + at, g->try_scale[lane]);
-    g->code[at % (uint32_t)n / (uint32_t)group][lane] = code | OFF_GRID;
-}
-
-/* Codes on the grid for a try of these scales; the numbers of the groups are in g->code. Where lists may be
- * longer than a vector, the groups are sorted by that first, without branches: none could be predicted. */
-INLINE void settle_groups(int n, int group, const grid_tables *tables, grid_tile *g)
-{
-    const bool sorted = H_LANES > 1 && H_LANES < LIST_STEP;
-    const int width = group == 8 ? LIST_STEP : LIST_STEP / 2;
-    stray_groups near, far; /* by whether the list is no longer than `width` */
-    near.count = far.count = 0;
-    for (int a = 0; a < g->active; a++)
-        for (int k = 0; k < n / group; k++) {
-            const uint32_t lane = (uint32_t)g->lanes[a], at = lane * (uint32_t)n + (uint32_t)(k * group);
-            const uint32_t entry = tables->at[g->code[k][lane]];
-            const int length = tables->lists[entry];
-            const stray_group stray = (uint64_t)at << 32 | entry;
-            g->code[k][lane] = tables->lists[entry + 1];
-            if (sorted) {
-                near.group[near.count] = far.group[far.count] = stray;
-                near.count += (unsigned)length - 1 < (unsigned)width;
-                far.count += length > width;
-            } else if (length) {
-                settle_stray(n, group, length, tables, stray, g);
-            }
-        }
-    for (size_t j = 0; j < near.count; j++)
-        settle_stray(n, group, width, tables, near.group[j], g);
-    for (size_t j = 0; j < far.count; j++)
-        settle_stray(n, group, tables->lists[(uint32_t)far.group[j]], tables, far.group[j], g);
 }
 
 typedef struct {
@@ -336,7 +233,11 @@ INLINE void try_scale(int n, int group, const grid_tables *tables, grid_tile *g,
         number_groups(n, group, g, id, true, g->code);
     else
         number_groups(n, group, g, id, false, g->code);
-    settle_groups(n, group, tables, g);
+    const grid_groups groups = {n, tables, (const float(*)[LANES])g->t.x, (const float(*)[LANES])g->root, g->rows_x, g->rows_root, g->try_scale, g->code};
+    if (group == 4 && H_LANES > 1)
+        settle_groups(group, &groups, vm_bits(wanted));
+    else
+        settle_sorted(group, &groups, g->lanes, g->active);
 }
 
 /* The scales of a tile; g->best has the codes of its points. */
@@ -413,7 +314,7 @@ INLINE int grid_index(const grid_tables *tables, int group, int code)
             number = 3 * number + (code >> 2 * i & 3);
     else
         number = code & 4095;
-    return tables->lists[tables->at[number] + 2];
+    return grid_point(tables, number);
 }
 
 INLINE void search_grid_batch(const forge_rows *rows, int64_t first, int live, const grid_kind *kind,

@@ -217,12 +217,12 @@ INLINE bool settle_levels(int n, const grid_tables *tables, const ternary_tile *
 {
     bool moved = false;
     for (int k = 0; k < n / 8; k++) {
-        const uint16_t *list = tables->lists + tables->at[ternary_number(code[k])];
+        const uint32_t entry = tables->at[ternary_number(code[k])];
         const float *value = down >> k & 1 ? shifted_down : shifted_up;
         const int at = lane * n + 8 * k;
-        if (list[0] == 0)
+        if (list_length(entry) == 0)
             continue;
-        code[k] = (uint16_t)best_neighbour(list + 1, list[0], 8, value, s->x + at, s->w + at, scale);
+        code[k] = (uint16_t)best_neighbour(tables->lists + list_start(entry), list_length(entry), 8, value, s->x + at, s->w + at, scale);
         moved = true;
     }
     return moved;
@@ -257,7 +257,7 @@ INLINE void settle_lane(int n, const grid_tables *tables, const ternary_tile *s,
     if (settle_levels(n, tables, s, lane, scale, down, code))
         scale = refit_levels(n, s, lane, scale, down, code);
     for (int k = 0; k < n / 8; k++)
-        out->index[lane][k] = tables->lists[tables->at[ternary_number(code[k])] + 2];
+        out->index[lane][k] = grid_point(tables, ternary_number(code[k]));
     out->down[lane] = down;
     out->scale[lane] = scale;
 }

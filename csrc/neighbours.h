@@ -1,0 +1,171 @@
+/* The nearest point of a grid for groups of values that rounded to points off it.
+ *
+ * The lists of grid_tables.h are searched in two ways: most are short, and H_LANES groups with lists of
+ * about the same length go side by side, one a lane; of a long list, H_LANES points are tried at once. Either way
+ * each point's error is the scalar's sum, in its order, and the first of equals wins. Source:
+ * iq2_find_best_neighbour, iq3_find_best_neighbour and iq1_find_best_neighbour2 in ggml-quants.c. */
+
+enum { MAX_GROUPS = 8 };     /* groups of a sub-block */
+enum { OFF_GRID = 1 << 30 }; /* marks the code of a group that rounded to a point off the grid */
+
+static const float odd_numbers[32] = {1, 3, 5, 7, 9, 11, 13, 15, 1, 3, 5, 7, 9, 11, 13, 15,
+                                      1, 3, 5, 7, 9, 11, 13, 15, 1, 3, 5, 7, 9, 11, 13, 15};
+static const float odd_pairs[32] = {1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7,
+                                    1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7};
+
+/* Errors of the points of these codes: `term` has what each level of each value adds. */
+INLINE hf h_errors(int group, const float *term, hi code)
+{
+    const int bits = group == 8 ? 2 : 3, levels = 32 / group;
+    hf error = group == 8 ? h_lookup4(term, code) : h_lookup8(term, code);
+    for (int i = 1; i < group; i++) {
+        code = hi_shr(code, bits);
+        error = h_add(error,
+                      group == 8 ? h_lookup4(term + levels * i, code) : h_lookup8(term + levels * i, code));
+    }
+    return error;
+}
+
+/* What each level of each value of a group adds to the error. `value` has what each level stands for, over
+ * and over. */
+INLINE void error_terms(int group, const float *value, const float *x, const float *w, float scale,
+                        float *term)
+{
+    for (int first = 0; first < 32; first += H_LANES) {
+        const hf at = group == 8 ? h_repeat4(x, first) : h_repeat8(x, first);
+        const hf weight = group == 8 ? h_repeat4(w, first) : h_repeat8(w, first);
+        const hf diff = h_sub(h_mul(h_set(scale), h_load(H_LANES < 8 ? value + first : value)), at);
+        h_store(term + first, h_mul(h_mul(weight, diff), diff));
+    }
+}
+
+/* The code on the list of least weighted square error, the first of equals. */
+INLINE int best_neighbour(const uint16_t *codes, int count, int group, const float *value, const float *x,
+                          const float *w, float scale)
+{
+    _Alignas(64) float term[32];
+    error_terms(group, value, x, w, scale, term);
+    hf best = h_min(h_errors(group, term, hi_load_u16(codes)), h_set(FLT_MAX)), best_at = h_set(0.0f);
+    ROLLED
+    for (int k = H_LANES; k < count; k += H_LANES) {
+        const hf error = h_errors(group, term, hi_load_u16(codes + k));
+        const hm less = h_lt(error, best);
+        best = h_select(less, error, best);
+        best_at = h_select(less, h_set((float)k), best_at);
+    }
+    hm nearest = h_eq(best, h_set(h_least(best)));
+    if (count <= H_LANES)
+        return codes[(unsigned)hm_first(nearest)];
+    const float first = h_least(h_select(nearest, best_at, h_set(FLT_MAX)));
+    nearest = hm_and(nearest, h_eq(best_at, h_set(first)));
+    return codes[(int)first + hm_first(nearest)];
+}
+
+/* ---- many groups ---- */
+
+/* Values by rows, and the scale and the codes of each lane: what settling works on. */
+typedef struct {
+    int n; /* values of a sub-block */
+    const grid_tables *tables;
+    const float (*x)[LANES], (*w)[LANES]; /* magnitudes, and weights in the error */
+    const float *rows_x, *rows_w;         /* the same, sub-block by sub-block */
+    const float *scale;
+    int32_t (*code)[LANES];
+} grid_groups;
+
+/* Moves group k of a lane to the best of the first `count` codes of its list. */
+INLINE void settle_group(int group, const grid_groups *g, uint32_t entry, int count, uint32_t lane, uint32_t k)
+{
+    const uint32_t at = lane * (uint32_t)g->n + k * (uint32_t)group;
+    const float *value = group == 8 ? odd_pairs : odd_numbers;
+    g->code[k][lane] = OFF_GRID | best_neighbour(g->tables->lists + list_start(entry), count, group, value,
+                                                 g->rows_x + at, g->rows_w + at, g->scale[lane]);
+}
+
+enum { NEAR = 8 }; /* codes of a list that are tried in lanes */
+
+/* Of the groups of H_LANES lanes, the code of least error among the first NEAR of each list. */
+INLINE hi nearest_codes(int group, const grid_groups *g, const uint32_t *place, int k, int lane)
+{
+    const int bits = group == 8 ? 2 : 3;
+    const hf scale = h_load(g->scale + lane);
+    hf two_codes[NEAR / 2], least = h_set(FLT_MAX), nearest;
+    for (int i = 0; i < NEAR; i += 8)
+        h_columns4(g->tables->lists + i, place, LIST_STEP * sizeof(uint16_t), two_codes + i / 2);
+    nearest = two_codes[0];
+    for (int j = 0; j < NEAR; j++) {
+        const hi code = hi_shr(h_bits(two_codes[j / 2]), 16 * (j % 2));
+        hf error = h_set(0.0f);
+        for (int i = 0; i < group; i++) {
+            const hi level = hi_shr(code, bits * i);
+            const hf q = group == 8 ? h_lookup4(odd_numbers, level) : h_lookup8(odd_numbers, level);
+            const hf diff = h_sub(h_mul(scale, q), h_load(&g->x[k * group + i][lane]));
+            const hf term = h_mul(h_mul(h_load(&g->w[k * group + i][lane]), diff), diff);
+            error = i == 0 ? term : h_add(error, term);
+        }
+        const hm less = h_lt(error, least);
+        least = h_select(less, error, least);
+        nearest = h_select(less, hi_as_float(code), nearest);
+    }
+    return hi_and(h_bits(nearest), hi_set(0xffff));
+}
+
+/* Numbers of groups become codes on the grid; those of groups off it are marked. */
+INLINE void settle_groups(int group, const grid_groups *g, uint32_t active)
+{
+    for (int k = 0; k < g->n / group; k++)
+        for (int lane = 0; lane < LANES; lane += H_LANES) {
+            _Alignas(64) uint32_t entry[H_LANES], place[H_LANES];
+            for (int j = 0; j < H_LANES; j++) {
+                entry[j] = g->tables->at[g->code[k][lane + j]];
+                place[j] = entry[j] & PLACE_MASK;
+            }
+            const hf length = hi_float(hi_shr(hi_load((int32_t *)entry), LENGTH_SHIFT));
+            const hm far = h_lt(h_set(NEAR), length), off = h_lt(h_set(0.0f), length);
+            const hi code = hi_or(nearest_codes(group, g, place, k, lane), hi_where(off, OFF_GRID));
+            hi_store(&g->code[k][lane], code);
+            for (uint32_t left = hm_bits(far) & active >> lane; left; left &= left - 1) {
+                const uint32_t j = (uint32_t)first_bit(left);
+                settle_group(group, g, entry[j], list_length(entry[j]), (uint32_t)lane + j, (uint32_t)k);
+            }
+        }
+}
+
+/* A group off the grid: the low half is its entry, the high half is k * LANES + lane. */
+typedef uint64_t stray_group;
+
+typedef struct {
+    size_t count;
+    stray_group group[LANES * MAX_GROUPS + 1];
+} stray_groups;
+
+/* The same. Where lists may be longer than a vector, the groups are sorted by that first, without branches:
+ * none could be predicted. */
+INLINE void settle_sorted(int group, const grid_groups *g, const int *lanes, int active)
+{
+    const bool sorted = H_LANES > 1 && H_LANES < LIST_STEP;
+    const int width = LIST_STEP;
+    stray_groups near, far; /* by whether the list is no longer than `width` */
+    near.count = far.count = 0;
+    for (int a = 0; a < active; a++)
+        for (int k = 0; k < g->n / group; k++) {
+            const uint32_t lane = (uint32_t)lanes[a];
+            const uint32_t entry = g->tables->at[g->code[k][lane]];
+            const int length = list_length(entry);
+            const stray_group stray = (uint64_t)(k * LANES + lane) << 32 | entry;
+            g->code[k][lane] = g->tables->lists[list_start(entry)];
+            if (sorted) {
+                near.group[near.count] = far.group[far.count] = stray;
+                near.count += (unsigned)length - 1 < (unsigned)width;
+                far.count += length > width;
+            } else if (length) {
+                settle_group(group, g, entry, length, lane, (uint32_t)k);
+            }
+        }
+    for (size_t j = 0; j < near.count; j++)
+        settle_group(group, g, (uint32_t)near.group[j], width, near.group[j] >> 32 & (LANES - 1),
+                     (uint32_t)(near.group[j] >> 32) / LANES);
+    for (size_t j = 0; j < far.count; j++)
+        settle_group(group, g, (uint32_t)far.group[j], list_length((uint32_t)far.group[j]),
+                     far.group[j] >> 32 & (LANES - 1), (uint32_t)(far.group[j] >> 32) / LANES);
+}
