@@ -194,79 +194,114 @@ INLINE ternary_split split_16(const ternary_tile *s)
 
 /* ---- from a split to points on the grid ---- */
 
-/* Levels of n values, 2 bits each. */
-INLINE uint64_t split_levels(int n, const ternary_tile *s, int lane, int i1, int i2)
-{
-    uint64_t levels = 0;
-    for (int j = i1; j < n; j++)
-        levels |= (uint64_t)(j < i2 ? 1 : 2) << 2 * (int)s->order[j][lane];
-    return levels;
-}
+/* A split with a positive scale: where one is negative, its levels and shifts are turned over. */
+typedef struct {
+    vf scale;
+    vm turned;
+    vm down[4]; /* of each group */
+} turned_levels;
 
-INLINE int ternary_number(int code)
+INLINE turned_levels turn_levels(int n, const ternary_split *best)
 {
-    int number = 0;
-    for (int i = 7; i >= 0; i--)
-        number = 3 * number + (code >> 2 * i & 3);
-    return number;
-}
-
-/* Moves the groups of a lane onto the grid: their codes replace the levels. Whether any moved. */
-INLINE bool settle_levels(int n, const grid_tables *tables, const ternary_tile *s, int lane, float scale,
-                          uint8_t down, uint16_t *code)
-{
-    bool moved = false;
+    const vf one = v_set(1.0f), two = v_set(2.0f);
+    const vm turned = v_lt(best->scale, v_set(0.0f)), second = v_lt(best->shifts, two);
+    turned_levels out = {v_abs(best->scale), turned, {turned, turned, turned, turned}};
     for (int k = 0; k < n / 8; k++) {
-        const uint32_t entry = tables->at[ternary_number(code[k])];
-        const float *value = down >> k & 1 ? shifted_down : shifted_up;
-        const int at = lane * n + 8 * k;
-        if (list_length(entry) == 0)
-            continue;
-        code[k] = (uint16_t)best_neighbour(tables->lists + list_start(entry), list_length(entry), 8, value, s->x + at, s->w + at, scale);
-        moved = true;
+        /* Of IQ1_S, all four groups share a shift; of IQ1_M, bit 1 is the first group's. */
+        const vf bit = n == 16 && k == 0 ? v_select(second, v_set(0.0f), one)
+                       : n == 16         ? v_select(second, best->shifts, v_sub(best->shifts, two))
+                                         : best->shifts;
+        const vm down = v_eq(bit, one);
+        out.down[k] = vm_or(vm_and(down, vm_not(turned)), vm_and(turned, vm_not(down)));
     }
-    return moved;
+    return out;
 }
 
-/* The scale that fits the codes best, if it is positive. */
-INLINE float refit_levels(int n, const ternary_tile *s, int lane, float scale, uint8_t down,
-                          const uint16_t *code)
+INLINE vf v_shift(vm down) { return v_select(down, v_set(-0.125f), v_set(0.125f)); }
+
+/* Numbers of the groups, see grid_tables.h: that of the shorter list where each level is surely the nearest
+ * of the three. */
+INLINE void number_levels(int n, const ternary_tile *s, const ternary_split *best, const turned_levels *to,
+                          int32_t (*number)[LANES])
 {
-    float qx = 0.0f, q2 = 0.0f;
-    for (int i = 0; i < n; i++) {
-        const float *value = down >> i / 8 & 1 ? shifted_down : shifted_up;
-        const float q = value[code[i / 8] >> 2 * (i % 8) & 3], w = s->w[lane * n + i];
-        qx += w * q * s->x[lane * n + i];
-        q2 += w * q * q;
+    const vf zero = v_set(0.0f), one = v_set(1.0f), two = v_set(2.0f), three = v_set(3.0f);
+    const vf margin = v_mul(v_set(SURELY_NEAREST), to->scale);
+    vf key1 = v_set(INFINITY), key2 = key1, order1 = v_set((float)n), order2 = order1;
+    for (int j = 0; j < n; j++) {
+        const vf at = v_set((float)j), key = v_load(s->key[j]), order = v_load(s->order[j]);
+        const vm first = v_eq(at, best->i1), second = v_eq(at, best->i2);
+        key1 = v_select(first, key, key1);
+        order1 = v_select(first, order, order1);
+        key2 = v_select(second, key, key2);
+        order2 = v_select(second, order, order2);
     }
-    return qx > 0.0f && q2 > 0.0f ? qx / q2 : scale;
+    for (int k = 0; k < n / 8; k++) {
+        vf sum = zero;
+        vm sure = v_eq(zero, zero);
+        for (int i = 7; i >= 0; i--) {
+            const vf x = v_load(s->t.x[8 * k + i]), at = v_set((float)(8 * k + i));
+            const vm above1 = vm_or(v_lt(key1, x), vm_and(v_eq(key1, x), vm_not(v_lt(at, order1))));
+            const vm above2 = vm_or(v_lt(key2, x), vm_and(v_eq(key2, x), vm_not(v_lt(at, order2))));
+            vf level = v_select(above2, two, v_select(above1, one, zero));
+            level = v_select(to->turned, v_sub(two, level), level);
+            const vf q = v_add(v_sub(level, one), v_shift(to->down[k])), off = v_sub(x, v_mul(to->scale, q));
+            const vm low = vm_or(v_lt(v_neg(margin), off), v_eq(level, zero));
+            const vm high = vm_or(v_lt(off, margin), v_eq(level, two));
+            const vm weighs = vm_not(v_lt(v_load(s->t.w[8 * k + i]), zero));
+            sure = vm_and(sure, vm_and(vm_and(low, high), weighs));
+            sum = v_add(v_mul(sum, three), level);
+        }
+        vi_store(number[k], v_trunc(v_add(sum, v_select(sure, v_set(6561.0f), zero))));
+    }
 }
 
+/* Numbers of the groups of a lane become codes on the grid; those of groups off it are marked. */
 INLINE void settle_lane(int n, const grid_tables *tables, const ternary_tile *s, int lane, float scale,
-                        int i1, int i2, uint8_t down, ternary_found *out)
+                        uint8_t down, int32_t (*code)[LANES])
 {
-    uint64_t levels = split_levels(n, s, lane, i1, i2);
-    uint16_t code[4];
-    if (scale < 0) {
-        levels = (n == 32 ? 0xaaaaaaaaaaaaaaaau : 0xaaaaaaaau) - levels;
-        scale = -scale;
-        down = (uint8_t)(~down & ((1 << n / 8) - 1));
+    for (int k = 0; k < n / 8; k++) {
+        const uint32_t entry = tables->at[code[k][lane]];
+        const uint16_t *list = tables->lists + list_start(entry);
+        const float *value = down >> k & 1 ? shifted_down : shifted_up;
+        const int at = lane * n + 8 * k, length = list_length(entry);
+        code[k][lane] =
+            length ? OFF_GRID | best_neighbour(list, length, 8, value, s->x + at, s->w + at, scale) : list[0];
     }
-    for (int k = 0; k < n / 8; k++)
-        code[k] = (uint16_t)(levels >> 16 * k);
-    if (settle_levels(n, tables, s, lane, scale, down, code))
-        scale = refit_levels(n, s, lane, scale, down, code);
-    for (int k = 0; k < n / 8; k++)
-        out->index[lane][k] = grid_point(tables, ternary_number(code[k]));
-    out->down[lane] = down;
-    out->scale[lane] = scale;
+}
+
+/* The scales that fit the codes best, of lanes where a group moved; codes become numbers again. */
+INLINE vf refit_levels(int n, const ternary_tile *s, const turned_levels *to, int32_t (*code)[LANES])
+{
+    static const float levels[32] = {0, 1, 2, 0, 0, 1, 2, 0, 0, 1, 2, 0, 0, 1, 2, 0};
+    const vf zero = v_set(0.0f);
+    vf qx = zero, q2 = zero;
+    vi moved = vi_set(0);
+    for (int k = 0; k < n / 8; k++) {
+        const vi codes = vi_load(code[k]);
+        vf number = zero, power = v_set(1.0f);
+        moved = vi_or(moved, codes);
+        for (int i = 0; i < 8; i++) {
+            const vf level = v_lookup4(levels, vi_shr(codes, 2 * i));
+            const vf q = v_add(v_sub(level, v_set(1.0f)), v_shift(to->down[k]));
+            const vf wq = v_mul(v_load(s->t.w[8 * k + i]), q);
+            qx = v_add(qx, v_mul(wq, v_load(s->t.x[8 * k + i])));
+            q2 = v_add(q2, v_mul(wq, q));
+            number = v_add(number, v_mul(power, level));
+            power = v_mul(power, v_set(3.0f));
+        }
+        vi_store(code[k], v_trunc(number));
+    }
+    const vm fits = vm_and(v_lt(zero, vi_float(vi_and(moved, vi_set(OFF_GRID)))), vm_and(v_lt(zero, qx), v_lt(zero, q2)));
+    return v_select(fits, v_div(qx, q2), to->scale);
 }
 
 /* Sub-blocks below `least` count as zero. */
 INLINE void search_ternary(int n, const grid_tables *tables, int live, float least, ternary_tile *s,
                            ternary_found *out)
 {
-    _Alignas(64) float scale[LANES], i1[LANES], i2[LANES], shifts[LANES], magnitude[LANES];
+    _Alignas(64) float scale[LANES], i1[LANES], magnitude[LANES];
+    _Alignas(64) int32_t code[4][LANES] = {{0}};
+    uint32_t down[4];
     vf max = v_abs(v_load(s->t.x[0]));
     for (int i = 1; i < n; i++)
         max = v_max(max, v_abs(v_load(s->t.x[i])));
@@ -274,18 +309,28 @@ INLINE void search_ternary(int n, const grid_tables *tables, int live, float lea
     transpose_back(s->t.w, n, s->w);
     sort_tile(n, s);
     const ternary_split best = n == 32 ? split_32(s) : split_16(s);
+    const turned_levels to = turn_levels(n, &best);
+    number_levels(n, s, &best, &to, code);
     v_store(magnitude, max);
-    v_store(scale, best.scale);
+    v_store(scale, to.scale);
     v_store(i1, best.i1);
-    v_store(i2, best.i2);
-    v_store(shifts, best.shifts);
+    for (int k = 0; k < n / 8; k++)
+        down[k] = vm_bits(to.down[k]);
     memset(out, 0, sizeof *out);
+    for (int j = 0; j < live; j++)
+        for (int k = 0; k < n / 8; k++)
+            out->down[j] |= (uint8_t)((down[k] >> j & 1) << k);
+    for (int j = 0; j < live; j++)
+        settle_lane(n, tables, s, j, scale[j], out->down[j], code);
+    v_store(scale, refit_levels(n, s, &to, code));
     for (int j = 0; j < live; j++) {
-        /* Of IQ1_S, all four groups share a shift; of IQ1_M, bit 1 is the first group's. */
-        static const uint8_t down[2][4] = {{0, 2, 1, 3}, {0, 15}};
-        if (!(magnitude[j] < least) && i1[j] >= 0.0f)
-            settle_lane(n, tables, s, j, scale[j], (int)i1[j], (int)i2[j], down[n == 32][(int)shifts[j]],
-                        out);
+        if (magnitude[j] < least || !(i1[j] >= 0.0f)) {
+            out->down[j] = 0;
+            continue;
+        }
+        out->scale[j] = scale[j];
+        for (int k = 0; k < n / 8; k++)
+            out->index[j][k] = grid_point(tables, code[k][j]);
     }
 }
 
