@@ -132,17 +132,36 @@ static uint32_t put_list(lists_so_far *lists, const uint16_t *codes, int count, 
     return entry;
 }
 
+/* The list as a word of grid_tables.steps. */
+static uint32_t steps_of(const grid *g, const uint8_t *level, const uint16_t *codes, int length)
+{
+    uint32_t point = 0, steps = 0;
+    for (int i = 0; i < g->group; i++)
+        point |= (uint32_t)level[i] << g->bits * i;
+    for (int k = 0; k < length; k++) {
+        int i = 0;
+        while (i < g->group && codes[k] != point + (1u << g->bits * i) && codes[k] != point - (1u << g->bits * i))
+            i++;
+        if (i == g->group)
+            return point | OTHER_STEPS;
+        steps |= 1u << i << (codes[k] > point ? STEP_UP : STEP_DOWN);
+    }
+    return point | steps;
+}
+
+static int64_t step_bytes(const grid *g) { return g->distances == 1 ? (int64_t)g->points * 4 : 0; }
+
 int64_t forge_tables_size(int type)
 {
     const grid *g = find_grid(type);
-    return g ? 2 * (int64_t)g->points * 4 + (int64_t)g->words * 2 : 0;
+    return g ? 2 * (int64_t)g->points * 4 + step_bytes(g) + (int64_t)g->words * 2 : 0;
 }
 
 int64_t forge_make_tables(int type, void *tables)
 {
     const grid *g = find_grid(type);
-    uint32_t *at = tables;
-    lists_so_far lists = {(uint16_t *)(at + 2 * g->points), 0};
+    uint32_t *at = tables, *steps = at + 2 * g->points;
+    lists_so_far lists = {(uint16_t *)((uint8_t *)steps + step_bytes(g)), 0};
     coordinates points;
     spread(g, &points);
     for (int number = 0; number < g->points; number++) {
@@ -153,7 +172,10 @@ int64_t forge_make_tables(int type, void *tables)
         const int count = nearest_points(g, distance, nearest);
         for (int k = 0; k < count; k++)
             codes[k] = g->codes[nearest[k]];
-        if (distance[nearest[0]] == 0) {
+        const int length = distance[nearest[0]] == 0 ? 0 : count;
+        if (step_bytes(g))
+            steps[number] = steps_of(g, level, codes, length);
+        if (length == 0) {
             at[number] = at[g->points + number] = put_list(&lists, codes, 1, 0);
             lists.codes[lists.end - 1] = nearest[0];
             continue;
@@ -163,5 +185,5 @@ int64_t forge_make_tables(int type, void *tables)
         if (left < count)
             at[g->points + number] = put_list(&lists, codes, left, left);
     }
-    return 2 * (int64_t)g->points * 4 + (int64_t)lists.end * 2;
+    return 2 * (int64_t)g->points * 4 + step_bytes(g) + (int64_t)lists.end * 2;
 }

@@ -8,6 +8,7 @@
 #define FORGE_GRID_TABLES_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 typedef struct {
@@ -29,6 +30,7 @@ enum { LIST_STEP = 16 }; /* a list may be read in vectors of up to so many codes
  * coordinate than one before it. */
 typedef struct {
     const uint32_t *at;
+    const uint32_t *steps; /* NULL for grids with lists of several distances */
     const uint16_t *lists;
 } grid_tables;
 
@@ -43,13 +45,19 @@ static inline uint16_t grid_point(const grid_tables *tables, int number)
     return tables->lists[list_start(tables->at[number]) + LIST_STEP - 1];
 }
 
+/* In a word of grid_tables.steps: in the low half the point; above, for each coordinate, whether the list has the
+ * point one level up from it, and down, which for every coordinate at once says that it has others as well. */
+enum { STEP_UP = 16, STEP_DOWN = 24 };
+#define OTHER_STEPS 0xffff0000u
+
 /* The grid that quantizing to this type searches, or NULL. */
 const grid *find_grid(int type);
 
 static inline grid_tables view_tables(const grid *g, const void *tables)
 {
     const uint32_t *at = (const uint32_t *)tables;
-    return (grid_tables){at, (const uint16_t *)(at + 2 * g->points)};
+    const uint32_t *steps = at + 2 * g->points, *end = steps + (g->distances == 1 ? g->points : 0);
+    return (grid_tables){at, g->distances == 1 ? steps : NULL, (const uint16_t *)end};
 }
 
 #endif

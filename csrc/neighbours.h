@@ -67,7 +67,7 @@ INLINE int best_neighbour(const uint16_t *codes, int count, int group, const flo
 typedef struct {
     int n; /* values of a sub-block */
     const grid_tables *tables;
-    const float (*x)[LANES], (*w)[LANES]; /* magnitudes, and weights in the error */
+    float (*x)[LANES], (*w)[LANES]; /* magnitudes, and weights in the error */
     const float *rows_x, *rows_w;         /* the same, sub-block by sub-block */
     const float *scale;
     int32_t (*code)[LANES];
@@ -127,6 +127,61 @@ INLINE void settle_groups(int group, const grid_groups *g, uint32_t active)
             for (uint32_t left = hm_bits(far) & active >> lane; left; left &= left - 1) {
                 const uint32_t j = (uint32_t)first_bit(left);
                 settle_group(group, g, entry[j], list_length(entry[j]), (uint32_t)lane + j, (uint32_t)k);
+            }
+        }
+}
+
+/* Of the groups of 8 of H_LANES lanes, the codes one step from their points of least error. */
+INLINE hi nearest_steps(const grid_groups *g, hi point, int k, int lane, hm *unsure)
+{
+    const hf scale = h_load(g->scale + lane), zero = h_set(0.0f), two = h_set(2.0f), none = h_set(FLT_MAX);
+    hf error[8], pull[8], step[8], sum = zero;
+    for (int i = 0; i < 8; i++) {
+        const hf x = h_load(&g->x[8 * k + i][lane]), w = h_load(&g->w[8 * k + i][lane]);
+        const hf q = h_lookup4(odd_numbers, hi_shr(point, 2 * i)), off = h_sub(h_mul(scale, q), x);
+        const hm up = hi_test(point, STEP_UP + i), down = hi_test(point, STEP_DOWN + i);
+        step[i] = h_select(hm_and(up, hm_or(h_lt(off, zero), hm_not(down))), two, h_neg(two));
+        pull[i] = h_mul(w, off);
+        const hf diff = h_sub(h_mul(scale, h_add(q, step[i])), x), term = h_mul(pull[i], off);
+        error[i] = h_select(hm_or(up, down), h_add(sum, h_mul(h_mul(w, diff), diff)), none);
+        for (int j = 0; j < i; j++)
+            error[j] = h_add(error[j], term);
+        sum = h_add(sum, term);
+    }
+    hf least = none, second = none;
+    for (int i = 0; i < 8; i++) {
+        second = h_min(h_max(error[i], least), second);
+        least = h_min(error[i], least);
+    }
+    hf moves = zero, pulled = zero;
+    for (int i = 0; i < 8; i++) {
+        const hm nearest = h_eq(error[i], least);
+        moves = h_select(nearest, h_mul(step[i], h_set((float)(1 << 2 * i) / 2)), moves);
+        pulled = h_select(nearest, pull[i], pulled);
+    }
+    const hf tiny = h_mul(least, h_set(0x1p-17f)), gap = h_mul(h_mul(scale, h_set(8.0f)), h_abs(pulled));
+    const hm sure = hm_and(hm_and(h_lt(h_add(least, tiny), second), h_lt(tiny, gap)), h_lt(h_set(0x1p-90f), least));
+    const hm off_grid = hi_lt_unsigned(hi_set(0xffff), point);
+    *unsure = hm_or(hm_and(off_grid, hm_not(sure)), hi_lt_unsigned(hi_set((int32_t)(OTHER_STEPS - 1)), point));
+    const hi off = hi_or(hi_add(hi_and(point, hi_set(0xffff)), h_trunc(moves)), hi_set(OFF_GRID));
+    return h_bits(h_select(off_grid, hi_as_float(off), hi_as_float(hi_and(point, hi_set(0xffff)))));
+}
+
+INLINE void settle_steps(const grid_groups *g, uint32_t active)
+{
+    _Alignas(64) int32_t point[MAX_GROUPS][LANES], number[MAX_GROUPS][LANES];
+    memcpy(number, g->code, (size_t)g->n / 8 * sizeof *number);
+    for (int k = 0; k < g->n / 8; k++)
+        for (int j = 0; j < LANES; j++)
+            point[k][j] = (int32_t)g->tables->steps[number[k][j]];
+    for (int k = 0; k < g->n / 8; k++)
+        for (int lane = 0; lane < LANES; lane += H_LANES) {
+            hm unsure;
+            hi_store(&g->code[k][lane], nearest_steps(g, hi_load(&point[k][lane]), k, lane, &unsure));
+            for (uint32_t left = hm_bits(unsure) & active >> lane; left; left &= left - 1) {
+                const int j = lane + first_bit(left);
+                const uint32_t entry = g->tables->at[number[k][j]];
+                settle_group(8, g, entry, list_length(entry), (uint32_t)j, (uint32_t)k);
             }
         }
 }

@@ -14,6 +14,7 @@ typedef struct {
     float least; /* a sub-block below this counts as zero */
     bool even;   /* of 8 signs, an even number is negative, so 7 are stored */
     bool rough;  /* begin with the scale of a plain search */
+    bool steps;  /* nearest points of the grid are mostly one step away */
     bool flat;   /* without importance, add the variance to the weights */
     enum refit refit;
 } grid_kind;
@@ -43,6 +44,7 @@ static const grid_kind kind_iq2_s = {
     .step = 0.1f,
     .variance_factor = 2.0f,
     .least = 1e-8f,
+    .steps = true,
     .flat = true,
     .refit = REFIT_OFF_GRID,
 };
@@ -172,7 +174,8 @@ INLINE vf prepare_tile(const grid_kind *kind, grid_tile *g)
 
 /* Numbers, see grid_tables.h, of the points that the groups round to by inverse scale `id`: that of the
  * shorter list where all of the group's levels are surely the nearest. */
-INLINE void number_groups(int n, int group, const grid_tile *g, vf id, bool wild, int32_t (*number)[LANES])
+INLINE void number_groups(int n, int group, const grid_tile *g, vf id, bool wild, bool shorter,
+                          int32_t (*number)[LANES])
 {
     const int levels = group == 8 ? 3 : 8, points = group == 8 ? 6561 : 4096;
     const vf one = v_set(1.0f), half = v_set(0.5f), low = v_set(0.0f), high = v_set((float)(levels - 1));
@@ -182,10 +185,11 @@ INLINE void number_groups(int n, int group, const grid_tile *g, vf id, bool wild
             const vf y = v_mul(half, v_sub(v_mul(id, v_load(g->t.x[group * k + i])), one));
             const vf inside = v_min(v_max(wild ? v_nearest(y) : y, low), high);
             const vf level = wild ? inside : v_round(inside);
-            stray = v_max(stray, v_abs(v_sub(inside, level)));
+            if (shorter)
+                stray = v_max(stray, v_abs(v_sub(inside, level)));
             sum = v_add(v_mul(sum, v_set((float)levels)), level);
         }
-        if (!wild)
+        if (shorter)
             sum = v_add(sum, v_select(v_lt(stray, v_set(SURELY_NEAREST)), v_set((float)points), low));
         vi_store(number[k], v_trunc(sum));
     }
@@ -224,17 +228,21 @@ INLINE void choose_lanes(vm wanted, grid_tile *g)
 }
 
 /* Points for the wanted lanes at inverse scale `id` and scale `scale`. */
-INLINE void try_scale(int n, int group, const grid_tables *tables, grid_tile *g, vm wanted, vf id, vf scale,
-                      vf reach)
+INLINE void try_scale(const grid_kind *kind, int group, const grid_tables *tables, grid_tile *g, vm wanted,
+                      vf id, vf scale, vf reach)
 {
+    const int n = kind->n;
+    const bool steps = kind->steps && H_LANES > 1;
+    const grid_groups groups = {n, tables, g->t.x, g->root, g->rows_x, g->rows_root, g->try_scale, g->code};
     const vm tame = v_lt(v_mul(id, reach), v_set(ROUND_LIMIT));
     v_store(g->try_scale, scale);
     if (vm_any(vm_and(wanted, vm_not(tame))))
-        number_groups(n, group, g, id, true, g->code);
+        number_groups(n, group, g, id, true, false, g->code);
     else
-        number_groups(n, group, g, id, false, g->code);
-    const grid_groups groups = {n, tables, (const float(*)[LANES])g->t.x, (const float(*)[LANES])g->root, g->rows_x, g->rows_root, g->try_scale, g->code};
-    if (group == 4 && H_LANES > 1)
+        number_groups(n, group, g, id, false, !steps, g->code);
+    if (steps)
+        settle_steps(&groups, vm_bits(wanted));
+    else if (group == 4 && H_LANES > 1)
         settle_groups(group, &groups, vm_bits(wanted));
     else
         settle_sorted(group, &groups, g->lanes, g->active);
@@ -264,7 +272,7 @@ INLINE vf search_grid(const grid_kind *kind, int group, const grid_tables *table
     choose_lanes(live, g);
     for (int k = -kind->tries; k <= kind->tries; k++) {
         const vf id = v_div(v_add(top, v_set((float)k * kind->step)), max);
-        try_scale(n, group, tables, g, live, id, v_div(one, id), reach);
+        try_scale(kind, group, tables, g, live, id, v_div(one, id), reach);
         const grid_sums sum = sum_groups(n, group, g, g->code);
         const vm gain = v_lt(v_mul(best, sum.q2), v_mul(sum.qx, sum.qx));
         const vm better = vm_and(vm_and(v_lt(zero, sum.q2), gain), live);
@@ -284,7 +292,7 @@ INLINE vf search_grid(const grid_kind *kind, int group, const grid_tables *table
     if (vm_any(again)) {
         const vf safe = v_select(again, scale, one);
         choose_lanes(again, g);
-        try_scale(n, group, tables, g, again, v_div(one, safe), scale, reach);
+        try_scale(kind, group, tables, g, again, v_div(one, safe), scale, reach);
         for (int k = 0; k < n / group; k++) {
             const vi code = vi_load(g->best[k]);
             const vf moved = vi_float(vi_and(code, vi_set(OFF_GRID)));

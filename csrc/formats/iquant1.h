@@ -219,6 +219,20 @@ INLINE turned_levels turn_levels(int n, const ternary_split *best)
 
 INLINE vf v_shift(vm down) { return v_select(down, v_set(-0.125f), v_set(0.125f)); }
 
+/* The sorted values number i of each lane, and their places before; past all others where there is none. */
+INLINE void find_sorted(int n, const ternary_tile *s, vf i, vf *key, vf *order)
+{
+    _Alignas(64) float at[LANES], keys[LANES], orders[LANES];
+    v_store(at, i);
+    for (int j = 0; j < LANES; j++) {
+        const bool found = at[j] >= 0.0f && at[j] < (float)n;
+        keys[j] = found ? s->key[(int)at[j]][j] : INFINITY;
+        orders[j] = found ? s->order[(int)at[j]][j] : (float)n;
+    }
+    *key = v_load(keys);
+    *order = v_load(orders);
+}
+
 /* Numbers of the groups, see grid_tables.h: that of the shorter list where each level is surely the nearest
  * of the three. */
 INLINE void number_levels(int n, const ternary_tile *s, const ternary_split *best, const turned_levels *to,
@@ -226,15 +240,9 @@ INLINE void number_levels(int n, const ternary_tile *s, const ternary_split *bes
 {
     const vf zero = v_set(0.0f), one = v_set(1.0f), two = v_set(2.0f), three = v_set(3.0f);
     const vf margin = v_mul(v_set(SURELY_NEAREST), to->scale);
-    vf key1 = v_set(INFINITY), key2 = key1, order1 = v_set((float)n), order2 = order1;
-    for (int j = 0; j < n; j++) {
-        const vf at = v_set((float)j), key = v_load(s->key[j]), order = v_load(s->order[j]);
-        const vm first = v_eq(at, best->i1), second = v_eq(at, best->i2);
-        key1 = v_select(first, key, key1);
-        order1 = v_select(first, order, order1);
-        key2 = v_select(second, key, key2);
-        order2 = v_select(second, order, order2);
-    }
+    vf key1, key2, order1, order2;
+    find_sorted(n, s, best->i1, &key1, &order1);
+    find_sorted(n, s, best->i2, &key2, &order2);
     for (int k = 0; k < n / 8; k++) {
         vf sum = zero;
         vm sure = v_eq(zero, zero);
