@@ -136,6 +136,7 @@ INLINE hi nearest_steps(const grid_groups *g, hi point, int k, int lane, hm *uns
 {
     const hf scale = h_load(g->scale + lane), zero = h_set(0.0f), two = h_set(2.0f), none = h_set(FLT_MAX);
     hf error[8], pull[8], step[8], sum = zero;
+    UNROLLED
     for (int i = 0; i < 8; i++) {
         const hf x = h_load(&g->x[8 * k + i][lane]), w = h_load(&g->w[8 * k + i][lane]);
         const hf q = h_lookup4(odd_numbers, hi_shr(point, 2 * i)), off = h_sub(h_mul(scale, q), x);
@@ -144,16 +145,19 @@ INLINE hi nearest_steps(const grid_groups *g, hi point, int k, int lane, hm *uns
         pull[i] = h_mul(w, off);
         const hf diff = h_sub(h_mul(scale, h_add(q, step[i])), x), term = h_mul(pull[i], off);
         error[i] = h_select(hm_or(up, down), h_add(sum, h_mul(h_mul(w, diff), diff)), none);
+        UNROLLED
         for (int j = 0; j < i; j++)
             error[j] = h_add(error[j], term);
         sum = h_add(sum, term);
     }
     hf least = none, second = none;
+    UNROLLED
     for (int i = 0; i < 8; i++) {
         second = h_min(h_max(error[i], least), second);
         least = h_min(error[i], least);
     }
     hf moves = zero, pulled = zero;
+    UNROLLED
     for (int i = 0; i < 8; i++) {
         const hm nearest = h_eq(error[i], least);
         moves = h_select(nearest, h_mul(step[i], h_set((float)(1 << 2 * i) / 2)), moves);
@@ -169,21 +173,24 @@ INLINE hi nearest_steps(const grid_groups *g, hi point, int k, int lane, hm *uns
 
 INLINE void settle_steps(const grid_groups *g, uint32_t active)
 {
-    _Alignas(64) int32_t point[MAX_GROUPS][LANES], number[MAX_GROUPS][LANES];
+    int32_t number[MAX_GROUPS][LANES];
+    uint16_t rest[MAX_GROUPS * LANES];
+    int count = 0;
     memcpy(number, g->code, (size_t)g->n / 8 * sizeof *number);
     for (int k = 0; k < g->n / 8; k++)
-        for (int j = 0; j < LANES; j++)
-            point[k][j] = (int32_t)g->tables->steps[number[k][j]];
-    for (int k = 0; k < g->n / 8; k++)
         for (int lane = 0; lane < LANES; lane += H_LANES) {
+            _Alignas(64) int32_t point[H_LANES];
             hm unsure;
-            hi_store(&g->code[k][lane], nearest_steps(g, hi_load(&point[k][lane]), k, lane, &unsure));
-            for (uint32_t left = hm_bits(unsure) & active >> lane; left; left &= left - 1) {
-                const int j = lane + first_bit(left);
-                const uint32_t entry = g->tables->at[number[k][j]];
-                settle_group(8, g, entry, list_length(entry), (uint32_t)j, (uint32_t)k);
-            }
+            for (int j = 0; j < H_LANES; j++)
+                point[j] = (int32_t)g->tables->steps[g->code[k][lane + j]];
+            hi_store(&g->code[k][lane], nearest_steps(g, hi_load(point), k, lane, &unsure));
+            for (uint32_t left = hm_bits(unsure) & active >> lane; left; left &= left - 1)
+                rest[count++] = (uint16_t)(k * LANES + lane + first_bit(left));
         }
+    for (int j = 0; j < count; j++) {
+        const uint32_t entry = g->tables->at[number[0][rest[j]]];
+        settle_group(8, g, entry, list_length(entry), rest[j] % LANES, rest[j] / LANES);
+    }
 }
 
 /* A group off the grid: the low half is its entry, the high half is k * LANES + lane. */
