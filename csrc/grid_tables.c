@@ -144,7 +144,7 @@ static uint32_t steps_of(const grid *g, const uint8_t *level, const uint16_t *co
             i++;
         if (i == g->group)
             return point | OTHER_STEPS;
-        steps |= 1u << i << (codes[k] > point ? STEP_UP : STEP_DOWN);
+        steps |= (codes[k] > point ? 1u : 2u) << (STEP_SHIFT + 2 * i);
     }
     return point | steps;
 }

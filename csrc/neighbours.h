@@ -13,6 +13,9 @@ static const float odd_numbers[32] = {1, 3, 5, 7, 9, 11, 13, 15, 1, 3, 5, 7, 9, 
 static const float odd_pairs[32] = {1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7,
                                     1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7};
 
+/* Levels as they are in codes of groups of 8. */
+static const float levels_of_3[32] = {0, 1, 2, 0, 0, 1, 2, 0, 0, 1, 2, 0, 0, 1, 2, 0};
+
 /* Errors of the points of these codes: `term` has what each level of each value adds. */
 INLINE hf h_errors(int group, const float *term, hi code)
 {
@@ -131,66 +134,44 @@ INLINE void settle_groups(int group, const grid_groups *g, uint32_t active)
         }
 }
 
+/* Steps by their bits in grid_tables.steps: none, up, down, and either. One that there is not leads far away. */
+static const float steps_in_list[32] = {0x1p60f, 2, -2, 0, 0x1p60f, 2, -2, 0, 0x1p60f, 2, -2, 0, 0x1p60f, 2, -2, 0};
+
 /* Of the groups of 8 of H_LANES lanes, the codes one step from their points of least error. */
 INLINE hi nearest_steps(const grid_groups *g, hi point, int k, int lane, hm *unsure)
 {
-    const hf scale = h_load(g->scale + lane), zero = h_set(0.0f), two = h_set(2.0f), none = h_set(FLT_MAX);
-    hf error[8], pull[8], step[8], sum = zero;
+    const hf scale = h_load(g->scale + lane), zero = h_set(0.0f), two = h_set(2.0f);
+    hf error[8], step[8], sum = zero, pull = h_set(FLT_MAX);
     UNROLLED
     for (int i = 0; i < 8; i++) {
         const hf x = h_load(&g->x[8 * k + i][lane]), w = h_load(&g->w[8 * k + i][lane]);
         const hf q = h_lookup4(odd_numbers, hi_shr(point, 2 * i)), off = h_sub(h_mul(scale, q), x);
-        const hm up = hi_test(point, STEP_UP + i), down = hi_test(point, STEP_DOWN + i);
-        step[i] = h_select(hm_and(up, hm_or(h_lt(off, zero), hm_not(down))), two, h_neg(two));
-        pull[i] = h_mul(w, off);
-        const hf diff = h_sub(h_mul(scale, h_add(q, step[i])), x), term = h_mul(pull[i], off);
-        error[i] = h_select(hm_or(up, down), h_add(sum, h_mul(h_mul(w, diff), diff)), none);
+        const hf listed = h_lookup4(steps_in_list, hi_shr(point, STEP_SHIFT + 2 * i));
+        const hf nearer = h_select(h_lt(off, zero), two, h_neg(two));
+        step[i] = h_select(h_eq(listed, zero), nearer, listed);
+        const hf diff = h_sub(h_mul(scale, h_add(q, step[i])), x), pulls = h_mul(w, off), term = h_mul(pulls, off);
+        error[i] = h_add(sum, h_mul(h_mul(w, diff), diff));
         UNROLLED
         for (int j = 0; j < i; j++)
             error[j] = h_add(error[j], term);
         sum = h_add(sum, term);
+        pull = h_min(h_abs(pulls), pull);
     }
-    hf least = none, second = none;
+    hf least = h_set(FLT_MAX), second = least, moves = zero;
     UNROLLED
     for (int i = 0; i < 8; i++) {
         second = h_min(h_max(error[i], least), second);
         least = h_min(error[i], least);
     }
-    hf moves = zero, pulled = zero;
     UNROLLED
-    for (int i = 0; i < 8; i++) {
-        const hm nearest = h_eq(error[i], least);
-        moves = h_select(nearest, h_mul(step[i], h_set((float)(1 << 2 * i) / 2)), moves);
-        pulled = h_select(nearest, pull[i], pulled);
-    }
-    const hf tiny = h_mul(least, h_set(0x1p-17f)), gap = h_mul(h_mul(scale, h_set(8.0f)), h_abs(pulled));
+    for (int i = 0; i < 8; i++)
+        moves = h_select(h_eq(error[i], least), h_mul(step[i], h_set((float)(1 << 2 * i) / 2)), moves);
+    const hf tiny = h_mul(least, h_set(0x1p-17f)), gap = h_mul(h_mul(scale, h_set(8.0f)), pull);
     const hm sure = hm_and(hm_and(h_lt(h_add(least, tiny), second), h_lt(tiny, gap)), h_lt(h_set(0x1p-90f), least));
     const hm off_grid = hi_lt_unsigned(hi_set(0xffff), point);
     *unsure = hm_or(hm_and(off_grid, hm_not(sure)), hi_lt_unsigned(hi_set((int32_t)(OTHER_STEPS - 1)), point));
     const hi off = hi_or(hi_add(hi_and(point, hi_set(0xffff)), h_trunc(moves)), hi_set(OFF_GRID));
     return h_bits(h_select(off_grid, hi_as_float(off), hi_as_float(hi_and(point, hi_set(0xffff)))));
-}
-
-INLINE void settle_steps(const grid_groups *g, uint32_t active)
-{
-    int32_t number[MAX_GROUPS][LANES];
-    uint16_t rest[MAX_GROUPS * LANES];
-    int count = 0;
-    memcpy(number, g->code, (size_t)g->n / 8 * sizeof *number);
-    for (int k = 0; k < g->n / 8; k++)
-        for (int lane = 0; lane < LANES; lane += H_LANES) {
-            _Alignas(64) int32_t point[H_LANES];
-            hm unsure;
-            for (int j = 0; j < H_LANES; j++)
-                point[j] = (int32_t)g->tables->steps[g->code[k][lane + j]];
-            hi_store(&g->code[k][lane], nearest_steps(g, hi_load(point), k, lane, &unsure));
-            for (uint32_t left = hm_bits(unsure) & active >> lane; left; left &= left - 1)
-                rest[count++] = (uint16_t)(k * LANES + lane + first_bit(left));
-        }
-    for (int j = 0; j < count; j++) {
-        const uint32_t entry = g->tables->at[number[0][rest[j]]];
-        settle_group(8, g, entry, list_length(entry), rest[j] % LANES, rest[j] / LANES);
-    }
 }
 
 /* A group off the grid: the low half is its entry, the high half is k * LANES + lane. */
@@ -200,6 +181,34 @@ typedef struct {
     size_t count;
     stray_group group[LANES * MAX_GROUPS + 1];
 } stray_groups;
+
+INLINE void settle_stray(int group, const grid_groups *g, stray_group stray, int count)
+{
+    const uint32_t place = (uint32_t)(stray >> 32);
+    settle_group(group, g, (uint32_t)stray, count, place % LANES, place / LANES);
+}
+
+INLINE void settle_steps(const grid_groups *g, uint32_t active)
+{
+    int32_t number[MAX_GROUPS][LANES];
+    stray_group rest[MAX_GROUPS * LANES];
+    size_t count = 0;
+    memcpy(number, g->code, (size_t)g->n / 8 * sizeof *number);
+    for (int k = 0; k < g->n / 8; k++)
+        for (int lane = 0; lane < LANES; lane += H_LANES) {
+            _Alignas(64) int32_t point[H_LANES];
+            hm unsure;
+            for (int j = 0; j < H_LANES; j++)
+                point[j] = (int32_t)g->tables->steps[g->code[k][lane + j]];
+            hi_store(&g->code[k][lane], nearest_steps(g, hi_load(point), k, lane, &unsure));
+            for (uint32_t left = hm_bits(unsure) & active >> lane; left; left &= left - 1) {
+                const int place = k * LANES + lane + first_bit(left);
+                rest[count++] = (uint64_t)place << 32 | g->tables->at[number[0][place]];
+            }
+        }
+    for (size_t j = 0; j < count; j++)
+        settle_stray(8, g, rest[j], list_length((uint32_t)rest[j]));
+}
 
 /* The same. Where lists may be longer than a vector, the groups are sorted by that first, without branches:
  * none could be predicted. */

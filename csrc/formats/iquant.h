@@ -178,11 +178,11 @@ INLINE void number_groups(int n, int group, const grid_tile *g, vf id, bool wild
                           int32_t (*number)[LANES])
 {
     const int levels = group == 8 ? 3 : 8, points = group == 8 ? 6561 : 4096;
-    const vf one = v_set(1.0f), half = v_set(0.5f), low = v_set(0.0f), high = v_set((float)(levels - 1));
+    const vf half = v_set(0.5f), half_id = v_mul(half, id), low = v_set(0.0f), high = v_set((float)(levels - 1));
     for (int k = 0; k < n / group; k++) {
         vf sum = low, stray = low;
         for (int i = group - 1; i >= 0; i--) {
-            const vf y = v_mul(half, v_sub(v_mul(id, v_load(g->t.x[group * k + i])), one));
+            const vf y = v_sub(v_mul(half_id, v_load(g->t.x[group * k + i])), half);
             const vf inside = v_min(v_max(wild ? v_nearest(y) : y, low), high);
             const vf level = wild ? inside : v_round(inside);
             if (shorter)
@@ -314,15 +314,22 @@ INLINE vf search_grid(const grid_kind *kind, int group, const grid_tables *table
 
 /* ---- super-blocks ---- */
 
-INLINE int grid_index(const grid_tables *tables, int group, int code)
+/* Indices of the points of these codes. */
+INLINE void find_points(int n, int group, const grid_tables *tables, int32_t (*codes)[LANES], int live,
+                        uint16_t *out)
 {
-    int number = 0;
-    if (group == 8)
-        for (int i = 7; i >= 0; i--)
-            number = 3 * number + (code >> 2 * i & 3);
-    else
-        number = code & 4095;
-    return grid_point(tables, number);
+    for (int k = 0; k < n / group; k++) {
+        _Alignas(64) int32_t number[LANES];
+        const vi code = vi_load(codes[k]);
+        vf sum = v_set(0.0f);
+        for (int i = 7; i >= 0; i--) {
+            const vf level = v_lookup4(levels_of_3, vi_shr(code, 2 * i));
+            sum = v_add(v_mul(sum, v_set(3.0f)), level);
+        }
+        vi_store(number, group == 8 ? v_trunc(sum) : vi_and(code, vi_set(4095)));
+        for (int j = 0; j < live; j++)
+            out[j * (n / group) + k] = grid_point(tables, number[j]);
+    }
 }
 
 INLINE void search_grid_batch(const forge_rows *rows, int64_t first, int live, const grid_kind *kind,
@@ -346,10 +353,9 @@ INLINE void search_grid_batch(const forge_rows *rows, int64_t first, int live, c
             used[j] = j < count ? 1.0f : 0.0f;
         v_store(out->scale + sub, search_grid(kind, group, tables, v_lt(v_set(0.0f), v_load(used)), max, &g));
         v_store(greatest, max);
+        find_points(n, group, tables, g.best, count, out->index + sub * (n / group));
         for (int j = 0; j < count; j++) {
             out->empty[sub + j] = greatest[j] < kind->least;
-            for (int k = 0; k < n / group; k++)
-                out->index[(sub + j) * (n / group) + k] = (uint16_t)grid_index(tables, group, g.best[k][j]);
             for (int k = 0; k < n / 8; k++)
                 out->signs[(sub + j) * (n / 8) + k] = (uint8_t)g.signs[k][j];
         }

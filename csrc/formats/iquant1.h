@@ -280,7 +280,6 @@ INLINE void settle_lane(int n, const grid_tables *tables, const ternary_tile *s,
 /* The scales that fit the codes best, of lanes where a group moved; codes become numbers again. */
 INLINE vf refit_levels(int n, const ternary_tile *s, const turned_levels *to, int32_t (*code)[LANES])
 {
-    static const float levels[32] = {0, 1, 2, 0, 0, 1, 2, 0, 0, 1, 2, 0, 0, 1, 2, 0};
     const vf zero = v_set(0.0f);
     vf qx = zero, q2 = zero;
     vi moved = vi_set(0);
@@ -289,7 +288,7 @@ INLINE vf refit_levels(int n, const ternary_tile *s, const turned_levels *to, in
         vf number = zero, power = v_set(1.0f);
         moved = vi_or(moved, codes);
         for (int i = 0; i < 8; i++) {
-            const vf level = v_lookup4(levels, vi_shr(codes, 2 * i));
+            const vf level = v_lookup4(levels_of_3, vi_shr(codes, 2 * i));
             const vf q = v_add(v_sub(level, v_set(1.0f)), v_shift(to->down[k]));
             const vf wq = v_mul(v_load(s->t.w[8 * k + i]), q);
             qx = v_add(qx, v_mul(wq, v_load(s->t.x[8 * k + i])));

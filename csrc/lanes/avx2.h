@@ -189,5 +189,3 @@ INLINE void h_columns4(const void *base, const uint32_t *at, int unit, hf *out)
         out[2 * i + 1] = _mm256_shuffle_ps(pair[i], pair[i + 2], 0xee);
     }
 }
-/* Only the sign bits of a mask count. */
-INLINE hm hi_test(hi a, int n) { return _mm256_castsi256_ps(_mm256_slli_epi32(a, 31 - n)); }

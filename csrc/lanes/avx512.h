@@ -169,4 +169,3 @@ INLINE void h_columns4(const void *base, const uint32_t *at, int unit, hf *out)
         out[2 * i + 1] = _mm512_shuffle_ps(pair[i], pair[i + 2], 0xee);
     }
 }
-INLINE hm hi_test(hi a, int n) { return _mm512_test_epi32_mask(a, _mm512_set1_epi32((int32_t)(1u << n))); }

@@ -186,7 +186,6 @@ INLINE void h_columns4(const void *base, const uint32_t *at, int unit, hf *out)
     for (int i = 0; i < 4; i++)
         out[i] = h_load(columns[i]);
 }
-INLINE hm hi_test(hi a, int n) { return vtstq_s32(a, vdupq_n_s32((int32_t)(1u << n))); }
 
 #define S_LANES 8
 

@@ -129,8 +129,6 @@ INLINE void h_columns4(const void *base, const uint32_t *at, int unit, hf *out)
 {
     memcpy(out, (const char *)base + (size_t)at[0] * unit, 4 * sizeof(float));
 }
-/* Whether bit n is set. */
-INLINE hm hi_test(hi a, int n) { return (hm)((uint32_t)a >> n & 1); }
 
 /* ---- half floats, compared as integers ---- */
 
