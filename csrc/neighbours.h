@@ -77,12 +77,55 @@ typedef struct {
 } grid_groups;
 
 /* Moves group k of a lane to the best of the first `count` codes of its list. */
-INLINE void settle_group(int group, const grid_groups *g, uint32_t entry, int count, uint32_t lane, uint32_t k)
+INLINE void settle_group(int group, const grid_groups *g, uint32_t entry, int count, int lane, int k)
 {
-    const uint32_t at = lane * (uint32_t)g->n + k * (uint32_t)group;
+    const int at = lane * g->n + k * group;
+    const uint16_t *codes = g->tables->lists + list_start(entry);
     const float *value = group == 8 ? odd_pairs : odd_numbers;
-    g->code[k][lane] = OFF_GRID | best_neighbour(g->tables->lists + list_start(entry), count, group, value,
-                                                 g->rows_x + at, g->rows_w + at, g->scale[lane]);
+    g->code[k][lane] = OFF_GRID | best_neighbour(codes, count, group, value, g->rows_x + at, g->rows_w + at,
+                                                 g->scale[lane]);
+}
+
+/* A group off the grid, for later: its entry in grid_tables.at below, k * LANES + lane above. */
+typedef uint64_t stray_group;
+
+INLINE stray_group stray_of(uint32_t entry, int lane, int k)
+{
+    return (uint64_t)(k * LANES + lane) << 32 | entry;
+}
+
+INLINE void settle_strays(int group, const grid_groups *g, const stray_group *stray, size_t strays, bool short_lists)
+{
+    for (size_t j = 0; j < strays; j++) {
+        const uint32_t entry = (uint32_t)stray[j], place = (uint32_t)(stray[j] >> 32);
+        settle_group(group, g, entry, short_lists ? LIST_STEP : list_length(entry), (int)(place % LANES),
+                     (int)(place / LANES));
+    }
+}
+
+/* Settles the groups of some lanes one by one. Where lists may be longer than a vector, the groups are sorted by that
+ * first, without branches: none could be predicted. */
+INLINE void settle_each(int group, const grid_groups *g, const int *lanes, int active)
+{
+    const bool sorted = H_LANES > 1 && H_LANES < LIST_STEP;
+    stray_group near[LANES * MAX_GROUPS + 1], far[LANES * MAX_GROUPS + 1];
+    size_t nears = 0, fars = 0;
+    for (int a = 0; a < active; a++)
+        for (int k = 0; k < g->n / group; k++) {
+            int32_t *code = &g->code[k][lanes[a]];
+            const uint32_t entry = g->tables->at[*code];
+            const int length = list_length(entry);
+            *code = g->tables->lists[list_start(entry)];
+            if (sorted) {
+                near[nears] = far[fars] = stray_of(entry, lanes[a], k);
+                nears += (unsigned)length - 1 < LIST_STEP;
+                fars += length > LIST_STEP;
+            } else if (length) {
+                settle_group(group, g, entry, length, lanes[a], k);
+            }
+        }
+    settle_strays(group, g, near, nears, true);
+    settle_strays(group, g, far, fars, false);
 }
 
 enum { NEAR = 8 }; /* codes of a list that are tried in lanes */
@@ -113,8 +156,8 @@ INLINE hi nearest_codes(int group, const grid_groups *g, const uint32_t *place, 
     return hi_and(h_bits(nearest), hi_set(0xffff));
 }
 
-/* Numbers of groups become codes on the grid; those of groups off it are marked. */
-INLINE void settle_groups(int group, const grid_groups *g, uint32_t active)
+/* Settles the groups of all lanes at once, but those with long lists, one by one. */
+INLINE void settle_lists(int group, const grid_groups *g, uint32_t active)
 {
     for (int k = 0; k < g->n / group; k++)
         for (int lane = 0; lane < LANES; lane += H_LANES) {
@@ -124,12 +167,11 @@ INLINE void settle_groups(int group, const grid_groups *g, uint32_t active)
                 place[j] = entry[j] & PLACE_MASK;
             }
             const hf length = hi_float(hi_shr(hi_load((int32_t *)entry), LENGTH_SHIFT));
-            const hm far = h_lt(h_set(NEAR), length), off = h_lt(h_set(0.0f), length);
-            const hi code = hi_or(nearest_codes(group, g, place, k, lane), hi_where(off, OFF_GRID));
-            hi_store(&g->code[k][lane], code);
-            for (uint32_t left = hm_bits(far) & active >> lane; left; left &= left - 1) {
-                const uint32_t j = (uint32_t)first_bit(left);
-                settle_group(group, g, entry[j], list_length(entry[j]), (uint32_t)lane + j, (uint32_t)k);
+            const hi off_grid = hi_where(h_lt(h_set(0.0f), length), OFF_GRID);
+            hi_store(&g->code[k][lane], hi_or(nearest_codes(group, g, place, k, lane), off_grid));
+            for (uint32_t left = hm_bits(h_lt(h_set(NEAR), length)) & active >> lane; left; left &= left - 1) {
+                const int j = first_bit(left);
+                settle_group(group, g, entry[j], list_length(entry[j]), lane + j, k);
             }
         }
 }
@@ -174,25 +216,12 @@ INLINE hi nearest_steps(const grid_groups *g, hi point, int k, int lane, hm *uns
     return h_bits(h_select(off_grid, hi_as_float(off), hi_as_float(hi_and(point, hi_set(0xffff)))));
 }
 
-/* A group off the grid: the low half is its entry, the high half is k * LANES + lane. */
-typedef uint64_t stray_group;
-
-typedef struct {
-    size_t count;
-    stray_group group[LANES * MAX_GROUPS + 1];
-} stray_groups;
-
-INLINE void settle_stray(int group, const grid_groups *g, stray_group stray, int count)
-{
-    const uint32_t place = (uint32_t)(stray >> 32);
-    settle_group(group, g, (uint32_t)stray, count, place % LANES, place / LANES);
-}
-
+/* Settles the groups of all lanes at once, and then those that other points may be nearest to. */
 INLINE void settle_steps(const grid_groups *g, uint32_t active)
 {
     int32_t number[MAX_GROUPS][LANES];
-    stray_group rest[MAX_GROUPS * LANES];
-    size_t count = 0;
+    stray_group other[LANES * MAX_GROUPS];
+    size_t others = 0;
     memcpy(number, g->code, (size_t)g->n / 8 * sizeof *number);
     for (int k = 0; k < g->n / 8; k++)
         for (int lane = 0; lane < LANES; lane += H_LANES) {
@@ -202,41 +231,9 @@ INLINE void settle_steps(const grid_groups *g, uint32_t active)
                 point[j] = (int32_t)g->tables->steps[g->code[k][lane + j]];
             hi_store(&g->code[k][lane], nearest_steps(g, hi_load(point), k, lane, &unsure));
             for (uint32_t left = hm_bits(unsure) & active >> lane; left; left &= left - 1) {
-                const int place = k * LANES + lane + first_bit(left);
-                rest[count++] = (uint64_t)place << 32 | g->tables->at[number[0][place]];
+                const int j = lane + first_bit(left);
+                other[others++] = stray_of(g->tables->at[number[k][j]], j, k);
             }
         }
-    for (size_t j = 0; j < count; j++)
-        settle_stray(8, g, rest[j], list_length((uint32_t)rest[j]));
-}
-
-/* The same. Where lists may be longer than a vector, the groups are sorted by that first, without branches:
- * none could be predicted. */
-INLINE void settle_sorted(int group, const grid_groups *g, const int *lanes, int active)
-{
-    const bool sorted = H_LANES > 1 && H_LANES < LIST_STEP;
-    const int width = LIST_STEP;
-    stray_groups near, far; /* by whether the list is no longer than `width` */
-    near.count = far.count = 0;
-    for (int a = 0; a < active; a++)
-        for (int k = 0; k < g->n / group; k++) {
-            const uint32_t lane = (uint32_t)lanes[a];
-            const uint32_t entry = g->tables->at[g->code[k][lane]];
-            const int length = list_length(entry);
-            const stray_group stray = (uint64_t)(k * LANES + lane) << 32 | entry;
-            g->code[k][lane] = g->tables->lists[list_start(entry)];
-            if (sorted) {
-                near.group[near.count] = far.group[far.count] = stray;
-                near.count += (unsigned)length - 1 < (unsigned)width;
-                far.count += length > width;
-            } else if (length) {
-                settle_group(group, g, entry, length, lane, (uint32_t)k);
-            }
-        }
-    for (size_t j = 0; j < near.count; j++)
-        settle_group(group, g, (uint32_t)near.group[j], width, near.group[j] >> 32 & (LANES - 1),
-                     (uint32_t)(near.group[j] >> 32) / LANES);
-    for (size_t j = 0; j < far.count; j++)
-        settle_group(group, g, (uint32_t)far.group[j], list_length((uint32_t)far.group[j]),
-                     far.group[j] >> 32 & (LANES - 1), (uint32_t)(far.group[j] >> 32) / LANES);
+    settle_strays(8, g, other, others, false);
 }

@@ -243,9 +243,9 @@ INLINE void try_scale(const grid_kind *kind, int group, const grid_tables *table
     if (steps)
         settle_steps(&groups, vm_bits(wanted));
     else if (group == 4 && H_LANES > 1)
-        settle_groups(group, &groups, vm_bits(wanted));
+        settle_lists(group, &groups, vm_bits(wanted));
     else
-        settle_sorted(group, &groups, g->lanes, g->active);
+        settle_each(group, &groups, g->lanes, g->active);
 }
 
 /* The scales of a tile; g->best has the codes of its points. */
