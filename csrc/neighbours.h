@@ -6,6 +6,7 @@
  * iq2_find_best_neighbour, iq3_find_best_neighbour and iq1_find_best_neighbour2 in ggml-quants.c. */
 
 enum { MAX_GROUPS = 8 };     /* groups of a sub-block */
+enum { TRIES = 8, MAX_ROWS = TRIES * MAX_GROUPS }; /* tries at a time */
 enum { OFF_GRID = 1 << 30 }; /* marks the code of a group that rounded to a point off the grid */
 
 static const float odd_numbers[32] = {1, 3, 5, 7, 9, 11, 13, 15, 1, 3, 5, 7, 9, 11, 13, 15,
@@ -66,32 +67,32 @@ INLINE int best_neighbour(const uint16_t *codes, int count, int group, const flo
 
 /* ---- many groups ---- */
 
-/* Values by rows, and the scale and the codes of each lane: what settling works on. */
+/* The groups of a tile in some tries: row r of `code` is group r % (n / group) in try r / (n / group). */
 typedef struct {
-    int n; /* values of a sub-block */
+    int n, rows; /* values of a sub-block; rows of codes */
     const grid_tables *tables;
-    float (*x)[LANES], (*w)[LANES]; /* magnitudes, and weights in the error */
-    const float *rows_x, *rows_w;         /* the same, sub-block by sub-block */
-    const float *scale;
-    int32_t (*code)[LANES];
+    float (*x)[LANES], (*w)[LANES];         /* magnitudes, and weights in the error */
+    const float *by_sub_x, *by_sub_w;       /* the same, sub-block by sub-block */
+    const float (*scale)[LANES];            /* of each try */
+    int32_t (*code)[LANES];                 /* numbers of the groups, which settling replaces by codes */
 } grid_groups;
 
-/* Moves group k of a lane to the best of the first `count` codes of its list. */
-INLINE void settle_group(int group, const grid_groups *g, uint32_t entry, int count, int lane, int k)
+/* Moves a group to the best of the first `count` codes of its list. */
+INLINE void settle_group(int group, const grid_groups *g, uint32_t entry, int count, int lane, int row)
 {
-    const int at = lane * g->n + k * group;
+    const int per_sub = g->n / group, at = lane * g->n + row % per_sub * group;
     const uint16_t *codes = g->tables->lists + list_start(entry);
     const float *value = group == 8 ? odd_pairs : odd_numbers;
-    g->code[k][lane] = OFF_GRID | best_neighbour(codes, count, group, value, g->rows_x + at, g->rows_w + at,
-                                                 g->scale[lane]);
+    g->code[row][lane] = OFF_GRID | best_neighbour(codes, count, group, value, g->by_sub_x + at, g->by_sub_w + at,
+                                                 g->scale[row / per_sub][lane]);
 }
 
-/* A group off the grid, for later: its entry in grid_tables.at below, k * LANES + lane above. */
+/* A group off the grid, for later: its entry in grid_tables.at below, row * LANES + lane above. */
 typedef uint64_t stray_group;
 
-INLINE stray_group stray_of(uint32_t entry, int lane, int k)
+INLINE stray_group stray_of(uint32_t entry, int lane, int row)
 {
-    return (uint64_t)(k * LANES + lane) << 32 | entry;
+    return (uint64_t)(row * LANES + lane) << 32 | entry;
 }
 
 INLINE void settle_strays(int group, const grid_groups *g, const stray_group *stray, size_t strays, bool short_lists)
@@ -108,10 +109,10 @@ INLINE void settle_strays(int group, const grid_groups *g, const stray_group *st
 INLINE void settle_each(int group, const grid_groups *g, const int *lanes, int active)
 {
     const bool sorted = H_LANES > 1 && H_LANES < LIST_STEP;
-    stray_group near[LANES * MAX_GROUPS + 1], far[LANES * MAX_GROUPS + 1];
+    stray_group near[LANES * MAX_ROWS + 1], far[LANES * MAX_ROWS + 1];
     size_t nears = 0, fars = 0;
     for (int a = 0; a < active; a++)
-        for (int k = 0; k < g->n / group; k++) {
+        for (int k = 0; k < g->rows; k++) {
             int32_t *code = &g->code[k][lanes[a]];
             const uint32_t entry = g->tables->at[*code];
             const int length = list_length(entry);
@@ -131,10 +132,10 @@ INLINE void settle_each(int group, const grid_groups *g, const int *lanes, int a
 enum { NEAR = 8 }; /* codes of a list that are tried in lanes */
 
 /* Of the groups of H_LANES lanes, the code of least error among the first NEAR of each list. */
-INLINE hi nearest_codes(int group, const grid_groups *g, const uint32_t *place, int k, int lane)
+INLINE hi nearest_codes(int group, const grid_groups *g, const uint32_t *place, int row, int lane)
 {
-    const int bits = group == 8 ? 2 : 3;
-    const hf scale = h_load(g->scale + lane);
+    const int bits = group == 8 ? 2 : 3, k = row % (g->n / group);
+    const hf scale = h_load(&g->scale[row / (g->n / group)][lane]);
     hf two_codes[NEAR / 2], least = h_set(FLT_MAX), nearest;
     for (int i = 0; i < NEAR; i += 8)
         h_columns4(g->tables->lists + i, place, LIST_STEP * sizeof(uint16_t), two_codes + i / 2);
@@ -159,19 +160,19 @@ INLINE hi nearest_codes(int group, const grid_groups *g, const uint32_t *place, 
 /* Settles the groups of all lanes at once, but those with long lists, one by one. */
 INLINE void settle_lists(int group, const grid_groups *g, uint32_t active)
 {
-    for (int k = 0; k < g->n / group; k++)
+    for (int row = 0; row < g->rows; row++)
         for (int lane = 0; lane < LANES; lane += H_LANES) {
             _Alignas(64) uint32_t entry[H_LANES], place[H_LANES];
             for (int j = 0; j < H_LANES; j++) {
-                entry[j] = g->tables->at[g->code[k][lane + j]];
+                entry[j] = g->tables->at[g->code[row][lane + j]];
                 place[j] = entry[j] & PLACE_MASK;
             }
             const hf length = hi_float(hi_shr(hi_load((int32_t *)entry), LENGTH_SHIFT));
             const hi off_grid = hi_where(h_lt(h_set(0.0f), length), OFF_GRID);
-            hi_store(&g->code[k][lane], hi_or(nearest_codes(group, g, place, k, lane), off_grid));
+            hi_store(&g->code[row][lane], hi_or(nearest_codes(group, g, place, row, lane), off_grid));
             for (uint32_t left = hm_bits(h_lt(h_set(NEAR), length)) & active >> lane; left; left &= left - 1) {
                 const int j = first_bit(left);
-                settle_group(group, g, entry[j], list_length(entry[j]), lane + j, k);
+                settle_group(group, g, entry[j], list_length(entry[j]), lane + j, row);
             }
         }
 }
@@ -180,9 +181,10 @@ INLINE void settle_lists(int group, const grid_groups *g, uint32_t active)
 static const float steps_in_list[32] = {0x1p60f, 2, -2, 0, 0x1p60f, 2, -2, 0, 0x1p60f, 2, -2, 0, 0x1p60f, 2, -2, 0};
 
 /* Of the groups of 8 of H_LANES lanes, the codes one step from their points of least error. */
-INLINE hi nearest_steps(const grid_groups *g, hi point, int k, int lane, hm *unsure)
+INLINE hi nearest_steps(const grid_groups *g, hi point, int row, int lane, hm *unsure)
 {
-    const hf scale = h_load(g->scale + lane), zero = h_set(0.0f), two = h_set(2.0f);
+    const int k = row % (g->n / 8);
+    const hf scale = h_load(&g->scale[row / (g->n / 8)][lane]), zero = h_set(0.0f), two = h_set(2.0f);
     hf error[8], step[8], sum = zero, pull = h_set(FLT_MAX);
     UNROLLED
     for (int i = 0; i < 8; i++) {
@@ -190,14 +192,15 @@ INLINE hi nearest_steps(const grid_groups *g, hi point, int k, int lane, hm *uns
         const hf q = h_lookup4(odd_numbers, hi_shr(point, 2 * i)), off = h_sub(h_mul(scale, q), x);
         const hf listed = h_lookup4(steps_in_list, hi_shr(point, STEP_SHIFT + 2 * i));
         const hf nearer = h_select(h_lt(off, zero), two, h_neg(two));
-        step[i] = h_select(h_eq(listed, zero), nearer, listed);
+        const hm either = h_eq(listed, zero);
+        step[i] = h_select(either, nearer, listed);
         const hf diff = h_sub(h_mul(scale, h_add(q, step[i])), x), pulls = h_mul(w, off), term = h_mul(pulls, off);
         error[i] = h_add(sum, h_mul(h_mul(w, diff), diff));
         UNROLLED
         for (int j = 0; j < i; j++)
             error[j] = h_add(error[j], term);
         sum = h_add(sum, term);
-        pull = h_min(h_abs(pulls), pull);
+        pull = h_min(h_select(either, h_abs(pulls), pull), pull);
     }
     hf least = h_set(FLT_MAX), second = least, moves = zero;
     UNROLLED
@@ -219,20 +222,20 @@ INLINE hi nearest_steps(const grid_groups *g, hi point, int k, int lane, hm *uns
 /* Settles the groups of all lanes at once, and then those that other points may be nearest to. */
 INLINE void settle_steps(const grid_groups *g, uint32_t active)
 {
-    int32_t number[MAX_GROUPS][LANES];
-    stray_group other[LANES * MAX_GROUPS];
+    int32_t number[MAX_ROWS][LANES];
+    stray_group other[LANES * MAX_ROWS];
     size_t others = 0;
-    memcpy(number, g->code, (size_t)g->n / 8 * sizeof *number);
-    for (int k = 0; k < g->n / 8; k++)
+    memcpy(number, g->code, (size_t)g->rows * sizeof *number);
+    for (int row = 0; row < g->rows; row++)
         for (int lane = 0; lane < LANES; lane += H_LANES) {
             _Alignas(64) int32_t point[H_LANES];
             hm unsure;
             for (int j = 0; j < H_LANES; j++)
-                point[j] = (int32_t)g->tables->steps[g->code[k][lane + j]];
-            hi_store(&g->code[k][lane], nearest_steps(g, hi_load(point), k, lane, &unsure));
+                point[j] = (int32_t)g->tables->steps[g->code[row][lane + j]];
+            hi_store(&g->code[row][lane], nearest_steps(g, hi_load(point), row, lane, &unsure));
             for (uint32_t left = hm_bits(unsure) & active >> lane; left; left &= left - 1) {
                 const int j = lane + first_bit(left);
-                other[others++] = stray_of(g->tables->at[number[k][j]], j, k);
+                other[others++] = stray_of(g->tables->at[number[row][j]], j, row);
             }
         }
     settle_strays(8, g, other, others, false);

@@ -79,11 +79,11 @@ typedef struct {
     tile t; /* magnitudes and weights */
     _Alignas(64) float wx[TILE_ROWS][LANES];
     _Alignas(64) float root[TILE_ROWS][LANES]; /* of the weights */
-    _Alignas(64) float rows_x[LANES * TILE_ROWS], rows_root[LANES * TILE_ROWS];
+    _Alignas(64) float by_sub_x[LANES * TILE_ROWS], by_sub_root[LANES * TILE_ROWS];
     _Alignas(64) float signs[TILE_ROWS / 8][LANES];
-    _Alignas(64) int32_t code[MAX_GROUPS][LANES]; /* of the current try */
+    _Alignas(64) int32_t code[MAX_ROWS][LANES]; /* of the current tries */
     _Alignas(64) int32_t best[MAX_GROUPS][LANES];
-    _Alignas(64) float try_scale[LANES];
+    _Alignas(64) float try_scale[TRIES][LANES];
     int lanes[LANES], active; /* the lanes that are searched */
 } grid_tile;
 
@@ -155,8 +155,8 @@ INLINE vf prepare_tile(const grid_kind *kind, grid_tile *g)
         v_store(g->signs[k / 8], take_signs(g->t.x + k, g->t.w + k, kind->even));
     for (int i = 0; i < n; i++)
         v_store(g->root[i], v_sqrt(v_load(g->t.w[i])));
-    transpose_back(g->root, n, g->rows_root);
-    transpose_back(g->t.x, n, g->rows_x);
+    transpose_back(g->root, n, g->by_sub_root);
+    transpose_back(g->t.x, n, g->by_sub_x);
     vf max = v_load(g->t.x[0]);
     for (int i = 0; i < n; i++) {
         const vf x = v_load(g->t.x[i]);
@@ -227,19 +227,21 @@ INLINE void choose_lanes(vm wanted, grid_tile *g)
             g->lanes[g->active++] = j;
 }
 
-/* Points for the wanted lanes at inverse scale `id` and scale `scale`. */
-INLINE void try_scale(const grid_kind *kind, int group, const grid_tables *tables, grid_tile *g, vm wanted,
-                      vf id, vf scale, vf reach)
+/* Points for the wanted lanes at some inverse scales and scales. */
+INLINE void try_scales(const grid_kind *kind, int group, const grid_tables *tables, grid_tile *g, vm wanted,
+                       const vf *id, const vf *scale, int tries, vf reach)
 {
     const int n = kind->n;
     const bool steps = kind->steps && H_LANES > 1;
-    const grid_groups groups = {n, tables, g->t.x, g->root, g->rows_x, g->rows_root, g->try_scale, g->code};
-    const vm tame = v_lt(v_mul(id, reach), v_set(ROUND_LIMIT));
-    v_store(g->try_scale, scale);
-    if (vm_any(vm_and(wanted, vm_not(tame))))
-        number_groups(n, group, g, id, true, false, g->code);
-    else
-        number_groups(n, group, g, id, false, !steps, g->code);
+    const grid_groups groups = {n, tries * (n / group), tables, g->t.x, g->root, g->by_sub_x, g->by_sub_root, (const float(*)[LANES])g->try_scale, g->code};
+    for (int t = 0; t < tries; t++) {
+        const vm tame = v_lt(v_mul(id[t], reach), v_set(ROUND_LIMIT));
+        v_store(g->try_scale[t], scale[t]);
+        if (vm_any(vm_and(wanted, vm_not(tame))))
+            number_groups(n, group, g, id[t], true, false, g->code + t * (n / group));
+        else
+            number_groups(n, group, g, id[t], false, !steps, g->code + t * (n / group));
+    }
     if (steps)
         settle_steps(&groups, vm_bits(wanted));
     else if (group == 4 && H_LANES > 1)
@@ -270,16 +272,24 @@ INLINE vf search_grid(const grid_kind *kind, int group, const grid_tables *table
     }
     max = v_select(live, max, one);
     choose_lanes(live, g);
-    for (int k = -kind->tries; k <= kind->tries; k++) {
-        const vf id = v_div(v_add(top, v_set((float)k * kind->step)), max);
-        try_scale(kind, group, tables, g, live, id, v_div(one, id), reach);
-        const grid_sums sum = sum_groups(n, group, g, g->code);
-        const vm gain = v_lt(v_mul(best, sum.q2), v_mul(sum.qx, sum.qx));
-        const vm better = vm_and(vm_and(v_lt(zero, sum.q2), gain), live);
-        scale = v_select(better, v_div(sum.qx, sum.q2), scale);
-        best = v_select(better, v_mul(scale, sum.qx), best);
-        for (int i = 0; i < n / group; i++)
-            vi_store(g->best[i], vi_select(better, vi_load(g->code[i]), vi_load(g->best[i])));
+    for (int first = -kind->tries; first <= kind->tries; first += TRIES) {
+        const int tries = kind->tries + 1 - first < TRIES ? kind->tries + 1 - first : TRIES;
+        vf id[TRIES], scales[TRIES];
+        for (int t = 0; t < tries; t++) {
+            id[t] = v_div(v_add(top, v_set((float)(first + t) * kind->step)), max);
+            scales[t] = v_div(one, id[t]);
+        }
+        try_scales(kind, group, tables, g, live, id, scales, tries, reach);
+        for (int t = 0; t < tries; t++) {
+            int32_t (*code)[LANES] = g->code + t * (n / group);
+            const grid_sums sum = sum_groups(n, group, g, code);
+            const vm gain = v_lt(v_mul(best, sum.q2), v_mul(sum.qx, sum.qx));
+            const vm better = vm_and(vm_and(v_lt(zero, sum.q2), gain), live);
+            scale = v_select(better, v_div(sum.qx, sum.q2), scale);
+            best = v_select(better, v_mul(scale, sum.qx), best);
+            for (int i = 0; i < n / group; i++)
+                vi_store(g->best[i], vi_select(better, vi_load(code[i]), vi_load(g->best[i])));
+        }
     }
 
     vi off_grid = vi_set(0);
@@ -292,7 +302,8 @@ INLINE vf search_grid(const grid_kind *kind, int group, const grid_tables *table
     if (vm_any(again)) {
         const vf safe = v_select(again, scale, one);
         choose_lanes(again, g);
-        try_scale(kind, group, tables, g, again, v_div(one, safe), scale, reach);
+        const vf id = v_div(one, safe);
+        try_scales(kind, group, tables, g, again, &id, &scale, 1, reach);
         for (int k = 0; k < n / group; k++) {
             const vi code = vi_load(g->best[k]);
             const vf moved = vi_float(vi_and(code, vi_set(OFF_GRID)));
