@@ -140,7 +140,8 @@ static uint32_t steps_of(const grid *g, const uint8_t *level, const uint16_t *co
         point |= (uint32_t)level[i] << g->bits * i;
     for (int k = 0; k < length; k++) {
         int i = 0;
-        while (i < g->group && codes[k] != point + (1u << g->bits * i) && codes[k] != point - (1u << g->bits * i))
+        while (i < g->group && codes[k] != point + (1u << g->bits * i) &&
+               codes[k] != point - (1u << g->bits * i))
             i++;
         if (i == g->group)
             return point | OTHER_STEPS;

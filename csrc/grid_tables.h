@@ -45,8 +45,9 @@ static inline uint16_t grid_point(const grid_tables *tables, int number)
     return tables->lists[list_start(tables->at[number]) + LIST_STEP - 1];
 }
 
-/* In a word of grid_tables.steps: in the low half the point; above, two bits for each coordinate that tell whether the
- * list has the point one level up from it, and down. All of them say that it has others as well. */
+/* In a word of grid_tables.steps: in the low half the point; above, two bits for each coordinate that tell
+ * whether the list has the point one level up from it, and down. All of them say that it has others as well.
+ */
 enum { STEP_SHIFT = 16 };
 #define OTHER_STEPS 0xffff0000u
 

@@ -1,14 +1,24 @@
-/* The nearest point of a grid for groups of values that rounded to points off it.
+/* The nearest point of a grid, for groups of values that rounded to points off it.
  *
- * The lists of grid_tables.h are searched in two ways: most are short, and H_LANES groups with lists of
- * about the same length go side by side, one a lane; of a long list, H_LANES points are tried at once. Either way
- * each point's error is the scalar's sum, in its order, and the first of equals wins. Source:
- * iq2_find_best_neighbour, iq3_find_best_neighbour and iq1_find_best_neighbour2 in ggml-quants.c. */
+ * Either one group is searched for at a time, trying H_LANES points of its list at once; or the groups of
+ * H_LANES lanes, trying the first point of each list, then the second and so on. The latter waits for
+ * nothing, and moves no values, but takes as long as the longest list: it serves grids of which nearly all
+ * lists are short. In either case each point's error is the scalar's sum, in its order, and the first of
+ * equals wins. Source: iq2_find_best_neighbour, iq3_find_best_neighbour and iq1_find_best_neighbour2 in
+ * ggml-quants.c. */
 
-enum { MAX_GROUPS = 8 };     /* groups of a sub-block */
-enum { TRIES = 8, MAX_ROWS = TRIES * MAX_GROUPS }; /* tries at a time */
-enum { OFF_GRID = 1 << 30 }; /* marks the code of a group that rounded to a point off the grid */
+enum {
+    MAX_GROUPS = 8,                /* groups of a sub-block: of 4 values; of 8, there are half as many */
+    TRIES = 10,                    /* of a sub-block's scale, at a time */
+    MAX_ROWS = TRIES * MAX_GROUPS, /* groups in all of them */
+    OFF_GRID = 1 << 30             /* marks the code of a group that rounded to a point off the grid */
+};
 
+/* How far a level may be from what it was rounded from for its neighbours to be farther, whatever rounding
+ * errors did on the way. */
+#define SURELY_NEAREST 0.4999f
+
+/* What the levels stand for, over and over. */
 static const float odd_numbers[32] = {1, 3, 5, 7, 9, 11, 13, 15, 1, 3, 5, 7, 9, 11, 13, 15,
                                       1, 3, 5, 7, 9, 11, 13, 15, 1, 3, 5, 7, 9, 11, 13, 15};
 static const float odd_pairs[32] = {1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7,
@@ -65,16 +75,16 @@ INLINE int best_neighbour(const uint16_t *codes, int count, int group, const flo
     return codes[(int)first + hm_first(nearest)];
 }
 
-/* ---- many groups ---- */
+/* ---- the groups of a tile ---- */
 
 /* The groups of a tile in some tries: row r of `code` is group r % (n / group) in try r / (n / group). */
 typedef struct {
     int n, rows; /* values of a sub-block; rows of codes */
     const grid_tables *tables;
-    float (*x)[LANES], (*w)[LANES];         /* magnitudes, and weights in the error */
-    const float *by_sub_x, *by_sub_w;       /* the same, sub-block by sub-block */
-    const float (*scale)[LANES];            /* of each try */
-    int32_t (*code)[LANES];                 /* numbers of the groups, which settling replaces by codes */
+    float (*x)[LANES], (*w)[LANES];   /* magnitudes, and weights in the error */
+    const float *by_sub_x, *by_sub_w; /* the same, sub-block by sub-block */
+    float (*scale)[LANES];            /* of each try */
+    int32_t (*code)[LANES];           /* numbers of the groups, which settling replaces by codes */
 } grid_groups;
 
 /* Moves a group to the best of the first `count` codes of its list. */
@@ -83,8 +93,8 @@ INLINE void settle_group(int group, const grid_groups *g, uint32_t entry, int co
     const int per_sub = g->n / group, at = lane * g->n + row % per_sub * group;
     const uint16_t *codes = g->tables->lists + list_start(entry);
     const float *value = group == 8 ? odd_pairs : odd_numbers;
-    g->code[row][lane] = OFF_GRID | best_neighbour(codes, count, group, value, g->by_sub_x + at, g->by_sub_w + at,
-                                                 g->scale[row / per_sub][lane]);
+    g->code[row][lane] = OFF_GRID | best_neighbour(codes, count, group, value, g->by_sub_x + at,
+                                                   g->by_sub_w + at, g->scale[row / per_sub][lane]);
 }
 
 /* A group off the grid, for later: its entry in grid_tables.at below, row * LANES + lane above. */
@@ -95,59 +105,64 @@ INLINE stray_group stray_of(uint32_t entry, int lane, int row)
     return (uint64_t)(row * LANES + lane) << 32 | entry;
 }
 
-INLINE void settle_strays(int group, const grid_groups *g, const stray_group *stray, size_t strays, bool short_lists)
+INLINE void settle_stray(int group, const grid_groups *g, stray_group stray, int count)
 {
-    for (size_t j = 0; j < strays; j++) {
-        const uint32_t entry = (uint32_t)stray[j], place = (uint32_t)(stray[j] >> 32);
-        settle_group(group, g, entry, short_lists ? LIST_STEP : list_length(entry), (int)(place % LANES),
-                     (int)(place / LANES));
-    }
+    const uint32_t place = (uint32_t)(stray >> 32);
+    settle_group(group, g, (uint32_t)stray, count, (int)(place % LANES), (int)(place / LANES));
 }
 
-/* Settles the groups of some lanes one by one. Where lists may be longer than a vector, the groups are sorted by that
- * first, without branches: none could be predicted. */
-INLINE void settle_each(int group, const grid_groups *g, const int *lanes, int active)
+/* Settles the groups of some lanes in one try, one by one. Where lists may be longer than a vector, the
+ * groups are sorted by that first, without branches: none could be predicted. */
+INLINE void settle_try(int group, const grid_groups *g, int first_row, const int *lanes, int active)
 {
     const bool sorted = H_LANES > 1 && H_LANES < LIST_STEP;
-    stray_group near[LANES * MAX_ROWS + 1], far[LANES * MAX_ROWS + 1];
+    stray_group near[LANES * MAX_GROUPS + 1], far[LANES * MAX_GROUPS + 1];
     size_t nears = 0, fars = 0;
     for (int a = 0; a < active; a++)
-        for (int k = 0; k < g->rows; k++) {
-            int32_t *code = &g->code[k][lanes[a]];
+        for (int row = first_row; row < first_row + g->n / group; row++) {
+            int32_t *code = &g->code[row][lanes[a]];
             const uint32_t entry = g->tables->at[*code];
             const int length = list_length(entry);
             *code = g->tables->lists[list_start(entry)];
             if (sorted) {
-                near[nears] = far[fars] = stray_of(entry, lanes[a], k);
+                near[nears] = far[fars] = stray_of(entry, lanes[a], row);
                 nears += (unsigned)length - 1 < LIST_STEP;
                 fars += length > LIST_STEP;
             } else if (length) {
-                settle_group(group, g, entry, length, lanes[a], k);
+                settle_group(group, g, entry, length, lanes[a], row);
             }
         }
-    settle_strays(group, g, near, nears, true);
-    settle_strays(group, g, far, fars, false);
+    for (size_t j = 0; j < nears; j++)
+        settle_stray(group, g, near[j], LIST_STEP);
+    for (size_t j = 0; j < fars; j++)
+        settle_stray(group, g, far[j], list_length((uint32_t)far[j]));
 }
 
-enum { NEAR = 8 }; /* codes of a list that are tried in lanes */
+INLINE void settle_each(int group, const grid_groups *g, const int *lanes, int active)
+{
+    for (int row = 0; row < g->rows; row += g->n / group)
+        settle_try(group, g, row, lanes, active);
+}
+
+/* ---- groups of 4, of all lanes at once ---- */
+
+enum { NEAR = 8 }; /* codes of a list that are tried so */
 
 /* Of the groups of H_LANES lanes, the code of least error among the first NEAR of each list. */
-INLINE hi nearest_codes(int group, const grid_groups *g, const uint32_t *place, int row, int lane)
+INLINE hi nearest_codes(const grid_groups *g, const uint32_t *place, int row, int lane)
 {
-    const int bits = group == 8 ? 2 : 3, k = row % (g->n / group);
-    const hf scale = h_load(&g->scale[row / (g->n / group)][lane]);
+    const int k = row % (g->n / 4), try = row / (g->n / 4);
+    const hf scale = h_load(&g->scale[try][lane]);
     hf two_codes[NEAR / 2], least = h_set(FLT_MAX), nearest;
-    for (int i = 0; i < NEAR; i += 8)
-        h_columns4(g->tables->lists + i, place, LIST_STEP * sizeof(uint16_t), two_codes + i / 2);
+    h_columns4(g->tables->lists, place, LIST_STEP * sizeof(uint16_t), two_codes);
     nearest = two_codes[0];
     for (int j = 0; j < NEAR; j++) {
         const hi code = hi_shr(h_bits(two_codes[j / 2]), 16 * (j % 2));
         hf error = h_set(0.0f);
-        for (int i = 0; i < group; i++) {
-            const hi level = hi_shr(code, bits * i);
-            const hf q = group == 8 ? h_lookup4(odd_numbers, level) : h_lookup8(odd_numbers, level);
-            const hf diff = h_sub(h_mul(scale, q), h_load(&g->x[k * group + i][lane]));
-            const hf term = h_mul(h_mul(h_load(&g->w[k * group + i][lane]), diff), diff);
+        for (int i = 0; i < 4; i++) {
+            const hf q = h_lookup8(odd_numbers, hi_shr(code, 3 * i));
+            const hf diff = h_sub(h_mul(scale, q), h_load(&g->x[4 * k + i][lane]));
+            const hf term = h_mul(h_mul(h_load(&g->w[4 * k + i][lane]), diff), diff);
             error = i == 0 ? term : h_add(error, term);
         }
         const hm less = h_lt(error, least);
@@ -157,44 +172,56 @@ INLINE hi nearest_codes(int group, const grid_groups *g, const uint32_t *place, 
     return hi_and(h_bits(nearest), hi_set(0xffff));
 }
 
-/* Settles the groups of all lanes at once, but those with long lists, one by one. */
-INLINE void settle_lists(int group, const grid_groups *g, uint32_t active)
+/* Settles the groups of all lanes; those with longer lists, of the active lanes, one by one. */
+INLINE void settle_lists(const grid_groups *g, uint32_t active)
 {
     for (int row = 0; row < g->rows; row++)
         for (int lane = 0; lane < LANES; lane += H_LANES) {
-            _Alignas(64) uint32_t entry[H_LANES], place[H_LANES];
+            _Alignas(64) int32_t entry[H_LANES];
+            uint32_t place[H_LANES];
             for (int j = 0; j < H_LANES; j++) {
-                entry[j] = g->tables->at[g->code[row][lane + j]];
-                place[j] = entry[j] & PLACE_MASK;
+                entry[j] = (int32_t)g->tables->at[g->code[row][lane + j]];
+                place[j] = (uint32_t)entry[j] & PLACE_MASK;
             }
-            const hf length = hi_float(hi_shr(hi_load((int32_t *)entry), LENGTH_SHIFT));
+            const hf length = hi_float(hi_shr(hi_load(entry), LENGTH_SHIFT));
             const hi off_grid = hi_where(h_lt(h_set(0.0f), length), OFF_GRID);
-            hi_store(&g->code[row][lane], hi_or(nearest_codes(group, g, place, row, lane), off_grid));
-            for (uint32_t left = hm_bits(h_lt(h_set(NEAR), length)) & active >> lane; left; left &= left - 1) {
-                const int j = first_bit(left);
-                settle_group(group, g, entry[j], list_length(entry[j]), lane + j, row);
+            hi_store(&g->code[row][lane], hi_or(nearest_codes(g, place, row, lane), off_grid));
+            uint32_t far = hm_bits(h_lt(h_set(NEAR), length)) & active >> lane;
+            for (; far; far &= far - 1) {
+                const int j = first_bit(far);
+                settle_group(4, g, (uint32_t)entry[j], list_length((uint32_t)entry[j]), lane + j, row);
             }
         }
 }
 
-/* Steps by their bits in grid_tables.steps: none, up, down, and either. One that there is not leads far away. */
-static const float steps_in_list[32] = {0x1p60f, 2, -2, 0, 0x1p60f, 2, -2, 0, 0x1p60f, 2, -2, 0, 0x1p60f, 2, -2, 0};
+/* ---- groups of 8, of all lanes at once, where one step leads to the grid ---- */
 
-/* Of the groups of 8 of H_LANES lanes, the codes one step from their points of least error. */
+/* Steps by their bits in grid_tables.steps, over and over: none, which leads far away; up; down; either. */
+static const float steps_listed[32] = {0x1p60f, 2, -2, 0, 0x1p60f, 2, -2, 0,
+                                       0x1p60f, 2, -2, 0, 0x1p60f, 2, -2, 0};
+
+/* Of the groups of H_LANES lanes, the codes a step from their points of least error; `unsure` are those that
+ * other points of their lists may be nearer to.
+ *
+ * All sums share their beginnings, up to the coordinate of the step, and the terms behind it. Of two steps of
+ * one coordinate only the nearer is tried, so the other must not come to the same error, and win as the first
+ * of equals: its term is 8 * scale * pull more, which must be more than rounding can take away from the sum.
+ * Nor may another coordinate's error come near the least. */
 INLINE hi nearest_steps(const grid_groups *g, hi point, int row, int lane, hm *unsure)
 {
-    const int k = row % (g->n / 8);
-    const hf scale = h_load(&g->scale[row / (g->n / 8)][lane]), zero = h_set(0.0f), two = h_set(2.0f);
+    const int k = row % (g->n / 8), try = row / (g->n / 8);
+    const hf scale = h_load(&g->scale[try][lane]), zero = h_set(0.0f), two = h_set(2.0f);
     hf error[8], step[8], sum = zero, pull = h_set(FLT_MAX);
     UNROLLED
     for (int i = 0; i < 8; i++) {
         const hf x = h_load(&g->x[8 * k + i][lane]), w = h_load(&g->w[8 * k + i][lane]);
         const hf q = h_lookup4(odd_numbers, hi_shr(point, 2 * i)), off = h_sub(h_mul(scale, q), x);
-        const hf listed = h_lookup4(steps_in_list, hi_shr(point, STEP_SHIFT + 2 * i));
+        const hf listed = h_lookup4(steps_listed, hi_shr(point, STEP_SHIFT + 2 * i));
         const hf nearer = h_select(h_lt(off, zero), two, h_neg(two));
         const hm either = h_eq(listed, zero);
         step[i] = h_select(either, nearer, listed);
-        const hf diff = h_sub(h_mul(scale, h_add(q, step[i])), x), pulls = h_mul(w, off), term = h_mul(pulls, off);
+        const hf diff = h_sub(h_mul(scale, h_add(q, step[i])), x);
+        const hf pulls = h_mul(w, off), term = h_mul(pulls, off);
         error[i] = h_add(sum, h_mul(h_mul(w, diff), diff));
         UNROLLED
         for (int j = 0; j < i; j++)
@@ -211,20 +238,22 @@ INLINE hi nearest_steps(const grid_groups *g, hi point, int row, int lane, hm *u
     UNROLLED
     for (int i = 0; i < 8; i++)
         moves = h_select(h_eq(error[i], least), h_mul(step[i], h_set((float)(1 << 2 * i) / 2)), moves);
-    const hf tiny = h_mul(least, h_set(0x1p-17f)), gap = h_mul(h_mul(scale, h_set(8.0f)), pull);
-    const hm sure = hm_and(hm_and(h_lt(h_add(least, tiny), second), h_lt(tiny, gap)), h_lt(h_set(0x1p-90f), least));
+    const hf margin = h_mul(least, h_set(0x1p-17f)), more = h_mul(h_mul(scale, h_set(8.0f)), pull);
+    const hm ahead = hm_and(h_lt(h_add(least, margin), second), h_lt(margin, more));
+    const hm exact = hm_and(h_lt(h_set(0x1p-90f), least), h_lt(h_abs(moves), h_set(0x1p16f)));
     const hm off_grid = hi_lt_unsigned(hi_set(0xffff), point);
-    *unsure = hm_or(hm_and(off_grid, hm_not(sure)), hi_lt_unsigned(hi_set((int32_t)(OTHER_STEPS - 1)), point));
-    const hi off = hi_or(hi_add(hi_and(point, hi_set(0xffff)), h_trunc(moves)), hi_set(OFF_GRID));
-    return h_bits(h_select(off_grid, hi_as_float(off), hi_as_float(hi_and(point, hi_set(0xffff)))));
+    const hm others = hi_lt_unsigned(hi_set((int32_t)(OTHER_STEPS - 1)), point);
+    const hi from = hi_and(point, hi_set(0xffff)), to = hi_or(hi_add(from, h_trunc(moves)), hi_set(OFF_GRID));
+    *unsure = hm_or(hm_and(off_grid, hm_not(hm_and(ahead, exact))), others);
+    return h_bits(h_select(off_grid, hi_as_float(to), hi_as_float(from)));
 }
 
-/* Settles the groups of all lanes at once, and then those that other points may be nearest to. */
+/* Settles the groups of all lanes, and then the unsure ones of the active lanes, one by one. */
 INLINE void settle_steps(const grid_groups *g, uint32_t active)
 {
-    int32_t number[MAX_ROWS][LANES];
-    stray_group other[LANES * MAX_ROWS];
-    size_t others = 0;
+    int32_t number[MAX_ROWS / 2][LANES];
+    stray_group strays[MAX_ROWS / 2 * LANES];
+    size_t count = 0;
     memcpy(number, g->code, (size_t)g->rows * sizeof *number);
     for (int row = 0; row < g->rows; row++)
         for (int lane = 0; lane < LANES; lane += H_LANES) {
@@ -235,8 +264,9 @@ INLINE void settle_steps(const grid_groups *g, uint32_t active)
             hi_store(&g->code[row][lane], nearest_steps(g, hi_load(point), row, lane, &unsure));
             for (uint32_t left = hm_bits(unsure) & active >> lane; left; left &= left - 1) {
                 const int j = lane + first_bit(left);
-                other[others++] = stray_of(g->tables->at[number[row][j]], j, row);
+                strays[count++] = stray_of(g->tables->at[number[row][j]], j, row);
             }
         }
-    settle_strays(8, g, other, others, false);
+    for (size_t j = 0; j < count; j++)
+        settle_stray(8, g, strays[j], list_length((uint32_t)strays[j]));
 }

@@ -168,17 +168,14 @@ INLINE vf prepare_tile(const grid_kind *kind, grid_tile *g)
 
 /* ---- from a scale to points on the grid ---- */
 
-/* How far a level may be from what it was rounded from for its neighbours to be farther, whatever rounding
- * errors did on the way. */
-#define SURELY_NEAREST 0.4999f
-
 /* Numbers, see grid_tables.h, of the points that the groups round to by inverse scale `id`: that of the
  * shorter list where all of the group's levels are surely the nearest. */
 INLINE void number_groups(int n, int group, const grid_tile *g, vf id, bool wild, bool shorter,
                           int32_t (*number)[LANES])
 {
     const int levels = group == 8 ? 3 : 8, points = group == 8 ? 6561 : 4096;
-    const vf half = v_set(0.5f), half_id = v_mul(half, id), low = v_set(0.0f), high = v_set((float)(levels - 1));
+    const vf half = v_set(0.5f), half_id = v_mul(half, id), low = v_set(0.0f),
+             high = v_set((float)(levels - 1));
     for (int k = 0; k < n / group; k++) {
         vf sum = low, stray = low;
         for (int i = group - 1; i >= 0; i--) {
@@ -233,7 +230,8 @@ INLINE void try_scales(const grid_kind *kind, int group, const grid_tables *tabl
 {
     const int n = kind->n;
     const bool steps = kind->steps && H_LANES > 1;
-    const grid_groups groups = {n, tries * (n / group), tables, g->t.x, g->root, g->by_sub_x, g->by_sub_root, (const float(*)[LANES])g->try_scale, g->code};
+    const grid_groups groups = {n,           tries * (n / group), tables,       g->t.x, g->root,
+                                g->by_sub_x, g->by_sub_root,      g->try_scale, g->code};
     for (int t = 0; t < tries; t++) {
         const vm tame = v_lt(v_mul(id[t], reach), v_set(ROUND_LIMIT));
         v_store(g->try_scale[t], scale[t]);
@@ -245,7 +243,7 @@ INLINE void try_scales(const grid_kind *kind, int group, const grid_tables *tabl
     if (steps)
         settle_steps(&groups, vm_bits(wanted));
     else if (group == 4 && H_LANES > 1)
-        settle_lists(group, &groups, vm_bits(wanted));
+        settle_lists(&groups, vm_bits(wanted));
     else
         settle_each(group, &groups, g->lanes, g->active);
 }
@@ -281,7 +279,7 @@ INLINE vf search_grid(const grid_kind *kind, int group, const grid_tables *table
         }
         try_scales(kind, group, tables, g, live, id, scales, tries, reach);
         for (int t = 0; t < tries; t++) {
-            int32_t (*code)[LANES] = g->code + t * (n / group);
+            int32_t(*code)[LANES] = g->code + t * (n / group);
             const grid_sums sum = sum_groups(n, group, g, code);
             const vm gain = v_lt(v_mul(best, sum.q2), v_mul(sum.qx, sum.qx));
             const vm better = vm_and(vm_and(v_lt(zero, sum.q2), gain), live);

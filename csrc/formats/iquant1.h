@@ -298,7 +298,8 @@ INLINE vf refit_levels(int n, const ternary_tile *s, const turned_levels *to, in
         }
         vi_store(code[k], v_trunc(number));
     }
-    const vm fits = vm_and(v_lt(zero, vi_float(vi_and(moved, vi_set(OFF_GRID)))), vm_and(v_lt(zero, qx), v_lt(zero, q2)));
+    const vm fits =
+        vm_and(v_lt(zero, vi_float(vi_and(moved, vi_set(OFF_GRID)))), vm_and(v_lt(zero, qx), v_lt(zero, q2)));
     return v_select(fits, v_div(qx, q2), to->scale);
 }
 
