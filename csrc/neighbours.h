@@ -111,25 +111,25 @@ INLINE void settle_stray(int group, const grid_groups *g, stray_group stray, int
     settle_group(group, g, (uint32_t)stray, count, (int)(place % LANES), (int)(place / LANES));
 }
 
-/* Settles the groups of some lanes in one try, one by one. Where lists may be longer than a vector, the
+/* Settles the groups of the active lanes in one try, one by one. Where lists may be longer than a vector, the
  * groups are sorted by that first, without branches: none could be predicted. */
-INLINE void settle_try(int group, const grid_groups *g, int first_row, const int *lanes, int active)
+INLINE void settle_try(int group, const grid_groups *g, int first_row, uint32_t active)
 {
     const bool sorted = H_LANES > 1 && H_LANES < LIST_STEP;
     stray_group near[LANES * MAX_GROUPS + 1], far[LANES * MAX_GROUPS + 1];
     size_t nears = 0, fars = 0;
-    for (int a = 0; a < active; a++)
-        for (int row = first_row; row < first_row + g->n / group; row++) {
-            int32_t *code = &g->code[row][lanes[a]];
-            const uint32_t entry = g->tables->at[*code];
+    for (; active; active &= active - 1)
+        for (int k = 0; k < g->n / group; k++) {
+            const int lane = first_bit(active), row = first_row + k;
+            const uint32_t entry = g->tables->at[g->code[row][lane]];
             const int length = list_length(entry);
-            *code = g->tables->lists[list_start(entry)];
+            g->code[row][lane] = g->tables->lists[list_start(entry)];
             if (sorted) {
-                near[nears] = far[fars] = stray_of(entry, lanes[a], row);
+                near[nears] = far[fars] = stray_of(entry, lane, row);
                 nears += (unsigned)length - 1 < LIST_STEP;
                 fars += length > LIST_STEP;
             } else if (length) {
-                settle_group(group, g, entry, length, lanes[a], row);
+                settle_group(group, g, entry, length, lane, row);
             }
         }
     for (size_t j = 0; j < nears; j++)
@@ -138,10 +138,10 @@ INLINE void settle_try(int group, const grid_groups *g, int first_row, const int
         settle_stray(group, g, far[j], list_length((uint32_t)far[j]));
 }
 
-INLINE void settle_each(int group, const grid_groups *g, const int *lanes, int active)
+INLINE void settle_each(int group, const grid_groups *g, uint32_t active)
 {
     for (int row = 0; row < g->rows; row += g->n / group)
-        settle_try(group, g, row, lanes, active);
+        settle_try(group, g, row, active);
 }
 
 /* ---- groups of 4, of all lanes at once ---- */
