@@ -150,15 +150,15 @@ INLINE hf h_flip(hf x, uint32_t bits, int first)
 INLINE int hm_first(hm a) { return first_bit(a); }
 INLINE hi hi_where(hm a, int32_t x) { return _mm512_maskz_set1_epi32(a, x); }
 INLINE hi hi_mul(hi a, hi b) { return _mm512_mullo_epi32(a, b); }
-INLINE void h_columns4(const void *base, const uint32_t *at, int unit, hf *out)
+INLINE void h_columns4(const void *base, const uint32_t *at, size_t unit, hf *out)
 {
     hf row[4], pair[4];
     for (int i = 0; i < 4; i++) {
         const char *p = base;
-        row[i] = _mm512_castps128_ps512(_mm_loadu_ps((const float *)(p + (size_t)at[i] * unit)));
-        row[i] = _mm512_insertf32x4(row[i], _mm_loadu_ps((const float *)(p + (size_t)at[i + 4] * unit)), 1);
-        row[i] = _mm512_insertf32x4(row[i], _mm_loadu_ps((const float *)(p + (size_t)at[i + 8] * unit)), 2);
-        row[i] = _mm512_insertf32x4(row[i], _mm_loadu_ps((const float *)(p + (size_t)at[i + 12] * unit)), 3);
+        row[i] = _mm512_castps128_ps512(_mm_loadu_ps((const float *)(p + at[i] * unit)));
+        row[i] = _mm512_insertf32x4(row[i], _mm_loadu_ps((const float *)(p + at[i + 4] * unit)), 1);
+        row[i] = _mm512_insertf32x4(row[i], _mm_loadu_ps((const float *)(p + at[i + 8] * unit)), 2);
+        row[i] = _mm512_insertf32x4(row[i], _mm_loadu_ps((const float *)(p + at[i + 12] * unit)), 3);
     }
     for (int i = 0; i < 4; i += 2) {
         pair[i] = _mm512_unpacklo_ps(row[i], row[i + 1]);

@@ -177,11 +177,11 @@ INLINE hf h_flip(hf x, uint32_t bits, int first)
 INLINE int hm_first(hm a) { return first_bit(hm_bits(a)); }
 INLINE hi hi_where(hm a, int32_t x) { return vandq_s32(vreinterpretq_s32_u32(a), vdupq_n_s32(x)); }
 INLINE hi hi_mul(hi a, hi b) { return vmulq_s32(a, b); }
-INLINE void h_columns4(const void *base, const uint32_t *at, int unit, hf *out)
+INLINE void h_columns4(const void *base, const uint32_t *at, size_t unit, hf *out)
 {
     float rows[4][4], columns[4][4];
     for (int i = 0; i < 4; i++)
-        memcpy(rows[i], (const char *)base + (size_t)at[i] * unit, sizeof rows[i]);
+        memcpy(rows[i], (const char *)base + at[i] * unit, sizeof rows[i]);
     h_transpose(rows[0], 4, columns[0], 4);
     for (int i = 0; i < 4; i++)
         out[i] = h_load(columns[i]);
