@@ -25,7 +25,7 @@ static const float odd_pairs[32] = {1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5,
                                     1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7, 1, 3, 5, 7};
 
 /* Levels as they are in codes of groups of 8. */
-static const float levels_of_3[32] = {0, 1, 2, 0, 0, 1, 2, 0, 0, 1, 2, 0, 0, 1, 2, 0};
+static const float levels_of_pairs[32] = {0, 1, 2, 0, 0, 1, 2, 0, 0, 1, 2, 0, 0, 1, 2, 0};
 
 /* Errors of the points of these codes: `term` has what each level of each value adds. */
 INLINE hf h_errors(int group, const float *term, hi code)

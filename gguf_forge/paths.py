@@ -20,6 +20,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_there(path: Path) -> bool:
+    """Is there anything, and not a link that leads nowhere?"""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def is_same(path: Path, other: Path) -> bool:
     """Do both names lead to one file? A link that leads nowhere is the same as nothing."""
     try:

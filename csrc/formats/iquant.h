@@ -69,7 +69,7 @@ INLINE void find_points(int n, int group, const grid_tables *tables, int32_t (*c
         const vi code = vi_load(codes[k]);
         vf sum = v_set(0.0f);
         for (int i = 7; i >= 0; i--) {
-            const vf level = v_lookup4(levels_of_3, vi_shr(code, 2 * i));
+            const vf level = v_lookup4(levels_of_pairs, vi_shr(code, 2 * i));
             sum = v_add(v_mul(sum, v_set(3.0f)), level);
         }
         vi_store(number, group == 8 ? v_trunc(sum) : vi_and(code, vi_set(4095)));

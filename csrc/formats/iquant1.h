@@ -170,24 +170,25 @@ INLINE ternary_split split_16(const ternary_tile *s)
             rest_w[h][down] = v_mul(v_mul(v_load(w[h][N]), last[down]), last[down]);
         }
     }
-    for (int i1 = 0; i1 <= N; i1++)
+    for (int i1 = 0; i1 <= N; i1++) {
         ROLLED
-    for (int i2 = i1; i2 <= N; i2++) {
-        vf qx[2][2], q2[2][2], all_qx[4], all_q2[4];
-        for (int h = 0; h < 2; h++) {
-            const vf sum = v_add(v_load(x[h][i1]), v_load(x[h][i2]));
-            for (int down = 0; down < 2; down++) {
-                const vf w1 = v_mul(v_load(w[h][i1]), first_step[down]);
-                const vf w2 = v_mul(v_load(w[h][i2]), second_step[down]);
-                qx[h][down] = v_sub(rest_x[h][down], sum);
-                q2[h][down] = v_add(v_add(rest_w[h][down], w1), w2);
+        for (int i2 = i1; i2 <= N; i2++) {
+            vf qx[2][2], q2[2][2], all_qx[4], all_q2[4];
+            for (int h = 0; h < 2; h++) {
+                const vf sum = v_add(v_load(x[h][i1]), v_load(x[h][i2]));
+                for (int down = 0; down < 2; down++) {
+                    const vf w1 = v_mul(v_load(w[h][i1]), first_step[down]);
+                    const vf w2 = v_mul(v_load(w[h][i2]), second_step[down]);
+                    qx[h][down] = v_sub(rest_x[h][down], sum);
+                    q2[h][down] = v_add(v_add(rest_w[h][down], w1), w2);
+                }
             }
+            for (int k = 0; k < 4; k++) {
+                all_qx[k] = v_add(qx[0][k / 2], qx[1][k % 2]);
+                all_q2[k] = v_add(q2[0][k / 2], q2[1][k % 2]);
+            }
+            consider_split(all_qx, all_q2, 4, i1, i2, &best);
         }
-        for (int k = 0; k < 4; k++) {
-            all_qx[k] = v_add(qx[0][k / 2], qx[1][k % 2]);
-            all_q2[k] = v_add(q2[0][k / 2], q2[1][k % 2]);
-        }
-        consider_split(all_qx, all_q2, 4, i1, i2, &best);
     }
     return best;
 }
@@ -288,7 +289,7 @@ INLINE vf refit_levels(int n, const ternary_tile *s, const turned_levels *to, in
         vf number = zero, power = v_set(1.0f);
         moved = vi_or(moved, codes);
         for (int i = 0; i < 8; i++) {
-            const vf level = v_lookup4(levels_of_3, vi_shr(codes, 2 * i));
+            const vf level = v_lookup4(levels_of_pairs, vi_shr(codes, 2 * i));
             const vf q = v_add(v_sub(level, v_set(1.0f)), v_shift(to->down[k]));
             const vf wq = v_mul(v_load(s->t.w[8 * k + i]), q);
             qx = v_add(qx, v_mul(wq, v_load(s->t.x[8 * k + i])));

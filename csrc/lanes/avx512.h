@@ -149,7 +149,6 @@ INLINE hf h_flip(hf x, uint32_t bits, int first)
 }
 INLINE int hm_first(hm a) { return first_bit(a); }
 INLINE hi hi_where(hm a, int32_t x) { return _mm512_maskz_set1_epi32(a, x); }
-INLINE hi hi_mul(hi a, hi b) { return _mm512_mullo_epi32(a, b); }
 INLINE void h_columns4(const void *base, const uint32_t *at, size_t unit, hf *out)
 {
     hf row[4], pair[4];

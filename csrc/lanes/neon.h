@@ -176,7 +176,6 @@ INLINE hf h_flip(hf x, uint32_t bits, int first)
 }
 INLINE int hm_first(hm a) { return first_bit(hm_bits(a)); }
 INLINE hi hi_where(hm a, int32_t x) { return vandq_s32(vreinterpretq_s32_u32(a), vdupq_n_s32(x)); }
-INLINE hi hi_mul(hi a, hi b) { return vmulq_s32(a, b); }
 INLINE void h_columns4(const void *base, const uint32_t *at, size_t unit, hf *out)
 {
     float rows[4][4], columns[4][4];

@@ -123,7 +123,6 @@ INLINE int hm_first(hm a)
 }
 /* x where the lane is true, else 0. */
 INLINE hi hi_where(hm a, int32_t x) { return a ? x : 0; }
-INLINE hi hi_mul(hi a, hi b) { return (hi)((uint32_t)a * (uint32_t)b); }
 /* The four floats from base + at[j] * unit of each lane j, as columns. */
 INLINE void h_columns4(const void *base, const uint32_t *at, size_t unit, hf *out)
 {

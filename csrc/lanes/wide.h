@@ -81,16 +81,7 @@ INLINE void v_store(float *p, vf x)
         h_store(p + H_LANES, PART_B(x));
 }
 
-INLINE void vi_store_u8(uint8_t *p, vi x)
-{
-    hi_store_u8(p, PART_A(x));
-    if (VECS == 2)
-        hi_store_u8(p + H_LANES, PART_B(x));
-}
-
-LIFT2(vi, i_add, vi, vi)
 LIFT2(vi, i_or, vi, vi)
-INLINE vi vi_where(vm a, int32_t x) { return LIFT(vi, hi_where(PART_A(a), x), hi_where(PART_B(a), x)); }
 INLINE vi vi_shr(vi x, int n) { return LIFT(vi, hi_shr(PART_A(x), n), hi_shr(PART_B(x), n)); }
 INLINE vi vi_load(const int32_t *p) { return LIFT(vi, hi_load(p), hi_load(p + H_LANES)); }
 INLINE vf v_lookup4(const float *table, vi code)
@@ -100,10 +91,6 @@ INLINE vf v_lookup4(const float *table, vi code)
 INLINE vf v_lookup8(const float *table, vi code)
 {
     return LIFT(vf, h_lookup8(table, PART_A(code)), h_lookup8(table, PART_B(code)));
-}
-INLINE vf v_lookup16(const float *table, vi code)
-{
-    return LIFT(vf, h_lookup16(table, PART_A(code)), h_lookup16(table, PART_B(code)));
 }
 INLINE vi vi_select(vm m, vi yes, vi no) { return v_bits(v_select(m, vi_as_float(yes), vi_as_float(no))); }
 

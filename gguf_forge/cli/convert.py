@@ -96,13 +96,16 @@ def show_plan(request: ConvertRequest) -> None:
     from gguf_forge.cli.results import show_plans
     from gguf_forge.file_plan import check_files
 
-    with logging_to(console(sys.stderr), quiet=request.quiet, verbose=request.verbose):
-        files = conversion.plan(request.source, **vars(wanted(request)))
+    with (
+        logging_to(console(sys.stderr), quiet=request.quiet, verbose=request.verbose),
+        conversion.open_checkpoint(request.source, request.vocab_only) as checkpoint,
+    ):
+        files = conversion.plan_files(checkpoint, wanted(request))
         try:
             check_files(files, backend=request.backend, overwrite=request.overwrite, resume=request.resume)
         except ForgeError as error:
             log.warning("converting would be refused: %s", error)
-    show_plans(files, as_json=request.json, quiet=request.quiet)
+        show_plans(files, as_json=request.json, quiet=request.quiet)
 
 
 def wanted(request: ConvertRequest) -> Wanted:

@@ -92,7 +92,8 @@ DryRun = Annotated[
     flag(
         "--dry-run",
         panel=OUTPUT,
-        help="Only show every tensor, its type, shape and size, and the disk needed. Reads no weight.",
+        help="Only show every tensor, its type, shape and size, and the disk needed. Reads no weight; with --resume a "
+        "row of each tensor, if the output is there.",
     ),
 ]
 Pure = Annotated[bool, flag("--pure", panel=MIX, help="One type for all tensors, no mix.")]

@@ -48,7 +48,7 @@ def _job_text(job: Job) -> Text:
     joined = sum(parts[-1].piece.stop for parts in job.parts_of_outputs if len(parts) > 1)
     steps = {
         "plan": f"{job.file}: {job.n_tasks} tasks of {span}"
-        + (f"; {decimal(joined)} more to join them" * bool(joined)),
+        + (f"; {decimal(joined)} more to join them" if joined else ""),
         "each task": f"gguf-forge work {file} --task 0{last}",
         "in the end": f"gguf-forge finish {file}",
     }

@@ -30,6 +30,7 @@ from gguf_forge.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from gguf_forge.recipe import Options
     from gguf_forge.toolbox.differences import Differences, Place
     from gguf_forge.toolbox.verdict import TensorCheck
     from gguf_forge.toolbox.verify import Verification
@@ -133,8 +134,9 @@ def verify(request: VerifyRequest) -> None:
     from gguf_forge.cli.streams import print_data, print_json
     from gguf_forge.toolbox.checksums import write_sums
 
-    _check(request)
-    found = _verified(request)
+    options = recipe_options(request)
+    _check(request, options)
+    found = _verified(request, options)
     is_right = found.ok or (request.allow_fused and found.only_fused)
     if request.json:
         print_json(_object(found, is_right))
@@ -153,14 +155,13 @@ def verify(request: VerifyRequest) -> None:
             )
 
 
-def _check(request: VerifyRequest) -> None:
-    options = recipe_options(request)
+def _check(request: VerifyRequest, options: Options) -> None:
     more = (request.type, request.base, request.model_name, request.metadata, request.pre_tokenizer)
     if request.source is None and (options.in_use or any(more) or request.only_tensors or request.allow_fused):
         raise UsageError("these options say how the file was made of its source", hint="name it with --source")
 
 
-def _verified(request: VerifyRequest) -> Verification:
+def _verified(request: VerifyRequest, options: Options) -> Verification:
     from gguf_forge.cli.progress import counting
     from gguf_forge.engine.publish import check_output
     from gguf_forge.gguf_file.opened import open_gguf
@@ -176,7 +177,7 @@ def _verified(request: VerifyRequest) -> Verification:
             request.file,
             request.source,
             types=request.type,
-            options=recipe_options(request),
+            options=options,
             base=request.base,
             model_name=request.model_name,
             metadata=request.metadata,
@@ -297,7 +298,6 @@ def _bad_sums(found: Verification) -> str:
 
 
 def _first_text(check: TensorCheck) -> RenderableType:
-
     info, found = check.info, check.differences
     facts = {
         "tensor": f"{escaped(info.name)}, {info.type} of {' x '.join(map(str, info.shape))}",

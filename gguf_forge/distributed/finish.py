@@ -30,7 +30,7 @@ from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import InputError, RefusedError
 from gguf_forge.expr import contiguous_runs
 from gguf_forge.file_plan import Observer
-from gguf_forge.paths import is_file, is_same
+from gguf_forge.paths import is_file, is_same, is_there
 from gguf_forge.source import SourceFile
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def _finish(job: Job, overwrite: bool, threads: int, watcher: Observer) -> bool:
     undone = [task for task, found in enumerate(recorded) if found is None]
     digests = {part: digest for found in recorded for part, digest in (found or {}).items()}
     if undone:
-        lost = job.tasks_of(part for part in digests if not part.path.exists())
+        lost = job.tasks_of(part for part in digests if not is_there(part.path))
         _check_tasks(job, "not done", sorted({*undone, *lost}))
     checker = _Checker(job, digests, threads, watcher)
     there = checker.outputs_there()
@@ -137,12 +137,15 @@ def _finish(job: Job, overwrite: bool, threads: int, watcher: Observer) -> bool:
 
 def _make_outputs(job: Job, todo: Sequence[int], checker: _Checker, overwrite: bool) -> None:
     parts = {output: job.parts_of_outputs[output] for output in todo}
-    gone = [part for output in todo for part in parts[output] if not part.path.exists()]
+    gone = [part for output in todo for part in parts[output] if not is_there(part.path)]
     _check_tasks(job, "not done", job.tasks_of(gone))
     inputs = [job.here / file.path for file in job.plan.inputs]
     for output in todo:
         check_output(job.outputs[output], 0, inputs, overwrite=overwrite)
     joined = [output for output in todo if len(parts[output]) > 1]
+    for output in joined:  # of a run that was stopped, and takes the room that is needed
+        with output_errors(job.whole(output)), suppress(FileNotFoundError):
+            disk.unlink(job.whole(output))
     check_room(job.folder, [(job.whole(output), job.plan.outputs[output].size) for output in joined])
     sizes = {output: job.plan.outputs[output].size for output in todo}
     checker.watcher.begin_other("checking and joining", sum(sizes.values()) + sum(sizes[output] for output in joined))
@@ -169,7 +172,7 @@ def _check_tasks(job: Job, what: str, tasks: Sequence[int]) -> None:
         return
     runs = contiguous_runs(np.asarray(tasks))
     names = ", ".join(f"{start}-{stop - 1}" if stop - start > 1 else f"{start}" for start, stop in runs)
-    if len(tasks) == job.n_tasks and all(path.exists() for path in job.outputs):
+    if len(tasks) == job.n_tasks and all(map(is_there, job.outputs)):
         hint = f"{job.outputs[0]} exists, but nothing tells that it is what the tasks made"
     else:
         hint = f"do each of them with `gguf-forge work {job.file} --task N`, then finish again"
@@ -198,9 +201,8 @@ class _Checker:
         return set(likely) - {part.piece.output for part in wrong}
 
     def _may_be_there(self, output: int) -> bool:
-        path, whole = self.job.outputs[output], self.job.whole(output)
-        has_size = is_file(path) and path.stat().st_size == self.job.plan.outputs[output].size
-        return has_size and (not whole.exists() or is_same(whole, path))
+        path = self.job.outputs[output]
+        return is_file(path) and path.stat().st_size == self.job.plan.outputs[output].size
 
     def check(self, parts: Sequence[Part]) -> None:
         """Raises InputError if the bytes of a part are not those that its task wrote."""
@@ -226,8 +228,6 @@ class _Checker:
 
 def _join(parts: Sequence[Part], path: Path, observer: Observer) -> None:
     """Makes a file of its parts, which are in order."""
-    with output_errors(path), suppress(FileNotFoundError):
-        disk.unlink(path)
     with published(path, parts[-1].piece.stop, overwrite=True) as out:
         for part in parts:
             with SourceFile(part.path) as source:

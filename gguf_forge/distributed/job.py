@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -17,12 +18,17 @@ from gguf_forge.engine.own_folder import remove_all_dead
 from gguf_forge.engine.pieces import Piece
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import InputError
+from gguf_forge.paths import is_folder, is_there
 from gguf_forge.source import SourceFile
+
+log = logging.getLogger(__name__)
 
 _CHUNK = 4 << 20
 _RECORD_LINE = re.compile("([0-9a-f]{64})  (.+)")  # as sha256sum writes it, and checks it
 _MAX_RECORD = 1 << 25
-_OUR_NAMES = ("task-", "output-", "finish.lock", ".gguf-forge-")
+_OUR_NAMES = re.compile(
+    r"task-[0-9]+(-[0-9]+)?\.(part|sha256)(\.named)?|output-[0-9]+(\.named)?|finish\.lock|\.gguf-forge-.*"
+)
 
 
 @dataclass(frozen=True)
@@ -148,11 +154,13 @@ class Job:
         """Removes the parts, and what stopped runs left of them. What else somebody put there stays."""
         with suppress(OSError):
             remove_all_dead(self.folder)
-            ours = [path for path in disk.list_folder(self.folder) if path.name.startswith(_OUR_NAMES)]
+            ours = [path for path in disk.list_folder(self.folder) if _OUR_NAMES.fullmatch(path.name)]
             for path in sorted(ours, key=lambda path: path == self.lock):  # that one last
                 with suppress(OSError):
                     disk.unlink(path)
             disk.remove_folder(self.folder)
+        if is_there(self.folder):
+            log.warning("%s: is left, with what is not of this plan or cannot be removed", self.folder)
 
 
 def _read_record(path: Path) -> tuple[str, Mapping[str, str]] | None:
@@ -160,10 +168,10 @@ def _read_record(path: Path) -> tuple[str, Mapping[str, str]] | None:
     try:
         with SourceFile(path) as file:
             text = file.read(0, min(file.size, _MAX_RECORD)).tobytes().decode("utf-8", "replace")
-    except InputError:
-        if path.exists():
-            raise
-        return None
+    except InputError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
     lines = text.splitlines()
     return (lines or [""])[0], {line[2]: line[1] for line in map(_RECORD_LINE.fullmatch, lines) if line}
 
@@ -180,7 +188,7 @@ def open_job(plan_file: str | PathLike[str]) -> Job:
     """
     file = Path(plan_file)
     job = Job(read_work_plan(file), file)
-    if not job.outputs[0].parent.is_dir():
+    if not is_folder(job.outputs[0].parent):
         raise InputError(
             "the plan's files go to a folder that is not there",
             file=job.outputs[0].parent,
@@ -196,9 +204,13 @@ def is_sound(part: Part, digest: str, progress: Progress = lambda n_bytes: None)
 
 def _digest_at(path: Path, size: int, start: int, stop: int, progress: Progress) -> str | None:
     """The digest of bytes `start` to `stop` of a file; None if there is none of this size."""
-    if not path.exists():
-        return None
-    with SourceFile(path) as file:
+    try:
+        file = SourceFile(path)
+    except InputError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+    with file:
         return digest_of(file, start, stop, progress) if file.size == size else None
 
 

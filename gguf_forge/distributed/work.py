@@ -24,6 +24,7 @@ from gguf_forge.engine.pieces import shard_of
 from gguf_forge.engine.publish import check_room, published
 from gguf_forge.errors import InputError
 from gguf_forge.file_plan import FilePlan, Observer, check_kernels, write_files
+from gguf_forge.paths import is_there
 from gguf_forge.source import SourceFile
 
 log = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ def _are_in_outputs(job: Job, recorded: Mapping[Part, str]) -> bool:
 def _make_parts(
     job: Job, task: int, threads: int | None, backend: str | None, max_memory: int | None, observer: Observer
 ) -> None:
-    if not job.source.exists():
+    if not is_there(job.source):
         raise InputError("the source of the plan is not there", file=job.source, hint=_SAME_DISK)
     plan = job.plan
     with planned(plan.request, job.here) as found:

@@ -1,4 +1,4 @@
-"""Folders of single runs, for what they have not finished: they go when their run ends, however it ends.
+"""Folders of single runs, for what they have not finished: they go when their run ends, unless it is killed.
 
 Each has a lock beside it that its run holds. A run that begins removes what killed ones left: those whose lock is free.
 Some network file systems keep locks to the machine that took them. So a lock also names its machine, and what a run of

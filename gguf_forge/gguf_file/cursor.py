@@ -86,7 +86,7 @@ class Cursor:
     def held(self, nbytes: int, what: str) -> NDArray[np.uint8]:
         """The next bytes, which the caller will hold in memory. A header that costs too much is refused."""
         self._spend(nbytes, what)
-        return self.take(nbytes, what)
+        return _alone(self.take(nbytes, what))
 
     def _spend(self, cost: int, what: str) -> None:
         self._cost += cost
@@ -107,7 +107,9 @@ class Cursor:
         first, starts = self.at, [np.zeros(1, np.int64)]
         found = 0
         while found < count:
-            ends = self._ends_in_window(count - found)
+            ends = self._ends(self._window[self.at - self._window_at :], count - found)
+            if not ends:
+                ends = self._ends(self._look(min(_WINDOW, self.left)), count - found)
             if not ends or self.at + ends[-1] > self.source.size:
                 raise self.broken(f"{what} has a string that does not fit into the {self.left} bytes that are left")
             self._spend(ends[-1], what)
@@ -115,11 +117,11 @@ class Cursor:
             found += len(ends)
             self.at += ends[-1]
         raw = self.source.read(first, self.at - first)
-        return PackedStrings(raw, np.concatenate(starts), self.byte_order)
+        return PackedStrings(_alone(raw), np.concatenate(starts), self.byte_order)
 
-    def _ends_in_window(self, count: int) -> list[int]:
-        """Where the next strings end, at most `count`, counted from here; the last one may end anywhere."""
-        window = self._look(min(_WINDOW, self.left)).data
+    def _ends(self, here: NDArray[np.uint8], count: int) -> list[int]:
+        """Where strings end in the bytes from here on, at most `count`; the last one may end anywhere."""
+        window = here.data
         length_at = struct.Struct(f"{self.byte_order}Q").unpack_from
         end, last = 0, len(window) - LENGTH_BYTES
         ends: list[int] = []
@@ -130,3 +132,10 @@ class Cursor:
             end += LENGTH_BYTES + length_at(window, end)[0]
             add(end)
         return ends
+
+
+def _alone(taken: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The same bytes, read-only, without the window or the padding around them."""
+    alone: NDArray[np.uint8] = taken.copy()
+    alone.setflags(write=False)
+    return alone

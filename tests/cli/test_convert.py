@@ -231,3 +231,10 @@ def test_max_memory(forge: Forge, model: Path) -> None:
     assert listing(Path()) == []
     assert forge("convert", model, "-o", "out.gguf", "--max-memory", "1G").code == 0
     assert "--max-memory 'much' is no size" in forge("convert", model, "--max-memory", "much").err
+
+
+def test_a_dry_run_over_what_is_complete(forge: Forge, model: Path) -> None:
+    assert forge("convert", model, "-o", "m.gguf").code == 0
+    run = forge("convert", model, "-o", "m.gguf", "--dry-run", "--resume")
+    assert (run.code, run.err) == (0, "")
+    assert "would be refused: m.gguf: exists already" in forge("convert", model, "-o", "m.gguf", "--dry-run").err

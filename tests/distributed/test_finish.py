@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from command_line import listing
@@ -164,12 +166,49 @@ def test_without_hard_links(here: Path, monkeypatch: pytest.MonkeyPatch, tasks: 
     assert digests(here / "out") == digests(here / "whole")
 
 
-def test_what_others_put_among_the_parts_stays(here: Path) -> None:
+def test_it_takes_no_room_twice(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped before the joined file has its name, it joins it again in the room of the first one."""
+    convert("Tiny", "whole/m.gguf", types="Q4_K_M")
     done(here)
     job = open_job("plan.json")
-    (job.folder / "notes.txt").write_text("mine")
+    size = job.plan.outputs[0].size
+    with monkeypatch.context() as patch:
+        patch.setattr("gguf_forge.distributed.finish._take_name", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            finish("plan.json")
+    assert job.whole(0).stat().st_size == size
+
+    def usage(folder: Path) -> SimpleNamespace:
+        return SimpleNamespace(free=size + size // 2 - (size if job.whole(0).exists() else 0))
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
     finish("plan.json")
-    assert listing(job.folder) == ["notes.txt"]
+    assert digests(here / "out") == digests(here / "whole")
+
+
+def test_a_part_that_is_made_again_while_its_output_has_its_name(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    convert("Tiny", "whole/m.gguf", types="Q4_K_M")
+    done(here, 1)
+    job = open_job("plan.json")
+    with monkeypatch.context() as patch:
+        patch.setattr("gguf_forge.distributed.finish._write_down", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            finish("plan.json")
+    again = job.whole(0).with_name("again")
+    again.write_bytes(job.whole(0).read_bytes())
+    again.rename(job.whole(0))
+    finish("plan.json")
+    assert digests(here / "out") == digests(here / "whole")
+
+
+def test_what_others_put_among_the_parts_stays(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    done(here)
+    job = open_job("plan.json")
+    for name in ("notes.txt", "task-notes.txt"):
+        (job.folder / name).write_text("mine")
+    finish("plan.json")
+    assert listing(job.folder) == ["notes.txt", "task-notes.txt"]
+    assert f"{job.folder}: is left" in caplog.text
     (here / "out" / "m.gguf").unlink()
     with pytest.raises(InputError, match="3 of 3 tasks are not done"):
         finish("plan.json")

@@ -68,7 +68,7 @@ def test_what_a_killed_run_left_goes_with_the_next_one(here: Path) -> None:
 
 def test_what_a_run_of_another_machine_left_goes_after_a_day(here: Path) -> None:
     """Locks may be of that machine alone."""
-    plan_work(Q4, tasks=3)
+    plan_work(Q4, tasks=4)
     killed, run = stopped_in_the_middle(here, 0)
     killed.kill()
     killed.wait()
@@ -77,10 +77,10 @@ def test_what_a_run_of_another_machine_left_goes_after_a_day(here: Path) -> None
     work("plan.json", 1)
     assert run.exists()
     long_ago(lock, run)
-    work("plan.json", 1)
+    work("plan.json", 2)
     assert run.exists()  # it wrote to a file of it just now
     long_ago(lock, run, *run.iterdir())
-    work("plan.json", 2)
+    work("plan.json", 3)
     assert not [path for path in run.parent.iterdir() if path.name.startswith("run-")]
 
 
@@ -102,3 +102,4 @@ def test_where_there_are_no_locks_nothing_is_removed_before_the_end(
         assert run.exists()
     finish("plan.json")
     assert digests(here / "out") == digests(here / "whole")
+    assert not run.parent.exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -307,6 +308,19 @@ def test_what_is_no_file_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         open_gguf(tmp_path / name)
     assert caught.value.file == tmp_path / name
+
+
+def test_many_small_arrays_cost_little(tmp_path: Path) -> None:
+    one = struct.pack("<IQ", U8, 1) + b"x"
+    other = struct.pack("<IQ", STRING, 1) + text(b"x")
+    keys = [key(b"%d" % n, ARRAY, one if n % 2 else other) for n in range(2000)]
+    path = write(tmp_path, raw_gguf(keys))
+    tracemalloc.start()
+    opened = open_gguf(path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(opened.metadata) == 2000
+    assert most < 8 << 20
 
 
 def test_a_giant_costs_nothing_to_open(tmp_path: Path) -> None:
