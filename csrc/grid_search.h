@@ -118,12 +118,13 @@ INLINE void number_groups(int n, int group, const grid_tile *g, vf id, bool wild
                           int32_t (*number)[LANES])
 {
     const int levels = group == 8 ? 3 : 8, points = group == 8 ? 6561 : 4096;
-    const vf half = v_set(0.5f), half_id = v_mul(half, id), low = v_set(0.0f),
+    const vf half = v_set(0.5f), half_id = v_mul(half, id), low = v_set(0.0f), one = v_set(1.0f),
              high = v_set((float)(levels - 1));
     for (int k = 0; k < n / group; k++) {
         vf sum = low, stray = low;
         for (int i = group - 1; i >= 0; i--) {
-            const vf y = v_sub(v_mul(half_id, v_load(g->t.x[group * k + i])), half);
+            const vf x = v_load(g->t.x[group * k + i]);
+            const vf y = wild ? v_mul(half, v_sub(v_mul(id, x), one)) : v_sub(v_mul(half_id, x), half);
             const vf inside = v_min(v_max(wild ? v_nearest(y) : y, low), high);
             const vf level = wild ? inside : v_round(inside);
             if (shorter)
@@ -167,7 +168,9 @@ INLINE void try_scales(const grid_kind *kind, int group, const grid_tables *tabl
     const grid_groups groups = {n,           tries * (n / group), tables,       g->t.x, g->root,
                                 g->by_sub_x, g->by_sub_root,      g->try_scale, g->code};
     for (int t = 0; t < tries; t++) {
-        const vm tame = v_lt(v_mul(id[t], reach), v_set(ROUND_LIMIT));
+        /* Halving an inverse scale that is nearly denormal would lose a bit, and one times a value overflow.
+         */
+        const vm tame = vm_and(v_lt(v_mul(id[t], reach), v_set(ROUND_LIMIT)), v_lt(v_set(0x1p-124f), id[t]));
         v_store(g->try_scale[t], scale[t]);
         if (vm_any(vm_and(wanted, vm_not(tame))))
             number_groups(n, group, g, id[t], true, false, g->code + t * (n / group));

@@ -110,6 +110,25 @@ def test_quantize_equals_ggml_on_made_up_rows(backend, name, data):
     assert theirs is None or differing(ours, theirs) == 0
 
 
+@every_type
+@every_backend
+@pytest.mark.parametrize(
+    ("common", "one"), [(2.0**-126, 7.0), (2.0**-126, 2.0**100), (2.0**100, 2.0**-126), (1.0, 3e38)]
+)
+def test_scales_that_fit_next_to_nothing(backend, name, common, one):
+    """All importance is on one value, to which the scale is fitted, and others overflow by it."""
+    kind = tensor_type(name)
+    ggml = oracle(oracle_names(kind)[0], kind)
+    n = max(kind.block_elements, 256)
+    for place in (0, 1, 5):
+        x = np.full((1, n), common, np.float32)
+        x[0, place + 1 :: 32] = one
+        weights = np.zeros(n, np.float32)
+        weights[place::128] = 3.6e15
+        theirs = ggml.try_quantize(x, kind, weights)
+        assert theirs is None or differing(quantize(x, kind, imatrix=weights, backend=backend), theirs) == 0
+
+
 @every_backend
 @pytest.mark.parametrize("name", TYPES)
 def test_golden_hashes(backend, name):
