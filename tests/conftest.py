@@ -1,10 +1,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from corpus import Cases
 
 # The installed package is tested, in processes that tests start, too: that of the checkout may have no kernels.
 sys.path[:] = [entry for entry in sys.path if entry]
@@ -14,6 +21,34 @@ os.environ["PYTHONSAFEPATH"] = "1"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+BYTE_FOR_BYTE = ("tests/test_corpus.py::test_the_file", "tests/test_quantization.py::test_the_corpus")
+
 # A busy machine is no failure.
 settings.register_profile("gguf-forge", deadline=None)
 settings.load_profile("gguf-forge")
+
+
+@pytest.fixture(scope="session")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cases]:
+    """The cases of the conformance corpus with their weights; copies go when the tests end."""
+    from corpus import Cases  # imports the package, so not before the path is right
+
+    folder = tmp_path_factory.mktemp("cases")
+    yield Cases(folder)
+    shutil.rmtree(folder)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tells how many manifests were compared, byte for byte, with what this version makes."""
+    from corpus import NOT_REACHED
+
+    known, missed = set(), set()
+    for outcome in ("passed", "failed", "skipped"):
+        for report in terminalreporter.stats.get(outcome, ()):
+            if report.nodeid.startswith(BYTE_FOR_BYTE):
+                manifest = report.nodeid.partition("[")[2]
+                known.add(manifest)
+                if outcome == "skipped" and NOT_REACHED in str(report.longrepr):
+                    missed.add(manifest)
+    if known:
+        terminalreporter.write_line(f"conformance: {len(known - missed)} of {len(known)} manifests reached")

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from corpus import CORPUS, read_manifest, short
+from corpus import Cases, manifests, read_manifest, short, skip_if_not_reached
 from gguf import GGUFReader
 from gguf.scripts import gguf_convert_endian
 from gguf_mutations import fields_of, mutated
@@ -23,12 +23,10 @@ from synthetic import FAMILIES
 
 from gguf_forge import ForgeError, InputError, Options, RefusedError, Split, UnsupportedError, UsageError, open_gguf
 from gguf_forge.cli import main
-from gguf_forge.conversion import convert
 from gguf_forge.file_plan import check_files
-from gguf_forge.kernels import quantizable_types
 from gguf_forge.quantization import plan_quantized, quantize_gguf
 from gguf_forge.recipe import read_imatrix
-from gguf_forge.tensor_types import MXFP4, TENSOR_TYPES
+from gguf_forge.tensor_types import TENSOR_TYPES
 
 
 @pytest.fixture(scope="module")
@@ -71,26 +69,20 @@ def test_two_steps_make_the_file_of_one(
     assert made == {kind: [expected[kind]["size"], expected[kind]["sha256"]] for kind in kinds}
 
 
-def _is_ours(path: Path) -> bool:
-    manifest = read_manifest(path)
-    arguments = manifest.get("quantize_args")
-    if not arguments:
-        return False
-    made = {TENSOR_TYPES[tensor["type"]] for tensor in manifest["tensors"]}
-    # what a checkpoint holds in MXFP4 is copied
-    return made <= quantizable_types() | ({MXFP4} if path.parents[1].name == "gptoss-mxfp4" else set())
-
-
-MANIFESTS = [path for path in sorted(CORPUS.glob("corpus/*/expected/*.json")) if _is_ours(path)]
+MANIFESTS = [path for path in manifests() if read_manifest(path).get("quantize_args")]
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=short)
-def test_the_corpus(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_corpus(
+    path: Path, cases: Cases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     manifest = read_manifest(path)
-    case = json.loads((path.parents[1] / "case.json").read_text())
+    case, arguments = cases.arguments(path, tmp_path, of_base=True)
+    monkeypatch.chdir(case)
     base = tmp_path / "base.gguf"
-    convert(path.parents[1] / "hf", base, types=manifest["base"], pre_tokenizer=case["pre_monkeypatch"])
-    monkeypatch.chdir(path.parents[1])
+    code = main(["convert", "--quiet", *arguments, "-o", str(base), "-t", manifest["base"]])
+    skip_if_not_reached(path, code, capfd.readouterr().err)
+    assert code == 0
     *options, kind = manifest["quantize_args"]
     assert main(["quantize", "--quiet", *options, str(base), str(tmp_path / "out.gguf"), kind]) == 0
     data = (tmp_path / "out.gguf").read_bytes()

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from gguf_forge.errors import InputError, UnsupportedError, UsageError
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.tensor_types import TENSOR_TYPES
 
 _BESIDE = Path(__file__).resolve().parents[3] / "shared" / "conformance"
+NOT_REACHED = "not reached yet"
 CORPUS = Path(os.environ.get("GGUF_FORGE_CORPUS", _BESIDE))
 
 
 def manifests() -> list[Path]:
-    """Every manifest, sorted; none without the corpus."""
-    return sorted(CORPUS.glob("*/*/expected/*.json"))
+    """Every manifest of a file, sorted; none without the corpus. Digests of weights (values.json) are none."""
+    return [path for path in sorted(CORPUS.glob("*/*/expected/*.json")) if "variant" in read_manifest(path)]
 
 
 def checkpoints() -> list[Path]:
@@ -29,6 +35,65 @@ def checkpoints() -> list[Path]:
 def read_manifest(path: Path) -> dict[str, Any]:
     manifest: dict[str, Any] = json.loads(path.read_text())
     return manifest
+
+
+class Cases:
+    """Folders of cases with their weights: where these are described and not stored, in a copy, made once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def folder_of(self, case: Path, *beside: str) -> Path:
+        """The folder of a case; other cases lie beside it where their names are given."""
+        if not beside and not list(case.rglob("*.safetensors.recipe")):
+            return case
+        for one in (case, *(path for name in beside for path in CORPUS.glob(f"*/{name}"))):
+            if not (self._folder / one.name).exists():
+                _materialize(one, self._folder)
+        return self._folder / case.name
+
+    def arguments(self, path: Path, tmp_path: Path, *, of_base: bool = False) -> tuple[Path, list[str]]:
+        """The case's folder, where commands of a manifest run, and what `convert` is told, for the base where asked."""
+        manifest = read_manifest(path)
+        options = manifest.get("forge_args") or []
+        if of_base and options == manifest["quantize_args"][:-1]:
+            options = []
+        case = self.folder_of(path.parents[1], *(word.split("/")[1] for word in options if word.startswith("../")))
+        source = case / "hf"
+        if manifest.get("source_dir_name", "hf") != "hf":
+            source = shutil.copytree(source, tmp_path / manifest["source_dir_name"])
+        pre = json.loads((case / "case.json").read_text())["pre_monkeypatch"]
+        return case, [str(source), *options, *(["--pre-tokenizer", pre] if pre else [])]
+
+
+def _materialize(case: Path, folder: Path) -> None:
+    spec = importlib.util.spec_from_file_location("materialize", CORPUS / "materialize.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.materialize(case, folder)
+
+
+def skip_if_not_reached(path: Path, code: int, said: str) -> None:
+    """Skips the test of a manifest where this version says, by exit code, that it cannot do such a thing yet.
+
+    What is in `corpus/` is done, so nothing there is ever skipped.
+    """
+    case = path.parents[1]
+    is_reached = (
+        case.parent.name == "corpus"
+        or code not in (UnsupportedError.exit_code, UsageError.exit_code, InputError.exit_code)
+        or (code == UsageError.exit_code and "No such option" not in said)
+        or (code == InputError.exit_code and _names_architecture(case / "hf"))
+    )
+    if not is_reached:
+        pytest.skip(f"{NOT_REACHED}: {case.name}")
+
+
+def _names_architecture(checkpoint: Path) -> bool:
+    """Is this a folder of a model, and no adapter nor a publisher's own form?"""
+    config = checkpoint / "config.json"
+    return config.exists() and bool(json.loads(config.read_text()).get("architectures"))
 
 
 def tensor_infos(manifest: dict[str, Any]) -> list[TensorInfo]:

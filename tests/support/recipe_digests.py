@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from corpus import CORPUS
+from corpus import manifests
 
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType
@@ -38,15 +38,15 @@ def stored() -> dict[str, Digest]:
 
 
 def from_corpus() -> dict[str, Digest]:
-    folders = sorted(path.parent for path in CORPUS.glob("*/*/expected"))
+    folders = sorted({path.parents[1] for path in manifests()})
     return {folder.name: digest for folder in folders if (digest := make_digest(folder))["files"]}
 
 
 def make_digest(case: Path) -> Digest:
-    manifests = [json.loads(path.read_text()) for path in sorted(case.glob("expected/*.json"))]
-    quantized = [m for m in manifests if "quantize_args" in m]
+    told = [json.loads(path.read_text()) for path in sorted(case.glob("expected/*.json"))]
+    quantized = [m for m in told if "quantize_args" in m]
     wanted = {m["base"].lower() for m in quantized}
-    bases = {m["variant"]: m for m in manifests if m["variant"] in wanted}
+    bases = {m["variant"]: m for m in told if m.get("variant") in wanted}
     return {
         "bases": {name: {"kv": _keys(m), "tensors": _tensors(m)} for name, m in bases.items()},
         "imatrix": {path.name: _read_imatrix(path) for path in sorted(case.glob("imatrix.*"))},
@@ -102,7 +102,7 @@ def options(args: list[str], digest: Digest) -> Options:
     given: dict[str, list[str]] = {}
     position = 0
     while position < len(flags):
-        is_switch = flags[position] in ("--pure", "--leave-output-tensor")
+        is_switch = flags[position] in ("--pure", "--leave-output-tensor", "--allow-requantize")
         given.setdefault(flags[position], []).append("" if is_switch else flags[position + 1])
         position += 1 if is_switch else 2
     matrix = None
@@ -116,6 +116,7 @@ def options(args: list[str], digest: Digest) -> Options:
     return Options(
         file_type(name),
         pure="--pure" in given,
+        allow_requantize="--allow-requantize" in given,
         leave_output_tensor="--leave-output-tensor" in given,
         output_tensor_type=next(map(parse_target_type, given.get("--output-tensor-type", ())), None),
         token_embedding_type=next(map(parse_target_type, given.get("--token-embedding-type", ())), None),
