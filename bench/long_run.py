@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "kernels"
 from kernel_oracles import ORACLES, Oracle, find_oracle, oracle_names
 
 from gguf_forge import kernels
-from gguf_forge.tensor_types import TENSOR_TYPES, TensorType
+from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 ROWS, COLUMNS = 32, 8 * 1024  # 2^18 values at a time
 

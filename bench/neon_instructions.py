@@ -25,7 +25,7 @@ from kernel_inputs import case, case_weights
 
 from gguf_forge import kernels
 from gguf_forge.bench import WEIGHTABLE
-from gguf_forge.tensor_types import TENSOR_TYPES
+from gguf_forge.types.tensor_type import TENSOR_TYPES
 
 COLUMNS = 2048
 LOGGED = ["-singlestep", "-d", "exec,nochain", "-D", "/dev/stderr", "-dfilter"]

@@ -14,7 +14,7 @@ import pytest
 
 from gguf_forge import kernels
 from gguf_forge.bench import DEQUANTIZE, SOURCES, Ggml, Measurement, thread_seconds, workload, works
-from gguf_forge.tensor_types import TENSOR_TYPES, TensorType
+from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 ROUNDS = 5
 KERNELS = [

@@ -27,7 +27,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gguf_forge.blocks import unpack_blocks as unpack_blocks
     from gguf_forge.conversion import convert as convert
     from gguf_forge.conversion import plan as plan
     from gguf_forge.distributed.finish import finish as finish
@@ -63,6 +62,7 @@ if TYPE_CHECKING:
     from gguf_forge.toolbox.splitting import split_gguf as split_gguf
     from gguf_forge.toolbox.verify import Verification as Verification
     from gguf_forge.toolbox.verify import verify_gguf as verify_gguf
+    from gguf_forge.types.blocks import unpack_blocks as unpack_blocks
 
     __version__: str
 
@@ -100,7 +100,7 @@ _HOMES = {
     "quantize_gguf": ("gguf_forge.quantization", "quantize_gguf"),
     "report": ("gguf_forge.toolbox.report", "report"),
     "split_gguf": ("gguf_forge.toolbox.splitting", "split_gguf"),
-    "unpack_blocks": ("gguf_forge.blocks", "unpack_blocks"),
+    "unpack_blocks": ("gguf_forge.types.blocks", "unpack_blocks"),
     "verify_gguf": ("gguf_forge.toolbox.verify", "verify_gguf"),
     "work": ("gguf_forge.distributed.work", "work"),
     "write_sums": ("gguf_forge.toolbox.checksums", "write_sums"),

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from gguf_forge import kernels
 from gguf_forge.errors import UsageError
-from gguf_forge.tensor_types import TENSOR_TYPES, TensorType, tensor_type
+from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType, tensor_type
 
 COLUMNS = 4096
 SMALLEST, LARGEST = 1 << 18, 1 << 24  # elements; the largest, as f32, is larger than most caches

@@ -31,7 +31,7 @@ from gguf_forge.model_plan import ModelPlan, plan_model
 from gguf_forge.paths import is_folder
 from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type
 from gguf_forge.splits import Split, split_as_converter, split_as_gguf_split, whole_file
-from gguf_forge.tensor_types import F16, F32, TensorType
+from gguf_forge.types.tensor_type import F16, F32, TensorType
 
 log = logging.getLogger(__name__)
 

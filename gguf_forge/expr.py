@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from gguf_forge.buffers import fresh
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.source import Source
-from gguf_forge.tensor_types import F16, F32, MXFP4, SCALES_AT, TensorType
+from gguf_forge.types.tensor_type import F16, F32, MXFP4, SCALES_AT, TensorType
 
 Rows = NDArray[Any]
 RowNumbers = NDArray[np.int64]

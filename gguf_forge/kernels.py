@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gguf_forge._kernels import ffi, lib
 from gguf_forge.errors import UnsupportedError, UsageError
-from gguf_forge.tensor_types import TENSOR_TYPES, TensorType
+from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 BACKEND_VARIABLE = "GGUF_FORGE_BACKEND"
 
@@ -136,7 +136,7 @@ def quantize_rows(
         UnsupportedError: no kernel packs this type.
 
     Example:
-        >>> from gguf_forge.tensor_types import tensor_type
+        >>> from gguf_forge.types.tensor_type import tensor_type
         >>> packed = np.empty((2, 34), np.uint8)
         >>> quantize_rows(np.ones((2, 32), np.float32), tensor_type("Q8_0"), packed)
         >>> int(packed[0, 2])
@@ -189,7 +189,7 @@ def dequantize_rows(
         UnsupportedError: no kernel unpacks this type.
 
     Example:
-        >>> from gguf_forge.tensor_types import tensor_type
+        >>> from gguf_forge.types.tensor_type import tensor_type
         >>> values = np.empty((1, 32), np.float32)
         >>> dequantize_rows(np.zeros((1, 34), np.uint8), tensor_type("Q8_0"), values)
         >>> float(values.max())

@@ -16,8 +16,8 @@ from gguf_forge.general import ModelIdentity, general_metadata, parameter_count
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, u32
 from gguf_forge.recipe import stays_f32
-from gguf_forge.tensor_types import F32, TensorType
 from gguf_forge.tokenizer import read_vocabulary
+from gguf_forge.types.tensor_type import F32, TensorType
 
 # Of the blocks that ggml quantizes to; it has been this since 2023.
 QUANTIZATION_VERSION = 2

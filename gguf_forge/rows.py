@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gguf_forge import kernels
 from gguf_forge.errors import UsageError
-from gguf_forge.tensor_types import TensorType, tensor_type
+from gguf_forge.types.tensor_type import TensorType, tensor_type
 
 _DTYPES = ("float32", "float16", "bfloat16")
 

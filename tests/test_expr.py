@@ -26,7 +26,7 @@ from gguf_forge.expr import (
     TensorExpr,
     Transpose,
 )
-from gguf_forge.tensor_types import BF16, F16, F32
+from gguf_forge.types.tensor_type import BF16, F16, F32
 
 
 class MemorySource:

@@ -26,7 +26,7 @@ from gguf_forge.cli import main
 from gguf_forge.file_plan import check_files
 from gguf_forge.quantization import plan_quantized, quantize_gguf
 from gguf_forge.recipe import read_imatrix
-from gguf_forge.tensor_types import TENSOR_TYPES
+from gguf_forge.types.tensor_type import TENSOR_TYPES
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ from gguf_forge.expr import (
 )
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.source import Source
-from gguf_forge.tensor_types import F32, TensorType
+from gguf_forge.types.tensor_type import F32, TensorType
 
 # What checkpoints call most tensors, of the many names that gguf-py's tables know for each.
 _USUAL_NAMES = (

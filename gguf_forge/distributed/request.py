@@ -52,7 +52,7 @@ class MixRequest(Protocol):
 def recipe_options(request: MixRequest, folder: Path | None = None) -> Options:
     """What deviates from the mix of the file type. Relative paths are those in `folder`, or in the current one."""
     from gguf_forge import recipe
-    from gguf_forge.tensor_types import TensorType
+    from gguf_forge.types.tensor_type import TensorType
 
     def target(name: str | None) -> TensorType | None:
         return recipe.parse_target_type(name) if name is not None else None

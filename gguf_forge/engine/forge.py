@@ -24,7 +24,7 @@ from gguf_forge.engine.threads import Progress, in_threads
 from gguf_forge.errors import InputError, UsageError
 from gguf_forge.expr import Rows, StoredRun
 from gguf_forge.source import Source
-from gguf_forge.validity import first_invalid_block
+from gguf_forge.types.validity import first_invalid_block
 
 # Threads that wait for a disk, so that as many as there are processors have something to compute.
 _WAITING = 2

@@ -13,7 +13,7 @@ from gguf_forge.engine.profile import CONVERT, QUANTIZE, phase
 from gguf_forge.engine.tasks import Target, Task
 from gguf_forge.expr import Rows
 from gguf_forge.kernels import dequantize_rows, quantize_rows
-from gguf_forge.tensor_types import TensorType
+from gguf_forge.types.tensor_type import TensorType
 
 
 def pack(rows: Rows, task: Task, *, backend: str | None = None) -> Iterator[tuple[tuple[Target, ...], Rows]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gguf_forge.expr import TensorExpr
 from gguf_forge.gguf_file.layout import Layout, PlacedTensor
-from gguf_forge.tensor_types import F32, TensorType
+from gguf_forge.types.tensor_type import F32, TensorType
 
 # A mebibyte of bf16: large enough that Python's part of a task does not count, small enough to be in a processor's own
 # cache when it is quantized after it was read.

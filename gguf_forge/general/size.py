@@ -28,7 +28,7 @@ def parameter_count(tensors: Sequence[TensorInfo]) -> ParameterCount:
     A LoRA pair counts as the matrix it adds to; a pair out of order makes everything uncountable (all zero).
 
     Example:
-        >>> from gguf_forge.tensor_types import F32
+        >>> from gguf_forge.types.tensor_type import F32
         >>> parameter_count([TensorInfo("blk.0.ffn_up_exps.weight", (8, 4, 16), F32)])
         ParameterCount(total=512, shared=0, expert=32, n_expert=16)
 

@@ -54,7 +54,7 @@ def lay_out(
         InputError: see `encode_header`; or an alignment that is not a power of two of at least 8.
 
     Example:
-        >>> from gguf_forge.tensor_types import F32
+        >>> from gguf_forge.types.tensor_type import F32
         >>> layout = lay_out({}, [TensorInfo("a.weight", (5,), F32), TensorInfo("b.weight", (8,), F32)])
         >>> layout.data_offset, [placed.offset for placed in layout.tensors], layout.size
         (128, [128, 160], 192)

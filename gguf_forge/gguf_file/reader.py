@@ -29,7 +29,7 @@ from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import ByteOrder, Metadata, Value, ValueType
 from gguf_forge.json_file import IMPOSTOR_BYTES, refuse_impostor
 from gguf_forge.source import Source
-from gguf_forge.tensor_types import TENSOR_TYPES, TensorType
+from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 VERSIONS = (2, 3)
 

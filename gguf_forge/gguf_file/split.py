@@ -68,7 +68,7 @@ def parts_within(
         alignment: What the bytes of each tensor are rounded up to before they are counted.
 
     Example:
-        >>> from gguf_forge.tensor_types import F32
+        >>> from gguf_forge.types.tensor_type import F32
         >>> parts_within([TensorInfo(name, (8,), F32) for name in "abcde"], 64, None)
         [0, 0, 1, 1, 2]
     """

@@ -17,7 +17,7 @@ from gguf_forge.recipe.model_facts import ModelFacts
 from gguf_forge.recipe.options import Options, TypeOverride
 from gguf_forge.recipe.pruning import prune
 from gguf_forge.recipe.tensor_rules import Role, may_quantize, role_of, trimmed
-from gguf_forge.tensor_types import F16, TENSOR_TYPES, TensorType
+from gguf_forge.types.tensor_type import F16, TENSOR_TYPES, TensorType
 
 _FALLBACKS = {
     **dict.fromkeys(
@@ -78,7 +78,7 @@ def assign(tensors: Sequence[TensorInfo], metadata: Metadata, options: Options) 
     Example:
         >>> from gguf_forge.gguf_file.values import string, u32
         >>> from gguf_forge.recipe.file_types import file_type
-        >>> from gguf_forge.tensor_types import F32
+        >>> from gguf_forge.types.tensor_type import F32
         >>> base = [TensorInfo("output.weight", (256, 8), F32), TensorInfo("output_norm.weight", (256,), F32)]
         >>> header = {"general.architecture": string("llama"), "llama.block_count": u32(1)}
         >>> [str(a.type) for a in assign(base, header, Options(file_type("Q4_K_M")))]

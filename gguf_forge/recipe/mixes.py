@@ -16,7 +16,7 @@ from gguf_forge.recipe.file_types import FILE_TYPES
 from gguf_forge.recipe.model_facts import ModelFacts
 from gguf_forge.recipe.options import Options
 from gguf_forge.recipe.tensor_rules import Role, layer_of, role_of
-from gguf_forge.tensor_types import TENSOR_TYPES, TensorType
+from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 
 @dataclass(frozen=True)

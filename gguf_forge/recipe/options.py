@@ -14,7 +14,7 @@ from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Value
 from gguf_forge.recipe.file_types import FILE_TYPES, FileType
 from gguf_forge.recipe.name_pattern import NamePattern
-from gguf_forge.tensor_types import TensorType
+from gguf_forge.types.tensor_type import TensorType
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from gguf_forge.errors import InputError, UsageError
 from gguf_forge.gguf_file.values import Value, boolean, f32, string, u32
 from gguf_forge.recipe.name_pattern import NamePattern
 from gguf_forge.recipe.options import KeyOverride, TypeOverride
-from gguf_forge.tensor_types import TENSOR_TYPES, TensorType, tensor_type
+from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType, tensor_type
 
 _NOT_A_TARGET = frozenset(("I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"))
 _MAX_BYTES = 127

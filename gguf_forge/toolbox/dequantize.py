@@ -20,9 +20,9 @@ from gguf_forge.paths import is_folder
 from gguf_forge.quantization import plan_quantized
 from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type
 from gguf_forge.splits import Split
-from gguf_forge.tensor_types import F32, TENSOR_TYPES
 from gguf_forge.toolbox.rows_of import as_float32
 from gguf_forge.toolbox.safetensors_layout import checkpoint_shards
+from gguf_forge.types.tensor_type import F32, TENSOR_TYPES
 
 _FLOATS = ("F32", "F16", "BF16")
 # As the Hub's own tools cut checkpoints.

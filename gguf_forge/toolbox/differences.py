@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.blocks import field_at
 from gguf_forge.kernels import dequantizable_types, dequantize_rows
-from gguf_forge.tensor_types import TensorType
-from gguf_forge.toolbox.levels import SCHEMES
 from gguf_forge.toolbox.nearest import misplaced_values
 from gguf_forge.toolbox.rows_of import as_float32
+from gguf_forge.types.blocks import field_at
+from gguf_forge.types.levels import SCHEMES
+from gguf_forge.types.tensor_type import TensorType
 
 Packed = NDArray[np.uint8]
 Values = NDArray[np.float32]
@@ -148,7 +148,7 @@ def differences_between(
 
     Example:
         >>> from gguf_forge import quantize
-        >>> from gguf_forge.tensor_types import tensor_type
+        >>> from gguf_forge.types.tensor_type import tensor_type
         >>> row = np.linspace(-1, 1, 64, dtype=np.float32)[None]
         >>> packed = quantize(row, "Q4_0")
         >>> other = packed.copy()

@@ -29,7 +29,7 @@ from gguf_forge.model_plan import plan_model
 from gguf_forge.paths import is_folder
 from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type
 from gguf_forge.recipe.file_types import AUTO, COPY
-from gguf_forge.tensor_types import F32, TensorType, tensor_type
+from gguf_forge.types.tensor_type import F32, TensorType, tensor_type
 
 IMATRIX_KEYS = "quantize.imatrix."
 _BY_ID = {kind.id: kind for kind in FILE_TYPES.values() if kind.id is not None}

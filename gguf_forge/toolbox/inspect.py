@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.blocks import unpack_blocks
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import UsageError, printable
 from gguf_forge.expr import Constant, TensorExpr
@@ -24,9 +23,10 @@ from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import ByteOrder, Metadata
-from gguf_forge.toolbox.levels import levels_of
 from gguf_forge.toolbox.measure import Spread, spread_of
 from gguf_forge.toolbox.rows_of import as_float32, with_short_rows
+from gguf_forge.types.blocks import unpack_blocks
+from gguf_forge.types.levels import levels_of
 
 # What tells where the bins of a histogram lie.
 _SOME_ROWS, _SOME_VALUES = 64, 1 << 18
@@ -299,7 +299,7 @@ def parse_block(text: str, info: TensorInfo) -> BlockPlace:
         UsageError: it is something else.
 
     Example:
-        >>> from gguf_forge.tensor_types import tensor_type
+        >>> from gguf_forge.types.tensor_type import tensor_type
         >>> parse_block("9", TensorInfo("a", (64, 8), tensor_type("Q8_0")))
         BlockPlace(row=4, block=1)
     """

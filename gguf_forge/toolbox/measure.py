@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import UsageError
 from gguf_forge.expr import TensorExpr
-from gguf_forge.toolbox.levels import SCHEMES, levels_of
 from gguf_forge.toolbox.rows_of import as_float32, in_order, row_ranges
+from gguf_forge.types.levels import SCHEMES, levels_of
 
 Doubles = NDArray[np.float64]
 

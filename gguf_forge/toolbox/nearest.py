@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.rows import dequantize
-from gguf_forge.tensor_types import TensorType
-from gguf_forge.toolbox.levels import SCHEMES, levels_of
+from gguf_forge.types.levels import SCHEMES, levels_of
+from gguf_forge.types.tensor_type import TensorType
 
 # Of the distance between two levels. The scale is rounded to 16 bits after the older formats have chosen levels.
 _SLACK = 0.04
@@ -33,7 +33,7 @@ def misplaced_values(
 
     Example:
         >>> from gguf_forge import quantize
-        >>> from gguf_forge.tensor_types import tensor_type
+        >>> from gguf_forge.types.tensor_type import tensor_type
         >>> row = np.linspace(-1, 1, 32, dtype=np.float32)[None]
         >>> packed = quantize(row, "Q4_0")
         >>> packed[0, 5] ^= 2

@@ -11,12 +11,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.blocks import VALUE, unpack_blocks
 from gguf_forge.engine.forge import default_threads
 from gguf_forge.errors import UsageError
 from gguf_forge.expr import Rows, Stored, TensorExpr
 from gguf_forge.kernels import dequantize_rows
-from gguf_forge.tensor_types import TensorType
+from gguf_forge.types.blocks import VALUE, unpack_blocks
+from gguf_forge.types.tensor_type import TensorType
 
 # Half a mebibyte of float32: it stays in a core's cache, and is mostly memory that the allocator has already.
 RANGE_VALUES = 1 << 17
@@ -44,7 +44,7 @@ def as_float32(rows: Rows, kind: TensorType, *, backend: str | None = None) -> N
 
     Example:
         >>> from gguf_forge import quantize
-        >>> from gguf_forge.tensor_types import tensor_type
+        >>> from gguf_forge.types.tensor_type import tensor_type
         >>> as_float32(quantize(np.ones((2, 32), np.float32), "Q8_0"), tensor_type("Q8_0")).shape
         (2, 32)
     """

@@ -11,7 +11,7 @@ from gguf_forge.expr import TensorExpr
 from gguf_forge.gguf_file.header import padded
 from gguf_forge.gguf_file.layout import Layout, PlacedTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.tensor_types import TensorType
+from gguf_forge.types.tensor_type import TensorType
 
 _NAME = "model.safetensors"
 _ALIGNMENT = 8

@@ -22,7 +22,7 @@ from gguf_forge.expr import (
     TensorExpr,
     Transpose,
 )
-from gguf_forge.tensor_types import TensorType
+from gguf_forge.types.tensor_type import TensorType
 
 
 def transforms_of(expr: TensorExpr) -> tuple[str, ...]:

@@ -23,7 +23,6 @@ from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.recipe import Options
 from gguf_forge.recipe.tensor_rules import trimmed
-from gguf_forge.tensor_types import BF16, F16, F32, TensorType
 from gguf_forge.toolbox.checksums import SumsCheck, check_sums, read_sums
 from gguf_forge.toolbox.differences import Differences, Packed, differences_between
 from gguf_forge.toolbox.expected import Expected, Given, expecting, repacked
@@ -32,6 +31,7 @@ from gguf_forge.toolbox.metadata_diff import KeyDifference, metadata_differences
 from gguf_forge.toolbox.rows_of import in_order, row_ranges
 from gguf_forge.toolbox.transforms import steps_of, stored_in
 from gguf_forge.toolbox.verdict import TensorCheck, Verdict, verdict_on, verdict_on_file
+from gguf_forge.types.tensor_type import BF16, F16, F32, TensorType
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.tensor_types import TensorType
+from gguf_forge.types.tensor_type import TensorType
 
 Bytes = NDArray[np.uint8]
 # Numbers of the enum in rows.c, by dtype; packed rows are bytes.

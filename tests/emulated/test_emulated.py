@@ -14,7 +14,7 @@ from emulated_kernels import Answer, Job, backends, run
 from kernel_inputs import CASES, WEIGHTS, case, case_weights
 
 from gguf_forge import kernels
-from gguf_forge.tensor_types import TENSOR_TYPES, TensorType, tensor_type
+from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType, tensor_type
 
 COMMAND = os.environ.get("FORGE_ROWS", "")
 FUSED_COMMAND = os.environ.get("FORGE_FUSED_ROWS", "")

@@ -29,7 +29,7 @@ from gguf_forge.quantization import quantize_gguf
 from gguf_forge.recipe import Options
 from gguf_forge.rows import quantize
 from gguf_forge.source import SourceFile
-from gguf_forge.tensor_types import F32, tensor_type
+from gguf_forge.types.tensor_type import F32, tensor_type
 
 
 class Meanwhile(Observer):

@@ -20,7 +20,7 @@ from gguf_forge.errors import UsageError
 from gguf_forge.expr import Constant, PermuteRope, Stack, TensorExpr, Transpose
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.tensor_types import F32, tensor_type
+from gguf_forge.types.tensor_type import F32, tensor_type
 
 _RUN = """
 import re, sys
@@ -31,7 +31,7 @@ from gguf_forge.expr import Add, PermuteRope, Stack, Stored, Transpose
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.source import SourceFile
-from gguf_forge.tensor_types import BF16, tensor_type
+from gguf_forge.types.tensor_type import BF16, tensor_type
 
 folder, expressions, types, bound, threads = sys.argv[1:]
 holes = Path(folder) / "holes"

@@ -15,7 +15,7 @@ from synthetic import FAMILIES, write_checkpoint
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import ValueType, array, string, u32
-from gguf_forge.tensor_types import BF16
+from gguf_forge.types.tensor_type import BF16
 
 BOUND = 160 << 20
 

@@ -30,7 +30,7 @@ from gguf_forge.expr import (
 from gguf_forge.gguf_file.layout import PlacedTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.source import SourceFile
-from gguf_forge.tensor_types import BF16, F16, F32, TensorType, tensor_type
+from gguf_forge.types.tensor_type import BF16, F16, F32, TensorType, tensor_type
 
 # Objects of the interpreter, which no tensor makes larger.
 _SMALL = 20_000

@@ -5,7 +5,7 @@ import pytest
 from gguf_forge.general import ParameterCount, parameter_count
 from gguf_forge.general.size import size_label
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.tensor_types import F32, TENSOR_TYPES
+from gguf_forge.types.tensor_type import F32, TENSOR_TYPES
 
 
 def info(name: str, *shape: int) -> TensorInfo:

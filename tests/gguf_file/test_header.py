@@ -13,7 +13,7 @@ from gguf_forge.gguf_file.header import encode_header
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, array, boolean, f32, string, u32
-from gguf_forge.tensor_types import F16, F32
+from gguf_forge.types.tensor_type import F16, F32
 
 
 def reference_header(metadata: Metadata, tensors: list[TensorInfo], folder: Path, endian: gguf.GGUFEndian) -> bytes:

@@ -10,7 +10,7 @@ from gguf_forge.errors import InputError
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, array, string, u32
-from gguf_forge.tensor_types import F32, TENSOR_TYPES
+from gguf_forge.types.tensor_type import F32, TENSOR_TYPES
 
 
 @pytest.mark.parametrize("path", manifests(), ids=short)

@@ -35,7 +35,7 @@ from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.opened import open_gguf
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import ByteOrder, Metadata
-from gguf_forge.tensor_types import TENSOR_TYPES, TensorType
+from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 DATA = bytes(range(128))
 GOOD = RawTensor()

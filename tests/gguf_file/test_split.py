@@ -6,7 +6,7 @@ import pytest
 
 from gguf_forge.gguf_file.split import PartName, part_keys, part_path, parts_within
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.tensor_types import F32
+from gguf_forge.types.tensor_type import F32
 
 
 @pytest.mark.parametrize(

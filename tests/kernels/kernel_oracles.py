@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gguf_forge.tensor_types import TensorType
+from gguf_forge.types.tensor_type import TensorType
 
 # What an oracle can't answer: Q2_0 is newer than it, and IQ1_M was changed after it.
 OLDER = {"pywhispercpp": ("Q2_0", "IQ1_M")}

@@ -13,7 +13,7 @@ from kernel_inputs import CASES, case
 from kernel_oracles import Oracle, find_oracle, oracle_names
 from test_exactness import COLUMNS, ROWS, TYPES, sha256, weightings, weights_named
 
-from gguf_forge.tensor_types import tensor_type
+from gguf_forge.types.tensor_type import tensor_type
 
 
 def hashes(ggml: Oracle, name: str) -> dict[str, str]:

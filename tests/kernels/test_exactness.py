@@ -17,7 +17,7 @@ from kernel_oracles import CHECKED, ORACLES, oracle, oracle_names
 
 from gguf_forge import kernels
 from gguf_forge.rows import dequantize, quantize
-from gguf_forge.tensor_types import TENSOR_TYPES, TensorType, tensor_type
+from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType, tensor_type
 
 ROWS, COLUMNS = 6, 768  # an odd number of super-blocks in a row
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ from kernel_inputs import case, case_weights
 from gguf_forge import kernels
 from gguf_forge.errors import UnsupportedError, UsageError
 from gguf_forge.rows import dequantize, quantize
-from gguf_forge.tensor_types import TENSOR_TYPES, tensor_type
+from gguf_forge.types.tensor_type import TENSOR_TYPES, tensor_type
 
 TYPES = sorted((kind.name for kind in kernels.quantizable_types()), key=list(TENSOR_TYPES).index)
 LANES = (4, 8, 16, 32)

@@ -19,7 +19,7 @@ from gguf_forge.recipe import (
 )
 from gguf_forge.recipe.model_facts import ModelFacts
 from gguf_forge.recipe.overrides import parse_key_override
-from gguf_forge.tensor_types import BF16, F32, TENSOR_TYPES
+from gguf_forge.types.tensor_type import BF16, F32, TENSOR_TYPES
 
 
 def types(tensors: list[TensorInfo], metadata: Metadata | None = None, **options: Any) -> dict[str, str]:

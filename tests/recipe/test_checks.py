@@ -10,7 +10,7 @@ from gguf_forge.errors import ForgeError, InputError, UnsupportedError, UsageErr
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.recipe import ImportanceMatrix, Options, assign, check, file_type, importance_of
-from gguf_forge.tensor_types import F32, TENSOR_TYPES
+from gguf_forge.types.tensor_type import F32, TENSOR_TYPES
 
 
 def matrix(**sizes: int) -> ImportanceMatrix:

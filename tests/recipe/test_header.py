@@ -7,7 +7,7 @@ from gguf_forge.errors import InputError
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, array, string, u32
 from gguf_forge.recipe import ImportanceMatrix, Options, file_type, parse_key_override, quantized_metadata
-from gguf_forge.tensor_types import TENSOR_TYPES
+from gguf_forge.types.tensor_type import TENSOR_TYPES
 
 BASE: Metadata = {
     "general.architecture": string("llama"),

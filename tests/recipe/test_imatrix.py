@@ -15,7 +15,7 @@ from gguf_forge.errors import ForgeError, InputError
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import string
 from gguf_forge.recipe import read_imatrix
-from gguf_forge.tensor_types import F32
+from gguf_forge.types.tensor_type import F32
 
 ENTRIES: dict[str, Entry] = {
     "a.weight": (np.array([[2, 4, 6]], np.float32), np.array([2], np.float32)),

@@ -14,7 +14,7 @@ import pytest
 
 from gguf_forge.errors import InputError, UnsupportedError, UsageError
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.tensor_types import TENSOR_TYPES
+from gguf_forge.types.tensor_type import TENSOR_TYPES
 
 _BESIDE = Path(__file__).resolve().parents[3] / "shared" / "conformance"
 NOT_REACHED = "not reached yet"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Value, ValueType, array
-from gguf_forge.tensor_types import TENSOR_TYPES, TensorType
+from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 INTEGERS = {
     ValueType.UINT8: (0, 2**8 - 1),

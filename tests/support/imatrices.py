@@ -14,7 +14,7 @@ from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.opened import open_gguf
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, ValueType, array, string, u32
-from gguf_forge.tensor_types import F32
+from gguf_forge.types.tensor_type import F32
 
 # Sums of squares (n_experts, n_columns), and how often each expert was used.
 Entry = tuple[NDArray[np.float32], NDArray[np.float32]]

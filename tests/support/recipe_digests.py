@@ -27,7 +27,7 @@ from gguf_forge.recipe import (
     parse_target_type,
     parse_tensor_type,
 )
-from gguf_forge.tensor_types import TENSOR_TYPES
+from gguf_forge.types.tensor_type import TENSOR_TYPES
 
 DATA = Path(__file__).parents[1] / "recipe/data/files"
 Digest = dict[str, Any]

@@ -11,7 +11,7 @@ from typing import Any
 
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, string, u32
-from gguf_forge.tensor_types import F32
+from gguf_forge.types.tensor_type import F32
 
 Model = dict[str, Any]
 MODELS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, string, u32
-from gguf_forge.tensor_types import F32
+from gguf_forge.types.tensor_type import F32
 
 PARTS = ("attn_k", "attn_norm", "attn_output", "attn_q", "attn_v", "ffn_down", "ffn_gate", "ffn_up")
 

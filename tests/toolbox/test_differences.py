@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from ml_dtypes import bfloat16
 
 from gguf_forge import quantize
-from gguf_forge.blocks import field_at
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.tensor_types import TENSOR_TYPES
 from gguf_forge.toolbox.differences import Differences, Place, differences_between
 from gguf_forge.toolbox.verdict import TensorCheck, Verdict, verdict_on, verdict_on_file
+from gguf_forge.types.blocks import field_at
+from gguf_forge.types.tensor_type import TENSOR_TYPES
 
 # Blocks that ggml's quantizers give when the compiler fuses multiplications and additions, where they differ.
 _FUSED = json.loads((Path(__file__).parent / "fused_blocks.json").read_text())

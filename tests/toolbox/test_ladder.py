@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from gguf_forge import dequantize, quantize
 from gguf_forge.kernels import dequantizable_types, quantizable_types
-from gguf_forge.tensor_types import TENSOR_TYPES, TensorType, tensor_type
-from gguf_forge.toolbox.levels import SCHEMES, levels_of
 from gguf_forge.toolbox.report.ladder import ladders, scheme_of
+from gguf_forge.types.levels import SCHEMES, levels_of
+from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType, tensor_type
 
 PACKED = [kind for kind in TENSOR_TYPES.values() if scheme_of(kind)]
 

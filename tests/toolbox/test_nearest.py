@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from gguf_forge import quantize
-from gguf_forge.tensor_types import TENSOR_TYPES
-from gguf_forge.toolbox.levels import SCHEMES
 from gguf_forge.toolbox.nearest import misplaced_values
+from gguf_forge.types.levels import SCHEMES
+from gguf_forge.types.tensor_type import TENSOR_TYPES
 
 
 def _weights(seed: int = 4) -> np.ndarray:

@@ -22,11 +22,11 @@ from gguf_forge import InputError, OutputError, RefusedError, report
 from gguf_forge.cli import main
 from gguf_forge.conversion import convert
 from gguf_forge.demo import Shape, make_model
-from gguf_forge.tensor_types import tensor_type
 from gguf_forge.toolbox.report import words
 from gguf_forge.toolbox.report.data import Report, as_object
 from gguf_forge.toolbox.report.page import page
 from gguf_forge.toolbox.splitting import split_gguf
+from gguf_forge.types.tensor_type import tensor_type
 
 XHTML = "{http://www.w3.org/1999/xhtml}"
 CASES = [("llama2-spm", "Q4_K_M"), ("qwen2moe", "Q4_K_M"), ("deepseek2-lite", "Q8_0"), ("gptoss-mxfp4", "auto")]

@@ -9,8 +9,8 @@ import pytest
 
 from gguf_forge import expr as e
 from gguf_forge.engine.tasks import RowSource
-from gguf_forge.tensor_types import BF16, F16, F32, TENSOR_TYPES
 from gguf_forge.toolbox.transforms import steps_of, transforms_of
+from gguf_forge.types.tensor_type import BF16, F16, F32, TENSOR_TYPES
 
 
 def _tensor(*shape: int, kind: object = BF16) -> e.Stored:

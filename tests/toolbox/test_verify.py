@@ -32,14 +32,14 @@ from gguf_forge import (
     split_gguf,
     verify_gguf,
 )
-from gguf_forge.blocks import field_at
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.values import string, u32
 from gguf_forge.recipe import parse_tensor_type
 from gguf_forge.recipe.options import ImportanceMatrix
-from gguf_forge.tensor_types import TENSOR_TYPES, TensorType, tensor_type
 from gguf_forge.toolbox.verdict import Verdict
+from gguf_forge.types.blocks import field_at
+from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType, tensor_type
 
 _KINDS = ("Q4_K_M", "Q8_0", "Q5_1", "Q2_K", "IQ4_XS", "Q6_K", "BF16", "F16")
 

@@ -12,7 +12,7 @@ from gguf_forge import quantize_gguf
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import string, u32
-from gguf_forge.tensor_types import BF16
+from gguf_forge.types.tensor_type import BF16
 
 _BOUND = 160 << 20
 _RUN = """

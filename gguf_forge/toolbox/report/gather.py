@@ -19,7 +19,6 @@ from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile
 from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.kernels import dequantizable_types
-from gguf_forge.tensor_types import TensorType
 from gguf_forge.toolbox.integrity import Problem, problems_of
 from gguf_forge.toolbox.measure import Distance, distance_between
 from gguf_forge.toolbox.report.data import BlockView, Error, Lessons, Overall, Place, Portrait, Report, Tensor
@@ -27,6 +26,7 @@ from gguf_forge.toolbox.report.lessons import make_lessons
 from gguf_forge.toolbox.report.model import describe, fallback_types, layer_and_role, visible
 from gguf_forge.toolbox.report.sample import Sample, block_errors, block_view, levels_of, portrait_of, take_sample
 from gguf_forge.toolbox.rows_of import with_short_rows
+from gguf_forge.types.tensor_type import TensorType
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.blocks import block_dtype
 from gguf_forge.kernels import dequantizable_types
 from gguf_forge.rows import dequantize
-from gguf_forge.tensor_types import TensorType
+from gguf_forge.types.blocks import block_dtype
+from gguf_forge.types.tensor_type import TensorType
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def ladders(blocks: NDArray[np.uint8], kind: TensorType) -> Ladders:
 
     Example:
         >>> from gguf_forge import quantize
-        >>> from gguf_forge.tensor_types import tensor_type
+        >>> from gguf_forge.types.tensor_type import tensor_type
         >>> block = quantize(np.linspace(-8, 7, 32, dtype=np.float32)[None], "Q4_0")
         >>> ladders(block, tensor_type("Q4_0")).levels(0, 0)[:3].tolist()
         [-8.0, -7.0, -6.0]

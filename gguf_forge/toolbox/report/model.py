@@ -13,8 +13,8 @@ from gguf_forge.gguf_file.opened import GgufFile
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.recipe import FILE_TYPES, FileType, ImportanceMatrix, Options, assign
-from gguf_forge.tensor_types import TensorType
 from gguf_forge.toolbox.report.data import Model
+from gguf_forge.types.tensor_type import TensorType
 
 _LONGEST = 300  # characters of a metadata value
 _ITEMS = 8  # of an array

@@ -14,7 +14,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from gguf_forge.tensor_types import TENSOR_TYPES, tensor_type
 from gguf_forge.toolbox.report import charts, ladder_charts, words
 from gguf_forge.toolbox.report.data import Place, Report, Tensor
 from gguf_forge.toolbox.report.heat import (
@@ -29,6 +28,7 @@ from gguf_forge.toolbox.report.heat import (
     role_order,
 )
 from gguf_forge.toolbox.report.ladder import scheme_of
+from gguf_forge.types.tensor_type import TENSOR_TYPES, tensor_type
 
 _NOTES = {
     "Q4_0": "symmetric: one step, and zero is a level",

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.blocks import unpack_blocks
 from gguf_forge.expr import TensorExpr
-from gguf_forge.tensor_types import TensorType
 from gguf_forge.toolbox.report.data import BlockView, Levels, Portrait
 from gguf_forge.toolbox.report.ladder import Ladders, ladders, scheme_of
 from gguf_forge.toolbox.report.lessons import Values, Weights, relative_errors
 from gguf_forge.toolbox.rows_of import as_float32
+from gguf_forge.types.blocks import unpack_blocks
+from gguf_forge.types.tensor_type import TensorType
 
 SAMPLE_VALUES = 1 << 16
 _BINS = 96

@@ -13,8 +13,8 @@ from synthetic import FAMILIES, write_checkpoint
 
 from gguf_forge.conversion import convert
 from gguf_forge.errors import InputError
-from gguf_forge.tensor_types import SCALES_AT, TENSOR_TYPES
-from gguf_forge.validity import first_invalid_block
+from gguf_forge.types.tensor_type import SCALES_AT, TENSOR_TYPES
+from gguf_forge.types.validity import first_invalid_block
 
 ORACLE = find_oracle("pywhispercpp")
 # the older ggml that the wheel carries does not know these

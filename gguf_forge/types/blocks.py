@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.errors import UsageError
-from gguf_forge.tensor_types import TensorType, tensor_type
+from gguf_forge.types.tensor_type import TensorType, tensor_type
 
 # The one field of a type that isn't packed.
 VALUE = "value"
@@ -60,7 +60,7 @@ def block_dtype(kind: TensorType) -> np.dtype[Any]:
     Types that aren't packed have the one field `value`.
 
     Example:
-        >>> from gguf_forge.tensor_types import tensor_type
+        >>> from gguf_forge.types.tensor_type import tensor_type
         >>> block_dtype(tensor_type("Q4_K")).names
         ('d', 'dmin', 'scales', 'qs')
     """
@@ -111,7 +111,7 @@ def field_at(kind: TensorType, byte: int) -> str:
         UsageError: the block has no such byte.
 
     Example:
-        >>> from gguf_forge.tensor_types import tensor_type
+        >>> from gguf_forge.types.tensor_type import tensor_type
         >>> field_at(tensor_type("Q4_K"), 7), field_at(tensor_type("Q4_K"), 3)
         ('scales[3]', 'dmin')
     """

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.blocks import unpack_blocks
-from gguf_forge.tensor_types import TensorType
+from gguf_forge.types.blocks import unpack_blocks
+from gguf_forge.types.tensor_type import TensorType
 
 _Blocks = NDArray[np.void]
 _Levels = NDArray[Any]
@@ -60,7 +60,7 @@ def levels_of(packed: NDArray[np.uint8], kind: TensorType) -> NDArray[np.int16] 
 
     Example:
         >>> from gguf_forge import quantize
-        >>> from gguf_forge.tensor_types import tensor_type
+        >>> from gguf_forge.types.tensor_type import tensor_type
         >>> levels_of(quantize(np.arange(32, dtype=np.float32)[None], "Q8_0"), tensor_type("Q8_0"))[0, -3:]
         array([119, 123, 127], dtype=int16)
     """

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from gguf_forge import dequantize, quantize
-from gguf_forge.tensor_types import SCALES_AT, TENSOR_TYPES
-from gguf_forge.toolbox.levels import SCHEMES, levels_of
+from gguf_forge.types.levels import SCHEMES, levels_of
+from gguf_forge.types.tensor_type import SCALES_AT, TENSOR_TYPES
 
 
 def _random(name: str) -> np.ndarray:

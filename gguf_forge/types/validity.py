@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.expr import Rows
-from gguf_forge.tensor_types import SCALES_AT, TensorType
+from gguf_forge.types.tensor_type import SCALES_AT, TensorType
 
 # The bits of a 16-bit float that are all ones for infinities and NaN.
 _EXPONENTS = {"F16": 0x7C00, "BF16": 0x7F80}

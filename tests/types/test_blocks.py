@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from gguf_forge import UsageError, quantize, unpack_blocks
-from gguf_forge.blocks import block_dtype, field_at
-from gguf_forge.tensor_types import SCALES_AT, TENSOR_TYPES, TensorType
+from gguf_forge.types.blocks import block_dtype, field_at
+from gguf_forge.types.tensor_type import SCALES_AT, TENSOR_TYPES, TensorType
 
-_HEADER = Path(__file__).resolve().parents[1] / "csrc/blocks.h"
+_HEADER = Path(__file__).resolve().parents[2] / "csrc/blocks.h"
 _PACKED = [kind for kind in TENSOR_TYPES.values() if kind.block_elements > 1]
 
 
