@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gguf_forge.bench import Ggml, Measurement, copy_speed, find_ggml
+from gguf_forge.kernels.bench import Ggml, Measurement, copy_speed, find_ggml
 
 MEASURED = pytest.StashKey[list[Measurement]]()
 

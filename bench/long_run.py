@@ -22,7 +22,7 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "kernels"))
 from kernel_oracles import ORACLES, Oracle, find_oracle, oracle_names
 
-from gguf_forge import kernels
+from gguf_forge.kernels import binding
 from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 ROWS, COLUMNS = 32, 8 * 1024  # 2^18 values at a time
@@ -95,18 +95,18 @@ def run(
     random, counts, number = np.random.default_rng(seed), [Count() for _ in backends], 0
     while counts[0].values < millions * 1_000_000:
         values, born = batch(random, number)
-        weighted = (number // 6 + number) % 2 == 1 or kind in kernels.types_needing_weights()
+        weighted = (number // 6 + number) % 2 == 1 or kind in binding.types_needing_weights()
         weights = importance(random, number // 2) if weighted else None
         file = memory / f"{kind.name}-{seed}-{number}.npy" if memory is not None else None
         expected = answers(kind, values, weights, oracles, file)
         floats = [] if kind.name == "F32" else [ggml.dequantize(expected[0], kind) for ggml in oracles]
         for backend, count in zip(backends, counts, strict=True):
             ours = np.empty_like(expected[0])
-            kernels.quantize_rows(born, kind, ours, weights=weights, backend=backend)
+            binding.quantize_rows(born, kind, ours, weights=weights, backend=backend)
             count.compare(ours, expected)
             if floats:
                 unpacked = np.empty(values.shape, np.float32)
-                kernels.dequantize_rows(expected[0], kind, unpacked, backend=backend)
+                binding.dequantize_rows(expected[0], kind, unpacked, backend=backend)
                 count.compare(unpacked.view(np.uint8), [theirs.view(np.uint8) for theirs in floats])
             count.values += values.size
             count.weighted += values.size if weighted else 0
@@ -122,12 +122,12 @@ def main(
     remember: Annotated[Path | None, typer.Option(help="A folder for ggml's answers, used again if there.")] = None,
 ) -> None:
     chosen = types.upper().split(",") if types else list(TENSOR_TYPES)
-    kinds = [TENSOR_TYPES[name] for name in chosen if TENSOR_TYPES[name] in kernels.quantizable_types()]
+    kinds = [TENSOR_TYPES[name] for name in chosen if TENSOR_TYPES[name] in binding.quantizable_types()]
     if any(find_oracle(name) is None for name in ORACLES):
         raise SystemExit(f"this needs x86-64, and the packages {', '.join(ORACLES)}")
     wrong = 0
     print("type     backend          values      weighted  bytes compared   differing  disputed  seconds")
-    chosen_backends = backends.split(",") if backends else list(kernels.backends())
+    chosen_backends = backends.split(",") if backends else list(binding.backends())
     for kind in kinds:
         start = time.perf_counter()
         oracles = [ggml for ggml in map(find_oracle, oracle_names(kind)) if ggml is not None]

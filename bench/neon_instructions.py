@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "kernels"
 from emulated_kernels import Job
 from kernel_inputs import case, case_weights
 
-from gguf_forge import kernels
-from gguf_forge.bench import WEIGHTABLE
+from gguf_forge.kernels import binding
+from gguf_forge.kernels.bench import WEIGHTABLE
 from gguf_forge.types.tensor_type import TENSOR_TYPES
 
 COLUMNS = 2048
@@ -60,12 +60,12 @@ def executed(emulator: str, program: str, code: str, backend: str, job: Job) -> 
 def jobs(name: str, rows: int) -> Iterator[tuple[str, Job]]:
     kind = TENSOR_TYPES[name]
     x, weights = case("gaussian", rows, COLUMNS), case_weights("importance", COLUMNS)
-    if kind not in kernels.types_needing_weights():
+    if kind not in binding.types_needing_weights():
         yield "pack", Job(kind, x)
     if name in WEIGHTABLE:
         yield "pack weighted", Job(kind, x, weights)
     packed = np.empty((rows, kind.row_bytes(COLUMNS)), np.uint8)
-    kernels.quantize_rows(x, kind, packed, weights=weights)
+    binding.quantize_rows(x, kind, packed, weights=weights)
     yield "unpack", Job(kind, packed)
 
 
@@ -81,7 +81,7 @@ def main(
     print("instructions a value")
     print("type     work          " + "".join(f"{backend:>10}" for backend in backends.split(",")))
     for name in chosen:
-        if TENSOR_TYPES[name] not in kernels.quantizable_types():
+        if TENSOR_TYPES[name] not in binding.quantizable_types():
             continue
         unpacking = {}
         for (work, few), (_, many) in zip([*jobs(name, 1)][::-1], [*jobs(name, 2)][::-1], strict=True):

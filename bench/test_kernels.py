@@ -12,18 +12,18 @@ from dataclasses import asdict
 
 import pytest
 
-from gguf_forge import kernels
-from gguf_forge.bench import DEQUANTIZE, SOURCES, Ggml, Measurement, thread_seconds, workload, works
+from gguf_forge.kernels import binding
+from gguf_forge.kernels.bench import DEQUANTIZE, SOURCES, Ggml, Measurement, thread_seconds, workload, works
 from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 ROUNDS = 5
 KERNELS = [
     pytest.param(kind, work, source, backend, id=f"{kind.name}-{work.replace(' ', '-')}-{source}-{backend}")
     for kind in TENSOR_TYPES.values()
-    if kind in kernels.quantizable_types()
+    if kind in binding.quantizable_types()
     for work in works(kind)
     for source in (SOURCES if work != DEQUANTIZE else SOURCES[:1])
-    for backend in kernels.backends()
+    for backend in binding.backends()
 ]
 
 

@@ -44,11 +44,11 @@ if TYPE_CHECKING:
     from gguf_forge.file_plan import Result as Result
     from gguf_forge.gguf_file.opened import GgufFile as GgufFile
     from gguf_forge.gguf_file.opened import open_gguf as open_gguf
-    from gguf_forge.kernels import backends as backends
+    from gguf_forge.kernels.binding import backends as backends
+    from gguf_forge.kernels.rows import dequantize as dequantize
+    from gguf_forge.kernels.rows import quantize as quantize
     from gguf_forge.quantization import quantize_gguf as quantize_gguf
     from gguf_forge.recipe import Options as Options
-    from gguf_forge.rows import dequantize as dequantize
-    from gguf_forge.rows import quantize as quantize
     from gguf_forge.splits import Split as Split
     from gguf_forge.toolbox.checksums import write_sums as write_sums
     from gguf_forge.toolbox.compare import Comparison as Comparison
@@ -83,10 +83,10 @@ _HOMES = {
     "UnsupportedError": ("gguf_forge.errors", "UnsupportedError"),
     "UsageError": ("gguf_forge.errors", "UsageError"),
     "Verification": ("gguf_forge.toolbox.verify", "Verification"),
-    "backends": ("gguf_forge.kernels", "backends"),
+    "backends": ("gguf_forge.kernels.binding", "backends"),
     "compare_gguf": ("gguf_forge.toolbox.compare", "compare_gguf"),
     "convert": ("gguf_forge.conversion", "convert"),
-    "dequantize": ("gguf_forge.rows", "dequantize"),
+    "dequantize": ("gguf_forge.kernels.rows", "dequantize"),
     "dequantize_gguf": ("gguf_forge.toolbox.dequantize", "dequantize_gguf"),
     "edit_gguf": ("gguf_forge.toolbox.edit", "edit_gguf"),
     "finish": ("gguf_forge.distributed.finish", "finish"),
@@ -96,7 +96,7 @@ _HOMES = {
     "open_gguf": ("gguf_forge.gguf_file.opened", "open_gguf"),
     "plan": ("gguf_forge.conversion", "plan"),
     "plan_work": ("gguf_forge.distributed.plan", "plan_work"),
-    "quantize": ("gguf_forge.rows", "quantize"),
+    "quantize": ("gguf_forge.kernels.rows", "quantize"),
     "quantize_gguf": ("gguf_forge.quantization", "quantize_gguf"),
     "report": ("gguf_forge.toolbox.report", "report"),
     "split_gguf": ("gguf_forge.toolbox.splitting", "split_gguf"),

@@ -26,7 +26,7 @@ from gguf_forge.file_plan import (
 )
 from gguf_forge.general import fill_template, output_name
 from gguf_forge.gguf_file.values import Metadata, u32
-from gguf_forge.kernels import backend_lanes, default_backend
+from gguf_forge.kernels.binding import backend_lanes, default_backend
 from gguf_forge.model_plan import ModelPlan, plan_model
 from gguf_forge.paths import is_folder
 from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type

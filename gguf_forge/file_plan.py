@@ -20,7 +20,7 @@ from gguf_forge.expr import TensorExpr
 from gguf_forge.gguf_file.split import PartName
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
-from gguf_forge.kernels import backend_lanes, default_backend, dequantizable_types, quantizable_types
+from gguf_forge.kernels.binding import backend_lanes, default_backend, dequantizable_types, quantizable_types
 from gguf_forge.recipe import FileType, Options, importance_of, make_recipe
 from gguf_forge.source import Source
 

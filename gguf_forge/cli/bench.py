@@ -13,7 +13,7 @@ from gguf_forge.cli.options import RUNNING, Json, Quiet, add_command, type_names
 from gguf_forge.cli.tables import facts_text, table_of
 
 if TYPE_CHECKING:
-    from gguf_forge.bench import Measurement, Report
+    from gguf_forge.kernels.bench import Measurement, Report
 
 _NAMES = list[str] | None
 
@@ -53,8 +53,8 @@ def bench(request: BenchRequest) -> None:
     - `gguf-forge bench -t Q4_K,Q8_0`
     - `gguf-forge bench --backend portable,avx2 --source f32,bf16 --json`
     """
-    from gguf_forge.bench import measure
     from gguf_forge.cli.streams import console, print_data, print_json
+    from gguf_forge.kernels.bench import measure
 
     to = console(sys.stderr)
 

@@ -32,22 +32,22 @@ def info(json: Json = False) -> None:
 def _facts() -> dict[str, Any]:
     from importlib.metadata import version
 
-    from gguf_forge import kernels
     from gguf_forge.engine.forge import default_threads
+    from gguf_forge.kernels import binding
 
-    chosen = kernels.default_backend()
-    asked = bool(os.environ.get(kernels.BACKEND_VARIABLE))
+    chosen = binding.default_backend()
+    asked = bool(os.environ.get(binding.BACKEND_VARIABLE))
     return {
         "version": version("gguf-forge"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "threads": default_threads(),
-        "backends": list(kernels.backends()),
+        "backends": list(binding.backends()),
         "backend": chosen,
-        "backend_lanes": kernels.backend_lanes(chosen),
-        "backend_chosen_by": kernels.BACKEND_VARIABLE if asked else "being the fastest that this machine can run",
-        "types": sorted(kind.name for kind in kernels.quantizable_types()),
+        "backend_lanes": binding.backend_lanes(chosen),
+        "backend_chosen_by": binding.BACKEND_VARIABLE if asked else "being the fastest that this machine can run",
+        "types": sorted(kind.name for kind in binding.quantizable_types()),
     }
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gguf_forge.engine.tasks import Task
 from gguf_forge.errors import UsageError
-from gguf_forge.kernels import table_bytes
+from gguf_forge.kernels.binding import table_bytes
 
 # What a process may hold unless it says otherwise.
 DEFAULT_MAX_MEMORY = 1 << 30

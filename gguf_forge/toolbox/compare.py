@@ -14,7 +14,7 @@ from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.kernels import dequantizable_types
+from gguf_forge.kernels.binding import dequantizable_types
 from gguf_forge.recipe.tensor_rules import trimmed
 from gguf_forge.toolbox.measure import Distance, distance_between
 from gguf_forge.toolbox.metadata_diff import KeyDifference, metadata_differences

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.kernels import dequantizable_types, dequantize_rows
+from gguf_forge.kernels.binding import dequantizable_types, dequantize_rows
 from gguf_forge.toolbox.nearest import misplaced_values
 from gguf_forge.toolbox.rows_of import as_float32
 from gguf_forge.types.blocks import field_at

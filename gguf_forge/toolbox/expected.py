@@ -24,7 +24,7 @@ from gguf_forge.gguf_file.layout import PlacedTensor
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, ValueType
-from gguf_forge.kernels import quantizable_types, types_needing_weights
+from gguf_forge.kernels.binding import quantizable_types, types_needing_weights
 from gguf_forge.model_plan import plan_model
 from gguf_forge.paths import is_folder
 from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.rows import dequantize
+from gguf_forge.kernels.rows import dequantize
 from gguf_forge.types.levels import SCHEMES, levels_of
 from gguf_forge.types.tensor_type import TensorType
 

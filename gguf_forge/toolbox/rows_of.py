@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gguf_forge.engine.forge import default_threads
 from gguf_forge.errors import UsageError
 from gguf_forge.expr import Rows, Stored, TensorExpr
-from gguf_forge.kernels import dequantize_rows
+from gguf_forge.kernels.binding import dequantize_rows
 from gguf_forge.types.blocks import VALUE, unpack_blocks
 from gguf_forge.types.tensor_type import TensorType
 

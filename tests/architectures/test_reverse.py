@@ -17,7 +17,7 @@ from gguf_forge.expr import Constant, PermuteRope, TensorExpr
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.values import Metadata, string, u32
-from gguf_forge.kernels import quantize_rows
+from gguf_forge.kernels.binding import quantize_rows
 from gguf_forge.types.tensor_type import TENSOR_TYPES
 
 _FLOATS = {name: TENSOR_TYPES[name] for name in ("F32", "F16", "BF16")}

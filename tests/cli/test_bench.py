@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from command_line import Forge
 
-from gguf_forge.kernels import backends
+from gguf_forge.kernels.binding import backends
 
 
 def test_bench_as_json_has_every_combination(forge: Forge) -> None:

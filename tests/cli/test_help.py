@@ -10,7 +10,7 @@ import pytest
 from command_line import Forge
 
 from gguf_forge.cli.options import TYPE_NAMES
-from gguf_forge.kernels import quantizable_types
+from gguf_forge.kernels.binding import quantizable_types
 from gguf_forge.recipe import FILE_TYPES
 
 HEAVY = ("numpy", "gguf", "ml_dtypes", "tokenizers", "sentencepiece", "safetensors", "yaml", "gguf_forge.conversion")

@@ -13,13 +13,13 @@ import pytest
 from emulated_kernels import Answer, Job, backends, run
 from kernel_inputs import CASES, WEIGHTS, case, case_weights
 
-from gguf_forge import kernels
+from gguf_forge.kernels import binding
 from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType, tensor_type
 
 COMMAND = os.environ.get("FORGE_ROWS", "")
 FUSED_COMMAND = os.environ.get("FORGE_FUSED_ROWS", "")
 BACKENDS = backends(COMMAND) if COMMAND else ()
-TYPES = sorted((kind.name for kind in kernels.quantizable_types()), key=list(TENSOR_TYPES).index)
+TYPES = sorted((kind.name for kind in binding.quantizable_types()), key=list(TENSOR_TYPES).index)
 LANES = (4, 8, 16)  # of a vector, and of a tile of two vectors
 COUNTS = sorted({1, 31} | {n for w in LANES for n in (w - 1, w, w + 1, 2 * w + 1)})
 
@@ -29,7 +29,7 @@ every_type = pytest.mark.parametrize("name", TYPES)
 
 def weightings(kind: TensorType, n: int, names: list[str]) -> list[np.ndarray | None]:
     """Without weights, where the type does without, and with those named."""
-    none = [] if kind in kernels.types_needing_weights() else [None]
+    none = [] if kind in binding.types_needing_weights() else [None]
     return [*none, *(case_weights(name, n) for name in names)]
 
 
@@ -46,8 +46,8 @@ def here(job: Job) -> Answer:
     values = np.empty(job.shape, np.float32)
     packed = None if job.packed else np.empty((len(values), job.kind.row_bytes(values.shape[1])), np.uint8)
     if packed is not None:
-        kernels.quantize_rows(job.rows, job.kind, packed, weights=job.weights, backend="portable")
-    kernels.dequantize_rows(job.rows if packed is None else packed, job.kind, values, backend="portable")
+        binding.quantize_rows(job.rows, job.kind, packed, weights=job.weights, backend="portable")
+    binding.dequantize_rows(job.rows if packed is None else packed, job.kind, values, backend="portable")
     return Answer(packed, values)
 
 

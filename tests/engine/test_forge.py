@@ -25,9 +25,9 @@ from gguf_forge.file_plan import Observer
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.opened import open_gguf
 from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.kernels.rows import quantize
 from gguf_forge.quantization import quantize_gguf
 from gguf_forge.recipe import Options
-from gguf_forge.rows import quantize
 from gguf_forge.source import SourceFile
 from gguf_forge.types.tensor_type import F32, tensor_type
 

@@ -15,15 +15,15 @@ from hypothesis.extra.numpy import arrays
 from kernel_inputs import CASES, WEIGHTS, case, case_weights
 from kernel_oracles import CHECKED, ORACLES, oracle, oracle_names
 
-from gguf_forge import kernels
-from gguf_forge.rows import dequantize, quantize
+from gguf_forge.kernels import binding
+from gguf_forge.kernels.rows import dequantize, quantize
 from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType, tensor_type
 
 ROWS, COLUMNS = 6, 768  # an odd number of super-blocks in a row
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))
-TYPES = sorted((kind.name for kind in kernels.quantizable_types()), key=list(TENSOR_TYPES).index)
+TYPES = sorted((kind.name for kind in binding.quantizable_types()), key=list(TENSOR_TYPES).index)
 
-every_backend = pytest.mark.parametrize("backend", kernels.backends())
+every_backend = pytest.mark.parametrize("backend", binding.backends())
 every_type = pytest.mark.parametrize("name", TYPES)
 every_oracle = pytest.mark.parametrize("oracle_name", ORACLES)
 
@@ -34,7 +34,7 @@ def weights_named(name: str | None, n: int = COLUMNS):
 
 def weightings(kind: TensorType) -> tuple[str | None, ...]:
     """Names of the weights to test with; None for none at all."""
-    return tuple(WEIGHTS) if kind in kernels.types_needing_weights() else (None, *WEIGHTS)
+    return tuple(WEIGHTS) if kind in binding.types_needing_weights() else (None, *WEIGHTS)
 
 
 def differing(a: np.ndarray, b: np.ndarray) -> int:

@@ -16,23 +16,23 @@ import numpy as np
 import pytest
 from kernel_inputs import case, case_weights
 
-from gguf_forge import kernels
 from gguf_forge.errors import UnsupportedError, UsageError
-from gguf_forge.rows import dequantize, quantize
+from gguf_forge.kernels import binding
+from gguf_forge.kernels.rows import dequantize, quantize
 from gguf_forge.types.tensor_type import TENSOR_TYPES, tensor_type
 
-TYPES = sorted((kind.name for kind in kernels.quantizable_types()), key=list(TENSOR_TYPES).index)
+TYPES = sorted((kind.name for kind in binding.quantizable_types()), key=list(TENSOR_TYPES).index)
 LANES = (4, 8, 16, 32)
 COUNTS = sorted({1, 31} | {n for w in LANES for n in (w - 1, w, w + 1, 2 * w + 1)})
 WIDTHS = {"float32": 4, "float16": 2, "uint16": 2}
 
-every_backend = pytest.mark.parametrize("backend", kernels.backends())
+every_backend = pytest.mark.parametrize("backend", binding.backends())
 every_type = pytest.mark.parametrize("name", TYPES)
 
 
 def weightings(name: str, kind_of_weights: str, n: int) -> list[np.ndarray | None]:
     """No weights, where the type does without, and some."""
-    needed = tensor_type(name) in kernels.types_needing_weights()
+    needed = tensor_type(name) in binding.types_needing_weights()
     return [*([] if needed else [None]), case_weights(kind_of_weights, n)]
 
 
@@ -93,8 +93,8 @@ def test_nothing_outside_the_buffers_is_touched(backend, name):
                 values = GuardedBuffer(4 * count * n).array(shape, "float32", at_end)
                 src[...], weights[...] = narrow, case_weights("importance", n)
                 for given in [weights, *weightings(name, "importance", n)[:-1]]:
-                    kernels.quantize_rows(src, kind, dst, weights=given, backend=backend)
-                kernels.dequantize_rows(dst, kind, values, backend=backend)
+                    binding.quantize_rows(src, kind, dst, weights=given, backend=backend)
+                binding.dequantize_rows(dst, kind, values, backend=backend)
                 assert np.isfinite(values).all()
 
 
@@ -106,20 +106,20 @@ def test_unaligned_buffers_give_the_same_bytes(source, backend, name):
     x = case("heavy", 5, n)
     narrow = (x.view(np.uint32) >> 16).astype(np.uint16) if source == "uint16" else x.astype(source)
     expected, weights = np.empty((5, kind.row_bytes(n)), np.uint8), weightings(name, "importance", n)[0]
-    kernels.quantize_rows(narrow, kind, expected, weights=weights, backend="portable")
+    binding.quantize_rows(narrow, kind, expected, weights=weights, backend="portable")
     unpacked = np.empty((5, n), np.float32)
-    kernels.dequantize_rows(expected, kind, unpacked, backend="portable")
+    binding.dequantize_rows(expected, kind, unpacked, backend="portable")
     for offset in (1, 2, 3):
         room = np.zeros(narrow.nbytes + 4, np.uint8)
         src = room[offset : offset + narrow.nbytes].view(source).reshape(narrow.shape)
         src[...] = narrow
         out = np.full(expected.nbytes + 8, 0xA5, np.uint8)
         dst = out[offset : offset + expected.nbytes].reshape(expected.shape)
-        kernels.quantize_rows(src, kind, dst, weights=weights, backend=backend)
+        binding.quantize_rows(src, kind, dst, weights=weights, backend=backend)
         assert np.array_equal(dst, expected)
         assert (out[:offset] == 0xA5).all() and (out[offset + expected.nbytes :] == 0xA5).all()
         again = np.empty((5, n), np.float32)
-        kernels.dequantize_rows(dst, kind, again, backend=backend)
+        binding.dequantize_rows(dst, kind, again, backend=backend)
         assert np.array_equal(again, unpacked, equal_nan=True)
 
 
@@ -163,9 +163,9 @@ def test_callers_floating_point_state_is_ignored_and_kept(backend, name):
     try:
         state.set(original | state.flush | state.upward)
         changed = state.get()
-        kernels.quantize_rows(x, kind, ours, weights=weights, backend=backend)
+        binding.quantize_rows(x, kind, ours, weights=weights, backend=backend)
         after_quantize = state.get()
-        kernels.dequantize_rows(expected, kind, again, backend=backend)
+        binding.dequantize_rows(expected, kind, again, backend=backend)
         after_dequantize = state.get()
     finally:
         state.set(original)
@@ -229,18 +229,18 @@ def test_canary_lives(backend, name):
 
 
 def test_backends_begin_with_the_portable_one():
-    assert kernels.backends()[0] == "portable"
-    assert kernels.backend_lanes("portable") >= 1
+    assert binding.backends()[0] == "portable"
+    assert binding.backend_lanes("portable") >= 1
 
 
 def test_default_backend_is_the_last_or_that_of_the_environment(monkeypatch):
-    monkeypatch.delenv(kernels.BACKEND_VARIABLE, raising=False)
-    assert kernels.default_backend() == kernels.backends()[-1]
-    monkeypatch.setenv(kernels.BACKEND_VARIABLE, "portable")
-    assert kernels.default_backend() == "portable"
-    monkeypatch.setenv(kernels.BACKEND_VARIABLE, "abacus")
+    monkeypatch.delenv(binding.BACKEND_VARIABLE, raising=False)
+    assert binding.default_backend() == binding.backends()[-1]
+    monkeypatch.setenv(binding.BACKEND_VARIABLE, "portable")
+    assert binding.default_backend() == "portable"
+    monkeypatch.setenv(binding.BACKEND_VARIABLE, "abacus")
     with pytest.raises(UsageError, match="GGUF_FORGE_BACKEND names the backend 'abacus'"):
-        kernels.default_backend()
+        binding.default_backend()
     with pytest.raises(UsageError, match="abacus"):
         quantize(np.ones((1, 32), np.float32), "Q8_0")
 
@@ -262,26 +262,26 @@ def test_wrong_arguments_are_refused():
         ("abacus", (rows, q8, out), {"backend": "abacus"}),
     ):
         with pytest.raises(UsageError, match=problem):
-            kernels.quantize_rows(*arguments, **options)
+            binding.quantize_rows(*arguments, **options)
     iq2 = tensor_type("IQ2_XS")
     with pytest.raises(UsageError, match="IQ2_XS needs importance weights"):
-        kernels.quantize_rows(np.ones((2, 256), np.float32), iq2, np.empty((2, 74), np.uint8))
+        binding.quantize_rows(np.ones((2, 256), np.float32), iq2, np.empty((2, 74), np.uint8))
     with pytest.raises(UnsupportedError, match="Q8_1"):
-        kernels.quantize_rows(rows, tensor_type("Q8_1"), out)
+        binding.quantize_rows(rows, tensor_type("Q8_1"), out)
     with pytest.raises(UnsupportedError, match="I32"):
-        kernels.dequantize_rows(out, tensor_type("I32"), rows)
+        binding.dequantize_rows(out, tensor_type("I32"), rows)
     with pytest.raises(UsageError, match="float32"):
-        kernels.dequantize_rows(out, q8, rows.astype(np.float16))
+        binding.dequantize_rows(out, q8, rows.astype(np.float16))
     with pytest.raises(UsageError, match="float32"):
-        kernels.dequantize_rows(out, q8, rows[0])
+        binding.dequantize_rows(out, q8, rows[0])
     with pytest.raises(UsageError, match="packed rows"):
-        kernels.dequantize_rows(out[:, :34], q8, rows)
+        binding.dequantize_rows(out[:, :34], q8, rows)
 
 
 def test_no_rows_is_no_work():
     q8 = tensor_type("Q8_0")
-    kernels.quantize_rows(np.empty((0, 64), np.float32), q8, np.empty((0, 68), np.uint8))
-    kernels.dequantize_rows(np.empty((0, 68), np.uint8), q8, np.empty((0, 64), np.float32))
+    binding.quantize_rows(np.empty((0, 64), np.float32), q8, np.empty((0, 68), np.uint8))
+    binding.dequantize_rows(np.empty((0, 68), np.uint8), q8, np.empty((0, 64), np.float32))
 
 
 def test_module_is_built_for_the_stable_abi():
@@ -294,6 +294,6 @@ def test_module_is_built_for_the_stable_abi():
 @pytest.mark.parametrize("name", ["IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ1_S", "IQ1_M"])
 def test_tables_have_the_size_that_is_asked_for(name):
     kind = tensor_type(name)
-    size = kernels.lib.forge_tables_size(kind.id)
-    room = kernels.ffi.new("uint32_t[]", size // 4 + 1024)
-    assert kernels.lib.forge_make_tables(kind.id, room) == size
+    size = binding.lib.forge_tables_size(kind.id)
+    room = binding.ffi.new("uint32_t[]", size // 4 + 1024)
+    assert binding.lib.forge_make_tables(kind.id, room) == size

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gguf_forge import dequantize, quantize
-from gguf_forge.kernels import dequantizable_types, quantizable_types
+from gguf_forge.kernels.binding import dequantizable_types, quantizable_types
 from gguf_forge.toolbox.report.ladder import ladders, scheme_of
 from gguf_forge.types.levels import SCHEMES, levels_of
 from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType, tensor_type

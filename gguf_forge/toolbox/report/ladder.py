@@ -14,8 +14,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.kernels import dequantizable_types
-from gguf_forge.rows import dequantize
+from gguf_forge.kernels.binding import dequantizable_types
+from gguf_forge.kernels.rows import dequantize
 from gguf_forge.types.blocks import block_dtype
 from gguf_forge.types.tensor_type import TensorType
 

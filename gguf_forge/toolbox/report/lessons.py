@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.kernels import quantizable_types, types_needing_weights
-from gguf_forge.rows import dequantize, quantize
+from gguf_forge.kernels.binding import quantizable_types, types_needing_weights
+from gguf_forge.kernels.rows import dequantize, quantize
 from gguf_forge.toolbox.report.data import Alternative, BlockSize, Lessons, Outlier, Rounding, SizeCost, Symmetry
 from gguf_forge.toolbox.report.ladder import ladders, scheme_of
 from gguf_forge.types.tensor_type import TensorType, tensor_type

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gguf_forge.errors import UnsupportedError, UsageError
-from gguf_forge.rows import dequantize, quantize
+from gguf_forge.kernels.rows import dequantize, quantize
 
 
 def values(*shape: int) -> np.ndarray:

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge import kernels
 from gguf_forge.errors import UsageError
+from gguf_forge.kernels import binding
 from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType, tensor_type
 
 COLUMNS = 4096
@@ -146,10 +146,10 @@ def measure(
         True
     """
     chosen = [tensor_type(name) for name in kinds] or [
-        kind for kind in TENSOR_TYPES.values() if kind in kernels.quantizable_types()
+        kind for kind in TENSOR_TYPES.values() if kind in binding.quantizable_types()
     ]
-    names, sources = tuple(backends) or (kernels.default_backend(),), tuple(sources)
-    if unknown := set(names) - set(kernels.backends()):
+    names, sources = tuple(backends) or (binding.default_backend(),), tuple(sources)
+    if unknown := set(names) - set(binding.backends()):
         raise UsageError(f"this machine cannot run the backend {min(unknown)!r}")
     if unknown := set(sources) - set(SOURCES):
         raise UsageError(f"unknown source {min(unknown)!r}", hint=f"use one of: {', '.join(SOURCES)}")
@@ -238,7 +238,7 @@ QUANTIZE, WEIGHTED, DEQUANTIZE = "quantize", "quantize weighted", "dequantize"
 
 def works(kind: TensorType) -> tuple[str, ...]:
     """What there is to measure of a type."""
-    plain = () if kind in kernels.types_needing_weights() else (QUANTIZE,)
+    plain = () if kind in binding.types_needing_weights() else (QUANTIZE,)
     return (*plain, *((WEIGHTED,) if kind.name in WEIGHTABLE else ()), DEQUANTIZE)
 
 
@@ -258,7 +258,7 @@ def workload(kind: TensorType, work: str, source: str, backend: str, ggml: Itera
         values.size,
         narrow.nbytes,
         packed.nbytes,
-        ours=_bind(kernels.quantize_rows, narrow, kind, packed, weights=weights, backend=backend),
+        ours=_bind(binding.quantize_rows, narrow, kind, packed, weights=weights, backend=backend),
         theirs=_bind(able.quantize, values, kind, packed, weights) if able else None,
         ggml=able.path.name if able else None,
     )
@@ -267,7 +267,7 @@ def workload(kind: TensorType, work: str, source: str, backend: str, ggml: Itera
 def _unpacking(kind: TensorType, backend: str, ggml: Iterable[Ggml]) -> Workload:
     some, values = _values(SMALLEST // COLUMNS), np.empty((LARGEST // COLUMNS, COLUMNS), np.float32)
     packed = _packed_rows(len(values), kind)
-    kernels.quantize_rows(some, kind, packed[: len(some)], weights=_weights())
+    binding.quantize_rows(some, kind, packed[: len(some)], weights=_weights())
     packed[:] = np.resize(packed[: len(some)], packed.shape)
     unpack, able = next(((f, each) for each in ggml if (f := each.dequantizer(kind))), (None, None))
     return Workload(
@@ -278,7 +278,7 @@ def _unpacking(kind: TensorType, backend: str, ggml: Iterable[Ggml]) -> Workload
         values.size,
         packed.nbytes,
         values.nbytes,
-        ours=_bind(kernels.dequantize_rows, packed, kind, values, backend=backend),
+        ours=_bind(binding.dequantize_rows, packed, kind, values, backend=backend),
         theirs=_bind(unpack, packed, values) if unpack else None,
         ggml=able.path.name if able else None,
     )
@@ -315,12 +315,12 @@ def _sized_values(kind: TensorType, weights: NDArray[np.float32] | None) -> NDAr
     """As many values as the fastest backend quantizes in about 20 ms, but no fewer than half a second's at 0.5 M/s."""
     probe = _values(SMALLEST // COLUMNS)
     work = _bind(
-        kernels.quantize_rows,
+        binding.quantize_rows,
         probe,
         kind,
         _packed_rows(len(probe), kind),
         weights=weights,
-        backend=kernels.backends()[-1],
+        backend=binding.backends()[-1],
     )
     work()
     wanted = int(SMALLEST * 0.02 / thread_seconds(work))

@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gguf_forge import kernels
 from gguf_forge.errors import UsageError
+from gguf_forge.kernels import binding
 from gguf_forge.types.tensor_type import TensorType, tensor_type
 
 _DTYPES = ("float32", "float16", "bfloat16")
@@ -56,7 +56,7 @@ def quantize(
     rows = np.ascontiguousarray(array).reshape(_row_count(array), n)
     out = np.empty((len(rows), kind.row_bytes(n)), np.uint8)
     weights = None if imatrix is None else _importance(imatrix, n)
-    pack = partial(kernels.quantize_rows, kind=kind, weights=weights, backend=backend)
+    pack = partial(binding.quantize_rows, kind=kind, weights=weights, backend=backend)
     _over_rows(lambda a, b: pack(rows[a:b], out=out[a:b]), len(rows), threads)
     return out.reshape(*array.shape[:-1], out.shape[1])
 
@@ -93,7 +93,7 @@ def dequantize(
     n = packed.shape[-1] // kind.block_bytes * kind.block_elements
     rows = np.ascontiguousarray(packed).reshape(_row_count(packed), packed.shape[-1])
     out = np.empty((len(rows), n), np.float32)
-    unpack = partial(kernels.dequantize_rows, kind=kind, backend=backend)
+    unpack = partial(binding.dequantize_rows, kind=kind, backend=backend)
     _over_rows(lambda a, b: unpack(rows[a:b], out=out[a:b]), len(rows), threads)
     return out.reshape(*packed.shape[:-1], n)
 

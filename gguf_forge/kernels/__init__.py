@@ -1,0 +1,1 @@
+"""The compiled kernels, and what measures them."""
