@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.buffers import fresh
 from gguf_forge.errors import InputError, UnsupportedError
-from gguf_forge.source import Source
+from gguf_forge.storage.buffers import fresh
+from gguf_forge.storage.source import Source
 from gguf_forge.types.tensor_type import F16, F32, MXFP4, SCALES_AT, TensorType
 
 Rows = NDArray[Any]

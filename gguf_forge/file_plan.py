@@ -11,9 +11,6 @@ from pathlib import Path
 
 from gguf_forge.engine.complete import difference
 from gguf_forge.engine.forge import forge
-from gguf_forge.engine.output import refuse_existing
-from gguf_forge.engine.profile import Profile
-from gguf_forge.engine.publish import check_output, check_room, tidy
 from gguf_forge.engine.tasks import RowSource, Shard
 from gguf_forge.errors import RefusedError, UnsupportedError, UsageError, printable
 from gguf_forge.expr import TensorExpr
@@ -22,7 +19,10 @@ from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.kernels.binding import backend_lanes, default_backend, dequantizable_types, quantizable_types
 from gguf_forge.recipe import FileType, Options, importance_of, make_recipe
-from gguf_forge.source import Source
+from gguf_forge.storage.local.output import refuse_existing
+from gguf_forge.storage.local.publish import check_output, check_room, tidy
+from gguf_forge.storage.profile import Profile
+from gguf_forge.storage.source import Source
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gguf_forge.architectures.config import Config
 from gguf_forge.errors import InputError, UnsupportedError
-from gguf_forge.json_file import read_json, read_json_object
+from gguf_forge.storage.json_file import read_json, read_json_object
 
 # Source: gguf-py's PoolingType.
 _MEAN, _CLS, _LAST = 1, 2, 3

@@ -36,7 +36,7 @@ from gguf_forge.expr import (
     Unary,
 )
 from gguf_forge.gguf_file.values import Metadata
-from gguf_forge.source import Source
+from gguf_forge.storage.source import Source
 from gguf_forge.types.tensor_type import F32, TensorType
 
 # What checkpoints call most tensors, of the many names that gguf-py's tables know for each.

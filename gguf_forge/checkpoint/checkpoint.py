@@ -13,8 +13,8 @@ from typing import Any
 
 from gguf_forge.checkpoint.safetensors_file import StoredTensor, read_safetensors_header
 from gguf_forge.errors import InputError, UnsupportedError, UsageError, printable
-from gguf_forge.json_file import read_json_object
-from gguf_forge.source import SourceFile
+from gguf_forge.storage.json_file import read_json_object
+from gguf_forge.storage.source import SourceFile
 
 log = logging.getLogger(__name__)
 

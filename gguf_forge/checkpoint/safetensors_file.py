@@ -15,8 +15,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gguf_forge.errors import InputError, UnsupportedError, printable
-from gguf_forge.json_file import IMPOSTOR_BYTES, refuse_impostor
-from gguf_forge.source import Source
+from gguf_forge.storage.json_file import IMPOSTOR_BYTES, refuse_impostor
+from gguf_forge.storage.source import Source
 
 MAX_HEADER = 100_000_000  # the library's limit
 MAX_DIMS = 32

@@ -72,7 +72,7 @@ def convert(request: ConvertRequest) -> None:
     from gguf_forge import conversion
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.results import show_results
-    from gguf_forge.engine.profile import Profile
+    from gguf_forge.storage.profile import Profile
 
     profile = Profile() if request.profile else None
     with observing(quiet=request.quiet, verbose=request.verbose) as observer:

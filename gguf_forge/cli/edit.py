@@ -108,7 +108,7 @@ def edit(request: EditRequest) -> None:
     """
     from gguf_forge.cli.progress import counting
     from gguf_forge.gguf_file.reader import read_header
-    from gguf_forge.source import SourceFile
+    from gguf_forge.storage.source import SourceFile
     from gguf_forge.toolbox.edit import plan_edit, write_edit
 
     edits = _edits(request)
@@ -178,7 +178,7 @@ def _id(text: str) -> int:
 
 def _templates(file: Path) -> Metadata:
     """The template in a Jinja file, or those in a tokenizer_config.json."""
-    from gguf_forge.json_file import read_json_object
+    from gguf_forge.storage.json_file import read_json_object
     from gguf_forge.tokenizer.chat_template import templates_of
     from gguf_forge.tokenizer.checks import Place
 

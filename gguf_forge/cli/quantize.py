@@ -90,7 +90,7 @@ def quantize(request: QuantizeRequest) -> None:
     from gguf_forge import quantization
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.results import show_results
-    from gguf_forge.engine.profile import Profile
+    from gguf_forge.storage.profile import Profile
 
     given = read_arguments(request.arguments)
     if request.dry_run:

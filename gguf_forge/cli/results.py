@@ -18,8 +18,8 @@ from rich.text import Text
 from gguf_forge.cli.streams import console, print_data, print_json, writing
 from gguf_forge.cli.tables import facts_text, table_of
 from gguf_forge.distributed.job import Job
-from gguf_forge.engine.profile import PHASES, Profile
 from gguf_forge.file_plan import FilePlan, Result
+from gguf_forge.storage.profile import PHASES, Profile
 
 
 def show_plans(files: Sequence[FilePlan], *, as_json: bool, quiet: bool, job: Job | None = None) -> None:

@@ -163,8 +163,8 @@ def _check(request: VerifyRequest, options: Options) -> None:
 
 def _verified(request: VerifyRequest, options: Options) -> Verification:
     from gguf_forge.cli.progress import counting
-    from gguf_forge.engine.publish import check_output
     from gguf_forge.gguf_file.opened import open_gguf
+    from gguf_forge.storage.local.publish import check_output
     from gguf_forge.toolbox.verify import verify_gguf
 
     with open_gguf(request.file) as gguf:

@@ -13,13 +13,13 @@ from os import PathLike
 from pathlib import Path
 
 from gguf_forge.distributed.plan import WorkPlan, read_work_plan
-from gguf_forge.engine import disk
-from gguf_forge.engine.own_folder import remove_all_dead
 from gguf_forge.engine.pieces import Piece
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import InputError
-from gguf_forge.paths import is_folder, is_there
-from gguf_forge.source import SourceFile
+from gguf_forge.storage.local import disk
+from gguf_forge.storage.local.own_folder import remove_all_dead
+from gguf_forge.storage.paths import is_folder, is_there
+from gguf_forge.storage.source import SourceFile
 
 log = logging.getLogger(__name__)
 

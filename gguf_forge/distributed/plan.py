@@ -19,10 +19,10 @@ from typing import Any, TypeVar
 from gguf_forge.distributed.request import Planned, Request, Weights, planned
 from gguf_forge.engine.fingerprint import content_digest, program_version
 from gguf_forge.engine.pieces import Piece, cut_pieces
-from gguf_forge.engine.publish import check_output, published
 from gguf_forge.errors import InputError, UsageError
-from gguf_forge.json_file import read_json_object
-from gguf_forge.source import Source
+from gguf_forge.storage.json_file import read_json_object
+from gguf_forge.storage.local.publish import check_output, published
+from gguf_forge.storage.source import Source
 
 T = TypeVar("T")
 

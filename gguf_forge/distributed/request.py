@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from gguf_forge.errors import InputError, UsageError, printable
-from gguf_forge.paths import is_file
+from gguf_forge.storage.paths import is_file
 
 if TYPE_CHECKING:
     from gguf_forge.file_plan import FilePlan
     from gguf_forge.recipe import ImportanceMatrix, Options
-    from gguf_forge.source import Source
     from gguf_forge.splits import Split
+    from gguf_forge.storage.source import Source
 
 _POWERS = ("", "K", "M", "G")
 

@@ -17,15 +17,15 @@ from pathlib import Path
 from gguf_forge.distributed.job import Job, Part, digest_of, is_sound, open_job, record_text
 from gguf_forge.distributed.plan import check_same, check_samples, make_work_plan
 from gguf_forge.distributed.request import planned
-from gguf_forge.engine import disk
-from gguf_forge.engine.output import output_errors
-from gguf_forge.engine.own_folder import own_folder
 from gguf_forge.engine.pieces import shard_of
-from gguf_forge.engine.publish import check_room, published
 from gguf_forge.errors import InputError
 from gguf_forge.file_plan import FilePlan, Observer, check_kernels, write_files
-from gguf_forge.paths import is_there
-from gguf_forge.source import SourceFile
+from gguf_forge.storage.local import disk
+from gguf_forge.storage.local.output import output_errors
+from gguf_forge.storage.local.own_folder import own_folder
+from gguf_forge.storage.local.publish import check_room, published
+from gguf_forge.storage.paths import is_there
+from gguf_forge.storage.source import SourceFile
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from stat import S_ISREG
 
 import numpy as np
 
-from gguf_forge.engine import disk
-from gguf_forge.engine.output import output_errors
 from gguf_forge.engine.pack import pack
 from gguf_forge.engine.tasks import Shard, Target, Task
+from gguf_forge.storage.local import disk
+from gguf_forge.storage.local.output import output_errors
 
 # A row that takes more memory than this is not looked at, as one of a large matrix that is read by columns.
 _MOST_MEMORY = 16 << 20

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.engine.tasks import Shard
-from gguf_forge.source import Source
+from gguf_forge.storage.source import Source
 
 
 def fingerprint(shard: Shard) -> str:

@@ -8,8 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
-from gguf_forge.engine.profile import WAIT, Profile, measured, phase
 from gguf_forge.errors import UsageError
+from gguf_forge.storage.profile import WAIT, Profile, measured, phase
 
 Progress = Callable[[int], None]
 T = TypeVar("T")

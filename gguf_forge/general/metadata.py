@@ -20,7 +20,7 @@ from gguf_forge.general.model_card import read_model_card
 from gguf_forge.general.naming import ModelIdentity, parse_model_id, title
 from gguf_forge.general.size import ParameterCount, size_label
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, array, string, u32
-from gguf_forge.json_file import read_json_object
+from gguf_forge.storage.json_file import read_json_object
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gguf_forge.errors import InputError
 from gguf_forge.gguf_file.packed_items import LENGTH_BYTES, PackedStrings
 from gguf_forge.gguf_file.values import ByteOrder
-from gguf_forge.source import Source
+from gguf_forge.storage.source import Source
 
 # How much is read at a time: most things in a header are a few bytes.
 _WINDOW = 1 << 18

@@ -27,8 +27,8 @@ from gguf_forge.gguf_file.header import (
 from gguf_forge.gguf_file.packed_items import LENGTH_BYTES, PackedNumbers, text_or_bytes
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import ByteOrder, Metadata, Value, ValueType
-from gguf_forge.json_file import IMPOSTOR_BYTES, refuse_impostor
-from gguf_forge.source import Source
+from gguf_forge.storage.json_file import IMPOSTOR_BYTES, refuse_impostor
+from gguf_forge.storage.source import Source
 from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 VERSIONS = (2, 3)

@@ -18,7 +18,7 @@ from gguf_forge.gguf_file.cursor import Cursor
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.recipe.options import ImportanceMatrix
-from gguf_forge.source import Source, SourceFile
+from gguf_forge.storage.source import Source, SourceFile
 
 Weights = NDArray[np.float32]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gguf_forge.errors import InputError
-from gguf_forge.json_file import IMPOSTOR_BYTES, MAX_BYTES, read_json_object, refuse_impostor
+from gguf_forge.storage.json_file import IMPOSTOR_BYTES, MAX_BYTES, read_json_object, refuse_impostor
 from gguf_forge.tokenizer.checks import Place
 
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from gguf_forge.engine.publish import check_output, published
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import InputError, printable
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.reader import GgufTensor
-from gguf_forge.source import Source, SourceFile
+from gguf_forge.storage.local.publish import check_output, published
+from gguf_forge.storage.source import Source, SourceFile
 from gguf_forge.toolbox.rows_of import in_order
 
 TENSORS, WHOLE = "sha256", "sha256sum"

@@ -11,15 +11,15 @@ from pathlib import Path
 from stat import S_IMODE
 from typing import Any
 
-from gguf_forge.engine import disk
-from gguf_forge.engine.output import output_errors
-from gguf_forge.engine.publish import check_output, published
 from gguf_forge.errors import InputError, RefusedError, UsageError, printable
 from gguf_forge.gguf_file.header import alignment_of, encode_header
 from gguf_forge.gguf_file.reader import MAX_KEY, GgufHeader, read_header
 from gguf_forge.gguf_file.split import SPLIT_KEYS, SPLIT_NO
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, string, u32
-from gguf_forge.source import SourceFile
+from gguf_forge.storage.local import disk
+from gguf_forge.storage.local.output import output_errors
+from gguf_forge.storage.local.publish import check_output, published
+from gguf_forge.storage.source import SourceFile
 from gguf_forge.tokenizer.chat_template import KEY as CHAT_TEMPLATE
 from gguf_forge.tokenizer.checks import encodable
 from gguf_forge.tokenizer.pre_tokenizers import checked_name

@@ -26,9 +26,9 @@ from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, ValueType
 from gguf_forge.kernels.binding import quantizable_types, types_needing_weights
 from gguf_forge.model_plan import plan_model
-from gguf_forge.paths import is_folder
 from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type
 from gguf_forge.recipe.file_types import AUTO, COPY
+from gguf_forge.storage.paths import is_folder
 from gguf_forge.types.tensor_type import F32, TensorType, tensor_type
 
 IMATRIX_KEYS = "quantize.imatrix."

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from checkpoints import tiny_llama
 
-from gguf_forge.engine import disk
+from gguf_forge.storage.local import disk
 
 
 @pytest.fixture

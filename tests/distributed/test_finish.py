@@ -17,7 +17,7 @@ from quantized import digests
 
 from gguf_forge import InputError, RefusedError, convert, finish, plan_work, work
 from gguf_forge.distributed.job import open_job
-from gguf_forge.engine import disk
+from gguf_forge.storage.local import disk
 
 
 def test_missing_tasks_are_named(here: Path) -> None:

@@ -24,8 +24,8 @@ from quantized import digest, digests
 from gguf_forge import ForgeError, convert, finish, plan_work, work
 from gguf_forge.distributed.job import Job, is_sound, open_job
 from gguf_forge.distributed.request import parse_size
-from gguf_forge.engine import disk
 from gguf_forge.splits import Split
+from gguf_forge.storage.local import disk
 
 
 def test_processes_of_which_some_are_killed(here: Path) -> None:
@@ -58,7 +58,7 @@ from pathlib import Path
 import pytest
 from faults import Faults, kills
 from gguf_forge import finish, work
-from gguf_forge.engine import disk
+from gguf_forge.storage.local import disk
 
 def no_links(path, to):
     raise PermissionError(1, "Operation not permitted")

@@ -13,7 +13,7 @@ from jobs import Q4, stopped_in_the_middle
 from quantized import digests
 
 from gguf_forge import OutputError, UsageError, convert, finish, plan_work, work
-from gguf_forge.engine import disk
+from gguf_forge.storage.local import disk
 
 
 def test_what_is_done_is_only_checked(here: Path) -> None:

@@ -34,8 +34,8 @@ from faults import (
 )
 
 from gguf_forge.cli import main
-from gguf_forge.engine import disk
-from gguf_forge.engine.output import beside
+from gguf_forge.storage.local import disk
+from gguf_forge.storage.local.output import beside
 
 COMMANDS = {
     "convert": ("convert", "Tiny", "-t", "Q8_0"),

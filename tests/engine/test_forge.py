@@ -15,7 +15,6 @@ import pytest
 from checkpoints import tiny_llama
 
 from gguf_forge.conversion import convert
-from gguf_forge.engine import disk
 from gguf_forge.engine import forge as engine
 from gguf_forge.engine.forge import forge
 from gguf_forge.engine.tasks import RowSource, Shard, Task, cut, whole_tensors
@@ -28,7 +27,8 @@ from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.kernels.rows import quantize
 from gguf_forge.quantization import quantize_gguf
 from gguf_forge.recipe import Options
-from gguf_forge.source import SourceFile
+from gguf_forge.storage.local import disk
+from gguf_forge.storage.source import SourceFile
 from gguf_forge.types.tensor_type import F32, tensor_type
 
 

@@ -30,7 +30,7 @@ from gguf_forge.engine.tasks import RowSource, Shard
 from gguf_forge.expr import Add, PermuteRope, Stack, Stored, Transpose
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.source import SourceFile
+from gguf_forge.storage.source import SourceFile
 from gguf_forge.types.tensor_type import BF16, tensor_type
 
 folder, expressions, types, bound, threads = sys.argv[1:]

@@ -23,8 +23,8 @@ import gguf_forge.cli.results
 import gguf_forge.conversion
 import gguf_forge.quantization  # noqa: F401
 from gguf_forge.cli import main
-from gguf_forge.engine import direct, disk, journal, publish
 from gguf_forge.engine import forge as engine
+from gguf_forge.storage.local import direct, disk, journal, publish
 
 # Made of the others.
 _COMPOSED = ("pread_all", "pwrite_all")

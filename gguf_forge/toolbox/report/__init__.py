@@ -7,10 +7,10 @@ from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
 
-from gguf_forge.engine.publish import check_output, published
 from gguf_forge.engine.threads import Progress
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import open_gguf
+from gguf_forge.storage.local.publish import check_output, published
 from gguf_forge.toolbox.report.data import Report
 from gguf_forge.toolbox.report.gather import Origin, gather
 

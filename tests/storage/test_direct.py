@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gguf_forge.buffers import ALIGNMENT, fresh
-from gguf_forge.engine import disk
-from gguf_forge.engine.direct import DirectWriter
+from gguf_forge.storage.buffers import ALIGNMENT, fresh
+from gguf_forge.storage.local import disk
+from gguf_forge.storage.local.direct import DirectWriter
 
 SIZE = 3_000_000
 

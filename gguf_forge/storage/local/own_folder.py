@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from gguf_forge.engine import disk
-from gguf_forge.engine.locks import is_at, locked_file
+from gguf_forge.storage.local import disk
+from gguf_forge.storage.local.locks import is_at, locked_file
 
 PREFIX = "run-"
 _LOCK = ".lock"

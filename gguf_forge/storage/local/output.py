@@ -18,12 +18,12 @@ from hashlib import sha256
 from pathlib import Path
 from stat import S_IRUSR, S_ISREG, S_IWUSR
 
-from gguf_forge.engine import disk
-from gguf_forge.engine.direct import DirectWriter
-from gguf_forge.engine.journal import Journal, Recorded, differences, read_journal
-from gguf_forge.engine.locks import is_at
 from gguf_forge.errors import OutputError, RefusedError
-from gguf_forge.source import TOO_MANY_FILES, Source
+from gguf_forge.storage.local import disk
+from gguf_forge.storage.local.direct import DirectWriter
+from gguf_forge.storage.local.journal import Journal, Recorded, differences, read_journal
+from gguf_forge.storage.local.locks import is_at
+from gguf_forge.storage.source import TOO_MANY_FILES, Source
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from command_line import listing
 
-from gguf_forge.engine import disk
-from gguf_forge.engine.locks import locked_file
-from gguf_forge.engine.own_folder import own_folder, remove_all_dead
+from gguf_forge.storage.local import disk
+from gguf_forge.storage.local.locks import locked_file
+from gguf_forge.storage.local.own_folder import own_folder, remove_all_dead
 
 
 def test_a_folder_goes_with_its_run(tmp_path: Path) -> None:

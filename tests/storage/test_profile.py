@@ -10,8 +10,8 @@ import pytest
 from checkpoints import tiny_llama
 
 from gguf_forge.conversion import convert
-from gguf_forge.engine.profile import CONVERT, PLAN, QUANTIZE, READ, SYNC, WAIT, WRITE, Profile, phase
 from gguf_forge.quantization import quantize_gguf
+from gguf_forge.storage.profile import CONVERT, PLAN, QUANTIZE, READ, SYNC, WAIT, WRITE, Profile, phase
 
 
 def test_the_phases_of_a_thread_add_up_and_do_not_overlap() -> None:

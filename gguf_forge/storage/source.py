@@ -13,10 +13,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.buffers import fresh
-from gguf_forge.engine import disk
-from gguf_forge.engine.profile import READ, phase
 from gguf_forge.errors import InputError
+from gguf_forge.storage.buffers import fresh
+from gguf_forge.storage.local import disk
+from gguf_forge.storage.profile import READ, phase
 
 TOO_MANY_FILES = "allow the process more open files, for example with ulimit -n 4096"
 _AGAIN = "run again when it is complete"

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from command_line import listing
 
-from gguf_forge.engine import disk
-from gguf_forge.engine.output import Output, beside
-from gguf_forge.engine.publish import check_output, check_room, published, published_together
 from gguf_forge.errors import InputError, OutputError, RefusedError
-from gguf_forge.source import SourceFile
+from gguf_forge.storage.local import disk
+from gguf_forge.storage.local.output import Output, beside
+from gguf_forge.storage.local.publish import check_output, check_room, published, published_together
+from gguf_forge.storage.source import SourceFile
 
 
 @pytest.fixture

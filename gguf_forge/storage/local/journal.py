@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
-from gguf_forge.engine import disk
+from gguf_forge.storage.local import disk
 
 log = logging.getLogger(__name__)
 

@@ -17,11 +17,11 @@ from command_line import listing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gguf_forge.engine import disk, journal
-from gguf_forge.engine.journal import Recorded, merged, read_journal
-from gguf_forge.engine.output import Output, OutputFile, beside
-from gguf_forge.engine.publish import published, published_together
 from gguf_forge.errors import OutputError
+from gguf_forge.storage.local import disk, journal
+from gguf_forge.storage.local.journal import Recorded, merged, read_journal
+from gguf_forge.storage.local.output import Output, OutputFile, beside
+from gguf_forge.storage.local.publish import published, published_together
 
 SIZE = 1000
 

@@ -12,8 +12,8 @@ from contextlib import suppress
 
 import numpy as np
 
-from gguf_forge.buffers import ALIGNMENT
-from gguf_forge.engine import disk
+from gguf_forge.storage.buffers import ALIGNMENT
+from gguf_forge.storage.local import disk
 
 # Its blocks are larger; or a lock on a file, as on SMB shares, stands between two openings of it.
 _REFUSED = frozenset({errno.EINVAL, errno.EACCES, errno.EAGAIN})

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from gguf_forge.buffers import ALIGNMENT, fresh
+from gguf_forge.storage.buffers import ALIGNMENT, fresh
 
 
 @pytest.mark.parametrize("at", [0, 1, 4096, 12_345])

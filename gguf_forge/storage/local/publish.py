@@ -9,11 +9,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from gguf_forge.engine import disk
-from gguf_forge.engine.output import ENDINGS, MORE_ROOM, Output, OutputFile, beside, output_errors, refuse_existing
-from gguf_forge.engine.profile import SYNC, phase
 from gguf_forge.errors import OutputError, RefusedError
-from gguf_forge.paths import is_folder, is_same
+from gguf_forge.storage.local import disk
+from gguf_forge.storage.local.output import (
+    ENDINGS,
+    MORE_ROOM,
+    Output,
+    OutputFile,
+    beside,
+    output_errors,
+    refuse_existing,
+)
+from gguf_forge.storage.paths import is_folder, is_same
+from gguf_forge.storage.profile import SYNC, phase
 
 _LONGEST_NAME = 255
 

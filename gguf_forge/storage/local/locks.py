@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from gguf_forge.engine import disk
+from gguf_forge.storage.local import disk
 
 
 def locked_file(path: Path) -> int | None:

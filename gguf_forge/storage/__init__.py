@@ -1,0 +1,1 @@
+"""Bytes, wherever they lie."""

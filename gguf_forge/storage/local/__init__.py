@@ -1,0 +1,1 @@
+"""Files of this machine's disks: every system call of a run, locks, journals, complete outputs."""
