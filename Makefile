@@ -32,7 +32,7 @@ strict:  ## C warnings are errors, and the layout is clang-format's.
 # What runs kernels, parses strangers' files or makes whole files, in one process. What measures memory, limits it or loads
 # other libraries cannot run under ASan.
 SANITIZED_TESTS := tests/kernels tests/gguf_file tests/checkpoint tests/recipe tests/test_families.py tests/kernels/test_rows.py \
-	tests/types/test_blocks.py tests/test_expr.py
+	tests/types/test_blocks.py tests/tensors/test_expression.py
 
 sanitize:  ## Kernels, readers and whole files under ASan and UBSan.
 	FORGE_OPTIMIZE=-O1 CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" $(PYTHON) setup.py -q build --build-lib $(SANITIZED)/lib --build-temp $(SANITIZED)/temp

@@ -13,7 +13,6 @@ from gguf_forge.engine.complete import difference
 from gguf_forge.engine.forge import forge
 from gguf_forge.engine.tasks import RowSource, Shard
 from gguf_forge.errors import RefusedError, UnsupportedError, UsageError, printable
-from gguf_forge.expr import TensorExpr
 from gguf_forge.gguf_file.split import PartName
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
@@ -23,6 +22,7 @@ from gguf_forge.storage.local.output import refuse_existing
 from gguf_forge.storage.local.publish import check_output, check_room, tidy
 from gguf_forge.storage.profile import Profile
 from gguf_forge.storage.source import Source
+from gguf_forge.tensors.expression import TensorExpr
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.shapes import DECODER_SHAPES, Size
-from gguf_forge.expr import TensorExpr
 from gguf_forge.gguf_file.values import Value
+from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tokenizer import Reader
 
 # A line of a metadata table: from the config to keys and values. A key without "general." or "tokenizer." in

@@ -14,7 +14,7 @@ from gguf_forge.architectures.operations import keep
 from gguf_forge.architectures.shapes import disagreement
 from gguf_forge.checkpoint import Checkpoint, StoredTensor
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, printable
-from gguf_forge.expr import RAW, AsFloat32, Constant, Stored, TensorExpr
+from gguf_forge.tensors.expression import RAW, AsFloat32, Constant, Stored, TensorExpr
 from gguf_forge.types.tensor_type import BF16, F16, F32, TENSOR_TYPES, TensorType
 
 # Computed by the model itself; the reference leaves them out for every family.

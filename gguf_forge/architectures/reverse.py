@@ -22,7 +22,9 @@ from gguf_forge.architectures.dsl import Architecture, Operation, Rule
 from gguf_forge.architectures.names import SUFFIXES, fill, known_names, parse, target_of
 from gguf_forge.architectures.plan import group_names, operation_for
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, printable
-from gguf_forge.expr import (
+from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.storage.source import Source
+from gguf_forge.tensors.expression import (
     Add,
     PermuteRope,
     Reshape,
@@ -35,8 +37,6 @@ from gguf_forge.expr import (
     Transpose,
     Unary,
 )
-from gguf_forge.gguf_file.values import Metadata
-from gguf_forge.storage.source import Source
 from gguf_forge.types.tensor_type import F32, TensorType
 
 # What checkpoints call most tensors, of the many names that gguf-py's tables know for each.

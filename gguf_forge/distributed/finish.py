@@ -24,7 +24,6 @@ from gguf_forge.distributed.job import Job, Part, is_sound, open_job
 from gguf_forge.engine.forge import default_threads
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import InputError, RefusedError
-from gguf_forge.expr import contiguous_runs
 from gguf_forge.file_plan import Observer
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.locks import is_at, locked_file
@@ -32,6 +31,7 @@ from gguf_forge.storage.local.output import output_errors, refuse_existing
 from gguf_forge.storage.local.publish import check_output, check_room, published
 from gguf_forge.storage.paths import is_file, is_same, is_there
 from gguf_forge.storage.source import SourceFile
+from gguf_forge.tensors.expression import contiguous_runs
 
 log = logging.getLogger(__name__)
 

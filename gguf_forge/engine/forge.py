@@ -19,11 +19,11 @@ from gguf_forge.engine.pack import pack
 from gguf_forge.engine.tasks import TASK_VALUES, Shard, Target, Task, cut, whole_tensors
 from gguf_forge.engine.threads import Progress, in_threads
 from gguf_forge.errors import InputError, UsageError
-from gguf_forge.expr import Rows, StoredRun
 from gguf_forge.storage.local.output import Output, OutputFile
 from gguf_forge.storage.local.publish import published_together
 from gguf_forge.storage.profile import CONVERT, WRITE, Profile, phase
 from gguf_forge.storage.source import Source
+from gguf_forge.tensors.expression import Rows, StoredRun
 from gguf_forge.types.validity import first_invalid_block
 
 # Threads that wait for a disk, so that as many as there are processors have something to compute.

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.engine.tasks import Target, Task
-from gguf_forge.expr import Rows
 from gguf_forge.kernels.binding import dequantize_rows, quantize_rows
 from gguf_forge.storage.buffers import fresh
 from gguf_forge.storage.profile import CONVERT, QUANTIZE, phase
+from gguf_forge.tensors.expression import Rows
 from gguf_forge.types.tensor_type import TensorType
 
 

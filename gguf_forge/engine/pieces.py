@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from gguf_forge.engine.tasks import TASK_VALUES, RowSource, Shard
 from gguf_forge.errors import UsageError
-from gguf_forge.expr import RowRange
 from gguf_forge.gguf_file.layout import Layout, PlacedTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.tensors.expression import RowRange
 
 MOST_TASKS = 100_000
 

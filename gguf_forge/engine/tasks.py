@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.expr import TensorExpr
 from gguf_forge.gguf_file.layout import Layout, PlacedTensor
+from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.types.tensor_type import F32, TensorType
 
 # A mebibyte of bf16: large enough that Python's part of a task does not count, small enough to be in a processor's own

@@ -17,7 +17,6 @@ from gguf_forge.conversion import base_file, choose
 from gguf_forge.engine.pack import pack
 from gguf_forge.engine.tasks import RowSource, Target, Task
 from gguf_forge.errors import UnsupportedError, UsageError, printable
-from gguf_forge.expr import Rows
 from gguf_forge.file_plan import BaseFile, Chosen
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.layout import PlacedTensor
@@ -29,6 +28,7 @@ from gguf_forge.model_plan import plan_model
 from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type
 from gguf_forge.recipe.file_types import AUTO, COPY
 from gguf_forge.storage.paths import is_folder
+from gguf_forge.tensors.expression import Rows
 from gguf_forge.types.tensor_type import F32, TensorType, tensor_type
 
 IMATRIX_KEYS = "quantize.imatrix."

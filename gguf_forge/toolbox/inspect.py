@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import UsageError, printable
-from gguf_forge.expr import Constant, TensorExpr
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.header import alignment_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import ByteOrder, Metadata
+from gguf_forge.tensors.expression import Constant, TensorExpr
 from gguf_forge.toolbox.measure import Spread, spread_of
 from gguf_forge.toolbox.rows_of import as_float32, with_short_rows
 from gguf_forge.types.blocks import unpack_blocks

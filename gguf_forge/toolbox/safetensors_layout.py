@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gguf_forge.engine.tasks import RowSource, Shard
-from gguf_forge.expr import TensorExpr
 from gguf_forge.gguf_file.header import padded
 from gguf_forge.gguf_file.layout import Layout, PlacedTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.types.tensor_type import TensorType
 
 _NAME = "model.safetensors"

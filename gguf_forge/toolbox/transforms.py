@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from gguf_forge.engine.tasks import RowSource
-from gguf_forge.expr import (
+from gguf_forge.tensors.expression import (
     Add,
     BigEndian,
     Constant,

@@ -15,7 +15,6 @@ import numpy as np
 from gguf_forge.engine.tasks import RowSource
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import printable
-from gguf_forge.expr import Add, PermuteRope, TensorExpr
 from gguf_forge.file_plan import Chosen
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
@@ -23,6 +22,7 @@ from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.recipe import Options
 from gguf_forge.recipe.tensor_rules import trimmed
+from gguf_forge.tensors.expression import Add, PermuteRope, TensorExpr
 from gguf_forge.toolbox.checksums import SumsCheck, check_sums, read_sums
 from gguf_forge.toolbox.differences import Differences, Packed, differences_between
 from gguf_forge.toolbox.expected import Expected, Given, expecting, repacked

@@ -13,11 +13,11 @@ from gguf_forge.architectures.reverse import PutTogether, Stripe, Unpermuted, ch
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.conversion import convert
 from gguf_forge.errors import InputError, UnsupportedError
-from gguf_forge.expr import Constant, PermuteRope, TensorExpr
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.values import Metadata, string, u32
 from gguf_forge.kernels.binding import quantize_rows
+from gguf_forge.tensors.expression import Constant, PermuteRope, TensorExpr
 from gguf_forge.types.tensor_type import TENSOR_TYPES
 
 _FLOATS = {name: TENSOR_TYPES[name] for name in ("F32", "F16", "BF16")}

@@ -19,7 +19,6 @@ from gguf_forge.engine import forge as engine
 from gguf_forge.engine.forge import forge
 from gguf_forge.engine.tasks import RowSource, Shard, Task, cut, whole_tensors
 from gguf_forge.errors import InputError, UsageError
-from gguf_forge.expr import Constant, Stack, Stored, Transpose
 from gguf_forge.file_plan import Observer
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.opened import open_gguf
@@ -29,6 +28,7 @@ from gguf_forge.quantization import quantize_gguf
 from gguf_forge.recipe import Options
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.source import SourceFile
+from gguf_forge.tensors.expression import Constant, Stack, Stored, Transpose
 from gguf_forge.types.tensor_type import F32, tensor_type
 
 

@@ -17,9 +17,9 @@ from gguf_forge.engine.forge import forge
 from gguf_forge.engine.memory import Budget, resident_bytes, room
 from gguf_forge.engine.tasks import RowSource, Shard, whole_tensors
 from gguf_forge.errors import UsageError
-from gguf_forge.expr import Constant, PermuteRope, Stack, TensorExpr, Transpose
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.tensors.expression import Constant, PermuteRope, Stack, TensorExpr, Transpose
 from gguf_forge.types.tensor_type import F32, tensor_type
 
 _RUN = """
@@ -27,7 +27,7 @@ import re, sys
 from pathlib import Path
 from gguf_forge.engine.forge import forge
 from gguf_forge.engine.tasks import RowSource, Shard
-from gguf_forge.expr import Add, PermuteRope, Stack, Stored, Transpose
+from gguf_forge.tensors.expression import Add, PermuteRope, Stack, Stored, Transpose
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.storage.source import SourceFile

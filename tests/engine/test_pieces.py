@@ -15,10 +15,10 @@ from gguf_forge.engine.forge import forge
 from gguf_forge.engine.pieces import Piece, cut_pieces, shard_of
 from gguf_forge.engine.tasks import RowSource, Shard
 from gguf_forge.errors import InputError, UsageError
-from gguf_forge.expr import Constant, RowRange, TensorExpr, Transpose
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import string
+from gguf_forge.tensors.expression import Constant, RowRange, TensorExpr, Transpose
 from gguf_forge.types.tensor_type import F32, tensor_type
 
 SHAPES = ((32,), (7, 32), (3, 5, 32), (4, 64), (1, 1, 96), (0, 32))

@@ -14,11 +14,11 @@ import numpy as np
 
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import UnsupportedError
-from gguf_forge.expr import TensorExpr
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile
 from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.kernels.binding import dequantizable_types
+from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.toolbox.integrity import Problem, problems_of
 from gguf_forge.toolbox.measure import Distance, distance_between
 from gguf_forge.toolbox.report.data import BlockView, Error, Lessons, Overall, Place, Portrait, Report, Tensor

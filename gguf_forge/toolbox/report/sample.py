@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.expr import TensorExpr
+from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.toolbox.report.data import BlockView, Levels, Portrait
 from gguf_forge.toolbox.report.ladder import Ladders, ladders, scheme_of
 from gguf_forge.toolbox.report.lessons import Values, Weights, relative_errors

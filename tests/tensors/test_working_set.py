@@ -9,7 +9,11 @@ import pytest
 
 from gguf_forge.engine.pack import pack
 from gguf_forge.engine.tasks import RowSource, Target, Task, cut
-from gguf_forge.expr import (
+from gguf_forge.gguf_file.layout import PlacedTensor
+from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.storage import buffers
+from gguf_forge.storage.source import SourceFile
+from gguf_forge.tensors.expression import (
     RAW,
     Add,
     AsFloat32,
@@ -26,10 +30,6 @@ from gguf_forge.expr import (
     TensorExpr,
     Transpose,
 )
-from gguf_forge.gguf_file.layout import PlacedTensor
-from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.storage import buffers
-from gguf_forge.storage.source import SourceFile
 from gguf_forge.types.tensor_type import BF16, F16, F32, TensorType, tensor_type
 
 # Objects of the interpreter, which no tensor makes larger.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gguf_forge.errors import InputError
-from gguf_forge.expr import (
+from gguf_forge.tensors.expression import (
     RAW,
     Add,
     Constant,
