@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 
 from gguf_forge.architectures.reverse import checkpoint_tensors
+from gguf_forge.checkpoint.safetensors_layout import checkpoint_shards
 from gguf_forge.errors import InputError, OutputError, UsageError
 from gguf_forge.file_plan import FilePlan, Observer, Result, check_files, write_files
 from gguf_forge.gguf_file.expressions import expression_of
@@ -21,7 +22,6 @@ from gguf_forge.storage.local import disk
 from gguf_forge.storage.paths import is_folder
 from gguf_forge.tensors.expression import RowNumbers, Rows, TensorExpr, Unary
 from gguf_forge.toolbox.rows_of import as_float32
-from gguf_forge.toolbox.safetensors_layout import checkpoint_shards
 from gguf_forge.types.tensor_type import F32, TENSOR_TYPES
 
 _FLOATS = ("F32", "F16", "BF16")
