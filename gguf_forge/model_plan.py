@@ -8,8 +8,8 @@ from pathlib import Path
 
 from gguf_forge.architectures import find_architecture
 from gguf_forge.architectures.config import Config
-from gguf_forge.architectures.dsl import Architecture, MetadataLine
-from gguf_forge.architectures.plan import PlannedTensor, native_type, plan_tensors
+from gguf_forge.architectures.declaration import Architecture, MetadataLine
+from gguf_forge.architectures.mapping import PlannedTensor, native_type, plan_tensors
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.general import ModelIdentity, general_metadata, parameter_count

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
 
-from gguf_forge.architectures.dsl import Architecture
+from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.errors import InputError, UnsupportedError
 
 # Class name -> (module, attribute). Only the module of the model at hand is imported; a test compares this
@@ -63,5 +63,5 @@ def find_architecture(config: Mapping[str, object]) -> Architecture:
             hint=("the nearest that are: " if close else "supported: ") + ", ".join(close or sorted(FAMILIES)),
         )
     module, attribute = FAMILIES[names[0]]
-    found: Architecture = getattr(import_module(f"{__package__}.{module}"), attribute)
+    found: Architecture = getattr(import_module(f"{__package__}.families.{module}"), attribute)
     return found

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 from gguf_forge.architectures.config import Config
-from gguf_forge.architectures.dsl import MetadataLine
+from gguf_forge.architectures.declaration import MetadataLine
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.gguf_file import values
 from gguf_forge.gguf_file.values import Value, ValueType

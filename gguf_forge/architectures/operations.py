@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gguf_forge.architectures.config import Config
-from gguf_forge.architectures.dsl import Operation, Rule
+from gguf_forge.architectures.declaration import Operation, Rule
 from gguf_forge.errors import InputError
 from gguf_forge.tensors.expression import (
     Add,

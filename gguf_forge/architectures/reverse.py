@@ -18,9 +18,9 @@ import numpy as np
 
 from gguf_forge.architectures import FAMILIES
 from gguf_forge.architectures.config import Config
-from gguf_forge.architectures.dsl import Architecture, Operation, Rule
-from gguf_forge.architectures.names import SUFFIXES, fill, known_names, parse, target_of
-from gguf_forge.architectures.plan import group_names, operation_for
+from gguf_forge.architectures.declaration import Architecture, Operation, Rule
+from gguf_forge.architectures.mapping import group_names, operation_for
+from gguf_forge.architectures.templates import SUFFIXES, fill, known_names, parse, target_of
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, printable
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.storage.source import Source
@@ -212,7 +212,7 @@ def _declaration(metadata: Metadata) -> Architecture:
     wanted = value.data if value is not None else None
     causal = [place for name, place in FAMILIES.items() if name.endswith("ForCausalLM")]
     found: list[Architecture] = [
-        getattr(import_module(f"gguf_forge.architectures.{module}"), attribute) for module, attribute in causal
+        getattr(import_module(f"gguf_forge.architectures.families.{module}"), attribute) for module, attribute in causal
     ]
     declared = next((architecture for architecture in found if architecture.name == wanted), None)
     if declared is None:

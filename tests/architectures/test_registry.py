@@ -7,8 +7,8 @@ import pytest
 
 from gguf_forge import architectures
 from gguf_forge.architectures import FAMILIES, find_architecture
-from gguf_forge.architectures.dsl import Architecture
-from gguf_forge.architectures.names import known_names, parse, role
+from gguf_forge.architectures.declaration import Architecture
+from gguf_forge.architectures.templates import known_names, parse, role
 from gguf_forge.errors import InputError, UnsupportedError
 
 _MACHINERY = {"__init__", "config", "dsl", "metadata", "names", "operations", "plan", "pooling", "shapes"}
@@ -16,12 +16,12 @@ _MACHINERY = {"__init__", "config", "dsl", "metadata", "names", "operations", "p
 
 def declared() -> dict[str, tuple[str, str]]:
     """Class name -> (module, attribute), as the modules themselves declare it."""
-    folder = Path(architectures.__file__).parent
+    folder = Path(architectures.__file__).parent / "families"
     modules = sorted(path.stem for path in folder.glob("*.py") if path.stem not in _MACHINERY)
     return {
         hf: (module, attribute)
         for module in modules
-        for attribute, found in vars(import_module(f"gguf_forge.architectures.{module}")).items()
+        for attribute, found in vars(import_module(f"gguf_forge.architectures.families.{module}")).items()
         if isinstance(found, Architecture)
         for hf in found.hf
     }

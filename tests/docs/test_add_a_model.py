@@ -23,7 +23,7 @@ def blocks(language: str) -> list[str]:
 
 def test_the_page_adds_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (declaration,), (defaults,) = blocks("python"), blocks("json")
-    module = ModuleType("gguf_forge.architectures.granite")
+    module = ModuleType("gguf_forge.architectures.families.granite")
     exec(compile(declaration, str(PAGE), "exec"), module.__dict__)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     line = next(block for block in blocks("text") if "ForCausalLM" in block)

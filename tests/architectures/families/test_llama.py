@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from gguf_forge.architectures.config import Config
-from gguf_forge.architectures.llama import llama3_rope_factors
+from gguf_forge.architectures.families.llama import llama3_rope_factors
 
 
 # Source: the reference's converter, run with torch 2.13 on x86-64.

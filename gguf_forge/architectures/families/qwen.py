@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gguf_forge.architectures.config import Config
-from gguf_forge.architectures.dsl import Architecture, Rule
+from gguf_forge.architectures.declaration import Architecture, Rule
 from gguf_forge.architectures.metadata import DECODER, u32
 from gguf_forge.architectures.operations import MLP_EXPERTS, half, keep
 from gguf_forge.architectures.pooling import with_pooling

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.architectures.config import Config
-from gguf_forge.architectures.dsl import Architecture
+from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.metadata import DECODER, u32
 from gguf_forge.architectures.operations import experts, permute_rope
 from gguf_forge.errors import InputError

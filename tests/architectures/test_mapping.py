@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from synthetic import FAMILIES, read_description, write_checkpoint
 
-from gguf_forge.architectures.plan import group_names
+from gguf_forge.architectures.mapping import group_names
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.model_plan import ModelPlan, plan_model

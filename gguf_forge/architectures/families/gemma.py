@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gguf_forge.architectures.config import Config
-from gguf_forge.architectures.dsl import Architecture, Drop
+from gguf_forge.architectures.declaration import Architecture, Drop
 from gguf_forge.architectures.metadata import DECODER, f32, file_type, rope, u32
 from gguf_forge.architectures.operations import add, first_rows
 from gguf_forge.tokenizer import (

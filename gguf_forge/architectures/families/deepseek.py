@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gguf_forge.architectures.config import Config
-from gguf_forge.architectures.dsl import Architecture, Drop, Rule
+from gguf_forge.architectures.declaration import Architecture, Drop, Rule
 from gguf_forge.architectures.metadata import DECODER, f32, flag, u32
 from gguf_forge.architectures.operations import MLP_EXPERTS, by_head, chain, transpose
 from gguf_forge.architectures.shapes import DECODER_SHAPES

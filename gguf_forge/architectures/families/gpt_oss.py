@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gguf_forge.architectures.dsl import Architecture, Rule
+from gguf_forge.architectures.declaration import Architecture, Rule
 from gguf_forge.architectures.metadata import DECODER, u32
 from gguf_forge.architectures.operations import chain, every_second, keep, repack_mxfp4, transpose
 from gguf_forge.tokenizer import bpe

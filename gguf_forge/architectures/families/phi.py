@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.architectures.config import Config, positive
-from gguf_forge.architectures.dsl import Architecture
+from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.metadata import Lines, f32, file_type, flag, rope, u32
 from gguf_forge.architectures.shapes import DECODER_SHAPES, hidden, inner, keys, queries
 from gguf_forge.errors import InputError, UnsupportedError
