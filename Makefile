@@ -31,7 +31,7 @@ strict:  ## C warnings are errors, and the layout is clang-format's.
 
 # What runs kernels, parses strangers' files or makes whole files, in one process. What measures memory, limits it or loads
 # other libraries cannot run under ASan.
-SANITIZED_TESTS := tests/kernels tests/gguf_file tests/checkpoint tests/recipe tests/test_families.py tests/kernels/test_rows.py \
+SANITIZED_TESTS := tests/kernels tests/gguf_file tests/checkpoint tests/recipe tests/planning/test_families.py tests/kernels/test_rows.py \
 	tests/types/test_blocks.py tests/tensors/test_expression.py
 
 sanitize:  ## Kernels, readers and whole files under ASan and UBSan.

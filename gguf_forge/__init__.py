@@ -27,8 +27,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gguf_forge.conversion import convert as convert
-    from gguf_forge.conversion import plan as plan
     from gguf_forge.distributed.finish import finish as finish
     from gguf_forge.distributed.plan import plan_work as plan_work
     from gguf_forge.distributed.request import Request as Request
@@ -39,17 +37,19 @@ if TYPE_CHECKING:
     from gguf_forge.errors import RefusedError as RefusedError
     from gguf_forge.errors import UnsupportedError as UnsupportedError
     from gguf_forge.errors import UsageError as UsageError
-    from gguf_forge.file_plan import FilePlan as FilePlan
-    from gguf_forge.file_plan import Observer as Observer
-    from gguf_forge.file_plan import Result as Result
     from gguf_forge.gguf_file.opened import GgufFile as GgufFile
     from gguf_forge.gguf_file.opened import open_gguf as open_gguf
     from gguf_forge.kernels.binding import backends as backends
     from gguf_forge.kernels.rows import dequantize as dequantize
     from gguf_forge.kernels.rows import quantize as quantize
-    from gguf_forge.quantization import quantize_gguf as quantize_gguf
+    from gguf_forge.planning.file_plan import FilePlan as FilePlan
+    from gguf_forge.planning.file_plan import Observer as Observer
+    from gguf_forge.planning.file_plan import Result as Result
+    from gguf_forge.planning.from_checkpoint import convert as convert
+    from gguf_forge.planning.from_checkpoint import plan as plan
+    from gguf_forge.planning.from_gguf import quantize_gguf as quantize_gguf
+    from gguf_forge.planning.splits import Split as Split
     from gguf_forge.recipe import Options as Options
-    from gguf_forge.splits import Split as Split
     from gguf_forge.toolbox.checksums import write_sums as write_sums
     from gguf_forge.toolbox.compare import Comparison as Comparison
     from gguf_forge.toolbox.compare import compare_gguf as compare_gguf
@@ -69,23 +69,23 @@ if TYPE_CHECKING:
 # Public name: the module that has it, and its name there.
 _HOMES = {
     "Comparison": ("gguf_forge.toolbox.compare", "Comparison"),
-    "FilePlan": ("gguf_forge.file_plan", "FilePlan"),
+    "FilePlan": ("gguf_forge.planning.file_plan", "FilePlan"),
     "ForgeError": ("gguf_forge.errors", "ForgeError"),
     "GgufFile": ("gguf_forge.gguf_file.opened", "GgufFile"),
     "InputError": ("gguf_forge.errors", "InputError"),
-    "Observer": ("gguf_forge.file_plan", "Observer"),
+    "Observer": ("gguf_forge.planning.file_plan", "Observer"),
     "Options": ("gguf_forge.recipe", "Options"),
     "OutputError": ("gguf_forge.errors", "OutputError"),
     "RefusedError": ("gguf_forge.errors", "RefusedError"),
     "Request": ("gguf_forge.distributed.request", "Request"),
-    "Result": ("gguf_forge.file_plan", "Result"),
-    "Split": ("gguf_forge.splits", "Split"),
+    "Result": ("gguf_forge.planning.file_plan", "Result"),
+    "Split": ("gguf_forge.planning.splits", "Split"),
     "UnsupportedError": ("gguf_forge.errors", "UnsupportedError"),
     "UsageError": ("gguf_forge.errors", "UsageError"),
     "Verification": ("gguf_forge.toolbox.verify", "Verification"),
     "backends": ("gguf_forge.kernels.binding", "backends"),
     "compare_gguf": ("gguf_forge.toolbox.compare", "compare_gguf"),
-    "convert": ("gguf_forge.conversion", "convert"),
+    "convert": ("gguf_forge.planning.from_checkpoint", "convert"),
     "dequantize": ("gguf_forge.kernels.rows", "dequantize"),
     "dequantize_gguf": ("gguf_forge.toolbox.dequantize", "dequantize_gguf"),
     "edit_gguf": ("gguf_forge.toolbox.edit", "edit_gguf"),
@@ -94,10 +94,10 @@ _HOMES = {
     "inspect_tensor": ("gguf_forge.toolbox.inspect", "inspect_tensor"),
     "merge_gguf": ("gguf_forge.toolbox.splitting", "merge_gguf"),
     "open_gguf": ("gguf_forge.gguf_file.opened", "open_gguf"),
-    "plan": ("gguf_forge.conversion", "plan"),
+    "plan": ("gguf_forge.planning.from_checkpoint", "plan"),
     "plan_work": ("gguf_forge.distributed.plan", "plan_work"),
     "quantize": ("gguf_forge.kernels.rows", "quantize"),
-    "quantize_gguf": ("gguf_forge.quantization", "quantize_gguf"),
+    "quantize_gguf": ("gguf_forge.planning.from_gguf", "quantize_gguf"),
     "report": ("gguf_forge.toolbox.report", "report"),
     "split_gguf": ("gguf_forge.toolbox.splitting", "split_gguf"),
     "unpack_blocks": ("gguf_forge.types.blocks", "unpack_blocks"),

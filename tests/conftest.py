@@ -21,7 +21,7 @@ os.environ["PYTHONSAFEPATH"] = "1"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-BYTE_FOR_BYTE = ("tests/test_corpus.py::test_the_file", "tests/test_quantization.py::test_the_corpus")
+BYTE_FOR_BYTE = ("tests/test_corpus.py::test_the_file", "tests/planning/test_from_gguf.py::test_the_corpus")
 
 # A busy machine is no failure.
 settings.register_profile("gguf-forge", deadline=None)

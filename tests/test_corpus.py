@@ -1,6 +1,6 @@
 """The conformance corpus, by the command line: every file that llama.cpp's tools made of every checkpoint.
 
-Where there is no corpus beside the checkout there is nothing to do; tests/test_families.py has a part of it pinned.
+Where there is no corpus beside the checkout there is nothing to do. tests/planning/test_families.py pins a part of it.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pytest
 from checkpoints import tiny_llama
 
 import gguf_forge
-import gguf_forge.conversion
+import gguf_forge.planning.from_checkpoint
 
 
 def test_every_public_name_is_there_and_documented() -> None:

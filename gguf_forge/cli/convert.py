@@ -28,7 +28,7 @@ from gguf_forge.distributed.request import memory_bound, recipe_options, split_o
 from gguf_forge.errors import ForgeError
 
 if TYPE_CHECKING:
-    from gguf_forge.conversion import Wanted
+    from gguf_forge.planning.from_checkpoint import Wanted
 
 log = logging.getLogger(__name__)
 
@@ -69,14 +69,14 @@ def convert(request: ConvertRequest) -> None:
     if request.dry_run:
         show_plan(request)
         return
-    from gguf_forge import conversion
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.results import show_results
+    from gguf_forge.planning import from_checkpoint
     from gguf_forge.storage.profile import Profile
 
     profile = Profile() if request.profile else None
     with observing(quiet=request.quiet, verbose=request.verbose) as observer:
-        results = conversion.convert(
+        results = from_checkpoint.convert(
             request.source,
             **vars(wanted(request)),
             threads=request.threads,
@@ -92,15 +92,15 @@ def convert(request: ConvertRequest) -> None:
 
 def show_plan(request: ConvertRequest) -> None:
     """What `convert` would write, and what would stop it."""
-    from gguf_forge import conversion
     from gguf_forge.cli.results import show_plans
-    from gguf_forge.file_plan import check_files
+    from gguf_forge.planning import from_checkpoint
+    from gguf_forge.planning.file_plan import check_files
 
     with (
         logging_to(console(sys.stderr), quiet=request.quiet, verbose=request.verbose),
-        conversion.open_checkpoint(request.source, request.vocab_only) as checkpoint,
+        from_checkpoint.open_checkpoint(request.source, request.vocab_only) as checkpoint,
     ):
-        files = conversion.plan_files(checkpoint, wanted(request))
+        files = from_checkpoint.plan_files(checkpoint, wanted(request))
         try:
             check_files(files, backend=request.backend, overwrite=request.overwrite, resume=request.resume)
         except ForgeError as error:
@@ -110,7 +110,7 @@ def show_plan(request: ConvertRequest) -> None:
 
 def wanted(request: ConvertRequest) -> Wanted:
     """The files that are asked for."""
-    from gguf_forge.conversion import Wanted
+    from gguf_forge.planning.from_checkpoint import Wanted
 
     return Wanted(
         out=request.outfile,

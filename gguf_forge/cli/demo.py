@@ -31,7 +31,7 @@ from gguf_forge.errors import OutputError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from gguf_forge.file_plan import Result
+    from gguf_forge.planning.file_plan import Result
 
 MODEL_NAME = "Forge-Demo"
 
@@ -70,11 +70,11 @@ def demo(
     - `gguf-forge demo -t Q8_0,Q4_K_M,Q2_K -o .`
     - `gguf-forge demo --keep .` leaves a checkpoint to try `gguf-forge convert` on
     """
-    from gguf_forge import conversion
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.results import show_results
     from gguf_forge.cli.streams import console, print_data
     from gguf_forge.demo import make_model
+    from gguf_forge.planning import from_checkpoint
 
     with _folder(keep) as folder, _output(outfile) as out, observing(quiet=quiet, verbose=verbose) as observer:
         if not quiet:
@@ -83,7 +83,7 @@ def demo(
             make_model(folder)
         except OSError as error:
             raise OutputError(f"the model cannot be written: {error.strerror}", file=folder) from error
-        results = conversion.convert(
+        results = from_checkpoint.convert(
             folder,
             out,
             types=type_names(type),

@@ -115,8 +115,8 @@ def dequantize(request: DequantizeRequest) -> None:
 
 def _show_plan(request: DequantizeRequest, given: dict[str, Any]) -> None:
     from gguf_forge.cli.results import show_plans
-    from gguf_forge.file_plan import check_files
     from gguf_forge.gguf_file.opened import open_gguf
+    from gguf_forge.planning.file_plan import check_files
     from gguf_forge.toolbox.dequantize import plan_dequantized
 
     to = console(sys.stderr)

@@ -66,7 +66,7 @@ def _tensors_of(model: Path) -> tuple[Sequence[TensorInfo], str]:
         with open_gguf(model) as file:
             return [tensor.info for tensor in file.tensors], str(file.metadata.get("general.architecture"))
     from gguf_forge.checkpoint import Checkpoint
-    from gguf_forge.model_plan import plan_infos
+    from gguf_forge.planning.model_plan import plan_infos
 
     with Checkpoint.open(model) as checkpoint:
         return plan_infos(checkpoint)

@@ -79,7 +79,7 @@ def plan(request: PlanRequest) -> None:
     from gguf_forge.cli.results import show_plans
     from gguf_forge.distributed.job import Job
     from gguf_forge.distributed.plan import save_work_plan
-    from gguf_forge.file_plan import check_files
+    from gguf_forge.planning.file_plan import check_files
 
     asked = _request(request)
     with logging_to(console(sys.stderr), quiet=request.quiet, verbose=request.verbose), planned(asked) as found:

@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.text import Text
 
 from gguf_forge.cli.streams import console, logging_to
-from gguf_forge.file_plan import FilePlan, Observer
+from gguf_forge.planning.file_plan import FilePlan, Observer
 
 # A line comes after as much of the file, but not sooner and not later than so many seconds.
 _SHARE, _SOONEST, _LATEST = 0.1, 5.0, 60.0

@@ -87,9 +87,9 @@ def quantize(request: QuantizeRequest) -> None:
     - `gguf-forge quantize model-BF16-00001-of-00004.gguf out.gguf Q6_K --keep-split`
     - `gguf-forge quantize --dry-run --tensor-type 'ffn_down=q6_k' model-BF16.gguf Q4_K_M --json`
     """
-    from gguf_forge import quantization
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.results import show_results
+    from gguf_forge.planning import from_gguf
     from gguf_forge.storage.profile import Profile
 
     given = read_arguments(request.arguments)
@@ -98,7 +98,7 @@ def quantize(request: QuantizeRequest) -> None:
         return
     profile = Profile() if request.profile else None
     with observing(quiet=request.quiet, verbose=request.verbose) as observer:
-        results = quantization.quantize_gguf(
+        results = from_gguf.quantize_gguf(
             given.source,
             **_planning_arguments(request, given),
             threads=given.threads or request.threads,
@@ -114,13 +114,13 @@ def quantize(request: QuantizeRequest) -> None:
 
 
 def _show_plan(request: QuantizeRequest, given: Arguments) -> None:
-    from gguf_forge import quantization
     from gguf_forge.cli.results import show_plans
-    from gguf_forge.file_plan import check_files
     from gguf_forge.gguf_file.opened import open_gguf
+    from gguf_forge.planning import from_gguf
+    from gguf_forge.planning.file_plan import check_files
 
     with logging_to(console(sys.stderr), quiet=request.quiet, verbose=request.verbose), open_gguf(given.source) as gguf:
-        files = quantization.plan_quantized(gguf, **_planning_arguments(request, given), only_planned=True)
+        files = from_gguf.plan_quantized(gguf, **_planning_arguments(request, given), only_planned=True)
         try:
             check_files(files, backend=request.backend, overwrite=request.overwrite, resume=request.resume)
         except ForgeError as error:

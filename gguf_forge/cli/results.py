@@ -18,7 +18,7 @@ from rich.text import Text
 from gguf_forge.cli.streams import console, print_data, print_json, writing
 from gguf_forge.cli.tables import facts_text, table_of
 from gguf_forge.distributed.job import Job
-from gguf_forge.file_plan import FilePlan, Result
+from gguf_forge.planning.file_plan import FilePlan, Result
 from gguf_forge.storage.profile import PHASES, Profile
 
 

@@ -30,8 +30,8 @@ from gguf_forge.errors import ForgeError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from gguf_forge.file_plan import FilePlan
     from gguf_forge.gguf_file.opened import GgufFile
+    from gguf_forge.planning.file_plan import FilePlan
 
 log = logging.getLogger(__name__)
 
@@ -116,8 +116,8 @@ class CopyRequest(Protocol):
 
 def show_copy_plan(request: CopyRequest, plan: Callable[[GgufFile], FilePlan]) -> None:
     """What would be made of the source, and what would stop it."""
-    from gguf_forge.file_plan import check_files
     from gguf_forge.gguf_file.opened import open_gguf
+    from gguf_forge.planning.file_plan import check_files
 
     to = console(sys.stderr)
     with logging_to(to, quiet=request.quiet, verbose=request.verbose), open_gguf(request.source) as gguf:

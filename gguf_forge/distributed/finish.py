@@ -24,7 +24,7 @@ from gguf_forge.distributed.job import Job, Part, is_sound, open_job
 from gguf_forge.engine.forge import default_threads
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import InputError, RefusedError
-from gguf_forge.file_plan import Observer
+from gguf_forge.planning.file_plan import Observer
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.locks import is_at, locked_file
 from gguf_forge.storage.local.output import output_errors, refuse_existing

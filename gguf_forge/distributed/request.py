@@ -14,9 +14,9 @@ from gguf_forge.errors import InputError, UsageError, printable
 from gguf_forge.storage.paths import is_file
 
 if TYPE_CHECKING:
-    from gguf_forge.file_plan import FilePlan
+    from gguf_forge.planning.file_plan import FilePlan
+    from gguf_forge.planning.splits import Split
     from gguf_forge.recipe import ImportanceMatrix, Options
-    from gguf_forge.splits import Split
     from gguf_forge.storage.source import Source
 
 _POWERS = ("", "K", "M", "G")
@@ -99,7 +99,7 @@ class SplitRequest(Protocol):
 
 def split_of(request: SplitRequest, *, keep: bool = False) -> Split:
     """How the output is split."""
-    from gguf_forge.splits import Split
+    from gguf_forge.planning.splits import Split
 
     size = parse_size(request.split_max_size) if request.split_max_size is not None else None
     return Split(keep, size, request.split_max_tensors, request.no_tensor_first_split)
@@ -261,7 +261,7 @@ def planned(request: Request, folder: Path | None = None) -> Iterator[Planned]:
 @contextmanager
 def _planned_checkpoint(request: Request, folder: Path, options: Options) -> Iterator[Planned]:
     from gguf_forge.checkpoint.safetensors_file import header_size
-    from gguf_forge.conversion import Wanted, open_checkpoint, plan_files
+    from gguf_forge.planning.from_checkpoint import Wanted, open_checkpoint, plan_files
 
     with open_checkpoint(folder / request.source, request.vocab_only) as checkpoint:
         wanted = Wanted(
@@ -286,7 +286,7 @@ def _planned_checkpoint(request: Request, folder: Path, options: Options) -> Ite
 @contextmanager
 def _planned_gguf(request: Request, folder: Path, options: Options) -> Iterator[Planned]:
     from gguf_forge.gguf_file.opened import open_gguf
-    from gguf_forge.quantization import plan_quantized
+    from gguf_forge.planning.from_gguf import plan_quantized
 
     of_checkpoints = {
         "--model-name": request.model_name,

@@ -19,7 +19,7 @@ from gguf_forge.distributed.plan import check_same, check_samples, make_work_pla
 from gguf_forge.distributed.request import planned
 from gguf_forge.engine.pieces import shard_of
 from gguf_forge.errors import InputError
-from gguf_forge.file_plan import FilePlan, Observer, check_kernels, write_files
+from gguf_forge.planning.file_plan import FilePlan, Observer, check_kernels, write_files
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.output import output_errors
 from gguf_forge.storage.local.own_folder import own_folder

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from gguf_forge.engine.tasks import RowSource, Shard
 from gguf_forge.errors import UnsupportedError
-from gguf_forge.file_plan import Chosen, FilePlan
 from gguf_forge.gguf_file.opened import GgufFile
 from gguf_forge.gguf_file.reader import GgufTensor
+from gguf_forge.planning.file_plan import Chosen, FilePlan
 from gguf_forge.recipe.file_types import COPY
 from gguf_forge.recipe.tensor_rules import trimmed
 from gguf_forge.tensors.expression import Stored

@@ -11,13 +11,13 @@ from pathlib import Path
 from gguf_forge.architectures.reverse import checkpoint_tensors
 from gguf_forge.checkpoint.safetensors_layout import checkpoint_shards
 from gguf_forge.errors import InputError, OutputError, UsageError
-from gguf_forge.file_plan import FilePlan, Observer, Result, check_files, write_files
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.split import PartName
-from gguf_forge.quantization import plan_quantized
+from gguf_forge.planning.file_plan import FilePlan, Observer, Result, check_files, write_files
+from gguf_forge.planning.from_gguf import plan_quantized
+from gguf_forge.planning.splits import Split
 from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type
-from gguf_forge.splits import Split
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.paths import is_folder
 from gguf_forge.tensors.expression import RowNumbers, Rows, TensorExpr, Unary

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from gguf_forge.checkpoint import Checkpoint
-from gguf_forge.conversion import base_file, choose
 from gguf_forge.engine.pack import pack
 from gguf_forge.engine.tasks import RowSource, Target, Task
 from gguf_forge.errors import UnsupportedError, UsageError, printable
-from gguf_forge.file_plan import BaseFile, Chosen
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.layout import PlacedTensor
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, ValueType
 from gguf_forge.kernels.binding import quantizable_types, types_needing_weights
-from gguf_forge.model_plan import plan_model
+from gguf_forge.planning.file_plan import BaseFile, Chosen
+from gguf_forge.planning.from_checkpoint import base_file, choose
+from gguf_forge.planning.model_plan import plan_model
 from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type
 from gguf_forge.recipe.file_types import AUTO, COPY
 from gguf_forge.storage.paths import is_folder

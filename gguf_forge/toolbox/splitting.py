@@ -10,12 +10,12 @@ from os import PathLike
 from pathlib import Path
 
 from gguf_forge.errors import InputError, OutputError, UsageError
-from gguf_forge.file_plan import FilePlan, Observer, Result, check_files, write_files
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.packed_items import as_c_strings
 from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_KEYS
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType
-from gguf_forge.splits import Split, split_as_gguf_split, whole_file
+from gguf_forge.planning.file_plan import FilePlan, Observer, Result, check_files, write_files
+from gguf_forge.planning.splits import Split, split_as_gguf_split, whole_file
 from gguf_forge.storage.local import disk
 from gguf_forge.toolbox.copying import as_they_are, check_one_byte_order, copying_plan
 

@@ -15,11 +15,11 @@ import numpy as np
 from gguf_forge.engine.tasks import RowSource
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import printable
-from gguf_forge.file_plan import Chosen
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.planning.file_plan import Chosen
 from gguf_forge.recipe import Options
 from gguf_forge.recipe.tensor_rules import trimmed
 from gguf_forge.tensors.expression import Add, PermuteRope, TensorExpr

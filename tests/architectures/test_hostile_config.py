@@ -12,7 +12,7 @@ from synthetic import FAMILIES, read_description, write_checkpoint
 
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.errors import ForgeError
-from gguf_forge.model_plan import plan_model
+from gguf_forge.planning.model_plan import plan_model
 
 VALUES = st.one_of(
     st.sampled_from([None, True, 0, -1, 1, 7, 2**31, 2**63, 10**400, 0.0, 1.5, -2.0, float("inf"), float("nan")]),

@@ -12,7 +12,7 @@ from synthetic import FAMILIES, read_description, write_checkpoint
 from gguf_forge.architectures.mapping import group_names
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.errors import InputError, UnsupportedError
-from gguf_forge.model_plan import ModelPlan, plan_model
+from gguf_forge.planning.model_plan import ModelPlan, plan_model
 
 Change = Callable[[dict[str, tuple[str, list[int]]]], object]
 

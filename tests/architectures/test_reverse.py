@@ -11,12 +11,12 @@ from synthetic import FAMILIES, read_description, write_checkpoint
 
 from gguf_forge.architectures.reverse import PutTogether, Stripe, Unpermuted, checkpoint_tensors
 from gguf_forge.checkpoint import Checkpoint
-from gguf_forge.conversion import convert
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.values import Metadata, string, u32
 from gguf_forge.kernels.binding import quantize_rows
+from gguf_forge.planning.from_checkpoint import convert
 from gguf_forge.tensors.expression import Constant, PermuteRope, TensorExpr
 from gguf_forge.types.tensor_type import TENSOR_TYPES
 

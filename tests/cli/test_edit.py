@@ -9,7 +9,7 @@ import pytest
 from command_line import Forge, listing
 
 from gguf_forge import open_gguf
-from gguf_forge.conversion import convert
+from gguf_forge.planning.from_checkpoint import convert
 
 
 @pytest.fixture

@@ -13,7 +13,16 @@ from gguf_forge.cli.options import TYPE_NAMES
 from gguf_forge.kernels.binding import quantizable_types
 from gguf_forge.recipe import FILE_TYPES
 
-HEAVY = ("numpy", "gguf", "ml_dtypes", "tokenizers", "sentencepiece", "safetensors", "yaml", "gguf_forge.conversion")
+HEAVY = (
+    "numpy",
+    "gguf",
+    "ml_dtypes",
+    "tokenizers",
+    "sentencepiece",
+    "safetensors",
+    "yaml",
+    "gguf_forge.planning.from_checkpoint",
+)
 LOADED = """
 import contextlib, io, json, sys
 from gguf_forge.cli import main

@@ -8,7 +8,7 @@ from imatrices import made_up, write_gguf, write_legacy
 from synthetic import FAMILIES, write_checkpoint
 
 from gguf_forge.checkpoint import Checkpoint
-from gguf_forge.model_plan import plan_infos
+from gguf_forge.planning.model_plan import plan_infos
 
 
 @pytest.fixture

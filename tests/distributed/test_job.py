@@ -12,9 +12,9 @@ from jobs import Q4, run
 from quantized import digests
 
 from gguf_forge import Request, UsageError, convert, finish, plan, plan_work, work
-from gguf_forge.quantization import quantize_gguf
+from gguf_forge.planning.from_gguf import quantize_gguf
+from gguf_forge.planning.splits import Split
 from gguf_forge.recipe import Options, parse_tensor_type, read_imatrix
-from gguf_forge.splits import Split
 
 
 @pytest.mark.parametrize("tasks", [None, 1, 2, 5, 13])

@@ -16,7 +16,7 @@ from jobs import Q4
 from gguf_forge import InputError, RefusedError, Request, UsageError, convert, finish, plan, plan_work, work
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.distributed.plan import FORMAT
-from gguf_forge.splits import Split
+from gguf_forge.planning.splits import Split
 
 
 def edit(change: Callable[[dict[str, Any]], object]) -> None:

@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 from checkpoints import tiny_llama
 
-from gguf_forge.conversion import convert
 from gguf_forge.engine import forge as engine
 from gguf_forge.engine.forge import forge
 from gguf_forge.engine.tasks import RowSource, Shard, Task, cut, whole_tensors
 from gguf_forge.errors import InputError, UsageError
-from gguf_forge.file_plan import Observer
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.opened import open_gguf
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.kernels.rows import quantize
-from gguf_forge.quantization import quantize_gguf
+from gguf_forge.planning.file_plan import Observer
+from gguf_forge.planning.from_checkpoint import convert
+from gguf_forge.planning.from_gguf import quantize_gguf
 from gguf_forge.recipe import Options
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.source import SourceFile

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from checkpoints import tiny_llama
 
-from gguf_forge.conversion import convert
 from gguf_forge.engine.forge import forge
 from gguf_forge.engine.memory import Budget, resident_bytes, room
 from gguf_forge.engine.tasks import RowSource, Shard, whole_tensors
 from gguf_forge.errors import UsageError
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.planning.from_checkpoint import convert
 from gguf_forge.tensors.expression import Constant, PermuteRope, Stack, TensorExpr, Transpose
 from gguf_forge.types.tensor_type import F32, tensor_type
 

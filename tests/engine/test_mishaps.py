@@ -21,10 +21,10 @@ from faults import exit_code_of, run_with_a_limit
 
 from gguf_forge.checkpoint.safetensors_file import read_safetensors_header
 from gguf_forge.cli import main
-from gguf_forge.conversion import convert
 from gguf_forge.engine import forge as engine
 from gguf_forge.errors import InputError, OutputError, UsageError
-from gguf_forge.quantization import quantize_gguf
+from gguf_forge.planning.from_checkpoint import convert
+from gguf_forge.planning.from_gguf import quantize_gguf
 from gguf_forge.storage.local import disk, journal, output, publish
 from gguf_forge.storage.source import SourceFile
 
@@ -186,7 +186,7 @@ def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     )
     if mounted.returncode:
         pytest.skip(f"cannot mount a small disk: {mounted.stderr.strip()}")
-    monkeypatch.setattr("gguf_forge.file_plan.check_room", lambda *arguments: None)
+    monkeypatch.setattr("gguf_forge.planning.file_plan.check_room", lambda *arguments: None)
     monkeypatch.setattr(publish, "check_room", lambda *arguments: None)
     try:
         yield folder

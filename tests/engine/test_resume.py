@@ -18,7 +18,6 @@ from imatrices import made_up, write_gguf
 from synthetic import FAMILIES, read_description, write_checkpoint
 
 from gguf_forge.checkpoint import Checkpoint
-from gguf_forge.conversion import Wanted, convert, plan_files
 from gguf_forge.engine import complete
 from gguf_forge.engine import fingerprint as fingerprints
 from gguf_forge.engine import forge as engine
@@ -26,7 +25,8 @@ from gguf_forge.engine.fingerprint import fingerprint
 from gguf_forge.engine.tasks import Shard, cut
 from gguf_forge.errors import OutputError, RefusedError
 from gguf_forge.gguf_file.opened import open_gguf
-from gguf_forge.quantization import Split, quantize_gguf
+from gguf_forge.planning.from_checkpoint import Wanted, convert, plan_files
+from gguf_forge.planning.from_gguf import Split, quantize_gguf
 from gguf_forge.recipe import Options, read_imatrix
 from gguf_forge.storage.local import journal
 

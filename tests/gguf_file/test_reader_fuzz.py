@@ -17,7 +17,7 @@ from raw_gguf import RawTensor, raw_gguf
 from synthetic import FAMILIES, read_description, write_checkpoint
 
 from gguf_forge import ForgeError
-from gguf_forge.conversion import convert
+from gguf_forge.planning.from_checkpoint import convert
 
 Seed = tuple[bytes, list[tuple[int, int]]]
 

@@ -16,7 +16,7 @@ from recipe_models import MODELS, base_tensors, header
 from synthetic import FAMILIES
 
 from gguf_forge.checkpoint import Checkpoint
-from gguf_forge.model_plan import plan_infos
+from gguf_forge.planning.model_plan import plan_infos
 from gguf_forge.recipe.tensor_rules import may_quantize
 
 Shapes = Iterator[tuple[str, tuple[int, ...]]]

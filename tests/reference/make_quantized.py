@@ -2,7 +2,7 @@
 
     python make_quantized.py LLAMA_QUANTIZE_BINARY LLAMA_GGUF_SPLIT_BINARY
 
-The files that the runs start from are made by gguf-forge; tests/test_families.py pins that they are those of
+The files that the runs start from are made by gguf-forge; tests/planning/test_families.py pins that they are those of
 llama.cpp's converter. Outputs that are split by size or number are split by llama-gguf-split.
 """
 

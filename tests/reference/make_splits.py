@@ -2,7 +2,8 @@
 
     python make_splits.py LLAMA_GGUF_SPLIT_BINARY
 
-The files that are split are made by gguf-forge; tests/test_families.py pins that they are those of llama.cpp's tools.
+The files that are split are made by gguf-forge. tests/planning/test_families.py pins that they are those of
+llama.cpp's tools.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ import pytest
 
 import gguf_forge.cli.progress
 import gguf_forge.cli.results
-import gguf_forge.conversion
-import gguf_forge.quantization  # noqa: F401
+import gguf_forge.planning.from_checkpoint
+import gguf_forge.planning.from_gguf  # noqa: F401
 from gguf_forge.cli import main
 from gguf_forge.engine import forge as engine
 from gguf_forge.storage.local import direct, disk, journal, publish

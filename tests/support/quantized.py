@@ -16,7 +16,7 @@ from typing import Any
 from imatrices import write_for_model
 from synthetic import FAMILIES, read_description, write_checkpoint
 
-from gguf_forge.conversion import convert
+from gguf_forge.planning.from_checkpoint import convert
 
 PINNED = Path(__file__).parents[1] / "quantized.json"
 
@@ -31,7 +31,7 @@ def name_of(run: dict[str, Any]) -> str:
 
 
 def make_base(family: str, base: str, folder: Path) -> Path:
-    """The file of a family in a float type, which tests/test_families.py pins; matrices for it lie beside it."""
+    """The file of a family in a float type, pinned by planning/test_families.py; matrices for it lie beside it."""
     checkpoint = write_checkpoint(FAMILIES / family, folder / "hf")
     convert(
         checkpoint, folder / "base.gguf", types=base, pre_tokenizer=read_description(FAMILIES / family).pre_tokenizer

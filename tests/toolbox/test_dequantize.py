@@ -28,7 +28,7 @@ from gguf_forge import (
     split_gguf,
 )
 from gguf_forge.checkpoint import Checkpoint
-from gguf_forge.conversion import convert
+from gguf_forge.planning.from_checkpoint import convert
 from gguf_forge.toolbox.dequantize import plan_dequantized
 
 

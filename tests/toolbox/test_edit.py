@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from raw_gguf import U32, RawTensor, key, raw_gguf, u32_key, write
 
 from gguf_forge import InputError, OutputError, RefusedError, UsageError, edit_gguf, open_gguf, split_gguf
-from gguf_forge.conversion import convert
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, string, u32
+from gguf_forge.planning.from_checkpoint import convert
 from gguf_forge.storage.local import disk
 from gguf_forge.toolbox import edit
 from gguf_forge.toolbox.edit import Edits, edited

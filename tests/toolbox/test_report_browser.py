@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from gguf_forge import report
-from gguf_forge.conversion import convert
 from gguf_forge.demo import Shape, make_model
+from gguf_forge.planning.from_checkpoint import convert
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium here: apt-get install chromium")

@@ -18,7 +18,7 @@ from splits import run_name, split_runs
 
 from gguf_forge import InputError, OutputError, RefusedError, UnsupportedError, UsageError, open_gguf
 from gguf_forge.cli import main
-from gguf_forge.conversion import convert
+from gguf_forge.planning.from_checkpoint import convert
 from gguf_forge.storage.local import publish
 from gguf_forge.toolbox.splitting import merge_gguf, plan_split, split_gguf
 

@@ -11,8 +11,8 @@ import pytest
 from kernel_oracles import find_oracle
 from synthetic import FAMILIES, write_checkpoint
 
-from gguf_forge.conversion import convert
 from gguf_forge.errors import InputError
+from gguf_forge.planning.from_checkpoint import convert
 from gguf_forge.types.tensor_type import SCALES_AT, TENSOR_TYPES
 from gguf_forge.types.validity import first_invalid_block
 

@@ -73,7 +73,7 @@ def _origin(source: Path) -> Iterator[Origin]:
             whole.check_unchanged()
         return
     from gguf_forge.checkpoint import Checkpoint
-    from gguf_forge.model_plan import plan_weights
+    from gguf_forge.planning.model_plan import plan_weights
 
     with Checkpoint.open(source) as checkpoint:
         yield Origin(source.resolve().name, {tensor.name: tensor.expr for tensor in plan_weights(checkpoint)})

@@ -8,7 +8,7 @@ from synthetic import FAMILIES, read_description, write_checkpoint
 
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.errors import InputError, UnsupportedError
-from gguf_forge.model_plan import ModelPlan, plan_model
+from gguf_forge.planning.model_plan import ModelPlan, plan_model
 
 
 def plan(folder: Path) -> ModelPlan:

@@ -14,10 +14,10 @@ from synthetic import FAMILIES, read_description, write_checkpoint
 
 from gguf_forge import Split, UsageError, convert, open_gguf, plan
 from gguf_forge.engine.tasks import RowSource
-from gguf_forge.file_plan import Chosen
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import string
-from gguf_forge.splits import split_as_converter, split_as_gguf_split
+from gguf_forge.planning.file_plan import Chosen
+from gguf_forge.planning.splits import split_as_converter, split_as_gguf_split
 from gguf_forge.storage.source import SourceFile
 from gguf_forge.tensors.expression import Stored
 from gguf_forge.types.tensor_type import F32

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from gguf_forge.engine.tasks import Shard
 from gguf_forge.errors import UsageError
-from gguf_forge.file_plan import Chosen
 from gguf_forge.gguf_file.header import DEFAULT_ALIGNMENT
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.split import SPLIT_COUNT, part_keys, part_path, parts_within
 from gguf_forge.gguf_file.values import ByteOrder, Metadata
+from gguf_forge.planning.file_plan import Chosen
 
 # What llama-gguf-split takes where no bound is given.
 _USUAL_MAX_TENSORS = 128

@@ -10,7 +10,11 @@ from pathlib import Path
 
 from gguf_forge.engine.tasks import Shard
 from gguf_forge.errors import UsageError
-from gguf_forge.file_plan import (
+from gguf_forge.general import fill_template
+from gguf_forge.gguf_file.expressions import expression_of
+from gguf_forge.gguf_file.opened import GgufFile, open_gguf
+from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.planning.file_plan import (
     BaseFile,
     Chosen,
     FilePlan,
@@ -20,13 +24,9 @@ from gguf_forge.file_plan import (
     said_and_checked,
     write_files,
 )
-from gguf_forge.general import fill_template
-from gguf_forge.gguf_file.expressions import expression_of
-from gguf_forge.gguf_file.opened import GgufFile, open_gguf
-from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.planning.splits import Split, split_as_gguf_split, split_as_source, whole_file
 from gguf_forge.recipe import FileType, Options, file_type
 from gguf_forge.recipe.file_types import ALIASES
-from gguf_forge.splits import Split, split_as_gguf_split, split_as_source, whole_file
 from gguf_forge.storage.paths import is_folder
 from gguf_forge.storage.profile import PLAN, Profile, measured, phase
 

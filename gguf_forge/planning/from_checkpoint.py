@@ -13,7 +13,10 @@ from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.engine.forge import default_threads
 from gguf_forge.engine.tasks import RowSource, Shard
 from gguf_forge.errors import OutputError, UnsupportedError, UsageError
-from gguf_forge.file_plan import (
+from gguf_forge.general import fill_template, output_name
+from gguf_forge.gguf_file.values import Metadata, u32
+from gguf_forge.kernels.binding import backend_lanes, default_backend
+from gguf_forge.planning.file_plan import (
     BaseFile,
     Chosen,
     FilePlan,
@@ -23,12 +26,9 @@ from gguf_forge.file_plan import (
     said_and_checked,
     write_files,
 )
-from gguf_forge.general import fill_template, output_name
-from gguf_forge.gguf_file.values import Metadata, u32
-from gguf_forge.kernels.binding import backend_lanes, default_backend
-from gguf_forge.model_plan import ModelPlan, plan_model
+from gguf_forge.planning.model_plan import ModelPlan, plan_model
+from gguf_forge.planning.splits import Split, split_as_converter, split_as_gguf_split, whole_file
 from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type
-from gguf_forge.splits import Split, split_as_converter, split_as_gguf_split, whole_file
 from gguf_forge.storage.paths import is_folder
 from gguf_forge.storage.profile import PLAN, Profile, measured, phase
 from gguf_forge.types.tensor_type import F16, F32, TensorType

@@ -23,8 +23,8 @@ from synthetic import FAMILIES
 
 from gguf_forge import ForgeError, InputError, Options, RefusedError, Split, UnsupportedError, UsageError, open_gguf
 from gguf_forge.cli import main
-from gguf_forge.file_plan import check_files
-from gguf_forge.quantization import plan_quantized, quantize_gguf
+from gguf_forge.planning.file_plan import check_files
+from gguf_forge.planning.from_gguf import plan_quantized, quantize_gguf
 from gguf_forge.recipe import read_imatrix
 from gguf_forge.types.tensor_type import TENSOR_TYPES
 
