@@ -28,8 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gguf_forge.distributed.finish import finish as finish
-    from gguf_forge.distributed.plan import plan_work as plan_work
-    from gguf_forge.distributed.request import Request as Request
+    from gguf_forge.distributed.job_plan import plan_work as plan_work
     from gguf_forge.distributed.work import work as work
     from gguf_forge.errors import ForgeError as ForgeError
     from gguf_forge.errors import InputError as InputError
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from gguf_forge.planning.from_gguf import quantize_gguf as quantize_gguf
     from gguf_forge.planning.splits import Split as Split
     from gguf_forge.recipe import Options as Options
+    from gguf_forge.request import Request as Request
     from gguf_forge.toolbox.checksums import write_sums as write_sums
     from gguf_forge.toolbox.compare import Comparison as Comparison
     from gguf_forge.toolbox.compare import compare_gguf as compare_gguf
@@ -77,7 +77,7 @@ _HOMES = {
     "Options": ("gguf_forge.recipe", "Options"),
     "OutputError": ("gguf_forge.errors", "OutputError"),
     "RefusedError": ("gguf_forge.errors", "RefusedError"),
-    "Request": ("gguf_forge.distributed.request", "Request"),
+    "Request": ("gguf_forge.request", "Request"),
     "Result": ("gguf_forge.planning.file_plan", "Result"),
     "Split": ("gguf_forge.planning.splits", "Split"),
     "UnsupportedError": ("gguf_forge.errors", "UnsupportedError"),
@@ -95,7 +95,7 @@ _HOMES = {
     "merge_gguf": ("gguf_forge.toolbox.splitting", "merge_gguf"),
     "open_gguf": ("gguf_forge.gguf_file.opened", "open_gguf"),
     "plan": ("gguf_forge.planning.from_checkpoint", "plan"),
-    "plan_work": ("gguf_forge.distributed.plan", "plan_work"),
+    "plan_work": ("gguf_forge.distributed.job_plan", "plan_work"),
     "quantize": ("gguf_forge.kernels.rows", "quantize"),
     "quantize_gguf": ("gguf_forge.planning.from_gguf", "quantize_gguf"),
     "report": ("gguf_forge.toolbox.report", "report"),

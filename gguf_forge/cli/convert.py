@@ -24,8 +24,8 @@ from gguf_forge.cli.options import (
     type_names,
 )
 from gguf_forge.cli.streams import console, logging_to
-from gguf_forge.distributed.request import memory_bound, recipe_options, split_of
 from gguf_forge.errors import ForgeError
+from gguf_forge.request import memory_bound, recipe_options, split_of
 
 if TYPE_CHECKING:
     from gguf_forge.planning.from_checkpoint import Wanted

@@ -23,8 +23,8 @@ from gguf_forge.cli.options import (
     value,
 )
 from gguf_forge.cli.streams import console, logging_to
-from gguf_forge.distributed.request import parse_size
 from gguf_forge.errors import ForgeError
+from gguf_forge.request import parse_size
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ import typer
 from gguf_forge.cli.convert import ConvertRequest
 from gguf_forge.cli.options import MACHINES, AllowRequantize, add_command, type_names, value
 from gguf_forge.cli.streams import console, logging_to
-from gguf_forge.distributed.request import Request, planned
 from gguf_forge.errors import ForgeError, UsageError
+from gguf_forge.request import Request, planned
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def plan(request: PlanRequest) -> None:
         raise UsageError("--tasks cuts a plan that is written down", hint="name its file with --out plan.json")
     from gguf_forge.cli.results import show_plans
     from gguf_forge.distributed.job import Job
-    from gguf_forge.distributed.plan import save_work_plan
+    from gguf_forge.distributed.job_plan import save_work_plan
     from gguf_forge.planning.file_plan import check_files
 
     asked = _request(request)

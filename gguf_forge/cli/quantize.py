@@ -26,8 +26,8 @@ from gguf_forge.cli.options import (
     value,
 )
 from gguf_forge.cli.streams import console, logging_to
-from gguf_forge.distributed.request import memory_bound, recipe_options, split_of
 from gguf_forge.errors import ForgeError, UsageError
+from gguf_forge.request import memory_bound, recipe_options, split_of
 
 log = logging.getLogger(__name__)
 

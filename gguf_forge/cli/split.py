@@ -24,8 +24,8 @@ from gguf_forge.cli.options import (
 )
 from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.cli.tables import facts_text, table_of
-from gguf_forge.distributed.request import parse_size
 from gguf_forge.errors import ForgeError
+from gguf_forge.request import parse_size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

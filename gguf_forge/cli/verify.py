@@ -24,8 +24,8 @@ from gguf_forge.cli.options import (
 )
 from gguf_forge.cli.shown import escaped
 from gguf_forge.cli.tables import facts_text, table_of
-from gguf_forge.distributed.request import recipe_options
 from gguf_forge.errors import UsageError
+from gguf_forge.request import recipe_options
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

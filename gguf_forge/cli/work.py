@@ -47,8 +47,8 @@ def work(request: WorkRequest) -> None:
 
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.streams import print_data, print_json
-    from gguf_forge.distributed.request import memory_bound
     from gguf_forge.distributed.work import work as do_task
+    from gguf_forge.request import memory_bound
 
     with observing(quiet=request.quiet, verbose=request.verbose) as observer:
         done = do_task(

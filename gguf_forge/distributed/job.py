@@ -12,7 +12,7 @@ from hashlib import sha256
 from os import PathLike
 from pathlib import Path
 
-from gguf_forge.distributed.plan import WorkPlan, read_work_plan
+from gguf_forge.distributed.job_plan import WorkPlan, read_work_plan
 from gguf_forge.engine.pieces import Piece
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import InputError

@@ -15,11 +15,11 @@ from os import PathLike
 from pathlib import Path
 
 from gguf_forge.distributed.job import Job, Part, digest_of, is_sound, open_job, record_text
-from gguf_forge.distributed.plan import check_same, check_samples, make_work_plan
-from gguf_forge.distributed.request import planned
+from gguf_forge.distributed.job_plan import check_same, check_samples, make_work_plan
 from gguf_forge.engine.pieces import shard_of
 from gguf_forge.errors import InputError
 from gguf_forge.planning.file_plan import FilePlan, Observer, check_kernels, write_files
+from gguf_forge.request import planned
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.output import output_errors
 from gguf_forge.storage.local.own_folder import own_folder

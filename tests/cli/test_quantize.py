@@ -8,9 +8,9 @@ import pytest
 from command_line import Forge, listing
 
 from gguf_forge.cli.quantize import Arguments, read_arguments
-from gguf_forge.distributed.request import parse_size
 from gguf_forge.errors import UsageError
 from gguf_forge.planning.from_checkpoint import convert
+from gguf_forge.request import parse_size
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from command_line import Forge, listing
 
 from gguf_forge.cli.convert import ConvertRequest
-from gguf_forge.distributed.request import Request
+from gguf_forge.request import Request
 
 # What a plan does not depend on.
 _OF_THE_RUN = {

@@ -15,7 +15,7 @@ from jobs import Q4
 
 from gguf_forge import InputError, RefusedError, Request, UsageError, convert, finish, plan, plan_work, work
 from gguf_forge.checkpoint import Checkpoint
-from gguf_forge.distributed.plan import FORMAT
+from gguf_forge.distributed.job_plan import FORMAT
 from gguf_forge.planning.splits import Split
 
 

@@ -16,10 +16,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gguf_forge.distributed.request import Planned, Request, Weights, planned
 from gguf_forge.engine.fingerprint import content_digest, program_version
 from gguf_forge.engine.pieces import Piece, cut_pieces
 from gguf_forge.errors import InputError, UsageError
+from gguf_forge.request import Planned, Request, Weights, planned
 from gguf_forge.storage.json_file import read_json_object
 from gguf_forge.storage.local.publish import check_output, published
 from gguf_forge.storage.source import Source
