@@ -50,25 +50,25 @@ if TYPE_CHECKING:
     from gguf_forge.planning.splits import Split as Split
     from gguf_forge.recipe import Options as Options
     from gguf_forge.request import Request as Request
-    from gguf_forge.toolbox.checksums import write_sums as write_sums
-    from gguf_forge.toolbox.compare import Comparison as Comparison
-    from gguf_forge.toolbox.compare import compare_gguf as compare_gguf
-    from gguf_forge.toolbox.dequantize import dequantize_gguf as dequantize_gguf
-    from gguf_forge.toolbox.edit import edit_gguf as edit_gguf
-    from gguf_forge.toolbox.inspect import inspect_gguf as inspect_gguf
-    from gguf_forge.toolbox.inspect import inspect_tensor as inspect_tensor
+    from gguf_forge.toolbox.edit.dequantize import dequantize_gguf as dequantize_gguf
+    from gguf_forge.toolbox.edit.edit import edit_gguf as edit_gguf
+    from gguf_forge.toolbox.edit.splitting import merge_gguf as merge_gguf
+    from gguf_forge.toolbox.edit.splitting import split_gguf as split_gguf
+    from gguf_forge.toolbox.inspect.compare import Comparison as Comparison
+    from gguf_forge.toolbox.inspect.compare import compare_gguf as compare_gguf
+    from gguf_forge.toolbox.inspect.inspect import inspect_gguf as inspect_gguf
+    from gguf_forge.toolbox.inspect.inspect import inspect_tensor as inspect_tensor
     from gguf_forge.toolbox.report import report as report
-    from gguf_forge.toolbox.splitting import merge_gguf as merge_gguf
-    from gguf_forge.toolbox.splitting import split_gguf as split_gguf
-    from gguf_forge.toolbox.verify import Verification as Verification
-    from gguf_forge.toolbox.verify import verify_gguf as verify_gguf
+    from gguf_forge.toolbox.verify.checksums import write_sums as write_sums
+    from gguf_forge.toolbox.verify.verify import Verification as Verification
+    from gguf_forge.toolbox.verify.verify import verify_gguf as verify_gguf
     from gguf_forge.types.blocks import unpack_blocks as unpack_blocks
 
     __version__: str
 
 # Public name: the module that has it, and its name there.
 _HOMES = {
-    "Comparison": ("gguf_forge.toolbox.compare", "Comparison"),
+    "Comparison": ("gguf_forge.toolbox.inspect.compare", "Comparison"),
     "FilePlan": ("gguf_forge.planning.file_plan", "FilePlan"),
     "ForgeError": ("gguf_forge.errors", "ForgeError"),
     "GgufFile": ("gguf_forge.gguf_file.opened", "GgufFile"),
@@ -82,28 +82,28 @@ _HOMES = {
     "Split": ("gguf_forge.planning.splits", "Split"),
     "UnsupportedError": ("gguf_forge.errors", "UnsupportedError"),
     "UsageError": ("gguf_forge.errors", "UsageError"),
-    "Verification": ("gguf_forge.toolbox.verify", "Verification"),
+    "Verification": ("gguf_forge.toolbox.verify.verify", "Verification"),
     "backends": ("gguf_forge.kernels.binding", "backends"),
-    "compare_gguf": ("gguf_forge.toolbox.compare", "compare_gguf"),
+    "compare_gguf": ("gguf_forge.toolbox.inspect.compare", "compare_gguf"),
     "convert": ("gguf_forge.planning.from_checkpoint", "convert"),
     "dequantize": ("gguf_forge.kernels.rows", "dequantize"),
-    "dequantize_gguf": ("gguf_forge.toolbox.dequantize", "dequantize_gguf"),
-    "edit_gguf": ("gguf_forge.toolbox.edit", "edit_gguf"),
+    "dequantize_gguf": ("gguf_forge.toolbox.edit.dequantize", "dequantize_gguf"),
+    "edit_gguf": ("gguf_forge.toolbox.edit.edit", "edit_gguf"),
     "finish": ("gguf_forge.distributed.finish", "finish"),
-    "inspect_gguf": ("gguf_forge.toolbox.inspect", "inspect_gguf"),
-    "inspect_tensor": ("gguf_forge.toolbox.inspect", "inspect_tensor"),
-    "merge_gguf": ("gguf_forge.toolbox.splitting", "merge_gguf"),
+    "inspect_gguf": ("gguf_forge.toolbox.inspect.inspect", "inspect_gguf"),
+    "inspect_tensor": ("gguf_forge.toolbox.inspect.inspect", "inspect_tensor"),
+    "merge_gguf": ("gguf_forge.toolbox.edit.splitting", "merge_gguf"),
     "open_gguf": ("gguf_forge.gguf_file.opened", "open_gguf"),
     "plan": ("gguf_forge.planning.from_checkpoint", "plan"),
     "plan_work": ("gguf_forge.distributed.job_plan", "plan_work"),
     "quantize": ("gguf_forge.kernels.rows", "quantize"),
     "quantize_gguf": ("gguf_forge.planning.from_gguf", "quantize_gguf"),
     "report": ("gguf_forge.toolbox.report", "report"),
-    "split_gguf": ("gguf_forge.toolbox.splitting", "split_gguf"),
+    "split_gguf": ("gguf_forge.toolbox.edit.splitting", "split_gguf"),
     "unpack_blocks": ("gguf_forge.types.blocks", "unpack_blocks"),
-    "verify_gguf": ("gguf_forge.toolbox.verify", "verify_gguf"),
+    "verify_gguf": ("gguf_forge.toolbox.verify.verify", "verify_gguf"),
     "work": ("gguf_forge.distributed.work", "work"),
-    "write_sums": ("gguf_forge.toolbox.checksums", "write_sums"),
+    "write_sums": ("gguf_forge.toolbox.verify.checksums", "write_sums"),
 }
 
 __all__ = [

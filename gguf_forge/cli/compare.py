@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from gguf_forge.gguf_file.tensor_info import TensorInfo
-    from gguf_forge.toolbox.compare import Comparison, TensorComparison
-    from gguf_forge.toolbox.measure import Distance
+    from gguf_forge.toolbox.inspect.compare import Comparison, TensorComparison
+    from gguf_forge.toolbox.inspect.measure import Distance
 
 _COMPARED = "What is compared"
 
@@ -59,7 +59,7 @@ def compare(request: CompareRequest) -> None:
     from gguf_forge.cli.progress import counting
     from gguf_forge.cli.streams import print_data, print_json
     from gguf_forge.gguf_file.opened import open_gguf
-    from gguf_forge.toolbox.compare import compare_gguf
+    from gguf_forge.toolbox.inspect.compare import compare_gguf
 
     with open_gguf(request.a) as gguf:
         size = sum(tensor.nbytes for tensor in gguf.tensors)

@@ -89,7 +89,7 @@ def dequantize(request: DequantizeRequest) -> None:
     """
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.results import show_results
-    from gguf_forge.toolbox import dequantize as verb
+    from gguf_forge.toolbox.edit import dequantize as verb
 
     size = request.split_max_size
     given: dict[str, Any] = {
@@ -117,7 +117,7 @@ def _show_plan(request: DequantizeRequest, given: dict[str, Any]) -> None:
     from gguf_forge.cli.results import show_plans
     from gguf_forge.gguf_file.opened import open_gguf
     from gguf_forge.planning.file_plan import check_files
-    from gguf_forge.toolbox.dequantize import plan_dequantized
+    from gguf_forge.toolbox.edit.dequantize import plan_dequantized
 
     to = console(sys.stderr)
     with logging_to(to, quiet=request.quiet, verbose=request.verbose), open_gguf(request.file) as gguf:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from gguf_forge.gguf_file.values import Metadata, Value
-    from gguf_forge.toolbox.edit import Change, EditPlan, Edits
+    from gguf_forge.toolbox.edit.edit import Change, EditPlan, Edits
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def edit(request: EditRequest) -> None:
     from gguf_forge.cli.progress import counting
     from gguf_forge.gguf_file.reader import read_header
     from gguf_forge.storage.source import SourceFile
-    from gguf_forge.toolbox.edit import plan_edit, write_edit
+    from gguf_forge.toolbox.edit.edit import plan_edit, write_edit
 
     edits = _edits(request)
     quiet, verbose = request.quiet, request.verbose
@@ -126,7 +126,7 @@ def edit(request: EditRequest) -> None:
 
 
 def _say_what_would_stop(plan: EditPlan, *, overwrite: bool) -> None:
-    from gguf_forge.toolbox.edit import check_edit
+    from gguf_forge.toolbox.edit.edit import check_edit
 
     try:
         check_edit(plan, overwrite=overwrite)
@@ -135,8 +135,8 @@ def _say_what_would_stop(plan: EditPlan, *, overwrite: bool) -> None:
 
 
 def _edits(request: EditRequest) -> Edits:
-    from gguf_forge.toolbox.edit import Edits
-    from gguf_forge.toolbox.settings import parse_setting
+    from gguf_forge.toolbox.edit.edit import Edits
+    from gguf_forge.toolbox.edit.settings import parse_setting
 
     special = [_pair(text, "--special-token", "eos=<|im_end|>") for text in request.special_token or ()]
     by_id = [_pair(text, "--special-token-by-id", "eos=2") for text in request.special_token_by_id or ()]

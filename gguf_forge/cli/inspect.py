@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gguf_forge.gguf_file.opened import GgufFile
     from gguf_forge.gguf_file.reader import GgufTensor
     from gguf_forge.gguf_file.values import Metadata
-    from gguf_forge.toolbox.inspect import DecodedBlock, Overview, TensorEntry, TensorView
+    from gguf_forge.toolbox.inspect.inspect import DecodedBlock, Overview, TensorEntry, TensorView
 
 _SHOWN = "What is shown"
 _TEXT = 80  # characters of a value
@@ -100,7 +100,7 @@ def inspect(request: InspectRequest) -> None:
     from gguf_forge.cli.streams import print_data, print_json
     from gguf_forge.errors import UsageError
     from gguf_forge.gguf_file.opened import open_gguf
-    from gguf_forge.toolbox.inspect import overview_of
+    from gguf_forge.toolbox.inspect.inspect import overview_of
 
     if request.block is not None and not request.tensor:
         raise UsageError("--block shows a block of a tensor", hint="name it with --tensor")
@@ -137,14 +137,14 @@ def _chosen_keys(overview: Overview, wanted: Sequence[str] | None) -> Metadata:
 
 
 def _views(gguf: GgufFile, request: InspectRequest) -> Iterator[TensorView]:
-    from gguf_forge.toolbox.inspect import matching_tensors
+    from gguf_forge.toolbox.inspect.inspect import matching_tensors
 
     return (_view(tensor, request) for tensor in matching_tensors(gguf, request.tensor or ()))
 
 
 def _view(tensor: GgufTensor, request: InspectRequest) -> TensorView:
     from gguf_forge.cli.progress import counting
-    from gguf_forge.toolbox.inspect import parse_block, view_tensor
+    from gguf_forge.toolbox.inspect.inspect import parse_block, view_tensor
 
     place = parse_block(request.block, tensor.info) if request.block is not None else None
     total = 4 * tensor.info.n_elements  # as numbers

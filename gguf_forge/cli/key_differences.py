@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from gguf_forge.gguf_file.values import Value
-    from gguf_forge.toolbox.metadata_diff import KeyDifference
+    from gguf_forge.toolbox.inspect.metadata_diff import KeyDifference
 
 _LONGEST = 100
 

@@ -45,7 +45,7 @@ def merge(request: MergeRequest) -> None:
     - `gguf-forge merge model-00001-of-00003.gguf model.gguf --delete-splits`
     """
     from gguf_forge.cli.progress import observing
-    from gguf_forge.toolbox import splitting
+    from gguf_forge.toolbox.edit import splitting
 
     if request.dry_run:
         show_copy_plan(request, partial(splitting.plan_merge, out=request.out))

@@ -76,7 +76,7 @@ def split(request: SplitRequest) -> None:
     - `gguf-forge split model.gguf model --split-max-size 500M --dry-run --json | jq '.parts[].size'`
     """
     from gguf_forge.cli.progress import observing
-    from gguf_forge.toolbox import splitting
+    from gguf_forge.toolbox.edit import splitting
 
     size = request.split_max_size
     bounds: dict[str, Any] = {

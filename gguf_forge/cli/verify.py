@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from gguf_forge.recipe import Options
-    from gguf_forge.toolbox.differences import Differences, Place
-    from gguf_forge.toolbox.verdict import TensorCheck
-    from gguf_forge.toolbox.verify import Verification
+    from gguf_forge.toolbox.verify.differences import Differences, Place
+    from gguf_forge.toolbox.verify.verdict import TensorCheck
+    from gguf_forge.toolbox.verify.verify import Verification
 
 MISMATCH = 7
 
@@ -132,7 +132,7 @@ def verify(request: VerifyRequest) -> None:
     """
     from gguf_forge.cli.progress import counting
     from gguf_forge.cli.streams import print_data, print_json
-    from gguf_forge.toolbox.checksums import write_sums
+    from gguf_forge.toolbox.verify.checksums import write_sums
 
     options = recipe_options(request)
     _check(request, options)
@@ -165,7 +165,7 @@ def _verified(request: VerifyRequest, options: Options) -> Verification:
     from gguf_forge.cli.progress import counting
     from gguf_forge.gguf_file.opened import open_gguf
     from gguf_forge.storage.local.publish import check_output
-    from gguf_forge.toolbox.verify import verify_gguf
+    from gguf_forge.toolbox.verify.verify import verify_gguf
 
     with open_gguf(request.file) as gguf:
         size = sum(tensor.nbytes for tensor in gguf.tensors)

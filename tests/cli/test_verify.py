@@ -87,7 +87,7 @@ def test_what_was_given_is_looked_at_before_the_file_is_read(forge: Forge, made:
         (["--write-sums", "no-such-folder/sums"], 5),
     ]
     for options, code in mistakes:
-        with patch("gguf_forge.toolbox.verify.problems_of", side_effect=AssertionError("the file was read")):
+        with patch("gguf_forge.toolbox.verify.verify.problems_of", side_effect=AssertionError("the file was read")):
             run = forge("verify", made, *options)
         assert (run.code, run.out) == (code, ""), options
         assert Path(str(options[-1])).parts[0] in run.err

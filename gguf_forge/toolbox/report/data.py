@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gguf_forge.toolbox.integrity import Problem
+from gguf_forge.toolbox.verify.integrity import Problem
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,13 @@ from gguf_forge.gguf_file.opened import GgufFile
 from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.kernels.binding import dequantizable_types
 from gguf_forge.tensors.expression import TensorExpr
-from gguf_forge.toolbox.integrity import Problem, problems_of
-from gguf_forge.toolbox.measure import Distance, distance_between
+from gguf_forge.toolbox.inspect.measure import Distance, distance_between
+from gguf_forge.toolbox.inspect.rows_of import with_short_rows
 from gguf_forge.toolbox.report.data import BlockView, Error, Lessons, Overall, Place, Portrait, Report, Tensor
 from gguf_forge.toolbox.report.lessons import make_lessons
 from gguf_forge.toolbox.report.model import describe, fallback_types, layer_and_role, visible
 from gguf_forge.toolbox.report.sample import Sample, block_errors, block_view, levels_of, portrait_of, take_sample
-from gguf_forge.toolbox.rows_of import with_short_rows
+from gguf_forge.toolbox.verify.integrity import Problem, problems_of
 from gguf_forge.types.tensor_type import TensorType
 
 log = logging.getLogger(__name__)

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.toolbox.inspect.rows_of import as_float32
 from gguf_forge.toolbox.report.data import BlockView, Levels, Portrait
 from gguf_forge.toolbox.report.ladder import Ladders, ladders, scheme_of
 from gguf_forge.toolbox.report.lessons import Values, Weights, relative_errors
-from gguf_forge.toolbox.rows_of import as_float32
 from gguf_forge.types.blocks import unpack_blocks
 from gguf_forge.types.tensor_type import TensorType
 

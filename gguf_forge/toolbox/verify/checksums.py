@@ -20,7 +20,7 @@ from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.storage.local.publish import check_output, published
 from gguf_forge.storage.source import Source, SourceFile
-from gguf_forge.toolbox.rows_of import in_order
+from gguf_forge.toolbox.inspect.rows_of import in_order
 
 TENSORS, WHOLE = "sha256", "sha256sum"
 

@@ -23,7 +23,7 @@ from gguf_forge.storage.source import SourceFile
 from gguf_forge.tokenizer.chat_template import KEY as CHAT_TEMPLATE
 from gguf_forge.tokenizer.checks import encodable
 from gguf_forge.tokenizer.pre_tokenizers import checked_name
-from gguf_forge.toolbox.settings import Untyped, typed
+from gguf_forge.toolbox.edit.settings import Untyped, typed
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Edits:
         chat_templates: Keys that replace all of `tokenizer.chat_template*`; None leaves those.
         pre_tokenizer: The name of a pre-tokenizer.
         special_tokens: Kind (bos, eos, ...) -> a token's text or id.
-        set: Key -> value, in its old place or at the end. See `gguf_forge.toolbox.settings.typed`.
+        set: Key -> value, in its old place or at the end. See `gguf_forge.toolbox.edit.settings.typed`.
     """
 
     remove: Sequence[str] = ()

@@ -12,8 +12,8 @@ from raw_gguf import RawTensor, raw_gguf, u32_key, write
 
 from gguf_forge import compare_gguf, convert, dequantize, open_gguf, split_gguf
 from gguf_forge.gguf_file.values import ValueType, array, string, u32
-from gguf_forge.toolbox.compare import Likeness
-from gguf_forge.toolbox.metadata_diff import metadata_differences
+from gguf_forge.toolbox.inspect.compare import Likeness
+from gguf_forge.toolbox.inspect.metadata_diff import metadata_differences
 from gguf_forge.types.tensor_type import TENSOR_TYPES
 
 

@@ -14,8 +14,8 @@ from ml_dtypes import bfloat16
 
 from gguf_forge import quantize
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.toolbox.differences import Differences, Place, differences_between
-from gguf_forge.toolbox.verdict import TensorCheck, Verdict, verdict_on, verdict_on_file
+from gguf_forge.toolbox.verify.differences import Differences, Place, differences_between
+from gguf_forge.toolbox.verify.verdict import TensorCheck, Verdict, verdict_on, verdict_on_file
 from gguf_forge.types.blocks import field_at
 from gguf_forge.types.tensor_type import TENSOR_TYPES
 

@@ -23,14 +23,14 @@ from gguf_forge.planning.file_plan import Chosen
 from gguf_forge.recipe import Options
 from gguf_forge.recipe.tensor_rules import trimmed
 from gguf_forge.tensors.expression import Add, PermuteRope, TensorExpr
-from gguf_forge.toolbox.checksums import SumsCheck, check_sums, read_sums
-from gguf_forge.toolbox.differences import Differences, Packed, differences_between
-from gguf_forge.toolbox.expected import Expected, Given, expecting, repacked
-from gguf_forge.toolbox.integrity import Problem, problems_of
-from gguf_forge.toolbox.metadata_diff import KeyDifference, metadata_differences
-from gguf_forge.toolbox.rows_of import in_order, row_ranges
-from gguf_forge.toolbox.transforms import steps_of, stored_in
-from gguf_forge.toolbox.verdict import TensorCheck, Verdict, verdict_on, verdict_on_file
+from gguf_forge.toolbox.inspect.metadata_diff import KeyDifference, metadata_differences
+from gguf_forge.toolbox.inspect.rows_of import in_order, row_ranges
+from gguf_forge.toolbox.verify.checksums import SumsCheck, check_sums, read_sums
+from gguf_forge.toolbox.verify.differences import Differences, Packed, differences_between
+from gguf_forge.toolbox.verify.expected import Expected, Given, expecting, repacked
+from gguf_forge.toolbox.verify.integrity import Problem, problems_of
+from gguf_forge.toolbox.verify.transforms import steps_of, stored_in
+from gguf_forge.toolbox.verify.verdict import TensorCheck, Verdict, verdict_on, verdict_on_file
 from gguf_forge.types.tensor_type import BF16, F16, F32, TensorType
 
 

@@ -29,7 +29,7 @@ from gguf_forge import (
 )
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.planning.from_checkpoint import convert
-from gguf_forge.toolbox.dequantize import plan_dequantized
+from gguf_forge.toolbox.edit.dequantize import plan_dequantized
 
 
 @pytest.fixture(scope="module")

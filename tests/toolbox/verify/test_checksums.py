@@ -10,7 +10,7 @@ import pytest
 from checkpoints import tiny_llama
 
 from gguf_forge import InputError, RefusedError, convert, open_gguf, split_gguf, verify_gguf, write_sums
-from gguf_forge.toolbox.checksums import SumsCheck, check_sums, read_sums
+from gguf_forge.toolbox.verify.checksums import SumsCheck, check_sums, read_sums
 
 
 @pytest.fixture(scope="module")

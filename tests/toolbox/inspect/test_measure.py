@@ -14,9 +14,9 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from gguf_forge import UsageError, dequantize, quantize
 from gguf_forge.storage.source import SourceFile
 from gguf_forge.tensors.expression import Constant, Stored, Transpose
-from gguf_forge.toolbox import measure
-from gguf_forge.toolbox.measure import distance_between, level_use, spread_of
-from gguf_forge.toolbox.rows_of import as_float32, in_order, row_ranges, with_short_rows
+from gguf_forge.toolbox.inspect import measure
+from gguf_forge.toolbox.inspect.measure import distance_between, level_use, spread_of
+from gguf_forge.toolbox.inspect.rows_of import as_float32, in_order, row_ranges, with_short_rows
 from gguf_forge.types.tensor_type import F32, TENSOR_TYPES, tensor_type
 
 _MATRICES = arrays(

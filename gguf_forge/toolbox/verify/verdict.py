@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.toolbox.differences import SCALED_LATE, Differences
+from gguf_forge.toolbox.verify.differences import SCALED_LATE, Differences
 from gguf_forge.types.tensor_type import TensorType
 
 

@@ -20,7 +20,7 @@ from gguf_forge.gguf_file.opened import GgufFile
 from gguf_forge.gguf_file.reader import GgufTensor, read_header
 from gguf_forge.storage.source import SourceFile
 from gguf_forge.tensors.expression import TensorExpr
-from gguf_forge.toolbox.rows_of import in_order, row_ranges, with_short_rows
+from gguf_forge.toolbox.inspect.rows_of import in_order, row_ranges, with_short_rows
 from gguf_forge.types.validity import invalid_blocks
 
 _RANGE_VALUES = 1 << 20

@@ -16,9 +16,9 @@ from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.kernels.binding import dequantizable_types
 from gguf_forge.recipe.tensor_rules import trimmed
-from gguf_forge.toolbox.measure import Distance, distance_between
-from gguf_forge.toolbox.metadata_diff import KeyDifference, metadata_differences
-from gguf_forge.toolbox.rows_of import in_order, with_short_rows
+from gguf_forge.toolbox.inspect.measure import Distance, distance_between
+from gguf_forge.toolbox.inspect.metadata_diff import KeyDifference, metadata_differences
+from gguf_forge.toolbox.inspect.rows_of import in_order, with_short_rows
 
 _AT_ONCE = 4 << 20
 

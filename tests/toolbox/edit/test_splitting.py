@@ -20,7 +20,7 @@ from gguf_forge import InputError, OutputError, RefusedError, UnsupportedError, 
 from gguf_forge.cli import main
 from gguf_forge.planning.from_checkpoint import convert
 from gguf_forge.storage.local import publish
-from gguf_forge.toolbox.splitting import merge_gguf, plan_split, split_gguf
+from gguf_forge.toolbox.edit.splitting import merge_gguf, plan_split, split_gguf
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,10 @@ from gguf_forge import InputError, OutputError, RefusedError, report
 from gguf_forge.cli import main
 from gguf_forge.demo import Shape, make_model
 from gguf_forge.planning.from_checkpoint import convert
+from gguf_forge.toolbox.edit.splitting import split_gguf
 from gguf_forge.toolbox.report import words
 from gguf_forge.toolbox.report.data import Report, as_object
 from gguf_forge.toolbox.report.page import page
-from gguf_forge.toolbox.splitting import split_gguf
 from gguf_forge.types.tensor_type import tensor_type
 
 XHTML = "{http://www.w3.org/1999/xhtml}"

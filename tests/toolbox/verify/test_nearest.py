@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gguf_forge import quantize
-from gguf_forge.toolbox.nearest import misplaced_values
+from gguf_forge.toolbox.verify.nearest import misplaced_values
 from gguf_forge.types.levels import SCHEMES
 from gguf_forge.types.tensor_type import TENSOR_TYPES
 

@@ -17,7 +17,7 @@ from gguf_forge.gguf_file.values import Metadata, Value, ValueType
 from gguf_forge.planning.file_plan import FilePlan, Observer, Result, check_files, write_files
 from gguf_forge.planning.splits import Split, split_as_gguf_split, whole_file
 from gguf_forge.storage.local import disk
-from gguf_forge.toolbox.copying import as_they_are, check_one_byte_order, copying_plan
+from gguf_forge.toolbox.edit.copying import as_they_are, check_one_byte_order, copying_plan
 
 
 def split_gguf(

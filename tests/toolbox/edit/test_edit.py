@@ -23,8 +23,8 @@ from gguf_forge import InputError, OutputError, RefusedError, UsageError, edit_g
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, string, u32
 from gguf_forge.planning.from_checkpoint import convert
 from gguf_forge.storage.local import disk
-from gguf_forge.toolbox import edit
-from gguf_forge.toolbox.edit import Edits, edited
+from gguf_forge.toolbox.edit import edit
+from gguf_forge.toolbox.edit.edit import Edits, edited
 
 LONG = "a much longer name than there was: " + "x" * 200
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gguf_forge import UsageError
 from gguf_forge.cli.shown import type_text
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, array, boolean, f32, string, u32
-from gguf_forge.toolbox.settings import Untyped, parse_setting, typed
+from gguf_forge.toolbox.edit.settings import Untyped, parse_setting, typed
 
 U64 = Value(ValueType.UINT64, 1)
 

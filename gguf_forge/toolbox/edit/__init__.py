@@ -1,0 +1,1 @@
+"""Changes GGUF files."""
