@@ -15,7 +15,7 @@ from gguf_forge.cli.tables import facts_text, table_of
 if TYPE_CHECKING:
     from gguf_forge.gguf_file.tensor_info import TensorInfo
     from gguf_forge.recipe import ImportanceMatrix
-    from gguf_forge.recipe.coverage import Coverage
+    from gguf_forge.toolbox.inspect.coverage import Coverage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ def show(request: ShowRequest) -> None:
     """
     from gguf_forge.cli.streams import print_data, print_json
     from gguf_forge.recipe import read_imatrix
-    from gguf_forge.recipe.coverage import covered
+    from gguf_forge.toolbox.inspect.coverage import covered
 
     matrix = read_imatrix(request.file)
     coverage = covered(matrix, *_tensors_of(request.model)) if request.model else None

@@ -1,0 +1,1 @@
+"""How much each column of a tensor matters."""
