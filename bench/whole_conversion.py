@@ -22,7 +22,7 @@ from typing import Annotated
 
 import typer
 
-from gguf_forge.demo import Shape, make_model
+from gguf_forge.cli.demo_checkpoint import Shape, make_model
 
 TYPES = ("Q4_K_M", "Q8_0", "IQ4_XS")
 TINY_LLAMA = Shape(n_embd=2048, n_ff=5632, n_head=32, n_head_kv=4, n_vocab=32_000)

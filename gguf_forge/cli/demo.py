@@ -70,10 +70,10 @@ def demo(
     - `gguf-forge demo -t Q8_0,Q4_K_M,Q2_K -o .`
     - `gguf-forge demo --keep .` leaves a checkpoint to try `gguf-forge convert` on
     """
+    from gguf_forge.cli.demo_checkpoint import make_model
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.results import show_results
     from gguf_forge.cli.streams import console, print_data
-    from gguf_forge.demo import make_model
     from gguf_forge.planning import from_checkpoint
 
     with _folder(keep) as folder, _output(outfile) as out, observing(quiet=quiet, verbose=verbose) as observer:

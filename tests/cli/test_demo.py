@@ -14,7 +14,7 @@ from checkpoints import TINY
 from command_line import Forge, listing
 from safetensors import safe_open
 
-from gguf_forge.demo import make_model
+from gguf_forge.cli.demo_checkpoint import make_model
 
 
 @pytest.fixture

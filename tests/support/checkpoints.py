@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gguf_forge.demo import Shape, make_model
+from gguf_forge.cli.demo_checkpoint import Shape, make_model
 
 TINY = Shape(n_embd=256, n_ff=256, n_layer=2, n_head=4, n_head_kv=2, n_ctx=128)
 # Rows of 96 values are whole blocks of 32, not of 256: K-quants fall back.

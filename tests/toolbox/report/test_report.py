@@ -20,7 +20,7 @@ from synthetic import FAMILIES, read_description, write_checkpoint
 import gguf_forge
 from gguf_forge import InputError, OutputError, RefusedError, report
 from gguf_forge.cli import main
-from gguf_forge.demo import Shape, make_model
+from gguf_forge.cli.demo_checkpoint import Shape, make_model
 from gguf_forge.planning.from_checkpoint import convert
 from gguf_forge.toolbox.edit.splitting import split_gguf
 from gguf_forge.toolbox.report import words
