@@ -21,7 +21,7 @@ from typing import Any
 
 from gguf_forge.errors import InputError
 from gguf_forge.gguf_file.values import Metadata
-from gguf_forge.tokenizer.bpe import bpe, tokenizer_json_size
+from gguf_forge.tokenizer.bpe import bpe, tokenizer_json_size, whitespace
 from gguf_forge.tokenizer.files import TokenizerFiles
 from gguf_forge.tokenizer.llama_hf import llama_hf
 from gguf_forge.tokenizer.pre_tokenizers import checked_name, known_names
@@ -31,25 +31,39 @@ from gguf_forge.tokenizer.vocabulary import (
     Reader,
     TokenizerSource,
     add_bos_token,
+    add_eos_token,
+    add_sep_token,
     add_space_prefix,
     configured_space_prefix,
+    either,
     first_of,
+    fixed_token_type_count,
+    has_model_type,
+    has_pre_tokenizer,
     has_tokenizer_class,
     has_vocab_size,
     in_order,
+    token_type_count,
     when,
 )
+from gguf_forge.tokenizer.wordpiece import wordpiece
 
 __all__ = [
     "Reader",
     "TokenizerFiles",
     "TokenizerSource",
     "add_bos_token",
+    "add_eos_token",
+    "add_sep_token",
     "add_space_prefix",
     "any_vocabulary",
     "bpe",
     "configured_space_prefix",
+    "either",
     "first_of",
+    "fixed_token_type_count",
+    "has_model_type",
+    "has_pre_tokenizer",
     "has_tokenizer_class",
     "has_vocab_size",
     "in_order",
@@ -60,7 +74,10 @@ __all__ = [
     "real_vocabulary_size",
     "sentencepiece",
     "special_ids",
+    "token_type_count",
     "when",
+    "whitespace",
+    "wordpiece",
 ]
 
 any_vocabulary: Reader = first_of(sentencepiece, llama_hf, bpe)

@@ -20,7 +20,7 @@ from gguf_forge.errors import ForgeError, InputError
 from gguf_forge.tokenizer.added_tokens import SpecialToken, add_tokens, read_added_token, read_special_token, text_of
 from gguf_forge.tokenizer.checks import Place, as_decimal_id, as_id, as_list, as_mapping, as_text
 from gguf_forge.tokenizer.files import TokenizerFiles
-from gguf_forge.tokenizer.slow_tokenizer import build_slow_tokenizer, slow_ends, slow_settings
+from gguf_forge.tokenizer.slow_tokenizer import build_slow_tokenizer, slow_ends, slow_settings, slow_vocabulary
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer
@@ -96,7 +96,7 @@ class AutoTokenizer:
 
 
 def load_tokenizer(files: TokenizerFiles) -> AutoTokenizer | None:
-    """The tokenizer of a folder; None where it has neither tokenizer.json nor vocab.json with merges.txt.
+    """The tokenizer of a folder; None where it has no tokenizer.json, nor what its class needs instead.
 
     Raises:
         InputError: a file is broken or contradicts itself.
@@ -111,8 +111,8 @@ def load_tokenizer(files: TokenizerFiles) -> AutoTokenizer | None:
             _check_growth((files.tokenizer or {}).get(part), place / part)
         engine, padding = _from_json(files.tokenizer_bytes, place)
         settings = {"pad_token": padding, **settings}
-    elif files.vocab is not None and files.merges is not None:
-        place = files.place("vocab.json")
+    elif (place_of_slow := slow_vocabulary(files, name)) is not None:
+        place = place_of_slow
         settings = slow_settings(settings, name)
         with _engine_errors(place):
             engine = build_slow_tokenizer(files, name, settings, place)
@@ -125,6 +125,8 @@ def load_tokenizer(files: TokenizerFiles) -> AutoTokenizer | None:
         special = _special_tokens(settings, name, place)
         engine = add_tokens(engine, added, special)
         _set_prefix_space(engine, settings.get("add_prefix_space", False))
+        if "do_lower_case" in defaults:
+            _set_bert_normalizer(engine, settings)
         return AutoTokenizer(
             engine,
             tuple(map(text_of, special)),
@@ -242,6 +244,17 @@ def _set_prefix_space(engine: Tokenizer, wanted: Any) -> None:
     current = engine.pre_tokenizer
     if isinstance(current, ByteLevel) and isinstance(wanted, bool) and current.add_prefix_space != wanted:
         engine.pre_tokenizer = ByteLevel(add_prefix_space=wanted, use_regex=current.use_regex)
+
+
+def _set_bert_normalizer(engine: Tokenizer, settings: Mapping[str, Any]) -> None:
+    """The settings of BERT's classes outrank those of the normalizer."""
+    from tokenizers.normalizers import BertNormalizer
+
+    current = engine.normalizer
+    if isinstance(current, BertNormalizer):
+        current.lowercase = settings["do_lower_case"]
+        current.strip_accents = settings["strip_accents"]
+        current.handle_chinese_chars = settings["tokenize_chinese_chars"]
 
 
 def _end(engine: Tokenizer, settings: Mapping[str, Any], role: str, place: Place) -> list[int]:

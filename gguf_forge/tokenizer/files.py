@@ -92,6 +92,11 @@ class TokenizerFiles:
         return read_text(self.folder / "merges.txt")
 
     @cached_property
+    def wordpieces(self) -> str | None:
+        """vocab.txt: a token a line."""
+        return read_text(self.folder / "vocab.txt")
+
+    @cached_property
     def sentencepiece(self) -> bytes | None:
         """tokenizer.model as it is."""
         return read_bytes(self.folder / "tokenizer.model")

@@ -1,4 +1,4 @@
-"""Byte-level BPE tokenizers that come as vocab.json and merges.txt, without tokenizer.json.
+"""Tokenizers that come without tokenizer.json: BPE as vocab.json and merges.txt, WordPiece as vocab.txt.
 
 Source: transformers 4.57.6, `convert_slow_tokenizer.py`, and the slow classes that it converts.
 """
@@ -21,9 +21,20 @@ _QWEN2_PATTERN = (
 )
 
 
+# The classes whose vocabulary is vocab.txt.
+_WORDPIECE = ("BertTokenizerFast", "DistilBertTokenizerFast", "ElectraTokenizerFast")
+
+
+def slow_vocabulary(files: TokenizerFiles, name: str) -> Place | None:
+    """The file that the class `name` makes a tokenizer of; None where the folder lacks it."""
+    if name in _WORDPIECE:
+        return files.place("vocab.txt") if files.wordpieces is not None else None
+    return files.place("vocab.json") if files.vocab is not None and files.merges is not None else None
+
+
 def slow_settings(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The settings as a slow class passes them on: special tokens are normalized, except Qwen2's."""
-    if name == _QWEN2:
+    """The settings as a slow class passes them on: special tokens are normalized, except Qwen2's and BERT's."""
+    if name == _QWEN2 or name in _WORDPIECE:
         return dict(settings)
     return {
         key: {"content": value, "normalized": True} if key.endswith("_token") and isinstance(value, str) else value
@@ -32,9 +43,11 @@ def slow_settings(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def build_slow_tokenizer(files: TokenizerFiles, name: str, settings: Mapping[str, Any], place: Place) -> Tokenizer:
-    """The tokenizer that the class `name` makes of vocab.json and merges.txt."""
+    """The tokenizer that the class `name` makes of its vocabulary."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
+    if name in _WORDPIECE:
+        return _wordpiece(files, settings, place)
     vocab = {as_text(text, place): as_id(id, place / repr(text)) for text, id in (files.vocab or {}).items()}
     engine = Tokenizer(models.BPE(vocab, _merges(files, name), continuing_subword_prefix="", end_of_word_suffix=""))
     space = bool(settings.get("add_prefix_space", False))
@@ -51,9 +64,21 @@ def build_slow_tokenizer(files: TokenizerFiles, name: str, settings: Mapping[str
 
 def slow_ends(settings: Mapping[str, Any], name: str) -> tuple[str, str]:
     """The roles of the tokens that the slow class puts before and after a text; empty for none."""
-    if name == "RobertaTokenizerFast":
+    if name == "RobertaTokenizerFast" or name in _WORDPIECE:
         return "cls", "sep"
     return ("bos", "") if settings.get("add_bos_token") and name != _QWEN2 else ("", "")
+
+
+def _wordpiece(files: TokenizerFiles, settings: Mapping[str, Any], place: Place) -> Tokenizer:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    lines = (files.wordpieces or "").split("\n")
+    vocab = {text: id for id, text in enumerate(lines[:-1] if not lines[-1] else lines)}
+    engine = Tokenizer(models.WordPiece(vocab, unk_token=as_text(settings["unk_token"], place)))
+    engine.normalizer = normalizers.BertNormalizer()
+    engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    engine.decoder = decoders.WordPiece(prefix="##")
+    return engine
 
 
 def _merges(files: TokenizerFiles, name: str) -> list[tuple[str, str]]:

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from gguf_forge.gguf_file.values import Metadata, boolean
-from gguf_forge.tokenizer.checks import as_flag
+from gguf_forge.gguf_file.values import Metadata, boolean, u32
+from gguf_forge.tokenizer.checks import as_flag, as_id
 from gguf_forge.tokenizer.files import TokenizerFiles
 
 
@@ -72,14 +72,44 @@ def when(condition: Callable[[TokenizerSource], bool], reader: Reader) -> Reader
     return read
 
 
+def either(condition: Callable[[TokenizerSource], bool], reader: Reader, other: Reader) -> Reader:
+    """The first reader where the condition holds, the other one elsewhere."""
+    return lambda source: reader(source) if condition(source) else other(source)
+
+
 def has_vocab_size(size: int) -> Callable[[TokenizerSource], bool]:
-    """A condition for `when`: how some families tell their variants apart."""
+    """A condition for `when` and `either`: how some families tell their variants apart."""
     return lambda source: source.config.get("vocab_size") == size
 
 
 def has_tokenizer_class(name: str) -> Callable[[TokenizerSource], bool]:
-    """A condition for `when`: the class that tokenizer_config.json names."""
+    """A condition: the class that tokenizer_config.json names."""
     return lambda source: (source.files.tokenizer_config or {}).get("tokenizer_class") == name
+
+
+def has_model_type(name: str) -> Callable[[TokenizerSource], bool]:
+    """A condition: the kind of tokenizer in tokenizer.json (`BPE`, `WordPiece`, `Unigram`)."""
+    return lambda source: _part_type(source, "model") == name
+
+
+def has_pre_tokenizer(name: str) -> Callable[[TokenizerSource], bool]:
+    """A condition: the kind of pre-tokenizer in tokenizer.json."""
+    return lambda source: _part_type(source, "pre_tokenizer") == name
+
+
+def _part_type(source: TokenizerSource, part: str) -> object:
+    value = (source.files.tokenizer or {}).get(part)
+    return value.get("type") if isinstance(value, dict) else None
+
+
+def token_type_count(source: TokenizerSource) -> Metadata:
+    """How many kinds of token the embeddings tell apart, as the configuration says; 1 where it does not say."""
+    place = source.files.place("config.json") / "type_vocab_size"
+    return {"tokenizer.ggml.token_type_count": u32(as_id(source.config.get("type_vocab_size", 1), place))}
+
+
+def fixed_token_type_count(count: int) -> Reader:
+    return lambda _: {"tokenizer.ggml.token_type_count": u32(count)}
 
 
 def add_space_prefix(flag: bool) -> Reader:
@@ -88,6 +118,14 @@ def add_space_prefix(flag: bool) -> Reader:
 
 def add_bos_token(flag: bool) -> Reader:
     return lambda _: {"tokenizer.ggml.add_bos_token": boolean(flag)}
+
+
+def add_eos_token(flag: bool) -> Reader:
+    return lambda _: {"tokenizer.ggml.add_eos_token": boolean(flag)}
+
+
+def add_sep_token(flag: bool) -> Reader:
+    return lambda _: {"tokenizer.ggml.add_sep_token": boolean(flag)}
 
 
 def configured_space_prefix(source: TokenizerSource) -> Metadata:

@@ -16,6 +16,8 @@ from gguf_forge.architectures.config import Config
 from gguf_forge.tokenizer import (
     Reader,
     add_bos_token,
+    add_eos_token,
+    add_sep_token,
     add_space_prefix,
     any_vocabulary,
     bpe,
@@ -27,7 +29,9 @@ from gguf_forge.tokenizer import (
     read_vocabulary,
     sentencepiece,
     special_ids,
+    token_type_count,
     when,
+    wordpiece,
 )
 
 EXPECTED = json.loads((Path(__file__).parent / "expected.json").read_text())
@@ -53,6 +57,9 @@ _READERS: dict[Reader, str] = {
     first_of(sentencepiece, bpe): "bitnet ernie45 ernie45moe internlm3 jamba minicpm3",
     in_order(sentencepiece, special_ids({"pad": 0, "unk": 1})): "nemotron",
     phi3: "phimoe",
+    wordpiece: "bert distilbert distilbert-seqcls nomicbert-v15",
+    in_order(bpe, token_type_count): "roberta",
+    in_order(add_bos_token(True), add_eos_token(True), add_sep_token(True), bpe): "modernbert",
     bpe: "bloom cohere cohere2 dbrx exaone4 falcon40b-style falconh1 falconmamba gpt2 gptneox granitemoehybrid "
     "hunyuan-dense lfm2 llama4-text mamba mamba2 minimax-m2 mpt nemotronh olmo olmo2 olmoe qwen2-gptq4 qwen25vl "
     "qwen3-fp8 qwen35-text qwen35moe-text qwen3next seedoss stablelm starcoder2",

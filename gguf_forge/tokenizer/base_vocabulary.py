@@ -1,0 +1,82 @@
+"""Texts, types and pre-tokenizer of a vocabulary whose tokenizer splits text before it looks tokens up.
+
+Byte-level BPE and WordPiece have such vocabularies. Source: `get_vocab_base` in llama.cpp's converter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gguf_forge.gguf_file.values import Metadata, ValueType, array, string
+from gguf_forge.tokenizer.auto_tokenizer import AutoTokenizer, load_tokenizer
+from gguf_forge.tokenizer.checks import vocabulary_size
+from gguf_forge.tokenizer.pre_tokenizers import PROBE, checked_name, name_of
+from gguf_forge.tokenizer.token_types import TokenType, added_token
+from gguf_forge.tokenizer.vocabulary import TokenizerSource
+
+
+@dataclass(frozen=True)
+class BaseVocabulary:
+    """A vocabulary; the index is the token id."""
+
+    pre_tokenizer: str
+    texts: list[str]
+    types: list[TokenType]
+
+    def metadata(self, model: str) -> Metadata:
+        """The keys of the vocabulary under llama.cpp's name for its kind of tokenizer."""
+        return {
+            "tokenizer.ggml.model": string(model),
+            "tokenizer.ggml.pre": string(self.pre_tokenizer),
+            "tokenizer.ggml.tokens": array(ValueType.STRING, self.texts),
+            "tokenizer.ggml.token_type": array(ValueType.INT32, map(int, self.types)),
+        }
+
+
+def read_base_vocabulary(source: TokenizerSource, pre_tokenizer: str | None = None) -> BaseVocabulary | None:
+    """The vocabulary of a folder; None without the files of a tokenizer.
+
+    Args:
+        source: The folder's files and the model's configuration.
+        pre_tokenizer: The name that this kind of vocabulary always has, instead of the one found by hash.
+
+    Raises:
+        InputError: a file is broken, or the vocabulary does not fit the model's vocab_size.
+        UnsupportedError: the pre-tokenizer is unknown, and none was named.
+        UsageError: the named pre-tokenizer is none of llama.cpp's.
+    """
+    tokenizer = load_tokenizer(source.files)
+    if tokenizer is None:
+        return None
+    texts, types = _tokens(tokenizer, source)
+    return BaseVocabulary(pre_tokenizer or _pre_tokenizer(tokenizer, source), texts, types)
+
+
+def _pre_tokenizer(tokenizer: AutoTokenizer, source: TokenizerSource) -> str:
+    if source.pre_tokenizer is not None:
+        return checked_name(source.pre_tokenizer)
+    return name_of(tokenizer.encode(PROBE), source.files.tokenizer, source.files.folder)
+
+
+def _tokens(tokenizer: AutoTokenizer, source: TokenizerSource) -> tuple[list[str], list[TokenType]]:
+    vocabulary = tokenizer.vocabulary()
+    if not vocabulary:
+        raise tokenizer.place.error("has no tokens")
+    highest = max(vocabulary.values())
+    size = vocabulary_size(source.config, source.files.place("config.json")) or len(vocabulary)
+    if highest >= size:
+        raise tokenizer.place.error(
+            f"has a token with id {highest}, and the model's vocab_size is {size}",
+            "the tokenizer has more tokens than the model has embedding rows: take the model's own, "
+            "or resize its embeddings and vocab_size in config.json",
+        )
+    texts = [f"[PAD{id}]" for id in range(size)]
+    types = [TokenType.UNUSED] * size
+    for text, id in vocabulary.items():
+        texts[id] = text
+        types[id] = TokenType.NORMAL
+    for id, token in tokenizer.added_tokens().items():
+        # Runtimes match added tokens in plain text, so one that the normalizer changes is written changed.
+        text = token.content if token.normalized else tokenizer.round_trip(token.content)
+        texts[id], types[id] = added_token(text, token.special)
+    return texts, types
