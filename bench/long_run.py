@@ -49,13 +49,13 @@ def batch(random: np.random.Generator, number: int) -> tuple[np.ndarray, np.ndar
     return values, values
 
 
-def importance(random: np.random.Generator, number: int) -> np.ndarray:
-    weights = random.standard_t(3, COLUMNS).astype(np.float32) ** 2
+def drawn_importance(random: np.random.Generator, number: int) -> np.ndarray:
+    drawn = random.standard_t(3, COLUMNS).astype(np.float32) ** 2
     if number % 3 == 1:
-        weights[random.random(COLUMNS) < 0.3] = 0
+        drawn[random.random(COLUMNS) < 0.3] = 0
     if number % 3 == 2:
-        weights = np.exp2(random.integers(-40, 20, COLUMNS)).astype(np.float32)
-    return weights
+        drawn = np.exp2(random.integers(-40, 20, COLUMNS)).astype(np.float32)
+    return drawn
 
 
 @dataclass
@@ -77,12 +77,12 @@ class Count:
 
 
 def answers(
-    kind: TensorType, values: np.ndarray, weights: np.ndarray | None, oracles: list[Oracle], memory: Path | None
+    kind: TensorType, values: np.ndarray, importance: np.ndarray | None, oracles: list[Oracle], memory: Path | None
 ) -> list[np.ndarray]:
     """What each oracle makes of the values; from the file `memory`, if it is there."""
     if memory is not None and memory.exists():
         return list(np.load(memory))
-    packed = [ggml.quantize(values, kind, weights) for ggml in oracles]
+    packed = [ggml.quantize(values, kind, importance) for ggml in oracles]
     if memory is not None:
         np.save(memory, np.stack(packed))
     return packed
@@ -95,14 +95,14 @@ def run(
     random, counts, number = np.random.default_rng(seed), [Count() for _ in backends], 0
     while counts[0].values < millions * 1_000_000:
         values, born = batch(random, number)
-        weighted = (number // 6 + number) % 2 == 1 or kind in binding.types_needing_weights()
-        weights = importance(random, number // 2) if weighted else None
+        weighted = (number // 6 + number) % 2 == 1 or kind in binding.types_needing_importance()
+        importance = drawn_importance(random, number // 2) if weighted else None
         file = memory / f"{kind.name}-{seed}-{number}.npy" if memory is not None else None
-        expected = answers(kind, values, weights, oracles, file)
+        expected = answers(kind, values, importance, oracles, file)
         floats = [] if kind.name == "F32" else [ggml.dequantize(expected[0], kind) for ggml in oracles]
         for backend, count in zip(backends, counts, strict=True):
             ours = np.empty_like(expected[0])
-            binding.quantize_rows(born, kind, ours, weights=weights, backend=backend)
+            binding.quantize_rows(born, kind, ours, importance=importance, backend=backend)
             count.compare(ours, expected)
             if floats:
                 unpacked = np.empty(values.shape, np.float32)

@@ -21,7 +21,7 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "emulated"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "kernels"))
 from emulated_kernels import Job
-from kernel_inputs import case, case_weights
+from kernel_inputs import case, case_importance
 
 from gguf_forge.kernels import binding
 from gguf_forge.kernels.bench import WEIGHTABLE
@@ -59,13 +59,13 @@ def executed(emulator: str, program: str, code: str, backend: str, job: Job) -> 
 
 def jobs(name: str, rows: int) -> Iterator[tuple[str, Job]]:
     kind = TENSOR_TYPES[name]
-    x, weights = case("gaussian", rows, COLUMNS), case_weights("importance", COLUMNS)
-    if kind not in binding.types_needing_weights():
+    x, importance = case("gaussian", rows, COLUMNS), case_importance("importance", COLUMNS)
+    if kind not in binding.types_needing_importance():
         yield "pack", Job(kind, x)
     if name in WEIGHTABLE:
-        yield "pack weighted", Job(kind, x, weights)
+        yield "pack weighted", Job(kind, x, importance)
     packed = np.empty((rows, kind.row_bytes(COLUMNS)), np.uint8)
-    binding.quantize_rows(x, kind, packed, weights=weights)
+    binding.quantize_rows(x, kind, packed, importance=importance)
     yield "unpack", Job(kind, packed)
 
 

@@ -74,15 +74,15 @@ def _tensors_of(model: Path) -> tuple[Sequence[TensorInfo], str]:
 
 def _rows(matrix: ImportanceMatrix) -> list[dict[str, Any]]:
     rows = []
-    for name, weights in matrix.weights.items():
+    for name, importance in matrix.importance.items():
         calls = matrix.calls[name]
         rows.append(
             {
                 "name": name,
-                "columns": weights.size // len(calls),
+                "columns": importance.size // len(calls),
                 "experts": len(calls),
                 "unused_experts": sum(count <= 0 for count in calls),
-                "zero_columns": int((weights == 0).sum()),
+                "zero_columns": int((importance == 0).sum()),
                 "least_calls": min(calls),
                 "most_calls": max(calls),
             }
@@ -116,7 +116,7 @@ def _text(matrix: ImportanceMatrix, coverage: Coverage | None) -> list[Any]:
         "file": matrix.file,
         "datasets": ", ".join(matrix.datasets) or "not recorded",
         "chunks": str(matrix.chunks) if matrix.chunks else "not recorded",
-        "tensors": str(len(matrix.weights)),
+        "tensors": str(len(matrix.importance)),
     }
     notes = [] if coverage is None else [Text(line) for line in coverage.lines()]
     return [facts_text(facts), "", table, *([""] if notes else []), *notes]

@@ -38,20 +38,20 @@ def _pack_rounded(
     at = next((target.offset_of(start) for target in targets if target.type == base), 0)
     rounded = _converted(rows, targets[0].source.expr.dtype, base, None, backend, at)
     for alike in _alike(targets):
-        weights, at = alike[0].source.weights_of(start), alike[0].offset_of(start)
-        yield alike, np.ascontiguousarray(_converted(rounded, base, alike[0].type, weights, backend, at))
+        importance, at = alike[0].source.importance_of(start), alike[0].offset_of(start)
+        yield alike, np.ascontiguousarray(_converted(rounded, base, alike[0].type, importance, backend, at))
 
 
 def _alike(targets: Sequence[Target]) -> Iterator[tuple[Target, ...]]:
     """Targets of one base that get the same bytes, together."""
     found: dict[tuple[int, int], list[Target]] = {}
     for target in targets:
-        found.setdefault((target.type.id, id(target.source.weights)), []).append(target)
+        found.setdefault((target.type.id, id(target.source.importance)), []).append(target)
     return map(tuple, found.values())
 
 
 def _converted(
-    rows: Rows, kind: TensorType, to: TensorType, weights: NDArray[np.float32] | None, backend: str | None, at: int
+    rows: Rows, kind: TensorType, to: TensorType, importance: NDArray[np.float32] | None, backend: str | None, at: int
 ) -> Rows:
     """Rows of one type as rows of another one, in a buffer to be written at an offset."""
     if to == kind:
@@ -65,5 +65,5 @@ def _converted(
             return values
         nbytes = to.row_bytes(rows.shape[1])
         out = fresh(len(rows) * nbytes, at=at).reshape(len(rows), nbytes)
-        quantize_rows(rows, to, out, weights=None if to.is_float else weights, backend=backend)
+        quantize_rows(rows, to, out, importance=None if to.is_float else importance, backend=backend)
         return out.view(to.dtype)

@@ -103,9 +103,9 @@ def _tensors(output: int, shard: Shard, values: int) -> Iterator[_Stretch]:
 
 
 def _unit(source: RowSource) -> int:
-    """Rows that stay together: of a matrix that is read by columns, or that has weights of its own."""
+    """Rows that stay together: of a matrix that is read by columns, or that has importance of its own."""
     expr = source.expr
-    has_own = source.weights is not None and expr.n_rows > expr.matrix_rows
+    has_own = source.importance is not None and expr.n_rows > expr.matrix_rows
     return max(1, expr.matrix_rows) if has_own or expr.is_columnwise else 1
 
 
@@ -143,8 +143,8 @@ def _rows_of(piece: Piece, placed: PlacedTensor, source: RowSource) -> tuple[Pla
 
 
 def _row_range(source: RowSource, start: int, stop: int) -> RowSource:
-    expr, weights = source.expr, source.weights
-    if weights is not None and expr.n_rows > expr.matrix_rows:
-        by_matrix = weights.reshape(-1, expr.shape[-1])
-        weights = by_matrix[start // expr.matrix_rows : stop // expr.matrix_rows].reshape(-1)
-    return replace(source, expr=RowRange(expr, start, stop), weights=weights)
+    expr, importance = source.expr, source.importance
+    if importance is not None and expr.n_rows > expr.matrix_rows:
+        by_matrix = importance.reshape(-1, expr.shape[-1])
+        importance = by_matrix[start // expr.matrix_rows : stop // expr.matrix_rows].reshape(-1)
+    return replace(source, expr=RowRange(expr, start, stop), importance=importance)

@@ -29,18 +29,18 @@ class RowSource:
     Attributes:
         expr: Its rows.
         base: The float type that they are rounded to before quantizing.
-        weights: Importance of each column, for each matrix (expert) in turn; None treats all alike.
+        importance: Of each column, for each matrix (expert) in turn; None treats all alike.
     """
 
     expr: TensorExpr
     base: TensorType
-    weights: NDArray[np.float32] | None = None
+    importance: NDArray[np.float32] | None = None
 
-    def weights_of(self, row: int) -> NDArray[np.float32] | None:
+    def importance_of(self, row: int) -> NDArray[np.float32] | None:
         """The importance of the columns of the matrix that a row is in."""
-        if self.weights is None:
+        if self.importance is None:
             return None
-        columns: NDArray[np.float32] = self.weights.reshape(-1, self.expr.shape[-1])[row // self.expr.matrix_rows]
+        columns: NDArray[np.float32] = self.importance.reshape(-1, self.expr.shape[-1])[row // self.expr.matrix_rows]
         return columns
 
 
@@ -174,10 +174,10 @@ def _rows_within(task: Task, n_rows: int, nbytes: int) -> int:
 
 
 def _border(task: Task, step: int) -> int:
-    """Rows between borders that no task crosses: those of each matrix, where weights belong to one; small matrices
-    without weights share a task."""
+    """Rows between borders that no task crosses: those of each matrix, where each has importance of its own; small
+    matrices without importance share a task."""
     matrix = task.expr.matrix_rows
-    weighed = any(target.source.weights is not None for target in task.targets)
+    weighed = any(target.source.importance is not None for target in task.targets)
     if weighed or matrix >= step:
         return matrix
     return step // matrix * matrix

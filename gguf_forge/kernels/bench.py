@@ -82,11 +82,11 @@ class Ggml:
         rows: NDArray[np.float32],
         kind: TensorType,
         out: NDArray[np.uint8],
-        weights: NDArray[np.float32] | None = None,
+        importance: NDArray[np.float32] | None = None,
     ) -> None:
         """Packs float32 rows (n_rows, n) into uint8 rows."""
-        importance = None if weights is None else weights.ctypes.data
-        self._quantize(kind.id, rows.ctypes.data, out.ctypes.data, 0, *rows.shape, importance)
+        address = None if importance is None else importance.ctypes.data
+        self._quantize(kind.id, rows.ctypes.data, out.ctypes.data, 0, *rows.shape, address)
 
     def quantizes(self, kind: TensorType) -> bool:
         """Does this ggml know the type as it is now? Asked for one that it does not know, it would end the process."""
@@ -238,7 +238,7 @@ QUANTIZE, WEIGHTED, DEQUANTIZE = "quantize", "quantize weighted", "dequantize"
 
 def works(kind: TensorType) -> tuple[str, ...]:
     """What there is to measure of a type."""
-    plain = () if kind in binding.types_needing_weights() else (QUANTIZE,)
+    plain = () if kind in binding.types_needing_importance() else (QUANTIZE,)
     return (*plain, *((WEIGHTED,) if kind.name in WEIGHTABLE else ()), DEQUANTIZE)
 
 
@@ -246,8 +246,8 @@ def workload(kind: TensorType, work: str, source: str, backend: str, ggml: Itera
     """One of `works(kind)`; ggml is the first of those given that has this kernel. Unpacking has no `source`."""
     if work == DEQUANTIZE:
         return _unpacking(kind, backend, ggml)
-    weights = _weights() if work == WEIGHTED else None
-    values = _sized_values(kind, weights)
+    importance = _importance() if work == WEIGHTED else None
+    values = _sized_values(kind, importance)
     narrow, packed = _as_source(values, source), _packed_rows(len(values), kind)
     able = next((each for each in ggml if each.quantizes(kind)), None)
     return Workload(
@@ -258,8 +258,8 @@ def workload(kind: TensorType, work: str, source: str, backend: str, ggml: Itera
         values.size,
         narrow.nbytes,
         packed.nbytes,
-        ours=_bind(binding.quantize_rows, narrow, kind, packed, weights=weights, backend=backend),
-        theirs=_bind(able.quantize, values, kind, packed, weights) if able else None,
+        ours=_bind(binding.quantize_rows, narrow, kind, packed, importance=importance, backend=backend),
+        theirs=_bind(able.quantize, values, kind, packed, importance) if able else None,
         ggml=able.path.name if able else None,
     )
 
@@ -267,7 +267,7 @@ def workload(kind: TensorType, work: str, source: str, backend: str, ggml: Itera
 def _unpacking(kind: TensorType, backend: str, ggml: Iterable[Ggml]) -> Workload:
     some, values = _values(SMALLEST // COLUMNS), np.empty((LARGEST // COLUMNS, COLUMNS), np.float32)
     packed = _packed_rows(len(values), kind)
-    binding.quantize_rows(some, kind, packed[: len(some)], weights=_weights())
+    binding.quantize_rows(some, kind, packed[: len(some)], importance=_importance())
     packed[:] = np.resize(packed[: len(some)], packed.shape)
     unpack, able = next(((f, each) for each in ggml if (f := each.dequantizer(kind))), (None, None))
     return Workload(
@@ -302,16 +302,16 @@ def _values(n_rows: int) -> NDArray[np.float32]:
     return values
 
 
-def _weights() -> NDArray[np.float32]:
-    weights: NDArray[np.float32] = np.abs(_values(1)[0]) + np.float32(0.01)
-    return weights
+def _importance() -> NDArray[np.float32]:
+    importance: NDArray[np.float32] = np.abs(_values(1)[0]) + np.float32(0.01)
+    return importance
 
 
 def _packed_rows(n_rows: int, kind: TensorType) -> NDArray[np.uint8]:
     return np.empty((n_rows, kind.row_bytes(COLUMNS)), np.uint8)
 
 
-def _sized_values(kind: TensorType, weights: NDArray[np.float32] | None) -> NDArray[np.float32]:
+def _sized_values(kind: TensorType, importance: NDArray[np.float32] | None) -> NDArray[np.float32]:
     """As many values as the fastest backend quantizes in about 20 ms, but no fewer than half a second's at 0.5 M/s."""
     probe = _values(SMALLEST // COLUMNS)
     work = _bind(
@@ -319,7 +319,7 @@ def _sized_values(kind: TensorType, weights: NDArray[np.float32] | None) -> NDAr
         probe,
         kind,
         _packed_rows(len(probe), kind),
-        weights=weights,
+        importance=importance,
         backend=binding.backends()[-1],
     )
     work()

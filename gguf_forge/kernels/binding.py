@@ -92,8 +92,8 @@ def dequantizable_types() -> frozenset[TensorType]:
 
 
 @cache
-def types_needing_weights() -> frozenset[TensorType]:
-    """The types that `quantize_rows` can't write without importance weights."""
+def types_needing_importance() -> frozenset[TensorType]:
+    """The types that `quantize_rows` can't write without importance."""
     return frozenset(kind for kind in TENSOR_TYPES.values() if lib.forge_needs_weights(kind.id))
 
 
@@ -118,7 +118,7 @@ def quantize_rows(
     kind: TensorType,
     out: NDArray[np.uint8],
     *,
-    weights: NDArray[np.float32] | None = None,
+    importance: NDArray[np.float32] | None = None,
     backend: str | None = None,
 ) -> None:
     """Packs rows into `out`, with the bytes that llama.cpp makes.
@@ -128,7 +128,7 @@ def quantize_rows(
             holding the bits of bf16 values. Need not be aligned.
         kind: The type to pack to.
         out: Writable array (n_rows, kind.row_bytes(n_per_row)), C-contiguous.
-        weights: Importance of each column, (n_per_row,), none negative; or None.
+        importance: Of each column, (n_per_row,), none negative; or None.
         backend: One of `backends()`; the default one if None.
 
     Raises:
@@ -153,19 +153,19 @@ def quantize_rows(
     _check_packed(out, n_rows, n_per_row, kind)
     if not out.flags.writeable:
         raise UsageError("packed rows must be writable")
-    if weights is not None:
-        if weights.dtype != np.float32 or weights.shape != (n_per_row,):
-            raise UsageError(f"weights must be float32 ({n_per_row},), not {_describe(weights)}")
-        weights = np.require(weights, requirements=["C", "A"])
-    elif kind in types_needing_weights():
-        raise UsageError(f"{kind} needs importance weights", hint="give an importance matrix")
+    if importance is not None:
+        if importance.dtype != np.float32 or importance.shape != (n_per_row,):
+            raise UsageError(f"importance must be float32 ({n_per_row},), not {_describe(importance)}")
+        importance = np.require(importance, requirements=["C", "A"])
+    elif kind in types_needing_importance():
+        raise UsageError(f"{kind} needs an importance matrix", hint="give one: --imatrix on the command line, importance= in Python")
     if rows.size:
         lib.forge_quantize(
             _backend_index(backend),
             kind.id,
             source,
             _pointer(rows),
-            ffi.NULL if weights is None else _pointer(weights, "float[]"),
+            ffi.NULL if importance is None else _pointer(importance, "float[]"),
             _tables(kind),
             _pointer(out),
             n_rows,

@@ -20,7 +20,7 @@ def quantize(
     array: NDArray[np.generic],
     kind: str | TensorType,
     *,
-    imatrix: ArrayLike | None = None,
+    importance: ArrayLike | None = None,
     backend: str | None = None,
     threads: int = 1,
 ) -> NDArray[np.uint8]:
@@ -30,8 +30,8 @@ def quantize(
         array: Array (..., n) of float32, float16 or ml_dtypes' bfloat16; the last axis is the row, and n a
             multiple of the type's block (32 or 256 values; 1 for F32, F16 and BF16).
         kind: A tensor type such as "Q4_K", in any case.
-        imatrix: Importance of each column, (n,), finite and not negative: the error in column i counts
-            `imatrix[i]` times. None treats all columns alike.
+        importance: Of each column, (n,), finite and not negative: the error in column i counts
+            `importance[i]` times. None treats all columns alike.
         backend: One of `gguf_forge.backends()`; the fastest if None. All give the same bytes.
         threads: How many threads share the rows.
 
@@ -55,8 +55,8 @@ def quantize(
     n = array.shape[-1]
     rows = np.ascontiguousarray(array).reshape(_row_count(array), n)
     out = np.empty((len(rows), kind.row_bytes(n)), np.uint8)
-    weights = None if imatrix is None else _importance(imatrix, n)
-    pack = partial(binding.quantize_rows, kind=kind, weights=weights, backend=backend)
+    checked = None if importance is None else _checked_importance(importance, n)
+    pack = partial(binding.quantize_rows, kind=kind, importance=checked, backend=backend)
     _over_rows(lambda a, b: pack(rows[a:b], out=out[a:b]), len(rows), threads)
     return out.reshape(*array.shape[:-1], out.shape[1])
 
@@ -102,13 +102,13 @@ def _row_count(array: NDArray[np.generic]) -> int:
     return int(np.prod(array.shape[:-1], dtype=np.int64))
 
 
-def _importance(imatrix: ArrayLike, n: int) -> NDArray[np.float32]:
-    weights = np.asarray(imatrix, np.float32)
-    if weights.shape != (n,):
-        raise UsageError(f"imatrix must have shape ({n},), one importance for each column, not {weights.shape}")
-    if not (np.isfinite(weights).all() and (weights >= 0).all()):
-        raise UsageError("imatrix holds a negative or non-finite importance")
-    return weights
+def _checked_importance(importance: ArrayLike, n: int) -> NDArray[np.float32]:
+    values = np.asarray(importance, np.float32)
+    if values.shape != (n,):
+        raise UsageError(f"importance must have shape ({n},), one number for each column, not {values.shape}")
+    if not (np.isfinite(values).all() and (values >= 0).all()):
+        raise UsageError("importance holds a negative or non-finite number")
+    return values
 
 
 def _over_rows(task: Callable[[int, int], None], n_rows: int, threads: int) -> None:

@@ -41,7 +41,7 @@ class Assignment:
         name: Its name in the output file, which differs from `info.name` where layers before it were pruned.
         wanted: The type that the rules name.
         type: The type it gets: another one where a row of `wanted` would not be a whole number of blocks.
-        needs_imatrix: Is `type` too small to be of use without importance weights?
+        needs_imatrix: Is `type` too small to be of use without an importance matrix?
         override: The `--tensor-type` that decided, if any.
     """
 

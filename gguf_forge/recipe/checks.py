@@ -23,7 +23,7 @@ def check(assignments: Iterable[Assignment], options: Options) -> None:
     """Refuse assignments that cannot be carried out, naming the tensors.
 
     Raises:
-        UsageError: importance weights are needed and missing, a source is already quantized, or a type that
+        UsageError: an importance matrix is needed and missing, a source is already quantized, or a type that
             was asked for does not fit the rows.
         InputError: the importance matrix belongs to a model of another shape.
         UnsupportedError: a source of integers or doubles would have to be quantized.
@@ -35,7 +35,7 @@ def check(assignments: Iterable[Assignment], options: Options) -> None:
     wanting = [a for a in (changed if imatrix else every) if a.needs_imatrix and not _weighs(imatrix, a)]
     _refuse(
         UsageError,
-        f"{options.file_type} needs importance weights for {len(wanting)} tensors",
+        f"{options.file_type} needs an importance matrix for {len(wanting)} tensors",
         "give a matrix that has them with --imatrix, or choose a larger type",
         wanting,
     )
@@ -66,14 +66,14 @@ def check(assignments: Iterable[Assignment], options: Options) -> None:
 
 
 def importance_of(a: Assignment, imatrix: ImportanceMatrix | None) -> NDArray[np.float32] | None:
-    """The weights that `a` is quantized with: by column, for each of its matrices in turn; None without."""
+    """The importance that `a` is quantized with: by column, for each of its matrices in turn; None without."""
     if imatrix is None or not _weighs(imatrix, a) or not imatrix.fits(a.info):
         return None
-    return imatrix.weights[a.info.name]
+    return imatrix.importance[a.info.name]
 
 
 def _weighs(imatrix: ImportanceMatrix | None, a: Assignment) -> bool:
-    return imatrix is not None and a.info.name in imatrix.weights
+    return imatrix is not None and a.info.name in imatrix.importance
 
 
 def _misfits(imatrix: ImportanceMatrix, a: Assignment) -> bool:

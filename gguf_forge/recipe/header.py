@@ -87,7 +87,7 @@ def _provenance(imatrix: ImportanceMatrix) -> Iterable[tuple[str, Value]]:
     yield "quantize.imatrix.file", _cut(imatrix.file)
     if imatrix.datasets:
         yield "quantize.imatrix.dataset", _cut(imatrix.datasets[0])
-    yield "quantize.imatrix.entries_count", u32(len(imatrix.weights))
+    yield "quantize.imatrix.entries_count", u32(len(imatrix.importance))
     if imatrix.chunks > 0:
         yield "quantize.imatrix.chunks_count", u32(imatrix.chunks)
 

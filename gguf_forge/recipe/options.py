@@ -38,22 +38,22 @@ class KeyOverride:
 
 @dataclass(frozen=True)
 class ImportanceMatrix:
-    """Importance weights: `weights[name]` holds `n_per_row` values for each matrix (expert) of tensor `name`.
+    """An importance matrix: `importance[name]` holds `n_per_row` values for each matrix (expert) of tensor `name`.
 
     `file`, `datasets` and `chunks` are recorded in the output as provenance; `chunks` is 0 when unknown. `calls[name]`
     says how often each matrix of a tensor was used.
     """
 
     file: str
-    weights: Mapping[str, npt.NDArray[np.float32]]
+    importance: Mapping[str, npt.NDArray[np.float32]]
     datasets: tuple[str, ...] = ()
     chunks: int = 0
     calls: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def fits(self, info: TensorInfo) -> bool:
-        """Are there as many weights for a tensor as it has columns, in all its matrices together?"""
+        """Is there one importance for each column of a tensor, in all its matrices together?"""
         n_matrices = info.shape[2] if len(info.shape) > 2 else 1
-        return self.weights[info.name].size == info.n_per_row * n_matrices
+        return self.importance[info.name].size == info.n_per_row * n_matrices
 
     def selected(self, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> ImportanceMatrix:
         """Only the entries whose name contains one of `include`, or none of `exclude`.
@@ -64,11 +64,11 @@ class ImportanceMatrix:
         if include and exclude:
             raise UsageError("--include-weights and --exclude-weights cannot be used together")
         kept = {
-            name: weights
-            for name, weights in self.weights.items()
+            name: importance
+            for name, importance in self.importance.items()
             if not any(part in name for part in exclude) and (not include or any(part in name for part in include))
         }
-        return replace(self, weights=kept)
+        return replace(self, importance=kept)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Options:
     @property
     def has_imatrix(self) -> bool:
         """An importance matrix without entries (all were excluded) counts as none."""
-        return self.imatrix is not None and bool(self.imatrix.weights)
+        return self.imatrix is not None and bool(self.imatrix.importance)
 
     @property
     def in_use(self) -> tuple[str, ...]:

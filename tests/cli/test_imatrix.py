@@ -81,7 +81,7 @@ def test_q2_k_s_works_with_a_matrix_only(forge: Forge, mixtral: Path, tmp_path: 
     write_legacy(tmp_path / "m.dat", {name: entry for name, entry in made_up(infos).items() if len(entry[1]) == 1})
     run = forge("convert", mixtral, "-o", tmp_path / "out.gguf", "-t", "Q2_K_S")
     assert run.code == 2
-    assert "needs importance weights" in run.err
+    assert "needs an importance matrix" in run.err
     partly = forge("convert", mixtral, "-o", tmp_path / "out.gguf", "-t", "Q2_K_S", "--imatrix", tmp_path / "m.dat")
     assert partly.code == 2
     assert "blk.0.ffn_down_exps.weight" in partly.err

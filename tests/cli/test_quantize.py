@@ -90,7 +90,7 @@ def test_dry_runs_write_nothing(forge: Forge, source: Path) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "warning"),
-    [("Q2_K_S", "would be refused: Q2_K_S needs importance weights"), ("Q8_0", "already quantized")],
+    [("Q2_K_S", "would be refused: Q2_K_S needs an importance matrix"), ("Q8_0", "already quantized")],
 )
 def test_dry_runs_only_warn(kind: str, warning: str, forge: Forge, source: Path) -> None:
     forge("quantize", source, "q4.gguf", "Q4_0")

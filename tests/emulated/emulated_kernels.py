@@ -24,7 +24,7 @@ class Job:
 
     kind: TensorType
     rows: NDArray[np.generic]
-    weights: NDArray[np.float32] | None = None
+    importance: NDArray[np.float32] | None = None
 
     @property
     def packed(self) -> bool:
@@ -39,8 +39,10 @@ class Job:
     def header_and_data(self) -> bytes:
         n_rows, n = self.shape
         sizes = n_rows, n, self.rows.nbytes, n_rows * self.kind.row_bytes(n)
-        header = struct.pack("<iiqqqqq", self.kind.id, SOURCES[self.rows.dtype.name], self.weights is not None, *sizes)
-        return header + self.rows.tobytes() + (b"" if self.weights is None else self.weights.tobytes())
+        header = struct.pack(
+            "<iiqqqqq", self.kind.id, SOURCES[self.rows.dtype.name], self.importance is not None, *sizes
+        )
+        return header + self.rows.tobytes() + (b"" if self.importance is None else self.importance.tobytes())
 
 
 @dataclass(frozen=True)

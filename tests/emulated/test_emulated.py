@@ -11,7 +11,7 @@ import os
 import numpy as np
 import pytest
 from emulated_kernels import Answer, Job, backends, run
-from kernel_inputs import CASES, WEIGHTS, case, case_weights
+from kernel_inputs import CASES, IMPORTANCE, case, case_importance
 
 from gguf_forge.kernels import binding
 from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType, tensor_type
@@ -27,10 +27,10 @@ pytestmark = pytest.mark.skipif(not COMMAND, reason="`make neon` and `make valgr
 every_type = pytest.mark.parametrize("name", TYPES)
 
 
-def weightings(kind: TensorType, n: int, names: list[str]) -> list[np.ndarray | None]:
-    """Without weights, where the type does without, and with those named."""
-    none = [] if kind in binding.types_needing_weights() else [None]
-    return [*none, *(case_weights(name, n) for name in names)]
+def importance_choices(kind: TensorType, n: int, names: list[str]) -> list[np.ndarray | None]:
+    """Without importance, where the type does without, and with those named."""
+    none = [] if kind in binding.types_needing_importance() else [None]
+    return [*none, *(case_importance(name, n) for name in names)]
 
 
 def narrowed(x: np.ndarray) -> list[np.ndarray]:
@@ -46,7 +46,7 @@ def here(job: Job) -> Answer:
     values = np.empty(job.shape, np.float32)
     packed = None if job.packed else np.empty((len(values), job.kind.row_bytes(values.shape[1])), np.uint8)
     if packed is not None:
-        binding.quantize_rows(job.rows, job.kind, packed, weights=job.weights, backend="portable")
+        binding.quantize_rows(job.rows, job.kind, packed, importance=job.importance, backend="portable")
     binding.dequantize_rows(job.rows if packed is None else packed, job.kind, values, backend="portable")
     return Answer(packed, values)
 
@@ -89,16 +89,16 @@ def test_the_machine_has_more_than_the_portable_backend():
 
 
 @every_type
-def test_every_case_and_weights(name):
+def test_every_case_and_importance(name):
     kind = tensor_type(name)
-    check([Job(kind, case(c, 6, 768), w) for c in CASES for w in weightings(kind, 768, list(WEIGHTS))])
+    check([Job(kind, case(c, 6, 768), w) for c in CASES for w in importance_choices(kind, 768, list(IMPORTANCE))])
 
 
 @every_type
 def test_narrow_sources(name):
     kind = tensor_type(name)
     rows = np.concatenate([case(c, 1, 768) for c in ("heavy", "sparse", "random_floats", "denormals", "ties")])
-    check([Job(kind, x, w) for x in narrowed(rows) for w in weightings(kind, 768, ["importance"])])
+    check([Job(kind, x, w) for x in narrowed(rows) for w in importance_choices(kind, 768, ["importance"])])
 
 
 @every_type
@@ -111,7 +111,7 @@ def test_block_counts_around_the_lane_count(name):
             Job(kind, x, w)
             for rows, blocks in shapes
             for x in narrowed(case("heavy", rows, n * blocks))
-            for w in weightings(kind, n * blocks, ["with_zeros"])[-2:]
+            for w in importance_choices(kind, n * blocks, ["with_zeros"])[-2:]
         ]
     )
 
@@ -121,7 +121,7 @@ def test_long_random_rows(name):
     kind = tensor_type(name)
     rows = case("heavy", 24, 2048).view(np.uint32).reshape(-1)
     values = np.sqrt(np.abs(rows.view(np.float32))).reshape(24, 2048) * case("gaussian", 24, 2048)
-    check([Job(kind, values, w) for w in weightings(kind, 2048, ["importance"])])
+    check([Job(kind, values, w) for w in importance_choices(kind, 2048, ["importance"])])
 
 
 @every_type
@@ -139,7 +139,7 @@ def test_infinity_and_nan_do_no_harm(name):
     for special in (np.nan, -np.nan, np.inf, -np.inf):
         x = case("heavy", 4, 768)
         x[1, 5], x[3, ::16] = special, special
-        jobs += [Job(kind, x, w) for w in weightings(kind, 768, ["importance"])]
+        jobs += [Job(kind, x, w) for w in importance_choices(kind, 768, ["importance"])]
     check(jobs)
 
 

@@ -178,17 +178,17 @@ def test_experts_are_copied_one_after_the_other(tmp_path: Path) -> None:
         assert Stack((Transpose(parts[0]),)).stored_runs(0, 4) is None
 
 
-def test_weights_by_expert_do_not_disturb_files_without(tmp_path: Path) -> None:
+def test_importance_by_expert_does_not_disturb_files_without(tmp_path: Path) -> None:
     """A task of both files ends where an expert does, for the sake of the one."""
     values = np.random.default_rng(1).normal(size=(3, 8, 256)).astype(np.float32)
     experts = Stack(tuple(map(Constant, values)))
-    weights = np.abs(np.random.default_rng(2).normal(size=3 * 256)).astype(np.float32)
-    sources = {"plain": RowSource(experts, F32), "weighed": RowSource(experts, F32, weights)}
+    importance = np.abs(np.random.default_rng(2).normal(size=3 * 256)).astype(np.float32)
+    sources = {"plain": RowSource(experts, F32), "weighed": RowSource(experts, F32, importance)}
     kind = tensor_type("Q4_K")
     layout = lay_out({}, [TensorInfo("t.weight", (256, 8, 3), kind)])
     forge([Shard(tmp_path / name, layout, (source,)) for name, source in sources.items()])
-    for name, by_expert in (("plain", [None] * 3), ("weighed", list(weights.reshape(3, 256)))):
-        packed = [quantize(matrix, kind, imatrix=given) for matrix, given in zip(values, by_expert, strict=True)]
+    for name, by_expert in (("plain", [None] * 3), ("weighed", list(importance.reshape(3, 256)))):
+        packed = [quantize(matrix, kind, importance=given) for matrix, given in zip(values, by_expert, strict=True)]
         assert (tmp_path / name).read_bytes()[layout.data_offset :] == np.concatenate(packed).tobytes()
 
 
@@ -211,10 +211,14 @@ def ranges(*sources: RowSource, values: int) -> list[tuple[int, int]]:
 
 def test_tasks_cover_every_row_once_and_respect_borders() -> None:
     experts = Stack(tuple(Constant(np.zeros((5, 4), np.float32)) for _ in range(3)))
-    weights = np.ones(12, np.float32)
+    importance = np.ones(12, np.float32)
     # of matrices as large as a task or larger, and where weights belong to a matrix, none is crossed
-    assert ranges(RowSource(experts, F32, weights), values=400) == [(0, 5), (5, 10), (10, 15)]
-    assert ranges(RowSource(experts, F32), RowSource(experts, F32, weights), values=400) == [(0, 5), (5, 10), (10, 15)]
+    assert ranges(RowSource(experts, F32, importance), values=400) == [(0, 5), (5, 10), (10, 15)]
+    assert ranges(RowSource(experts, F32), RowSource(experts, F32, importance), values=400) == [
+        (0, 5),
+        (5, 10),
+        (10, 15),
+    ]
     assert ranges(RowSource(experts, F32), values=8) == [
         (0, 2),
         (2, 4),

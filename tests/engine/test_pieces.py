@@ -125,7 +125,7 @@ def test_numbers_of_tasks_that_make_no_sense(n_tasks: int) -> None:
         cut_pieces([zeros("a", 3)], n_tasks)
 
 
-def test_experts_with_weights_of_their_own_stay_whole() -> None:
+def test_experts_with_importance_of_their_own_stay_whole() -> None:
     shard = file_of("a", [random_source((4, 6, 32), "weighed", 1)], ["Q8_0"])
     (placed,) = shard.layout.tensors
     expert = placed.info.nbytes // 4

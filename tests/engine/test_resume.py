@@ -313,8 +313,8 @@ def test_values_that_the_header_does_not_show_change_the_fingerprint(tmp_path: P
         width = source.expr.shape[-1]
         seen = {fingerprint(shard)}
         for other in (
-            replace(source, weights=np.ones(width, np.float32)),
-            replace(source, weights=np.arange(width, dtype=np.float32)),
+            replace(source, importance=np.ones(width, np.float32)),
+            replace(source, importance=np.arange(width, dtype=np.float32)),
             replace(source, base=shard.sources[-1].expr.dtype),
             replace(source, expr=replace(source.expr, offset=source.expr.offset + 2)),  # type: ignore[type-var]
         ):

@@ -178,7 +178,7 @@ def with_zeros(seed: int, n: int) -> Floats:
     return np.where(random_bits(seed + 9, (n,)) % np.uint64(3) == 0, np.float32(0), importance(seed, n))
 
 
-WEIGHTS = {
+IMPORTANCE = {
     "importance": importance,
     "ones": lambda seed, n: np.ones(n, np.float32),
     "zeros": lambda seed, n: np.zeros(n, np.float32),
@@ -191,5 +191,5 @@ def case(name: str, rows: int, n: int) -> Floats:
     return np.ascontiguousarray(CASES[name](zlib.crc32(name.encode()) >> 1, (rows, n)), np.float32)
 
 
-def case_weights(name: str, n: int) -> Floats:
-    return np.ascontiguousarray(WEIGHTS[name](zlib.crc32(name.encode()) >> 1, n), np.float32)
+def case_importance(name: str, n: int) -> Floats:
+    return np.ascontiguousarray(IMPORTANCE[name](zlib.crc32(name.encode()) >> 1, n), np.float32)

@@ -41,10 +41,10 @@ class Oracle:
         self._library = library
 
     def quantize(
-        self, x: NDArray[np.float32], kind: TensorType, weights: NDArray[np.float32] | None = None
+        self, x: NDArray[np.float32], kind: TensorType, importance: NDArray[np.float32] | None = None
     ) -> NDArray[np.uint8]:
         out = np.zeros((x.shape[0], kind.row_bytes(x.shape[1])), np.uint8)
-        self.quantize_into(x, kind, out, weights)
+        self.quantize_into(x, kind, out, importance)
         return out
 
     def quantize_into(
@@ -52,18 +52,18 @@ class Oracle:
         x: NDArray[np.float32],
         kind: TensorType,
         out: NDArray[np.uint8],
-        weights: NDArray[np.float32] | None = None,
+        importance: NDArray[np.float32] | None = None,
     ) -> None:
         assert x.dtype == np.float32 and x.flags.c_contiguous
-        importance = None if weights is None else weights.ctypes.data
-        self._quantize(kind.id, x.ctypes.data, out.ctypes.data, 0, x.shape[0], x.shape[1], importance)
+        address = None if importance is None else importance.ctypes.data
+        self._quantize(kind.id, x.ctypes.data, out.ctypes.data, 0, x.shape[0], x.shape[1], address)
 
     def try_quantize(
-        self, x: NDArray[np.float32], kind: TensorType, weights: NDArray[np.float32] | None = None
+        self, x: NDArray[np.float32], kind: TensorType, importance: NDArray[np.float32] | None = None
     ) -> NDArray[np.uint8] | None:
         """The bytes, or None where ggml aborts; in a child process, for that reason."""
         if kind.name not in CHECKED:
-            return self.quantize(x, kind, weights)
+            return self.quantize(x, kind, importance)
         self._library.ggml_quantize_init(kind.id)  # once, in the parent
         shape = (x.shape[0], kind.row_bytes(x.shape[1]))
         shared = mmap.mmap(-1, shape[0] * shape[1])
@@ -75,7 +75,7 @@ class Oracle:
             os.dup2(silence, 1)
             os.dup2(silence, 2)
             os.environ["GGML_NO_BACKTRACE"] = "1"
-            self.quantize_into(x, kind, out, weights)
+            self.quantize_into(x, kind, out, importance)
             os._exit(0)
         return out if os.waitpid(child, 0)[1] == 0 else None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from kernel_inputs import CASES, case
 from kernel_oracles import Oracle, find_oracle, oracle_names
-from test_exactness import COLUMNS, ROWS, TYPES, sha256, weightings, weights_named
+from test_exactness import COLUMNS, ROWS, TYPES, importance_named, importance_names, sha256
 
 from gguf_forge.types.tensor_type import tensor_type
 
@@ -20,12 +20,12 @@ def hashes(ggml: Oracle, name: str) -> dict[str, str]:
     kind, out = tensor_type(name), {}
     for case_name in CASES:
         x = case(case_name, ROWS, COLUMNS)
-        for weights_name in weightings(kind):
-            packed = ggml.try_quantize(x, kind, weights_named(weights_name))
+        for importance_name in importance_names(kind):
+            packed = ggml.try_quantize(x, kind, importance_named(importance_name))
             if packed is not None:
-                out[f"{case_name}/{weights_name or 'plain'}"] = sha256(packed)[:16]
-    heavy, weights = case("heavy", ROWS, COLUMNS), weights_named(weightings(kind)[0])
-    values = heavy if name == "F32" else ggml.dequantize(ggml.quantize(heavy, kind, weights), kind)
+                out[f"{case_name}/{importance_name or 'plain'}"] = sha256(packed)[:16]
+    heavy, importance = case("heavy", ROWS, COLUMNS), importance_named(importance_names(kind)[0])
+    values = heavy if name == "F32" else ggml.dequantize(ggml.quantize(heavy, kind, importance), kind)
     out["dequantized heavy"] = sha256(np.ascontiguousarray(values))[:16]
     return out
 

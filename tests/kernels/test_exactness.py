@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from kernel_inputs import CASES, WEIGHTS, case, case_weights
+from kernel_inputs import CASES, IMPORTANCE, case, case_importance
 from kernel_oracles import CHECKED, ORACLES, oracle, oracle_names
 
 from gguf_forge.kernels import binding
@@ -28,13 +28,13 @@ every_type = pytest.mark.parametrize("name", TYPES)
 every_oracle = pytest.mark.parametrize("oracle_name", ORACLES)
 
 
-def weights_named(name: str | None, n: int = COLUMNS):
-    return None if name is None else case_weights(name, n)
+def importance_named(name: str | None, n: int = COLUMNS):
+    return None if name is None else case_importance(name, n)
 
 
-def weightings(kind: TensorType) -> tuple[str | None, ...]:
-    """Names of the weights to test with; None for none at all."""
-    return tuple(WEIGHTS) if kind in binding.types_needing_weights() else (None, *WEIGHTS)
+def importance_names(kind: TensorType) -> tuple[str | None, ...]:
+    """Names of the importance to test with; None for none at all."""
+    return tuple(IMPORTANCE) if kind in binding.types_needing_importance() else (None, *IMPORTANCE)
 
 
 def differing(a: np.ndarray, b: np.ndarray) -> int:
@@ -42,11 +42,11 @@ def differing(a: np.ndarray, b: np.ndarray) -> int:
 
 
 @cache
-def expected(oracle_name: str, name: str, case_name: str, weights_name: str | None) -> np.ndarray | None:
+def expected(oracle_name: str, name: str, case_name: str, importance_name: str | None) -> np.ndarray | None:
     """What ggml makes of a case; None where it aborts."""
     kind = tensor_type(name)
     ggml = oracle(oracle_name, kind)
-    return ggml.try_quantize(case(case_name, ROWS, COLUMNS), kind, weights_named(weights_name))
+    return ggml.try_quantize(case(case_name, ROWS, COLUMNS), kind, importance_named(importance_name))
 
 
 @every_type
@@ -57,12 +57,12 @@ def test_quantize_equals_ggml_on_every_case(oracle_name, backend, name):
     wrong = {}
     for case_name in CASES:
         x = case(case_name, ROWS, COLUMNS)
-        for weights_name in weightings(kind):
-            weights = weights_named(weights_name)
-            theirs = expected(oracle_name, name, case_name, weights_name)
-            ours = quantize(x, kind, imatrix=weights, backend=backend)
+        for importance_name in importance_names(kind):
+            importance = importance_named(importance_name)
+            theirs = expected(oracle_name, name, case_name, importance_name)
+            ours = quantize(x, kind, importance=importance, backend=backend)
             if theirs is not None and (count := differing(ours, theirs)):
-                wrong[case_name, weights_name] = count
+                wrong[case_name, importance_name] = count
     assert not wrong
 
 
@@ -103,10 +103,10 @@ def test_quantize_equals_ggml_on_made_up_rows(backend, name, data):
     kind = tensor_type(name)
     ggml = oracle(oracle_names(kind)[0], kind)
     x = data.draw(random_rows(kind))
-    importance = st.one_of(st.just(0.0), st.floats(0, 2.0**60, width=32))
-    given_weights = arrays(np.float32, x.shape[1], elements=importance)
-    weights = data.draw(given_weights if None not in weightings(kind) else st.none() | given_weights)
-    ours, theirs = quantize(x, kind, imatrix=weights, backend=backend), ggml.try_quantize(x, kind, weights)
+    numbers = st.one_of(st.just(0.0), st.floats(0, 2.0**60, width=32))
+    given_importance = arrays(np.float32, x.shape[1], elements=numbers)
+    importance = data.draw(given_importance if None not in importance_names(kind) else st.none() | given_importance)
+    ours, theirs = quantize(x, kind, importance=importance, backend=backend), ggml.try_quantize(x, kind, importance)
     assert theirs is None or differing(ours, theirs) == 0
 
 
@@ -123,10 +123,10 @@ def test_scales_that_fit_next_to_nothing(backend, name, common, one):
     for place in (0, 1, 5):
         x = np.full((1, n), common, np.float32)
         x[0, place + 1 :: 32] = one
-        weights = np.zeros(n, np.float32)
-        weights[place::128] = 3.6e15
-        theirs = ggml.try_quantize(x, kind, weights)
-        assert theirs is None or differing(quantize(x, kind, imatrix=weights, backend=backend), theirs) == 0
+        importance = np.zeros(n, np.float32)
+        importance[place::128] = 3.6e15
+        theirs = ggml.try_quantize(x, kind, importance)
+        assert theirs is None or differing(quantize(x, kind, importance=importance, backend=backend), theirs) == 0
 
 
 @every_backend
@@ -137,13 +137,13 @@ def test_golden_hashes(backend, name):
     for case_name in CASES:
         x = case(case_name, ROWS, COLUMNS)
         assert sha256(x) == GOLDEN["inputs"][case_name], f"the input {case_name} is not what it was"
-        for weights_name in weightings(kind):
-            key = f"{case_name}/{weights_name or 'plain'}"
-            packed = quantize(x, kind, imatrix=weights_named(weights_name), backend=backend)
+        for importance_name in importance_names(kind):
+            key = f"{case_name}/{importance_name or 'plain'}"
+            packed = quantize(x, kind, importance=importance_named(importance_name), backend=backend)
             if key in golden or name not in CHECKED:
                 assert sha256(packed)[:16] == golden[key], key
-    weights = weights_named(weightings(kind)[0])
-    packed = quantize(case("heavy", ROWS, COLUMNS), kind, imatrix=weights, backend=backend)
+    importance = importance_named(importance_names(kind)[0])
+    packed = quantize(case("heavy", ROWS, COLUMNS), kind, importance=importance, backend=backend)
     assert sha256(dequantize(packed, kind, backend=backend))[:16] == golden["dequantized heavy"]
 
 
@@ -161,9 +161,9 @@ def test_narrow_sources_equal_their_widened_values(source, backend, name):
         x = [case(c, 1, COLUMNS)[0] for c in ("heavy", "sparse", "random_floats", "denormals")]
         narrow = np.stack(x).astype(dtype)
     narrow[~np.isfinite(narrow.astype(np.float32))] = 1
-    for weights in (weights_named(weightings(tensor_type(name))[0]), weights_named("importance")):
-        ours = quantize(narrow, name, imatrix=weights, backend=backend)
-        widened = quantize(narrow.astype(np.float32), name, imatrix=weights, backend="portable")
+    for importance in (importance_named(importance_names(tensor_type(name))[0]), importance_named("importance")):
+        ours = quantize(narrow, name, importance=importance, backend=backend)
+        widened = quantize(narrow.astype(np.float32), name, importance=importance, backend="portable")
         assert differing(ours, widened) == 0
 
 
@@ -192,9 +192,9 @@ def extreme_halves(dtype: type) -> np.ndarray:
 def test_extremes_of_narrow_sources_are_those_of_their_widened_values(source, backend, name):
     ml_dtypes = pytest.importorskip("ml_dtypes")
     narrow = extreme_halves(np.float16 if source == "float16" else ml_dtypes.bfloat16)
-    weights = weights_named(weightings(tensor_type(name))[0])
-    ours = quantize(narrow, name, imatrix=weights, backend=backend)
-    widened = quantize(narrow.astype(np.float32), name, imatrix=weights, backend=backend)
+    importance = importance_named(importance_names(tensor_type(name))[0])
+    ours = quantize(narrow, name, importance=importance, backend=backend)
+    widened = quantize(narrow.astype(np.float32), name, importance=importance, backend=backend)
     assert differing(ours, widened) == 0
 
 
@@ -242,8 +242,11 @@ def test_nan_and_infinity_give_what_ggml_gives(special, oracle_name, backend, na
     for column in (0, 5, 31, 300):
         x = case("heavy", 4, COLUMNS)
         x[1, column], x[3, ::16] = special, special
-        for weights in (weights_named(weightings(kind)[0]), weights_named("importance")):
-            ours, theirs = quantize(x, kind, imatrix=weights, backend=backend), ggml.try_quantize(x, kind, weights)
+        for importance in (importance_named(importance_names(kind)[0]), importance_named("importance")):
+            ours, theirs = (
+                quantize(x, kind, importance=importance, backend=backend),
+                ggml.try_quantize(x, kind, importance),
+            )
             assert theirs is None or differing(ours, theirs) == 0
 
 
@@ -251,10 +254,10 @@ def test_nan_and_infinity_give_what_ggml_gives(special, oracle_name, backend, na
 @pytest.mark.parametrize("name", CHECKED)
 def test_what_ggml_aborts_over_gives_the_same_bytes_everywhere(backend, name):
     for case_name in ("huge", "random_floats", "scaled_256"):
-        x, weights = case(case_name, ROWS, COLUMNS), weights_named("importance")
+        x, importance = case(case_name, ROWS, COLUMNS), importance_named("importance")
         x[2, 7] = np.nan
-        ours = quantize(x, name, imatrix=weights, backend=backend)
-        assert differing(ours, quantize(x, name, imatrix=weights, backend="portable")) == 0
+        ours = quantize(x, name, importance=importance, backend=backend)
+        assert differing(ours, quantize(x, name, importance=importance, backend="portable")) == 0
 
 
 NUMPY_UNPACKS = ["IQ4_NL", "IQ4_XS", *CHECKED, "TQ1_0", "TQ2_0", "MXFP4", "NVFP4"]
@@ -267,7 +270,7 @@ def test_new_types_equal_gguf_py(backend, name):
     gguf = pytest.importorskip("gguf")
     pytest.importorskip("gguf.quants")
     x, their_type = case("heavy", ROWS, COLUMNS), gguf.GGMLQuantizationType[name]
-    packed = quantize(x, name, imatrix=weights_named("importance"), backend=backend)
+    packed = quantize(x, name, importance=importance_named("importance"), backend=backend)
     theirs = gguf.quants.dequantize(packed, their_type)
     assert differing(dequantize(packed, name, backend=backend), np.ascontiguousarray(theirs)) == 0
     if name in ("TQ1_0", "TQ2_0", "MXFP4"):

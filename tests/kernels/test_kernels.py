@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kernel_inputs import case, case_weights
+from kernel_inputs import case, case_importance
 
 from gguf_forge.errors import UnsupportedError, UsageError
 from gguf_forge.kernels import binding
@@ -30,10 +30,10 @@ every_backend = pytest.mark.parametrize("backend", binding.backends())
 every_type = pytest.mark.parametrize("name", TYPES)
 
 
-def weightings(name: str, kind_of_weights: str, n: int) -> list[np.ndarray | None]:
-    """No weights, where the type does without, and some."""
-    needed = tensor_type(name) in binding.types_needing_weights()
-    return [*([] if needed else [None]), case_weights(kind_of_weights, n)]
+def importance_choices(name: str, kind_of_importance: str, n: int) -> list[np.ndarray | None]:
+    """No importance, where the type does without, and some."""
+    needed = tensor_type(name) in binding.types_needing_importance()
+    return [*([] if needed else [None]), case_importance(kind_of_importance, n)]
 
 
 def whole_rows(name: str) -> int:
@@ -48,12 +48,12 @@ def test_block_counts_around_the_lane_count(backend, name):
     for count in COUNTS:
         for per_row in {1, count, 3}:
             x = case("heavy", 1, n * count * per_row).reshape(-1, n * per_row)
-            for weights in weightings(name, "with_zeros", n * per_row):
+            for importance in importance_choices(name, "with_zeros", n * per_row):
                 one_at_a_time = np.concatenate(
-                    [quantize(row[None], name, imatrix=weights, backend="portable") for row in x]
+                    [quantize(row[None], name, importance=importance, backend="portable") for row in x]
                 )
-                together = quantize(x, name, imatrix=weights, backend=backend)
-                assert np.array_equal(together, one_at_a_time), (count, per_row, weights is None)
+                together = quantize(x, name, importance=importance, backend=backend)
+                assert np.array_equal(together, one_at_a_time), (count, per_row, importance is None)
 
 
 class GuardedBuffer:
@@ -89,11 +89,11 @@ def test_nothing_outside_the_buffers_is_touched(backend, name):
             for at_end in (True, False):
                 src = GuardedBuffer(narrow.nbytes).array(shape, source, at_end)
                 dst = GuardedBuffer(packed_shape[0] * packed_shape[1]).array(packed_shape, "uint8", at_end)
-                weights = GuardedBuffer(4 * n).array((n,), "float32", at_end)
+                importance = GuardedBuffer(4 * n).array((n,), "float32", at_end)
                 values = GuardedBuffer(4 * count * n).array(shape, "float32", at_end)
-                src[...], weights[...] = narrow, case_weights("importance", n)
-                for given in [weights, *weightings(name, "importance", n)[:-1]]:
-                    binding.quantize_rows(src, kind, dst, weights=given, backend=backend)
+                src[...], importance[...] = narrow, case_importance("importance", n)
+                for given in [importance, *importance_choices(name, "importance", n)[:-1]]:
+                    binding.quantize_rows(src, kind, dst, importance=given, backend=backend)
                 binding.dequantize_rows(dst, kind, values, backend=backend)
                 assert np.isfinite(values).all()
 
@@ -105,8 +105,8 @@ def test_unaligned_buffers_give_the_same_bytes(source, backend, name):
     kind, n = tensor_type(name), 3 * whole_rows(name)
     x = case("heavy", 5, n)
     narrow = (x.view(np.uint32) >> 16).astype(np.uint16) if source == "uint16" else x.astype(source)
-    expected, weights = np.empty((5, kind.row_bytes(n)), np.uint8), weightings(name, "importance", n)[0]
-    binding.quantize_rows(narrow, kind, expected, weights=weights, backend="portable")
+    expected, importance = np.empty((5, kind.row_bytes(n)), np.uint8), importance_choices(name, "importance", n)[0]
+    binding.quantize_rows(narrow, kind, expected, importance=importance, backend="portable")
     unpacked = np.empty((5, n), np.float32)
     binding.dequantize_rows(expected, kind, unpacked, backend="portable")
     for offset in (1, 2, 3):
@@ -115,7 +115,7 @@ def test_unaligned_buffers_give_the_same_bytes(source, backend, name):
         src[...] = narrow
         out = np.full(expected.nbytes + 8, 0xA5, np.uint8)
         dst = out[offset : offset + expected.nbytes].reshape(expected.shape)
-        binding.quantize_rows(src, kind, dst, weights=weights, backend=backend)
+        binding.quantize_rows(src, kind, dst, importance=importance, backend=backend)
         assert np.array_equal(dst, expected)
         assert (out[:offset] == 0xA5).all() and (out[offset + expected.nbytes :] == 0xA5).all()
         again = np.empty((5, n), np.float32)
@@ -154,8 +154,8 @@ class FloatState:
 def test_callers_floating_point_state_is_ignored_and_kept(backend, name):
     state = FloatState()
     x = np.concatenate([case("denormals", 3, 768), case("scaled_256", 3, 768), case("tiny", 3, 768)])
-    weights = weightings(name, "importance", 768)[0]
-    expected = quantize(x, name, imatrix=weights, backend=backend)
+    importance = importance_choices(name, "importance", 768)[0]
+    expected = quantize(x, name, importance=importance, backend=backend)
     values = dequantize(expected, name, backend=backend)
     original = state.get()
     ours, again = np.empty_like(expected), np.empty_like(values)
@@ -163,7 +163,7 @@ def test_callers_floating_point_state_is_ignored_and_kept(backend, name):
     try:
         state.set(original | state.flush | state.upward)
         changed = state.get()
-        binding.quantize_rows(x, kind, ours, weights=weights, backend=backend)
+        binding.quantize_rows(x, kind, ours, importance=importance, backend=backend)
         after_quantize = state.get()
         binding.dequantize_rows(expected, kind, again, backend=backend)
         after_dequantize = state.get()
@@ -257,14 +257,14 @@ def test_wrong_arguments_are_refused():
         ("C-contiguous", (np.ones((64, 2), np.float32).T, q8, out), {}),
         ("writable", (rows, q8, read_only), {}),
         ("not int8", (rows, q8, out.astype(np.int8)), {}),
-        ("weights must be float32", (rows, q8, out), {"weights": np.ones(64)}),
-        (r"weights must be float32 \(64,\)", (rows, q8, out), {"weights": np.ones(63, np.float32)}),
+        ("importance must be float32", (rows, q8, out), {"importance": np.ones(64)}),
+        (r"importance must be float32 \(64,\)", (rows, q8, out), {"importance": np.ones(63, np.float32)}),
         ("abacus", (rows, q8, out), {"backend": "abacus"}),
     ):
         with pytest.raises(UsageError, match=problem):
             binding.quantize_rows(*arguments, **options)
     iq2 = tensor_type("IQ2_XS")
-    with pytest.raises(UsageError, match="IQ2_XS needs importance weights"):
+    with pytest.raises(UsageError, match="IQ2_XS needs an importance matrix"):
         binding.quantize_rows(np.ones((2, 256), np.float32), iq2, np.empty((2, 74), np.uint8))
     with pytest.raises(UnsupportedError, match="Q8_1"):
         binding.quantize_rows(rows, tensor_type("Q8_1"), out)

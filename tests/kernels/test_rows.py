@@ -34,8 +34,8 @@ def test_rows_need_not_be_contiguous():
 @pytest.mark.parametrize("threads", [2, 3, 16])
 def test_threads_change_nothing(kind, threads):
     x, importance = values(7, 512), np.linspace(0, 3, 512)
-    packed = quantize(x, kind, imatrix=importance, threads=threads)
-    assert np.array_equal(packed, quantize(x, kind, imatrix=importance))
+    packed = quantize(x, kind, importance=importance, threads=threads)
+    assert np.array_equal(packed, quantize(x, kind, importance=importance))
     assert np.array_equal(dequantize(packed, kind, threads=threads), dequantize(packed, kind))
 
 
@@ -47,7 +47,7 @@ def test_empty_arrays():
 def test_importance_changes_the_bytes():
     x = np.sin(values(1, 256) * 7)
     steep = np.where(np.arange(256) % 2, 1000.0, 0.001)
-    assert not np.array_equal(quantize(x, "Q4_K", imatrix=steep), quantize(x, "Q4_K"))
+    assert not np.array_equal(quantize(x, "Q4_K", importance=steep), quantize(x, "Q4_K"))
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ def test_importance_changes_the_bytes():
         ("float64", lambda: quantize(np.zeros((1, 256)), "Q4_K")),
         ("single number", lambda: quantize(np.float32(1), "Q4_K")),
         ("row of 100 values", lambda: quantize(values(1, 100), "Q4_K")),
-        (r"imatrix must have shape \(256,\)", lambda: quantize(values(1, 256), "Q4_K", imatrix=np.ones(255))),
-        ("negative", lambda: quantize(values(1, 256), "Q4_K", imatrix=-np.ones(256))),
-        ("non-finite", lambda: quantize(values(1, 256), "Q4_K", imatrix=np.full(256, np.nan))),
+        (r"importance must have shape \(256,\)", lambda: quantize(values(1, 256), "Q4_K", importance=np.ones(255))),
+        ("negative", lambda: quantize(values(1, 256), "Q4_K", importance=-np.ones(256))),
+        ("non-finite", lambda: quantize(values(1, 256), "Q4_K", importance=np.full(256, np.nan))),
         ("threads", lambda: quantize(values(1, 256), "Q4_K", threads=0)),
         ("backend 'abacus'", lambda: quantize(values(1, 256), "Q4_K", backend="abacus")),
         ("uint8, not int8", lambda: dequantize(np.zeros((1, 144), np.int8), "Q4_K")),

@@ -28,17 +28,17 @@ V = TensorInfo("blk.0.attn_v.weight", (256, 8), F32)
 Q = TensorInfo("blk.0.attn_q.weight", (256, 8), F32)
 
 
-def test_small_types_need_importance_weights() -> None:
+def test_small_types_need_an_importance_matrix() -> None:
     error = refusal(model(4, 256, "output"), file_type="IQ2_XXS")
     assert isinstance(error, UsageError)
-    assert "IQ2_XXS needs importance weights for 24 tensors: blk.0.attn_k.weight, " in str(error)
+    assert "IQ2_XXS needs an importance matrix for 24 tensors: blk.0.attn_k.weight, " in str(error)
     assert "and 16 more" in str(error) and "--imatrix" in str(error) and ": output" not in str(error)
     assert "blk.0.attn_q.weight" in str(refusal([Q], file_type="Q2_K_S"))
     assert "blk.0.attn_q.weight" in str(refusal([Q], file_type="IQ2_XXS", imatrix=matrix(other=256)))
     assert "blk.0.attn_q.weight" in str(refusal([Q], file_type="IQ2_XXS", imatrix=matrix()))
 
 
-def test_enough_importance_weights_are_enough() -> None:
+def test_importance_for_the_tensors_that_need_it_is_enough() -> None:
     options = Options(file_type("IQ2_XXS"), imatrix=matrix(blk__0__attn_q__weight=256))
     check(assign([Q], header(), options), options)
     same = TensorInfo(Q.name, Q.shape, TENSOR_TYPES["IQ2_XXS"])
@@ -49,27 +49,27 @@ def test_enough_importance_weights_are_enough() -> None:
     check(assign([Q], header(), larger), larger)
 
 
-def test_a_pruned_tensor_finds_its_weights_under_its_old_name() -> None:
+def test_a_pruned_tensor_finds_its_importance_under_its_old_name() -> None:
     tensors = [TensorInfo(f"blk.{i}.attn_q.weight", (256, 8), F32) for i in (0, 1)]
     options = Options(file_type("IQ2_XXS"), prune_layers=(0,), imatrix=matrix(blk__1__attn_q__weight=256))
     check(assign(tensors, header(), options), options)
 
 
 def test_what_the_matrix_lacks_is_quantized_without_or_refused() -> None:
-    """llama-imatrix runs no layers that predict further tokens, and has no weights for them."""
+    """llama-imatrix runs no layers that predict further tokens, so a matrix lacks them."""
     names = ("nextn.eh_proj", "attn_q", "ffn_down")
     extra = [TensorInfo(f"blk.4.{name}.weight", (256, 8), F32) for name in names]
-    weights = matrix(**{info.name.replace(".", "__"): 256 for info in model(4) if len(info.shape) > 1})
+    given = matrix(**{info.name.replace(".", "__"): 256 for info in model(4) if len(info.shape) > 1})
     metadata = header(5, nextn_predict_layers=1)
     for name in ("Q4_K_M", "IQ4_XS", "Q2_K"):
-        options = Options(file_type(name), imatrix=weights)
+        options = Options(file_type(name), imatrix=given)
         assignments = assign([*model(4), *extra], metadata, options)
         check(assignments, options)
-        weighted = {a.name for a in assignments if importance_of(a, weights) is not None}
-        assert weighted == set(weights.weights)
-    error = refusal([*model(4), *extra], metadata, file_type="IQ2_XXS", imatrix=weights)
+        weighted = {a.name for a in assignments if importance_of(a, given) is not None}
+        assert weighted == set(given.importance)
+    error = refusal([*model(4), *extra], metadata, file_type="IQ2_XXS", imatrix=given)
     assert isinstance(error, UsageError)
-    assert "needs importance weights for 3 tensors: blk.4." in str(error)
+    assert "needs an importance matrix for 3 tensors: blk.4." in str(error)
 
 
 def test_a_matrix_of_another_model_is_refused() -> None:
@@ -98,9 +98,9 @@ def test_what_is_quantized_already_needs_permission() -> None:
     assert isinstance(refusal(integers, allow_requantize=True), UnsupportedError)
 
 
-def test_selected_weights() -> None:
+def test_selected_importance() -> None:
     both = matrix(blk__0__attn_q=1, blk__1__attn_q=1, blk__1__attn_v=1)
-    assert set(both.selected(include=["attn_v", "blk.0"]).weights) == {"blk.0.attn_q", "blk.1.attn_v"}
-    assert set(both.selected(exclude=["attn_v", "blk.0"]).weights) == {"blk.1.attn_q"}
+    assert set(both.selected(include=["attn_v", "blk.0"]).importance) == {"blk.0.attn_q", "blk.1.attn_v"}
+    assert set(both.selected(exclude=["attn_v", "blk.0"]).importance) == {"blk.1.attn_q"}
     with pytest.raises(UsageError, match="cannot be used together"):
         both.selected(["a"], ["b"])

@@ -59,8 +59,8 @@ def test_a_copy_keeps_the_file_type_or_guesses_it() -> None:
 
 
 def test_provenance_of_an_importance_matrix_is_cut_at_127_bytes() -> None:
-    weights = {"a": np.ones(1, np.float32), "b": np.ones(1, np.float32)}
-    matrix = ImportanceMatrix("é" * 64, weights, ("wiki", "other"), 12)
+    importance = {"a": np.ones(1, np.float32), "b": np.ones(1, np.float32)}
+    matrix = ImportanceMatrix("é" * 64, importance, ("wiki", "other"), 12)
     found = list(quantized_metadata([], BASE, Options(file_type("Q4_K_M"), imatrix=matrix)).items())
     assert found[-4:] == [
         ("quantize.imatrix.file", string("é".encode() * 63 + b"\xc3")),
@@ -68,7 +68,7 @@ def test_provenance_of_an_importance_matrix_is_cut_at_127_bytes() -> None:
         ("quantize.imatrix.entries_count", u32(2)),
         ("quantize.imatrix.chunks_count", u32(12)),
     ]
-    unknown = ImportanceMatrix("m.dat", weights)
+    unknown = ImportanceMatrix("m.dat", importance)
     keys = list(quantized_metadata([], BASE, Options(file_type("Q4_K_M"), imatrix=unknown)))
     assert keys[-2:] == ["quantize.imatrix.file", "quantize.imatrix.entries_count"]
     empty = Options(file_type("Q4_K_M"), imatrix=unknown.selected(exclude=["a", "b"]))

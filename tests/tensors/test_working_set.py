@@ -115,8 +115,8 @@ TARGETS = {
 
 def task_of(expr: TensorExpr, targets: list[tuple[TensorType, str]]) -> Task:
     def target(number: int, base: TensorType, name: str) -> Target:
-        weights = np.ones(expr.shape[-1] * expr.n_rows // expr.matrix_rows, np.float32)
-        source = RowSource(expr, base, weights if name.startswith("I") else None)
+        importance = np.ones(expr.shape[-1] * expr.n_rows // expr.matrix_rows, np.float32)
+        source = RowSource(expr, base, importance if name.startswith("I") else None)
         return Target(number, PlacedTensor(TensorInfo("t", expr.shape[::-1], tensor_type(name)), 0), source)
 
     return Task(expr, 0, expr.n_rows, tuple(target(number, *kind) for number, kind in enumerate(targets)))

@@ -1,6 +1,6 @@
 """Importance matrices as llama-imatrix writes them: the legacy `.dat`, and GGUF.
 
-Both hold, for each matrix of the model, sums of squared activations by column; the weights are the means. Source:
+Both hold, for each matrix of the model, sums of squared activations by column; the means are the importance. Source:
 common/imatrix-loader.cpp and tools/quantize/quantize.cpp of llama.cpp.
 """
 
@@ -20,7 +20,7 @@ from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.recipe.options import ImportanceMatrix
 from gguf_forge.storage.source import Source, SourceFile
 
-Weights = NDArray[np.float32]
+Importance = NDArray[np.float32]
 
 _SUMS, _COUNTS = ".in_sum2", ".counts"
 _KEYS = ("imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size")
@@ -38,7 +38,7 @@ def read_imatrix(path: str | PathLike[str]) -> ImportanceMatrix:
         InputError: the file is missing, cut off, no importance matrix, or holds numbers that are none.
 
     Example:
-        >>> read_imatrix("imatrix.gguf").weights["blk.0.attn_q.weight"].shape  # doctest: +SKIP
+        >>> read_imatrix("imatrix.gguf").importance["blk.0.attn_q.weight"].shape  # doctest: +SKIP
         (4096,)
     """
     with SourceFile(Path(path)) as source:
@@ -47,10 +47,10 @@ def read_imatrix(path: str | PathLike[str]) -> ImportanceMatrix:
     if matrix is None:
         with open_gguf(path) as file:
             matrix = _read_gguf(fspath(path), file)
-    for name, weights in matrix.weights.items():
-        if not np.isfinite(weights).all() or (weights < 0).any():
+    for name, importance in matrix.importance.items():
+        if not np.isfinite(importance).all() or (importance < 0).any():
             raise InputError(
-                f"the weights of {printable(name)} are not all finite and positive", file=path, hint=_NO_MATRIX
+                f"the importance of {printable(name)} is not all finite and positive", file=path, hint=_NO_MATRIX
             )
     return matrix
 
@@ -66,20 +66,20 @@ def _read_gguf(path: str, file: GgufFile) -> ImportanceMatrix:
     names = sorted({name.removesuffix(end) for name in tensors for end in (_SUMS, _COUNTS) if name.endswith(end)})
     found = {name: _sums_and_counts(path, name, tensors) for name in names}
     if not found:
-        raise InputError("holds no importance weights", file=path, hint=_NO_MATRIX)
+        raise InputError("holds no importance", file=path, hint=_NO_MATRIX)
     datasets, chunks, _ = (metadata[key] for key in _KEYS)
     if not isinstance(chunks, int) or isinstance(datasets, str | bytes) or not isinstance(datasets, Sequence):
         raise InputError(f"{_KEYS[0]} or {_KEYS[1]} is of another type", file=path, hint=_NO_MATRIX)
     return ImportanceMatrix(
         path,
-        weights={name: _means(sums, counts) for name, (sums, counts) in found.items()},
+        importance={name: _means(sums, counts) for name, (sums, counts) in found.items()},
         datasets=tuple(map(str, datasets)),
         chunks=chunks,
         calls={name: tuple(map(int, counts)) for name, (_, counts) in found.items()},
     )
 
 
-def _sums_and_counts(path: str, name: str, tensors: Mapping[str, GgufTensor]) -> tuple[Weights, Weights]:
+def _sums_and_counts(path: str, name: str, tensors: Mapping[str, GgufTensor]) -> tuple[Importance, Importance]:
     """By expert: sums (n_experts, n_columns), and whole counts (n_experts,)."""
     parts = [tensors.get(name + end) for end in (_SUMS, _COUNTS)]
     if any(part is None or part.type.name != "F32" for part in parts):
@@ -92,15 +92,15 @@ def _sums_and_counts(path: str, name: str, tensors: Mapping[str, GgufTensor]) ->
     return sums.reshape(len(counts), -1), _round_half_away(counts)
 
 
-def _means(sums: Weights, counts: Weights) -> Weights:
+def _means(sums: Importance, counts: Importance) -> Importance:
     """Sums over counts; an expert that was never used weighs all columns alike."""
     uses = counts[:, None]
     return np.divide(sums, uses, out=np.ones_like(sums), where=uses > 0).reshape(-1)
 
 
-def _round_half_away(counts: Weights) -> Weights:
+def _round_half_away(counts: Importance) -> Importance:
     """As C's lround does; llama-imatrix counts in whole numbers, but stores floats."""
-    rounded: Weights = np.copysign(np.floor(np.abs(counts.astype(np.float64)) + 0.5), counts).astype(np.float32)
+    rounded: Importance = np.copysign(np.floor(np.abs(counts.astype(np.float64)) + 0.5), counts).astype(np.float32)
     return rounded
 
 
@@ -115,14 +115,14 @@ def _read_legacy(path: str, source: Source) -> ImportanceMatrix:
     dataset = _text(cursor, "the name of the dataset") if cursor.left else ""
     return ImportanceMatrix(
         path,
-        weights={name: weights for name, weights, _ in entries},
+        importance={name: importance for name, importance, _ in entries},
         datasets=(dataset,) if dataset else (),
         chunks=chunks,
         calls={name: (calls,) for name, _, calls in entries},
     )
 
 
-def _legacy_entries(cursor: Cursor, n_entries: int) -> Iterator[tuple[str, Weights, int]]:
+def _legacy_entries(cursor: Cursor, n_entries: int) -> Iterator[tuple[str, Importance, int]]:
     for entry in range(n_entries):
         what = f"entry {entry}"
         name = _text(cursor, f"the name of {what}")

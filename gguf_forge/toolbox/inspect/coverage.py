@@ -12,7 +12,7 @@ from gguf_forge.recipe.tensor_rules import may_quantize
 
 @dataclass(frozen=True)
 class Coverage:
-    """Names of tensors: quantizable ones without weights, ones whose weights are of another number, and entries
+    """Names of tensors: quantizable ones without importance, ones whose importance has another length, and entries
     of the matrix that the model has no tensor for."""
 
     missing: tuple[str, ...]
@@ -21,28 +21,28 @@ class Coverage:
 
     def lines(self) -> Iterable[str]:
         for names, problem in (
-            (self.missing, "can be quantized and have no weights in the matrix"),
+            (self.missing, "can be quantized and have no importance in the matrix"),
             (self.misfits, "have another number of columns than the matrix"),
             (self.unknown, "are in the matrix and not in the model"),
         ):
             if names:
                 yield f"{len(names)} tensors {problem}: {', '.join(names)}"
         if not (self.missing or self.misfits or self.unknown):
-            yield "the matrix has weights for every tensor of the model that can be quantized, and for no other"
+            yield "the matrix has importance for every tensor of the model that can be quantized, and for no other"
 
 
 def covered(matrix: ImportanceMatrix, tensors: Sequence[TensorInfo], architecture: str) -> Coverage:
     """Compares the tensors of a model with the entries of a matrix.
 
     Args:
-        matrix: The weights.
+        matrix: The importance matrix.
         tensors: Those of the model's GGUF file.
         architecture: Its `general.architecture`.
     """
     quantizable = [info for info in tensors if may_quantize(info.name, info.shape, architecture)]
     names = {info.name for info in tensors}
     return Coverage(
-        missing=tuple(info.name for info in quantizable if info.name not in matrix.weights),
-        misfits=tuple(i.name for i in quantizable if i.name in matrix.weights and not matrix.fits(i)),
-        unknown=tuple(name for name in matrix.weights if name not in names),
+        missing=tuple(info.name for info in quantizable if info.name not in matrix.importance),
+        misfits=tuple(i.name for i in quantizable if i.name in matrix.importance and not matrix.fits(i)),
+        unknown=tuple(name for name in matrix.importance if name not in names),
     )

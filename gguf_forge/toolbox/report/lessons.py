@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.kernels.binding import quantizable_types, types_needing_weights
+from gguf_forge.kernels.binding import quantizable_types, types_needing_importance
 from gguf_forge.kernels.rows import dequantize, quantize
 from gguf_forge.toolbox.report.data import Alternative, BlockSize, Lessons, Outlier, Rounding, SizeCost, Symmetry
 from gguf_forge.toolbox.report.ladder import ladders, scheme_of
@@ -269,12 +269,12 @@ def _alone(block: Values, kind: TensorType) -> Rounding:
 
 
 def _alternatives(pool: Sequence[Weights], finest: float) -> tuple[Alternative, ...]:
-    """Types that can be made without importance weights, over the rows that are multiples of all their blocks."""
+    """Types that can be made without importance, over the rows that are multiples of all their blocks."""
     usable = [weights for weights in pool if weights.values.shape[1] % _LARGE == 0] or list(pool)
     found = []
     for name in _ALTERNATIVES:
         kind = tensor_type(name)
-        can = kind in quantizable_types() - types_needing_weights() and scheme_of(kind) is not None
+        can = kind in quantizable_types() - types_needing_importance() and scheme_of(kind) is not None
         bits = 8 * kind.block_bytes / kind.block_elements
         if can and bits < finest and all(_fits(weights, kind) for weights in usable):
             error = _overall([(weights.values, _rounded(weights.values, kind)) for weights in usable])

@@ -21,7 +21,7 @@ from gguf_forge.gguf_file.layout import PlacedTensor
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, ValueType
-from gguf_forge.kernels.binding import quantizable_types, types_needing_weights
+from gguf_forge.kernels.binding import quantizable_types, types_needing_importance
 from gguf_forge.planning.file_plan import BaseFile, Chosen
 from gguf_forge.planning.from_checkpoint import base_file, choose
 from gguf_forge.planning.model_plan import plan_model
@@ -182,7 +182,7 @@ def _check_packable(tensors: tuple[Chosen, ...]) -> None:
             continue
         if kind not in quantizable_types():
             raise UnsupportedError(f"this version cannot make {kind}, and so not compare it", tensor=name)
-        if kind in types_needing_weights() and chosen.source.weights is None:
+        if kind in types_needing_importance() and chosen.source.importance is None:
             raise UsageError(
                 f"the tensor is {kind}, which is made with an importance matrix",
                 tensor=name,
@@ -226,7 +226,7 @@ def repacked(source: RowSource, kind: TensorType, start: int, stop: int, *, back
     Args:
         source: Where the values come from.
         kind: What they become.
-        start, stop: The rows, all of one matrix where each has weights of its own.
+        start, stop: The rows, all of one matrix where each has importance of its own.
         backend: Which kernels; the default is the fastest of this machine.
 
     Returns:

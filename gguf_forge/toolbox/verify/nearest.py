@@ -1,6 +1,6 @@
 """Is each weight at the level nearest to it?
 
-A quantizer may choose the scales of a block in many ways (with importance weights, with fused arithmetic, by another
+A quantizer may choose the scales of a block in many ways (with an importance matrix, with fused arithmetic, by another
 search), but at last it rounds each weight to the nearest level that these scales make. So levels that are not the
 nearest ones tell damaged blocks, and blocks of other weights, from those of the same weights packed in another way.
 """

@@ -51,7 +51,7 @@ def steps_of(source: RowSource, kind: TensorType) -> tuple[str, ...]:
         steps.append(f"packed to {kind}")
     elif kind != expr.source_type:
         steps.append(f"as {kind}")
-    if source.weights is not None and not kind.is_float:
+    if source.importance is not None and not kind.is_float:
         steps.append("by importance")
     return tuple(steps)
 

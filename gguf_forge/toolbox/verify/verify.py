@@ -193,7 +193,7 @@ def _checks(
             pairs.append(_Pair(tensor, expression_of(tensor), chosen))
     for pair, found, ranges in _differing(pairs, threads, backend, progress):
         check = checks[pair.tensor.name]
-        weighed = pair.chosen.source.weights is not None
+        weighed = pair.chosen.source.importance is not None
         verdict = verdict_on(found, pair.tensor.type, check.blocks, by_importance=weighed)
         explanation = _explained(pair, ranges, threads, backend)
         checks[pair.tensor.name] = replace(check, verdict=verdict, differences=found, explanation=explanation)
@@ -239,7 +239,7 @@ def _differing(
     work = (
         (pair, rows)
         for pair in pairs
-        for rows in row_ranges(pair.chosen.source.expr, by_matrix=pair.chosen.source.weights is not None)
+        for rows in row_ranges(pair.chosen.source.expr, by_matrix=pair.chosen.source.importance is not None)
     )
     current: tuple[_Pair, Differences, list[_Range]] | None = None
     for pair, rows, nbytes, found in in_order(partial(_compare, backend), work, threads=threads):
@@ -265,7 +265,7 @@ def _compare(backend: str | None, work: tuple[_Pair, _Range]) -> tuple[_Pair, _R
     source = pair.chosen.source
     values = repacked(source, F32, start, stop, backend=backend).view(np.float32)
     differences = differences_between(
-        expected, found, kind, values, importance=source.weights_of(start), first_row=start
+        expected, found, kind, values, importance=source.importance_of(start), first_row=start
     )
     return pair, (start, stop), found.nbytes, differences
 
@@ -291,8 +291,8 @@ def _other_ways(source: RowSource, kind: TensorType) -> Iterator[tuple[str, RowS
         for base in (F16, BF16, F32):
             if base != source.base:
                 yield f"by way of {base} instead of {source.base}", replace(source, base=base)
-    if source.weights is not None and not kind.is_float:
-        yield "without the importance matrix", replace(source, weights=None)
+    if source.importance is not None and not kind.is_float:
+        yield "without the importance matrix", replace(source, importance=None)
     if isinstance(source.expr, PermuteRope):
         yield "without permuting the rows for rotary embedding", replace(source, expr=source.expr.of)
     if isinstance(source.expr, Add):

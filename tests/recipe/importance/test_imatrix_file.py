@@ -26,7 +26,7 @@ ENTRIES: dict[str, Entry] = {
 def test_gguf_means_are_by_expert_and_unused_experts_weigh_alike(tmp_path: Path) -> None:
     write_gguf(tmp_path / "m.gguf", ENTRIES)
     matrix = read_imatrix(tmp_path / "m.gguf")
-    assert {name: weights.tolist() for name, weights in matrix.weights.items()} == {
+    assert {name: importance.tolist() for name, importance in matrix.importance.items()} == {
         "a.weight": [1, 2, 3],
         "b.weight": [0.25, 0.5, 1, 1, 2.5, 3],
     }
@@ -36,14 +36,14 @@ def test_gguf_means_are_by_expert_and_unused_experts_weigh_alike(tmp_path: Path)
 def test_legacy_sums_are_divided_by_the_calls(tmp_path: Path) -> None:
     write_legacy(tmp_path / "m.dat", ENTRIES)
     matrix = read_imatrix(tmp_path / "m.dat")
-    assert matrix.weights["a.weight"].tolist() == [1, 2, 3]
-    assert matrix.weights["b.weight"].tolist() == [0.25, 0.5, 0.75, 1, 1.25, 1.5]
+    assert matrix.importance["a.weight"].tolist() == [1, 2, 3]
+    assert matrix.importance["b.weight"].tolist() == [0.25, 0.5, 0.75, 1, 1.25, 1.5]
     assert (matrix.datasets, matrix.chunks) == (("calibration.txt",), 12)
 
 
 def test_legacy_zero_calls_leave_the_sums(tmp_path: Path) -> None:
     write_legacy(tmp_path / "m.dat", {"a": (np.array([[2, 4]], np.float32), np.zeros(1, np.float32))})
-    assert read_imatrix(tmp_path / "m.dat").weights["a"].tolist() == [2, 4]
+    assert read_imatrix(tmp_path / "m.dat").importance["a"].tolist() == [2, 4]
 
 
 def test_legacy_files_may_end_after_the_entries(tmp_path: Path) -> None:
@@ -57,22 +57,22 @@ def test_legacy_files_may_end_after_the_entries(tmp_path: Path) -> None:
 def test_the_content_tells_the_format_not_the_name(tmp_path: Path) -> None:
     write_legacy(tmp_path / "m.gguf", ENTRIES)
     write_gguf(tmp_path / "m.dat", ENTRIES)
-    assert read_imatrix(tmp_path / "m.gguf").weights["b.weight"].tolist()[2] == 0.75
-    assert read_imatrix(tmp_path / "m.dat").weights["b.weight"].tolist()[2] == 1
+    assert read_imatrix(tmp_path / "m.gguf").importance["b.weight"].tolist()[2] == 0.75
+    assert read_imatrix(tmp_path / "m.dat").importance["b.weight"].tolist()[2] == 1
 
 
 def test_include_and_exclude_choose_by_text(tmp_path: Path) -> None:
     write_gguf(tmp_path / "m.gguf", ENTRIES)
     matrix = read_imatrix(tmp_path / "m.gguf")
-    assert list(matrix.selected(include=["a."]).weights) == ["a.weight"]
-    assert list(matrix.selected(exclude=["a."]).weights) == ["b.weight"]
+    assert list(matrix.selected(include=["a."]).importance) == ["a.weight"]
+    assert list(matrix.selected(exclude=["a."]).importance) == ["b.weight"]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
 @pytest.mark.parametrize("write", [write_gguf, write_legacy])
-def test_weights_that_are_no_weights(tmp_path: Path, write: object, value: float) -> None:
+def test_importance_that_is_none(tmp_path: Path, write: object, value: float) -> None:
     write(tmp_path / "m", {"a.weight": (np.array([[1, value]], np.float32), np.ones(1, np.float32))})  # type: ignore[operator]
-    with pytest.raises(InputError, match=r"m: the weights of a\.weight are not all finite and positive"):
+    with pytest.raises(InputError, match=r"m: the importance of a\.weight is not all finite and positive"):
         read_imatrix(tmp_path / "m")
 
 
@@ -151,4 +151,4 @@ def test_damaged_files_give_a_matrix_or_a_message(
         matrix = read_imatrix(path)
     except ForgeError:
         return
-    assert all(np.isfinite(weights).all() for weights in matrix.weights.values())
+    assert all(np.isfinite(importance).all() for importance in matrix.importance.values())

@@ -18,7 +18,7 @@ PACKED = [kind for kind in TENSOR_TYPES.values() if scheme_of(kind)]
 def packed_blocks(kind: TensorType) -> NDArray[np.uint8]:
     rng = np.random.default_rng(7)
     values = (rng.standard_normal((24, 1024)) + rng.standard_normal((24, 1))).astype(np.float32)
-    packed = quantize(values, kind, imatrix=np.ones(1024, np.float32))
+    packed = quantize(values, kind, importance=np.ones(1024, np.float32))
     return packed.reshape(-1, kind.block_bytes)
 
 

@@ -40,7 +40,7 @@ def test_fused_arithmetic_makes_blocks_that_are_not_odd(block: dict[str, Any]) -
     weights = np.frombuffer(bytes.fromhex(block["weights"]), bfloat16).astype(np.float32)[None]
     plain, fused = (np.frombuffer(bytes.fromhex(block[name]), np.uint8)[None] for name in ("plain", "fused"))
     importance = np.array(block["importance"], np.float32) if "importance" in block else None
-    assert (quantize(weights, block["type"], imatrix=importance).shape, plain.shape) == (fused.shape, fused.shape)
+    assert (quantize(weights, block["type"], importance=importance).shape, plain.shape) == (fused.shape, fused.shape)
     found = differences_between(plain, fused, TENSOR_TYPES[block["type"]], weights, importance=importance)
     assert (found.blocks, found.odd_blocks) == (1, 0)
     assert found.errors.cosine == pytest.approx(found.errors.expected_cosine, rel=0.01)
@@ -79,7 +79,7 @@ def test_values_that_are_not_packed(name: str) -> None:
 @pytest.mark.parametrize("name", ["Q4_0", "Q5_1", "Q2_K", "Q4_K", "Q6_K", "IQ4_XS", "IQ3_S"])
 def test_other_importance_is_another_recipe(name: str) -> None:
     weights, rng = _weights(), np.random.default_rng(1)
-    expected, found = (quantize(weights, name, imatrix=rng.random(512, np.float32) + 0.05) for _ in range(2))
+    expected, found = (quantize(weights, name, importance=rng.random(512, np.float32) + 0.05) for _ in range(2))
     difference = _between(name, expected, found, weights)
     blocks = weights.size // TENSOR_TYPES[name].block_elements
     assert difference.blocks > 0.5 * blocks

@@ -28,8 +28,8 @@ def _share(packed: np.ndarray, name: str, values: np.ndarray) -> float:
 @pytest.mark.parametrize("name", SCHEMES)
 def test_a_quantizer_takes_the_nearest_levels(name: str, importance: bool) -> None:
     values = _weights()
-    weights = np.random.default_rng(1).random(512).astype(np.float32) + 0.01 if importance else None
-    share = _share(quantize(values, name, imatrix=weights), name, values)
+    weighed = np.random.default_rng(1).random(512).astype(np.float32) + 0.01 if importance else None
+    share = _share(quantize(values, name, importance=weighed), name, values)
     # the legacy formats round the scale after choosing levels
     assert share <= (0.003 if name in ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0") else 0)
 

@@ -154,8 +154,8 @@ def _matrix(path: Path, seed: int, columns: int = 256) -> ImportanceMatrix:
     rng = np.random.default_rng(seed)
     with open_gguf(path) as gguf:
         names = [t.name for t in gguf.tensors if len(t.shape) > 1 and t.name.startswith("blk")]
-    weights = {name: rng.random(columns, np.float32) + np.float32(0.05) for name in names}
-    return ImportanceMatrix(f"calibration-{seed}.gguf", weights, ("data.txt",), 7, dict.fromkeys(names, (1,)))
+    importance = {name: rng.random(columns, np.float32) + np.float32(0.05) for name in names}
+    return ImportanceMatrix(f"calibration-{seed}.gguf", importance, ("data.txt",), 7, dict.fromkeys(names, (1,)))
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def _retouched(path: Path, folder: Path, share: float) -> Path:
             n_rows = tensor.info.n_rows
             values = weights[tensor.name].rows(0, n_rows).astype(np.float32)
             importance = 1 + 0.01 * rng.random(tensor.shape[0], np.float32)
-            other = quantize(values, tensor.type, imatrix=importance).reshape(-1, tensor.type.block_bytes)
+            other = quantize(values, tensor.type, importance=importance).reshape(-1, tensor.type.block_bytes)
             for block in np.flatnonzero(rng.random(len(other)) < share):
                 file.seek(tensor.offset + int(block) * tensor.type.block_bytes)
                 file.write(other[block].tobytes())
