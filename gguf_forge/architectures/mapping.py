@@ -11,7 +11,8 @@ from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, Operation, Rule
 from gguf_forge.architectures.operations import keep
 from gguf_forge.architectures.shapes import disagreement
-from gguf_forge.architectures.templates import fill, known_names, parse, role, target_of
+from gguf_forge.architectures.templates import fill, parse, role, target_of
+from gguf_forge.architectures.tensor_names import known_names
 from gguf_forge.checkpoint import Checkpoint, StoredTensor
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, printable
 from gguf_forge.tensors.expression import RAW, AsFloat32, Constant, Stored, TensorExpr

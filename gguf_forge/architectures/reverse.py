@@ -20,7 +20,8 @@ from gguf_forge.architectures import FAMILIES
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, Operation, Rule
 from gguf_forge.architectures.mapping import group_names, operation_for
-from gguf_forge.architectures.templates import SUFFIXES, fill, known_names, parse, target_of
+from gguf_forge.architectures.templates import SUFFIXES, fill, parse, target_of
+from gguf_forge.architectures.tensor_names import known_names
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, printable
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.storage.source import Source

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import NamedTuple
 
 SUFFIXES = (".weight", ".bias")
@@ -49,39 +48,6 @@ def role(target: str) -> str:
     for suffix in SUFFIXES:
         name = name.removesuffix(suffix)
     return name
-
-
-@lru_cache
-def known_names(architecture: str) -> Mapping[str, str]:
-    """Checkpoint template -> GGUF template of one GGUF architecture, both without suffix.
-
-    Source: the tables of gguf-py's `TensorNameMap`. They are read from the class: to make an instance can
-    change the class's own tables, and with them the names of other architectures.
-    """
-    from gguf.constants import MODEL_ARCH_NAMES, MODEL_TENSORS, TENSOR_NAMES
-    from gguf.tensor_mapping import TensorNameMap
-
-    found = next((arch for arch, name in MODEL_ARCH_NAMES.items() if name == architecture), None)
-    if found is None:
-        return {}
-    tables = (
-        TensorNameMap.mappings_cfg,
-        TensorNameMap.block_mappings_cfg,
-        TensorNameMap.arch_block_mappings_cfg.get(found, {}),
-    )
-    wanted = set(MODEL_TENSORS[found])
-    names = {
-        source: TENSOR_NAMES[tensor]
-        for table in tables
-        for tensor, sources in table.items()
-        if tensor in wanted
-        for source in (TENSOR_NAMES[tensor], *sources)
-    }
-    return {_with_holes(source): _with_holes(target) for source, target in names.items()}
-
-
-def _with_holes(name: str) -> str:
-    return name.replace("{bid}", "{i}").replace("{xid}", "{e}")
 
 
 def target_of(template: str, names: Mapping[str, str]) -> str | None:

@@ -8,7 +8,8 @@ import pytest
 from gguf_forge import architectures
 from gguf_forge.architectures import FAMILIES, find_architecture
 from gguf_forge.architectures.declaration import Architecture
-from gguf_forge.architectures.templates import known_names, parse, role
+from gguf_forge.architectures.templates import parse, role
+from gguf_forge.architectures.tensor_names import known_names, roles_of
 from gguf_forge.errors import InputError, UnsupportedError
 
 _MACHINERY = {"__init__", "config", "dsl", "metadata", "names", "operations", "plan", "pooling", "shapes"}
@@ -35,13 +36,13 @@ def test_the_table_is_what_the_modules_declare() -> None:
 def test_every_family_is_found_and_has_names(hf: str) -> None:
     architecture = find_architecture({"architectures": [hf]})
     assert hf in architecture.hf
-    assert known_names(architecture.name), "gguf-py knows no names for this architecture"
+    assert known_names(architecture.name), "no names are known for this architecture"
 
 
 @pytest.mark.parametrize("hf", FAMILIES)
 def test_every_rule_names_a_tensor_of_the_architecture(hf: str) -> None:
     architecture = find_architecture({"architectures": [hf]})
-    roles = {role(target) for target in known_names(architecture.name).values()}
+    roles = roles_of(architecture.name)
     for target in (rule.target for rule in architecture.rules):
         assert role(target) in roles
 
@@ -55,13 +56,6 @@ def test_unknown_models_are_refused_with_the_nearest_names() -> None:
 def test_a_config_without_architecture_is_refused(config: dict[str, object]) -> None:
     with pytest.raises(InputError, match="no architecture is named"):
         find_architecture(config)
-
-
-def test_looking_up_names_does_not_change_those_of_other_architectures() -> None:
-    before = dict(known_names("llama"))
-    known_names.cache_clear()
-    known_names("arctic")
-    assert dict(known_names("llama")) == before
 
 
 def test_parse_takes_the_first_two_numbers() -> None:
