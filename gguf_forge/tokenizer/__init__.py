@@ -27,6 +27,7 @@ from gguf_forge.tokenizer.llama_hf import llama_hf
 from gguf_forge.tokenizer.pre_tokenizers import checked_name, known_names
 from gguf_forge.tokenizer.special import special_ids
 from gguf_forge.tokenizer.spm import phi3, sentencepiece, sentencepiece_size
+from gguf_forge.tokenizer.unigram import nomic_bert_moe, t5, xlm_roberta
 from gguf_forge.tokenizer.vocabulary import (
     Reader,
     TokenizerSource,
@@ -69,15 +70,18 @@ __all__ = [
     "in_order",
     "known_names",
     "llama_hf",
+    "nomic_bert_moe",
     "phi3",
     "read_vocabulary",
     "real_vocabulary_size",
     "sentencepiece",
     "special_ids",
+    "t5",
     "token_type_count",
     "when",
     "whitespace",
     "wordpiece",
+    "xlm_roberta",
 ]
 
 any_vocabulary: Reader = first_of(sentencepiece, llama_hf, bpe)

@@ -136,6 +136,18 @@ def load_tokenizer(files: TokenizerFiles) -> AutoTokenizer | None:
         )
 
 
+def settled_tokens(files: TokenizerFiles) -> tuple[list[AddedToken], list[SpecialToken]]:
+    """The tokens that the files add to a tokenizer.json, and the special ones; read without making a tokenizer."""
+    name, defaults = _class_of(files)
+    arguments, added = _arguments(files)
+    tokenizer = files.tokenizer or {}
+    place = files.place("tokenizer.json")
+    listed = as_list(tokenizer.get("added_tokens", []), place / "added_tokens")
+    added += [read_added_token(value, place / "added_tokens" / index) for index, value in enumerate(listed)]
+    padding = as_mapping(tokenizer.get("padding") or {}, place / "padding")
+    return added, _special_tokens({"pad_token": padding.get("pad_token"), **defaults, **arguments}, name, place)
+
+
 @cache
 def _classes() -> Mapping[str, Any]:
     data = package_files(__package__).joinpath("transformers_classes.json").read_bytes()

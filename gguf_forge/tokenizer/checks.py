@@ -10,6 +10,7 @@ from gguf_forge.errors import InputError
 
 # Far above any real vocabulary, far below what would exhaust memory.
 MAX_TOKENS = 1 << 24
+_MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
 
 
 class Place:
@@ -82,6 +83,13 @@ def as_flag(value: Any, place: Place) -> bool:
     if not isinstance(value, bool):
         raise place.expected("true or false", value)
     return value
+
+
+def as_number(value: Any, place: Place) -> float:
+    """A number that a FLOAT32 can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _MAX_FLOAT32:
+        raise place.expected("a number", value)
+    return float(value)
 
 
 def as_id(value: Any, place: Place) -> int:

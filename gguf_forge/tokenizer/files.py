@@ -101,6 +101,10 @@ class TokenizerFiles:
         """tokenizer.model as it is."""
         return read_bytes(self.folder / "tokenizer.model")
 
+    def content(self, name: str) -> bytes | None:
+        """A file that few vocabularies have, as it is."""
+        return read_bytes(self.folder / name)
+
     @cached_property
     def chat_template_jinja(self) -> str | None:
         return read_text(self.folder / "chat_template.jinja")

@@ -10,9 +10,9 @@ import re
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.tokenizer.auto_tokenizer import AutoTokenizer, load_tokenizer
 from gguf_forge.tokenizer.checks import as_mapping
+from gguf_forge.tokenizer.scored_vocabulary import scored_vocabulary
 from gguf_forge.tokenizer.sentencepiece_model import Pieces
 from gguf_forge.tokenizer.special import special_tokens
-from gguf_forge.tokenizer.spm import scored_vocabulary
 from gguf_forge.tokenizer.token_types import TokenType
 from gguf_forge.tokenizer.vocabulary import TokenizerSource
 
@@ -50,21 +50,17 @@ def _vocabulary(tokenizer: AutoTokenizer) -> Pieces:
     base_size = tokenizer.base_size()
     by_id = {id: text for text, id in tokenizer.vocabulary().items()}
     special = set(tokenizer.special_tokens)
-    pieces = Pieces([], [], [])
+    pieces = Pieces()
     for id in range(base_size):
         if id not in by_id:
             raise tokenizer.place.error(f"has {base_size} tokens, but none with id {id}")
         text = by_id[id]
         plain = TokenType.BYTE if _BYTE.fullmatch(text) else TokenType.NORMAL
-        _append(pieces, text, TokenType.CONTROL if text in special and plain is TokenType.NORMAL else plain)
+        pieces.append(
+            text.encode(), _SCORE, TokenType.CONTROL if text in special and plain is TokenType.NORMAL else plain
+        )
     for id, token in sorted(tokenizer.added_tokens().items()):
         if id >= base_size:
             kind = TokenType.CONTROL if token.content in special else TokenType.USER_DEFINED
-            _append(pieces, token.content, kind)
+            pieces.append(token.content.encode(), _SCORE, kind)
     return pieces
-
-
-def _append(pieces: Pieces, text: str, kind: TokenType) -> None:
-    pieces.texts.append(text.encode())
-    pieces.scores.append(_SCORE)
-    pieces.types.append(kind)

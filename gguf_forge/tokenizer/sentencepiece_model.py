@@ -1,7 +1,7 @@
-"""Reads the pieces of a SentencePiece model, with bounds checked before every step.
+"""Reads a SentencePiece model, with bounds checked before every step.
 
-A model is one protobuf message; a vocabulary needs only its field 1, the pieces. A parser of that field is
-safer on hostile files, and faster, than asking the sentencepiece library for each piece.
+A model is one protobuf message; a vocabulary needs the pieces, and of the rest a few settings. A parser of
+these alone is safer on hostile files, and faster, than asking the sentencepiece library for each piece.
 Source: sentencepiece's `sentencepiece_model.proto`, and the checks of its `ModelInterface`.
 """
 
@@ -9,56 +9,112 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import IntEnum
 
 from gguf_forge.errors import InputError
 from gguf_forge.tokenizer.checks import MAX_TOKENS, Place
 from gguf_forge.tokenizer.token_types import TokenType
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_PIECE, _TRAINER, _NORMALIZER = (number << 3 | _BYTES for number in (1, 2, 3))
 _F32 = struct.Struct("<f")
 _HINT = "the file may be truncated or of another kind: download it again"
+
+
+class Algorithm(IntEnum):
+    """How a model was trained, and so how it splits text. Source: `TrainerSpec.ModelType`."""
+
+    UNIGRAM = 1
+    BPE = 2
+    WORD = 3
+    CHAR = 4
 
 
 @dataclass(frozen=True)
 class Pieces:
     """A vocabulary; the index is the token id. GGUF's token types have the numbers of SentencePiece's."""
 
-    texts: list[bytes]
-    scores: list[float]
-    types: list[TokenType]
+    texts: list[bytes] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    types: list[TokenType] = field(default_factory=list)
+
+    def append(self, text: bytes, score: float, kind: TokenType) -> None:
+        self.texts.append(text)
+        self.scores.append(score)
+        self.types.append(kind)
 
 
-def read_pieces(data: bytes, place: Place) -> Pieces:
-    """The pieces of a SentencePiece model.
+@dataclass
+class SentencePieceModel:
+    """A model's pieces and settings; a setting that the file leaves out has the value that it has here.
+
+    Attributes:
+        pieces: The vocabulary.
+        algorithm: How text is split.
+        charsmap: The compiled table of what characters are replaced by; empty for none.
+        add_dummy_prefix: Whether a text gets a space before it.
+        remove_extra_whitespaces: Whether several spaces become one.
+    """
+
+    pieces: Pieces = field(default_factory=Pieces)
+    algorithm: Algorithm = Algorithm.UNIGRAM
+    charsmap: bytes = b""
+    add_dummy_prefix: bool = True
+    remove_extra_whitespaces: bool = True
+
+
+def read_model(data: bytes, place: Place) -> SentencePieceModel:
+    """The pieces and settings of a SentencePiece model.
 
     Raises:
         InputError: the data is no such model, is cut off, or its pieces contradict each other.
     """
     try:
-        pieces = _parse(data)
+        model = _parse(data)
     except (IndexError, ValueError, struct.error) as error:
         raise place.error(f"is not a readable SentencePiece model ({error})", _HINT) from error
-    _check(pieces, place)
-    return pieces
+    _check(model.pieces, place)
+    return model
 
 
-def _parse(data: bytes) -> Pieces:
-    pieces = Pieces([], [], [])
+def _parse(data: bytes) -> SentencePieceModel:
+    model = SentencePieceModel()
     position, end = 0, len(data)
     while position < end:
         tag, position = _varint(data, position)
         start, position = _payload(data, position, tag, end)
-        if tag >> 3 == 1:
-            if tag & 7 != _BYTES:
-                raise ValueError(f"byte {start}: a piece of wire type {tag & 7}")
-            if len(pieces.texts) == MAX_TOKENS:
+        if tag >> 3 == _PIECE >> 3 and tag != _PIECE:
+            raise ValueError(f"byte {start}: a piece of wire type {tag & 7}")
+        if tag == _PIECE:
+            if len(model.pieces.texts) == MAX_TOKENS:
                 raise ValueError(f"more than {MAX_TOKENS} pieces")
-            text, score, kind = _piece(data, start, position)
-            pieces.texts.append(text)
-            pieces.scores.append(score)
-            pieces.types.append(kind)
-    return pieces
+            model.pieces.append(*_piece(data, start, position))
+        elif tag == _TRAINER:
+            _read_trainer(model, data, start, position)
+        elif tag == _NORMALIZER:
+            _read_normalizer(model, data, start, position)
+    return model
+
+
+def _read_trainer(model: SentencePieceModel, data: bytes, position: int, end: int) -> None:
+    while position < end:
+        tag, position = _varint(data, position)
+        start, position = _payload(data, position, tag, end)
+        if tag == 3 << 3 | _VARINT:
+            model.algorithm = Algorithm(_varint(data, start)[0])
+
+
+def _read_normalizer(model: SentencePieceModel, data: bytes, position: int, end: int) -> None:
+    while position < end:
+        tag, position = _varint(data, position)
+        start, position = _payload(data, position, tag, end)
+        if tag == 2 << 3 | _BYTES:
+            model.charsmap = data[start:position]
+        elif tag == 3 << 3 | _VARINT:
+            model.add_dummy_prefix = bool(_varint(data, start)[0])
+        elif tag == 4 << 3 | _VARINT:
+            model.remove_extra_whitespaces = bool(_varint(data, start)[0])
 
 
 def _piece(data: bytes, position: int, end: int) -> tuple[bytes, float, TokenType]:

@@ -15,7 +15,7 @@ from synthetic import FAMILIES
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType
 
 _NOT_OURS = ("case.json", "checkpoint.json", "expected.json")
-_FORMATS = {ValueType.INT32: "<i", ValueType.FLOAT32: "<f"}
+_FORMATS = {ValueType.UINT8: "<B", ValueType.INT32: "<i", ValueType.FLOAT32: "<f"}
 
 
 def copy_folder(family: str, folder: Path, *, without: tuple[str, ...] = ()) -> Path:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+from io import BytesIO
 
 import pytest
 from hypothesis import given
@@ -9,11 +10,15 @@ from synthetic import FAMILIES
 
 from gguf_forge.errors import InputError
 from gguf_forge.tokenizer.checks import Place
-from gguf_forge.tokenizer.sentencepiece_model import read_pieces
+from gguf_forge.tokenizer.sentencepiece_model import Algorithm, Pieces, SentencePieceModel, read_model
 from gguf_forge.tokenizer.token_types import TokenType
 
 PLACE = Place("tokenizer.model")
 MODELS = ("gemma", "llama2-spm", "mistral", "phi3")
+
+
+def read_pieces(data: bytes, place: Place) -> Pieces:
+    return read_model(data, place).pieces
 
 
 def field(tag: int, payload: bytes) -> bytes:
@@ -57,17 +62,47 @@ def test_the_pieces_are_those_of_the_library(family: str) -> None:
 
 
 def test_defaults_and_unknown_fields() -> None:
-    extra = field(0x12, b"trainer") + b"\x20\x96\x01" + b"\x29" + bytes(8)
+    extra = field(0x22, b"self test") + b"\x20\x96\x01" + b"\x29" + bytes(8)
     pieces = read_pieces(UNKNOWN + extra + field(0x0A, field(0x0A, "▁é".encode()) + b"\x22\x01x"), PLACE)
     assert pieces.texts == [b"<unk>", "▁é".encode()]
     assert pieces.scores == [0.0, 0.0]
     assert pieces.types == [TokenType.UNKNOWN, TokenType.NORMAL]
 
 
+@pytest.mark.parametrize("algorithm", list(Algorithm))
+@pytest.mark.parametrize("flag", [True, False])
+def test_the_settings_are_those_that_the_library_trained_with(algorithm: Algorithm, flag: bool) -> None:
+    from sentencepiece import SentencePieceTrainer
+
+    file = BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(["a b c a b"] * 9),
+        model_writer=file,
+        model_type=algorithm.name.lower(),
+        vocab_size=8,
+        hard_vocab_limit=False,
+        add_dummy_prefix=flag,
+        remove_extra_whitespaces=not flag,
+        normalization_rule_name="nmt_nfkc" if flag else "identity",
+        minloglevel=2,
+    )
+    model = read_model(file.getvalue(), PLACE)
+    assert model.algorithm is algorithm
+    assert (model.add_dummy_prefix, model.remove_extra_whitespaces) == (flag, not flag)
+    assert len(model.charsmap) > 100_000 if flag else model.charsmap == b""
+
+
+def test_settings_that_the_file_leaves_out() -> None:
+    assert read_model(UNKNOWN, PLACE) == SentencePieceModel(Pieces([b"<unk>"], [0.0], [TokenType.UNKNOWN]))
+
+
 @pytest.mark.parametrize(
     ("data", "told"),
     [
         (b"", "no pieces"),
+        (UNKNOWN + field(0x12, b"\x18\x09"), "9 is not a valid Algorithm"),
+        (UNKNOWN + field(0x1A, b"\x12\x7f"), "past its end"),
+        (UNKNOWN + field(0x1A, b"\x1b"), "wire type 3"),
         (piece(b"a"), "0 pieces for unknown text"),
         (UNKNOWN + piece(b"<u>", kind=2), "2 pieces for unknown text"),
         (UNKNOWN + piece(b""), "empty piece, number 1"),

@@ -29,9 +29,11 @@ from gguf_forge.tokenizer import (
     read_vocabulary,
     sentencepiece,
     special_ids,
+    t5,
     token_type_count,
     when,
     wordpiece,
+    xlm_roberta,
 )
 
 EXPECTED = json.loads((Path(__file__).parent / "expected.json").read_text())
@@ -59,6 +61,8 @@ _READERS: dict[Reader, str] = {
     phi3: "phimoe",
     wordpiece: "bert distilbert distilbert-seqcls nomicbert-v15",
     in_order(bpe, token_type_count): "roberta",
+    xlm_roberta: "xlmroberta jina-v3 nomicbert-v2-moe",
+    t5: "t5",
     in_order(add_bos_token(True), add_eos_token(True), add_sep_token(True), bpe): "modernbert",
     bpe: "bloom cohere cohere2 dbrx exaone4 falcon40b-style falconh1 falconmamba gpt2 gptneox granitemoehybrid "
     "hunyuan-dense lfm2 llama4-text mamba mamba2 minimax-m2 mpt nemotronh olmo olmo2 olmoe qwen2-gptq4 qwen25vl "

@@ -1,0 +1,87 @@
+"""What JSON files add to the pieces of a SentencePiece model.
+
+Source: `_create_vocab_sentencepiece` and Phi-3's `set_vocab` in llama.cpp's converter.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from gguf_forge.tokenizer.checks import Place, as_decimal_id, as_flag, as_id, as_list, as_mapping, as_text
+from gguf_forge.tokenizer.files import TokenizerFiles
+from gguf_forge.tokenizer.sentencepiece_model import Pieces
+from gguf_forge.tokenizer.token_types import TokenType, added_token
+
+log = logging.getLogger(__name__)
+
+_ADDED_SCORE = -1000.0
+
+
+@dataclass(frozen=True)
+class Added:
+    """A token that a JSON file adds or changes, and where it says so."""
+
+    id: int
+    text: str
+    type: TokenType
+    place: Place
+
+
+def add_in_range(vocabulary: Pieces, tokens: Iterable[Added]) -> None:
+    """Puts tokens into the vocabulary; those whose id it does not have are left out."""
+    size = len(vocabulary.texts)
+    for token in tokens:
+        if token.id < size:
+            put(vocabulary, token)
+        else:
+            log.warning("token %d (%r) is left out: the vocabulary has %d", token.id, token.text, size)
+
+
+def put(vocabulary: Pieces, token: Added) -> None:
+    """Puts a token whose id the vocabulary has into it."""
+    text = token.text.encode()
+    if vocabulary.types[token.id] is not TokenType.UNUSED and vocabulary.texts[token.id] != text:
+        log.info("token %d: %r becomes %r", token.id, vocabulary.texts[token.id].decode(), token.text)
+    vocabulary.texts[token.id] = text
+    vocabulary.scores[token.id] = _ADDED_SCORE
+    vocabulary.types[token.id] = token.type
+
+
+def from_added_tokens(files: TokenizerFiles) -> Iterator[Added]:
+    """Those of added_tokens.json."""
+    place = files.place("added_tokens.json")
+    for text, id in (files.added_tokens or {}).items():
+        here = place / repr(text)
+        yield Added(as_id(id, here), as_text(text, here), TokenType.USER_DEFINED, here)
+
+
+def from_tokenizer_config(files: TokenizerFiles, by_text: bool = True) -> Iterator[Added]:
+    """Those of tokenizer_config.json; `by_text`: some are control tokens by their text, marked or not."""
+    place = files.place("tokenizer_config.json") / "added_tokens_decoder"
+    listed = (files.tokenizer_config or {}).get("added_tokens_decoder", {})
+    for key, value in as_mapping(listed, place).items():
+        here = place / key
+        text, special = _text_and_special(value, here)
+        text, kind = added_token(text, special) if by_text else (text, _marked(special))
+        yield Added(as_decimal_id(key, place), text, kind, here)
+
+
+def from_tokenizer(files: TokenizerFiles) -> Iterator[Added]:
+    """Those of tokenizer.json."""
+    place = files.place("tokenizer.json") / "added_tokens"
+    for index, value in enumerate(as_list((files.tokenizer or {}).get("added_tokens", []), place)):
+        here = place / index
+        text, special = _text_and_special(value, here)
+        yield Added(as_id(value.get("id"), here / "id"), text, _marked(special), here)
+
+
+def _text_and_special(value: object, place: Place) -> tuple[str, bool]:
+    token = as_mapping(value, place)
+    special = as_flag(token.get("special", False), place / "special")
+    return as_text(token.get("content"), place / "content"), special
+
+
+def _marked(special: bool) -> TokenType:
+    return TokenType.CONTROL if special else TokenType.USER_DEFINED

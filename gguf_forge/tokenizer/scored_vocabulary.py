@@ -1,0 +1,36 @@
+"""Vocabularies in which each token has a score.
+
+Source: `_create_vocab_sentencepiece` in llama.cpp's converter.
+"""
+
+from __future__ import annotations
+
+from gguf_forge.gguf_file.values import Metadata, ValueType, array, string
+from gguf_forge.tokenizer.sentencepiece_model import Pieces
+from gguf_forge.tokenizer.token_types import TokenType
+
+_PADDING_SCORE = -10000.0
+
+
+def padded(pieces: Pieces, size: int) -> Pieces:
+    """As many pieces as the model has tokens: holes are `[PADn]`, the excess is left out."""
+    used = min(len(pieces.texts), size)
+    holes = range(used, size)
+    # The pieces that the user defined when training are written as plain ones.
+    plain = {TokenType.USER_DEFINED: TokenType.NORMAL}
+    return Pieces(
+        pieces.texts[:used] + [b"[PAD%d]" % index for index in holes],
+        pieces.scores[:used] + [_PADDING_SCORE] * len(holes),
+        [plain.get(kind, kind) for kind in pieces.types[:used]] + [TokenType.UNUSED] * len(holes),
+    )
+
+
+def scored_vocabulary(vocabulary: Pieces, model: str = "llama") -> Metadata:
+    """The keys of the vocabulary under llama.cpp's name for its kind of tokenizer."""
+    return {
+        "tokenizer.ggml.model": string(model),
+        "tokenizer.ggml.pre": string("default"),
+        "tokenizer.ggml.tokens": array(ValueType.STRING, vocabulary.texts),
+        "tokenizer.ggml.scores": array(ValueType.FLOAT32, vocabulary.scores),
+        "tokenizer.ggml.token_type": array(ValueType.INT32, map(int, vocabulary.types)),
+    }
