@@ -1,0 +1,31 @@
+"""docs/cli.md and docs/python.md are what tools/make_reference_pages.py makes of the help texts and the docstrings."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+import gguf_forge
+from gguf_forge.cli.app import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+PAGES = runpy.run_path(str(ROOT / "tools" / "make_reference_pages.py"))["PAGES"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_page_is_what_the_script_makes(page: str) -> None:
+    written = (ROOT / "docs" / page).read_text()
+    assert written == PAGES[page](), f"docs/{page} is stale: run `python tools/make_reference_pages.py`"
+
+
+def test_every_command_has_a_section() -> None:
+    page = PAGES["cli.md"]()
+    names = {command.__name__.rpartition(".")[2] for command in COMMANDS}
+    assert {name for name in names if f"\n### {name}" in page} == names
+
+
+def test_every_exported_name_is_described() -> None:
+    page = PAGES["python.md"]()
+    assert [name for name in gguf_forge.__all__ if f"### {name}\n" not in page and f"`{name}`" not in page] == []

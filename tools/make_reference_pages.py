@@ -1,0 +1,220 @@
+"""Writes docs/cli.md and docs/python.md from the help texts and the docstrings.
+
+    python tools/make_reference_pages.py
+
+tests/docs/test_reference_pages.py compares both pages with what this script makes, so they cannot become stale.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import typer
+
+import gguf_forge
+from gguf_forge.cli.app import app
+from gguf_forge.cli.verify import MISMATCH
+from gguf_forge.errors import ForgeError
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+GENERATED = "This page is made by `python tools/make_reference_pages.py`. Change {} instead of this page.\n"
+
+CLI_TITLE = """# Command-line reference
+
+{generated}
+`gguf-forge COMMAND --help` shows the same texts in a terminal.
+
+## Exit codes
+
+| code | meaning |
+| --- | --- |
+{exit_codes}
+| 128 + N | Signal number N stopped the command. |
+
+With `--json`, an error is one JSON object on standard output. Messages for people go to standard error.
+"""
+
+PYTHON_TITLE = """# Python reference
+
+{generated}
+Every name on this page is an attribute of the package: `import gguf_forge`, then `gguf_forge.convert(...)`.
+"""
+
+OTHER_EXIT_CODES = {
+    0: "The command did what it was asked to do.",
+    1: "The system gave no more memory, or there is a bug in gguf-forge.",
+    MISMATCH: "`verify` or `compare` found a difference.",
+}
+
+PROPERTIES = (property, cached_property)
+SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Example|Examples):$")
+TITLES = {"Args": "Arguments", "Examples": "Example"}
+
+
+def cli_page() -> str:
+    """docs/cli.md: exit codes, then every command that `gguf-forge --help` lists."""
+    program = typer.main.get_command(app)
+    codes = OTHER_EXIT_CODES | {error.exit_code: f"`{error.__name__}`: {summary(error)}" for error in error_classes()}
+    table = "\n".join(f"| {code} | {meaning} |" for code, meaning in sorted(codes.items()))
+    parts = [CLI_TITLE.format(generated=GENERATED.format("the help text in `gguf_forge/cli/`"), exit_codes=table)]
+    panels: dict[str, list[tuple[str, Any]]] = {}
+    for name, command in shown(program):
+        panels.setdefault(text(command.rich_help_panel, "Commands"), []).append((name, command))
+    for panel, commands in panels.items():
+        parts.append(f"## {panel}\n")
+        for name, command in commands:
+            parts.extend(command_sections(f"gguf-forge {name}", command))
+    return "\n".join(parts)
+
+
+def shown(group: Any) -> Iterator[tuple[str, Any]]:
+    return ((name, command) for name, command in group.commands.items() if not command.hidden)
+
+
+def command_sections(path: str, command: Any) -> Iterator[str]:
+    """The section of a command, or those of all commands of a group."""
+    if hasattr(command, "commands"):
+        for name, inner in shown(command):
+            yield from command_sections(f"{path} {name}", inner)
+        return
+    arguments = [each for each in command.params if not hasattr(each, "is_flag")]
+    options = [each for each in command.params if hasattr(each, "is_flag") and not each.hidden]
+    usage = " ".join((path, "[OPTIONS]" * bool(options), *(each.metavar for each in arguments))).replace("  ", " ")
+    yield f"### {path.removeprefix('gguf-forge ')}\n\n```text\n{usage}\n```\n"
+    yield f"{inspect.cleandoc(command.help)}\n"
+    lines = [f"- `{each.metavar}`: {each.help}" for each in arguments]
+    panels: dict[str, list[str]] = {}
+    for each in options:
+        panels.setdefault(text(each.rich_help_panel, "Options"), []).append(option_line(each))
+    if lines:
+        yield "\n".join(lines) + "\n"
+    for panel, of_panel in panels.items():
+        yield f"**{panel}**\n\n" + "\n".join(of_panel) + "\n"
+
+
+def option_line(option: Any) -> str:
+    """An option as an item of a list: its names, its metavar and its help."""
+    names = ", ".join(sorted(option.opts, key=len))
+    variable = f" The environment variable `{option.envvar}` sets it, too." if option.envvar else ""
+    return f"- `{names}{' ' + option.metavar if option.metavar else ''}`: {option.help}{variable}"
+
+
+def python_page() -> str:
+    """docs/python.md: the functions, the classes and the errors that the package exports."""
+    exported = {name: getattr(gguf_forge, name) for name in gguf_forge.__all__}
+    errors = error_classes()
+    classes = {name: each for name, each in exported.items() if inspect.isclass(each) and each not in errors}
+    functions = {name: each for name, each in exported.items() if isinstance(each, FunctionType)}
+    parts = [PYTHON_TITLE.format(generated=GENERATED.format("the docstrings"))]
+    parts += ["## Functions\n", *(member(name, each) for name, each in functions.items())]
+    parts += ["## Classes\n", *(class_section(name, each) for name, each in classes.items())]
+    table = (f"| `{error.__name__}` | {error.exit_code} | {summary(error)} |" for error in errors)
+    parts += ["## Errors\n", as_markdown(ForgeError)]
+    parts += ["\n".join(("| class | exit code | meaning |", "| --- | --- | --- |", *table)) + "\n"]
+    return "\n".join(parts)
+
+
+def error_classes() -> list[type[ForgeError]]:
+    """The children of `ForgeError` that users meet, by exit code."""
+    public = (getattr(gguf_forge, name) for name in gguf_forge.__all__)
+    children = (each for each in public if inspect.isclass(each) and issubclass(each, ForgeError))
+    return sorted((each for each in children if each is not ForgeError), key=lambda error: error.exit_code)
+
+
+def class_section(name: str, each: type) -> str:
+    methods = [
+        f"- `{method_call(method, value)}`: {summary(value)}"
+        for method, value in vars(each).items()
+        if not method.startswith("_") and isinstance(value, (FunctionType, *PROPERTIES)) and inspect.getdoc(value)
+    ]
+    listed = "**Methods and properties**\n\n" + "\n".join(methods) + "\n" if methods else ""
+    return "\n".join(filter(None, (member(name, each), listed)))
+
+
+def method_call(name: str, value: Any) -> str:
+    if isinstance(value, PROPERTIES):
+        return name
+    _, *parameters = inspect.signature(value).parameters
+    return f"{name}({', '.join(parameters)})"
+
+
+def member(name: str, each: Any) -> str:
+    return f"### {name}\n\n```python\n{signature(name, each)}\n```\n\n{as_markdown(each)}"
+
+
+def signature(name: str, each: Any) -> str:
+    """The call as it could be written down, one parameter a line if there are more than two."""
+    found = inspect.signature(each)
+    words, keyword_only = [], False
+    for parameter in found.parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and not keyword_only:
+            keyword_only = True
+            words.append("*")
+        words.append(parameter_text(parameter))
+    result = found.return_annotation
+    arrow = "" if inspect.isclass(each) or result is found.empty else f" -> {annotation(result)}"
+    if len(words) > 2:
+        return f"{name}(\n" + "".join(f"    {word},\n" for word in words) + f"){arrow}"
+    return f"{name}({', '.join(words)}){arrow}"
+
+
+def parameter_text(parameter: inspect.Parameter) -> str:
+    typed = parameter.name
+    if parameter.annotation is not parameter.empty:
+        typed += f": {annotation(parameter.annotation)}"
+    if parameter.default is parameter.empty:
+        return typed
+    plain = parameter.default is None or isinstance(parameter.default, (bool, int, float, str, tuple))
+    return f"{typed} = {parameter.default!r}" if plain else f"{typed} = ..."
+
+
+def annotation(given: Any) -> str:
+    return given if isinstance(given, str) else inspect.formatannotation(given)
+
+
+def as_markdown(each: Any) -> str:
+    """The docstring, its sections as lists and code."""
+    parts: list[str] = []
+    title, body = "", list[str]()
+    for line in (*(inspect.getdoc(each) or "").splitlines(), "Args:"):
+        found = SECTION.match(line)
+        if not found:
+            body.append(line)
+            continue
+        if any(body):
+            parts.append(section(title, body))
+        title, body = found[1], []
+    return "\n".join(parts)
+
+
+def section(title: str, body: Iterable[str]) -> str:
+    written = inspect.cleandoc("\n" + "\n".join(body))
+    heading = f"**{TITLES.get(title, title)}**\n\n" if title else ""
+    if title in ("Example", "Examples"):
+        return f"{heading}```python\n{written.replace('  # doctest: +SKIP', '')}\n```\n"
+    if title in ("Args", "Attributes", "Raises"):
+        items = re.sub(r"\n\s+", " ", written)
+        return heading + re.sub(r"^([^:\n]+):", r"- `\1`:", items, flags=re.MULTILINE) + "\n"
+    return f"{heading}{written}\n"
+
+
+def summary(each: Any) -> str:
+    """The first paragraph of a docstring, in one line."""
+    return " ".join((inspect.getdoc(each) or "").partition("\n\n")[0].split())
+
+
+def text(panel: Any, default: str) -> str:
+    return panel if isinstance(panel, str) and panel else default
+
+
+PAGES = {"cli.md": cli_page, "python.md": python_page}
+
+if __name__ == "__main__":
+    for page, made in PAGES.items():
+        (DOCS / page).write_text(made())
