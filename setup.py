@@ -11,10 +11,9 @@ from setuptools.command.build_ext import build_ext
 
 # Builds for the sanitizers take minutes a file at -O3. Python's own flags ask for debug information, which would take a
 # third of the time; CFLAGS=-g brings it back.
-GNU_FLAGS = [os.environ.get("FORGE_OPTIMIZE", "-O3"), "-ffp-contract=off", "-Wall", "-Wextra"]
+FLAGS = [os.environ.get("FORGE_OPTIMIZE", "-O3"), "-ffp-contract=off", "-Wall", "-Wextra"]
 if "-g" not in os.environ.get("CFLAGS", "").split():
-    GNU_FLAGS.append("-g0")
-FLAGS = {"msvc": ["/O2", "/fp:precise", "/std:c11"]}
+    FLAGS.append("-g0")
 STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
@@ -30,13 +29,10 @@ def in_parallel(compile_all):
 
 
 class BuildKernels(build_ext):
-    """Chooses the flags once the compiler is known."""
+    """Compiles the sources side by side."""
 
     def build_extensions(self):
-        for extension in self.extensions:
-            extension.extra_compile_args = FLAGS.get(self.compiler.compiler_type, GNU_FLAGS)
-        if self.compiler.compiler_type == "unix":
-            self.compiler.compile = in_parallel(self.compiler.compile)
+        self.compiler.compile = in_parallel(self.compiler.compile)
         super().build_extensions()
 
 
@@ -52,6 +48,7 @@ def kernels():
         sources=sources,
         include_dirs=["csrc"],
         depends=depends,
+        extra_compile_args=FLAGS,
         py_limited_api=STABLE_ABI,
     )
     return ffi.distutils_extension(tmpdir="build", verbose=False)

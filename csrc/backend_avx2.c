@@ -1,5 +1,5 @@
 /* AVX2 and F16C: x86-64 since 2013. */
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__x86_64__)
 #include "base.h"
 
 #include <immintrin.h>

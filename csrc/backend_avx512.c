@@ -1,5 +1,5 @@
 /* AVX-512 F, BW, DQ and VL: servers since 2017, and Zen 4. */
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__x86_64__)
 #include "base.h"
 
 #include <immintrin.h>

@@ -1,5 +1,5 @@
 /* NEON: every AArch64. */
-#if defined(__aarch64__) || defined(_M_ARM64)
+#if defined(__aarch64__)
 #include "base.h"
 
 #include <arm_neon.h>

@@ -7,12 +7,8 @@ extern const forge_backend forge_portable, forge_avx2, forge_avx512, forge_neon;
 
 /* ---- what this machine can run ---- */
 
-#if defined(__x86_64__) || defined(_M_X64)
-#if defined(_MSC_VER)
-#include <intrin.h>
-#else
+#if defined(__x86_64__)
 #include <cpuid.h>
-#endif
 
 typedef struct {
     uint32_t a, b, c, d;
@@ -21,11 +17,7 @@ typedef struct {
 static registers cpuid(uint32_t leaf)
 {
     registers r = {0, 0, 0, 0};
-#if defined(_MSC_VER)
-    __cpuidex((int *)&r, (int)leaf, 0);
-#else
     __get_cpuid_count(leaf, 0, &r.a, &r.b, &r.c, &r.d);
-#endif
     return r;
 }
 
@@ -34,13 +26,9 @@ static uint64_t saved_state(void)
 {
     if (!(cpuid(1).c >> 27 & 1)) /* OSXSAVE */
         return 0;
-#if defined(_MSC_VER)
-    return _xgetbv(0);
-#else
     uint32_t low, high;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return (uint64_t)high << 32 | low;
-#endif
 }
 
 /* Bits of CPUID. Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2A. */
@@ -58,7 +46,7 @@ static bool runs_avx512(void)
     const uint32_t needed = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* F, DQ, BW, VL */
     return saved && runs_avx2() && (cpuid(7).b & needed) == needed;
 }
-#elif defined(__aarch64__) || defined(_M_ARM64)
+#elif defined(__aarch64__)
 static bool runs_neon(void) { return true; }
 #endif
 
@@ -69,10 +57,10 @@ static const struct {
     bool (*runs)(void);
 } backends[] = {
     {&forge_portable, runs_anywhere},
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__x86_64__)
     {&forge_avx2, runs_avx2},
     {&forge_avx512, runs_avx512},
-#elif defined(__aarch64__) || defined(_M_ARM64)
+#elif defined(__aarch64__)
     {&forge_neon, runs_neon},
 #endif
 };
@@ -80,7 +68,7 @@ enum { BACKENDS = sizeof backends / sizeof *backends };
 
 /* ---- the floating-point environment: others in the process may flush denormals or round otherwise ---- */
 
-#if defined(__x86_64__) || defined(_M_X64)
+#if defined(__x86_64__)
 #include <xmmintrin.h>
 typedef unsigned float_state;
 static const float_state default_state = 0x1f80; /* round to nearest even, keep denormals, mask exceptions */
@@ -132,18 +120,16 @@ int forge_can_dequantize(int type)
 }
 
 /* Source: ggml_quantize_requires_imatrix in ggml.c. */
-int forge_needs_weights(int type)
+int forge_needs_importance(int type)
 {
     return type == TYPE_IQ2_XXS || type == TYPE_IQ2_XS || type == TYPE_IQ1_S;
 }
 
-void forge_quantize(int backend, int type, enum forge_source source, const void *src, const float *weights,
-                    const void *tables, void *dst, int64_t nrows, int64_t n_per_row)
+void forge_quantize(int backend, const forge_request *request, void *dst)
 {
-    const forge_rows rows = {src, weights, tables, nrows, n_per_row, source};
     const float_state callers = get_float_state();
     set_float_state(default_state);
-    find_kernel(backend, type, true)->quantize(&rows, dst);
+    find_kernel(backend, request->type, true)->quantize(request, dst);
     set_float_state(callers);
 }
 

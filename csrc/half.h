@@ -8,11 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__GNUC__)
 #define UNLIKELY(condition) __builtin_expect(condition, 0)
-#else
-#define UNLIKELY(condition) (condition)
-#endif
 
 static inline uint32_t float_bits(float x)
 {

@@ -12,7 +12,7 @@ typedef struct {
 
 static const int source_bytes[] = {[FORGE_F32] = 4, [FORGE_F16] = 2, [FORGE_BF16] = 2};
 
-INLINE int64_t element_count(const forge_rows *rows) { return rows->nrows * rows->n_per_row; }
+INLINE int64_t element_count(const forge_request *request) { return request->nrows * request->n_per_row; }
 
 /* How many lanes the next tile fills when `left` (at least 1) are left. */
 INLINE int lanes_in_use(int64_t left) { return LANES == 1 || left >= LANES ? LANES : (int)left; }
@@ -55,35 +55,35 @@ INLINE void widen_bf16(const uint8_t *restrict src, int64_t count, float *restri
 }
 
 /* Elements [first, first + count) as f32. */
-INLINE void load_elements(const forge_rows *rows, int64_t first, int count, float *restrict out)
+INLINE void load_elements(const forge_request *request, int64_t first, int count, float *restrict out)
 {
-    const uint8_t *src = rows->data + first * source_bytes[rows->source];
-    if (rows->source == FORGE_F32)
+    const uint8_t *src = request->data + first * source_bytes[request->source];
+    if (request->source == FORGE_F32)
         memcpy(out, src, (size_t)count * 4);
-    else if (rows->source == FORGE_F16)
+    else if (request->source == FORGE_F16)
         widen_f16(src, count, out);
     else
         widen_bf16(src, count, out);
 }
 
 /* The same without a copy where the source is f32 already. */
-INLINE const float *view_elements(const forge_rows *rows, int64_t first, int count, float *buffer)
+INLINE const float *view_elements(const forge_request *request, int64_t first, int count, float *buffer)
 {
-    const uint8_t *src = rows->data + first * source_bytes[rows->source];
-    if (rows->source == FORGE_F32 && (uintptr_t)src % _Alignof(float) == 0)
+    const uint8_t *src = request->data + first * source_bytes[request->source];
+    if (request->source == FORGE_F32 && (uintptr_t)src % _Alignof(float) == 0)
         return (const float *)(const void *)src;
-    load_elements(rows, first, count, buffer);
+    load_elements(request, first, count, buffer);
     return buffer;
 }
 
 /* Asks for elements that the next tiles will be made of: a search takes so long, and a tile is so much of a
  * page, that the hardware's prefetcher forgets where it was. */
-INLINE void prefetch_elements(const forge_rows *rows, int64_t first, int64_t count)
+INLINE void prefetch_elements(const forge_request *request, int64_t first, int64_t count)
 {
-    const int bytes = source_bytes[rows->source];
-    const int64_t end = element_count(rows) * bytes, stop = (first + count) * bytes;
+    const int bytes = source_bytes[request->source];
+    const int64_t end = element_count(request) * bytes, stop = (first + count) * bytes;
     for (int64_t at = first * bytes; at < (stop < end ? stop : end); at += 64)
-        PREFETCH(rows->data + at);
+        PREFETCH(request->data + at);
 }
 
 /* LANES rows of n floats, one after the other, into columns. */
@@ -95,35 +95,36 @@ INLINE void transpose(const float *src, int n, float (*out)[LANES])
 }
 
 /* Up to LANES sub-blocks of n values, from sub-block `first` of the flattened rows, into columns of x. */
-INLINE void load_values(const forge_rows *rows, int64_t first, int live, int n, float (*x)[LANES])
+INLINE void load_values(const forge_request *request, int64_t first, int live, int n, float (*x)[LANES])
 {
     _Alignas(64) float buffer[LANES * TILE_ROWS];
     if (live == LANES) {
-        transpose(view_elements(rows, first * n, LANES * n, buffer), n, x);
+        transpose(view_elements(request, first * n, LANES * n, buffer), n, x);
         return;
     }
     memset(buffer, 0, sizeof buffer);
-    load_elements(rows, first * n, live * n, buffer);
+    load_elements(request, first * n, live * n, buffer);
     transpose(buffer, n, x);
 }
 
 /* The same for sub-blocks base + index[0], base + index[1] ... */
-INLINE void gather_values(const forge_rows *rows, int64_t base, const int *index, int live, int n,
+INLINE void gather_values(const forge_request *request, int64_t base, const int *index, int live, int n,
                           float (*x)[LANES])
 {
     _Alignas(64) float buffer[LANES * TILE_ROWS];
     for (int j = 0; j < live; j++)
-        load_elements(rows, (base + index[j]) * n, n, buffer + j * n);
+        load_elements(request, (base + index[j]) * n, n, buffer + j * n);
     memset(buffer + live * n, 0, (size_t)(LANES - live) * (size_t)n * sizeof(float));
     transpose(buffer, n, x);
 }
 
 /* The importance of the same values. */
-INLINE void load_importance(const forge_rows *rows, int64_t first, int live, int n, float (*w)[LANES])
+INLINE void load_importance(const forge_request *request, int64_t first, int live, int n, float (*w)[LANES])
 {
     _Alignas(64) float buffer[LANES * TILE_ROWS];
     for (int j = 0; j < live; j++)
-        memcpy(buffer + j * n, rows->weights + (first + j) * n % rows->n_per_row, (size_t)n * sizeof(float));
+        memcpy(buffer + j * n, request->importance + (first + j) * n % request->n_per_row,
+               (size_t)n * sizeof(float));
     memset(buffer + live * n, 0, (size_t)(LANES - live) * (size_t)n * sizeof(float));
     transpose(buffer, n, w);
 }
@@ -132,7 +133,7 @@ INLINE void load_importance(const forge_rows *rows, int64_t first, int live, int
 
 /* factor * (sum of squares) / length for each of up to LANES segments, from segment `first` of the flattened
  * rows. */
-INLINE void variance(const forge_rows *rows, int64_t length, int64_t first, int live, float factor,
+INLINE void variance(const forge_request *request, int64_t length, int64_t first, int live, float factor,
                      float *out)
 {
     _Alignas(64) float buffer[LANES * TILE_ROWS], x[TILE_ROWS][LANES];
@@ -140,7 +141,7 @@ INLINE void variance(const forge_rows *rows, int64_t length, int64_t first, int 
     memset(buffer, 0, sizeof buffer);
     for (int64_t column = 0; column < length; column += TILE_ROWS) {
         for (int j = 0; j < live; j++)
-            load_elements(rows, (first + j) * length + column, TILE_ROWS, buffer + j * TILE_ROWS);
+            load_elements(request, (first + j) * length + column, TILE_ROWS, buffer + j * TILE_ROWS);
         transpose(buffer, TILE_ROWS, x);
         for (int i = 0; i < TILE_ROWS; i++)
             sum = v_add(sum, v_mul(v_load(x[i]), v_load(x[i])));
@@ -151,13 +152,13 @@ INLINE void variance(const forge_rows *rows, int64_t length, int64_t first, int 
 /* Importance times sqrt(variance + x^2), for sub-blocks from `first` of the flattened rows; the variance is
  * that of the sub-block's segment, of `per_segment` sub-blocks, and sub-block `first` is number `at` from
  * segment 0. */
-INLINE void load_weights(const forge_rows *rows, int64_t first, int live, int n, const float *variances,
+INLINE void load_weights(const forge_request *request, int64_t first, int live, int n, const float *variances,
                          int64_t at, int64_t per_segment, tile *t)
 {
     _Alignas(64) float lane_variance[LANES] = {0};
     for (int j = 0; j < live; j++)
         lane_variance[j] = variances[(at + j) / per_segment];
-    load_importance(rows, first, live, n, t->w);
+    load_importance(request, first, live, n, t->w);
     for (int i = 0; i < n; i++) {
         const vf x = v_load(t->x[i]), spread = v_sqrt(v_add(v_load(lane_variance), v_mul(x, x)));
         v_store(t->w[i], v_mul(v_load(t->w[i]), spread));

@@ -15,14 +15,14 @@ INLINE bool is_wide(enum forge_source source) { return source == FORGE_F32 || H_
 INLINE values values_of(const float *x) { return (values){(const uint8_t *)x, x, FORGE_F32}; }
 
 /* Elements from `first`; the buffer is for those that are converted, or not aligned. */
-INLINE values view_values(const forge_rows *rows, enum forge_source source, int64_t first, int count,
+INLINE values view_values(const forge_request *request, enum forge_source source, int64_t first, int count,
                           float *buffer)
 {
     if (source == FORGE_F32)
-        return values_of(view_elements(rows, first, count, buffer));
+        return values_of(view_elements(request, first, count, buffer));
     if (is_wide(source))
-        load_elements(rows, first, count, buffer);
-    return (values){rows->data + 2 * first, is_wide(source) ? buffer : NULL, source};
+        load_elements(request, first, count, buffer);
+    return (values){request->data + 2 * first, is_wide(source) ? buffer : NULL, source};
 }
 
 /* Those from number `count`. */

@@ -4,14 +4,14 @@ enum { CHUNK = 512 }; /* elements converted at a time, through a buffer in cache
 
 typedef void convert_chunk(const float *x, int count, uint16_t *half);
 
-INLINE void convert_rows(const forge_rows *rows, uint8_t *dst, convert_chunk *convert)
+INLINE void convert_rows(const forge_request *request, uint8_t *dst, convert_chunk *convert)
 {
-    const int64_t total = element_count(rows);
+    const int64_t total = element_count(request);
     for (int64_t first = 0; first < total; first += CHUNK) {
         _Alignas(64) float buffer[CHUNK];
         _Alignas(64) uint16_t half[CHUNK];
         const int count = total - first < CHUNK ? (int)(total - first) : CHUNK;
-        convert(view_elements(rows, first, count, buffer), count, half);
+        convert(view_elements(request, first, count, buffer), count, half);
         memcpy(dst + 2 * first, half, (size_t)count * 2);
     }
 }
@@ -34,30 +34,33 @@ INLINE void chunk_to_bf16(const float *x, int count, uint16_t *half)
         half[i] = f32_to_bf16(x[i]);
 }
 
-static void quantize_f32(const forge_rows *rows, uint8_t *dst)
+static void quantize_f32(const forge_request *request, uint8_t *dst)
 {
-    const int64_t total = element_count(rows);
-    if (rows->source == FORGE_F32) {
-        memcpy(dst, rows->data, (size_t)total * 4);
+    const int64_t total = element_count(request);
+    if (request->source == FORGE_F32) {
+        memcpy(dst, request->data, (size_t)total * 4);
         return;
     }
     for (int64_t first = 0; first < total; first += CHUNK) {
         _Alignas(64) float buffer[CHUNK];
         const int count = total - first < CHUNK ? (int)(total - first) : CHUNK;
-        load_elements(rows, first, count, buffer);
+        load_elements(request, first, count, buffer);
         memcpy(dst + 4 * first, buffer, (size_t)count * 4);
     }
 }
 
-static void quantize_f16(const forge_rows *rows, uint8_t *dst)
+static void quantize_f16(const forge_request *request, uint8_t *dst)
 {
-    if (rows->source == FORGE_F16) /* the reference copies: even a NaN keeps its bits */
-        memcpy(dst, rows->data, (size_t)element_count(rows) * 2);
+    if (request->source == FORGE_F16) /* the reference copies: even a NaN keeps its bits */
+        memcpy(dst, request->data, (size_t)element_count(request) * 2);
     else
-        convert_rows(rows, dst, chunk_to_f16);
+        convert_rows(request, dst, chunk_to_f16);
 }
 
-static void quantize_bf16(const forge_rows *rows, uint8_t *dst) { convert_rows(rows, dst, chunk_to_bf16); }
+static void quantize_bf16(const forge_request *request, uint8_t *dst)
+{
+    convert_rows(request, dst, chunk_to_bf16);
+}
 
 static void dequantize_f32(const uint8_t *restrict src, float *restrict dst, int64_t n)
 {

@@ -132,14 +132,14 @@ INLINE void pack_fp4(values x, int n, float amax, float d, uint8_t *qs)
 }
 
 /* Blocks of `subs` scales, then the levels of as many sub-blocks of n values. */
-INLINE void quantize_fp4(enum forge_source source, const forge_rows *rows, uint8_t *dst, int subs, int n,
-                         uint8_t (*scale_code)(float amax), float (*half_scale)(uint8_t code))
+INLINE void quantize_fp4(enum forge_source source, const forge_request *request, uint8_t *dst, int subs,
+                         int n, uint8_t (*scale_code)(float amax), float (*half_scale)(uint8_t code))
 {
-    const int64_t total = element_count(rows) / n;
+    const int64_t total = element_count(request) / n;
     for (int64_t first = 0; first < total; first += GROUP) {
         _Alignas(64) float buffer[GROUP * BLOCK], amax[GROUP];
         const int count = total - first < GROUP ? (int)(total - first) : GROUP;
-        const values x = view_values(rows, source, first * n, count * n, buffer);
+        const values x = view_values(request, source, first * n, count * n, buffer);
         group_magnitudes(x, count, n, magnitude_of_numbers, amax);
         for (int b = 0; b < count; b += subs, dst += subs + subs * n / 2)
             for (int k = 0; k < subs; k++) {
@@ -151,14 +151,14 @@ INLINE void quantize_fp4(enum forge_source source, const forge_rows *rows, uint8
 
 INLINE uint8_t nvfp4_code(float amax) { return f32_to_ue4m3(amax / 6.0f); }
 
-static void quantize_mxfp4(const forge_rows *rows, uint8_t *dst)
+static void quantize_mxfp4(const forge_request *request, uint8_t *dst)
 {
-    FOR_SOURCE(quantize_fp4, rows->source, rows, dst, 1, BLOCK, e8m0_of_magnitude, half_e8m0);
+    FOR_SOURCE(quantize_fp4, request->source, request, dst, 1, BLOCK, e8m0_of_magnitude, half_e8m0);
 }
 
-static void quantize_nvfp4(const forge_rows *rows, uint8_t *dst)
+static void quantize_nvfp4(const forge_request *request, uint8_t *dst)
 {
-    FOR_SOURCE(quantize_fp4, rows->source, rows, dst, 4, SUB_NVFP4, nvfp4_code, half_ue4m3);
+    FOR_SOURCE(quantize_fp4, request->source, request, dst, 4, SUB_NVFP4, nvfp4_code, half_ue4m3);
 }
 
 /* ---- back to floats ---- */

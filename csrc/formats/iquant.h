@@ -78,20 +78,20 @@ INLINE void find_points(int n, int group, const grid_tables *tables, int32_t (*c
     }
 }
 
-INLINE void search_grid_batch(const forge_rows *rows, int64_t first, int live, const grid_kind *kind,
+INLINE void search_grid_batch(const forge_request *request, int64_t first, int live, const grid_kind *kind,
                               int group, const grid_tables *tables, grid_batch *out)
 {
     const int n = kind->n, subs = SUPER / n;
     float variances[LANES] = {0};
-    if (rows->weights || kind->flat)
-        variance(rows, SUPER, first, live, kind->variance_factor, variances);
+    if (request->importance || kind->flat)
+        variance(request, SUPER, first, live, kind->variance_factor, variances);
     for (int sub = 0; sub < live * subs; sub += LANES) {
         const int count = lanes_in_use(live * subs - sub);
         _Alignas(64) float used[LANES], greatest[LANES];
         grid_tile g;
-        load_values(rows, first * subs + sub, count, n, g.t.x);
-        if (rows->weights)
-            load_weights(rows, first * subs + sub, count, n, variances, sub, subs, &g.t);
+        load_values(request, first * subs + sub, count, n, g.t.x);
+        if (request->importance)
+            load_weights(request, first * subs + sub, count, n, variances, sub, subs, &g.t);
         else
             weigh_plain(kind, variances, sub, subs, count, &g.t);
         const vf max = prepare_tile(kind, &g);
@@ -140,15 +140,15 @@ typedef struct {
 
 typedef void put_grid_block(const grid_super *in, uint8_t *dst);
 
-INLINE void quantize_grid(const forge_rows *rows, uint8_t *dst, int type, const grid_kind *kind, int group,
-                          int block_bytes, put_grid_block *put)
+INLINE void quantize_grid(const forge_request *request, uint8_t *dst, int type, const grid_kind *kind,
+                          int group, int block_bytes, put_grid_block *put)
 {
-    const int64_t blocks = element_count(rows) / SUPER;
-    const grid_tables tables = view_tables(find_grid(type), rows->tables);
+    const int64_t blocks = element_count(request) / SUPER;
+    const grid_tables tables = view_tables(find_grid(type), request->tables);
     for (int64_t first = 0; first < blocks; first += LANES) {
         const int live = lanes_in_use(blocks - first);
         grid_batch found;
-        search_grid_batch(rows, first, live, kind, group, &tables, &found);
+        search_grid_batch(request, first, live, kind, group, &tables, &found);
         for (int block = 0; block < live; block++, dst += block_bytes) {
             const int sub = block * (SUPER / kind->n);
             const grid_super one = {found.scale + sub, found.index + block * (SUPER / group),
@@ -246,28 +246,28 @@ INLINE void put_iq3_s(const grid_super *in, uint8_t *dst)
         out->scales[j] = (uint8_t)(code[2 * j] | code[2 * j + 1] << 4);
 }
 
-/* XXS and XS of 2 bits are never reached without weights: the caller asks forge_needs_weights. */
-static void quantize_iq2_xxs(const forge_rows *rows, uint8_t *dst)
+/* IQ2_XXS and IQ2_XS are never reached without importance: the caller asks forge_needs_importance. */
+static void quantize_iq2_xxs(const forge_request *request, uint8_t *dst)
 {
-    quantize_grid(rows, dst, TYPE_IQ2_XXS, &kind_iq2_xxs, 8, sizeof(block_iq2_xxs), put_iq2_xxs);
+    quantize_grid(request, dst, TYPE_IQ2_XXS, &kind_iq2_xxs, 8, sizeof(block_iq2_xxs), put_iq2_xxs);
 }
 
-static void quantize_iq2_xs(const forge_rows *rows, uint8_t *dst)
+static void quantize_iq2_xs(const forge_request *request, uint8_t *dst)
 {
-    quantize_grid(rows, dst, TYPE_IQ2_XS, &kind_iq2_xs, 8, sizeof(block_iq2_xs), put_iq2_xs);
+    quantize_grid(request, dst, TYPE_IQ2_XS, &kind_iq2_xs, 8, sizeof(block_iq2_xs), put_iq2_xs);
 }
 
-static void quantize_iq2_s(const forge_rows *rows, uint8_t *dst)
+static void quantize_iq2_s(const forge_request *request, uint8_t *dst)
 {
-    quantize_grid(rows, dst, TYPE_IQ2_S, &kind_iq2_s, 8, sizeof(block_iq2_s), put_iq2_s);
+    quantize_grid(request, dst, TYPE_IQ2_S, &kind_iq2_s, 8, sizeof(block_iq2_s), put_iq2_s);
 }
 
-static void quantize_iq3_xxs(const forge_rows *rows, uint8_t *dst)
+static void quantize_iq3_xxs(const forge_request *request, uint8_t *dst)
 {
-    quantize_grid(rows, dst, TYPE_IQ3_XXS, &kind_iq3_xxs, 4, sizeof(block_iq3_xxs), put_iq3_xxs);
+    quantize_grid(request, dst, TYPE_IQ3_XXS, &kind_iq3_xxs, 4, sizeof(block_iq3_xxs), put_iq3_xxs);
 }
 
-static void quantize_iq3_s(const forge_rows *rows, uint8_t *dst)
+static void quantize_iq3_s(const forge_request *request, uint8_t *dst)
 {
-    quantize_grid(rows, dst, TYPE_IQ3_S, &kind_iq3_s, 4, sizeof(block_iq3_s), put_iq3_s);
+    quantize_grid(request, dst, TYPE_IQ3_S, &kind_iq3_s, 4, sizeof(block_iq3_s), put_iq3_s);
 }

@@ -351,7 +351,7 @@ typedef struct {
     uint8_t down[LANES * SUBS];
 } ternary_batch;
 
-INLINE void search_ternary_batch(const forge_rows *rows, int64_t first, int live, int n, float least,
+INLINE void search_ternary_batch(const forge_request *request, int64_t first, int live, int n, float least,
                                  const grid_tables *tables, const float *variances, ternary_batch *out)
 {
     const int subs = SUPER / n;
@@ -359,9 +359,9 @@ INLINE void search_ternary_batch(const forge_rows *rows, int64_t first, int live
         const int count = lanes_in_use(live * subs - sub);
         ternary_tile s;
         ternary_found found;
-        load_values(rows, first * subs + sub, count, n, s.t.x);
-        if (rows->weights)
-            load_weights(rows, first * subs + sub, count, n, variances, sub, subs, &s.t);
+        load_values(request, first * subs + sub, count, n, s.t.x);
+        if (request->importance)
+            load_weights(request, first * subs + sub, count, n, variances, sub, subs, &s.t);
         else
             for (int i = 0; i < n; i++)
                 v_store(s.t.w[i], v_mul(v_load(s.t.x[i]), v_load(s.t.x[i])));
@@ -405,28 +405,29 @@ INLINE void put_iq1_s(const float *scale, const uint16_t *index, const uint8_t *
     }
 }
 
-static void quantize_iq1_s(const forge_rows *rows, uint8_t *dst)
+static void quantize_iq1_s(const forge_request *request, uint8_t *dst)
 {
-    const int64_t blocks = element_count(rows) / SUPER;
-    const grid_tables tables = view_tables(find_grid(TYPE_IQ1_S), rows->tables);
+    const int64_t blocks = element_count(request) / SUPER;
+    const grid_tables tables = view_tables(find_grid(TYPE_IQ1_S), request->tables);
     for (int64_t first = 0; first < blocks; first += LANES) {
         const int live = lanes_in_use(blocks - first);
         float variances[LANES] = {0};
         ternary_batch found;
-        variance(rows, SUPER, first, live, 2.0f, variances);
-        search_ternary_batch(rows, first, live, 32, 1e-12f, &tables, variances, &found);
+        variance(request, SUPER, first, live, 2.0f, variances);
+        search_ternary_batch(request, first, live, 32, 1e-12f, &tables, variances, &found);
         for (int j = 0; j < live; j++, dst += sizeof(block_iq1_s))
             put_iq1_s(found.scale + 8 * j, found.index + 32 * j, found.down + 8 * j, (block_iq1_s *)dst);
     }
 }
 
 /* The scale of a super-block of IQ1_M: that which fits all of its values best. */
-INLINE float refit_iq1_m(const forge_rows *rows, int64_t block, float variance, const uint16_t *index,
+INLINE float refit_iq1_m(const forge_request *request, int64_t block, float variance, const uint16_t *index,
                          const uint8_t *down, const uint8_t *code, float d)
 {
     _Alignas(64) float buffer[SUPER], weight[SUPER];
-    const float *x = view_elements(rows, block * SUPER, SUPER, buffer);
-    const float *importance = rows->weights ? rows->weights + block * SUPER % rows->n_per_row : NULL;
+    const float *x = view_elements(request, block * SUPER, SUPER, buffer);
+    const float *importance =
+        request->importance ? request->importance + block * SUPER % request->n_per_row : NULL;
     float qx = 0.0f, q2 = 0.0f;
     for (int i = 0; i < SUPER; i += H_LANES) {
         const hf value = h_load(x + i), square = h_mul(value, value);
@@ -445,7 +446,7 @@ INLINE float refit_iq1_m(const forge_rows *rows, int64_t block, float variance, 
     return q2 > 0.0f ? qx / q2 : d;
 }
 
-INLINE void put_iq1_m(const forge_rows *rows, int64_t block, float variance, const float *scale,
+INLINE void put_iq1_m(const forge_request *request, int64_t block, float variance, const float *scale,
                       const uint16_t *index, const uint8_t *down, block_iq1_m *out)
 {
     const float max = greatest_scale(scale, 16), id = 1 / (max / 15);
@@ -463,24 +464,24 @@ INLINE void put_iq1_m(const forge_rows *rows, int64_t block, float variance, con
         out->scales[j / 4] |= (uint16_t)(code[j] << 3 * (j % 4));
         out->qh[j] |= (uint8_t)((down[j] & 1) << 3 | (down[j] >> 1 & 1) << 7);
     }
-    const float d = refit_iq1_m(rows, block, variance, index, down, code, max / 15);
+    const float d = refit_iq1_m(request, block, variance, index, down, code, max / 15);
     const uint16_t half = f32_to_f16(d * 1.1125f);
     for (int k = 0; k < 4; k++)
         out->scales[k] |= (uint16_t)((half >> 4 * k & 15) << 12);
 }
 
-static void quantize_iq1_m(const forge_rows *rows, uint8_t *dst)
+static void quantize_iq1_m(const forge_request *request, uint8_t *dst)
 {
-    const int64_t blocks = element_count(rows) / SUPER;
-    const grid_tables tables = view_tables(find_grid(TYPE_IQ1_M), rows->tables);
+    const int64_t blocks = element_count(request) / SUPER;
+    const grid_tables tables = view_tables(find_grid(TYPE_IQ1_M), request->tables);
     for (int64_t first = 0; first < blocks; first += LANES) {
         const int live = lanes_in_use(blocks - first);
         float variances[LANES] = {0};
         ternary_batch found;
-        variance(rows, SUPER, first, live, 2.0f, variances);
-        search_ternary_batch(rows, first, live, 16, 1e-7f, &tables, variances, &found);
+        variance(request, SUPER, first, live, 2.0f, variances);
+        search_ternary_batch(request, first, live, 16, 1e-7f, &tables, variances, &found);
         for (int j = 0; j < live; j++, dst += sizeof(block_iq1_m))
-            put_iq1_m(rows, first + j, variances[j], found.scale + 16 * j, found.index + 32 * j,
+            put_iq1_m(request, first + j, variances[j], found.scale + 16 * j, found.index + 32 * j,
                       found.down + 16 * j, (block_iq1_m *)dst);
     }
 }

@@ -82,13 +82,13 @@ INLINE vf search_nonlinear(tile *t)
 }
 
 /* Scales of up to LANES blocks; with importance, `variances` are those of their segments. */
-INLINE void nonlinear_scales(const forge_rows *rows, int64_t first, int live, const float *variances,
+INLINE void nonlinear_scales(const forge_request *request, int64_t first, int live, const float *variances,
                              int64_t at, int64_t per_segment, float *scale)
 {
     tile t;
-    load_values(rows, first, live, BLOCK, t.x);
-    if (rows->weights)
-        load_weights(rows, first, live, BLOCK, variances, at, per_segment, &t);
+    load_values(request, first, live, BLOCK, t.x);
+    if (request->importance)
+        load_weights(request, first, live, BLOCK, variances, at, per_segment, &t);
     else
         for (int i = 0; i < BLOCK; i++)
             v_store(t.w[i], v_mul(v_load(t.x[i]), v_load(t.x[i])));
@@ -96,9 +96,9 @@ INLINE void nonlinear_scales(const forge_rows *rows, int64_t first, int live, co
 }
 
 /* Twice the mean square. The variance without a factor, because its double could overflow on the way. */
-INLINE void double_variance(const forge_rows *rows, int64_t length, int64_t first, int live, float *out)
+INLINE void double_variance(const forge_request *request, int64_t length, int64_t first, int live, float *out)
 {
-    variance(rows, length, first, live, 1.0f, out);
+    variance(request, length, first, live, 1.0f, out);
     for (int j = 0; j < live; j++)
         out[j] *= 2.0f;
 }
@@ -119,19 +119,19 @@ INLINE void pack_nonlinear(const float *x, float id, uint8_t *qs)
     }
 }
 
-static void quantize_iq4_nl(const forge_rows *rows, uint8_t *dst)
+static void quantize_iq4_nl(const forge_request *request, uint8_t *dst)
 {
-    const int64_t blocks = element_count(rows) / BLOCK;
+    const int64_t blocks = element_count(request) / BLOCK;
     for (int64_t first = 0; first < blocks; first += LANES) {
         const int live = lanes_in_use(blocks - first);
         _Alignas(64) float variances[LANES] = {0}, scale[LANES];
-        if (rows->weights)
-            double_variance(rows, BLOCK, first, live, variances);
-        nonlinear_scales(rows, first, live, variances, 0, 1, scale);
+        if (request->importance)
+            double_variance(request, BLOCK, first, live, variances);
+        nonlinear_scales(request, first, live, variances, 0, 1, scale);
         for (int j = 0; j < live; j++, dst += sizeof(block_iq4_nl)) {
             block_iq4_nl *out = (block_iq4_nl *)dst;
             _Alignas(64) float buffer[BLOCK];
-            const float *x = view_elements(rows, (first + j) * BLOCK, BLOCK, buffer);
+            const float *x = view_elements(request, (first + j) * BLOCK, BLOCK, buffer);
             out->d = f32_to_f16(scale[j]);
             pack_nonlinear(x, inverse(scale[j]), out->qs);
         }
@@ -157,21 +157,21 @@ INLINE void put_iq4_xs(const float *x, const float *scale, block_iq4_xs *out)
     }
 }
 
-static void quantize_iq4_xs(const forge_rows *rows, uint8_t *dst)
+static void quantize_iq4_xs(const forge_request *request, uint8_t *dst)
 {
     enum { SUB = SUPER / BLOCK };
-    const int64_t blocks = element_count(rows) / SUPER;
+    const int64_t blocks = element_count(request) / SUPER;
     for (int64_t first = 0; first < blocks; first += LANES) {
         const int live = lanes_in_use(blocks - first);
         _Alignas(64) float variances[LANES] = {0}, scale[LANES * SUB];
-        if (rows->weights)
-            double_variance(rows, SUPER, first, live, variances);
+        if (request->importance)
+            double_variance(request, SUPER, first, live, variances);
         for (int sub = 0; sub < live * SUB; sub += LANES)
-            nonlinear_scales(rows, first * SUB + sub, lanes_in_use(live * SUB - sub), variances, sub, SUB,
+            nonlinear_scales(request, first * SUB + sub, lanes_in_use(live * SUB - sub), variances, sub, SUB,
                              scale + sub);
         for (int j = 0; j < live; j++, dst += sizeof(block_iq4_xs)) {
             _Alignas(64) float buffer[SUPER];
-            const float *x = view_elements(rows, (first + j) * SUPER, SUPER, buffer);
+            const float *x = view_elements(request, (first + j) * SUPER, SUPER, buffer);
             put_iq4_xs(x, scale + j * SUB, (block_iq4_xs *)dst);
         }
     }

@@ -83,23 +83,23 @@ typedef struct {
 
 /* The kind of k-quant: its sub-block, levels and searches. */
 typedef struct {
-    affine_search plain, weighted;
+    affine_search plain, by_importance;
     float variance_factor;
     int scale_max;
     bool rms;
     bool cap_plain,
-        cap_weighted; /* whether the reference clips scale codes; it matters for negative scales */
+        cap_by_importance; /* whether the reference clips scale codes; it matters for negative scales */
 } affine_kind;
 
 static const affine_kind kind_q2_K = {
     .plain = {.n = 16, .nmax = 3, .first = -0.5f, .step = 0.1f, .steps = 15, .absolute = true},
-    .weighted = {.n = 16, .nmax = 3, .first = -0.9f, .step = 0.05f, .steps = 36},
+    .by_importance = {.n = 16, .nmax = 3, .first = -0.9f, .step = 0.05f, .steps = 36},
     .variance_factor = 1.0f,
     .scale_max = 15,
 };
 static const affine_kind kind_q4_K = {
     .plain = {.n = 32, .nmax = 15, .first = -1.0f, .step = 0.1f, .steps = 20},
-    .weighted = {.n = 32, .nmax = 15, .first = -0.9f, .step = 0.05f, .steps = 36},
+    .by_importance = {.n = 32, .nmax = 15, .first = -0.9f, .step = 0.05f, .steps = 36},
     .variance_factor = 2.0f,
     .scale_max = 63,
     .rms = true,
@@ -107,34 +107,34 @@ static const affine_kind kind_q4_K = {
 };
 static const affine_kind kind_q5_K = {
     .plain = {.n = 32, .nmax = 31, .first = -0.5f, .step = 0.1f, .steps = 15},
-    .weighted = {.n = 32, .nmax = 31, .first = -0.9f, .step = 0.05f, .steps = 36},
+    .by_importance = {.n = 32, .nmax = 31, .first = -0.9f, .step = 0.05f, .steps = 36},
     .variance_factor = 2.0f,
     .scale_max = 63,
     .rms = true,
     .cap_plain = true,
-    .cap_weighted = true,
+    .cap_by_importance = true,
 };
 
-INLINE void search_affine_batch(const forge_rows *rows, int64_t first, int live, const affine_kind *kind,
-                                affine_found *out)
+INLINE void search_affine_batch(const forge_request *request, int64_t first, int live,
+                                const affine_kind *kind, affine_found *out)
 {
     const int n = kind->plain.n, subs = SUPER / n;
     float block_variance[LANES] = {0};
-    if (rows->weights)
-        variance(rows, SUPER, first, live, kind->variance_factor, block_variance);
+    if (request->importance)
+        variance(request, SUPER, first, live, kind->variance_factor, block_variance);
     for (int sub = 0; sub < live * subs; sub += TILES * LANES) {
         tile t[TILES];
         int tiles = 0;
         for (int at = sub; tiles < TILES && at < live * subs; tiles++, at += LANES) {
             const int count = lanes_in_use(live * subs - at);
-            load_values(rows, first * subs + at, count, n, t[tiles].x);
-            if (rows->weights)
-                load_weights(rows, first * subs + at, count, n, block_variance, at, subs, &t[tiles]);
+            load_values(request, first * subs + at, count, n, t[tiles].x);
+            if (request->importance)
+                load_weights(request, first * subs + at, count, n, block_variance, at, subs, &t[tiles]);
             else
                 weigh_magnitude(n, kind->rms, &t[tiles]);
         }
-        prefetch_elements(rows, first * SUPER + (sub + TILES * LANES) * n, TILES * LANES * n);
-        search_affine(rows->weights ? &kind->weighted : &kind->plain, t, tiles, out, sub);
+        prefetch_elements(request, first * SUPER + (sub + TILES * LANES) * n, TILES * LANES * n);
+        search_affine(request->importance ? &kind->by_importance : &kind->plain, t, tiles, out, sub);
     }
 }
 
@@ -152,7 +152,7 @@ INLINE void scale_codes(const float *scale, int subs, int top, bool cap, super_c
     out->d = f32_to_f16(max / (float)top);
 }
 
-/* Of a batch, by weighted search. */
+/* Of a batch, by a search with importance. */
 INLINE void search_scale_codes(const float *scale, const float *sum_w, int live, int subs, int top, bool cap,
                                super_codes *out)
 {
@@ -175,24 +175,24 @@ INLINE void search_scale_codes(const float *scale, const float *sum_w, int live,
 }
 
 INLINE void batch_codes(const float *scale, const float *sum_w, int live, const affine_kind *kind,
-                        bool weighted, super_codes *out)
+                        bool by_importance, super_codes *out)
 {
     const int subs = SUPER / kind->plain.n;
-    if (weighted)
-        search_scale_codes(scale, sum_w, live, subs, kind->scale_max, kind->cap_weighted, out);
+    if (by_importance)
+        search_scale_codes(scale, sum_w, live, subs, kind->scale_max, kind->cap_by_importance, out);
     else
         for (int block = 0; block < live; block++)
             scale_codes(scale + block * subs, subs, kind->scale_max, kind->cap_plain, &out[block]);
 }
 
 /* Levels of super-block `block` of the batch, by its codes as they will be read back. */
-INLINE void affine_super_levels(const forge_rows *rows, int64_t first, int block, const affine_kind *kind,
-                                const affine_found *found, const super_codes *scale,
+INLINE void affine_super_levels(const forge_request *request, int64_t first, int block,
+                                const affine_kind *kind, const affine_found *found, const super_codes *scale,
                                 const super_codes *minimum, uint8_t *level)
 {
     const int n = kind->plain.n, nmax = kind->plain.nmax, subs = SUPER / n;
     _Alignas(64) float buffer[SUPER];
-    const float *x = view_elements(rows, (first + block) * SUPER, SUPER, buffer);
+    const float *x = view_elements(request, (first + block) * SUPER, SUPER, buffer);
     const float d_all = f16_to_f32(scale->d), dmin = f16_to_f32(minimum->d);
     for (int j = 0; j < subs; j++) {
         const float d = d_all * scale->code[j];
@@ -272,39 +272,39 @@ INLINE void levels_q5_K(const uint8_t *level, void *dst)
     pack_nibbles(level, out->qs);
 }
 
-INLINE void quantize_affine(const forge_rows *rows, uint8_t *dst, const affine_kind *kind, int block_bytes,
-                            void (*put_codes)(super_codes *, super_codes *, void *),
+INLINE void quantize_affine(const forge_request *request, uint8_t *dst, const affine_kind *kind,
+                            int block_bytes, void (*put_codes)(super_codes *, super_codes *, void *),
                             void (*put_levels)(const uint8_t *, void *))
 {
-    const int64_t blocks = element_count(rows) / SUPER;
-    const bool weighted = rows->weights != NULL;
+    const int64_t blocks = element_count(request) / SUPER;
+    const bool by_importance = request->importance != NULL;
     for (int64_t first = 0; first < blocks; first += LANES) {
         const int live = lanes_in_use(blocks - first);
         affine_found found;
         super_codes scale[LANES], minimum[LANES];
-        search_affine_batch(rows, first, live, kind, &found);
-        batch_codes(found.scale, found.sum_w, live, kind, weighted, scale);
-        batch_codes(found.minimum, found.sum_w, live, kind, weighted, minimum);
+        search_affine_batch(request, first, live, kind, &found);
+        batch_codes(found.scale, found.sum_w, live, kind, by_importance, scale);
+        batch_codes(found.minimum, found.sum_w, live, kind, by_importance, minimum);
         for (int block = 0; block < live; block++, dst += block_bytes) {
             _Alignas(64) uint8_t level[SUPER];
             put_codes(&scale[block], &minimum[block], dst);
-            affine_super_levels(rows, first, block, kind, &found, &scale[block], &minimum[block], level);
+            affine_super_levels(request, first, block, kind, &found, &scale[block], &minimum[block], level);
             put_levels(level, dst);
         }
     }
 }
 
-static void quantize_q2_K(const forge_rows *rows, uint8_t *dst)
+static void quantize_q2_K(const forge_request *request, uint8_t *dst)
 {
-    quantize_affine(rows, dst, &kind_q2_K, sizeof(block_q2_K), codes_q2_K, levels_q2_K);
+    quantize_affine(request, dst, &kind_q2_K, sizeof(block_q2_K), codes_q2_K, levels_q2_K);
 }
 
-static void quantize_q4_K(const forge_rows *rows, uint8_t *dst)
+static void quantize_q4_K(const forge_request *request, uint8_t *dst)
 {
-    quantize_affine(rows, dst, &kind_q4_K, sizeof(block_q4_K), codes_q4_K, levels_q4_K);
+    quantize_affine(request, dst, &kind_q4_K, sizeof(block_q4_K), codes_q4_K, levels_q4_K);
 }
 
-static void quantize_q5_K(const forge_rows *rows, uint8_t *dst)
+static void quantize_q5_K(const forge_request *request, uint8_t *dst)
 {
-    quantize_affine(rows, dst, &kind_q5_K, sizeof(block_q5_K), codes_q5_K, levels_q5_K);
+    quantize_affine(request, dst, &kind_q5_K, sizeof(block_q5_K), codes_q5_K, levels_q5_K);
 }

@@ -3,23 +3,23 @@
  * Source: quantize_row_q3_K_ref, quantize_row_q6_K_ref, quantize_row_q3_K_impl and quantize_row_q6_K_impl in
  * ggml-quants.c. */
 
-INLINE void search_symmetric_batch(const forge_rows *rows, int64_t first, int live, int nmax, bool spread,
-                                   symmetric_found *out)
+INLINE void search_symmetric_batch(const forge_request *request, int64_t first, int live, int nmax,
+                                   bool spread, symmetric_found *out)
 {
     float block_variance[LANES] = {0};
-    if (rows->weights && spread)
-        variance(rows, SUPER, first, live, 2.0f, block_variance);
+    if (request->importance && spread)
+        variance(request, SUPER, first, live, 2.0f, block_variance);
     for (int at = 0; at < live * SUBS; at += LANES) {
         const int count = lanes_in_use(live * SUBS - at);
         tile t;
-        load_values(rows, first * SUBS + at, count, 16, t.x);
-        if (rows->weights && spread)
-            load_weights(rows, first * SUBS + at, count, 16, block_variance, at, SUBS, &t);
-        else if (rows->weights)
-            load_importance(rows, first * SUBS + at, count, 16, t.w);
+        load_values(request, first * SUBS + at, count, 16, t.x);
+        if (request->importance && spread)
+            load_weights(request, first * SUBS + at, count, 16, block_variance, at, SUBS, &t);
+        else if (request->importance)
+            load_importance(request, first * SUBS + at, count, 16, t.w);
         else
             weigh_square(16, &t);
-        prefetch_elements(rows, first * SUPER + (at + LANES) * SUBS, LANES * SUBS);
+        prefetch_elements(request, first * SUPER + (at + LANES) * SUBS, LANES * SUBS);
         search_symmetric(16, nmax, &t, out, at);
     }
 }
@@ -58,14 +58,14 @@ INLINE void store_q3_K(const uint8_t *code, uint16_t d, const uint8_t *level, ui
 
 /* The scales of a batch's sub-blocks, by descent. Most sub-blocks keep the levels that they start from; the
  * rest are gathered into dense lanes and searched. */
-INLINE void search_descent_batch(const forge_rows *rows, int64_t first, int live, float *scale)
+INLINE void search_descent_batch(const forge_request *request, int64_t first, int live, float *scale)
 {
     int unsettled[FOUND], left = 0;
     for (int sub = 0; sub < live * SUBS; sub += LANES) {
         descent_state s;
         const int used = lanes_in_use(live * SUBS - sub);
-        load_values(rows, first * SUBS + sub, used, SUBS, s.x);
-        prefetch_elements(rows, first * SUPER + (sub + 4 * LANES) * SUBS, LANES * SUBS);
+        load_values(request, first * SUBS + sub, used, SUBS, s.x);
+        prefetch_elements(request, first * SUPER + (sub + 4 * LANES) * SUBS, LANES * SUBS);
         descent_begin(4, &s);
         if (LANES == 1) /* one lane gains nothing by gathering */
             search_descent(4, &s, 1);
@@ -81,7 +81,7 @@ INLINE void search_descent_batch(const forge_rows *rows, int64_t first, int live
         int count = 0, lanes = 0;
         for (; count < DESCENTS && at + lanes < left; count++) {
             const int used = lanes_in_use(left - at - lanes);
-            gather_values(rows, first * SUBS, unsettled + at + lanes, used, SUBS, s[count].x);
+            gather_values(request, first * SUBS, unsettled + at + lanes, used, SUBS, s[count].x);
             descent_begin(4, &s[count]);
             lanes += used;
         }
@@ -108,15 +108,15 @@ INLINE void descent_levels(const float *x, uint8_t *level)
         level[i] = vm_bits(s.empty) & 1 ? 0 : (uint8_t)(s.level[i][0] + 4.0f);
 }
 
-INLINE void quantize_q3_K_plain(const forge_rows *rows, uint8_t *dst, int64_t first, int live)
+INLINE void quantize_q3_K_plain(const forge_request *request, uint8_t *dst, int64_t first, int live)
 {
     _Alignas(64) float scale[FOUND];
-    search_descent_batch(rows, first, live, scale);
+    search_descent_batch(request, first, live, scale);
     for (int block = 0; block < live; block++) {
         _Alignas(64) float buffer[SUPER];
         _Alignas(64) uint8_t level[SUPER];
         uint8_t code[SUBS];
-        const float *x = view_elements(rows, (first + block) * SUPER, SUPER, buffer);
+        const float *x = view_elements(request, (first + block) * SUPER, SUPER, buffer);
         const float max = extreme_scale(scale + block * SUBS), iscale = -32.0f / max;
         const uint16_t d_all = f32_to_f16(max != 0.0f ? 1 / iscale : 0.0f);
         const float d_stored = f16_to_f32(d_all);
@@ -133,10 +133,10 @@ INLINE void quantize_q3_K_plain(const forge_rows *rows, uint8_t *dst, int64_t fi
     }
 }
 
-INLINE void quantize_q3_K_weighted(const forge_rows *rows, uint8_t *dst, int64_t first, int live)
+INLINE void quantize_q3_K_by_importance(const forge_request *request, uint8_t *dst, int64_t first, int live)
 {
     symmetric_found found;
-    search_symmetric_batch(rows, first, live, 4, true, &found);
+    search_symmetric_batch(request, first, live, 4, true, &found);
     tile t;
     memset(&t, 0, sizeof t);
     for (int sub = 0; sub < live * SUBS; sub++) {
@@ -148,7 +148,7 @@ INLINE void quantize_q3_K_weighted(const forge_rows *rows, uint8_t *dst, int64_t
     for (int block = 0; block < live; block++) {
         _Alignas(64) float buffer[SUPER];
         _Alignas(64) uint8_t level[SUPER], code[SUBS];
-        const float *x = view_elements(rows, (first + block) * SUPER, SUPER, buffer);
+        const float *x = view_elements(request, (first + block) * SUPER, SUPER, buffer);
         pack_found(found.scale + block * SUBS, SUBS, scales.iscale[block], 0.0f, -32, 31,
                    (int)scales.bias[block], code);
         const uint16_t d_all = f32_to_f16(scales.scale[block]);
@@ -166,15 +166,15 @@ INLINE void quantize_q3_K_weighted(const forge_rows *rows, uint8_t *dst, int64_t
     }
 }
 
-static void quantize_q3_K(const forge_rows *rows, uint8_t *dst)
+static void quantize_q3_K(const forge_request *request, uint8_t *dst)
 {
-    const int64_t blocks = element_count(rows) / SUPER;
+    const int64_t blocks = element_count(request) / SUPER;
     for (int64_t first = 0; first < blocks; first += LANES) {
         const int live = lanes_in_use(blocks - first);
-        if (rows->weights)
-            quantize_q3_K_weighted(rows, dst, first, live);
+        if (request->importance)
+            quantize_q3_K_by_importance(request, dst, first, live);
         else
-            quantize_q3_K_plain(rows, dst, first, live);
+            quantize_q3_K_plain(request, dst, first, live);
     }
 }
 
@@ -189,13 +189,13 @@ INLINE void pack_q6_K(const uint8_t *level, block_q6_K *out)
         }
 }
 
-static void quantize_q6_K(const forge_rows *rows, uint8_t *dst)
+static void quantize_q6_K(const forge_request *request, uint8_t *dst)
 {
-    const int64_t blocks = element_count(rows) / SUPER;
+    const int64_t blocks = element_count(request) / SUPER;
     for (int64_t first = 0; first < blocks; first += LANES) {
         const int live = lanes_in_use(blocks - first);
         symmetric_found found;
-        search_symmetric_batch(rows, first, live, 32, false, &found);
+        search_symmetric_batch(request, first, live, 32, false, &found);
         for (int block = 0; block < live; block++) {
             block_q6_K *out = (block_q6_K *)(dst + (first + block) * (int64_t)sizeof(block_q6_K));
             const float *scale = found.scale + block * SUBS, max = extreme_scale(scale);
@@ -205,7 +205,7 @@ static void quantize_q6_K(const forge_rows *rows, uint8_t *dst)
             }
             _Alignas(64) float buffer[SUPER];
             _Alignas(64) uint8_t level[SUPER];
-            const float *x = view_elements(rows, (first + block) * SUPER, SUPER, buffer);
+            const float *x = view_elements(request, (first + block) * SUPER, SUPER, buffer);
             const float iscale = -128.0f / max;
             out->d = f32_to_f16(1 / iscale);
             for (int j = 0; j < SUBS; j++) {

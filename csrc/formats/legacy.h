@@ -194,14 +194,14 @@ INLINE void ranged_scales(values x, int blocks, int top, group_scales *g)
 }
 
 /* `levels` levels, from -levels / 2 (centred) or from a minimum. */
-INLINE void quantize_plain(enum forge_source source, const forge_rows *rows, uint8_t *dst, int levels,
+INLINE void quantize_plain(enum forge_source source, const forge_request *request, uint8_t *dst, int levels,
                            bool centred, int bytes, put_block *put)
 {
-    const int64_t total = element_count(rows) / BLOCK;
+    const int64_t total = element_count(request) / BLOCK;
     for (int64_t first = 0; first < total; first += GROUP) {
         _Alignas(64) float buffer[GROUP * BLOCK];
         const int blocks = total - first < GROUP ? (int)(total - first) : GROUP;
-        const values x = view_values(rows, source, first * BLOCK, blocks * BLOCK, buffer);
+        const values x = view_values(request, source, first * BLOCK, blocks * BLOCK, buffer);
         group_scales g = {.least = {0}, .greatest = {0}};
         group_extremes(x, blocks, &g);
         if (centred)
@@ -218,13 +218,13 @@ INLINE void quantize_plain(enum forge_source source, const forge_rows *rows, uin
     }
 }
 
-INLINE void quantize_q8_0_from(enum forge_source source, const forge_rows *rows, uint8_t *dst)
+INLINE void quantize_q8_0_from(enum forge_source source, const forge_request *request, uint8_t *dst)
 {
-    const int64_t total = element_count(rows) / BLOCK;
+    const int64_t total = element_count(request) / BLOCK;
     for (int64_t first = 0; first < total; first += GROUP) {
         _Alignas(64) float buffer[GROUP * BLOCK];
         const int blocks = total - first < GROUP ? (int)(total - first) : GROUP;
-        const values x = view_values(rows, source, first * BLOCK, blocks * BLOCK, buffer);
+        const values x = view_values(request, source, first * BLOCK, blocks * BLOCK, buffer);
         group_scales g = {.d = {0}};
         group_magnitudes(x, blocks, BLOCK, magnitude_since_nan, g.d);
         for (int i = 0; i < GROUP; i += H_LANES)
@@ -241,20 +241,20 @@ INLINE void quantize_q8_0_from(enum forge_source source, const forge_rows *rows,
     }
 }
 
-static void quantize_q8_0(const forge_rows *rows, uint8_t *dst)
+static void quantize_q8_0(const forge_request *request, uint8_t *dst)
 {
-    FOR_SOURCE(quantize_q8_0_from, rows->source, rows, dst);
+    FOR_SOURCE(quantize_q8_0_from, request->source, request, dst);
 }
 
 /* ---- with importance: the scale is searched for ---- */
 
 /* Packs `live` blocks from block `first` of the flattened rows, by what was found for them. */
-INLINE void pack_centred(const forge_rows *rows, int64_t first, int live, const symmetric_found *found,
+INLINE void pack_centred(const forge_request *request, int64_t first, int live, const symmetric_found *found,
                          int nmax, int bytes, put_block *put, uint8_t *dst)
 {
     for (int j = 0; j < live; j++, dst += bytes) {
         _Alignas(64) float buffer[BLOCK];
-        const float *x = view_elements(rows, (first + j) * BLOCK, BLOCK, buffer);
+        const float *x = view_elements(request, (first + j) * BLOCK, BLOCK, buffer);
         const level_rule rule = {.base = h_set(0.0f),
                                  .factor = h_set(found->iscale[j]),
                                  .low = hi_set(-nmax),
@@ -264,12 +264,12 @@ INLINE void pack_centred(const forge_rows *rows, int64_t first, int live, const 
     }
 }
 
-INLINE void pack_ranged(const forge_rows *rows, int64_t first, int live, const affine_found *found, int nmax,
-                        int bytes, put_block *put, uint8_t *dst)
+INLINE void pack_ranged(const forge_request *request, int64_t first, int live, const affine_found *found,
+                        int nmax, int bytes, put_block *put, uint8_t *dst)
 {
     for (int j = 0; j < live; j++, dst += bytes) {
         _Alignas(64) float buffer[BLOCK];
-        const float *x = view_elements(rows, (first + j) * BLOCK, BLOCK, buffer);
+        const float *x = view_elements(request, (first + j) * BLOCK, BLOCK, buffer);
         const level_rule rule = {.base = h_set(found->base[j]),
                                  .factor = h_set(found->iscale[j]),
                                  .low = hi_set(0),
@@ -281,70 +281,70 @@ INLINE void pack_ranged(const forge_rows *rows, int64_t first, int live, const a
 }
 
 /* nmax levels from -nmax (centred), or from 0 with a minimum. */
-INLINE void quantize_weighted(const forge_rows *rows, uint8_t *dst, int nmax, bool centred, int bytes,
-                              put_block *put)
+INLINE void quantize_by_importance(const forge_request *request, uint8_t *dst, int nmax, bool centred,
+                                   int bytes, put_block *put)
 {
     const affine_search ranged = {.n = BLOCK, .nmax = nmax, .first = -0.9f, .step = 0.05f, .steps = 36};
-    const int64_t per_row = rows->n_per_row / BLOCK;
-    for (int64_t row = 0; row < rows->nrows; row += LANES) {
-        const int live_rows = lanes_in_use(rows->nrows - row);
+    const int64_t per_row = request->n_per_row / BLOCK;
+    for (int64_t row = 0; row < request->nrows; row += LANES) {
+        const int live_rows = lanes_in_use(request->nrows - row);
         float row_variance[LANES] = {0};
-        variance(rows, rows->n_per_row, row, live_rows, 1.0f, row_variance);
+        variance(request, request->n_per_row, row, live_rows, 1.0f, row_variance);
         for (int64_t at = 0; at < live_rows * per_row;) {
             const int64_t first = row * per_row + at;
             tile t[TILES];
             int tiles = 0, live = 0;
             for (; tiles < (centred ? 1 : TILES) && at < live_rows * per_row; tiles++) {
                 const int count = lanes_in_use(live_rows * per_row - at);
-                load_values(rows, first + live, count, BLOCK, t[tiles].x);
-                load_weights(rows, first + live, count, BLOCK, row_variance, at, per_row, &t[tiles]);
+                load_values(request, first + live, count, BLOCK, t[tiles].x);
+                load_weights(request, first + live, count, BLOCK, row_variance, at, per_row, &t[tiles]);
                 live += count;
                 at += count;
             }
-            prefetch_elements(rows, (first + live) * BLOCK, live * BLOCK);
+            prefetch_elements(request, (first + live) * BLOCK, live * BLOCK);
             if (centred) {
                 symmetric_found found;
                 search_symmetric(BLOCK, nmax, t, &found, 0);
-                pack_centred(rows, first, live, &found, nmax, bytes, put, dst + first * bytes);
+                pack_centred(request, first, live, &found, nmax, bytes, put, dst + first * bytes);
             } else {
                 affine_found found;
                 search_affine(&ranged, t, tiles, &found, 0);
-                pack_ranged(rows, first, live, &found, nmax, bytes, put, dst + first * bytes);
+                pack_ranged(request, first, live, &found, nmax, bytes, put, dst + first * bytes);
             }
         }
     }
 }
 
-static void quantize_q4_0(const forge_rows *rows, uint8_t *dst)
+static void quantize_q4_0(const forge_request *request, uint8_t *dst)
 {
-    if (rows->weights)
-        quantize_weighted(rows, dst, 8, true, sizeof(block_q4_0), put_q4_0);
+    if (request->importance)
+        quantize_by_importance(request, dst, 8, true, sizeof(block_q4_0), put_q4_0);
     else
-        FOR_SOURCE(quantize_plain, rows->source, rows, dst, 16, true, sizeof(block_q4_0), put_q4_0);
+        FOR_SOURCE(quantize_plain, request->source, request, dst, 16, true, sizeof(block_q4_0), put_q4_0);
 }
 
-static void quantize_q4_1(const forge_rows *rows, uint8_t *dst)
+static void quantize_q4_1(const forge_request *request, uint8_t *dst)
 {
-    if (rows->weights)
-        quantize_weighted(rows, dst, 15, false, sizeof(block_q4_1), put_q4_1);
+    if (request->importance)
+        quantize_by_importance(request, dst, 15, false, sizeof(block_q4_1), put_q4_1);
     else
-        FOR_SOURCE(quantize_plain, rows->source, rows, dst, 16, false, sizeof(block_q4_1), put_q4_1);
+        FOR_SOURCE(quantize_plain, request->source, request, dst, 16, false, sizeof(block_q4_1), put_q4_1);
 }
 
-static void quantize_q5_0(const forge_rows *rows, uint8_t *dst)
+static void quantize_q5_0(const forge_request *request, uint8_t *dst)
 {
-    if (rows->weights)
-        quantize_weighted(rows, dst, 16, true, sizeof(block_q5_0), put_q5_0);
+    if (request->importance)
+        quantize_by_importance(request, dst, 16, true, sizeof(block_q5_0), put_q5_0);
     else
-        FOR_SOURCE(quantize_plain, rows->source, rows, dst, 32, true, sizeof(block_q5_0), put_q5_0);
+        FOR_SOURCE(quantize_plain, request->source, request, dst, 32, true, sizeof(block_q5_0), put_q5_0);
 }
 
-static void quantize_q5_1(const forge_rows *rows, uint8_t *dst)
+static void quantize_q5_1(const forge_request *request, uint8_t *dst)
 {
-    if (rows->weights)
-        quantize_weighted(rows, dst, 31, false, sizeof(block_q5_1), put_q5_1);
+    if (request->importance)
+        quantize_by_importance(request, dst, 31, false, sizeof(block_q5_1), put_q5_1);
     else
-        FOR_SOURCE(quantize_plain, rows->source, rows, dst, 32, false, sizeof(block_q5_1), put_q5_1);
+        FOR_SOURCE(quantize_plain, request->source, request, dst, 32, false, sizeof(block_q5_1), put_q5_1);
 }
 
 /* ---- back to floats ---- */

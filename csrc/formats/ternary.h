@@ -50,27 +50,27 @@ INLINE void put_tq2_0(const uint8_t *level, uint16_t d, uint8_t *dst)
     pack_two_bits(level, out->qs);
 }
 
-INLINE void quantize_ternary(enum forge_source source, const forge_rows *rows, uint8_t *dst, int bytes,
+INLINE void quantize_ternary(enum forge_source source, const forge_request *request, uint8_t *dst, int bytes,
                              put_ternary *put)
 {
-    const int64_t total = element_count(rows);
+    const int64_t total = element_count(request);
     for (int64_t first = 0; first < total; first += SUPER, dst += bytes) {
         _Alignas(64) float buffer[SUPER];
         _Alignas(64) uint8_t level[SUPER];
-        const values x = view_values(rows, source, first, SUPER, buffer);
+        const values x = view_values(request, source, first, SUPER, buffer);
         const uint16_t d = f32_to_f16(ternary_levels(x, level));
         put(level, d, dst);
     }
 }
 
-static void quantize_tq1_0(const forge_rows *rows, uint8_t *dst)
+static void quantize_tq1_0(const forge_request *request, uint8_t *dst)
 {
-    FOR_SOURCE(quantize_ternary, rows->source, rows, dst, sizeof(block_tq1_0), put_tq1_0);
+    FOR_SOURCE(quantize_ternary, request->source, request, dst, sizeof(block_tq1_0), put_tq1_0);
 }
 
-static void quantize_tq2_0(const forge_rows *rows, uint8_t *dst)
+static void quantize_tq2_0(const forge_request *request, uint8_t *dst)
 {
-    FOR_SOURCE(quantize_ternary, rows->source, rows, dst, sizeof(block_tq2_0), put_tq2_0);
+    FOR_SOURCE(quantize_ternary, request->source, request, dst, sizeof(block_tq2_0), put_tq2_0);
 }
 
 /* Values d * (level - 1). */
@@ -139,14 +139,14 @@ INLINE void quantize_binary_block(const float *x, float d, block_q1_0 *out)
     }
 }
 
-static void quantize_q1_0(const forge_rows *rows, uint8_t *dst)
+static void quantize_q1_0(const forge_request *request, uint8_t *dst)
 {
-    const int64_t blocks = element_count(rows) / BLOCK_Q1_0;
+    const int64_t blocks = element_count(request) / BLOCK_Q1_0;
     for (int64_t first = 0; first < blocks; first += LANES) {
         const int live = lanes_in_use(blocks - first);
         _Alignas(64) float buffer[LANES * BLOCK_Q1_0], column[32][LANES], d[LANES];
         vf sum = v_set(0.0f);
-        load_elements(rows, first * BLOCK_Q1_0, live * BLOCK_Q1_0, buffer);
+        load_elements(request, first * BLOCK_Q1_0, live * BLOCK_Q1_0, buffer);
         memset(buffer + live * BLOCK_Q1_0, 0, (size_t)(LANES - live) * BLOCK_Q1_0 * sizeof(float));
         for (int i = 0; i < BLOCK_Q1_0; i += 32) {
             for (int lane = 0; lane < LANES; lane += H_LANES)
@@ -193,22 +193,22 @@ INLINE void put_q2_0(values x, float d, block_q2_0 *out)
     }
 }
 
-INLINE void quantize_q2_0_from(enum forge_source source, const forge_rows *rows, uint8_t *dst)
+INLINE void quantize_q2_0_from(enum forge_source source, const forge_request *request, uint8_t *dst)
 {
-    const int64_t total = element_count(rows) / BLOCK_Q2_0;
+    const int64_t total = element_count(request) / BLOCK_Q2_0;
     for (int64_t first = 0; first < total; first += GROUP) {
         _Alignas(64) float buffer[GROUP * BLOCK_Q2_0], d[GROUP];
         const int blocks = total - first < GROUP ? (int)(total - first) : GROUP;
-        const values x = view_values(rows, source, first * BLOCK_Q2_0, blocks * BLOCK_Q2_0, buffer);
+        const values x = view_values(request, source, first * BLOCK_Q2_0, blocks * BLOCK_Q2_0, buffer);
         group_magnitudes(x, blocks, BLOCK_Q2_0, magnitude_of_numbers, d);
         for (int b = 0; b < blocks; b++, dst += sizeof(block_q2_0))
             put_q2_0(skip(x, b * BLOCK_Q2_0), d[b], (block_q2_0 *)dst);
     }
 }
 
-static void quantize_q2_0(const forge_rows *rows, uint8_t *dst)
+static void quantize_q2_0(const forge_request *request, uint8_t *dst)
 {
-    FOR_SOURCE(quantize_q2_0_from, rows->source, rows, dst);
+    FOR_SOURCE(quantize_q2_0_from, request->source, request, dst);
 }
 
 static void dequantize_q2_0(const uint8_t *restrict src, float *restrict dst, int64_t n)

@@ -94,7 +94,7 @@ def dequantizable_types() -> frozenset[TensorType]:
 @cache
 def types_needing_importance() -> frozenset[TensorType]:
     """The types that `quantize_rows` can't write without importance."""
-    return frozenset(kind for kind in TENSOR_TYPES.values() if lib.forge_needs_weights(kind.id))
+    return frozenset(kind for kind in TENSOR_TYPES.values() if lib.forge_needs_importance(kind.id))
 
 
 def table_bytes(kind: TensorType) -> int:
@@ -158,19 +158,24 @@ def quantize_rows(
             raise UsageError(f"importance must be float32 ({n_per_row},), not {_describe(importance)}")
         importance = np.require(importance, requirements=["C", "A"])
     elif kind in types_needing_importance():
-        raise UsageError(f"{kind} needs an importance matrix", hint="give one: --imatrix on the command line, importance= in Python")
-    if rows.size:
-        lib.forge_quantize(
-            _backend_index(backend),
-            kind.id,
-            source,
-            _pointer(rows),
-            ffi.NULL if importance is None else _pointer(importance, "float[]"),
-            _tables(kind),
-            _pointer(out),
-            n_rows,
-            n_per_row,
+        raise UsageError(
+            f"{kind} needs an importance matrix", hint="give one: --imatrix on the command line, importance= in Python"
         )
+    if rows.size:
+        # The request holds addresses only; these names keep the arrays that they point into alive.
+        data = _pointer(rows, "uint8_t[]")
+        columns = ffi.NULL if importance is None else _pointer(importance, "float[]")
+        request = {
+            "data": data,
+            "importance": columns,
+            "tables": _tables(kind),
+            "nrows": n_rows,
+            "n_per_row": n_per_row,
+            "source": source,
+            "search": lib.FORGE_SEARCH_REFERENCE,
+            "type": kind.id,
+        }
+        lib.forge_quantize(_backend_index(backend), ffi.new("forge_request *", request), _pointer(out))
 
 
 def dequantize_rows(

@@ -1,6 +1,6 @@
 /* Packs and unpacks rows with the kernels of the machine it is built for, for tests that can't load them.
  *
- * Reads jobs until the input ends: a header, the rows, the weights if it says so. Writes what each backend
+ * Reads jobs until the input ends: a header, the rows, the importance if it says so. Writes what each backend
  * makes of a job, the portable one first: the packed rows (not of a job that has them packed already), then
  * the values that they unpack to. With an argument, only the backend of that name. */
 #include <stdio.h>
@@ -14,8 +14,8 @@
 enum { PACKED = -1 };
 
 typedef struct {
-    int32_t type, source; /* one of forge_source, or PACKED */
-    int64_t weighted;     /* 0 or 1 */
+    int32_t type, source;   /* one of forge_source, or PACKED */
+    int64_t has_importance; /* 0 or 1 */
     int64_t rows, columns, source_bytes, packed_bytes;
 } job;
 
@@ -81,14 +81,21 @@ static void *tables_of(int type)
     return tables[type];
 }
 
-static void run(const job *j, uint8_t *source, const float *weights, int backend)
+static void run(const job *j, uint8_t *source, const float *importance, int backend)
 {
     const int64_t n = j->rows * j->columns;
     const size_t packed_size = (size_t)j->packed_bytes, values_size = (size_t)n * sizeof(float);
     uint8_t *packed = j->source == PACKED ? source : guarded(packed_size), *values = guarded(values_size);
     if (j->source != PACKED) {
-        forge_quantize(backend, j->type, (enum forge_source)j->source, source, weights, tables_of(j->type),
-                       packed, j->rows, j->columns);
+        const forge_request request = {.data = source,
+                                       .importance = importance,
+                                       .tables = tables_of(j->type),
+                                       .nrows = j->rows,
+                                       .n_per_row = j->columns,
+                                       .source = (enum forge_source)j->source,
+                                       .search = FORGE_SEARCH_REFERENCE,
+                                       .type = j->type};
+        forge_quantize(backend, &request, packed);
         fwrite(packed, 1, packed_size, stdout);
     }
     forge_dequantize(backend, j->type, packed, (float *)(void *)values, n);
@@ -108,15 +115,16 @@ int main(int argc, char **argv)
         return 0;
     }
     while (fread(&j, sizeof j, 1, stdin) == 1) {
-        const size_t source_size = (size_t)j.source_bytes, weights_size = (size_t)j.columns * sizeof(float);
+        const size_t source_size = (size_t)j.source_bytes,
+                     importance_size = (size_t)j.columns * sizeof(float);
         uint8_t *source = read_all(source_size);
-        uint8_t *weights = j.weighted ? read_all(weights_size) : NULL;
+        uint8_t *importance = j.has_importance ? read_all(importance_size) : NULL;
         for (int b = 0; forge_backend_name(b); b++)
             if (forge_backend_usable(b) && (argc < 2 || !strcmp(argv[1], forge_backend_name(b))))
-                run(&j, source, (const float *)(void *)weights, b);
+                run(&j, source, (const float *)(void *)importance, b);
         release(source, source_size);
-        if (weights)
-            release(weights, weights_size);
+        if (importance)
+            release(importance, importance_size);
     }
     return ferror(stdin) || fflush(stdout) ? 2 : 0;
 }

@@ -192,7 +192,8 @@ def compile_with_fma(folder: Path) -> Path | None:
         '#include "base.h"\n#include "lanes/scalar.h"\n#include "kernels.inc"\n'
         'static const forge_backend fused = {"fused", LANES, KERNEL_TABLE};\n'
         "void fused_quantize(int type, const void *x, void *out, int64_t rows, int64_t n)\n"
-        "{ const forge_rows r = {x, 0, 0, rows, n, FORGE_F32}; fused.kernels[type].quantize(&r, out); }\n",
+        "{ const forge_request r = {.data = x, .nrows = rows, .n_per_row = n, .source = FORGE_F32, .type = type};\n"
+        "  fused.kernels[type].quantize(&r, out); }\n",
         encoding="utf-8",
     )
     subprocess.run(
