@@ -26,6 +26,8 @@ PAGES = sorted(
 )
 # A reader of docs/add-a-model.md makes these.
 MADE_BY_THE_READER = ("tests/families/granite", "gguf_forge/architectures/families/granite.py")
+# llama.cpp's paths, which pages for those who follow it name, and what a build leaves.
+NOT_OURS = ("conversion/", "ggml/", "gguf-py/", "src/", "tools/gguf-split", "build/")
 PATH = re.compile(r"[\w.-]+(/[\w.*-]+)+/?")
 SUFFIXES = {".py", ".c", ".h", ".inc", ".md", ".json", ".toml", ".svg", ".png"}
 
@@ -60,10 +62,9 @@ def command_lines(page: Path) -> Iterator[list[str]]:
 
 def is_path(word: str) -> bool:
     """Does this word name a file or folder of the project?"""
-    if not PATH.fullmatch(word) or word.startswith(MADE_BY_THE_READER):
+    if not PATH.fullmatch(word) or word.startswith((*MADE_BY_THE_READER, *NOT_OURS)) or re.search(r"/[A-Z]+$", word):
         return False
-    top = (ROOT / word.partition("/")[0]).exists() and not word.startswith("models/")
-    return top or Path(word).suffix in SUFFIXES
+    return (ROOT / word.partition("/")[0]).exists() or Path(word).suffix in SUFFIXES
 
 
 @page_by_page
