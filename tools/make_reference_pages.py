@@ -37,7 +37,7 @@ CLI_TITLE = """# Command-line reference
 {exit_codes}
 | 128 + N | Signal number N stopped the command. |
 
-With `--json`, an error is one JSON object on standard output. Messages for people go to standard error.
+Errors and progress go to standard error. With `--json`, an error is also one JSON object on standard output.
 """
 
 PYTHON_TITLE = """# Python reference
