@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from gguf_forge.kernels.rows import quantize as quantize
     from gguf_forge.planning.file_plan import FilePlan as FilePlan
     from gguf_forge.planning.file_plan import Observer as Observer
-    from gguf_forge.planning.file_plan import Result as Result
+    from gguf_forge.planning.file_plan import WrittenFile as WrittenFile
     from gguf_forge.planning.from_checkpoint import convert as convert
     from gguf_forge.planning.from_checkpoint import plan as plan
     from gguf_forge.planning.from_gguf import quantize_gguf as quantize_gguf
@@ -78,7 +78,7 @@ _HOMES = {
     "OutputError": ("gguf_forge.errors", "OutputError"),
     "RefusedError": ("gguf_forge.errors", "RefusedError"),
     "Request": ("gguf_forge.request", "Request"),
-    "Result": ("gguf_forge.planning.file_plan", "Result"),
+    "WrittenFile": ("gguf_forge.planning.file_plan", "WrittenFile"),
     "Split": ("gguf_forge.planning.splits", "Split"),
     "UnsupportedError": ("gguf_forge.errors", "UnsupportedError"),
     "UsageError": ("gguf_forge.errors", "UsageError"),
@@ -117,11 +117,11 @@ __all__ = [
     "OutputError",
     "RefusedError",
     "Request",
-    "Result",
     "Split",
     "UnsupportedError",
     "UsageError",
     "Verification",
+    "WrittenFile",
     "backends",
     "compare_gguf",
     "convert",

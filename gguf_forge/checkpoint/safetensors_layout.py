@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from gguf_forge.engine.tasks import RowSource, Shard
+from gguf_forge.engine.batches import RowSource, Shard
 from gguf_forge.gguf_file.header import padded
 from gguf_forge.gguf_file.layout import Layout, PlacedTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo

@@ -84,7 +84,7 @@ def _program(
     pass
 
 
-class Stopped(BaseException):
+class StopSignal(BaseException):
     """A signal asked the program to end."""
 
     def __init__(self, number: int):
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ReaderGone:
         discard(sys.stdout, sys.stderr)
         return 128 + signal.SIGPIPE
-    except Stopped as stopped:
+    except StopSignal as stopped:
         left = "run it again to go on" if "--resume" in given else "no unfinished file is left behind"
         failure = Failure(128 + stopped.number, signal.Signals(stopped.number).name, f"stopped; {left}")
     except ForgeError as error:
@@ -146,7 +146,7 @@ def _run(arguments: list[str]) -> int:
 
 @contextmanager
 def _signals_raise() -> Iterator[None]:
-    """Signals that end a process raise `Stopped` instead, so that unfinished files are removed."""
+    """Signals that end a process raise `StopSignal` instead, so that unfinished files are removed."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
@@ -154,7 +154,7 @@ def _signals_raise() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         for heeded_once in heeded:
             signal.signal(heeded_once, signal.SIG_IGN)  # what follows is the cleaning up
-        raise Stopped(number)
+        raise StopSignal(number)
 
     ending = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
     # One that is ignored (nohup, a job in the background of a script) stays ignored.

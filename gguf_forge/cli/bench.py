@@ -13,7 +13,7 @@ from gguf_forge.cli.options import RUNNING, Json, Quiet, add_command, type_names
 from gguf_forge.cli.tables import facts_text, table_of
 
 if TYPE_CHECKING:
-    from gguf_forge.kernels.bench import Measurement, Report
+    from gguf_forge.kernels.bench import BenchReport, Measurement
 
 _NAMES = list[str] | None
 
@@ -75,7 +75,7 @@ def bench(request: BenchRequest) -> None:
         print_data(*_text(report))
 
 
-def _text(report: Report) -> Iterable[Any]:
+def _text(report: BenchReport) -> Iterable[Any]:
 
     speeds = ("M values/s", "GB/s read", "x ggml", "of copying")
     table = table_of("type", "work", "from", "backend", *speeds, right=speeds)

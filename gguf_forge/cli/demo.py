@@ -31,7 +31,7 @@ from gguf_forge.errors import OutputError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from gguf_forge.planning.file_plan import Result
+    from gguf_forge.planning.file_plan import WrittenFile
 
 MODEL_NAME = "Forge-Demo"
 
@@ -120,7 +120,7 @@ def _output(outfile: str | None) -> Iterator[str]:
         raise
 
 
-def _next_steps(result: Result, checkpoint: Path | None) -> RenderableType:
+def _next_steps(result: WrittenFile, checkpoint: Path | None) -> RenderableType:
     from rich.text import Text
 
     file = shlex.quote(str(result.path))

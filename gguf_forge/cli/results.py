@@ -18,7 +18,7 @@ from rich.text import Text
 from gguf_forge.cli.streams import console, print_data, print_json, writing
 from gguf_forge.cli.tables import facts_text, table_of
 from gguf_forge.distributed.job import Job
-from gguf_forge.planning.file_plan import FilePlan, Result
+from gguf_forge.planning.file_plan import FilePlan, WrittenFile
 from gguf_forge.storage.profile import PHASES, Profile
 
 
@@ -57,7 +57,7 @@ def _job_text(job: Job) -> Text:
     return text
 
 
-def show_results(results: Sequence[Result], *, as_json: bool, quiet: bool, profile: Profile | None = None) -> None:
+def show_results(results: Sequence[WrittenFile], *, as_json: bool, quiet: bool, profile: Profile | None = None) -> None:
     """What was written; the profile, if there is one, is part of the object, or goes to standard error."""
     if as_json:
         shown = one_object(map(result_object, results))
@@ -105,7 +105,7 @@ def plan_object(file: FilePlan) -> dict[str, Any]:
     }
 
 
-def result_object(result: Result) -> dict[str, Any]:
+def result_object(result: WrittenFile) -> dict[str, Any]:
     """A written file: what was planned, the seconds it took, and the tensors that a stopped run had finished."""
     return {
         **plan_object(result.file),
@@ -138,7 +138,7 @@ def plan_text(file: FilePlan) -> Iterator[RenderableType]:
     yield from ("", facts_text(facts), *_fallback_note(file))
 
 
-def result_text(result: Result) -> Iterator[RenderableType]:
+def result_text(result: WrittenFile) -> Iterator[RenderableType]:
     """The closing table of one file."""
     file = result.file
     seconds = max(result.seconds, 1e-9)

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitRequest(MessageOptions):
+class SplitCommand(MessageOptions):
     """The command line of `split`."""
 
     source: Annotated[
@@ -61,10 +61,10 @@ class SplitRequest(MessageOptions):
 
 
 def register(app: typer.Typer) -> None:
-    add_command(app, "split", SplitRequest, split)
+    add_command(app, "split", SplitCommand, split)
 
 
-def split(request: SplitRequest) -> None:
+def split(request: SplitCommand) -> None:
     """Split a GGUF file into several: the options of llama-gguf-split, and its bytes.
 
     Without an option, a part has at most 128 tensors.

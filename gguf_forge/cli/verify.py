@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from gguf_forge.recipe import Options
-    from gguf_forge.toolbox.verify.differences import Differences, Place
+    from gguf_forge.toolbox.verify.differences import Differences, DifferentByte
     from gguf_forge.toolbox.verify.verdict import TensorCheck
     from gguf_forge.toolbox.verify.verify import Verification
 
@@ -326,7 +326,7 @@ def _made_of(check: TensorCheck) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _place(place: Place, check: TensorCheck) -> str:
+def _place(place: DifferentByte, check: TensorCheck) -> str:
     if check.info.type.block_elements == 1:
         where = f"row {place.row}, column {place.block}"
     else:

@@ -20,7 +20,7 @@ from threading import Event, Lock
 
 import numpy as np
 
-from gguf_forge.distributed.job import Job, Part, is_sound, open_job
+from gguf_forge.distributed.job import Job, PieceFile, is_sound, open_job
 from gguf_forge.engine.forge import default_threads
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import InputError, RefusedError
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishResult:
     """The files of a plan.
 
     Attributes:
@@ -59,7 +59,7 @@ def finish(
     overwrite: bool = False,
     threads: int | None = None,
     observer: Observer | None = None,
-) -> Finished:
+) -> FinishResult:
     """Puts together what the tasks of a plan made and gives it the final names; then the parts are removed.
 
     Every part is checked against the digest that its task recorded. Files of one part only get a name, the others need
@@ -87,7 +87,7 @@ def finish(
     with _alone(job):
         is_new = _finish(job, overwrite, threads or default_threads(), observer or Observer())
     sizes = tuple(output.size for output in job.plan.outputs)
-    return Finished(job.outputs, sizes, time.perf_counter() - begun, was_finished=not is_new)
+    return FinishResult(job.outputs, sizes, time.perf_counter() - begun, was_finished=not is_new)
 
 
 @contextmanager
@@ -156,7 +156,7 @@ def _make_outputs(job: Job, todo: Sequence[int], checker: _Checker, overwrite: b
         _take_name(job.whole(output), job.outputs[output], overwrite=overwrite)
 
 
-def _write_down(job: Job, digests: Mapping[Part, str]) -> None:
+def _write_down(job: Job, digests: Mapping[PieceFile, str]) -> None:
     """So that tasks that are done again, and this, find out that all is finished."""
     if not os.access(job.file.parent, os.W_OK | os.X_OK):
         log.warning("%s: the folder is not writable, so nothing will tell that the plan is finished", job.file.parent)
@@ -184,7 +184,7 @@ class _Checker:
     """Compares bytes with what tasks recorded of them, in several threads."""
 
     job: Job
-    digests: Mapping[Part, str]
+    digests: Mapping[PieceFile, str]
     threads: int
     watcher: Observer
 
@@ -204,11 +204,13 @@ class _Checker:
         path = self.job.outputs[output]
         return is_file(path) and path.stat().st_size == self.job.plan.outputs[output].size
 
-    def check(self, parts: Sequence[Part]) -> None:
+    def check(self, parts: Sequence[PieceFile]) -> None:
         """Raises InputError if the bytes of a part are not those that its task wrote."""
         _check_tasks(self.job, "damaged", self.job.tasks_of(self._unsound(parts, is_sound)))
 
-    def _unsound(self, parts: Sequence[Part], is_right: Callable[[Part, str, Progress], bool]) -> set[Part]:
+    def _unsound(
+        self, parts: Sequence[PieceFile], is_right: Callable[[PieceFile, str, Progress], bool]
+    ) -> set[PieceFile]:
         lock, stopped = Lock(), Event()
 
         def progress(n_bytes: int) -> None:
@@ -226,7 +228,7 @@ class _Checker:
                 pool.shutdown(cancel_futures=True)
 
 
-def _join(parts: Sequence[Part], path: Path, observer: Observer) -> None:
+def _join(parts: Sequence[PieceFile], path: Path, observer: Observer) -> None:
     """Makes a file of its parts, which are in order."""
     with published(path, parts[-1].piece.stop, overwrite=True) as out:
         for part in parts:

@@ -12,7 +12,7 @@ from hashlib import sha256
 from os import PathLike
 from pathlib import Path
 
-from gguf_forge.distributed.job_plan import WorkPlan, read_work_plan
+from gguf_forge.distributed.job_plan import JobPlan, read_job_plan
 from gguf_forge.engine.pieces import Piece
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import InputError
@@ -32,7 +32,7 @@ _OUR_NAMES = re.compile(
 
 
 @dataclass(frozen=True)
-class Part:
+class PieceFile:
     """A piece, and its file."""
 
     piece: Piece
@@ -47,7 +47,7 @@ class Part:
 class Job:
     """A plan, read from `file`."""
 
-    plan: WorkPlan
+    plan: JobPlan
     file: Path
 
     @property
@@ -78,15 +78,15 @@ class Job:
         """The digests of all parts, beside the plan: written when the outputs have their names, and kept."""
         return self.file.with_name(f"{self.file.name}.finished")
 
-    def parts(self, task: int) -> tuple[Part, ...]:
+    def parts(self, task: int) -> tuple[PieceFile, ...]:
         """What a task makes; UsageError if there is no such task."""
         pieces = self.plan.pieces(task)
-        return tuple(Part(piece, self.folder / f"task-{task}-{piece.output}.part") for piece in pieces)
+        return tuple(PieceFile(piece, self.folder / f"task-{task}-{piece.output}.part") for piece in pieces)
 
     @cached_property
-    def parts_of_outputs(self) -> tuple[tuple[Part, ...], ...]:
+    def parts_of_outputs(self) -> tuple[tuple[PieceFile, ...], ...]:
         """What each output is made of, in order."""
-        found: list[list[Part]] = [[] for _ in self.outputs]
+        found: list[list[PieceFile]] = [[] for _ in self.outputs]
         for part in sorted((part for task in range(self.n_tasks) for part in self.parts(task)), key=lambda p: p.piece):
             found[part.piece.output].append(part)
         return tuple(map(tuple, found))
@@ -96,7 +96,7 @@ class Job:
         parts = self.parts_of_outputs[output]
         return parts[0].path if len(parts) == 1 else self.folder / f"output-{output}"
 
-    def tasks_of(self, parts: Iterable[Part]) -> Sequence[int]:
+    def tasks_of(self, parts: Iterable[PieceFile]) -> Sequence[int]:
         """The tasks that make some parts, in order."""
         wanted = set(parts)
         return [task for task in range(self.n_tasks) if not wanted.isdisjoint(self.parts(task))]
@@ -110,7 +110,7 @@ class Job:
         """The digests of what a task made, written when all of it is there."""
         return self.folder / f"task-{task}.sha256"
 
-    def recorded(self, task: int, finished: Mapping[str, str] | None = None) -> Mapping[Part, str] | None:
+    def recorded(self, task: int, finished: Mapping[str, str] | None = None) -> Mapping[PieceFile, str] | None:
         """The digests of the parts of a task; None if it is not done. What became of the parts is not looked at.
 
         Args:
@@ -140,11 +140,11 @@ class Job:
     def _first_line(self) -> str:
         return f"# gguf-forge finished the plan {self.plan.id}, of these parts:"
 
-    def finished_text(self, digests: Mapping[Part, str]) -> str:
+    def finished_text(self, digests: Mapping[PieceFile, str]) -> str:
         """What is written to `finished_file`."""
         return f"{self._first_line}\n{record_text(digests)}"
 
-    def is_in_output(self, part: Part, digest: str, progress: Progress = lambda n_bytes: None) -> bool:
+    def is_in_output(self, part: PieceFile, digest: str, progress: Progress = lambda n_bytes: None) -> bool:
         """Has the output the bytes of this digest where a part belongs, and the size that it should have?"""
         output = part.piece.output
         size = self.plan.outputs[output].size
@@ -176,7 +176,7 @@ def _read_record(path: Path) -> tuple[str, Mapping[str, str]] | None:
     return (lines or [""])[0], {line[2]: line[1] for line in map(_RECORD_LINE.fullmatch, lines) if line}
 
 
-def record_text(digests: Mapping[Part, str]) -> str:
+def record_text(digests: Mapping[PieceFile, str]) -> str:
     return "".join(f"{digest}  {part.path.name}\n" for part, digest in digests.items())
 
 
@@ -187,7 +187,7 @@ def open_job(plan_file: str | PathLike[str]) -> Job:
         InputError: it is no plan, damaged, of another version, or does not lie where it was made.
     """
     file = Path(plan_file)
-    job = Job(read_work_plan(file), file)
+    job = Job(read_job_plan(file), file)
     if not is_folder(job.outputs[0].parent):
         raise InputError(
             "the plan's files go to a folder that is not there",
@@ -197,7 +197,7 @@ def open_job(plan_file: str | PathLike[str]) -> Job:
     return job
 
 
-def is_sound(part: Part, digest: str, progress: Progress = lambda n_bytes: None) -> bool:
+def is_sound(part: PieceFile, digest: str, progress: Progress = lambda n_bytes: None) -> bool:
     """Has the file of a part this digest, and the size that it should have?"""
     return _digest_at(part.path, part.size, 0, part.size, progress) == digest
 

@@ -36,7 +36,7 @@ _MAKE_ANEW = "make the plan anew with `gguf-forge plan ... --out`"
 
 
 @dataclass(frozen=True)
-class Input:
+class JobInput:
     """A file that holds tensors, its size in bytes, the digests of what comes before them and of samples of them."""
 
     path: str
@@ -46,7 +46,7 @@ class Input:
 
 
 @dataclass(frozen=True)
-class OutputPart:
+class JobOutput:
     """A file to make, whole or a part of a split one; `sha256` is of all that decides its bytes but the weights."""
 
     path: str
@@ -55,7 +55,7 @@ class OutputPart:
 
 
 @dataclass(frozen=True)
-class WorkPlan:
+class JobPlan:
     """A conversion in tasks.
 
     Attributes:
@@ -70,8 +70,8 @@ class WorkPlan:
     version: str
     folder: str
     request: Request
-    inputs: tuple[Input, ...]
-    outputs: tuple[OutputPart, ...]
+    inputs: tuple[JobInput, ...]
+    outputs: tuple[JobOutput, ...]
     tasks: tuple[tuple[Piece, ...], ...]
 
     @property
@@ -114,7 +114,7 @@ class WorkPlan:
 
 def plan_work(
     request: Request, file: str | PathLike[str] = "plan.json", *, tasks: int | None = None, overwrite: bool = False
-) -> WorkPlan:
+) -> JobPlan:
     """Plans a conversion and writes the plan to `file`, for `work` and `finish`. Reads only samples of the weights.
 
     Args:
@@ -136,7 +136,7 @@ def plan_work(
         return save_work_plan(found, request, Path(file), tasks=tasks, overwrite=overwrite)
 
 
-def save_work_plan(found: Planned, request: Request, file: Path, *, tasks: int | None, overwrite: bool) -> WorkPlan:
+def save_work_plan(found: Planned, request: Request, file: Path, *, tasks: int | None, overwrite: bool) -> JobPlan:
     """Writes the plan of what `request` came to in the current folder; as `plan_work` does."""
     folder = Path(os.path.relpath(Path.cwd().resolve(), file.parent.resolve())).as_posix()
     plan = make_work_plan(found, request, folder, tasks, Path(), with_samples=True)
@@ -149,7 +149,7 @@ def save_work_plan(found: Planned, request: Request, file: Path, *, tasks: int |
 
 def make_work_plan(
     found: Planned, request: Request, folder: str, n_tasks: int | None, here: Path, *, with_samples: bool
-) -> WorkPlan:
+) -> JobPlan:
     """The plan of what a request came to.
 
     Args:
@@ -166,15 +166,15 @@ def make_work_plan(
     with ThreadPoolExecutor(_SAMPLING_THREADS) as pool:
         samples = tuple(pool.map(samples_digest, found.inputs)) if with_samples else ("",) * len(found.inputs)
     shards = [shard for file in found.files for shard in file.shards]
-    return WorkPlan(
+    return JobPlan(
         program_version(),
         folder,
         request,
         tuple(
-            Input(_written(file.source.path, here), file.source.size, _head_digest(file), digest)
+            JobInput(_written(file.source.path, here), file.source.size, _head_digest(file), digest)
             for file, digest in zip(found.inputs, samples, strict=True)
         ),
-        tuple(OutputPart(_written(shard.path, here), shard.layout.size, content_digest(shard)) for shard in shards),
+        tuple(JobOutput(_written(shard.path, here), shard.layout.size, content_digest(shard)) for shard in shards),
         cut_pieces(shards, n_tasks),
     )
 
@@ -201,7 +201,7 @@ def _written(path: Path, here: Path) -> str:
     return path.relative_to(here).as_posix() if path.is_relative_to(here) else os.fspath(path)
 
 
-def check_same(plan: WorkPlan, now: WorkPlan, file: Path) -> None:
+def check_same(plan: JobPlan, now: JobPlan, file: Path) -> None:
     """Raises InputError if what a plan says is not what planning comes to `now`, but for the samples; `file` is that of
     the plan."""
     here = file.parent / plan.folder
@@ -221,7 +221,7 @@ def check_same(plan: WorkPlan, now: WorkPlan, file: Path) -> None:
         raise InputError("the tasks are not those that the plan was made with", file=file, hint=_MAKE_ANEW)
 
 
-def check_samples(plan: WorkPlan, inputs: Iterable[Weights], used: Iterable[Source]) -> None:
+def check_samples(plan: JobPlan, inputs: Iterable[Weights], used: Iterable[Source]) -> None:
     """Raises InputError if one of the `inputs`, in the plan's order, has other samples than it says, and is `used`."""
     paths = {source.path for source in used}
     for known, found in zip(plan.inputs, inputs, strict=True):
@@ -237,7 +237,7 @@ def _other_file(path: Path) -> InputError:
     )
 
 
-def read_work_plan(file: Path) -> WorkPlan:
+def read_job_plan(file: Path) -> JobPlan:
     """Reads a plan.
 
     Raises:
@@ -254,12 +254,12 @@ def read_work_plan(file: Path) -> WorkPlan:
             hint=f"use the same version everywhere, or {_MAKE_ANEW}",
         )
     try:
-        plan = WorkPlan(
+        plan = JobPlan(
             program_version(),
             _of_type(str, value["folder"]),
             Request.from_json(value["request"], file),
-            tuple(_object_of(Input, item) for item in _of_type(list, value["inputs"])),
-            tuple(_object_of(OutputPart, item) for item in _of_type(list, value["outputs"])),
+            tuple(_object_of(JobInput, item) for item in _of_type(list, value["inputs"])),
+            tuple(_object_of(JobOutput, item) for item in _of_type(list, value["outputs"])),
             tuple(tuple(map(_piece, _of_type(list, task))) for task in _of_type(list, value["tasks"])),
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -287,7 +287,7 @@ def _piece(value: Any) -> Piece:
     return Piece(*(_of_type(int, number) for number in _of_type(list, value)))
 
 
-def _is_complete(plan: WorkPlan) -> bool:
+def _is_complete(plan: JobPlan) -> bool:
     """Do the pieces make every output, each byte once?"""
     done = [0] * len(plan.outputs)
     for piece in sorted(piece for task in plan.tasks for piece in task):

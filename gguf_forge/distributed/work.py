@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
-from gguf_forge.distributed.job import Job, Part, digest_of, is_sound, open_job, record_text
+from gguf_forge.distributed.job import Job, PieceFile, digest_of, is_sound, open_job, record_text
 from gguf_forge.distributed.job_plan import check_same, check_samples, make_work_plan
 from gguf_forge.engine.pieces import shard_of
 from gguf_forge.errors import InputError
@@ -98,7 +98,7 @@ def work(
     )
 
 
-def _are_in_outputs(job: Job, recorded: Mapping[Part, str]) -> bool:
+def _are_in_outputs(job: Job, recorded: Mapping[PieceFile, str]) -> bool:
     return all(job.is_in_output(part, digest) for part, digest in recorded.items())
 
 
@@ -115,7 +115,7 @@ def _make_parts(
         with _own_names(job, task) as (names, record):
             files = list(_pieces(found.files, names))
             check_samples(plan, found.inputs, (read for file in files for read in file.read_from))
-            watcher = _OfTask(task, observer)
+            watcher = _TaskObserver(task, observer)
             write_files(files, threads=threads, backend=backend, max_memory=max_memory, observer=watcher)
             _write_record(names, record)
     finished = job.finished()
@@ -123,7 +123,7 @@ def _make_parts(
         job.remove_parts()
 
 
-class _OfTask(Observer):
+class _TaskObserver(Observer):
     """Says the number of the task, where the names of parts would tell nobody anything."""
 
     def __init__(self, task: int, observer: Observer):
@@ -138,7 +138,7 @@ class _OfTask(Observer):
 
 
 @contextmanager
-def _own_names(job: Job, task: int) -> Iterator[tuple[Mapping[Part, Path], Path]]:
+def _own_names(job: Job, task: int) -> Iterator[tuple[Mapping[PieceFile, Path], Path]]:
     """Names of this run alone for the parts of a task and their record. If all goes well they get their own, the record
     last; what is at the same time done by another run is the same."""
     parts = job.parts(task)
@@ -158,14 +158,14 @@ def _own_names(job: Job, task: int) -> Iterator[tuple[Mapping[Part, Path], Path]
             disk.sync_folder(job.folder)
 
 
-def _pieces(files: Sequence[FilePlan], names: Mapping[Part, Path]) -> Iterator[FilePlan]:
+def _pieces(files: Sequence[FilePlan], names: Mapping[PieceFile, Path]) -> Iterator[FilePlan]:
     shards = [(file, shard) for file in files for shard in file.shards]
     for part, path in names.items():
         file, shard = shards[part.piece.output]
         yield replace(file, shards=(shard_of(part.piece, shard, path),))
 
 
-def _write_record(names: Mapping[Part, Path], path: Path) -> None:
+def _write_record(names: Mapping[PieceFile, Path], path: Path) -> None:
     digests = {}
     for part, name in names.items():
         with SourceFile(name) as file:

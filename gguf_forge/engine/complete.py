@@ -9,8 +9,8 @@ from stat import S_ISREG
 
 import numpy as np
 
+from gguf_forge.engine.batches import Batch, Shard, Target
 from gguf_forge.engine.pack import pack
-from gguf_forge.engine.tasks import Shard, Target, Task
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.output import output_errors
 
@@ -57,19 +57,19 @@ def _difference(shard: Shard, descriptor: int, inputs: Iterable[Path]) -> str | 
         with suppress(OSError):  # what is gone has been read all the same
             if disk.status(path).st_mtime_ns > status.st_mtime_ns:
                 return f"{path} is younger"
-    for target, task in _rows(shard):
-        ((_, packed),) = pack(task.expr.rows(task.start, task.stop), task)
-        offset, nbytes = task.place(target)
+    for target, batch in _rows(shard):
+        ((_, packed),) = pack(batch.expr.rows(batch.start, batch.stop), batch)
+        offset, nbytes = batch.place(target)
         if disk.pread_all(descriptor, nbytes, offset) != packed.view(np.uint8).tobytes():
             return f"{target.placed.info.name} has other values"
     return None
 
 
-def _rows(shard: Shard) -> Iterator[tuple[Target, Task]]:
+def _rows(shard: Shard) -> Iterator[tuple[Target, Batch]]:
     """One row of each tensor."""
     for number, (placed, source) in enumerate(zip(shard.layout.tensors, shard.sources, strict=True)):
         row = number * _STRIDE % max(1, source.expr.n_rows)
         target = Target(0, placed, source)
-        task = Task(source.expr, row, row + 1, (target,))
-        if placed.info.nbytes and task.nbytes <= _MOST_MEMORY:
-            yield target, task
+        batch = Batch(source.expr, row, row + 1, (target,))
+        if placed.info.nbytes and batch.nbytes <= _MOST_MEMORY:
+            yield target, batch

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gguf_forge.engine.tasks import Shard
+from gguf_forge.engine.batches import Shard
 from gguf_forge.storage.source import Source
 
 

@@ -1,7 +1,8 @@
 """Runs layouts: reads rows, rounds and quantizes them, writes them where they belong.
 
-The work is cut into tasks of some rows, which threads take one after the other. A task holds its own rows and nothing
-else, so memory depends on the number of threads, not on the model. Kernels release the interpreter lock: threads scale.
+The work is cut into batches of some rows, which threads take one after the other. A batch holds its own rows and
+nothing else, so memory depends on the number of threads, not on the model. Kernels release the interpreter lock, so
+threads scale.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from gguf_forge.engine.batches import BATCH_VALUES, Batch, Shard, Target, cut, whole_tensors
 from gguf_forge.engine.fingerprint import fingerprint
 from gguf_forge.engine.memory import Budget, room
 from gguf_forge.engine.pack import pack
-from gguf_forge.engine.tasks import TASK_VALUES, Shard, Target, Task, cut, whole_tensors
 from gguf_forge.engine.threads import Progress, in_threads
 from gguf_forge.errors import InputError, UsageError
 from gguf_forge.storage.local.output import Output, OutputFile
@@ -82,9 +83,9 @@ def forge(
         for shard, out in zip(shards, outputs, strict=True):
             out.write_at(0, memoryview(shard.layout.header))
             progress(len(shard.layout.header))
-        tasks = cut(whole, TASK_VALUES, share=limits.share, total=limits.total)
+        batches = cut(whole, BATCH_VALUES, share=limits.share, total=limits.total)
         work = _Work(outputs, backend, Budget(limits.total), threading.Semaphore(processors))
-        in_threads(tasks, work.run, limits.threads, progress, profile)
+        in_threads(batches, work.run, limits.threads, progress, profile)
         for source in _sources(shards):
             source.check_unchanged()
         return tuple(_resumed(shard, out) for shard, out in zip(shards, outputs, strict=True))
@@ -101,12 +102,12 @@ def _resumed(shard: Shard, out: OutputFile) -> int:
 
 @dataclass(frozen=True)
 class _Work:
-    """What runs a task.
+    """What runs a batch.
 
     Attributes:
         outputs: The files, by their numbers.
         backend: Which kernels.
-        budget: The memory for all tasks.
+        budget: The memory for all batches.
         processors: As many as may compute at the same time.
     """
 
@@ -115,28 +116,28 @@ class _Work:
     budget: Budget
     processors: threading.Semaphore
 
-    def run(self, task: Task) -> int:
+    def run(self, batch: Batch) -> int:
         """The bytes that it comes to. What an earlier run finished is not made again."""
-        left = tuple(target for target in task.targets if not self.outputs[target.output].has(*task.place(target)))
+        left = tuple(target for target in batch.targets if not self.outputs[target.output].has(*batch.place(target)))
         if left:
-            with self.budget.taken(task.nbytes):
-                self._write(replace(task, targets=left))
-        return sum(task.place(target)[1] for target in task.targets)
+            with self.budget.taken(batch.nbytes):
+                self._write(replace(batch, targets=left))
+        return sum(batch.place(target)[1] for target in batch.targets)
 
-    def _write(self, task: Task) -> None:
-        runs = _stored_as_they_are(task)
+    def _write(self, batch: Batch) -> None:
+        runs = _stored_as_they_are(batch)
         if runs is not None:
-            self._copy(runs, task)
+            self._copy(runs, batch)
             return
         with phase(CONVERT):
-            rows = task.expr.rows(task.start, task.stop)
-        packing = pack(rows, task, backend=self.backend)
+            rows = batch.expr.rows(batch.start, batch.stop)
+        packing = pack(rows, batch, backend=self.backend)
         while (packed := self._next(packing)) is not None:
             targets, data = packed
-            _refuse_invalid(data, targets[0], task.start)
+            _refuse_invalid(data, targets[0], batch.start)
             with phase(WRITE):
                 for target in targets:
-                    at, nbytes = task.place(target)
+                    at, nbytes = batch.place(target)
                     self.outputs[target.output].write_at(at, data.view(np.uint8).reshape(-1).data)
                     self.outputs[target.output].finished(at, nbytes)
             del packed, data  # not while the next ones are made
@@ -145,9 +146,9 @@ class _Work:
         with self.processors:
             return next(packing, None)
 
-    def _copy(self, runs: Iterable[StoredRun], task: Task) -> None:
-        out = self.outputs[task.targets[0].output]
-        begin, nbytes = task.place(task.targets[0])
+    def _copy(self, runs: Iterable[StoredRun], batch: Batch) -> None:
+        out = self.outputs[batch.targets[0].output]
+        begin, nbytes = batch.place(batch.targets[0])
         at = begin
         with phase(WRITE):
             for run in runs:
@@ -156,12 +157,12 @@ class _Work:
             out.finished(begin, nbytes)
 
 
-def _stored_as_they_are(task: Task) -> tuple[StoredRun, ...] | None:
+def _stored_as_they_are(batch: Batch) -> tuple[StoredRun, ...] | None:
     """The bytes to copy, if they are all that is needed; for several files, reading them once is less work."""
-    target = task.targets[0]
-    if len(task.targets) > 1 or target.type != target.base or target.type != task.expr.dtype:
+    target = batch.targets[0]
+    if len(batch.targets) > 1 or target.type != target.base or target.type != batch.expr.dtype:
         return None
-    return task.expr.stored_runs(task.start, task.stop)
+    return batch.expr.stored_runs(batch.start, batch.stop)
 
 
 def _refuse_invalid(packed: Rows, target: Target, start: int) -> None:

@@ -1,6 +1,6 @@
-"""The bound on what a process holds while it runs tasks, whatever the model.
+"""The bound on what a process holds while it runs batches, whatever the model.
 
-What a task needs is known before it begins. Tasks are cut small enough to fit, and each takes its need out of one
+What a batch needs is known before it begins. Batches are cut small enough to fit, and each takes its need out of one
 `Budget` while it runs: where memory is short, threads wait for one another.
 """
 
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gguf_forge.engine.tasks import Task
+from gguf_forge.engine.batches import Batch
 from gguf_forge.errors import UsageError
 from gguf_forge.kernels.binding import table_bytes
 
@@ -23,9 +23,9 @@ DEFAULT_MAX_MEMORY = 1 << 30
 _AT_LEAST_MORE = 256 << 20
 # A thread's own: its stack, and what its allocator keeps in pieces.
 _THREAD_BYTES = 1 << 20
-# A task of less is mostly overhead: rather fewer threads.
+# A batch of less is mostly overhead: rather fewer threads.
 _LEAST_SHARE = 1 << 20
-# What comes and goes beside the tasks: messages, a progress bar, objects of the interpreter.
+# What comes and goes beside the batches: messages, a progress bar, objects of the interpreter.
 _MARGIN = 16 << 20
 
 
@@ -35,8 +35,8 @@ class Room:
 
     Attributes:
         threads: How many work at the same time.
-        total: Bytes for all tasks at the same time.
-        share: Bytes for the task of one thread, where each has one. What its allocator keeps between two tasks, as
+        total: Bytes for all batches at the same time.
+        share: Bytes for the batch of one thread, where each has one. What its allocator keeps between two batches, as
             much again at most, is not part of `total`.
     """
 
@@ -45,8 +45,8 @@ class Room:
     share: int
 
 
-def room(whole: Sequence[Task], threads: int, *, max_memory: int | None = None, buffer: int | None = None) -> Room:
-    """How much there is for the tasks of a run.
+def room(whole: Sequence[Batch], threads: int, *, max_memory: int | None = None, buffer: int | None = None) -> Room:
+    """How much there is for the batches of a run.
 
     Args:
         whole: Everything to do, not cut yet.
@@ -59,8 +59,8 @@ def room(whole: Sequence[Task], threads: int, *, max_memory: int | None = None, 
         UsageError: not even one row at a time fits; it says what would.
     """
     held = resident_bytes() + _MARGIN
-    held += sum(map(table_bytes, {target.type for task in whole for target in task.targets}))
-    least = max((task.need(1) for task in whole), default=0)
+    held += sum(map(table_bytes, {target.type for batch in whole for target in batch.targets}))
+    least = max((batch.need(1) for batch in whole), default=0)
     bound = max(DEFAULT_MAX_MEMORY, held + _AT_LEAST_MORE) if max_memory is None else max_memory
     enough = held + least + _THREAD_BYTES
     if bound < enough:

@@ -8,7 +8,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.engine.tasks import Target, Task
+from gguf_forge.engine.batches import Batch, Target
 from gguf_forge.kernels.binding import dequantize_rows, quantize_rows
 from gguf_forge.storage.buffers import fresh
 from gguf_forge.storage.profile import CONVERT, QUANTIZE, phase
@@ -16,14 +16,14 @@ from gguf_forge.tensors.expression import Rows
 from gguf_forge.types.tensor_type import TensorType
 
 
-def pack(rows: Rows, task: Task, *, backend: str | None = None) -> Iterator[tuple[tuple[Target, ...], Rows]]:
-    """The rows of a task, packed for each of its targets: those that get the same bytes, and the bytes.
+def pack(rows: Rows, batch: Batch, *, backend: str | None = None) -> Iterator[tuple[tuple[Target, ...], Rows]]:
+    """The rows of a batch, packed for each of its targets: those that get the same bytes, and the bytes.
 
     Values are rounded to a target's base type first, as the reference's two steps do, and once for all that share it.
     Packed types (a quantized file, repacked MXFP4) pass as they are, or are unpacked to float32 first.
     """
-    for _, targets in groupby(sorted(task.targets, key=_base_id), _base_id):
-        yield from _pack_rounded(rows, tuple(targets), task.start, backend)
+    for _, targets in groupby(sorted(batch.targets, key=_base_id), _base_id):
+        yield from _pack_rounded(rows, tuple(targets), batch.start, backend)
 
 
 def _base_id(target: Target) -> int:

@@ -9,7 +9,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from gguf_forge.engine.tasks import TASK_VALUES, RowSource, Shard
+from gguf_forge.engine.batches import BATCH_VALUES, RowSource, Shard
 from gguf_forge.errors import UsageError
 from gguf_forge.gguf_file.layout import Layout, PlacedTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
@@ -27,7 +27,7 @@ class Piece(NamedTuple):
 
 
 def cut_pieces(
-    shards: Sequence[Shard], n_tasks: int | None = None, *, values: int = TASK_VALUES
+    shards: Sequence[Shard], n_tasks: int | None = None, *, values: int = BATCH_VALUES
 ) -> tuple[tuple[Piece, ...], ...]:
     """The pieces of each task, which together are all files. Tasks have about as many values.
 

@@ -1,4 +1,4 @@
-"""Threads that take tasks one after the other."""
+"""Threads that take items of work one after the other."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _FIRST_STEPS = 2 << 20  # bytes that a thread may need until it runs
 
 
 def in_threads(
-    tasks: Iterable[T], run: Callable[[T], int], workers: int, progress: Progress, profile: Profile | None = None
+    items: Iterable[T], run: Callable[[T], int], workers: int, progress: Progress, profile: Profile | None = None
 ) -> None:
-    """Runs all tasks; the first error of one ends the others, and is raised when no thread works any more.
+    """Does all the work; the first error of one ends the others, and is raised when no thread works any more.
 
     Args:
-        tasks: Taken by the threads, one at a time.
-        run: Is given a task; its answer is told to `progress`, in the calling thread.
+        items: Taken by the threads, one at a time.
+        run: Is given an item; its answer is told to `progress`, in the calling thread.
         workers: How many threads.
         progress: Is told what was done.
         profile: Is told where the time of each thread goes.
@@ -32,7 +32,7 @@ def in_threads(
     Raises:
         UsageError: the system does not allow so many threads.
     """
-    queue = _Shared(iter(tasks))
+    queue = _SharedItems(iter(items))
     done: SimpleQueue[int | None] = SimpleQueue()
     # A signal may come while a thread is being started, and nobody waits for that one then: it must have done nothing.
     begun = threading.Event()
@@ -41,10 +41,10 @@ def in_threads(
         begun.wait()
         try:
             with measured(profile, f"worker {number}"):
-                for task in queue:
-                    done.put(run(task))
+                for item in queue:
+                    done.put(run(item))
         finally:
-            queue.close()  # there is no task left, or an error
+            queue.close()  # there is no item left, or an error
             done.put(None)
 
     with ThreadPoolExecutor(workers) as pool:
@@ -70,7 +70,7 @@ def _started(pool: ThreadPoolExecutor, work: Callable[[int], None], workers: int
         raise UsageError(f"{workers} threads cannot be started: {error}", hint="say --threads with fewer") from error
 
 
-class _Shared(Generic[T]):
+class _SharedItems(Generic[T]):
     """What several threads take from, until it is empty or closed."""
 
     def __init__(self, items: Iterator[T]):

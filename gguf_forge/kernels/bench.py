@@ -52,7 +52,7 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Report:
+class BenchReport:
     """All measurements, and what they were taken on."""
 
     cpu: str
@@ -127,7 +127,7 @@ def measure(
     sources: Iterable[str] = ("f32",),
     rounds: int = 5,
     progress: Callable[[Measurement], None] = lambda measurement: None,
-) -> Report:
+) -> BenchReport:
     """Measures the kernels, one thread, in million values and gigabytes a second.
 
     Args:
@@ -163,7 +163,7 @@ def measure(
                     one = workload(kind, work, source, backend, ggml).timed(rounds, copy)
                     progress(one)
                     measurements.append(one)
-    return Report(cpu_name(), names, tuple(each.path.name for each in ggml), copy / 1e9, tuple(measurements))
+    return BenchReport(cpu_name(), names, tuple(each.path.name for each in ggml), copy / 1e9, tuple(measurements))
 
 
 def copy_speed() -> float:

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gguf_forge.engine.batches import RowSource, Shard
 from gguf_forge.engine.complete import difference
 from gguf_forge.engine.forge import forge
-from gguf_forge.engine.tasks import RowSource, Shard
 from gguf_forge.errors import RefusedError, UnsupportedError, UsageError, printable
 from gguf_forge.gguf_file.split import PartName
 from gguf_forge.gguf_file.tensor_info import TensorInfo
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Chosen:
+class TensorChoice:
     """A tensor of a file, where its values come from, what it is called there, and whether its type is a fallback."""
 
     info: TensorInfo
@@ -111,7 +111,7 @@ class FilePlan:
 
 
 @dataclass(frozen=True)
-class Result:
+class WrittenFile:
     """A file that was written.
 
     Attributes:
@@ -158,11 +158,11 @@ class BaseFile:
 
     def quantized(
         self, options: Options, *, only_planned: bool = False
-    ) -> tuple[Metadata, list[Chosen], tuple[str, ...]]:
+    ) -> tuple[Metadata, list[TensorChoice], tuple[str, ...]]:
         """The keys, tensors and warnings of the file that llama-quantize would make of it."""
         recipe = make_recipe(self.infos, self.metadata, options, only_planned=only_planned)
         chosen = [
-            Chosen(
+            TensorChoice(
                 assignment.output,
                 RowSource(
                     self.expressions[assignment.info.name],
@@ -295,7 +295,7 @@ def write_files(
     buffer: int | None = None,
     observer: Observer | None = None,
     profile: Profile | None = None,
-) -> tuple[Result, ...]:
+) -> tuple[WrittenFile, ...]:
     """Writes planned files, all from one reading of their sources; arguments as `forge` takes them.
 
     With `resume`, files and parts that are complete stay as they are, unless `overwrite` asks for new ones.
@@ -327,5 +327,6 @@ def write_files(
     found = {shard.path: n for shard, n in zip(todo, resumed, strict=True)}
     seconds = time.perf_counter() - begun
     return tuple(
-        Result(file, seconds, sum(found.get(shard.path, len(shard.sources)) for shard in file.shards)) for file in every
+        WrittenFile(file, seconds, sum(found.get(shard.path, len(shard.sources)) for shard in file.shards))
+        for file in every
     )

@@ -10,18 +10,18 @@ from os import PathLike
 from pathlib import Path
 
 from gguf_forge.checkpoint import Checkpoint
+from gguf_forge.engine.batches import RowSource, Shard
 from gguf_forge.engine.forge import default_threads
-from gguf_forge.engine.tasks import RowSource, Shard
 from gguf_forge.errors import OutputError, UnsupportedError, UsageError
 from gguf_forge.general import fill_template, output_name
 from gguf_forge.gguf_file.values import Metadata, u32
 from gguf_forge.kernels.binding import backend_lanes, default_backend
 from gguf_forge.planning.file_plan import (
     BaseFile,
-    Chosen,
     FilePlan,
     Observer,
-    Result,
+    TensorChoice,
+    WrittenFile,
     check_files,
     said_and_checked,
     write_files,
@@ -81,14 +81,14 @@ def plan_file(plan: ModelPlan, options: Options, out: Path | None = None, split:
 
 
 def _shards(
-    path: Path, metadata: Metadata, chosen: Sequence[Chosen], kind: FileType, split: Split
+    path: Path, metadata: Metadata, chosen: Sequence[TensorChoice], kind: FileType, split: Split
 ) -> tuple[Shard, ...]:
     if not split:
         return whole_file(path, metadata, chosen, vocab_only=not chosen)
     return (split_as_converter if kind.is_float else split_as_gguf_split)(path, metadata, chosen, split)
 
 
-_FileChoice = tuple[FileType, Metadata, Sequence[Chosen], tuple[str, ...]]
+_FileChoice = tuple[FileType, Metadata, Sequence[TensorChoice], tuple[str, ...]]
 
 
 def choose(plan: ModelPlan, options: Options) -> _FileChoice:
@@ -112,7 +112,7 @@ def _float_file(plan: ModelPlan, options: Options) -> _FileChoice:
         )
     base = options.file_type.default_type or plan.native_type or F16
     chosen = [
-        Chosen(info, RowSource(tensor.expr, info.type), info.name)
+        TensorChoice(info, RowSource(tensor.expr, info.type), info.name)
         for tensor, info in zip(plan.tensors, plan.base_infos(base), strict=True)
     ]
     return _base_file_type(plan, base), _with_file_type(plan, base), chosen, ()
@@ -163,7 +163,7 @@ def convert(
     resume: bool = False,
     observer: Observer | None = None,
     profile: Profile | None = None,
-) -> tuple[Result, ...]:
+) -> tuple[WrittenFile, ...]:
     """Converts a Hugging Face folder to GGUF files, one for each of `types`.
 
     Args:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-from gguf_forge.engine.tasks import Shard
+from gguf_forge.engine.batches import Shard
 from gguf_forge.errors import UsageError
 from gguf_forge.general import fill_template
 from gguf_forge.gguf_file.expressions import expression_of
@@ -16,10 +16,10 @@ from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.planning.file_plan import (
     BaseFile,
-    Chosen,
     FilePlan,
     Observer,
-    Result,
+    TensorChoice,
+    WrittenFile,
     check_files,
     said_and_checked,
     write_files,
@@ -50,7 +50,7 @@ def quantize_gguf(
     buffer: int | None = None,
     observer: Observer | None = None,
     profile: Profile | None = None,
-) -> tuple[Result, ...]:
+) -> tuple[WrittenFile, ...]:
     """Quantizes a GGUF file, one output for each of `types`: the file that llama-quantize makes, byte for byte.
 
     Args:
@@ -161,7 +161,7 @@ def _plan(
 
 
 def _shards(
-    path: Path, metadata: Metadata, chosen: Sequence[Chosen], gguf: GgufFile, split: Split
+    path: Path, metadata: Metadata, chosen: Sequence[TensorChoice], gguf: GgufFile, split: Split
 ) -> tuple[Shard, ...]:
     if split.keep:
         part_of = {tensor.name: number for number, shard in enumerate(gguf.shards) for tensor in shard}

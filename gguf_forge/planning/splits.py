@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gguf_forge.engine.tasks import Shard
+from gguf_forge.engine.batches import Shard
 from gguf_forge.errors import UsageError
 from gguf_forge.gguf_file.header import DEFAULT_ALIGNMENT
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.split import SPLIT_COUNT, part_keys, part_path, parts_within
 from gguf_forge.gguf_file.values import ByteOrder, Metadata
-from gguf_forge.planning.file_plan import Chosen
+from gguf_forge.planning.file_plan import TensorChoice
 
 # What llama-gguf-split takes where no bound is given.
 _USUAL_MAX_TENSORS = 128
@@ -59,7 +59,7 @@ class Split:
 def whole_file(
     path: Path,
     metadata: Metadata,
-    chosen: Sequence[Chosen],
+    chosen: Sequence[TensorChoice],
     *,
     vocab_only: bool = False,
     byte_order: ByteOrder = "<",
@@ -70,7 +70,9 @@ def whole_file(
     return (Shard(path, layout, tuple(tensor.source for tensor in chosen)),)
 
 
-def split_as_converter(path: Path, metadata: Metadata, chosen: Sequence[Chosen], split: Split) -> tuple[Shard, ...]:
+def split_as_converter(
+    path: Path, metadata: Metadata, chosen: Sequence[TensorChoice], split: Split
+) -> tuple[Shard, ...]:
     """The parts as llama.cpp's converter makes them: where one is enough, it is an ordinary file.
 
     Source: gguf_writer.py of gguf-py.
@@ -82,7 +84,7 @@ def split_as_converter(path: Path, metadata: Metadata, chosen: Sequence[Chosen],
 
 
 def split_as_gguf_split(
-    path: Path, metadata: Metadata, chosen: Sequence[Chosen], split: Split, *, byte_order: ByteOrder = "<"
+    path: Path, metadata: Metadata, chosen: Sequence[TensorChoice], split: Split, *, byte_order: ByteOrder = "<"
 ) -> tuple[Shard, ...]:
     """The parts that llama-gguf-split makes of the whole file; there may be one only.
 
@@ -104,7 +106,7 @@ def split_as_gguf_split(
 
 
 def split_as_source(
-    path: Path, metadata: Metadata, chosen: Sequence[Chosen], part_of: Mapping[str, int]
+    path: Path, metadata: Metadata, chosen: Sequence[TensorChoice], part_of: Mapping[str, int]
 ) -> tuple[Shard, ...]:
     """The parts that llama-quantize makes with --keep-split.
 
@@ -125,7 +127,7 @@ def split_as_source(
 def _shards(
     path: Path,
     metadata: Metadata,
-    chosen: Sequence[Chosen],
+    chosen: Sequence[TensorChoice],
     parts: Sequence[int],
     *,
     first_is_empty: bool = False,
@@ -133,7 +135,7 @@ def _shards(
     byte_order: ByteOrder = "<",
 ) -> tuple[Shard, ...]:
     """The shards of tensors that are in `parts`; those after the first have no keys but the split's."""
-    members: list[list[Chosen]] = [[] for _ in range(first_is_empty + max(parts, default=0) + 1)]
+    members: list[list[TensorChoice]] = [[] for _ in range(first_is_empty + max(parts, default=0) + 1)]
     for tensor, part in zip(chosen, parts, strict=True):
         members[first_is_empty + part].append(tensor)
     total = len(members)

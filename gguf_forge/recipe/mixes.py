@@ -20,7 +20,7 @@ from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 
 @dataclass(frozen=True)
-class Site:
+class MixSite:
     """One tensor where it stands: number `position` of `count` of its role that follow the mix."""
 
     name: str
@@ -56,64 +56,64 @@ class Site:
         return self.depth < self.count // share
 
 
-Condition = Callable[[Site], bool]
+Condition = Callable[[MixSite], bool]
 
 
-def _always(_: Site) -> bool:
+def _always(_: MixSite) -> bool:
     return True
 
 
-def _shares_values(site: Site) -> bool:
+def _shares_values(site: MixSite) -> bool:
     return site.facts.gqa >= 4
 
 
-def _shares_values_or_has_experts(site: Site) -> bool:
+def _shares_values_or_has_experts(site: MixSite) -> bool:
     return site.facts.gqa >= 4 or site.facts.n_experts >= 4
 
 
-def _has_imatrix(site: Site) -> bool:
+def _has_imatrix(site: MixSite) -> bool:
     return site.has_imatrix
 
 
-def _eight_experts(site: Site) -> bool:
+def _eight_experts(site: MixSite) -> bool:
     return site.facts.n_experts == 8
 
 
-def _first_eighth(site: Site) -> bool:
+def _first_eighth(site: MixSite) -> bool:
     return site.in_first(8)
 
 
-def _first_sixteenth(site: Site) -> bool:
+def _first_sixteenth(site: MixSite) -> bool:
     return site.in_first(16)
 
 
-def _ends_and_every_third(site: Site) -> bool:
+def _ends_and_every_third(site: MixSite) -> bool:
     """The first and the last eighth of the layers, and every third between."""
     i, n = site.depth, site.count
     return i < n // 8 or i >= 7 * n // 8 or (i - n // 8) % 3 == 2
 
 
-def _middle(site: Site) -> bool:
+def _middle(site: MixSite) -> bool:
     return site.count // 8 <= site.depth < 7 * site.count // 8
 
 
-def _falcon(site: Site) -> bool:
+def _falcon(site: MixSite) -> bool:
     return site.facts.architecture == "falcon"
 
 
-def _glm5_next(site: Site) -> bool:
+def _glm5_next(site: MixSite) -> bool:
     parts = ("attn_q_a", "attn_q_b", "nextn.eh_proj")
     return site.facts.architecture == "glm5-next" and any(part in site.name for part in parts)
 
 
-def _stacked_experts(site: Site) -> bool:
+def _stacked_experts(site: MixSite) -> bool:
     # MLA's projections are stacks too; only in this family do they have names that are told apart.
     roles = (Role.UP, Role.GATE, Role.DOWN)
     is_stack = len(site.shape) > 2 and site.shape[2] > 1
     return is_stack and (site.facts.architecture != "bailingmoe3" or site.role in roles)
 
 
-def _row_does_not_fit(site: Site) -> bool:
+def _row_does_not_fit(site: MixSite) -> bool:
     return site.shape[0] % site.default.block_elements != 0
 
 
@@ -248,7 +248,7 @@ class Mix:
         role = role_of(name)
         if role is Role.EMBEDDING and self._tied:
             role = Role.OUTPUT
-        site = Site(
+        site = MixSite(
             name,
             shape,
             role,

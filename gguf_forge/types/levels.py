@@ -20,7 +20,7 @@ _Levels = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Scheme:
+class LevelScheme:
     """How a type's levels are stored.
 
     Attributes:
@@ -120,19 +120,19 @@ _IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
 _E2M1 = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
 
 SCHEMES = {
-    **dict.fromkeys(("Q4_0", "Q4_1"), Scheme(0, 15, 32, _nibbles(16))),
-    **dict.fromkeys(("IQ4_NL", "IQ4_XS"), Scheme(0, 15, 32, _nibbles(16), _IQ4)),
-    "MXFP4": Scheme(0, 15, 32, _nibbles(16), _E2M1),
-    "NVFP4": Scheme(0, 15, 16, _nibbles(8), _E2M1),
-    **dict.fromkeys(("Q5_0", "Q5_1"), Scheme(0, 31, 32, _q5)),
-    "Q8_0": Scheme(-127, 127, 32, lambda blocks: blocks["qs"]),
-    "Q2_K": Scheme(0, 3, 16, _pairs(32)),
-    "Q3_K": Scheme(0, 7, 16, _q3_k),
-    "Q4_K": Scheme(0, 15, 32, _nibbles(32)),
-    "Q5_K": Scheme(0, 31, 32, _q5_k),
-    "Q6_K": Scheme(0, 63, 16, _q6_k),
-    "TQ1_0": Scheme(0, 2, 256, _tq1_0),
-    "TQ2_0": Scheme(0, 2, 256, _pairs(32)),
-    "Q1_0": Scheme(0, 1, 128, lambda blocks: _split(blocks["qs"], 1, 1)),
-    "Q2_0": Scheme(0, 3, 64, _pairs(1)),
+    **dict.fromkeys(("Q4_0", "Q4_1"), LevelScheme(0, 15, 32, _nibbles(16))),
+    **dict.fromkeys(("IQ4_NL", "IQ4_XS"), LevelScheme(0, 15, 32, _nibbles(16), _IQ4)),
+    "MXFP4": LevelScheme(0, 15, 32, _nibbles(16), _E2M1),
+    "NVFP4": LevelScheme(0, 15, 16, _nibbles(8), _E2M1),
+    **dict.fromkeys(("Q5_0", "Q5_1"), LevelScheme(0, 31, 32, _q5)),
+    "Q8_0": LevelScheme(-127, 127, 32, lambda blocks: blocks["qs"]),
+    "Q2_K": LevelScheme(0, 3, 16, _pairs(32)),
+    "Q3_K": LevelScheme(0, 7, 16, _q3_k),
+    "Q4_K": LevelScheme(0, 15, 32, _nibbles(32)),
+    "Q5_K": LevelScheme(0, 31, 32, _q5_k),
+    "Q6_K": LevelScheme(0, 63, 16, _q6_k),
+    "TQ1_0": LevelScheme(0, 2, 256, _tq1_0),
+    "TQ2_0": LevelScheme(0, 2, 256, _pairs(32)),
+    "Q1_0": LevelScheme(0, 1, 128, lambda blocks: _split(blocks["qs"], 1, 1)),
+    "Q2_0": LevelScheme(0, 3, 64, _pairs(1)),
 }

@@ -15,8 +15,8 @@ import pytest
 from checkpoints import tiny_llama
 
 from gguf_forge.engine import forge as engine
+from gguf_forge.engine.batches import Batch, RowSource, Shard, cut, whole_tensors
 from gguf_forge.engine.forge import forge
-from gguf_forge.engine.tasks import RowSource, Shard, Task, cut, whole_tensors
 from gguf_forge.errors import InputError, UsageError
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.opened import open_gguf
@@ -91,8 +91,8 @@ def test_the_bytes_do_not_depend_on_the_order_of_the_work(
     assert [result.path.read_bytes() for result in other] == usual
 
 
-def _shuffled(tasks: Iterable[Task]) -> Iterator[Task]:
-    shuffled = list(tasks)
+def _shuffled(batches: Iterable[Batch]) -> Iterator[Batch]:
+    shuffled = list(batches)
     assert len(shuffled) > 100
     random.Random(7).shuffle(shuffled)
     return iter(shuffled)
@@ -179,7 +179,7 @@ def test_experts_are_copied_one_after_the_other(tmp_path: Path) -> None:
 
 
 def test_importance_by_expert_does_not_disturb_files_without(tmp_path: Path) -> None:
-    """A task of both files ends where an expert does, for the sake of the one."""
+    """A batch of both files ends where an expert does, for the sake of the one."""
     values = np.random.default_rng(1).normal(size=(3, 8, 256)).astype(np.float32)
     experts = Stack(tuple(map(Constant, values)))
     importance = np.abs(np.random.default_rng(2).normal(size=3 * 256)).astype(np.float32)
@@ -203,16 +203,16 @@ def test_one_error_ends_all_threads_and_all_files(tmp_path: Path) -> None:
 
 
 def ranges(*sources: RowSource, values: int) -> list[tuple[int, int]]:
-    """What the tasks of files are that have one tensor each, all of the same expression."""
+    """What the batches of files are that have one tensor each, all of the same expression."""
     info = TensorInfo("t.weight", sources[0].expr.shape[::-1], F32)
     shards = [Shard(Path("x"), lay_out({}, [info]), (source,)) for source in sources]
-    return [(task.start, task.stop) for task in cut(whole_tensors(shards), values, share=1 << 30, total=1 << 30)]
+    return [(batch.start, batch.stop) for batch in cut(whole_tensors(shards), values, share=1 << 30, total=1 << 30)]
 
 
-def test_tasks_cover_every_row_once_and_respect_borders() -> None:
+def test_batches_cover_every_row_once_and_respect_borders() -> None:
     experts = Stack(tuple(Constant(np.zeros((5, 4), np.float32)) for _ in range(3)))
     importance = np.ones(12, np.float32)
-    # of matrices as large as a task or larger, and where weights belong to a matrix, none is crossed
+    # of matrices as large as a batch or larger, and where importance belongs to a matrix, none is crossed
     assert ranges(RowSource(experts, F32, importance), values=400) == [(0, 5), (5, 10), (10, 15)]
     assert ranges(RowSource(experts, F32), RowSource(experts, F32, importance), values=400) == [
         (0, 5),
@@ -230,7 +230,7 @@ def test_tasks_cover_every_row_once_and_respect_borders() -> None:
         (12, 14),
         (14, 15),
     ]
-    # small ones share a task
+    # small ones share a batch
     assert ranges(RowSource(experts, F32), values=40) == [(0, 10), (10, 15)]
     # a matrix that is read by columns is taken whole
     assert ranges(RowSource(Transpose(experts), F32), values=5) == [(0, 4), (4, 8), (8, 12)]
@@ -240,7 +240,7 @@ def test_tensors_of_one_expression_are_one_piece_of_work() -> None:
     shared, other = (RowSource(Constant(np.zeros((5, 4), np.float32)), F32) for _ in range(2))
     infos = [TensorInfo(name, (4, 5), F32) for name in ("a", "b")]
     shards = [Shard(Path("x"), lay_out({}, infos), pair) for pair in ((shared, other), (other, shared))]
-    found = [[(target.output, target.placed.info.name) for target in task.targets] for task in whole_tensors(shards)]
+    found = [[(target.output, target.placed.info.name) for target in batch.targets] for batch in whole_tensors(shards)]
     assert found == [[(0, "a"), (1, "b")], [(0, "b"), (1, "a")]]
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from checkpoints import tiny_llama
 
+from gguf_forge.engine.batches import RowSource, Shard, whole_tensors
 from gguf_forge.engine.forge import forge
 from gguf_forge.engine.memory import Budget, resident_bytes, room
-from gguf_forge.engine.tasks import RowSource, Shard, whole_tensors
 from gguf_forge.errors import UsageError
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
@@ -26,7 +26,7 @@ _RUN = """
 import re, sys
 from pathlib import Path
 from gguf_forge.engine.forge import forge
-from gguf_forge.engine.tasks import RowSource, Shard
+from gguf_forge.engine.batches import RowSource, Shard
 from gguf_forge.tensors.expression import Add, PermuteRope, Stack, Stored, Transpose
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gguf_forge.engine.batches import RowSource, Shard
 from gguf_forge.engine.forge import forge
 from gguf_forge.engine.pieces import Piece, cut_pieces, shard_of
-from gguf_forge.engine.tasks import RowSource, Shard
 from gguf_forge.errors import InputError, UsageError
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo

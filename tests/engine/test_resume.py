@@ -21,8 +21,8 @@ from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.engine import complete
 from gguf_forge.engine import fingerprint as fingerprints
 from gguf_forge.engine import forge as engine
+from gguf_forge.engine.batches import Shard, cut
 from gguf_forge.engine.fingerprint import fingerprint
-from gguf_forge.engine.tasks import Shard, cut
 from gguf_forge.errors import OutputError, RefusedError
 from gguf_forge.gguf_file.opened import open_gguf
 from gguf_forge.planning.from_checkpoint import Wanted, convert, plan_files

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from synthetic import FAMILIES, read_description, write_checkpoint
 
 from gguf_forge import Split, UsageError, convert, open_gguf, plan
-from gguf_forge.engine.tasks import RowSource
+from gguf_forge.engine.batches import RowSource
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import string
-from gguf_forge.planning.file_plan import Chosen
+from gguf_forge.planning.file_plan import TensorChoice
 from gguf_forge.planning.splits import split_as_converter, split_as_gguf_split
 from gguf_forge.storage.source import SourceFile
 from gguf_forge.tensors.expression import Stored
@@ -25,11 +25,11 @@ from gguf_forge.types.tensor_type import F32
 BOUNDS = st.none() | st.integers(1, 12)
 
 
-def tensors(sizes: list[int]) -> list[Chosen]:
+def tensors(sizes: list[int]) -> list[TensorChoice]:
     """Vectors of so many floats; nothing reads them, whatever file they are said to be in."""
     file = SourceFile(Path(__file__))
     return [
-        Chosen(info, RowSource(Stored(info.name, file, 0, info.shape, F32), F32), info.name)
+        TensorChoice(info, RowSource(Stored(info.name, file, 0, info.shape, F32), F32), info.name)
         for info in (TensorInfo(f"t{number}.weight", (size,), F32) for number, size in enumerate(sizes))
     ]
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from gguf_forge.errors import OutputError
 from gguf_forge.storage.local import disk, journal
-from gguf_forge.storage.local.journal import Recorded, merged, read_journal
+from gguf_forge.storage.local.journal import JournalRecord, merged, read_journal
 from gguf_forge.storage.local.output import Output, OutputFile, beside
 from gguf_forge.storage.local.publish import published, published_together
 
@@ -173,7 +173,7 @@ def test_a_torn_journal_says_what_is_whole(path: Path, monkeypatch: pytest.Monke
 def test_any_bytes_are_a_journal_that_says_nothing(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "journal"
     path.write_bytes(data)
-    assert read_journal(path, SIZE) == Recorded()
+    assert read_journal(path, SIZE) == JournalRecord()
 
 
 def test_ranges_outside_the_file_are_not_believed(path: Path) -> None:
@@ -309,7 +309,7 @@ def test_merged_ranges_are_the_same_bytes(ranges: list[tuple[int, int]]) -> None
     covered = {at for start, stop in ranges for at in range(start, stop)}
     assert {at for start, stop in joined for at in range(start, stop)} == covered
     assert all(stop < start for (_, stop), (start, _) in pairwise(joined))
-    found = Recorded("", tuple(joined), 1)
+    found = JournalRecord("", tuple(joined), 1)
     for start in range(70):
         for stop in (start + 1, start + 5):
             assert found.covers(start, stop) == covered.issuperset(range(start, stop))

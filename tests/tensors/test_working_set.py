@@ -1,4 +1,4 @@
-"""What a task needs in memory, as it is computed beforehand, beside what it takes."""
+"""What a batch needs in memory, as it is computed beforehand, beside what it takes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from gguf_forge.engine.batches import Batch, RowSource, Target, cut
 from gguf_forge.engine.pack import pack
-from gguf_forge.engine.tasks import RowSource, Target, Task, cut
 from gguf_forge.gguf_file.layout import PlacedTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.storage import buffers
@@ -100,7 +100,7 @@ def test_taking_rows_holds_no_more_than_was_said(zeros: SourceFile, name: str) -
         said = expr.working_set(n_rows)
         held = peak_of(lambda n_rows=n_rows: expr.rows(expr.n_rows - n_rows, expr.n_rows))
         assert held <= said + _SMALL
-        # nor is it much too careful: such tasks would be small
+        # nor is it much too careful: such batches would be small
         assert said <= 8 * held + (1 << 20)
 
 
@@ -113,37 +113,37 @@ TARGETS = {
 }
 
 
-def task_of(expr: TensorExpr, targets: list[tuple[TensorType, str]]) -> Task:
+def batch_of(expr: TensorExpr, targets: list[tuple[TensorType, str]]) -> Batch:
     def target(number: int, base: TensorType, name: str) -> Target:
         importance = np.ones(expr.shape[-1] * expr.n_rows // expr.matrix_rows, np.float32)
         source = RowSource(expr, base, importance if name.startswith("I") else None)
         return Target(number, PlacedTensor(TensorInfo("t", expr.shape[::-1], tensor_type(name)), 0), source)
 
-    return Task(expr, 0, expr.n_rows, tuple(target(number, *kind) for number, kind in enumerate(targets)))
+    return Batch(expr, 0, expr.n_rows, tuple(target(number, *kind) for number, kind in enumerate(targets)))
 
 
 @pytest.mark.parametrize("targets", TARGETS)
 @pytest.mark.parametrize("name", ["stored", "permuted", "transposed", "repacked", "packed"])
-def test_a_task_holds_no_more_than_was_said(zeros: SourceFile, name: str, targets: str) -> None:
-    task = task_of(EXPRESSIONS[name](zeros), TARGETS[targets])
+def test_a_batch_holds_no_more_than_was_said(zeros: SourceFile, name: str, targets: str) -> None:
+    batch = batch_of(EXPRESSIONS[name](zeros), TARGETS[targets])
 
     def run() -> None:
-        rows = task.expr.rows(task.start, task.stop)
-        for _, packed in pack(rows, task):
+        rows = batch.expr.rows(batch.start, batch.stop)
+        for _, packed in pack(rows, batch):
             del packed
 
-    assert peak_of(run) <= task.nbytes + _SMALL
+    assert peak_of(run) <= batch.nbytes + _SMALL
 
 
-def test_tasks_are_cut_to_what_they_may_hold(zeros: SourceFile) -> None:
+def test_batches_are_cut_to_what_they_may_hold(zeros: SourceFile) -> None:
     for name in ("stored", "transposed", "600 experts", "permuted"):
-        whole = task_of(EXPRESSIONS[name](zeros), TARGETS["several"])
-        tasks = list(cut([whole], 1 << 20, share=1 << 19, total=1 << 23))
-        assert max(task.nbytes for task in tasks) <= (1 << 23 if whole.expr.is_columnwise else 1 << 19)
-        assert [task.start for task in tasks[1:]] == [task.stop for task in tasks[:-1]]
-        assert (tasks[0].start, tasks[-1].stop) == (0, whole.expr.n_rows)
+        whole = batch_of(EXPRESSIONS[name](zeros), TARGETS["several"])
+        batches = list(cut([whole], 1 << 20, share=1 << 19, total=1 << 23))
+        assert max(batch.nbytes for batch in batches) <= (1 << 23 if whole.expr.is_columnwise else 1 << 19)
+        assert [batch.start for batch in batches[1:]] == [batch.stop for batch in batches[:-1]]
+        assert (batches[0].start, batches[-1].stop) == (0, whole.expr.n_rows)
 
 
 def test_a_matrix_that_is_read_by_columns_is_not_cut_without_need(zeros: SourceFile) -> None:
-    whole = task_of(EXPRESSIONS["transposed"](zeros), TARGETS["one"])
+    whole = batch_of(EXPRESSIONS["transposed"](zeros), TARGETS["one"])
     assert len(list(cut([whole], 1000, share=1000, total=1 << 30))) == 1

@@ -29,17 +29,17 @@ BATCH_SECONDS = 1.0
 _MAGIC = "gguf-forge-journal-1"
 _RANGE = re.compile("([0-9]+)-([0-9]+)")
 
-Range = tuple[int, int]
+ByteRange = tuple[int, int]
 
 
-def merged(ranges: Iterable[Range]) -> list[Range]:
+def merged(ranges: Iterable[ByteRange]) -> list[ByteRange]:
     """The same bytes as ranges (start, stop) in order, of which none touches the next.
 
     Example:
         >>> merged([(8, 9), (0, 4), (4, 6), (5, 6)])
         [(0, 6), (8, 9)]
     """
-    joined: list[Range] = []
+    joined: list[ByteRange] = []
     for start, stop in sorted(ranges):
         if joined and start <= joined[-1][1]:
             joined[-1] = joined[-1][0], max(stop, joined[-1][1])
@@ -49,7 +49,7 @@ def merged(ranges: Iterable[Range]) -> list[Range]:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class JournalRecord:
     """What a journal says.
 
     Attributes:
@@ -59,7 +59,7 @@ class Recorded:
     """
 
     fingerprint: str = ""
-    ranges: tuple[Range, ...] = ()
+    ranges: tuple[ByteRange, ...] = ()
     end: int = 0
 
     def covers(self, start: int, stop: int) -> bool:
@@ -68,7 +68,7 @@ class Recorded:
         return at >= 0 and stop <= self.ranges[at][1]
 
 
-def read_journal(path: Path, size: int) -> Recorded:
+def read_journal(path: Path, size: int) -> JournalRecord:
     """What the journal of a file of `size` bytes says; nothing if there is none.
 
     Raises:
@@ -77,7 +77,7 @@ def read_journal(path: Path, size: int) -> Recorded:
     try:
         descriptor = disk.open_own(path)
     except FileNotFoundError:
-        return Recorded()
+        return JournalRecord()
     try:
         data = disk.pread_all(descriptor, disk.status_of_open(descriptor).st_size, 0)
     finally:
@@ -85,15 +85,15 @@ def read_journal(path: Path, size: int) -> Recorded:
     first, *lines = data.split(b"\n")[:-1] or [b""]
     magic, _, fingerprint = _checked(first).partition(" ")
     if magic != _MAGIC:
-        return Recorded()
-    ranges, end = list[Range](), len(first) + 1
+        return JournalRecord()
+    ranges, end = list[ByteRange](), len(first) + 1
     for line in lines:
         found = [(int(start), int(stop)) for start, stop in _RANGE.findall(_checked(line))]
         if not found or not all(0 <= start < stop <= size for start, stop in found):
             break
         ranges += found
         end += len(line) + 1
-    return Recorded(fingerprint, tuple(merged(ranges)), end)
+    return JournalRecord(fingerprint, tuple(merged(ranges)), end)
 
 
 def _line(text: str) -> bytes:
@@ -125,7 +125,9 @@ class Journal:
         recorded: What earlier runs wrote down, if this one goes on from there.
     """
 
-    def __init__(self, path: Path, output: int, fingerprint: str, thread: Executor, recorded: Recorded | None = None):
+    def __init__(
+        self, path: Path, output: int, fingerprint: str, thread: Executor, recorded: JournalRecord | None = None
+    ):
         self._path = path
         self._output = output
         self._end = recorded.end if recorded else 0
@@ -133,7 +135,7 @@ class Journal:
         self._descriptor: int | None = None
         self._given_up = False
         self._mutex = threading.RLock()
-        self._waiting: list[Range] = []
+        self._waiting: list[ByteRange] = []
         self._waiting_bytes = 0
         self._since = time.monotonic()
         self._thread = thread

@@ -21,7 +21,7 @@ from stat import S_IRUSR, S_ISREG, S_IWUSR
 from gguf_forge.errors import OutputError, RefusedError
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.direct import DirectWriter
-from gguf_forge.storage.local.journal import Journal, Recorded, differences, read_journal
+from gguf_forge.storage.local.journal import Journal, JournalRecord, differences, read_journal
 from gguf_forge.storage.local.locks import is_at
 from gguf_forge.storage.source import TOO_MANY_FILES, Source
 
@@ -88,7 +88,7 @@ class OutputFile:
         self._partial, self._journal_path, self._old = (beside(output.path, ending) for ending in ENDINGS)
         self._descriptor: int | None = None
         self._is_begun = self._is_ended = self._is_new = self._is_ours = self._had_old = False
-        self._recorded = Recorded()
+        self._recorded = JournalRecord()
         self._journal: Journal | None = None
         self._writer: DirectWriter | None = None
 
@@ -216,16 +216,16 @@ class OutputFile:
     def _is_at(self, path: Path) -> bool:
         return is_at(self._opened, path)
 
-    def _still_valid(self, recorded: Recorded, fingerprint: str) -> Recorded:
+    def _still_valid(self, recorded: JournalRecord, fingerprint: str) -> JournalRecord:
         """What holds of that for this run."""
         if not recorded.ranges:
-            return Recorded()
+            return JournalRecord()
         changed = differences(fingerprint, recorded.fingerprint)
         if not changed and disk.status_of_open(self._opened).st_size == self._size:
             return recorded
         reason = f"not the same as then: {', '.join(changed) or 'size of the unfinished file'}"
         log.warning("%s: begins anew instead of resuming (%s)", self.path, reason)
-        return Recorded()
+        return JournalRecord()
 
     def _empty(self) -> None:
         """Forgets what an earlier run left: its journal first, which must not speak of what is not there any more."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from gguf_forge.engine.tasks import RowSource, Shard
+from gguf_forge.engine.batches import RowSource, Shard
 from gguf_forge.errors import UnsupportedError
 from gguf_forge.gguf_file.opened import GgufFile
 from gguf_forge.gguf_file.reader import GgufTensor
-from gguf_forge.planning.file_plan import Chosen, FilePlan
+from gguf_forge.planning.file_plan import FilePlan, TensorChoice
 from gguf_forge.recipe.file_types import COPY
 from gguf_forge.recipe.tensor_rules import trimmed
 from gguf_forge.tensors.expression import Stored
@@ -26,10 +26,10 @@ def check_one_byte_order(gguf: GgufFile) -> None:
             )
 
 
-def as_they_are(tensors: Iterable[GgufTensor]) -> list[Chosen]:
+def as_they_are(tensors: Iterable[GgufTensor]) -> list[TensorChoice]:
     """Tensors of a file as those of another one, described as ggml describes them."""
     return [
-        Chosen(
+        TensorChoice(
             replace(tensor.info, shape=trimmed(tensor.shape)),
             RowSource(Stored(tensor.name, tensor.source, tensor.offset, tensor.shape[::-1], tensor.type), tensor.type),
             tensor.name,

@@ -14,7 +14,7 @@ from gguf_forge.errors import InputError, OutputError, UsageError
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.split import PartName
-from gguf_forge.planning.file_plan import FilePlan, Observer, Result, check_files, write_files
+from gguf_forge.planning.file_plan import FilePlan, Observer, WrittenFile, check_files, write_files
 from gguf_forge.planning.from_gguf import plan_quantized
 from gguf_forge.planning.splits import Split
 from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type
@@ -50,7 +50,7 @@ def dequantize_gguf(
     backend: str | None = None,
     overwrite: bool = False,
     observer: Observer | None = None,
-) -> Result:
+) -> WrittenFile:
     """Unpacks a GGUF file: to the one that llama-quantize makes with --allow-requantize, or to a checkpoint's tensors.
 
     A checkpoint's tensors have Hugging Face's names, shapes and order of rows: experts are apart again, rotary rows in

@@ -23,7 +23,7 @@ from gguf_forge.storage.source import SourceFile
 from gguf_forge.tokenizer.chat_template import KEY as CHAT_TEMPLATE
 from gguf_forge.tokenizer.checks import encodable
 from gguf_forge.tokenizer.pre_tokenizers import checked_name
-from gguf_forge.toolbox.edit.settings import Untyped, typed
+from gguf_forge.toolbox.edit.settings import UntypedValue, typed
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Edits:
     chat_templates: Metadata | None = None
     pre_tokenizer: str | None = None
     special_tokens: Mapping[str, str | int] = field(default_factory=dict)
-    set: Mapping[str, Value | Untyped | Any] = field(default_factory=dict)
+    set: Mapping[str, Value | UntypedValue | Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

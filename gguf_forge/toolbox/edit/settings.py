@@ -36,7 +36,7 @@ _FLOATS = (ValueType.FLOAT32, ValueType.FLOAT64)
 
 
 @dataclass(frozen=True)
-class Untyped:
+class UntypedValue:
     """What is to be read as the type that the key has."""
 
     text: str
@@ -46,7 +46,7 @@ class Setting(NamedTuple):
     """A key, and what it shall be."""
 
     key: str
-    value: Value | Untyped
+    value: Value | UntypedValue
 
 
 def parse_setting(text: str) -> Setting:
@@ -57,7 +57,7 @@ def parse_setting(text: str) -> Setting:
 
     Example:
         >>> parse_setting("llama.context_length=u32:4096").value.data, parse_setting("general.name=Mine").value
-        (4096, Untyped(text='Mine'))
+        (4096, UntypedValue(text='Mine'))
     """
     key, separator, rest = text.partition("=")
     if not key or not separator:
@@ -65,7 +65,7 @@ def parse_setting(text: str) -> Setting:
     found = _TYPED.fullmatch(rest)
     kind = _WORDS.get(found[2].lower()) if found and bool(found[1]) == bool(found[3]) else None
     if found is None or kind is None:
-        return Setting(key, Untyped(rest))
+        return Setting(key, UntypedValue(rest))
     return Setting(key, _read(key, found[4], ValueType.ARRAY if found[1] else kind, kind if found[1] else None))
 
 
@@ -74,7 +74,7 @@ def typed(key: str, value: object, old: Value | None) -> Value:
 
     Args:
         key: For messages.
-        value: A `Value`, `Untyped` text, a number, a text, true or false, or a list of those.
+        value: A `Value`, `UntypedValue` text, a number, a text, true or false, or a list of those.
         old: What the key holds; None for a new key.
 
     Raises:
@@ -87,7 +87,7 @@ def typed(key: str, value: object, old: Value | None) -> Value:
     """
     if isinstance(value, Value):
         return checked(key, value.data, value.type, value.element)
-    if isinstance(value, Untyped):
+    if isinstance(value, UntypedValue):
         if old is None:
             raise UsageError(f"{printable(key)} is a new key: say its type", hint=f"KEY=TYPE:VALUE; {_TYPES}")
         return _read(key, value.text, old.type, old.element)

@@ -14,7 +14,7 @@ from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.packed_items import as_c_strings
 from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_KEYS
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType
-from gguf_forge.planning.file_plan import FilePlan, Observer, Result, check_files, write_files
+from gguf_forge.planning.file_plan import FilePlan, Observer, WrittenFile, check_files, write_files
 from gguf_forge.planning.splits import Split, split_as_gguf_split, whole_file
 from gguf_forge.storage.local import disk
 from gguf_forge.toolbox.edit.copying import as_they_are, check_one_byte_order, copying_plan
@@ -30,7 +30,7 @@ def split_gguf(
     threads: int | None = None,
     overwrite: bool = False,
     observer: Observer | None = None,
-) -> Result:
+) -> WrittenFile:
     """Splits a GGUF file into the files that llama-gguf-split makes of it, byte for byte.
 
     Args:
@@ -91,7 +91,7 @@ def merge_gguf(
     threads: int | None = None,
     overwrite: bool = False,
     observer: Observer | None = None,
-) -> Result:
+) -> WrittenFile:
     """Makes one GGUF file of the parts of a split, byte for byte the one that llama-gguf-split makes.
 
     Args:

@@ -324,12 +324,12 @@ def distance_sums(
     expected, found = expected.reshape(-1), found.reshape(-1)
     total = DistanceSums()
     for start in range(0, len(expected), step):
-        place = _Place(first_row, n_per_row, start)
+        place = _ValueRun(first_row, n_per_row, start)
         total = total.plus(_sums_of_blocks(expected[start : start + step], found[start : start + step], block, place))
     return total
 
 
-class _Place(NamedTuple):
+class _ValueRun(NamedTuple):
     """Where values come from: the `start`-th one on in rows of `n_per_row`."""
 
     first_row: int
@@ -343,7 +343,7 @@ class _Place(NamedTuple):
 
 
 def _sums_of_blocks(
-    expected: NDArray[np.float32], found: NDArray[np.float32], block: int, place: _Place
+    expected: NDArray[np.float32], found: NDArray[np.float32], block: int, place: _ValueRun
 ) -> DistanceSums:
     with np.errstate(invalid="ignore"):
         a, b = expected.astype(np.float64), found.astype(np.float64)

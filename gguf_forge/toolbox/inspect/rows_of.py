@@ -24,8 +24,8 @@ RANGE_VALUES = 1 << 17
 _LONGEST_ROW = 1 << 20
 _ROW_BLOCKS = 4096
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def as_float32(rows: Rows, kind: TensorType, *, backend: str | None = None) -> NDArray[np.float32]:
@@ -96,7 +96,7 @@ def with_short_rows(stored: TensorExpr) -> TensorExpr:
     return Stored(stored.name, stored.source, stored.offset, (stored.n_rows * (n // short), short), stored.dtype)
 
 
-def in_order(task: Callable[[Item], Result], items: Iterable[Item], *, threads: int | None = None) -> Iterator[Result]:
+def in_order(task: Callable[[T], R], items: Iterable[T], *, threads: int | None = None) -> Iterator[R]:
     """`map` by several threads: results come in the order of the items, and only a few are held.
 
     Args:
@@ -115,7 +115,7 @@ def in_order(task: Callable[[Item], Result], items: Iterable[Item], *, threads: 
         raise UsageError(f"threads must be at least 1, not {threads}")
     workers = threads or default_threads()
     with ThreadPoolExecutor(workers) as pool:
-        pending: deque[Future[Result]] = deque()
+        pending: deque[Future[R]] = deque()
         try:
             for item in items:
                 pending.append(pool.submit(task, item))

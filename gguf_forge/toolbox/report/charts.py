@@ -29,7 +29,7 @@ from gguf_forge.toolbox.report.svg import (
 )
 
 Colours = Mapping[str, str]  # the class of each type
-Stack = Mapping[str, int]  # the bytes of each type, few bits first
+TypeBytes = Mapping[str, int]  # the bytes of each type, few bits first
 
 _CHAR = 6.3  # width of a letter of a label
 _FEW_LAYERS = 16
@@ -121,7 +121,7 @@ def shape_text(shape: Sequence[int]) -> str:
     return " \N{MULTIPLICATION SIGN} ".join(f"{n:,}" for n in shape)
 
 
-def layer_columns(layers: Sequence[tuple[str, Stack]], colours: Colours) -> Markup:
+def layer_columns(layers: Sequence[tuple[str, TypeBytes]], colours: Colours) -> Markup:
     """A column for each layer: its bytes, by type."""
     height, bottom, left = 240.0, 26.0, 66.0
     width, kind = (HALF, "chart half") if len(layers) <= _FEW_LAYERS else (FULL, "chart wide")
@@ -143,7 +143,7 @@ def layer_columns(layers: Sequence[tuple[str, Stack]], colours: Colours) -> Mark
     return chart(width, height, "bytes of each layer", *parts, class_=kind)
 
 
-def role_bars(roles: Sequence[tuple[str, Stack]], colours: Colours) -> Markup:
+def role_bars(roles: Sequence[tuple[str, TypeBytes]], colours: Colours) -> Markup:
     """A bar for each role: the bytes of all layers, by type."""
     row, left, right = 24.0, 130.0, 58.0
     total = sum(n for _, stack in roles for n in stack.values()) or 1

@@ -42,7 +42,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Place:
+class BlockError:
     """A block of a tensor, both from 0, and its RMSE divided by the RMS of the whole tensor's weights."""
 
     row: int
@@ -70,7 +70,7 @@ class Error:
     largest: float
     cosine: float
     nonfinite: int
-    worst: Place | None
+    worst: BlockError | None
 
 
 @dataclass(frozen=True)

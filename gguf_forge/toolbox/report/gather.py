@@ -21,7 +21,7 @@ from gguf_forge.kernels.binding import dequantizable_types
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.toolbox.inspect.measure import Distance, distance_between
 from gguf_forge.toolbox.inspect.rows_of import with_short_rows
-from gguf_forge.toolbox.report.data import BlockView, Error, Lessons, Overall, Place, Portrait, Report, Tensor
+from gguf_forge.toolbox.report.data import BlockError, BlockView, Error, Lessons, Overall, Portrait, Report, Tensor
 from gguf_forge.toolbox.report.lessons import make_lessons
 from gguf_forge.toolbox.report.model import describe, fallback_types, layer_and_role, visible
 from gguf_forge.toolbox.report.sample import Sample, block_errors, block_view, levels_of, portrait_of, take_sample
@@ -159,7 +159,7 @@ def _error(distance: Distance) -> Error:
         largest=distance.max_error,
         cosine=distance.cosine,
         nonfinite=distance.nonfinite,
-        worst=Place(worst.row, worst.block, worst.rmse / distance.rms) if worst and distance.rms else None,
+        worst=BlockError(worst.row, worst.block, worst.rmse / distance.rms) if worst and distance.rms else None,
     )
 
 
@@ -254,5 +254,5 @@ def _lessons(told: _Told) -> Lessons | None:
     if not chosen:
         return None
     picked = np.unique(np.linspace(0, len(chosen) - 1, _POOL).astype(int))
-    pool = [chosen[at][0].sample().as_weights() for at in picked]
+    pool = [chosen[at][0].sample().as_rows() for at in picked]
     return make_lessons(pool, of_source=of_source, finest=inf if of_source else finest)

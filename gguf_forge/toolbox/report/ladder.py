@@ -21,7 +21,7 @@ from gguf_forge.types.tensor_type import TensorType
 
 
 @dataclass(frozen=True)
-class Scheme:
+class LadderScheme:
     """What the codes of a type stand for.
 
     Attributes:
@@ -54,8 +54,8 @@ def _mirrored(*magnitudes: float) -> tuple[float, ...]:
     return (*(-m for m in reversed(magnitudes)), *magnitudes)
 
 
-def _uniform(size: int, first: int, last: int, *, has_offset: bool = False) -> Scheme:
-    return Scheme(size, _counted(first, last), first, last, has_offset=has_offset)
+def _uniform(size: int, first: int, last: int, *, has_offset: bool = False) -> LadderScheme:
+    return LadderScheme(size, _counted(first, last), first, last, has_offset=has_offset)
 
 
 _NONLINEAR = tuple(map(float, (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)))
@@ -65,27 +65,27 @@ _SCHEMES = {
     "Q4_1": _uniform(32, 0, 15, has_offset=True),
     "Q5_0": _uniform(32, -16, 15),
     "Q5_1": _uniform(32, 0, 31, has_offset=True),
-    "Q8_0": Scheme(32, _counted(-127, 127), 0, 127, fill=0x7F),
+    "Q8_0": LadderScheme(32, _counted(-127, 127), 0, 127, fill=0x7F),
     "Q2_K": _uniform(16, 0, 3, has_offset=True),
     "Q3_K": _uniform(16, -4, 3),
     "Q4_K": _uniform(32, 0, 15, has_offset=True),
     "Q5_K": _uniform(32, 0, 31, has_offset=True),
     "Q6_K": _uniform(16, -32, 31),
-    "IQ2_XXS": Scheme(32, _mirrored(8, 25, 43), 8, None),
-    "IQ2_XS": Scheme(16, _mirrored(8, 25, 43), 8, None),
-    "IQ2_S": Scheme(16, _mirrored(8, 25, 43), 8, None),
-    "IQ3_XXS": Scheme(32, _mirrored(4, 12, 20, 28, 36, 44, 52, 62), 4, None),
-    "IQ3_S": Scheme(32, _mirrored(1, 3, 5, 7, 9, 11, 13, 15), 1, None),
-    "IQ1_S": Scheme(32, (-1.0, 0.0, 1.0), -1, 1, has_offset=True),
-    "IQ1_M": Scheme(8, (-1.0, 0.0, 1.0), -1, 1, has_offset=True),
-    "IQ4_NL": Scheme(32, _NONLINEAR, -127, 113),
-    "IQ4_XS": Scheme(32, _NONLINEAR, -127, 113),
-    "TQ1_0": Scheme(256, (-1.0, 0.0, 1.0), -1, 1),
-    "TQ2_0": Scheme(256, (-1.0, 0.0, 1.0), -1, 2),
-    "MXFP4": Scheme(32, _E2M1, 0, 6, fill=0x77),
-    "NVFP4": Scheme(16, _E2M1, 0, 6, fill=0x77),
-    "Q1_0": Scheme(128, (-1.0, 1.0), -1, 1),
-    "Q2_0": Scheme(64, (-1.0, 0.0, 1.0, 2.0), -1, 2),
+    "IQ2_XXS": LadderScheme(32, _mirrored(8, 25, 43), 8, None),
+    "IQ2_XS": LadderScheme(16, _mirrored(8, 25, 43), 8, None),
+    "IQ2_S": LadderScheme(16, _mirrored(8, 25, 43), 8, None),
+    "IQ3_XXS": LadderScheme(32, _mirrored(4, 12, 20, 28, 36, 44, 52, 62), 4, None),
+    "IQ3_S": LadderScheme(32, _mirrored(1, 3, 5, 7, 9, 11, 13, 15), 1, None),
+    "IQ1_S": LadderScheme(32, (-1.0, 0.0, 1.0), -1, 1, has_offset=True),
+    "IQ1_M": LadderScheme(8, (-1.0, 0.0, 1.0), -1, 1, has_offset=True),
+    "IQ4_NL": LadderScheme(32, _NONLINEAR, -127, 113),
+    "IQ4_XS": LadderScheme(32, _NONLINEAR, -127, 113),
+    "TQ1_0": LadderScheme(256, (-1.0, 0.0, 1.0), -1, 1),
+    "TQ2_0": LadderScheme(256, (-1.0, 0.0, 1.0), -1, 2),
+    "MXFP4": LadderScheme(32, _E2M1, 0, 6, fill=0x77),
+    "NVFP4": LadderScheme(16, _E2M1, 0, 6, fill=0x77),
+    "Q1_0": LadderScheme(128, (-1.0, 1.0), -1, 1),
+    "Q2_0": LadderScheme(64, (-1.0, 0.0, 1.0, 2.0), -1, 2),
 }
 
 _CODE_FIELDS = frozenset(("qs", "qh", "ql", "hmask", "signs"))
@@ -98,7 +98,7 @@ _CODE_BITS = {
 }
 
 
-def scheme_of(kind: TensorType) -> Scheme | None:
+def scheme_of(kind: TensorType) -> LadderScheme | None:
     """The scheme of a type; None where every weight is a float of its own, or no kernel unpacks it."""
     return _SCHEMES.get(kind.name) if kind in dequantizable_types() else None
 
@@ -120,7 +120,7 @@ def _code_mask(kind: TensorType) -> NDArray[np.uint8]:
 class Ladders:
     """Base and step of every sub-block of some blocks, each an array (blocks, sub-blocks)."""
 
-    scheme: Scheme
+    scheme: LadderScheme
     base: NDArray[np.float32]
     step: NDArray[np.float32]
 

@@ -17,7 +17,7 @@ from gguf_forge.toolbox.report.data import Alternative, BlockSize, Lessons, Outl
 from gguf_forge.toolbox.report.ladder import ladders, scheme_of
 from gguf_forge.types.tensor_type import TensorType, tensor_type
 
-Values = NDArray[np.float32]
+FloatRows = NDArray[np.float32]
 
 _SMALL, _LARGE = 32, 256
 _LADDERS = ("Q4_0", "Q4_1", "Q4_K", "IQ4_NL")
@@ -32,12 +32,12 @@ _LARGEST = 60_000.0
 
 
 @dataclass(frozen=True)
-class Weights:
+class SampledRows:
     """Some rows of a tensor, before rounding: `values` (rows, row length), `rows` their numbers."""
 
     tensor: str
     rows: NDArray[np.int64]
-    values: Values
+    values: FloatRows
 
     @property
     def is_usable(self) -> bool:
@@ -50,7 +50,7 @@ class Weights:
         return int(self.rows[row]), block
 
 
-def make_lessons(pool: Sequence[Weights], *, of_source: bool, finest: float) -> Lessons | None:
+def make_lessons(pool: Sequence[SampledRows], *, of_source: bool, finest: float) -> Lessons | None:
     """Every lesson that these weights are good for; None if they are good for none.
 
     Args:
@@ -72,7 +72,7 @@ def make_lessons(pool: Sequence[Weights], *, of_source: bool, finest: float) -> 
     )
 
 
-def relative_errors(weights: Values, stored: Values) -> NDArray[np.float64]:
+def relative_errors(weights: FloatRows, stored: FloatRows) -> NDArray[np.float64]:
     """RMSE of each row divided by its RMS; NaN where the row is zero."""
     noise = np.square(weights - stored, dtype=np.float64).sum(axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -80,21 +80,21 @@ def relative_errors(weights: Values, stored: Values) -> NDArray[np.float64]:
     return ratio
 
 
-def _overall(pairs: Sequence[tuple[Values, Values]]) -> float:
+def _overall(pairs: Sequence[tuple[FloatRows, FloatRows]]) -> float:
     noise = sum(float(np.square(weights - stored, dtype=np.float64).sum()) for weights, stored in pairs)
     power = sum(float(np.square(weights, dtype=np.float64).sum()) for weights, _ in pairs)
     return float(np.sqrt(noise / power))
 
 
-def _rounded(values: Values, kind: TensorType) -> Values:
+def _rounded(values: FloatRows, kind: TensorType) -> FloatRows:
     return dequantize(quantize(values, kind), kind)
 
 
-def _fits(weights: Weights, kind: TensorType) -> bool:
+def _fits(weights: SampledRows, kind: TensorType) -> bool:
     return bool(weights.values.shape[1] % kind.block_elements == 0)
 
 
-def _rounding(weights: Weights, at: int, kind: TensorType) -> Rounding:
+def _rounding(weights: SampledRows, at: int, kind: TensorType) -> Rounding:
     """The `at`-th run of 32 values, as its row would be stored in `kind`."""
     row, block = divmod(at, weights.values.shape[1] // _SMALL)
     values = weights.values[row : row + 1]
@@ -107,7 +107,7 @@ def _rounding(weights: Weights, at: int, kind: TensorType) -> Rounding:
     return _as_rounding(kind, levels, stored, original)
 
 
-def _as_rounding(kind: TensorType, levels: Values, stored: Values, original: Values) -> Rounding:
+def _as_rounding(kind: TensorType, levels: FloatRows, stored: FloatRows, original: FloatRows) -> Rounding:
     return Rounding(
         type=kind.name,
         bits_per_weight=8 * kind.block_bytes / kind.block_elements,
@@ -118,11 +118,11 @@ def _as_rounding(kind: TensorType, levels: Values, stored: Values, original: Val
     )
 
 
-def _symmetry(pool: Sequence[Weights]) -> Symmetry | None:
+def _symmetry(pool: Sequence[SampledRows]) -> Symmetry | None:
     """The block that an offset helps most: one that leans to one side, and is neither small nor ruled by one weight."""
-    found: tuple[float, Weights, int] | None = None
+    found: tuple[float, SampledRows, int] | None = None
     better = blocks = 0
-    pairs: dict[str, list[tuple[Values, Values]]] = {}
+    pairs: dict[str, list[tuple[FloatRows, FloatRows]]] = {}
     for weights in pool:
         original = weights.values.reshape(-1, _SMALL)
         errors = []
@@ -162,7 +162,7 @@ def _symmetry(pool: Sequence[Weights]) -> Symmetry | None:
     )
 
 
-def plainly_rounded(values: Values) -> Values:
+def plainly_rounded(values: FloatRows) -> FloatRows:
     """Each row to 16 equal steps from its least to its greatest value.
 
     Example:
@@ -173,15 +173,15 @@ def plainly_rounded(values: Values) -> Values:
     step = (high - low) / np.float32(15)
     with np.errstate(divide="ignore", invalid="ignore"):
         codes = np.nan_to_num(np.rint((values - low) / step))
-    rounded: Values = low + step * codes
+    rounded: FloatRows = low + step * codes
     return rounded
 
 
-def _plain_levels(values: Values) -> tuple[float, ...]:
+def _plain_levels(values: FloatRows) -> tuple[float, ...]:
     return tuple(np.linspace(float(values.min()), float(values.max()), 16).tolist())
 
 
-def _block_size(pool: Sequence[Weights]) -> BlockSize | None:
+def _block_size(pool: Sequence[SampledRows]) -> BlockSize | None:
     """A run of 256 weights that gains much, but not extraordinarily much, from ladders of its own for each 32."""
     wide = [weights for weights in pool if weights.values.shape[1] % _LARGE == 0]
     if not wide:
@@ -212,7 +212,7 @@ def _block_size(pool: Sequence[Weights]) -> BlockSize | None:
     )
 
 
-def _crests(blocks: Values) -> NDArray[np.float64]:
+def _crests(blocks: FloatRows) -> NDArray[np.float64]:
     """The greatest magnitude of each block in RMS of its other values; 0 where those are zero."""
     squares = np.square(blocks, dtype=np.float64)
     greatest = squares.max(axis=1)
@@ -222,7 +222,7 @@ def _crests(blocks: Values) -> NDArray[np.float64]:
     return crests
 
 
-def _outlier(pool: Sequence[Weights]) -> Outlier | None:
+def _outlier(pool: Sequence[SampledRows]) -> Outlier | None:
     kind = tensor_type("Q4_0")
     weights = max(pool, key=lambda some: float(_crests(some.values.reshape(-1, _SMALL)).max()))
     blocks = weights.values.reshape(-1, _SMALL)
@@ -263,12 +263,12 @@ def _outlier(pool: Sequence[Weights]) -> Outlier | None:
     )
 
 
-def _alone(block: Values, kind: TensorType) -> Rounding:
+def _alone(block: FloatRows, kind: TensorType) -> Rounding:
     packed = quantize(block[None], kind)
     return _as_rounding(kind, ladders(packed, kind).levels(0, 0), dequantize(packed, kind)[0], block)
 
 
-def _alternatives(pool: Sequence[Weights], finest: float) -> tuple[Alternative, ...]:
+def _alternatives(pool: Sequence[SampledRows], finest: float) -> tuple[Alternative, ...]:
     """Types that can be made without importance, over the rows that are multiples of all their blocks."""
     usable = [weights for weights in pool if weights.values.shape[1] % _LARGE == 0] or list(pool)
     found = []

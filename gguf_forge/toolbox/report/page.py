@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gguf_forge.toolbox.report import charts, ladder_charts, words
-from gguf_forge.toolbox.report.data import Place, Report, Tensor
+from gguf_forge.toolbox.report.data import BlockError, Report, Tensor
 from gguf_forge.toolbox.report.heat import (
     BITS,
     COLOURS,
@@ -240,7 +240,7 @@ def _errors_found(report: Report) -> Iterator[tuple[str, str]]:
         )
 
 
-def _loss(found: tuple[Tensor, Place]) -> float:
+def _loss(found: tuple[Tensor, BlockError]) -> float:
     return found[1].relative
 
 

@@ -12,7 +12,7 @@ from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.toolbox.inspect.rows_of import as_float32
 from gguf_forge.toolbox.report.data import BlockView, Levels, Portrait
 from gguf_forge.toolbox.report.ladder import Ladders, ladders, scheme_of
-from gguf_forge.toolbox.report.lessons import Values, Weights, relative_errors
+from gguf_forge.toolbox.report.lessons import FloatRows, SampledRows, relative_errors
 from gguf_forge.types.blocks import unpack_blocks
 from gguf_forge.types.tensor_type import TensorType
 
@@ -35,11 +35,11 @@ class Sample:
     kind: TensorType
     rows: NDArray[np.int64]
     packed: NDArray[np.generic]
-    stored: Values
-    source: Values | None
+    stored: FloatRows
+    source: FloatRows | None
 
     @property
-    def weights(self) -> Values:
+    def weights(self) -> FloatRows:
         """The best that is known of the weights before rounding."""
         return self.stored if self.source is None else self.source
 
@@ -51,8 +51,8 @@ class Sample:
     def ladders(self) -> Ladders | None:
         return ladders(self.blocks, self.kind) if scheme_of(self.kind) else None
 
-    def as_weights(self) -> Weights:
-        return Weights(self.tensor, self.rows, np.ascontiguousarray(self.weights))
+    def as_rows(self) -> SampledRows:
+        return SampledRows(self.tensor, self.rows, np.ascontiguousarray(self.weights))
 
 
 def take_sample(

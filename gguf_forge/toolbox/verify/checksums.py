@@ -30,7 +30,7 @@ _LINE = re.compile(r"(?:(?P<kind>[a-z0-9]+)\s+)?(?P<hash>[0-9a-fA-F]{64})\s+\*?(
 
 
 @dataclass(frozen=True)
-class Sum:
+class Checksum:
     """One line: the hash of a tensor, of all tensors of a file, or of a file.
 
     Attributes:
@@ -78,7 +78,7 @@ def write_sums(
     threads: int | None = None,
     overwrite: bool = False,
     progress: Progress = lambda n_bytes: None,
-) -> tuple[Sum, ...]:
+) -> tuple[Checksum, ...]:
     """Writes the SHA-256 of each tensor of a GGUF file, of all of them, and of the file.
 
     Args:
@@ -107,7 +107,7 @@ def write_sums(
 
 def sums_of(
     gguf: GgufFile, *, threads: int | None = None, progress: Progress = lambda n_bytes: None
-) -> tuple[Sum, ...]:
+) -> tuple[Checksum, ...]:
     """All sums of an opened file, in its order."""
     jobs = [job for path, tensors in zip(gguf.paths, gguf.shards, strict=True) for job in _jobs(path, tensors)]
     return tuple(_hashed(jobs, threads, progress))
@@ -135,18 +135,18 @@ def _jobs(path: Path, tensors: Sequence[GgufTensor]) -> Iterator[_Job]:
     yield _Job(WHOLE, path, None, None, ())
 
 
-def _hashed(jobs: Sequence[_Job], threads: int | None, progress: Progress) -> Iterator[Sum]:
-    def run(job: _Job) -> tuple[Sum, int]:
+def _hashed(jobs: Sequence[_Job], threads: int | None, progress: Progress) -> Iterator[Checksum]:
+    def run(job: _Job) -> tuple[Checksum, int]:
         state = hashlib.sha256()
         done = 0
         for piece in _read(job):
             state.update(piece)
             done += len(piece)
-        return Sum(job.kind, state.hexdigest(), job.path.name, job.tensor), done
+        return Checksum(job.kind, state.hexdigest(), job.path.name, job.tensor), done
 
     # the long ones first: several threads are through sooner
     order = sorted(range(len(jobs)), key=lambda n: (jobs[n].tensor is not None, n))
-    found: dict[int, Sum] = {}
+    found: dict[int, Checksum] = {}
     for number, (result, done) in zip(order, in_order(run, [jobs[n] for n in order], threads=threads), strict=True):
         progress(done)
         found[number] = result
@@ -167,7 +167,7 @@ def _in_pieces(source: Source, pieces: Sequence[_Piece]) -> Iterator[memoryview]
             yield source.read(start, min(_AT_ONCE, offset + nbytes - start)).data
 
 
-def read_sums(path: str | PathLike[str]) -> tuple[Sum, ...]:
+def read_sums(path: str | PathLike[str]) -> tuple[Checksum, ...]:
     """Reads a file of sums: those that `write_sums`, llama-gguf-hash or sha256sum write.
 
     Lines with other hashes than SHA-256 are passed over. A name with a colon in it stays whole; `check_sums` knows the
@@ -184,7 +184,7 @@ def read_sums(path: str | PathLike[str]) -> tuple[Sum, ...]:
     for line in text.splitlines():
         match = _LINE.fullmatch(line.strip())
         if match and match["kind"] in (None, TENSORS, WHOLE):
-            found.append(Sum(match["kind"] or WHOLE, match["hash"].lower(), match["name"]))
+            found.append(Checksum(match["kind"] or WHOLE, match["hash"].lower(), match["name"]))
     if not found:
         raise InputError("no line has a SHA-256 in it", file=path, hint="make sums with --write-sums")
     return tuple(found)
@@ -192,7 +192,7 @@ def read_sums(path: str | PathLike[str]) -> tuple[Sum, ...]:
 
 def check_sums(
     gguf: GgufFile,
-    sums: Sequence[Sum],
+    sums: Sequence[Checksum],
     *,
     threads: int | None = None,
     progress: Progress = lambda n_bytes: None,
@@ -222,7 +222,7 @@ def check_sums(
 _Key = tuple[str, str, "str | None"]
 
 
-def _key_of(line: Sum, every: dict[_Key, _Job], gguf: GgufFile) -> _Key:
+def _key_of(line: Checksum, every: dict[_Key, _Job], gguf: GgufFile) -> _Key:
     """What a line is the hash of: `file` is all that stands behind it, perhaps with a tensor."""
     only = gguf.paths[0].name if len(gguf.paths) == 1 else None
     for at in [match.start() for match in re.finditer(":", line.file)]:
@@ -236,7 +236,7 @@ def _key_of(line: Sum, every: dict[_Key, _Job], gguf: GgufFile) -> _Key:
     return line.kind, name, None
 
 
-def _shown(found: Sum) -> str:
+def _shown(found: Checksum) -> str:
     if found.tensor is not None:
         return printable(f"{found.file}:{found.tensor}")
     return printable(found.file) + ("" if found.kind == WHOLE else " (all tensors)")

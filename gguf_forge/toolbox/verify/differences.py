@@ -17,8 +17,8 @@ from gguf_forge.types.blocks import field_at
 from gguf_forge.types.levels import SCHEMES
 from gguf_forge.types.tensor_type import TensorType
 
-Packed = NDArray[np.uint8]
-Values = NDArray[np.float32]
+PackedRows = NDArray[np.uint8]
+FloatRows = NDArray[np.float32]
 
 # Formats that round the scale after they have chosen levels: a few of these aren't the nearest ones any more.
 SCALED_LATE = frozenset(("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"))
@@ -32,7 +32,7 @@ _ROUNDING = 2.0**-7
 
 
 @dataclass(frozen=True)
-class Place:
+class DifferentByte:
     """A byte of a tensor that is not what it should be.
 
     Attributes:
@@ -103,10 +103,10 @@ class Differences:
     blocks: int = 0
     bytes: int = 0
     fields: Mapping[str, int] = field(default_factory=dict)
-    first: Place | None = None
+    first: DifferentByte | None = None
     judged: int = 0
     odd_blocks: int = 0
-    first_odd: Place | None = None
+    first_odd: DifferentByte | None = None
     misplaced: int | None = None
     values: int = 0
     errors: Errors = Errors()
@@ -129,12 +129,12 @@ class Differences:
 
 
 def differences_between(
-    expected: Packed,
-    found: Packed,
+    expected: PackedRows,
+    found: PackedRows,
     kind: TensorType,
-    weights: Values,
+    weights: FloatRows,
     *,
-    importance: Values | None = None,
+    importance: FloatRows | None = None,
     first_row: int = 0,
 ) -> Differences:
     """How rows differ from what they should be.
@@ -164,12 +164,12 @@ def differences_between(
         return Differences()
     per_row = expected.shape[1] // size
 
-    def place(block: int) -> Place:
+    def place(block: int) -> DifferentByte:
         byte = int(np.argmax(differs[block]))
         row, within = divmod(block, per_row)
         name = field_at(kind, byte)
         offset = first_row * expected.shape[1] + block * size + byte
-        return Place(first_row + row, within, name, offset, int(mine[block, byte]), int(theirs[block, byte]))
+        return DifferentByte(first_row + row, within, name, offset, int(mine[block, byte]), int(theirs[block, byte]))
 
     judged = at[::_EACH] if len(at) > max(_MANY * len(mine), _MANY_BLOCKS) else at
     source = weights.reshape(-1, kind.block_elements)[judged]
@@ -194,7 +194,7 @@ def differences_between(
 
 
 def _judged(
-    expected: Packed, found: Packed, kind: TensorType, weights: Values, importance: Values | None
+    expected: PackedRows, found: PackedRows, kind: TensorType, weights: FloatRows, importance: FloatRows | None
 ) -> tuple[NDArray[np.bool_], int | None, Errors]:
     """Of differing blocks: which are odd, how many values are misplaced, and the sums of errors."""
     mine, theirs = _unpacked(expected, kind), _unpacked(found, kind)
@@ -229,7 +229,7 @@ def _judged(
     return odd, int(misplaced.sum()), errors
 
 
-def _counts(weights: NDArray[np.float64], importance: Values | None) -> NDArray[np.float64] | float:
+def _counts(weights: NDArray[np.float64], importance: FloatRows | None) -> NDArray[np.float64] | float:
     """How much the error of each value counts where a matrix gives the importance of columns, nearly as in ggml."""
     if importance is None:
         return 1.0
@@ -238,7 +238,7 @@ def _counts(weights: NDArray[np.float64], importance: Values | None) -> NDArray[
     return counts
 
 
-def _unpacked(blocks: Packed, kind: TensorType) -> NDArray[np.float64] | None:
+def _unpacked(blocks: PackedRows, kind: TensorType) -> NDArray[np.float64] | None:
     """The values of blocks; None if there is no kernel for them."""
     if kind.block_elements == 1:
         rows = blocks.reshape(len(blocks), -1)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from gguf_forge.checkpoint import Checkpoint
+from gguf_forge.engine.batches import Batch, RowSource, Target
 from gguf_forge.engine.pack import pack
-from gguf_forge.engine.tasks import RowSource, Target, Task
 from gguf_forge.errors import UnsupportedError, UsageError, printable
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.layout import PlacedTensor
@@ -22,7 +22,7 @@ from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, ValueType
 from gguf_forge.kernels.binding import quantizable_types, types_needing_importance
-from gguf_forge.planning.file_plan import BaseFile, Chosen
+from gguf_forge.planning.file_plan import BaseFile, TensorChoice
 from gguf_forge.planning.from_checkpoint import base_file, choose
 from gguf_forge.planning.model_plan import plan_model
 from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type
@@ -61,7 +61,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedFile:
     """What a file should hold.
 
     Attributes:
@@ -72,13 +72,13 @@ class Expected:
     """
 
     metadata: Metadata
-    tensors: tuple[Chosen, ...]
+    tensors: tuple[TensorChoice, ...]
     notes: tuple[str, ...]
     base: TensorType | None
 
 
 @contextmanager
-def expecting(gguf: GgufFile, source: str | PathLike[str], given: Given) -> Iterator[Expected]:
+def expecting(gguf: GgufFile, source: str | PathLike[str], given: Given) -> Iterator[ExpectedFile]:
     """What `gguf` should hold if it was made of `source`, as long as the block lasts.
 
     Args:
@@ -104,18 +104,18 @@ def _has_weights(folder: Path) -> bool:
     return any(folder.glob("*.safetensors"))
 
 
-def _of_checkpoint(checkpoint: Checkpoint, gguf: GgufFile, options: Options, given: Given) -> Expected:
+def _of_checkpoint(checkpoint: Checkpoint, gguf: GgufFile, options: Options, given: Given) -> ExpectedFile:
     plan = plan_model(checkpoint, vocab_only=not gguf.tensors, **given.model)
     if given.base:
         plan = replace(plan, native_type=_base(given.base))
     if options.file_type.is_float or plan.is_packed:
         kind = options.file_type if options.file_type.is_float else AUTO
         _, metadata, chosen, warnings = choose(plan, replace(options, file_type=kind))
-        return _with_types_of(gguf, Expected(metadata, tuple(chosen), warnings, None), given)
+        return _with_types_of(gguf, ExpectedFile(metadata, tuple(chosen), warnings, None), given)
     return _quantized(base_file(plan), gguf, options, given, plan.native_type or F32)
 
 
-def _of_gguf(source: GgufFile, gguf: GgufFile, options: Options, given: Given) -> Expected:
+def _of_gguf(source: GgufFile, gguf: GgufFile, options: Options, given: Given) -> ExpectedFile:
     if given.base:
         raise UsageError("--base is for checkpoints: a GGUF source has its own types", hint="leave it out")
     base = BaseFile(
@@ -128,11 +128,11 @@ def _of_gguf(source: GgufFile, gguf: GgufFile, options: Options, given: Given) -
 
 def _quantized(
     base: BaseFile, gguf: GgufFile, options: Options, given: Given, base_type: TensorType | None
-) -> Expected:
+) -> ExpectedFile:
     in_parts = len(gguf.paths) > 1 and not _is_in_order(gguf)
     metadata, chosen, warnings = base.quantized(replace(options, keep_order=in_parts), only_planned=True)
     wanted = warnings if given.decides_types else ()
-    return _with_types_of(gguf, Expected(metadata, tuple(chosen), wanted, base_type), given)
+    return _with_types_of(gguf, ExpectedFile(metadata, tuple(chosen), wanted, base_type), given)
 
 
 def _is_in_order(gguf: GgufFile) -> bool:
@@ -142,7 +142,7 @@ def _is_in_order(gguf: GgufFile) -> bool:
     return infos == sorted(infos, key=file_order)
 
 
-def _with_types_of(gguf: GgufFile, expected: Expected, given: Given) -> Expected:
+def _with_types_of(gguf: GgufFile, expected: ExpectedFile, given: Given) -> ExpectedFile:
     """With the types that the file's own tensors have, unless options decide them."""
     if given.decides_types:
         _check_packable(expected.tensors)
@@ -162,7 +162,7 @@ def _with_types_of(gguf: GgufFile, expected: Expected, given: Given) -> Expected
     return replace(expected, tensors=tensors, notes=(*expected.notes, note))
 
 
-def _as(chosen: Chosen, kind: TensorType) -> Chosen:
+def _as(chosen: TensorChoice, kind: TensorType) -> TensorChoice:
     """A tensor with another type. A float type is what the values are rounded to, too."""
     if kind == chosen.info.type:
         return chosen
@@ -175,7 +175,7 @@ def _as(chosen: Chosen, kind: TensorType) -> Chosen:
     )
 
 
-def _check_packable(tensors: tuple[Chosen, ...]) -> None:
+def _check_packable(tensors: tuple[TensorChoice, ...]) -> None:
     for chosen in tensors:
         kind, name = chosen.info.type, printable(chosen.info.name)
         if kind == chosen.source.expr.dtype:
@@ -234,6 +234,6 @@ def repacked(source: RowSource, kind: TensorType, start: int, stop: int, *, back
     """
     info = TensorInfo("", source.expr.shape[::-1], kind)
     target = Target(0, PlacedTensor(info, 0), source)
-    task = Task(source.expr, start, stop, (target,))
-    [(_, packed)] = pack(source.expr.rows(start, stop), task, backend=backend)
+    batch = Batch(source.expr, start, stop, (target,))
+    [(_, packed)] = pack(source.expr.rows(start, stop), batch, backend=backend)
     return packed.view("u1").reshape(stop - start, -1)

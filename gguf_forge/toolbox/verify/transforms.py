@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any
 
-from gguf_forge.engine.tasks import RowSource
+from gguf_forge.engine.batches import RowSource
 from gguf_forge.tensors.expression import (
     Add,
     BigEndian,

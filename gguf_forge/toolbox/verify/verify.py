@@ -12,22 +12,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gguf_forge.engine.tasks import RowSource
+from gguf_forge.engine.batches import RowSource
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import printable
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.planning.file_plan import Chosen
+from gguf_forge.planning.file_plan import TensorChoice
 from gguf_forge.recipe import Options
 from gguf_forge.recipe.tensor_rules import trimmed
 from gguf_forge.tensors.expression import Add, PermuteRope, TensorExpr
 from gguf_forge.toolbox.inspect.metadata_diff import KeyDifference, metadata_differences
 from gguf_forge.toolbox.inspect.rows_of import in_order, row_ranges
 from gguf_forge.toolbox.verify.checksums import SumsCheck, check_sums, read_sums
-from gguf_forge.toolbox.verify.differences import Differences, Packed, differences_between
-from gguf_forge.toolbox.verify.expected import Expected, Given, expecting, repacked
+from gguf_forge.toolbox.verify.differences import Differences, PackedRows, differences_between
+from gguf_forge.toolbox.verify.expected import ExpectedFile, Given, expecting, repacked
 from gguf_forge.toolbox.verify.integrity import Problem, problems_of
 from gguf_forge.toolbox.verify.transforms import steps_of, stored_in
 from gguf_forge.toolbox.verify.verdict import TensorCheck, Verdict, verdict_on, verdict_on_file
@@ -155,7 +155,7 @@ def verify_gguf(
 def _compared(
     found: Verification,
     gguf: GgufFile,
-    expected: Expected,
+    expected: ExpectedFile,
     only_tensors: bool,
     threads: int | None,
     backend: str | None,
@@ -172,7 +172,7 @@ def _compared(
     )
 
 
-def _out_of_order(gguf: GgufFile, expected: Expected) -> str | None:
+def _out_of_order(gguf: GgufFile, expected: ExpectedFile) -> str | None:
     wanted, there = [chosen.info.name for chosen in expected.tensors], [tensor.name for tensor in gguf.tensors]
     common = set(wanted) & set(there)
     pairs = zip([n for n in wanted if n in common], [n for n in there if n in common], strict=True)
@@ -180,7 +180,7 @@ def _out_of_order(gguf: GgufFile, expected: Expected) -> str | None:
 
 
 def _checks(
-    gguf: GgufFile, expected: Expected, threads: int | None, backend: str | None, progress: Progress
+    gguf: GgufFile, expected: ExpectedFile, threads: int | None, backend: str | None, progress: Progress
 ) -> tuple[TensorCheck, ...]:
     """Every tensor of the file beside what it should be; in the file's order, missing ones last."""
     wanted = {chosen.info.name: chosen for chosen in expected.tensors}
@@ -201,7 +201,7 @@ def _checks(
     return (*checks.values(), *missing)
 
 
-def _before_comparing(tensor: GgufTensor, chosen: Chosen | None) -> TensorCheck:
+def _before_comparing(tensor: GgufTensor, chosen: TensorChoice | None) -> TensorCheck:
     info = replace(tensor.info, shape=trimmed(tensor.shape))
     if chosen is None:
         return _check(info, None, Verdict.EXTRA)
@@ -213,7 +213,7 @@ def _before_comparing(tensor: GgufTensor, chosen: Chosen | None) -> TensorCheck:
     return _check(info, chosen, Verdict.IDENTICAL)
 
 
-def _check(info: TensorInfo, chosen: Chosen | None, verdict: Verdict, expected: str | None = None) -> TensorCheck:
+def _check(info: TensorInfo, chosen: TensorChoice | None, verdict: Verdict, expected: str | None = None) -> TensorCheck:
     blocks = info.n_elements // info.type.block_elements
     if chosen is None:
         return TensorCheck(info, verdict, blocks)
@@ -226,22 +226,22 @@ class _Pair(NamedTuple):
 
     tensor: GgufTensor
     expr: TensorExpr
-    chosen: Chosen
+    chosen: TensorChoice
 
 
-_Range = tuple[int, int]
+_RowSpan = tuple[int, int]
 
 
 def _differing(
     pairs: list[_Pair], threads: int | None, backend: str | None, progress: Progress
-) -> Iterator[tuple[_Pair, Differences, list[_Range]]]:
+) -> Iterator[tuple[_Pair, Differences, list[_RowSpan]]]:
     """The tensors whose bytes differ, where, and in which ranges of rows."""
     work = (
         (pair, rows)
         for pair in pairs
         for rows in row_ranges(pair.chosen.source.expr, by_matrix=pair.chosen.source.importance is not None)
     )
-    current: tuple[_Pair, Differences, list[_Range]] | None = None
+    current: tuple[_Pair, Differences, list[_RowSpan]] | None = None
     for pair, rows, nbytes, found in in_order(partial(_compare, backend), work, threads=threads):
         progress(nbytes)
         if found is None:
@@ -255,7 +255,7 @@ def _differing(
         yield current
 
 
-def _compare(backend: str | None, work: tuple[_Pair, _Range]) -> tuple[_Pair, _Range, int, Differences | None]:
+def _compare(backend: str | None, work: tuple[_Pair, _RowSpan]) -> tuple[_Pair, _RowSpan, int, Differences | None]:
     pair, (start, stop) = work
     kind = pair.tensor.type
     found = _stored(pair, start, stop)
@@ -270,11 +270,11 @@ def _compare(backend: str | None, work: tuple[_Pair, _Range]) -> tuple[_Pair, _R
     return pair, (start, stop), found.nbytes, differences
 
 
-def _stored(pair: _Pair, start: int, stop: int) -> Packed:
+def _stored(pair: _Pair, start: int, stop: int) -> PackedRows:
     return np.ascontiguousarray(pair.expr.rows(start, stop)).view(np.uint8).reshape(stop - start, -1)
 
 
-def _explained(pair: _Pair, ranges: list[_Range], threads: int | None, backend: str | None) -> str | None:
+def _explained(pair: _Pair, ranges: list[_RowSpan], threads: int | None, backend: str | None) -> str | None:
     """Another way of making a tensor that gives what the file has in all ranges that differ, in words."""
     for words, source in _other_ways(pair.chosen.source, pair.tensor.type):
         if all(in_order(partial(_is_made_of, pair, source, backend), ranges, threads=threads)):
@@ -282,7 +282,7 @@ def _explained(pair: _Pair, ranges: list[_Range], threads: int | None, backend: 
     return None
 
 
-def _is_made_of(pair: _Pair, source: RowSource, backend: str | None, rows: _Range) -> bool:
+def _is_made_of(pair: _Pair, source: RowSource, backend: str | None, rows: _RowSpan) -> bool:
     return np.array_equal(repacked(source, pair.tensor.type, *rows, backend=backend), _stored(pair, *rows))
 
 

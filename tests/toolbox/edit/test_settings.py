@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gguf_forge import UsageError
 from gguf_forge.cli.shown import type_text
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, array, boolean, f32, string, u32
-from gguf_forge.toolbox.edit.settings import Untyped, parse_setting, typed
+from gguf_forge.toolbox.edit.settings import UntypedValue, parse_setting, typed
 
 U64 = Value(ValueType.UINT64, 1)
 
@@ -33,14 +33,14 @@ U64 = Value(ValueType.UINT64, 1)
         ("a=[i32]:[-1, 2]", "a", array(ValueType.INT32, (-1, 2))),
         ("a=[f32]:[1, 0.5]", "a", array(ValueType.FLOAT32, (1.0, 0.5))),
         ("a=[bool]:[]", "a", array(ValueType.BOOL, ())),
-        ("a=7", "a", Untyped("7")),
-        ("a=https://x.y", "a", Untyped("https://x.y")),
-        ("a=[u32:1", "a", Untyped("[u32:1")),
-        ("a=", "a", Untyped("")),
-        ("a=one\nstr:two", "a", Untyped("one\nstr:two")),
+        ("a=7", "a", UntypedValue("7")),
+        ("a=https://x.y", "a", UntypedValue("https://x.y")),
+        ("a=[u32:1", "a", UntypedValue("[u32:1")),
+        ("a=", "a", UntypedValue("")),
+        ("a=one\nstr:two", "a", UntypedValue("one\nstr:two")),
     ],
 )
-def test_settings(text: str, key: str, value: Value | Untyped) -> None:
+def test_settings(text: str, key: str, value: Value | UntypedValue) -> None:
     assert parse_setting(text) == (key, value)
 
 
@@ -73,11 +73,11 @@ def test_what_is_wrong_with_them(text: str, problem: str) -> None:
 @pytest.mark.parametrize(
     ("value", "old", "becomes"),
     [
-        (Untyped("7"), U64, Value(ValueType.UINT64, 7)),
-        (Untyped("7"), string("x"), string("7")),
-        (Untyped("7"), f32(1), f32(7)),
-        (Untyped("false"), boolean(True), boolean(False)),
-        (Untyped("[7]"), array(ValueType.INT32, (1, 2)), array(ValueType.INT32, (7,))),
+        (UntypedValue("7"), U64, Value(ValueType.UINT64, 7)),
+        (UntypedValue("7"), string("x"), string("7")),
+        (UntypedValue("7"), f32(1), f32(7)),
+        (UntypedValue("false"), boolean(True), boolean(False)),
+        (UntypedValue("[7]"), array(ValueType.INT32, (1, 2)), array(ValueType.INT32, (7,))),
         (7, U64, Value(ValueType.UINT64, 7)),
         (7, f32(1), f32(7)),
         (7, None, u32(7)),
@@ -96,8 +96,8 @@ def test_the_type_of_a_key_is_kept(value: Any, old: Value | None, becomes: Value
 @pytest.mark.parametrize(
     ("value", "old", "problem"),
     [
-        (Untyped("7"), None, "a is a new key: say its type; KEY=TYPE:VALUE"),
-        (Untyped("x"), U64, "a is UINT64, which cannot be x"),
+        (UntypedValue("7"), None, "a is a new key: say its type; KEY=TYPE:VALUE"),
+        (UntypedValue("x"), U64, "a is UINT64, which cannot be x"),
         (-1, U64, "which cannot be -1"),
         (1, boolean(True), "say true or false"),
         (True, U64, "which cannot be True"),

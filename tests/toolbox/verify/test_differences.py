@@ -14,7 +14,7 @@ from ml_dtypes import bfloat16
 
 from gguf_forge import quantize
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.toolbox.verify.differences import Differences, Place, differences_between
+from gguf_forge.toolbox.verify.differences import Differences, DifferentByte, differences_between
 from gguf_forge.toolbox.verify.verdict import TensorCheck, Verdict, verdict_on, verdict_on_file
 from gguf_forge.types.blocks import field_at
 from gguf_forge.types.tensor_type import TENSOR_TYPES
@@ -60,7 +60,7 @@ def test_a_flipped_bit_is_named(data: st.DataObject) -> None:
     block, within = divmod(byte, kind.block_bytes)
     field = field_at(kind, within)
     before, after = int(expected.reshape(-1)[at]), int(found.reshape(-1)[at])
-    assert difference.first == Place(100 + row, block, field, 100 * expected.shape[1] + at, before, after)
+    assert difference.first == DifferentByte(100 + row, block, field, 100 * expected.shape[1] + at, before, after)
     assert (difference.blocks, difference.bytes, dict(difference.fields)) == (1, 1, {field.split("[")[0]: 1})
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from gguf_forge.engine.tasks import RowSource
+from gguf_forge.engine.batches import RowSource
 from gguf_forge.tensors import expression as e
 from gguf_forge.toolbox.verify.transforms import steps_of, transforms_of
 from gguf_forge.types.tensor_type import BF16, F16, F32, TENSOR_TYPES

@@ -1,4 +1,4 @@
-"""What a run writes, cut into tasks: some rows of one expression, and every tensor that is made of them.
+"""What a run writes, cut into batches: some rows of one expression, and every tensor that is made of them.
 
 Files of one run share their expressions, so rows that several of them need are read once.
 """
@@ -17,9 +17,9 @@ from gguf_forge.gguf_file.layout import Layout, PlacedTensor
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.types.tensor_type import F32, TensorType
 
-# A mebibyte of bf16: large enough that Python's part of a task does not count, small enough to be in a processor's own
+# A mebibyte of bf16: large enough that Python's part of a batch does not count, small enough to be in a processor's own
 # cache when it is quantized after it was read.
-TASK_VALUES = 1 << 19
+BATCH_VALUES = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Task:
+class Batch:
     """Rows `start` to `stop` of an expression, for all its targets. There is at least one."""
 
     expr: TensorExpr
@@ -105,7 +105,7 @@ class Task:
         return at, target.offset_of(self.stop) - at
 
     def need(self, n_rows: int) -> int:
-        """Bytes that a task of so many of the rows holds at most: what it reads and computes, one base type at a time,
+        """Bytes that a batch of so many of the rows holds at most: what it reads and computes, one base type at a time,
         and of that one packed type at a time."""
         n = self.expr.shape[-1]
         per_row = max(
@@ -129,7 +129,7 @@ def _row_bytes(kind: TensorType, n: int, of: TensorType) -> int:
     return 0 if kind == of else kind.row_bytes(n) + (_CHECK_BYTES * n if kind.is_float else 0)
 
 
-def whole_tensors(shards: Sequence[Shard]) -> tuple[Task, ...]:
+def whole_tensors(shards: Sequence[Shard]) -> tuple[Batch, ...]:
     """The tensors of all files, each expression once with everything that is made of it, in the order of the files.
 
     An expression is the same one if it is the same object. Tensors without values are nothing to do.
@@ -142,42 +142,42 @@ def whole_tensors(shards: Sequence[Shard]) -> tuple[Task, ...]:
     return tuple(_whole(found[0].source.expr, tuple(found)) for found in targets.values())
 
 
-def _whole(expr: TensorExpr, targets: tuple[Target, ...]) -> Task:
-    return Task(expr, 0, expr.n_rows, targets)
+def _whole(expr: TensorExpr, targets: tuple[Target, ...]) -> Batch:
+    return Batch(expr, 0, expr.n_rows, targets)
 
 
-def cut(whole: Iterable[Task], values: int, *, share: int, total: int) -> Iterator[Task]:
-    """Tasks that together are `whole`.
+def cut(whole: Iterable[Batch], values: int, *, share: int, total: int) -> Iterator[Batch]:
+    """Batches that together are `whole`.
 
     Args:
         whole: Expressions with all their rows.
-        values: How many a task has, about: one row at least.
-        share: Bytes that a task may hold.
-        total: Bytes that it may hold where each task reads a whole matrix: few and large ones are best, then.
+        values: How many a batch has, about: one row at least.
+        share: Bytes that a batch may hold.
+        total: Bytes that it may hold where each batch reads a whole matrix: few and large ones are best, then.
     """
-    for task in whole:
-        if task.expr.is_columnwise:
-            border = task.expr.matrix_rows
-            step = _rows_within(task, border, total)
+    for batch in whole:
+        if batch.expr.is_columnwise:
+            border = batch.expr.matrix_rows
+            step = _rows_within(batch, border, total)
         else:
-            step = _rows_within(task, max(1, values // task.expr.shape[-1]), share)
-            border = _border(task, step)
-        for first in range(task.start, task.stop, border):
-            stop = min(first + border, task.stop)
+            step = _rows_within(batch, max(1, values // batch.expr.shape[-1]), share)
+            border = _border(batch, step)
+        for first in range(batch.start, batch.stop, border):
+            stop = min(first + border, batch.stop)
             for start in range(first, stop, step):
-                yield replace(task, start=start, stop=min(start + step, stop))
+                yield replace(batch, start=start, stop=min(start + step, stop))
 
 
-def _rows_within(task: Task, n_rows: int, nbytes: int) -> int:
+def _rows_within(batch: Batch, n_rows: int, nbytes: int) -> int:
     """The most rows up to `n_rows` that need no more than `nbytes`; one, if that is too little."""
-    return max(1, bisect_right(range(1, n_rows + 1), nbytes, key=task.need))
+    return max(1, bisect_right(range(1, n_rows + 1), nbytes, key=batch.need))
 
 
-def _border(task: Task, step: int) -> int:
-    """Rows between borders that no task crosses: those of each matrix, where each has importance of its own; small
-    matrices without importance share a task."""
-    matrix = task.expr.matrix_rows
-    weighed = any(target.source.importance is not None for target in task.targets)
+def _border(batch: Batch, step: int) -> int:
+    """Rows between borders that no batch crosses: those of each matrix, where each has importance of its own; small
+    matrices without importance share a batch."""
+    matrix = batch.expr.matrix_rows
+    weighed = any(target.source.importance is not None for target in batch.targets)
     if weighed or matrix >= step:
         return matrix
     return step // matrix * matrix
