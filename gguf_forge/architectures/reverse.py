@@ -29,15 +29,14 @@ from gguf_forge.tensors.expression import (
     Add,
     PermuteRope,
     Reshape,
-    RowNumbers,
     RowRange,
-    Rows,
     Slice,
     Stack,
     TensorExpr,
     Transpose,
     Unary,
 )
+from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import F32, TensorType
 
 # What checkpoints call most tensors, of the many names that gguf-py's tables know for each.

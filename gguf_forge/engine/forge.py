@@ -24,7 +24,8 @@ from gguf_forge.storage.local.output import Output, OutputFile
 from gguf_forge.storage.local.publish import published_together
 from gguf_forge.storage.profile import CONVERT, WRITE, Profile, phase
 from gguf_forge.storage.source import Source
-from gguf_forge.tensors.expression import Rows, StoredRun
+from gguf_forge.tensors.expression import StoredRun
+from gguf_forge.types.rows import Rows
 from gguf_forge.types.validity import first_invalid_block
 
 # Threads that wait for a disk, so that as many as there are processors have something to compute.

@@ -12,7 +12,7 @@ from gguf_forge.engine.batches import Batch, Target
 from gguf_forge.kernels.binding import dequantize_rows, quantize_rows
 from gguf_forge.storage.buffers import fresh
 from gguf_forge.storage.profile import CONVERT, QUANTIZE, phase
-from gguf_forge.tensors.expression import Rows
+from gguf_forge.types.rows import Rows
 from gguf_forge.types.tensor_type import TensorType
 
 

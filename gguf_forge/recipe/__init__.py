@@ -6,7 +6,8 @@ from gguf_forge.recipe.file_types import FILE_TYPES, FileType, file_type
 from gguf_forge.recipe.float_types import stays_f32
 from gguf_forge.recipe.header import quantized_metadata
 from gguf_forge.recipe.importance.imatrix_file import read_imatrix
-from gguf_forge.recipe.options import ImportanceMatrix, KeyOverride, Options, TypeOverride
+from gguf_forge.recipe.importance.matrix import ImportanceMatrix
+from gguf_forge.recipe.options import KeyOverride, Options, TypeOverride
 from gguf_forge.recipe.overrides import (
     parse_key_override,
     parse_prune_layers,

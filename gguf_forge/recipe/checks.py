@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, UsageError
 from gguf_forge.recipe.assign import Assignment
-from gguf_forge.recipe.options import ImportanceMatrix, Options
+from gguf_forge.recipe.importance.matrix import ImportanceMatrix
+from gguf_forge.recipe.options import Options
 from gguf_forge.recipe.tensor_rules import Role, role_of
 
 _MAX_NAMED = 8

@@ -11,8 +11,9 @@ from gguf_forge.gguf_file.split import SPLIT_KEYS
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, string, u32
 from gguf_forge.recipe.file_types import ALIASES, FILE_TYPES
+from gguf_forge.recipe.importance.matrix import ImportanceMatrix
 from gguf_forge.recipe.model_facts import ModelFacts
-from gguf_forge.recipe.options import ImportanceMatrix, Options
+from gguf_forge.recipe.options import Options
 from gguf_forge.recipe.pruning import layer_numbers
 from gguf_forge.recipe.tensor_rules import file_order
 

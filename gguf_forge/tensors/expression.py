@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,8 @@ from numpy.typing import NDArray
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.storage.buffers import fresh
 from gguf_forge.storage.source import Source
+from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import F16, F32, MXFP4, SCALES_AT, TensorType
-
-Rows = NDArray[Any]
-RowNumbers = NDArray[np.int64]
 
 
 class StoredRun(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.tensors.expression import Rows
+from gguf_forge.types.rows import Rows
 from gguf_forge.types.tensor_type import SCALES_AT, TensorType
 
 # The bits of a 16-bit float that are all ones for infinities and NaN.

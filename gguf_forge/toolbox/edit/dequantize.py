@@ -20,8 +20,9 @@ from gguf_forge.planning.splits import Split
 from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.paths import is_folder
-from gguf_forge.tensors.expression import RowNumbers, Rows, TensorExpr, Unary
+from gguf_forge.tensors.expression import TensorExpr, Unary
 from gguf_forge.toolbox.inspect.rows_of import as_float32
+from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import F32, TENSOR_TYPES
 
 _FLOATS = ("F32", "F16", "BF16")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.recipe.options import ImportanceMatrix
+from gguf_forge.recipe.importance.matrix import ImportanceMatrix
 from gguf_forge.recipe.tensor_rules import may_quantize
 
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from gguf_forge.engine.forge import default_threads
 from gguf_forge.errors import UsageError
 from gguf_forge.kernels.binding import dequantize_rows
-from gguf_forge.tensors.expression import Rows, Stored, TensorExpr
+from gguf_forge.tensors.expression import Stored, TensorExpr
 from gguf_forge.types.blocks import VALUE, unpack_blocks
+from gguf_forge.types.rows import Rows
 from gguf_forge.types.tensor_type import TensorType
 
 # Half a mebibyte of float32: it stays in a core's cache, and is mostly memory that the allocator has already.

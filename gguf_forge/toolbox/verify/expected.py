@@ -28,7 +28,7 @@ from gguf_forge.planning.model_plan import plan_model
 from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type
 from gguf_forge.recipe.file_types import AUTO, COPY
 from gguf_forge.storage.paths import is_folder
-from gguf_forge.tensors.expression import Rows
+from gguf_forge.types.rows import Rows
 from gguf_forge.types.tensor_type import F32, TensorType, tensor_type
 
 IMATRIX_KEYS = "quantize.imatrix."

@@ -36,7 +36,7 @@ from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.values import string, u32
 from gguf_forge.recipe import parse_tensor_type
-from gguf_forge.recipe.options import ImportanceMatrix
+from gguf_forge.recipe.importance.matrix import ImportanceMatrix
 from gguf_forge.toolbox.verify.verdict import Verdict
 from gguf_forge.types.blocks import field_at
 from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType, tensor_type
