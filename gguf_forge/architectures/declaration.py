@@ -1,27 +1,67 @@
-"""What a model family is: a declaration, read by `plan.py`. docs/add-a-model.md shows how to write one."""
+"""What a model family is: a declaration, which `mapping.py` follows. docs/add-a-model.md shows how to write one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.architectures.config import Config
+from gguf_forge.architectures.renames import WRAPPERS, Rename
 from gguf_forge.architectures.shapes import DECODER_SHAPES, Size
+from gguf_forge.architectures.site import Part, Site
 from gguf_forge.gguf_file.values import Value
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tokenizer import Reader
+from gguf_forge.types.tensor_type import TensorType
 
-# A line of a metadata table: from the config to keys and values. A key without "general." or "tokenizer." in
-# front belongs to the architecture and gets its name.
-MetadataLine: TypeAlias = Callable[[Config], Iterable[tuple[str, Value]]]
+# A line of a metadata table: from the site to keys and values. A key without "general." or "tokenizer." in front is the
+# architecture's and gets its name.
+MetadataLine: TypeAlias = Callable[[Site], Iterable[tuple[str, Value]]]
 
-# An operation: from the tensors that a rule names to the target's expression.
-Operation: TypeAlias = Callable[..., TensorExpr]
+# The type that a tensor has in the converter's file, whose matrices are of the given float type.
+ForcedType: TypeAlias = Callable[[TensorType], TensorType]
+
+
+class Operation(Protocol):
+    """From the tensors that a rule names to the target's expression."""
+
+    def __call__(self, site: Site, /, *sources: TensorExpr) -> TensorExpr: ...
+
+
+def always(site: Site) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class AnyOf:
+    """A source that checkpoints store under one or more of these names: the first one met counts, the others are
+    copies."""
+
+    templates: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Optional:
+    """A source that may be missing: the operation then gets one tensor less."""
+
+    template: str
+
+
+Source: TypeAlias = str | AnyOf | Optional
+
+
+def any_of(*templates: str) -> AnyOf:
+    """One tensor under several names, as T5's embeddings."""
+    return AnyOf(templates)
+
+
+def optional(template: str) -> Optional:
+    """A source that may be missing."""
+    return Optional(template)
 
 
 @dataclass(frozen=True)
@@ -29,70 +69,101 @@ class Rule:
     """One target tensor, and what it is made of.
 
     Attributes:
-        sources: Checkpoint names with `{i}` for the layer and `{e}` for the expert. With `{e}` the operation
-            gets the tensors of all experts, in order.
+        sources: Checkpoint names with `{i}` for the layer and `{e}` for the expert, `any_of` or `optional` ones. With
+            `{e}` the operation gets the tensors of all experts, in order.
         target: GGUF name with `{i}`.
-        operation: Called with the config and the sources' expressions.
-        after: Targets with the same word here are written together, when the last source of all of them has
-            been met: that is how the reference emits what it collects.
+        operation: Called with the site and the sources' expressions.
+        after: Targets with the same word here are written together, when the last source of all of them has been met:
+            that is how the reference emits what it collects.
+        when: Where the rule holds; elsewhere its sources go by their names.
         first: Written before all others, as the reference does with what it generates.
     """
 
-    sources: tuple[str, ...]
+    sources: tuple[Source, ...]
     target: str
     operation: Operation
     after: str = ""
+    when: Callable[[Site], bool] = always
     first: bool = False
 
 
 @dataclass(frozen=True)
 class Drop:
-    """Checkpoint tensors that have no place in the file, and when (always, if not said)."""
+    """Checkpoint tensors that have no place in the file, and when. A template may end in `*`, for all that follows."""
 
     source: str
-    when: Callable[[Config], bool] = lambda config: True
+    when: Callable[[Site], bool] = always
+
+
+def _config_block_count(site: Site) -> int:
+    return site.config.block_count
+
+
+def _config_expert_count(site: Site) -> int:
+    return site.config.expert_count
+
+
+def _as_it_is(site: Site) -> Config:
+    return site.config
+
+
+def _nothing(site: Site) -> Iterable[tuple[str, NDArray[np.float32]]]:
+    return ()
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A family of models.
+    """A family of models, or one part of them.
 
     Attributes:
         name: The GGUF architecture.
         hf: Class names as in `architectures` of config.json.
         metadata: Lines of the metadata table, in file order.
-        tokenizer: Reads the vocabulary.
-        rules: Tensors that are not one checkpoint tensor under the name that gguf-py's tables know.
-        names: Further checkpoint templates -> GGUF templates for those that are; both with suffix or both without.
+        tokenizer: Reads the vocabulary; None for a part without one.
+        part: Which part of a model this is.
+        renames: How checkpoint names are rewritten before anything looks at them, in order.
+        takes: Whether a checkpoint tensor is of this part, by its name; None for the usual names of the part.
+        rules: Tensors that are not one checkpoint tensor under a name that the tables know.
+        names: Further checkpoint templates -> GGUF templates; both with suffix, or both without.
         operations: GGUF role, or a glob of roles, -> operation on tensors that are mapped by name.
-        hf_names: Templates that the family's checkpoints have where most have others, without suffix: on the way back
+        hf_names: Templates, without suffix, that the family's checkpoints have where most have others: on the way back
             from a GGUF file they come before the usual ones.
         drops: Tensors to leave out.
-        generated: Tensors made from the config alone, in file order.
+        generated: Tensors made from the site alone, in file order.
         early: Metadata that the reference writes before the general keys.
-        prepare: Changes to the config that need the folder.
+        prepare: The config as this family sees it.
         shapes: GGUF role -> the shape that the config tells of its weight.
-        drop_extra_layers: Leave out layers beyond the config's count (multi-token prediction heads).
-        prefix: What the checkpoints leave out in front of every name.
-        quantized: Values of `quantization_config.quant_method` that the rules understand.
+        block_count: How many layers the file has.
+        expert_count: How many experts the layer at hand has.
+        model_tensors: Roles that every file has outside of layers.
+        layer_tensors: Roles that the layer at hand has; `a|b` is one of both. None if the family does not declare it:
+            a layer that lacks something then is a message, not an error.
+        forced_types: GGUF role, or a glob of roles, -> the type in the converter's file, whatever its float type.
+        drop_extra_layers: Leave out layers beyond the count.
     """
 
     name: str
     hf: tuple[str, ...]
     metadata: tuple[MetadataLine, ...]
-    tokenizer: Reader
+    tokenizer: Reader | None
+    part: Part = "text"
+    renames: tuple[Rename, ...] = WRAPPERS
+    takes: Callable[[str], bool] | None = None
     rules: tuple[Rule, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
     operations: Mapping[str, Operation] = field(default_factory=dict)
     hf_names: tuple[str, ...] = ()
     drops: tuple[Drop, ...] = ()
-    generated: Callable[[Config], Iterable[tuple[str, NDArray[np.float32]]]] = lambda config: ()
+    generated: Callable[[Site], Iterable[tuple[str, NDArray[np.float32]]]] = _nothing
     early: tuple[MetadataLine, ...] = ()
-    prepare: Callable[[Config, Path], Config] = lambda config, folder: config
+    prepare: Callable[[Site], Config] = _as_it_is
     shapes: Mapping[str, tuple[Size, ...]] = field(default_factory=lambda: DECODER_SHAPES)
+    block_count: Callable[[Site], int] = _config_block_count
+    expert_count: Callable[[Site], int] = _config_expert_count
+    model_tensors: tuple[str, ...] = ("token_embd", "output_norm")
+    layer_tensors: Callable[[Site], tuple[str, ...]] | None = None
+    forced_types: Mapping[str, ForcedType] = field(default_factory=dict)
     drop_extra_layers: bool = False
-    prefix: str = ""
-    quantized: tuple[str, ...] = ()
 
     def derive(self, name: str, **changes: Any) -> Architecture:
         """A sibling: the same declaration with some parts exchanged."""

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import MetadataLine
+from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.gguf_file import values
 from gguf_forge.gguf_file.values import Value, ValueType
@@ -20,41 +21,63 @@ log = logging.getLogger(__name__)
 
 _FLOAT32_MAX = 3.4028234663852886e38
 
-# Where a value comes from: a config key, or a function of the config.
-Origin: TypeAlias = str | Callable[[Config], Any]
+# Where a value comes from: a config key, or a function of the site.
+Origin: TypeAlias = str | Callable[[Site], Any]
 
 
 def u32(key: str, *origins: Origin) -> MetadataLine:
-    """An unsigned number: of the first config key that is there, or of a function. None writes nothing."""
+    """An unsigned number: of the first config key that is there, or of a function. None writes nothing.
+
+    A list is written as an array, as the reference does with numbers that differ from layer to layer.
+    """
 
     def whole(number: Any) -> Value:
-        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**32:
-            raise TypeError
-        return values.u32(number)
+        if isinstance(number, list | tuple):
+            return values.array(ValueType.INT32, tuple(_whole(each, -(2**31), 2**31) for each in number))
+        return values.u32(_whole(number, 0, 2**32))
 
-    return _line(key, whole, "a whole number from 0 to 2^32 - 1", origins)
+    return Line(key, whole, "a whole number from 0 to 2^32 - 1", origins)
+
+
+def _whole(number: Any, first: int, stop: int) -> int:
+    if isinstance(number, bool) or not isinstance(number, int) or not first <= number < stop:
+        raise TypeError
+    return number
+
+
+def _real(number: Any) -> float:
+    if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) <= _FLOAT32_MAX:
+        raise TypeError
+    return number
+
+
+def per_layer(value: Callable[[Site], Any]) -> Callable[[Site], list[Any]]:
+    """A value for each layer, as hybrids write them: `u32("attention.head_count_kv", per_layer(...))`."""
+    return lambda site: [value(site.at(layer)) for layer in range(site.block_count)]
 
 
 def f32(key: str, *origins: Origin) -> MetadataLine:
-    """A float, found like `u32` finds its number."""
+    """A float or an array of floats, found like `u32` finds its number."""
 
     def real(number: Any) -> Value:
-        if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) <= _FLOAT32_MAX:
-            raise TypeError
-        return values.f32(number)
+        if isinstance(number, list | tuple):
+            return values.array(ValueType.FLOAT32, tuple(map(_real, number)))
+        return values.f32(_real(number))
 
-    return _line(key, real, "a number that float32 holds", origins)
+    return Line(key, real, "a number that float32 holds", origins)
 
 
 def flag(key: str, *origins: Origin) -> MetadataLine:
-    """A truth value, found like `u32` finds its number."""
+    """A truth value or an array of them, found like `u32` finds its number."""
 
     def truth(value: Any) -> Value:
+        if isinstance(value, list | tuple) and all(isinstance(each, bool) for each in value):
+            return values.array(ValueType.BOOL, tuple(value))
         if not isinstance(value, bool):
             raise TypeError
         return values.boolean(value)
 
-    return _line(key, truth, "true or false", origins)
+    return Line(key, truth, "true or false", origins)
 
 
 def text(key: str, *origins: Origin) -> MetadataLine:
@@ -65,51 +88,68 @@ def text(key: str, *origins: Origin) -> MetadataLine:
             raise TypeError
         return values.string(value)
 
-    return _line(key, word, "a string", origins)
+    return Line(key, word, "a string", origins)
 
 
-def _line(key: str, make: Callable[[Any], Value], kind: str, origins: tuple[Origin, ...]) -> MetadataLine:
-    def line(config: Config) -> Lines:
-        computed = [origin for origin in origins if not isinstance(origin, str)]
-        keys = [origin for origin in origins if isinstance(origin, str)]
-        value = computed[0](config) if computed else config.find(*keys)
+@dataclass(frozen=True)
+class Line:
+    """One key of the table.
+
+    Attributes:
+        key: Its name, without the architecture.
+        make: From a number, truth value, string or list to the typed value; TypeError if it is something else.
+        kind: What `make` takes, for messages.
+        origins: Where the value comes from.
+    """
+
+    key: str
+    make: Callable[[Any], Value]
+    kind: str
+    origins: tuple[Origin, ...]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The config keys that the value may stand under."""
+        return tuple(origin for origin in self.origins if isinstance(origin, str))
+
+    def __call__(self, site: Site) -> Lines:
+        computed = [origin for origin in self.origins if not isinstance(origin, str)]
+        value = computed[0](site) if computed else site.config.find(*self.keys)
         if value is None:
             return
         try:
-            yield key, make(value)
+            yield self.key, self.make(value)
         except TypeError:
-            named = " / ".join(keys) or key
-            raise InputError(f"{named} is {value!r:.40}, not {kind}", file="config.json") from None
-
-    return line
+            named = " / ".join(self.keys) or self.key
+            raise InputError(f"{named} is {value!r:.40}, not {self.kind}", file="config.json") from None
 
 
-def file_type(config: Config) -> Lines:
+def file_type(site: Site) -> Lines:
     """The place of the file type among the keys; the recipe sets its value."""
     yield "general.file_type", values.u32(0)
 
 
-def rope(*path: str, default: Any = None) -> Callable[[Config], Any]:
+def rope(*path: str, default: Any = None) -> Callable[[Site], Any]:
     """A rotary parameter by the first of several names."""
-    return lambda config: next((config.rope[name] for name in path if name in config.rope), default)
+    return lambda site: next((site.config.rope[name] for name in path if name in site.config.rope), default)
 
 
-def rope_scaling(config: Config) -> Lines:
+def rope_scaling(site: Site) -> Lines:
     """How positions beyond the trained length are rotated."""
-    kind = config.rope.get("rope_type")
-    factor = config.rope.get("factor")
+    kind = site.config.rope.get("rope_type")
+    factor = site.config.rope.get("factor")
     if kind is None:
         return
     if not isinstance(kind, str):
         raise InputError(f"rope_type is {kind!r}, not a string", file="config.json")
     if kind in ("linear", "yarn") and factor is not None:
         yield "rope.scaling.type", values.string(kind)
-        yield from f32("rope.scaling.factor", rope("factor"))(config)
+        yield from f32("rope.scaling.factor", rope("factor"))(site)
     if kind == "yarn" and factor is not None:
-        if "original_max_position_embeddings" not in config.rope:
+        if "original_max_position_embeddings" not in site.config.rope:
             raise InputError("yarn needs original_max_position_embeddings", file="config.json")
         for line in YARN:
-            yield from line(config)
+            yield from line(site)
     if kind in ("su", "longrope"):
         yield "rope.scaling.type", values.string("longrope")
     elif kind.lower() not in ("default", "linear", "yarn", "dynamic", "llama3", "mrope", "proportional"):
@@ -125,9 +165,9 @@ YARN: tuple[MetadataLine, ...] = (
 )
 
 
-def rope_sections(config: Config) -> Lines:
+def rope_sections(site: Site) -> Lines:
     """How many rotary dimensions belong to time, height, width and one more."""
-    sections = config["rope_parameters"].get("mrope_section")
+    sections = site.config["rope_parameters"].get("mrope_section")
     if sections is None:
         return
     if not isinstance(sections, list) or not all(isinstance(n, int) for n in sections):
@@ -135,8 +175,8 @@ def rope_sections(config: Config) -> Lines:
     yield "rope.dimension_sections", values.array(ValueType.INT32, (*sections, 0, 0, 0, 0)[:4])
 
 
-def rope_freq_base_swa(config: Config) -> Any:
-    sliding = config["rope_parameters"].get("sliding_attention")
+def rope_freq_base_swa(site: Site) -> Any:
+    sliding = site.config["rope_parameters"].get("sliding_attention")
     return sliding.get("rope_theta") if isinstance(sliding, dict) else None
 
 
@@ -151,8 +191,8 @@ _GATING_KEYS = (
 )
 
 
-def expert_gating(config: Config) -> int | None:
-    name = config.find(*_GATING_KEYS)
+def expert_gating(site: Site) -> int | None:
+    name = site.config.find(*_GATING_KEYS)
     if name is None:
         return None
     if not isinstance(name, str) or name not in _GATING:
@@ -164,7 +204,7 @@ def expert_gating(config: Config) -> int | None:
 
 # What nearly every decoder writes, in the reference's order. Lines whose keys are absent write nothing.
 DECODER: tuple[MetadataLine, ...] = (
-    u32("block_count", lambda config: config.block_count),
+    u32("block_count", lambda site: site.block_count),
     u32(
         "context_length",
         "max_position_embeddings",
@@ -185,7 +225,7 @@ DECODER: tuple[MetadataLine, ...] = (
     ),
     u32("attention.head_count", "num_attention_heads", "n_head", "n_heads"),
     u32("attention.head_count_kv", "num_key_value_heads", "n_kv_heads"),
-    flag("attention.causal", lambda config: False if config.find("is_causal") is False else None),
+    flag("attention.causal", lambda site: False if site.config.find("is_causal") is False else None),
     rope_scaling,
     rope_sections,
     f32("rope.freq_base", rope("rope_theta")),

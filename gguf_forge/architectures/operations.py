@@ -1,112 +1,234 @@
-"""Operations that rules use: from the config and the sources' expressions to the target's expression."""
+"""Operations that declarations use: from the site and the sources' expressions to the target's expression."""
 
 from __future__ import annotations
 
-from gguf_forge.architectures.config import Config
+from collections.abc import Callable
+from typing import TypeAlias
+
 from gguf_forge.architectures.declaration import Operation, Rule
+from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
-from gguf_forge.tensors.expression import (
-    Add,
-    MergeLastAxes,
-    PermuteRope,
-    RepackMxfp4,
-    Reshape,
-    Slice,
-    Stack,
-    TensorExpr,
-    Transpose,
-)
+from gguf_forge.tensors import row_maps
+from gguf_forge.tensors.arithmetic import Add, Divide, Multiply
+from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.joined import Stack
+from gguf_forge.tensors.joined import concat as joined
+from gguf_forge.tensors.row_maps import Reorder, Slice, halves, reshaped, squeezed, transposed
+
+# A number that an operation needs: itself, config keys (the first that is there counts), or a function of the site.
+Number: TypeAlias = "int | str | tuple[str, ...] | Callable[[Site], int]"
 
 
-def chain(*operations: Operation) -> Operation:
-    """One operation after the other, on one tensor."""
+def number_of(number: Number, site: Site) -> int:
+    """The value of a number at a site."""
+    if isinstance(number, int):
+        return number
+    if callable(number):
+        return number(site)
+    return site.config.integer(*((number,) if isinstance(number, str) else number))
 
-    def apply(config: Config, x: TensorExpr) -> TensorExpr:
-        for operation in operations:
-            x = operation(config, x)
+
+def chain(first: Operation, *others: Operation) -> Operation:
+    """One operation after the other: the first on all sources, each other one on what came out."""
+
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        x = first(site, *sources)
+        for operation in others:
+            x = operation(site, x)
         return x
 
     return apply
 
 
-def keep(config: Config, x: TensorExpr) -> TensorExpr:
+def on_each(operation: Operation, then: Operation) -> Operation:
+    """An operation on each source by itself, and one on all that came out."""
+
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        return then(site, *(operation(site, x) for x in sources))
+
+    return apply
+
+
+def keep(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     """The tensor as it is, under another name."""
+    (x,) = sources
     return x
 
 
-def stack(config: Config, *experts: TensorExpr) -> TensorExpr:
-    """All experts of a layer behind one another."""
-    return Stack(experts)
+def stack(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+    """All experts of a layer behind one another, along a new first axis."""
+    return Stack(sources)
 
 
-def transpose(config: Config, x: TensorExpr) -> TensorExpr:
+def concat(axis: int = -2) -> Operation:
+    """The sources one behind the other along an axis, which is counted from the end."""
+    return lambda site, /, *sources: joined(sources, axis)
+
+
+def transpose(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     """The last two axes swapped."""
-    return Transpose(x)
+    (x,) = sources
+    return transposed(x)
+
+
+def squeeze(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+    """The tensor without its axes of length 1."""
+    (x,) = sources
+    return squeezed(x)
+
+
+def reshape(*sizes: Number) -> Operation:
+    """Another shape with as many values; one of the sizes may be -1, for what is left."""
+
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        (x,) = sources
+        to, count = [number_of(size, site) for size in sizes], x.n_rows * x.shape[-1]
+        if -1 in to:
+            at = to.index(-1)
+            rest = 1
+            for size in (*to[:at], *to[at + 1 :]):
+                rest *= size
+            to[at] = count // rest if rest else 0
+        return reshaped(x, tuple(to))
+
+    return apply
+
+
+def unsqueeze(axis: int) -> Operation:
+    """A new axis of length 1 before the given one; -1 is a new last axis."""
+
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        (x,) = sources
+        shape = list(x.shape)
+        shape.insert(axis if axis >= 0 else len(shape) + 1 + axis, 1)
+        return reshaped(x, tuple(shape))
+
+    return apply
 
 
 def add(number: float) -> Operation:
     """Plus a number."""
-    return lambda config, x: Add(x, number)
+
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        (x,) = sources
+        return Add(x, number)
+
+    return apply
 
 
-def permute_rope(*heads: str) -> Operation:
-    """Rotary rows from two halves to interleaved pairs; the number of heads is the first of these keys."""
-    return lambda config, x: PermuteRope(x, config.integer(*heads))
+def multiply(number: float | Callable[[Site], float]) -> Operation:
+    """Times a number, or one that depends on the site; times 1 changes nothing."""
+
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        (x,) = sources
+        by = number(site) if callable(number) else number
+        return x if by == 1 else Multiply(x, by)
+
+    return apply
+
+
+def divide(number: float | Callable[[Site], float]) -> Operation:
+    """Divided by a number, or by one that depends on the site; by 1 changes nothing."""
+
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        (x,) = sources
+        by = number(site) if callable(number) else number
+        return x if by == 1 else Divide(x, by)
+
+    return apply
+
+
+def permute_rope(heads: Number) -> Operation:
+    """Rotary rows from two halves to interleaved pairs, for as many heads."""
+
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        (x,) = sources
+        return row_maps.permute_rope(x, number_of(heads, site))
+
+    return apply
+
+
+def reorder(axis: int, parts: tuple[Number, ...], order: tuple[int, ...], said: str) -> Operation:
+    """An axis, counted from the end, seen as several that change places.
+
+    Args:
+        axis: The axis.
+        parts: The sizes that it is seen as, outermost first; one of them may be -1, for what is left.
+        order: The number of the part that comes first, second, ...
+        said: Words for people.
+    """
+
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        (x,) = sources
+        sizes = [number_of(part, site) for part in parts]
+        if -1 in sizes:
+            rest = 1
+            for size in sizes:
+                rest *= size if size != -1 else 1
+            sizes[sizes.index(-1)] = x.shape[axis] // rest if rest else 0
+        return Reorder(x, axis, tuple(sizes), order, said)
+
+    return apply
+
+
+def cut(axis: int, start: Number, stop: Number) -> Operation:
+    """The indices `start` to `stop` of an axis, which is counted from the end."""
+
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        (x,) = sources
+        return Slice(x, axis, number_of(start, site), number_of(stop, site))
+
+    return apply
 
 
 def every_second(first: int, axis: int) -> Operation:
     """Every second index from `first` along an axis: one of two interleaved tensors."""
 
-    def apply(config: Config, x: TensorExpr) -> TensorExpr:
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        (x,) = sources
         return Slice(x, axis, first, x.shape[axis], 2)
 
     return apply
 
 
-def half(which: int) -> Operation:
-    """The first (0) or second (1) half of each matrix's rows."""
+def half(which: int, axis: int = -2) -> Operation:
+    """The first (0) or second (1) half of an axis, each matrix's rows if not said."""
 
-    def apply(config: Config, x: TensorExpr) -> TensorExpr:
-        size = x.shape[-2]
-        if size % 2:
-            raise InputError(f"{size} rows have no two halves")
-        return Slice(x, -2, which * size // 2, (which + 1) * size // 2)
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        (x,) = sources
+        return tuple(halves(x, axis))[which]
 
     return apply
 
 
-def first_rows(key: str) -> Operation:
-    """As many rows as the config says under `key`; all of them if there are no more."""
-    return lambda config, x: Slice(x, -2, 0, min(config.integer(key), x.shape[-2]))
+def first_rows(count: Number) -> Operation:
+    """As many rows as a number says; all of them if there are no more."""
+
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        (x,) = sources
+        return Slice(x, -2, 0, min(number_of(count, site), x.shape[-2]))
+
+    return apply
 
 
-def by_head(heads: str, parts: tuple[str, ...], part: str) -> Operation:
-    """One part of each head's rows: config keys name the number of heads, and the rows of all parts in order.
+def by_head(heads: Number, parts: tuple[Number, ...], which: int) -> Operation:
+    """One part of each head's rows: the number of heads, and the rows of all parts in order.
 
     Gives (heads, rows of the part, C).
     """
 
-    def apply(config: Config, x: TensorExpr) -> TensorExpr:
-        n_head, sizes = config.integer(heads), [config.integer(key) for key in parts]
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        (x,) = sources
+        n_head, sizes = number_of(heads, site), [number_of(part, site) for part in parts]
         if x.shape[0] != n_head * sum(sizes):
             raise InputError(f"has {x.shape[0]} rows, the config says {n_head} heads of {' + '.join(map(str, sizes))}")
-        which = parts.index(part)
         start = sum(sizes[:which])
-        return Slice(Reshape(x, (n_head, sum(sizes))), -2, start, start + sizes[which])
+        return Slice(reshaped(x, (n_head, sum(sizes), x.shape[-1])), -2, start, start + sizes[which])
 
     return apply
 
 
-def repack_mxfp4(part: Operation = keep) -> Operation:
-    """OpenAI's blocks and scales as ggml's MXFP4; `part` is taken of both first."""
-
-    def apply(config: Config, blocks: TensorExpr, scales: TensorExpr) -> TensorExpr:
-        return RepackMxfp4(part(config, MergeLastAxes(blocks)), part(config, scales))
-
-    return apply
-
-
-def experts(source: str, *parts: tuple[str, str]) -> tuple[Rule, ...]:
+def experts(source: str, *parts: tuple[str, str], suffix: str = ".weight") -> tuple[Rule, ...]:
     """Rules that stack the experts' matrices; `parts` are (checkpoint's word, GGUF role) in the file's order.
 
     Example:
@@ -114,7 +236,7 @@ def experts(source: str, *parts: tuple[str, str]) -> tuple[Rule, ...]:
         'blk.{i}.ffn_down_exps.weight'
     """
     return tuple(
-        Rule((f"{source}.{word}.weight",), f"blk.{{i}}.{role}.weight", stack, after="experts") for word, role in parts
+        Rule((f"{source}.{word}{suffix}",), f"blk.{{i}}.{role}{suffix}", stack, after="experts") for word, role in parts
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gguf_forge.architectures.config import Config
+from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.storage.json_file import read_json, read_json_object
 
@@ -18,13 +19,14 @@ _FLAGS = {
 _MODES = {"mean": _MEAN, "cls": _CLS, "lasttoken": _LAST}
 
 
-def with_pooling(config: Config, folder: Path) -> Config:
+def with_pooling(site: Site) -> Config:
     """Adds `pooling_type`, for folders whose modules.json names a pooling module.
 
     Raises:
         InputError: modules.json or the module's config is broken.
         UnsupportedError: the pooling is of another kind than mean, first or last token.
     """
+    config, folder = site.config, site.folder
     if not (folder / "modules.json").is_file():
         return config
     modules = read_json(folder / "modules.json")

@@ -1,7 +1,7 @@
 """The way back: from the tensors of a GGUF file to those of a Hugging Face checkpoint.
 
 A declaration only says how to go forward. So it is followed with tensors that are not there, and what comes out, an
-expression, is undone operation by operation with the tensor that is. What several targets were cut from is put
+expression, is undone operation by operation with the tensor that is there. What several targets were cut from is put
 together again.
 """
 
@@ -10,34 +10,25 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from importlib import import_module
 from math import prod
+from pathlib import Path
 
 import numpy as np
 
-from gguf_forge.architectures import FAMILIES
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, Operation, Rule
-from gguf_forge.architectures.mapping import group_names, operation_for
-from gguf_forge.architectures.templates import SUFFIXES, fill, parse, target_of
+from gguf_forge.architectures.mapping import operation_for, templates_of
+from gguf_forge.architectures.metadata import Line
+from gguf_forge.architectures.registry import declarations
+from gguf_forge.architectures.site import Site
+from gguf_forge.architectures.templates import SUFFIXES, fill, group_names, parse, target_of
 from gguf_forge.architectures.tensor_names import known_names
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, printable
 from gguf_forge.gguf_file.values import Metadata
-from gguf_forge.storage.source import Source
-from gguf_forge.tensors.expression import (
-    Add,
-    PermuteRope,
-    Reshape,
-    RowRange,
-    Slice,
-    Stack,
-    TensorExpr,
-    Transpose,
-    Unary,
-)
-from gguf_forge.types.rows import RowNumbers, Rows
-from gguf_forge.types.tensor_type import F32, TensorType
+from gguf_forge.tensors.expression import Stripe, TensorExpr, Unary
+from gguf_forge.tensors.joined import Joined, Stack
+from gguf_forge.tensors.row_maps import Slice
+from gguf_forge.tensors.stored import StandIn
 
 # What checkpoints call most tensors, of the many names that gguf-py's tables know for each.
 _USUAL_NAMES = (
@@ -57,6 +48,7 @@ _USUAL_NAMES = (
             *(f"mlp.{part}" for part in ("gate_proj", "up_proj", "down_proj", "gate")),
             *(f"mlp.shared_expert.{part}" for part in ("gate_proj", "up_proj", "down_proj")),
             "mlp.shared_expert_gate",
+            "mlp.gate.e_score_correction",
         )
     ),
 )
@@ -65,7 +57,8 @@ _MOST_EXPERTS = 100_000
 # Made by the converter from config.json, where the way back finds them.
 _GENERATED = frozenset(("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"))
 
-# What operations ask a config, and the key of the GGUF file (without its architecture) that has it.
+# What operations ask a config, and the key of the GGUF file (without its architecture) that has it, where the metadata
+# table has a function and no config key.
 _CONFIG_KEYS = {
     "num_attention_heads": "attention.head_count",
     "num_key_value_heads": "attention.head_count_kv",
@@ -75,82 +68,6 @@ _CONFIG_KEYS = {
     "num_experts": "expert_count",
     "v_head_dim": "attention.value_length_mla",
 }
-
-
-@dataclass(frozen=True)
-class Unpermuted(Unary):
-    """Axis 0 from llama.cpp's rotary order (interleaved pairs) to Hugging Face's (two halves of a head)."""
-
-    n_head: int
-
-    def _order(self, index: RowNumbers) -> RowNumbers:
-        half = self.of.shape[0] // self.n_head // 2
-        head, within = np.divmod(index, 2 * half)
-        order: RowNumbers = head * 2 * half + within % half * 2 + within // half
-        return order
-
-    def source_rows(self, rows: RowNumbers) -> RowNumbers:
-        return rows if len(self.shape) == 1 else self._order(rows)
-
-    def take(self, rows: RowNumbers) -> Rows:
-        if len(self.shape) == 1:
-            return self.of.take(rows)[:, self._order(np.arange(self.shape[0]))]
-        return super().take(rows)
-
-    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
-        return super().working_set(n_rows, scattered=True)
-
-
-@dataclass(frozen=True)
-class Stripe:
-    """Where a part of a tensor lies along the axis it was cut: every `step`-th index from `start` to `stop`."""
-
-    start: int
-    stop: int
-    step: int
-    expr: TensorExpr
-
-
-@dataclass(frozen=True)
-class PutTogether(TensorExpr):
-    """What the pieces were cut from, along one of the last two axes (-1 or -2); together they are all of it."""
-
-    pieces: tuple[Stripe, ...]
-    axis: int
-    size: int
-    dtype: TensorType = F32
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        shape = list(self.pieces[0].expr.shape)
-        shape[self.axis] = self.size
-        return tuple(shape)
-
-    @property
-    def is_columnwise(self) -> bool:
-        return any(piece.expr.is_columnwise for piece in self.pieces)
-
-    def take(self, rows: RowNumbers) -> Rows:
-        taken = np.empty((len(rows), self.shape[-1]), np.float32)
-        if self.axis == -1:
-            for piece in self.pieces:
-                taken[:, piece.start : piece.stop : piece.step] = piece.expr.take(rows)
-            return taken
-        matrix, within = np.divmod(rows, self.size)
-        for piece in self.pieces:
-            number, rest = np.divmod(within - piece.start, piece.step)
-            mine = np.flatnonzero((within >= piece.start) & (within < piece.stop) & (rest == 0))
-            if len(mine):
-                taken[mine] = piece.expr.take(matrix[mine] * piece.expr.shape[-2] + number[mine])
-        return taken
-
-    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
-        most = max(piece.expr.working_set(n_rows, scattered=scattered) for piece in self.pieces)
-        return 2 * n_rows * self.row_bytes + most
-
-    def sources(self) -> Iterator[Source]:
-        for piece in self.pieces:
-            yield from piece.expr.sources()
 
 
 def checkpoint_tensors(metadata: Metadata, tensors: Mapping[str, TensorExpr]) -> dict[str, TensorExpr]:
@@ -170,8 +87,9 @@ def checkpoint_tensors(metadata: Metadata, tensors: Mapping[str, TensorExpr]) ->
     """
     architecture = _declaration(metadata)
     names = {**known_names(architecture.name), **architecture.names}
-    config = _config(architecture.name, metadata)
-    undone = _Undone()
+    config = _config(architecture, metadata)
+    site = Site(config, Path(), architecture.part, block_count=config.find("num_hidden_layers") or 0)
+    undone = _WayBack()
     grouped: dict[tuple[tuple[str, ...], int | None], dict[str, TensorExpr]] = defaultdict(dict)
     # of several ways to store a tensor, the one that is declared first
     rules = {rule.target: rule for rule in reversed(architecture.rules) if len(rule.sources) == 1}
@@ -181,17 +99,17 @@ def checkpoint_tensors(metadata: Metadata, tensors: Mapping[str, TensorExpr]) ->
         source = _source_of(template, architecture, names)
         if name in _GENERATED:
             continue
-        if template in rules:
-            grouped[rules[template].sources, layer][template] = expr
+        if template in rules and rules[template].when(site.at(layer)):
+            grouped[_source_template(rules[template]), layer][template] = expr
         elif source is not None:
             step = operation_for(architecture, template)
             stand_in = StandIn(fill(source, layer), expr.shape)
-            undone.add(_followed(step, config, [stand_in], name), expr)
+            undone.add(_followed(step, site.at(layer), [stand_in], name), expr)
         else:
             unknown.append(name)
     for (sources, layer), targets in grouped.items():
-        mine = [rule for rule in architecture.rules if rule.sources == sources]
-        trees = _of_rules(mine, layer, targets, config)
+        mine = [rule for rule in architecture.rules if len(rule.sources) == 1 and _source_template(rule) == sources]
+        trees = _of_rules(mine, targets, site.at(layer), architecture)
         if trees is None:
             unknown += [fill(target, layer) for target in targets]
         for target, tree in (trees or {}).items():
@@ -203,34 +121,48 @@ def checkpoint_tensors(metadata: Metadata, tensors: Mapping[str, TensorExpr]) ->
             + "\n  ".join(group_names(unknown)),
             hint="dequantize to a GGUF file instead",
         )
-    return undone.found()
+    return {_called_in_checkpoints(architecture, name): expr for name, expr in undone.found().items()}
+
+
+def _source_template(rule: Rule) -> tuple[str, ...]:
+    return (templates_of(rule.sources[0])[0],)
+
+
+def _called_in_checkpoints(architecture: Architecture, name: str) -> str:
+    for rename in reversed(architecture.renames):
+        name = rename.undone(name)
+    return name
 
 
 def _declaration(metadata: Metadata) -> Architecture:
-    """The declaration that most checkpoints of the file's architecture follow."""
+    """The declaration that most checkpoints of the file's architecture follow: of a whole model, not of its body."""
     value = metadata.get("general.architecture")
     wanted = value.data if value is not None else None
-    causal = [place for name, place in FAMILIES.items() if name.endswith("ForCausalLM")]
-    found: list[Architecture] = [
-        getattr(import_module(f"gguf_forge.architectures.families.{module}"), attribute) for module, attribute in causal
-    ]
-    declared = next((architecture for architecture in found if architecture.name == wanted), None)
+    whole = [found for found in declarations() if not all(name.endswith("Model") for name in found.hf)]
+    declared = next((found for found in (*whole, *declarations()) if found.name == wanted), None)
     if declared is None:
         raise UnsupportedError(
             f"the way back to a checkpoint is not known for architecture {printable(str(wanted))}",
-            hint=f"it is for {', '.join(dict.fromkeys(architecture.name for architecture in found))}",
+            hint=f"it is for {', '.join(dict.fromkeys(architecture.name for architecture in declarations()))}",
         )
     return declared
 
 
-def _config(architecture: str, metadata: Metadata) -> Config:
-    """What operations need to know."""
+def _config(architecture: Architecture, metadata: Metadata) -> Config:
+    """What operations need to know: the config keys that the declaration's metadata lines were made of."""
+
+    def data(key: str) -> object:
+        value = metadata.get(f"{architecture.name}.{key}")
+        return value.data if value is not None else None
 
     def number(key: str) -> int | None:
-        value = metadata.get(f"{architecture}.{key}")
-        return value.data if value is not None and isinstance(value.data, int) else None
+        found = data(key)
+        return found if isinstance(found, int) else None
 
-    entries = {name: number(key) for name, key in _CONFIG_KEYS.items()}
+    entries: dict[str, object] = {name: number(key) for name, key in _CONFIG_KEYS.items()}
+    for line in architecture.metadata:
+        if isinstance(line, Line):
+            entries |= {key: data(line.key) for key in line.keys}
     whole, rotated = number("attention.key_length_mla"), number("rope.dimension_count")
     if whole is not None and rotated is not None:
         # latent attention: the file counts one head for all keys, the checkpoint as many as for queries
@@ -248,50 +180,32 @@ def _source_of(template: str, architecture: Architecture, names: Mapping[str, st
     return next((source for source in candidates if target_of(source, names) == template), None)
 
 
-@dataclass(frozen=True)
-class StandIn(TensorExpr):
-    """A tensor of a checkpoint that is not there: a name and a shape."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: TensorType = F32
-
-    def take(self, rows: RowNumbers) -> Rows:
-        raise InputError("has no values", tensor=self.name)
-
-    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
-        return n_rows * self.row_bytes
-
-    def sources(self) -> Iterator[Source]:
-        return iter(())
-
-
-def _followed(step: Operation, config: Config, stand_ins: Sequence[StandIn], name: str) -> TensorExpr:
+def _followed(step: Operation, site: Site, stand_ins: Sequence[StandIn], name: str) -> TensorExpr:
     """What a declaration makes of tensors that are not there."""
     try:
-        return step(config, *stand_ins)
+        return step(site, *stand_ins)
     except ForgeError as error:
         raise UnsupportedError(f"cannot be led back to a checkpoint: {error.problem}", tensor=printable(name)) from None
 
 
 def _of_rules(
-    rules: Sequence[Rule], layer: int | None, targets: Mapping[str, TensorExpr], config: Config
+    rules: Sequence[Rule], targets: Mapping[str, TensorExpr], site: Site, architecture: Architecture
 ) -> Mapping[str, TensorExpr] | None:
     """Target -> what the rules, all of one source, make it of; None if not all targets are there, or do not fit."""
     if {rule.target for rule in rules} != set(targets):
         return None
-    source = rules[0].sources[0]
+    source = templates_of(rules[0].sources[0])[0]
     if "{e}" in source:
         (rule,) = rules
         n_experts, *shape = targets[rule.target].shape
-        parts = [StandIn(fill(source, layer, expert), tuple(shape)) for expert in range(n_experts)]
         if not shape or n_experts > _MOST_EXPERTS:
             return None
-        return {rule.target: _followed(rule.operation, config, parts, fill(rule.target, layer))}
-    name = fill(source, layer)
+        parts = [StandIn(fill(source, site.layer, expert), tuple(shape)) for expert in range(n_experts)]
+        return {rule.target: _followed(rule.operation, site, parts, fill(rule.target, site.layer))}
+    name = fill(source, site.layer)
     for candidate in _shapes([expr.shape for expr in targets.values()]):
         with suppress(ForgeError):
-            trees = {rule.target: rule.operation(config, StandIn(name, candidate)) for rule in rules}
+            trees = {rule.target: rule.operation(site, StandIn(name, candidate)) for rule in rules}
             if all(tree.shape == targets[target].shape for target, tree in trees.items()):
                 return trees
     return None
@@ -310,7 +224,7 @@ def _shapes(targets: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
                 yield (*lead, rest, size)
 
 
-class _Undone:
+class _WayBack:
     """The checkpoint's tensors as far as they are known."""
 
     def __init__(self) -> None:
@@ -322,7 +236,11 @@ class _Undone:
         while not isinstance(tree, StandIn):
             if isinstance(tree, Stack):
                 for number, part in enumerate(tree.parts):
-                    self.add(part, _member(value, number, part.shape))
+                    self.add(part, tree.member(value, number))
+                return
+            if isinstance(tree, Joined):
+                for piece in tree.pieces:
+                    self.add(piece.expr, Slice(value, tree.axis, piece.start, piece.stop, piece.step))
                 return
             if not isinstance(tree, Unary):
                 raise UnsupportedError(f"{type(tree).__name__} cannot be undone")
@@ -334,7 +252,7 @@ class _Undone:
                     return
                 value = whole
             else:
-                value = _undo(tree, value)
+                value = tree.inverse(value)
             tree = tree.of
         if value.shape != tree.shape:
             raise InputError(f"shape {value.shape} is not the {tree.shape} of the checkpoint", tensor=tree.name)
@@ -348,7 +266,7 @@ class _Undone:
             is_there[piece.start : piece.stop : piece.step] = True
         if not is_there.all():
             return None
-        return pieces[0].expr if len(pieces) == 1 else PutTogether(tuple(pieces), cut.axis, size)
+        return pieces[0].expr if len(pieces) == 1 else Joined(tuple(pieces), cut.axis, size)
 
     def unfinished(self) -> list[str]:
         """Tensors of which pieces are missing."""
@@ -358,26 +276,9 @@ class _Undone:
         return {name: expr for name, expr in self._found.items() if expr is not None}
 
 
-def _undo(step: Unary, value: TensorExpr) -> TensorExpr:
-    if isinstance(step, PermuteRope):
-        return Unpermuted(value, step.n_head)
-    if isinstance(step, Add):
-        return Add(value, -step.number)
-    if isinstance(step, Transpose):
-        return Transpose(value)
-    if isinstance(step, Reshape):
-        return Reshape(value, step.of.shape[:-1])
-    raise UnsupportedError(f"{type(step).__name__} cannot be undone")
-
-
 def _origin(tree: TensorExpr) -> str:
     """The name of the tensor that a chain of operations begins with."""
     below = tree
     while isinstance(below, Unary):
         below = below.of
     return below.name if isinstance(below, StandIn) else ""
-
-
-def _member(stack: TensorExpr, number: int, shape: tuple[int, ...]) -> TensorExpr:
-    n_rows = prod(shape[:-1])
-    return Reshape(RowRange(stack, number * n_rows, (number + 1) * n_rows), shape[:-1])

@@ -5,39 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from gguf_forge.architectures.config import Config
+from gguf_forge.architectures.site import Site
 
 # A size along one axis; None for a size that the config does not tell.
-Size: TypeAlias = Callable[[Config], int] | None
+Size: TypeAlias = Callable[[Site], int] | None
 
 
-def hidden(config: Config) -> int:
-    return config.integer("hidden_size", "n_embd", "dim")
+def hidden(site: Site) -> int:
+    return site.config.integer("hidden_size", "n_embd", "dim")
 
 
-def inner(config: Config) -> int:
-    return config.integer("intermediate_size", "n_inner", "hidden_dim")
+def inner(site: Site) -> int:
+    return site.config.integer("intermediate_size", "n_inner", "hidden_dim")
 
 
-def heads(config: Config) -> int:
-    return config.integer("num_attention_heads", "n_head", "n_heads")
+def heads(site: Site) -> int:
+    return site.config.integer("num_attention_heads", "n_head", "n_heads")
 
 
-def key_heads(config: Config) -> int:
-    found = config.find("num_key_value_heads", "n_kv_heads", "n_head_kv")
-    return heads(config) if found is None else config.integer("num_key_value_heads", "n_kv_heads", "n_head_kv")
+def key_heads(site: Site) -> int:
+    found = site.config.find("num_key_value_heads", "n_kv_heads", "n_head_kv")
+    return heads(site) if found is None else site.config.integer("num_key_value_heads", "n_kv_heads", "n_head_kv")
 
 
-def queries(config: Config) -> int:
-    return heads(config) * config.head_dim
+def queries(site: Site) -> int:
+    return heads(site) * site.config.head_dim
 
 
-def keys(config: Config) -> int:
-    return key_heads(config) * config.head_dim
+def keys(site: Site) -> int:
+    return key_heads(site) * site.config.head_dim
 
 
-def n_expert(config: Config) -> int:
-    return config.expert_count
+def n_expert(site: Site) -> int:
+    return site.config.expert_count
 
 
 # GGUF role of a weight -> its shape, outermost axis first, as nearly every decoder has it.
@@ -60,14 +60,15 @@ DECODER_SHAPES: Mapping[str, tuple[Size, ...]] = {
 }
 
 
-def disagreement(shape: tuple[int, ...], sizes: tuple[Size, ...], config: Config) -> str | None:
+def disagreement(shape: tuple[int, ...], sizes: tuple[Size, ...], site: Site) -> str | None:
     """What is wrong with a tensor's shape, for a message; None if it is what the config says.
 
     Example:
-        >>> disagreement((8, 4), (None, hidden), Config.of({"hidden_size": 5}))
+        >>> site = Site(Config.of({"hidden_size": 5}), Path("."))
+        >>> disagreement((8, 4), (None, hidden), site)
         'is 8 x 4, the config says any x 5'
     """
-    wanted = [size and size(config) for size in sizes]
+    wanted = [size and size(site) for size in sizes]
     if len(shape) == len(wanted) and all(want in (None, have) for have, want in zip(shape, wanted, strict=True)):
         return None
     said = " x ".join("any" if want is None else str(want) for want in wanted)

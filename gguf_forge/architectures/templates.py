@@ -2,14 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
+
+from gguf_forge.errors import printable
 
 SUFFIXES = (".weight", ".bias")
+_HOLE = re.compile(r"(.*)\{([ie])\}(.*)")
+_NUMBER = re.compile("[0-9]{1,9}")
+
+T = TypeVar("T")
+
+
+class Match(NamedTuple, Generic[T]):
+    """What was said of the template that a name fits, and the numbers that stand in the holes."""
+
+    value: T
+    template: str
+    layer: int | None
+    expert: int | None
+
+
+@dataclass
+class _Node(Generic[T]):
+    literals: dict[str, _Node[T]] = field(default_factory=dict)
+    # text before and after a hole in one part, and the hole's name
+    holes: dict[tuple[str, str, str], _Node[T]] = field(default_factory=dict)
+    found: tuple[str, T] | None = None
+    all_below: tuple[str, T] | None = None
+
+
+class Templates(Generic[T]):
+    """Templates that a name is matched against: a trie over the dotted parts of names. A literal part comes before a
+    part with a hole, and `*` as the last part stands for all that follows.
+
+    Example:
+        >>> table = Templates([("encoder.block.{i}.layer.0.q", "attn_q"), ("encoder.block.{i}.layer.1.wi", "ffn_up")])
+        >>> table.find("encoder.block.7.layer.0.q")
+        Match(value='attn_q', template='encoder.block.{i}.layer.0.q', layer=7, expert=None)
+    """
+
+    def __init__(self, entries: Iterable[tuple[str, T]]):
+        self._root: _Node[T] = _Node()
+        for template, value in entries:
+            self._add(template, value)
+
+    def _add(self, template: str, value: T) -> None:
+        node, parts = self._root, template.split(".")
+        for part in parts[:-1] if parts[-1] == "*" else parts:
+            hole = _HOLE.fullmatch(part)
+            if hole is None:
+                node = node.literals.setdefault(part, _Node())
+            else:
+                before, name, after = hole.groups()
+                node = node.holes.setdefault((before, name, after), _Node())
+        if parts[-1] == "*":
+            node.all_below = (template, value)
+        else:
+            node.found = (template, value)
+
+    def find(self, name: str) -> Match[T] | None:
+        """What is known of the template that `name` fits; of several the one whose first parts are literal."""
+        return next(self._walk(self._root, name.split("."), 0, {}), None)
+
+    def _walk(self, node: _Node[T], parts: list[str], at: int, numbers: Mapping[str, int]) -> Iterator[Match[T]]:
+        if at == len(parts):
+            if node.found is not None:
+                yield _match(node.found, numbers)
+            return
+        part = parts[at]
+        if part in node.literals:
+            yield from self._walk(node.literals[part], parts, at + 1, numbers)
+        for (before, hole, after), below in node.holes.items():
+            middle = part[len(before) : len(part) - len(after)]
+            if part == before + middle + after and _NUMBER.fullmatch(middle):
+                yield from self._walk(below, parts, at + 1, {**numbers, hole: int(middle)})
+        if node.all_below is not None:
+            yield _match(node.all_below, numbers)
+
+
+def _match(found: tuple[str, T], numbers: Mapping[str, int]) -> Match[T]:
+    template, value = found
+    return Match(value, template, numbers.get("i"), numbers.get("e"))
+
+
+def find_with_suffix(table: Templates[str], name: str) -> Match[str] | None:
+    """A name in a table of targets, as it is or without its suffix, which the target then gets."""
+    match = table.find(name)
+    if match is not None:
+        return match
+    for suffix in SUFFIXES:
+        if name.endswith(suffix):
+            match = table.find(name.removesuffix(suffix))
+            if match is not None:
+                return match._replace(value=match.value + suffix, template=match.template + suffix)
+    return None
 
 
 class ParsedName(NamedTuple):
-    """A checkpoint name: its template, and the numbers that were in the holes."""
+    """A name: its template, and the numbers that were in the holes."""
 
     template: str
     layer: int | None
@@ -17,14 +110,15 @@ class ParsedName(NamedTuple):
 
 
 def parse(name: str) -> ParsedName:
-    """Puts a hole where the first and second number of a dotted name stand.
+    """Puts a hole where the first and second number of a dotted name stand: for GGUF names, and to group names in
+    messages. A checkpoint's name may have numbers that belong to it; `Templates` knows them.
 
     Example:
-        >>> parse("model.layers.3.mlp.experts.12.w1.weight")
-        ParsedName(template='model.layers.{i}.mlp.experts.{e}.w1.weight', layer=3, expert=12)
+        >>> parse("blk.3.ffn_up.weight")
+        ParsedName(template='blk.{i}.ffn_up.weight', layer=3, expert=None)
     """
     parts = name.split(".")
-    numbers = [at for at, part in enumerate(parts) if part.isascii() and part.isdigit() and len(part) < 10][:2]
+    numbers = [at for at, part in enumerate(parts) if _NUMBER.fullmatch(part)][:2]
     values = [int(parts[at]) for at in numbers]
     for at, hole in zip(numbers, ("{i}", "{e}"), strict=False):
         parts[at] = hole
@@ -59,3 +153,28 @@ def target_of(template: str, names: Mapping[str, str]) -> str | None:
         if stem != template and stem in names:
             return names[stem] + suffix
     return None
+
+
+def group_names(names: Iterable[str], most: int = 30) -> list[str]:
+    """Names that differ in numbers only, as one line each, fit to print; a long list is cut.
+
+    Example:
+        >>> group_names(["a.0.w", "a.1.w", "b"])
+        ['a.{0..1}.w (2)', 'b']
+    """
+    groups: dict[str, list[tuple[int | None, int | None]]] = {}
+    for name in names:
+        template, layer, expert = parse(name)
+        groups.setdefault(template, []).append((layer, expert))
+    lines = [printable(_group_line(template, numbers)) for template, numbers in groups.items()]
+    return lines if len(lines) <= most else [*lines[:most], f"and {len(lines) - most} more"]
+
+
+def _group_line(template: str, numbers: list[tuple[int | None, int | None]]) -> str:
+    line = template
+    for hole, values in (("{i}", [n[0] for n in numbers]), ("{e}", [n[1] for n in numbers])):
+        known = sorted({n for n in values if n is not None})
+        if known:
+            span = str(known[0]) if len(known) == 1 else f"{{{known[0]}..{known[-1]}}}"
+            line = line.replace(hole, span)
+    return line if len(numbers) == 1 else f"{line} ({len(numbers)})"

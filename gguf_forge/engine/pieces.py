@@ -13,7 +13,7 @@ from gguf_forge.engine.batches import BATCH_VALUES, RowSource, Shard
 from gguf_forge.errors import UsageError
 from gguf_forge.gguf_file.layout import Layout, PlacedTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.tensors.expression import RowRange
+from gguf_forge.tensors.row_maps import RowRange
 
 MOST_TASKS = 100_000
 

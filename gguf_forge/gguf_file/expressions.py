@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from gguf_forge.errors import ForgeError
 from gguf_forge.gguf_file.reader import GgufTensor
-from gguf_forge.tensors.expression import BigEndian, Stored, TensorExpr
+from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.stored import BigEndian, Stored
 
 
 def expression_of(tensor: GgufTensor) -> TensorExpr:

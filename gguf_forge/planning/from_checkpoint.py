@@ -36,6 +36,8 @@ from gguf_forge.types.tensor_type import F16, F32, TensorType
 log = logging.getLogger(__name__)
 
 DEFAULT_TYPE = "Q4_K_M"
+# The blocks that checkpoints hold -> the file type of a file that keeps them.
+_OF_BLOCKS = {"MXFP4": "MXFP4_MOE", "NVFP4": "NVFP4"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,17 +122,18 @@ def _float_file(plan: ModelPlan, options: Options) -> _FileChoice:
 
 def _quantized_file(plan: ModelPlan, options: Options) -> _FileChoice:
     """The file of llama-quantize made from the converter's file of the checkpoint's own type."""
-    if plan.is_packed:
+    if plan.packed_type is not None:
         raise UnsupportedError(
-            f"the checkpoint is quantized to MXFP4 already, and is not quantized again to {options.file_type}",
-            hint="use --type auto: what is in MXFP4 stays as it is",
+            f"the checkpoint is quantized to {plan.packed_type} already, and is not quantized again to "
+            f"{options.file_type}",
+            hint=f"use --type auto: what is in {plan.packed_type} stays as it is",
         )
     return options.file_type, *base_file(plan).quantized(options)
 
 
 def _base_file_type(plan: ModelPlan, base: TensorType) -> FileType:
     """A checkpoint that is quantized itself keeps its file type, whatever the float type of the rest."""
-    return FILE_TYPES["MXFP4_MOE" if plan.is_packed else base.name]
+    return FILE_TYPES[_OF_BLOCKS[plan.packed_type.name] if plan.packed_type else base.name]
 
 
 def _with_file_type(plan: ModelPlan, base: TensorType) -> Metadata:
@@ -282,7 +285,7 @@ def plan_files(checkpoint: Checkpoint, wanted: Wanted) -> tuple[FilePlan, ...]:
         vocab_only=vocab_only,
     )
     if types is None:
-        types = "auto" if vocab_only or model.is_packed else DEFAULT_TYPE
+        types = "auto" if vocab_only or model.packed_type is not None else DEFAULT_TYPE
     kinds = list(dict.fromkeys(file_type(name) for name in ([types] if isinstance(types, str) else types)))
     name = model.metadata["general.architecture"].data
     log.info("%s: a %s model, %d tensors", checkpoint.folder, name, len(model.tensors))

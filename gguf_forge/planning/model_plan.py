@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gguf_forge.architectures import find_architecture
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, MetadataLine
-from gguf_forge.architectures.mapping import PlannedTensor, native_type, plan_tensors
+from gguf_forge.architectures.mapping import PlannedTensor, plan_tensors
+from gguf_forge.architectures.parts import belongs_to
+from gguf_forge.architectures.site import Part, Site
 from gguf_forge.checkpoint import Checkpoint
-from gguf_forge.errors import InputError, UnsupportedError
+from gguf_forge.checkpoint.logical import logical_tensors
+from gguf_forge.errors import InputError
 from gguf_forge.general import ModelIdentity, general_metadata, parameter_count
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, u32
 from gguf_forge.recipe import stays_f32
 from gguf_forge.tokenizer import read_vocabulary
-from gguf_forge.types.tensor_type import F32, TensorType
+from gguf_forge.types.tensor_type import F32, TENSOR_TYPES, TensorType
 
 # Of the blocks that ggml quantizes to; it has been this since 2023.
 QUANTIZATION_VERSION = 2
@@ -35,7 +38,7 @@ class ModelPlan:
         native_type: The 16-bit type of the checkpoint; None if it has none.
         identity: What the model is called, for the name of the file.
         inputs: The files of the checkpoint's folder that can be of the model, and that of the metadata.
-        is_packed: The checkpoint itself is quantized (MXFP4), and so are some tensors of every file.
+        packed_type: The type of blocks that the checkpoint itself holds and every file keeps; None if it has none.
     """
 
     tensors: tuple[PlannedTensor, ...]
@@ -43,7 +46,10 @@ class ModelPlan:
     native_type: TensorType | None
     identity: ModelIdentity
     inputs: tuple[Path, ...]
-    is_packed: bool
+
+    @property
+    def packed_type(self) -> TensorType | None:
+        return next((t.expr.dtype for t in self.tensors if not t.expr.dtype.is_float), None)
 
     @property
     def nbytes(self) -> int:
@@ -60,7 +66,11 @@ class ModelPlan:
 def _base_of(tensor: PlannedTensor, base: TensorType) -> TensorType:
     if not tensor.expr.dtype.is_float:
         return tensor.expr.dtype
-    return F32 if stays_f32(tensor.name, len(tensor.expr.shape)) else base
+    n_dims = len(tensor.expr.shape)
+    # vectors and norms are F32 whatever a family says
+    if tensor.forced_type is not None and n_dims > 1 and not tensor.name.endswith("_norm.weight"):
+        return tensor.forced_type(base)
+    return F32 if stays_f32(tensor.name, n_dims) else base
 
 
 def plan_model(
@@ -84,8 +94,8 @@ def plan_model(
         UnsupportedError: the model, its quantization or its tokenizer is not known.
         InputError: the checkpoint contradicts itself or misses something.
     """
-    architecture, config = _declaration(checkpoint)
-    tensors = () if vocab_only else plan_tensors(architecture, config, checkpoint)
+    architecture, site = survey(checkpoint, weights=not vocab_only)
+    tensors = () if vocab_only else plan_tensors(architecture, site)
     count = parameter_count([TensorInfo(t.name, t.expr.shape[::-1], F32) for t in tensors])
     identity, general = general_metadata(
         checkpoint.folder,
@@ -96,20 +106,43 @@ def plan_model(
         metadata_file=metadata_file,
     )
     metadata: Metadata = {"general.architecture": general["general.architecture"]}
-    metadata |= _lines(architecture, architecture.early, config)
+    metadata |= _lines(architecture, architecture.early, site)
     metadata |= general
-    metadata |= _lines(architecture, architecture.metadata, config)
+    metadata |= _lines(architecture, architecture.metadata, site)
     metadata["general.quantization_version"] = u32(QUANTIZATION_VERSION)
-    metadata |= read_vocabulary(checkpoint.folder, config, architecture.tokenizer, pre_tokenizer=pre_tokenizer)
+    if architecture.tokenizer is not None:
+        metadata |= read_vocabulary(checkpoint.folder, site.config, architecture.tokenizer, pre_tokenizer=pre_tokenizer)
     _check_vocabulary(tensors, metadata, checkpoint.folder)
     return ModelPlan(
         tensors,
         metadata,
-        native_type=native_type(checkpoint),
+        native_type=native_type(checkpoint, architecture),
         identity=identity,
         inputs=(*filter(_is_of_the_model, checkpoint.folder.iterdir()), *([metadata_file] if metadata_file else ())),
-        is_packed=_quantization(checkpoint.config) is not None,
     )
+
+
+def survey(checkpoint: Checkpoint, part: Part = "text", *, weights: bool = True) -> tuple[Architecture, Site]:
+    """The declaration that a part of a checkpoint follows, and the site where it is applied.
+
+    Raises:
+        UnsupportedError: the model or its quantization is not known.
+        InputError: the checkpoint contradicts itself or misses something.
+    """
+    architecture = find_architecture(checkpoint.config, part)
+    tensors = logical_tensors(checkpoint) if weights else {}
+    site = Site(Config.of(checkpoint.config), checkpoint.folder, part, tensors)
+    site = replace(site, config=architecture.prepare(site))
+    return architecture, replace(site, block_count=architecture.block_count(site))
+
+
+def native_type(checkpoint: Checkpoint, architecture: Architecture) -> TensorType | None:
+    """The type of the first bf16 or f16 matrix that is stored, as the reference's `auto` finds it; None if there is
+    none."""
+    for tensor in checkpoint.tensors.values():
+        if len(tensor.shape) >= 2 and tensor.dtype in ("BF16", "F16") and belongs_to(architecture, tensor.name):
+            return TENSOR_TYPES[tensor.dtype]
+    return None
 
 
 def _is_of_the_model(path: Path) -> bool:
@@ -124,8 +157,7 @@ def plan_weights(checkpoint: Checkpoint) -> tuple[PlannedTensor, ...]:
         UnsupportedError: the model or its quantization is not known.
         InputError: the checkpoint contradicts itself or misses something.
     """
-    architecture, config = _declaration(checkpoint)
-    return plan_tensors(architecture, config, checkpoint)
+    return plan_tensors(*survey(checkpoint))
 
 
 def plan_infos(checkpoint: Checkpoint) -> tuple[tuple[TensorInfo, ...], str]:
@@ -135,21 +167,9 @@ def plan_infos(checkpoint: Checkpoint) -> tuple[tuple[TensorInfo, ...], str]:
         UnsupportedError: the model or its quantization is not known.
         InputError: the checkpoint contradicts itself or misses something.
     """
-    architecture, config = _declaration(checkpoint)
-    planned = plan_tensors(architecture, config, checkpoint)
+    architecture, site = survey(checkpoint)
+    planned = plan_tensors(architecture, site)
     return tuple(TensorInfo(t.name, t.expr.shape[::-1], t.expr.source_type) for t in planned), architecture.name
-
-
-def _declaration(checkpoint: Checkpoint) -> tuple[Architecture, Config]:
-    architecture = find_architecture(checkpoint.config)
-    quantization = _quantization(checkpoint.config)
-    if quantization is not None and quantization not in architecture.quantized:
-        raise UnsupportedError(
-            f"checkpoints quantized with {quantization} are not supported yet",
-            file=checkpoint.folder / "config.json",
-            hint="convert the original 16-bit checkpoint",
-        )
-    return architecture, architecture.prepare(Config.of(checkpoint.config), checkpoint.folder)
 
 
 def _check_vocabulary(tensors: tuple[PlannedTensor, ...], metadata: Metadata, folder: Path) -> None:
@@ -165,15 +185,10 @@ def _check_vocabulary(tensors: tuple[PlannedTensor, ...], metadata: Metadata, fo
             )
 
 
-def _lines(architecture: Architecture, lines: tuple[MetadataLine, ...], config: Config) -> Metadata:
+def _lines(architecture: Architecture, lines: Sequence[MetadataLine], site: Site) -> Metadata:
     found: Metadata = {}
     for line in lines:
-        for key, value in line(config):
+        for key, value in line(site):
             own = not key.startswith(("general.", "tokenizer."))
             found[f"{architecture.name}.{key}" if own else key] = value
     return found
-
-
-def _quantization(config: Mapping[str, object]) -> str | None:
-    found = config.get("quantization_config")
-    return str(found.get("quant_method")) if isinstance(found, dict) and found else None

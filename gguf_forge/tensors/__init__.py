@@ -1,1 +1,2 @@
-"""Tensors as expressions."""
+"""Tensors as expressions. An operation is one class that carries its shape, its rows, its memory, its words and its
+inverse."""

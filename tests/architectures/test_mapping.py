@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from synthetic import FAMILIES, read_description, write_checkpoint
 
-from gguf_forge.architectures.mapping import group_names
+from gguf_forge.architectures.templates import group_names
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.planning.model_plan import ModelPlan, plan_model
@@ -128,7 +128,7 @@ def test_empty_tensors_and_scalars(tmp_path: Path, shape: list[int]) -> None:
 
 
 def test_plain_bytes_are_no_weights(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match=r"output_norm\.weight: is stored as plain bytes"):
+    with pytest.raises(UnsupportedError, match=r"output_norm\.weight: data type U8 is not supported yet"):
         plan(tmp_path, "llama3-bpe", lambda tensors: tensors.update({"model.norm.weight": ("U8", [256])}))
 
 

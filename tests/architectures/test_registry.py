@@ -1,50 +1,32 @@
 from __future__ import annotations
 
-from importlib import import_module
-from pathlib import Path
-
 import pytest
 
-from gguf_forge import architectures
-from gguf_forge.architectures import FAMILIES, find_architecture
+from gguf_forge.architectures import find_architecture
 from gguf_forge.architectures.declaration import Architecture
+from gguf_forge.architectures.registry import by_class, declarations
+from gguf_forge.architectures.site import Part
 from gguf_forge.architectures.templates import parse, role
 from gguf_forge.architectures.tensor_names import known_names, roles_of
 from gguf_forge.errors import InputError, UnsupportedError
 
-_MACHINERY = {"__init__", "config", "dsl", "metadata", "names", "operations", "plan", "pooling", "shapes"}
 
-
-def declared() -> dict[str, tuple[str, str]]:
-    """Class name -> (module, attribute), as the modules themselves declare it."""
-    folder = Path(architectures.__file__).parent / "families"
-    modules = sorted(path.stem for path in folder.glob("*.py") if path.stem not in _MACHINERY)
-    return {
-        hf: (module, attribute)
-        for module in modules
-        for attribute, found in vars(import_module(f"gguf_forge.architectures.families.{module}")).items()
-        if isinstance(found, Architecture)
-        for hf in found.hf
-    }
-
-
-def test_the_table_is_what_the_modules_declare() -> None:
-    assert declared() == FAMILIES
-
-
-@pytest.mark.parametrize("hf", FAMILIES)
-def test_every_family_is_found_and_has_names(hf: str) -> None:
-    architecture = find_architecture({"architectures": [hf]})
+@pytest.mark.parametrize(("hf", "part"), by_class())
+def test_every_family_is_found_and_has_names(hf: str, part: Part) -> None:
+    architecture = find_architecture({"architectures": [hf]}, part)
     assert hf in architecture.hf
     assert known_names(architecture.name), "no names are known for this architecture"
 
 
-@pytest.mark.parametrize("hf", FAMILIES)
-def test_every_rule_names_a_tensor_of_the_architecture(hf: str) -> None:
-    architecture = find_architecture({"architectures": [hf]})
+@pytest.mark.parametrize("architecture", declarations(), ids=lambda found: f"{found.name}-{found.hf[0]}")
+def test_every_rule_names_a_tensor_of_the_architecture(architecture: Architecture) -> None:
     roles = roles_of(architecture.name)
     for target in (rule.target for rule in architecture.rules):
         assert role(target) in roles
+
+
+def test_a_class_has_one_declaration_a_part() -> None:
+    assert sum(len(architecture.hf) for architecture in declarations()) == len(by_class())
 
 
 def test_unknown_models_are_refused_with_the_nearest_names() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from synthetic import FAMILIES, read_description, write_checkpoint
 
-from gguf_forge.architectures.reverse import PutTogether, Stripe, Unpermuted, checkpoint_tensors
+from gguf_forge.architectures.reverse import checkpoint_tensors
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.gguf_file.expressions import expression_of
@@ -17,7 +17,10 @@ from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.values import Metadata, string, u32
 from gguf_forge.kernels.binding import quantize_rows
 from gguf_forge.planning.from_checkpoint import convert
-from gguf_forge.tensors.expression import Constant, PermuteRope, TensorExpr
+from gguf_forge.tensors.expression import Stripe, TensorExpr, Unary
+from gguf_forge.tensors.joined import Joined
+from gguf_forge.tensors.row_maps import permute_rope
+from gguf_forge.tensors.stored import Constant
 from gguf_forge.types.tensor_type import TENSOR_TYPES
 
 _FLOATS = {name: TENSOR_TYPES[name] for name in ("F32", "F16", "BF16")}
@@ -99,7 +102,9 @@ def numbers(*shape: int) -> Constant:
 @pytest.mark.parametrize("n_head", [1, 2, 3])
 def test_rotary_rows_are_put_back(shape: tuple[int, ...], n_head: int) -> None:
     x = numbers(*shape)
-    back = Unpermuted(PermuteRope(x, n_head), n_head)
+    permuted = permute_rope(x, n_head)
+    assert isinstance(permuted, Unary)
+    back = permuted.inverse(permuted)
     assert np.array_equal(back.rows(0, back.n_rows), x.rows(0, x.n_rows))
 
 
@@ -112,7 +117,7 @@ def test_pieces_are_put_together(axis: int) -> None:
         Stripe(*cut, Constant(np.ascontiguousarray(x[:, slice(*cut)] if axis == -2 else x[:, :, slice(*cut)])))
         for cut in cuts
     ]
-    whole = PutTogether(tuple(pieces), axis, size)
+    whole = Joined(tuple(pieces), axis, size)
     assert whole.shape == x.shape
     assert np.array_equal(whole.rows(0, 12), x.reshape(12, 4))
     assert np.array_equal(whole.take(np.array([7, 2])), x.reshape(12, 4)[[7, 2]])
@@ -142,7 +147,7 @@ def test_experts_are_apart_again() -> None:
 @pytest.mark.parametrize(
     ("metadata", "tensors", "problem"),
     [
-        ({}, {}, "the way back to a checkpoint is not known for architecture None; it is for deepseek2, gemma2"),
+        ({}, {}, "the way back to a checkpoint is not known for architecture None; it is for deepseek2, gemma, gemma2"),
         ({"general.architecture": string("mamba\x1b")}, {}, r"'mamba\\x1b'"),
         (
             LLAMA,

@@ -28,7 +28,9 @@ from gguf_forge.planning.from_gguf import quantize_gguf
 from gguf_forge.recipe import Options
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.source import SourceFile
-from gguf_forge.tensors.expression import Constant, Stack, Stored, Transpose
+from gguf_forge.tensors.joined import Stack
+from gguf_forge.tensors.row_maps import Transpose
+from gguf_forge.tensors.stored import Constant, Stored
 from gguf_forge.types.tensor_type import F32, tensor_type
 
 

@@ -19,7 +19,10 @@ from gguf_forge.errors import UsageError
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.planning.from_checkpoint import convert
-from gguf_forge.tensors.expression import Constant, PermuteRope, Stack, TensorExpr, Transpose
+from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.joined import Stack
+from gguf_forge.tensors.row_maps import Transpose, permute_rope
+from gguf_forge.tensors.stored import Constant
 from gguf_forge.types.tensor_type import F32, tensor_type
 
 _RUN = """
@@ -27,7 +30,10 @@ import re, sys
 from pathlib import Path
 from gguf_forge.engine.forge import forge
 from gguf_forge.engine.batches import RowSource, Shard
-from gguf_forge.tensors.expression import Add, PermuteRope, Stack, Stored, Transpose
+from gguf_forge.tensors.arithmetic import Add
+from gguf_forge.tensors.joined import Stack
+from gguf_forge.tensors.row_maps import Transpose, permute_rope
+from gguf_forge.tensors.stored import Stored
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.storage.source import SourceFile
@@ -68,7 +74,7 @@ print(int(peak[1]) << 10)
         pytest.param("[stored(1 << 16, 1024)]", "Q8_0,F16,Q4_0", 90, 2, id="a tensor larger than memory"),
         pytest.param("[Transpose(stored(2048, 1 << 15))]", "Q8_0", 90, 3, id="a matrix larger than memory, by columns"),
         pytest.param(
-            "[Transpose(Stack((stored(1024, 2048),) * 16)), PermuteRope(stored(4096, 4096), 4), "
+            "[Transpose(Stack((stored(1024, 2048),) * 16)), permute_rope(stored(4096, 4096), 4), "
             "Stack((stored(64, 2048),) * 100), Add(stored(1024, 4096), 1.0)] * 2",
             "Q8_0,Q4_K",
             120,
@@ -91,7 +97,7 @@ def some_tensors() -> list[TensorExpr]:
         experts,
         Transpose(experts),
         Transpose(Constant(values.reshape(64, -1))),
-        PermuteRope(Constant(values[0]), 4),
+        permute_rope(Constant(values[0]), 4),
     ]
 
 

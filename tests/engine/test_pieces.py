@@ -18,7 +18,9 @@ from gguf_forge.errors import InputError, UsageError
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import string
-from gguf_forge.tensors.expression import Constant, RowRange, TensorExpr, Transpose
+from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.row_maps import RowRange, Transpose
+from gguf_forge.tensors.stored import Constant
 from gguf_forge.types.tensor_type import F32, tensor_type
 
 SHAPES = ((32,), (7, 32), (3, 5, 32), (4, 64), (1, 1, 96), (0, 32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +13,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gguf_forge.errors import InputError
-from gguf_forge.tensors.expression import (
-    RAW,
-    Add,
-    Constant,
-    MergeLastAxes,
-    PermuteRope,
-    RepackMxfp4,
-    Reshape,
-    Slice,
-    Stack,
-    Stored,
-    TensorExpr,
-    Transpose,
-)
+from gguf_forge.tensors.arithmetic import Add, Divide, Multiply
+from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.joined import Stack, concat
+from gguf_forge.tensors.packed import RepackMxfp4
+from gguf_forge.tensors.row_maps import Reorder, Repeat, Reshape, Slice, Transpose, permute_rope, reshaped, squeezed
+from gguf_forge.tensors.stored import Constant, Stored, StoredElements
+from gguf_forge.types.element_type import ELEMENT_TYPES
 from gguf_forge.types.tensor_type import BF16, F16, F32
 
 
@@ -48,13 +42,14 @@ class MemorySource:
         pass
 
 
-_KINDS = {np.dtype(np.float32): F32, np.dtype(np.float16): F16, np.dtype(np.uint8): RAW}
+_KINDS = {np.dtype(np.float32): F32, np.dtype(np.float16): F16}
 
 
 def stored(values: NDArray[np.generic], offset: int = 0) -> Stored:
-    kind = _KINDS[values.dtype]
     source = MemorySource(b"\xee" * offset + values.tobytes())
-    return Stored("t", source, offset, values.shape, kind)
+    if values.dtype == np.uint8:
+        return StoredElements("t", source, offset, values.shape, ELEMENT_TYPES["U8"])
+    return Stored("t", source, offset, values.shape, _KINDS[values.dtype])
 
 
 def numbered(*shape: int) -> NDArray[np.float32]:
@@ -89,15 +84,15 @@ def test_permute_rope_is_the_reference_formula() -> None:
     for heads, size, columns in ((1, 2, 3), (2, 4, 5), (3, 8, 2)):
         x = numbered(heads * size, columns)
         wanted = x.reshape(heads, 2, size // 2, columns).swapaxes(1, 2).reshape(x.shape)
-        check(PermuteRope(stored(x), heads), wanted)
+        check(permute_rope(stored(x), heads), wanted)
         bias = x[:, 0].copy()
         wanted = bias.reshape(heads, 2, size // 2).swapaxes(1, 2).reshape(-1)
-        assert PermuteRope(stored(bias), heads).rows(0, 1).tolist() == [wanted.tolist()]
+        assert permute_rope(stored(bias), heads).rows(0, 1).tolist() == [wanted.tolist()]
 
 
 def test_permute_rope_refuses_odd_heads() -> None:
     with pytest.raises(InputError, match="heads of an even size"):
-        PermuteRope(stored(numbered(6, 2)), 2)
+        permute_rope(stored(numbered(6, 2)), 2)
 
 
 @given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 4), st.data())
@@ -125,10 +120,69 @@ def test_transpose_of_each_matrix() -> None:
 
 def test_reshape_and_merge() -> None:
     x = numbered(6, 4)
-    check(Reshape(stored(x), (2, 3)), x.reshape(2, 3, 4))
-    check(MergeLastAxes(Reshape(stored(x), (2, 3))), x.reshape(2, 12))
-    with pytest.raises(InputError, match="cannot be seen as"):
-        Reshape(stored(x), (4,))
+    check(Reshape(stored(x), (2, 3, 4)), x.reshape(2, 3, 4))
+    for to in ((2, 12), (24,), (12, 2), (3, 4, 2), (1, 24), (24, 1)):
+        check(Reshape(stored(x), to), x.reshape(to))
+    check(reshaped(stored(x), (4, 6)), x.reshape(4, 6))
+    check(reshaped(stored(numbered(3, 1, 4, 1)), (3, 4)), numbered(3, 4))
+    check(squeezed(stored(numbered(3, 1, 4))), numbered(3, 4))
+    for to in ((4,), (), (0, 4), (4, 6)):
+        with pytest.raises(InputError, match="cannot be seen as"):
+            Reshape(stored(x), to)
+
+
+@given(st.permutations(range(3)), st.tuples(*[st.integers(1, 4)] * 3), st.sampled_from((-1, -2, -3)))
+def test_reordering_and_back(order: list[int], parts: tuple[int, ...], axis: int) -> None:
+    shape = [2, 3, 2]
+    shape[axis] = math.prod(parts)
+    x = numbered(*shape)
+    seen = (*shape[: 3 + axis], *parts, *shape[4 + axis :])
+    axes = [*range(3 + axis), *(3 + axis + part for part in order), *range(6 + axis, 5)]
+    expr = Reorder(stored(x), axis, parts, tuple(order))
+    check(expr, x.reshape(seen).transpose(axes).reshape(x.shape))
+    check(expr.inverse(expr), x)
+
+
+@given(st.integers(1, 3), st.sampled_from((-1, -2, -3)))
+def test_repeating_and_back(times: int, axis: int) -> None:
+    x = numbered(2, 3, 2)
+    expr = Repeat(stored(x), axis, times)
+    check(expr, x.repeat(times, axis))
+    check(expr.inverse(expr), x)
+
+
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=3), st.sampled_from((-1, -2, -3)))
+def test_joining_along_an_axis(sizes: list[int], axis: int) -> None:
+    parts = []
+    for number, size in enumerate(sizes):
+        shape = [2, 3, 2]
+        shape[axis] = size
+        parts.append(numbered(*shape) + 100 * number)
+    check(concat(tuple(map(stored, parts)), axis), np.concatenate(parts, axis))
+
+
+def test_parts_of_different_types_become_float32() -> None:
+    """As torch promotes them: merge tools leave one expert in F32 and the others in BF16 or F16."""
+    half, single = numbered(3, 2).astype(np.float16), numbered(3, 2) / 3
+    for joined in (Stack((stored(half), stored(single))), concat((stored(half), stored(single)))):
+        assert joined.dtype == F32
+        rows = joined.rows(0, 6)
+        assert rows.dtype == np.float32
+        np.testing.assert_array_equal(rows, np.concatenate([half.astype(np.float32), single]))
+        assert joined.stored_runs(0, 6) is None
+    bits = np.array([[0x3F80, 0xC000]], np.uint16)
+    brain = Stored("t", MemorySource(bits.tobytes()), 0, (1, 2), BF16)
+    assert Stack((brain, brain)).dtype == BF16
+    assert Stack((brain, stored(numbered(1, 2).astype(np.float16)))).dtype == F32
+
+
+def test_multiplying_and_dividing_round_once() -> None:
+    half = np.array([1.0, 3.0, -7.0], np.float16)
+    third = (half.astype(np.float32) * np.float32(1 / 3)).astype(np.float16)
+    assert Multiply(stored(half), 1 / 3).rows(0, 1).tolist() == [third.tolist()]
+    assert Divide(stored(half.astype(np.float32)), 3.0).rows(0, 1).tolist() == [
+        (half.astype(np.float32) / np.float32(3)).tolist()
+    ]
 
 
 def test_stack_and_constant() -> None:
@@ -152,7 +206,7 @@ def test_repacked_mxfp4_has_the_same_values() -> None:
     rng = np.random.default_rng(3)
     blocks = rng.integers(0, 256, (2, 3, 4, 16), np.uint8)
     scales = rng.integers(100, 140, (2, 3, 4), np.uint8)
-    expr = RepackMxfp4(MergeLastAxes(stored(blocks)), stored(scales))
+    expr = RepackMxfp4(Reshape(stored(blocks), (2, 3, 64)), stored(scales))
     values = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
     values = np.concatenate([values, -values])
     nibbles = np.stack([blocks & 15, blocks >> 4], -1).reshape(2, 3, 4, 32)
@@ -162,7 +216,7 @@ def test_repacked_mxfp4_has_the_same_values() -> None:
     np.testing.assert_array_equal(got, wanted)
     np.testing.assert_array_equal(expr.rows(4, 5), expr.rows(0, 6)[4:5])
     with pytest.raises(InputError, match="do not fit scales"):
-        RepackMxfp4(MergeLastAxes(stored(blocks)), stored(scales[:, :2]))
+        RepackMxfp4(Reshape(stored(blocks), (2, 3, 64)), stored(scales[:, :2]))
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=12))

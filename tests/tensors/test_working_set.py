@@ -13,23 +13,13 @@ from gguf_forge.gguf_file.layout import PlacedTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.storage import buffers
 from gguf_forge.storage.source import SourceFile
-from gguf_forge.tensors.expression import (
-    RAW,
-    Add,
-    AsFloat32,
-    BigEndian,
-    Constant,
-    MergeLastAxes,
-    PermuteRope,
-    RepackMxfp4,
-    Reshape,
-    RowRange,
-    Slice,
-    Stack,
-    Stored,
-    TensorExpr,
-    Transpose,
-)
+from gguf_forge.tensors.arithmetic import Add, Divide, Multiply
+from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.joined import Stack, concat
+from gguf_forge.tensors.packed import RepackMxfp4
+from gguf_forge.tensors.row_maps import Reorder, Repeat, Reshape, RowRange, Slice, Transpose, permute_rope, reshaped
+from gguf_forge.tensors.stored import BigEndian, Constant, Stored, StoredElements, Widened
+from gguf_forge.types.element_type import ELEMENT_TYPES
 from gguf_forge.types.tensor_type import BF16, F16, F32, TensorType, tensor_type
 
 # Objects of the interpreter, which no tensor makes larger.
@@ -54,13 +44,17 @@ def stored(zeros: SourceFile, shape: tuple[int, ...], dtype: TensorType = BF16) 
     return Stored("t", zeros, 0, shape, dtype)
 
 
+def elements(zeros: SourceFile, shape: tuple[int, ...], name: str) -> StoredElements:
+    return StoredElements("t", zeros, 0, shape, ELEMENT_TYPES[name])
+
+
 EXPRESSIONS = {
     "stored": lambda z: stored(z, (4096, 256)),
     "constant": lambda z: Constant(np.zeros((4096, 256), np.float32)),
     "vector": lambda z: stored(z, (1 << 20,)),
-    "permuted": lambda z: PermuteRope(stored(z, (4096, 256)), 4),
-    "permuted heads": lambda z: PermuteRope(stored(z, (4096, 256)), 64),
-    "permuted vector": lambda z: PermuteRope(stored(z, (1 << 16,)), 4),
+    "permuted": lambda z: permute_rope(stored(z, (4096, 256)), 4),
+    "permuted heads": lambda z: permute_rope(stored(z, (4096, 256)), 64),
+    "permuted vector": lambda z: permute_rope(stored(z, (1 << 16,)), 4),
     "big endian": lambda z: BigEndian(stored(z, (4096, 256), F32)),
     "big endian blocks": lambda z: BigEndian(stored(z, (4096, 256), tensor_type("Q4_K"))),
     "columns": lambda z: Slice(stored(z, (4096, 256)), -1, 0, 256, 2),
@@ -69,15 +63,23 @@ EXPRESSIONS = {
     "transposed": lambda z: Transpose(stored(z, (256, 4096))),
     "transposed, large": lambda z: Transpose(stored(z, (4096, 4096))),
     "transposed experts": lambda z: Transpose(stored(z, (4, 256, 1024))),
-    "widened": lambda z: AsFloat32(stored(z, (4096, 256), tensor_type("F64"))),
+    "widened": lambda z: Widened(elements(z, (4096, 256), "F64")),
     "added": lambda z: Add(stored(z, (4096, 256)), 1.0),
     "stacked": lambda z: Stack((stored(z, (1024, 256)),) * 4),
     "600 experts": lambda z: Stack((stored(z, (64, 64)),) * 600),
     "some of the rows": lambda z: RowRange(Stack((stored(z, (1024, 256)),) * 8), 512, 4608),
-    "merged": lambda z: MergeLastAxes(stored(z, (4096, 16, 16))),
-    "seen otherwise": lambda z: Reshape(stored(z, (4096, 256)), (64, 64)),
-    "short rows": lambda z: PermuteRope(stored(z, (1 << 18, 4)), 64),
-    "repacked": lambda z: RepackMxfp4(stored(z, (4096, 128), RAW), stored(z, (4096, 8), RAW)),
+    "merged": lambda z: reshaped(stored(z, (4096, 16, 16)), (4096, 256)),
+    "seen otherwise": lambda z: Reshape(stored(z, (4096, 256)), (64, 64, 256)),
+    "cut rows": lambda z: Reshape(stored(z, (256, 4096)), (4096, 256)),
+    "stacked of two types": lambda z: Stack((stored(z, (1024, 256)), stored(z, (1024, 256), F32)) * 2),
+    "joined": lambda z: concat((stored(z, (1024, 256)), stored(z, (512, 256)))),
+    "joined columns": lambda z: concat((stored(z, (4096, 64)), stored(z, (4096, 192), F32)), -1),
+    "repeated": lambda z: Repeat(stored(z, (1024, 256)), -2, 4),
+    "reordered columns": lambda z: Reorder(stored(z, (4096, 256)), -1, (2, 128), (1, 0)),
+    "multiplied": lambda z: Multiply(stored(z, (4096, 256), F16), 3.0),
+    "divided": lambda z: Divide(stored(z, (4096, 256)), 3.0),
+    "short rows": lambda z: permute_rope(stored(z, (1 << 18, 4)), 64),
+    "repacked": lambda z: RepackMxfp4(elements(z, (4096, 128), "U8"), elements(z, (4096, 8), "U8")),
     "of many": lambda z: Add(Transpose(Slice(Stack((stored(z, (512, 512)),) * 4), -2, 1, 512, 2)), 1.0),
     "packed": lambda z: stored(z, (4096, 256), tensor_type("Q8_0")),
 }

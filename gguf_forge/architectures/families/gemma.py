@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+from gguf_forge.architectures.completeness import ATTENTION, GATED
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, Drop
 from gguf_forge.architectures.metadata import DECODER, f32, file_type, rope, u32
 from gguf_forge.architectures.operations import add, first_rows
+from gguf_forge.architectures.site import Site
 from gguf_forge.tokenizer import (
     add_space_prefix,
     bpe,
@@ -22,7 +23,7 @@ from gguf_forge.tokenizer import (
 _SHAPE = (
     u32("context_length", "max_position_embeddings"),
     u32("embedding_length", "hidden_size"),
-    u32("block_count", lambda config: config.block_count),
+    u32("block_count", lambda site: site.block_count),
     u32("feed_forward_length", "intermediate_size"),
     u32("attention.head_count", "num_attention_heads"),
     u32("attention.head_count_kv", "num_key_value_heads", "num_attention_heads"),
@@ -45,6 +46,7 @@ gemma = Architecture(
     operations={"*_norm": add(1)},
     # the embedding serves as output; some tools store it twice
     drops=(Drop("lm_head.weight"),),
+    layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *GATED),
 )
 
 gemma2 = gemma.derive(
@@ -60,12 +62,12 @@ gemma2 = gemma.derive(
 )
 
 
-def _sliding_window(config: Config) -> Any:
-    return None if config.find("sliding_window_pattern") == 1 else config.integer("sliding_window")
+def _sliding_window(site: Site) -> Any:
+    return None if site.config.find("sliding_window_pattern") == 1 else site.config.integer("sliding_window")
 
 
-def _count_vocabulary(config: Config, folder: Path) -> Config:
-    return config.updated(real_vocab_size=real_vocabulary_size(folder, config))
+def _count_vocabulary(site: Site) -> Config:
+    return site.config.updated(real_vocab_size=real_vocabulary_size(site.folder, site.config))
 
 
 gemma3 = Architecture(
@@ -74,11 +76,12 @@ gemma3 = Architecture(
     metadata=(
         *DECODER,
         f32("rope.freq_base", rope("rope_theta", default=1_000_000.0)),
-        f32("final_logit_softcapping", lambda config: config.find("final_logit_softcapping") or None),
+        f32("final_logit_softcapping", lambda site: site.config.find("final_logit_softcapping") or None),
         u32("attention.sliding_window", _sliding_window),
     ),
     tokenizer=first_of(_GEMMA_VOCABULARY, bpe),
     # rows of the embedding that no token has are cut off
     operations={"*_norm": add(1), "token_embd": first_rows("real_vocab_size")},
     prepare=_count_vocabulary,
+    layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *GATED),
 )

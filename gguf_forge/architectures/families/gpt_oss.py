@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from gguf_forge.architectures.completeness import ATTENTION, EXPERTS
 from gguf_forge.architectures.declaration import Architecture, Rule
 from gguf_forge.architectures.metadata import DECODER, u32
-from gguf_forge.architectures.operations import chain, every_second, keep, repack_mxfp4, transpose
+from gguf_forge.architectures.operations import chain, every_second, keep, transpose
 from gguf_forge.tokenizer import bpe
 
 _EXPERTS = "model.layers.{i}.mlp.experts."
-_MXFP4_DOWN = (_EXPERTS + "down_proj_blocks", _EXPERTS + "down_proj_scales")
-_MXFP4_GATE_UP = (_EXPERTS + "gate_up_proj_blocks", _EXPERTS + "gate_up_proj_scales")
 
 gpt_oss = Architecture(
     "gpt-oss",
@@ -22,9 +21,6 @@ gpt_oss = Architecture(
     tokenizer=bpe,
     # gate and up are interleaved row by row
     rules=(
-        Rule(_MXFP4_DOWN, "blk.{i}.ffn_down_exps.weight", repack_mxfp4(), first=True),
-        Rule(_MXFP4_GATE_UP, "blk.{i}.ffn_gate_exps.weight", repack_mxfp4(every_second(0, -2)), first=True),
-        Rule(_MXFP4_GATE_UP, "blk.{i}.ffn_up_exps.weight", repack_mxfp4(every_second(1, -2)), first=True),
         Rule((_EXPERTS + "down_proj",), "blk.{i}.ffn_down_exps.weight", transpose),
         Rule((_EXPERTS + "gate_up_proj",), "blk.{i}.ffn_gate_exps.weight", chain(transpose, every_second(0, -2))),
         Rule((_EXPERTS + "gate_up_proj",), "blk.{i}.ffn_up_exps.weight", chain(transpose, every_second(1, -2))),
@@ -34,5 +30,5 @@ gpt_oss = Architecture(
     ),
     hf_names=("model.layers.{i}.mlp.router",),
     names={"model.layers.{i}.self_attn.sinks": "blk.{i}.attn_sinks.weight"},
-    quantized=("mxfp4",),
+    layer_tensors=lambda site: (*ATTENTION, "attn_sinks", *EXPERTS),
 )

@@ -8,10 +8,12 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.architectures.config import Config, positive
+from gguf_forge.architectures.completeness import ATTENTION, DENSE
+from gguf_forge.architectures.config import positive
 from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.metadata import Lines, f32, file_type, flag, rope, u32
 from gguf_forge.architectures.shapes import DECODER_SHAPES, hidden, inner, keys, queries
+from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.gguf_file import values
 from gguf_forge.gguf_file.values import Metadata
@@ -21,12 +23,12 @@ from gguf_forge.tokenizer import phi3 as phi3_sentencepiece
 HIDDEN, HEADS = ("hidden_size", "n_embd"), ("num_attention_heads", "n_head")
 
 
-def rotary_dimensions(config: Config) -> int:
+def rotary_dimensions(site: Site) -> int:
     """The part of a head that is rotated."""
-    share = config.rope.get("partial_rotary_factor", 1.0)
+    share = site.config.rope.get("partial_rotary_factor", 1.0)
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
         raise InputError(f"partial_rotary_factor is {share!r}, not a share of a head", file="config.json")
-    return int(share * config.integer(*HIDDEN)) // config.integer(*HEADS)
+    return int(share * site.config.integer(*HIDDEN)) // site.config.integer(*HEADS)
 
 
 phi2 = Architecture(
@@ -35,40 +37,41 @@ phi2 = Architecture(
     metadata=(
         u32("context_length", "n_positions", "max_position_embeddings"),
         u32("embedding_length", *HIDDEN),
-        u32("feed_forward_length", lambda config: 4 * config.integer(*HIDDEN)),
-        u32("block_count", lambda config: config.block_count),
+        u32("feed_forward_length", lambda site: 4 * site.config.integer(*HIDDEN)),
+        u32("block_count", lambda site: site.block_count),
         u32("attention.head_count", *HEADS),
         u32("attention.head_count_kv", *HEADS),
         f32("attention.layer_norm_epsilon", "layer_norm_epsilon", "layer_norm_eps"),
         u32("rope.dimension_count", rotary_dimensions),
         file_type,
-        flag("tokenizer.ggml.add_bos_token", lambda config: False),
+        flag("tokenizer.ggml.add_bos_token", lambda site: False),
     ),
     tokenizer=bpe,
     hf_names=(
         "model.final_layernorm",
         *(f"model.layers.{{i}}.{name}" for name in ("self_attn.dense", "mlp.fc1", "mlp.fc2")),
     ),
+    layer_tensors=lambda site: (*ATTENTION, *DENSE),
 )
 
 
-def _contexts(config: Config) -> tuple[int, int]:
+def _contexts(site: Site) -> tuple[int, int]:
     """The longest context, and the one it was trained with."""
-    longest = config.integer("n_positions", "max_position_embeddings")
-    trained = config.rope.get("original_max_position_embeddings")
+    longest = site.config.integer("n_positions", "max_position_embeddings")
+    trained = site.config.rope.get("original_max_position_embeddings")
     if not isinstance(trained, int) or trained < 2:
         raise InputError(f"original_max_position_embeddings is {trained!r}", file="config.json")
     return longest, trained
 
 
-def _attention_factor(config: Config) -> Lines:
+def _attention_factor(site: Site) -> Lines:
     """How much attention is sharpened beyond the trained context. Source: LongRoPE, section 3.3 of its paper."""
-    if not config.rope.get("long_factor"):
+    if not site.config.rope.get("long_factor"):
         return
     # transformers reads the old names of long rope, su and yarn, as longrope
-    if config.rope.get("rope_type") not in ("longrope", "su", "yarn"):
-        raise UnsupportedError(f"long_factor with rope type {config.rope.get('rope_type')!r} is not known")
-    longest, trained = _contexts(config)
+    if site.config.rope.get("rope_type") not in ("longrope", "su", "yarn"):
+        raise UnsupportedError(f"long_factor with rope type {site.config.rope.get('rope_type')!r} is not known")
+    longest, trained = _contexts(site)
     scale = longest / trained
     yield (
         "rope.scaling.attn_factor",
@@ -76,22 +79,22 @@ def _attention_factor(config: Config) -> Lines:
     )
 
 
-def _rope_factors(config: Config) -> Iterable[tuple[str, NDArray[np.float32]]]:
+def _rope_factors(site: Site) -> Iterable[tuple[str, NDArray[np.float32]]]:
     """What LongRoPE divides each rotary frequency by, for long and for short contexts."""
-    if not config.rope.get("long_factor"):
+    if not site.config.rope.get("long_factor"):
         return
-    wanted = rotary_dimensions(config) // 2
+    wanted = rotary_dimensions(site) // 2
     for name in ("long", "short"):
-        factors = config.rope.get(f"{name}_factor")
+        factors = site.config.rope.get(f"{name}_factor")
         if not isinstance(factors, list) or len(factors) != wanted:
             raise InputError(f"{name}_factor is not a list of {wanted} numbers", file="config.json")
         numbers = [positive(factor, f"{name}_factor", None) for factor in factors]
         yield f"rope_factors_{name}.weight", np.array(numbers, np.float32)
 
 
-def _sliding_window(config: Config) -> int:
+def _sliding_window(site: Site) -> int:
     """Zero, not nothing, tells Phi-4 from the other models of this architecture."""
-    return config.find("sliding_window") or 0
+    return site.config.find("sliding_window") or 0
 
 
 _is_phi4 = has_tokenizer_class("GPT2Tokenizer")
@@ -107,10 +110,10 @@ phi3 = Architecture(
     early=(_attention_factor,),
     metadata=(
         u32("context_length", "n_positions", "max_position_embeddings"),
-        u32("rope.scaling.original_context_length", lambda config: _contexts(config)[1]),
+        u32("rope.scaling.original_context_length", lambda site: _contexts(site)[1]),
         u32("embedding_length", *HIDDEN),
         u32("feed_forward_length", "intermediate_size"),
-        u32("block_count", lambda config: config.block_count),
+        u32("block_count", lambda site: site.block_count),
         u32("attention.head_count", *HEADS),
         u32("attention.head_count_kv", "num_key_value_heads", "n_head_kv"),
         f32("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
@@ -124,8 +127,9 @@ phi3 = Architecture(
     # gate and up in one, and so are queries, keys and values
     shapes={
         **DECODER_SHAPES,
-        "ffn_up": (lambda config: 2 * inner(config), hidden),
-        "attn_qkv": (lambda config: queries(config) + 2 * keys(config), hidden),
+        "ffn_up": (lambda site: 2 * inner(site), hidden),
+        "attn_qkv": (lambda site: queries(site) + 2 * keys(site), hidden),
     },
     generated=_rope_factors,
+    layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *DENSE),
 )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, Rule
 from gguf_forge.architectures.metadata import DECODER, u32
 from gguf_forge.architectures.operations import MLP_EXPERTS, half, keep
 from gguf_forge.architectures.pooling import with_pooling
+from gguf_forge.architectures.renames import WRAPPERS, starts
+from gguf_forge.architectures.site import Site
 from gguf_forge.errors import UnsupportedError
 from gguf_forge.tokenizer import bpe, first_of, sentencepiece
 
@@ -18,18 +21,20 @@ qwen2 = Architecture(
     metadata=(*DECODER, u32("pooling_type", "pooling_type")),
     tokenizer=first_of(sentencepiece, bpe),
     prepare=with_pooling,
+    layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *GATED),
 )
 
 # an embedding model: without the head, and without the outermost module in names
-qwen2_base = qwen2.derive("qwen2", hf=("Qwen2Model",), prefix="model.")
+qwen2_base = qwen2.derive("qwen2", hf=("Qwen2Model",), renames=(*WRAPPERS, starts("", "model.")))
 
 
-def _no_reranker(config: Config, folder: Path) -> Config:
+def _no_reranker(site: Site) -> Config:
     """Rerankers come under the class name of the language model, and need a file of their own kind."""
-    hints = (folder.resolve().name, str(config.find("_name_or_path")), _beginning(folder / "README.md"))
+    folder = site.folder
+    hints = (folder.resolve().name, str(site.config.find("_name_or_path")), _beginning(folder / "README.md"))
     if any("qwen3-reranker" in hint.lower() for hint in hints[:2]) or "# qwen3-reranker" in hints[2].lower():
         raise UnsupportedError("Qwen3 rerankers are not supported yet", file=folder)
-    return with_pooling(config, folder)
+    return with_pooling(site)
 
 
 def _beginning(path: Path) -> str:
@@ -57,6 +62,7 @@ qwen2moe = Architecture(
         Rule(("model.layers.{i}.mlp.experts.gate_up_proj",), "blk.{i}.ffn_gate_exps.weight", half(0)),
         Rule(("model.layers.{i}.mlp.experts.gate_up_proj",), "blk.{i}.ffn_up_exps.weight", half(1)),
     ),
+    layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *EXPERTS),
 )
 
 qwen3moe = qwen2moe.derive("qwen3moe", hf=("Qwen3MoeForCausalLM",))

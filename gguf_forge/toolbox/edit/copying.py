@@ -12,7 +12,7 @@ from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.planning.file_plan import FilePlan, TensorChoice
 from gguf_forge.recipe.file_types import COPY
 from gguf_forge.recipe.tensor_rules import trimmed
-from gguf_forge.tensors.expression import Stored
+from gguf_forge.tensors.stored import Stored
 
 
 def check_one_byte_order(gguf: GgufFile) -> None:

@@ -22,7 +22,8 @@ from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import ByteOrder, Metadata
-from gguf_forge.tensors.expression import Constant, TensorExpr
+from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.stored import Constant
 from gguf_forge.toolbox.inspect.measure import Spread, spread_of
 from gguf_forge.toolbox.inspect.rows_of import as_float32, with_short_rows
 from gguf_forge.types.blocks import unpack_blocks

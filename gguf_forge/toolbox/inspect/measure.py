@@ -139,7 +139,7 @@ def spread_of(
         InputError: the tensor can't be read.
 
     Example:
-        >>> from gguf_forge.tensors.expression import Constant
+        >>> from gguf_forge.tensors.stored import Constant
         >>> spread_of(Constant(np.array([[0, 1], [2, 3]], np.float32)), edges=[1, 3]).histogram
         (1, 2, 1)
     """
@@ -231,7 +231,7 @@ def distance_between(
         InputError: a tensor can't be read.
 
     Example:
-        >>> from gguf_forge.tensors.expression import Constant
+        >>> from gguf_forge.tensors.stored import Constant
         >>> one = Constant(np.array([[3.0, 4.0]], np.float32))
         >>> other = Constant(np.array([[3.0, 5.0]], np.float32))
         >>> distance_between(one, other).max_error_at

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from gguf_forge.engine.forge import default_threads
 from gguf_forge.errors import UsageError
 from gguf_forge.kernels.binding import dequantize_rows
-from gguf_forge.tensors.expression import Stored, TensorExpr
+from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.stored import Stored
 from gguf_forge.types.blocks import VALUE, unpack_blocks
 from gguf_forge.types.rows import Rows
 from gguf_forge.types.tensor_type import TensorType
@@ -69,7 +70,7 @@ def row_ranges(expr: TensorExpr, *, values: int = RANGE_VALUES, by_matrix: bool 
         by_matrix: No range crosses from one matrix (one expert) to the next.
 
     Example:
-        >>> from gguf_forge.tensors.expression import Constant
+        >>> from gguf_forge.tensors.stored import Constant
         >>> list(row_ranges(Constant(np.zeros((5, 8), np.float32)), values=16))
         [(0, 2), (2, 4), (4, 5)]
     """

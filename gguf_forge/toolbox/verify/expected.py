@@ -108,7 +108,7 @@ def _of_checkpoint(checkpoint: Checkpoint, gguf: GgufFile, options: Options, giv
     plan = plan_model(checkpoint, vocab_only=not gguf.tensors, **given.model)
     if given.base:
         plan = replace(plan, native_type=_base(given.base))
-    if options.file_type.is_float or plan.is_packed:
+    if options.file_type.is_float or plan.packed_type is not None:
         kind = options.file_type if options.file_type.is_float else AUTO
         _, metadata, chosen, warnings = choose(plan, replace(options, file_type=kind))
         return _with_types_of(gguf, ExpectedFile(metadata, tuple(chosen), warnings, None), given)

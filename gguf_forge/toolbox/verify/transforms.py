@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import fields
-from typing import Any
+from collections.abc import Iterator
 
 from gguf_forge.engine.batches import RowSource
-from gguf_forge.tensors.expression import (
-    Add,
-    BigEndian,
-    Constant,
-    MergeLastAxes,
-    PermuteRope,
-    RepackMxfp4,
-    Reshape,
-    Slice,
-    Stack,
-    Stored,
-    TensorExpr,
-    Transpose,
-)
+from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.stored import Stored
 from gguf_forge.types.tensor_type import TensorType
 
 
@@ -30,13 +15,15 @@ def transforms_of(expr: TensorExpr) -> tuple[str, ...]:
 
     Example:
         >>> import numpy as np
+        >>> from gguf_forge.tensors.arithmetic import Add
+        >>> from gguf_forge.tensors.row_maps import Transpose
+        >>> from gguf_forge.tensors.stored import Constant
         >>> transforms_of(Transpose(Add(Constant(np.zeros((2, 4), np.float32)), 1.0)))
         ('computed from the config', 'plus 1', 'transposed')
     """
     # equal parts, of a stack of experts, have equal transforms
-    below = dict.fromkeys(word for child in children(expr) for word in transforms_of(child))
-    own = _WORDS.get(type(expr), _name)(expr)
-    return (*below, own) if own else tuple(below)
+    below = dict.fromkeys(word for child in expr.children() for word in transforms_of(child))
+    return (*below, expr.words) if expr.words else tuple(below)
 
 
 def steps_of(source: RowSource, kind: TensorType) -> tuple[str, ...]:
@@ -60,44 +47,5 @@ def stored_in(expr: TensorExpr) -> Iterator[Stored]:
     """The tensors of files that an expression is made of."""
     if isinstance(expr, Stored):
         yield expr
-    for child in children(expr):
+    for child in expr.children():
         yield from stored_in(child)
-
-
-def children(expr: TensorExpr) -> Iterator[TensorExpr]:
-    """The expressions that one is made of directly."""
-    for field in fields(expr):  # type: ignore[arg-type]
-        value = getattr(expr, field.name)
-        for child in value if isinstance(value, tuple) else (value,):
-            if isinstance(child, TensorExpr):
-                yield child
-
-
-def _name(expr: TensorExpr) -> str:
-    """An operation without words of its own: its name in words."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", type(expr).__name__).lower()
-
-
-_ORDINALS = {2: "second", 3: "3rd"}
-
-
-def _slice(expr: Slice) -> str:
-    what = "columns" if expr.axis == -1 else "rows"
-    if expr.step > 1:
-        return f"every {_ORDINALS.get(expr.step, f'{expr.step}th')} of its {what} from {expr.start}"
-    return f"{what} {expr.start} to {expr.stop - 1} of {expr.of.shape[expr.axis]}"
-
-
-_WORDS: dict[type[TensorExpr], Callable[[Any], str]] = {
-    Stored: lambda expr: "",
-    Reshape: lambda expr: "",
-    BigEndian: lambda expr: "from big-endian",
-    Constant: lambda expr: "computed from the config",
-    PermuteRope: lambda expr: f"rows permuted for rotary embedding, {expr.n_head} heads",
-    Slice: _slice,
-    Transpose: lambda expr: "transposed",
-    Add: lambda expr: f"plus {expr.number:g}",
-    Stack: lambda expr: f"{len(expr.parts)} experts stacked",
-    MergeLastAxes: lambda expr: "last two axes merged",
-    RepackMxfp4: lambda expr: "MXFP4 bits moved to ggml's places",
-}

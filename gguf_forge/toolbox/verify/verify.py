@@ -22,7 +22,7 @@ from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.planning.file_plan import TensorChoice
 from gguf_forge.recipe import Options
 from gguf_forge.recipe.tensor_rules import trimmed
-from gguf_forge.tensors.expression import Add, PermuteRope, TensorExpr
+from gguf_forge.tensors.expression import TensorExpr, Unary
 from gguf_forge.toolbox.inspect.metadata_diff import KeyDifference, metadata_differences
 from gguf_forge.toolbox.inspect.rows_of import in_order, row_ranges
 from gguf_forge.toolbox.verify.checksums import SumsCheck, check_sums, read_sums
@@ -293,7 +293,5 @@ def _other_ways(source: RowSource, kind: TensorType) -> Iterator[tuple[str, RowS
                 yield f"by way of {base} instead of {source.base}", replace(source, base=base)
     if source.importance is not None and not kind.is_float:
         yield "without the importance matrix", replace(source, importance=None)
-    if isinstance(source.expr, PermuteRope):
-        yield "without permuting the rows for rotary embedding", replace(source, expr=source.expr.of)
-    if isinstance(source.expr, Add):
-        yield f"without adding {source.expr.number:g}", replace(source, expr=source.expr.of)
+    if isinstance(source.expr, Unary) and source.expr.omission is not None:
+        yield source.expr.omission, replace(source, expr=source.expr.of)

@@ -1,0 +1,106 @@
+"""Whether a file would have all tensors that its model needs, in the shapes that the config tells."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from gguf_forge.architectures.declaration import Architecture
+from gguf_forge.architectures.shapes import disagreement
+from gguf_forge.architectures.site import Site
+from gguf_forge.architectures.templates import SUFFIXES, fill, group_names, parse, role
+from gguf_forge.errors import InputError
+
+log = logging.getLogger(__name__)
+
+_MAX_LISTED = 30
+
+# Roles of a layer that many families have in common.
+ATTENTION = ("attn_norm", "attn_q|attn_qkv", "attn_k|attn_qkv", "attn_v|attn_qkv", "attn_output")
+DENSE = ("ffn_up", "ffn_down")
+GATED = ("ffn_gate", *DENSE)
+EXPERTS = ("ffn_gate_inp", "ffn_gate_exps|ffn_gate_up_exps", "ffn_up_exps|ffn_gate_up_exps", "ffn_down_exps")
+
+
+def check_complete(architecture: Architecture, site: Site, names: Sequence[str]) -> None:
+    """Checks what a declaration says of a model's tensors.
+
+    Raises:
+        InputError: a tensor that the model must have is missing, or two claim one place.
+    """
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise InputError("two tensors of the checkpoint claim this place", tensor=name)
+        seen.add(name)
+    missing = [f"{what}.weight" for what in architecture.model_tensors if not _is_there(what, None, seen)]
+    if architecture.layer_tensors is not None:
+        missing += [
+            fill(_template(what), layer)
+            for layer in range(site.block_count)
+            for what in architecture.layer_tensors(site.at(layer))
+            if not _is_there(what, layer, seen)
+        ]
+    hint = f"is a shard missing? The config says {site.block_count} layers"
+    if missing:
+        raise InputError(
+            f"{len(missing)} tensors that the model must have are made of nothing in the checkpoint:\n  "
+            + "\n  ".join(group_names(missing)),
+            hint=hint,
+        )
+    odd = list(_odd_ones_out(seen, site.block_count))
+    if architecture.layer_tensors is None and odd:
+        log.warning("other layers have what these lack; %s: %s", hint, ", ".join(group_names(odd)))
+
+
+def _template(what: str) -> str:
+    first = what.split("|")[0]
+    return first if "{i}" in first else f"blk.{{i}}.{first}.weight"
+
+
+def _is_there(what: str, layer: int | None, names: set[str]) -> bool:
+    """Is there a tensor of this role, or of one of `a|b`, with or without suffix?"""
+    for each in what.split("|"):
+        stem = fill(each if layer is None or "{i}" in each else f"blk.{{i}}.{each}", layer)
+        if any(stem + suffix in names for suffix in ("", *SUFFIXES)):
+            return True
+    return False
+
+
+def _odd_ones_out(names: Iterable[str], n_layers: int) -> Iterable[str]:
+    """What a layer lacks that another one has on top of all that it has itself.
+
+    Layers of different kinds, such as dense ones and ones of experts, each have something that the other has not.
+    """
+    layers: dict[int | None, set[str]] = defaultdict(set)
+    for name in names:
+        template, layer, _ = parse(name)
+        layers[layer].add(template)
+    kinds = sorted({frozenset(layers[layer]) for layer in range(n_layers)}, key=len, reverse=True)
+    for layer in range(n_layers):
+        larger = next((kind for kind in kinds if layers[layer] < kind), frozenset[str]())
+        for template in sorted(larger - layers[layer]):
+            yield fill(template, layer)
+
+
+def check_shapes(architecture: Architecture, site: Site, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Checks the shapes of tensors, by GGUF name.
+
+    Raises:
+        InputError: some are not those that the config tells; they are named.
+    """
+    problems = []
+    for name, shape in shapes.items():
+        template, layer, _ = parse(name)
+        sizes = architecture.shapes.get(role(template))
+        if sizes is not None and name.endswith(".weight"):
+            problem = disagreement(shape, sizes, site.at(layer))
+            if problem:
+                problems.append(f"{name} {problem}")
+    if problems:
+        raise InputError(
+            f"{len(problems)} tensors have other shapes than the config says:\n  "
+            + "\n  ".join(problems[:_MAX_LISTED]),
+            hint="are config.json and the weights of the same model?",
+        )

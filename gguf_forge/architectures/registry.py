@@ -1,0 +1,106 @@
+"""Which declaration a checkpoint follows: read off the families themselves, so that a new file is all it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib import import_module
+from pkgutil import iter_modules
+from types import MappingProxyType
+from typing import Any
+
+from gguf_forge.architectures import families
+from gguf_forge.architectures.declaration import Architecture
+from gguf_forge.architectures.site import Part
+from gguf_forge.errors import InputError, UnsupportedError, printable
+
+# Classes whose text part is declared under their own name, although their text_config names another class.
+# Source: get_model_architecture in conversion/base.py.
+_TOP_LEVEL = frozenset(
+    (
+        "Exaone4_5_ForConditionalGeneration",
+        "KimiK3ForConditionalGeneration",
+        "Sarashina2VisionForCausalLM",
+        "Step3p7ForConditionalGeneration",
+        "StepVLForConditionalGeneration",
+    )
+)
+_NESTED: Mapping[Part, str] = {"text": "text_config", "mmproj": "vision_config"}
+
+
+@lru_cache
+def declarations() -> tuple[Architecture, ...]:
+    """Every declaration of the families, in the order of their files and in each file's own."""
+    found = (
+        value
+        for module in sorted(iter_modules(families.__path__), key=lambda module: module.name)
+        for value in vars(import_module(f"{families.__name__}.{module.name}")).values()
+        if isinstance(value, Architecture)
+    )
+    return tuple({id(value): value for value in found}.values())
+
+
+@lru_cache
+def by_class() -> Mapping[tuple[str, Part], Architecture]:
+    """(class name, part) -> the declaration."""
+    table: dict[tuple[str, Part], Architecture] = {}
+    for architecture in declarations():
+        for name in architecture.hf:
+            if table.setdefault((name, architecture.part), architecture) is not architecture:
+                raise ValueError(f"two declarations claim {name} ({architecture.part})")
+    return MappingProxyType(table)
+
+
+def class_name(config: Mapping[str, Any], part: Part = "text") -> str:
+    """The class that a config names for a part of its model.
+
+    Raises:
+        InputError: it names none.
+    """
+    names = config.get("architectures")
+    top = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else None
+    if top is None and isinstance(config.get("ssm_cfg"), dict):
+        # checkpoints of mamba_ssm, from before transformers knew them
+        top = f"{config['ssm_cfg'].get('layer', 'Mamba')}ForCausalLM"
+    nested = config.get(_NESTED[part])
+    inner = nested.get("architectures") if isinstance(nested, dict) else None
+    if isinstance(inner, list) and inner and isinstance(inner[0], str) and top not in _TOP_LEVEL:
+        return inner[0]
+    if top is None:
+        raise InputError(
+            "no architecture is named",
+            file="config.json",
+            hint='a checkpoint of a model says, for example, "architectures": ["LlamaForCausalLM"]',
+        )
+    return top
+
+
+def find_architecture(config: Mapping[str, Any], part: Part = "text") -> Architecture:
+    """The declaration for a part of a checkpoint.
+
+    Args:
+        config: The parsed config.json.
+        part: Which part of the model.
+
+    Raises:
+        InputError: config.json names no architecture.
+        UnsupportedError: this version does not know the one it names, or that part of it.
+
+    Example:
+        >>> find_architecture({"architectures": ["MistralForCausalLM"]}).name
+        'llama'
+    """
+    name, table = class_name(config, part), by_class()
+    if (name, part) in table:
+        return table[name, part]
+    known = sorted({hf for hf, of in table if of == part})
+    if part == "mmproj" and (name, "text") in table:
+        raise UnsupportedError(f"no projector is known for {name}", file="config.json", hint="leave out --mmproj")
+    raise UnsupportedError(f"{printable(name)} is not supported yet", file="config.json", hint=_nearest(name, known))
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, known, n=3, cutoff=0.8)
+    return f"the nearest that are: {', '.join(close)}" if close else "`gguf-forge info --models` lists what is"

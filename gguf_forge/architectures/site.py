@@ -1,0 +1,73 @@
+"""Where a declaration is applied: all that its functions may ask about the model at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_forge.architectures.config import Config
+from gguf_forge.errors import InputError
+from gguf_forge.tensors.expression import TensorExpr
+
+# A model has parts, and each becomes a file of its own: the language model, and the projector with its encoders.
+Part: TypeAlias = Literal["text", "mmproj"]
+
+# The most bytes of a tensor that planning reads: planning must stay free, whatever the model.
+PEEK_BYTES = 64 << 10
+
+
+@dataclass(frozen=True)
+class Site:
+    """A model, one of its parts, and perhaps one of its layers.
+
+    Operations, metadata lines, drops and generated tensors all get a site: so a number may depend on the layer, and a
+    rule on a small file.
+
+    Attributes:
+        config: The model's parameters.
+        folder: Its folder, for small files.
+        part: Which part is made.
+        tensors: The checkpoint's logical tensors, by name, in the order of the reference's converter.
+        block_count: How many layers the file has.
+        layer: The layer of the tensor at hand; None where it has none.
+        choices: Options of the conversion that declarations may ask for, such as "no_mtp".
+
+    Example:
+        >>> Site(Config.of({"num_hidden_layers": 2}), Path("."), block_count=2).at(1).layer
+        1
+    """
+
+    config: Config
+    folder: Path
+    part: Part = "text"
+    tensors: Mapping[str, TensorExpr] = field(default_factory=dict)
+    block_count: int = 0
+    layer: int | None = None
+    choices: frozenset[str] = frozenset()
+
+    def at(self, layer: int | None) -> Site:
+        """The same model at one of its layers."""
+        return replace(self, layer=layer)
+
+    def peek(self, name: str, most: int = PEEK_BYTES) -> NDArray[np.float32]:
+        """The values of a small tensor, which decide what the file holds.
+
+        Args:
+            name: A logical tensor of the checkpoint.
+            most: The most bytes that it may have.
+
+        Raises:
+            InputError: there is no such tensor, or it is larger.
+        """
+        expr = self.tensors.get(name)
+        if expr is None:
+            raise InputError("the checkpoint lacks this tensor", tensor=name, hint="is a shard missing?")
+        if expr.n_rows * expr.row_bytes > most:
+            raise InputError(f"has {expr.n_rows * expr.row_bytes} bytes; at most {most} are looked at", tensor=name)
+        values: NDArray[np.float32] = expr.rows(0, expr.n_rows).astype(np.float32).reshape(expr.shape)
+        return values

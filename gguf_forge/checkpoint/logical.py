@@ -1,0 +1,44 @@
+"""The logical tensors of a checkpoint: what its model computes with, however they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gguf_forge.checkpoint.checkpoint import Checkpoint
+from gguf_forge.checkpoint.quantized import find_scheme, quantization_of
+from gguf_forge.checkpoint.safetensors_file import StoredTensor
+from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.stored import Stored, StoredElements, Widened
+from gguf_forge.types.element_type import ELEMENT_TYPES, ElementType
+from gguf_forge.types.tensor_type import BF16, F16, F32
+
+_FLOATS = {"F32": F32, "F16": F16, "BF16": BF16}
+# Stored numbers that are weights although GGUF has no such type for them.
+_WIDENED = frozenset(("F64", "I8", "I16", "I32", "I64"))
+
+
+def logical_tensors(checkpoint: Checkpoint) -> Mapping[str, TensorExpr]:
+    """Every tensor of a checkpoint by its name, with quantized storage resolved, in the order of llama.cpp's converter.
+
+    Tensors of element types that no weight has keep them: whoever needs one of them says so.
+
+    Raises:
+        UnsupportedError: the checkpoint is quantized in a way that is not known.
+        InputError: its quantization contradicts itself.
+    """
+    stored: Mapping[str, TensorExpr] = {name: as_stored(tensor) for name, tensor in checkpoint.tensors.items()}
+    quantization = quantization_of(checkpoint)
+    if quantization is not None:
+        stored = find_scheme(quantization, stored).logical(stored, quantization)
+    return {name: _widened(expr) for name, expr in stored.items()}
+
+
+def as_stored(tensor: StoredTensor) -> Stored:
+    """A stored tensor as the beginning of an expression."""
+    if tensor.dtype in _FLOATS:
+        return Stored(tensor.name, tensor.source, tensor.offset, tensor.shape, _FLOATS[tensor.dtype])
+    return StoredElements(tensor.name, tensor.source, tensor.offset, tensor.shape, ELEMENT_TYPES[tensor.dtype])
+
+
+def _widened(expr: TensorExpr) -> TensorExpr:
+    return Widened(expr) if isinstance(expr.dtype, ElementType) and expr.dtype.name in _WIDENED else expr

@@ -1,0 +1,31 @@
+"""MXFP4 as OpenAI stores GPT-OSS's experts: `w_blocks` (..., R, C / 32, 16) and `w_scales` (..., R, C / 32).
+
+Source: `convert_moe_packed_tensors` of transformers. It gives the weight with its last two axes swapped, and so do we.
+"""
+
+from __future__ import annotations
+
+from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
+from gguf_forge.errors import InputError
+from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.packed import RepackMxfp4
+from gguf_forge.tensors.row_maps import reshaped, transposed
+
+_BLOCKS, _SCALES = "_blocks", "_scales"
+
+
+def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
+    """Blocks come first: the reference's converter writes what it repacks before all else."""
+    stems = [name.removesuffix(_BLOCKS) for name in stored if name.endswith(_BLOCKS)]
+    packed: dict[str, TensorExpr] = {}
+    for stem in stems:
+        if stem + _SCALES not in stored:
+            raise InputError("the blocks have no scales", tensor=stem + _BLOCKS, hint="is a shard missing?")
+        blocks, scales = stored[stem + _BLOCKS], stored[stem + _SCALES]
+        merged = reshaped(blocks, (*blocks.shape[:-2], blocks.shape[-2] * blocks.shape[-1]))
+        packed[stem] = transposed(RepackMxfp4(merged, scales))
+    used = {stem + suffix for stem in stems for suffix in (_BLOCKS, _SCALES)}
+    return packed | {name: expr for name, expr in stored.items() if name not in used}
+
+
+SCHEME = Scheme("MXFP4", lambda quantization, stored: quantization.method == "mxfp4", _logical)

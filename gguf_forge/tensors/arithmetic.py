@@ -1,0 +1,108 @@
+"""Operations that compute: each value from the one below it.
+
+Values are computed in float32 and rounded to float16 where they were float16, as the reference does: it widens all
+other types to float32 before it computes.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_forge.tensors.expression import TensorExpr, Unary
+from gguf_forge.types.rows import RowNumbers, Rows
+from gguf_forge.types.tensor_type import F16, F32, TensorType
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Elementwise(Unary):
+    """Each value of `of` changed by itself."""
+
+    @property
+    def dtype(self) -> TensorType:  # type: ignore[override]
+        return F16 if self.of.dtype == F16 else F32
+
+    @abstractmethod
+    def compute(self, x: Floats) -> Floats:
+        """The new values of `x`, which may be overwritten."""
+
+    def take(self, rows: RowNumbers) -> Rows:
+        below = self.of.take(rows)
+        with np.errstate(all="ignore"):  # what is not finite is told when it is packed
+            values: Rows = self.compute(below.astype(np.float32))
+            return values.astype(np.float16) if self.dtype == F16 else values
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        wide = n_rows * F32.row_bytes(self.shape[-1])
+        return self.of.working_set(n_rows, scattered=scattered) + 2 * wide
+
+
+@dataclass(frozen=True)
+class Add(Elementwise):
+    """Plus a number."""
+
+    number: float
+
+    def compute(self, x: Floats) -> Floats:
+        x += np.float32(self.number)
+        return x
+
+    def inverse(self, value: TensorExpr) -> TensorExpr:
+        return Add(value, -self.number)
+
+    @property
+    def words(self) -> str:
+        return f"plus {self.number:g}"
+
+    @property
+    def omission(self) -> str:
+        return f"without adding {self.number:g}"
+
+
+@dataclass(frozen=True)
+class Multiply(Elementwise):
+    """Times a number."""
+
+    number: float
+
+    def compute(self, x: Floats) -> Floats:
+        x *= np.float32(self.number)
+        return x
+
+    def inverse(self, value: TensorExpr) -> TensorExpr:
+        return Divide(value, self.number)
+
+    @property
+    def words(self) -> str:
+        return f"times {self.number:g}"
+
+    @property
+    def omission(self) -> str:
+        return f"without multiplying by {self.number:g}"
+
+
+@dataclass(frozen=True)
+class Divide(Elementwise):
+    """Divided by a number."""
+
+    number: float
+
+    def compute(self, x: Floats) -> Floats:
+        x /= np.float32(self.number)
+        return x
+
+    def inverse(self, value: TensorExpr) -> TensorExpr:
+        return Multiply(value, self.number)
+
+    @property
+    def words(self) -> str:
+        return f"divided by {self.number:g}"
+
+    @property
+    def omission(self) -> str:
+        return f"without dividing by {self.number:g}"

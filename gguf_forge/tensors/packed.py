@@ -1,0 +1,57 @@
+"""Blocks of other formats as ggml's: bits move, and no value changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from gguf_forge.errors import InputError
+from gguf_forge.storage.source import Source
+from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.types.rows import RowNumbers, Rows
+from gguf_forge.types.tensor_type import MXFP4, TensorType
+
+
+@dataclass(frozen=True)
+class RepackMxfp4(TensorExpr):
+    """MXFP4 of Open Compute (16 bytes a block, (..., R, C / 2), and its scale, (..., R, C / 32)) as ggml's blocks.
+
+    A source byte holds elements 2k and 2k+1, a ggml byte holds elements k and k+16, low nibble first; the E8M0 scale
+    goes before its 16 bytes. Source: `block_mxfp4` in ggml-common.h.
+    """
+
+    blocks: TensorExpr
+    scales: TensorExpr
+    dtype: TensorType = MXFP4
+
+    def __post_init__(self) -> None:
+        if self.blocks.shape != (*self.scales.shape[:-1], self.scales.shape[-1] * 16):
+            raise InputError(f"MXFP4 blocks {self.blocks.shape} do not fit scales {self.scales.shape}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return (*self.scales.shape[:-1], self.scales.shape[-1] * 32)
+
+    def take(self, rows: RowNumbers) -> Rows:
+        source = self.blocks.take(rows).reshape(-1, 16)
+        low, high = source & 0x0F, source >> 4
+        packed = np.empty((len(source), 17), np.uint8)
+        packed[:, 0] = self.scales.take(rows).reshape(-1).view(np.uint8)
+        packed[:, 1::2] = low[:, :8] | low[:, 8:] << 4
+        packed[:, 2::2] = high[:, :8] | high[:, 8:] << 4
+        return packed.reshape(len(rows), -1)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        stored = self.blocks.working_set(n_rows, scattered=scattered)
+        # both nibbles of each byte, the blocks, and what one assignment computes
+        return stored + self.scales.working_set(n_rows, scattered=scattered) + 4 * n_rows * self.row_bytes
+
+    def sources(self) -> Iterator[Source]:
+        yield from self.blocks.sources()
+        yield from self.scales.sources()
+
+    @property
+    def words(self) -> str:
+        return "MXFP4 bits moved to ggml's places"

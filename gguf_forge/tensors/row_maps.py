@@ -1,0 +1,395 @@
+"""Operations that only move values: other shapes, orders and parts of a tensor.
+
+An axis is counted from the end: -1 are the columns, and an index along any other axis is a group of rows that lie in
+equal distances. So each operation but those on columns is a map of row numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import gcd, prod
+from typing import Literal
+
+import numpy as np
+
+from gguf_forge.errors import InputError, UnsupportedError
+from gguf_forge.storage.buffers import fresh
+from gguf_forge.tensors.expression import NUMBERS_BYTES, StoredRun, TensorExpr, Unary, by_matrix
+from gguf_forge.types.rows import RowNumbers, Rows
+from gguf_forge.types.tensor_type import TensorType
+
+# Of a matrix that is transposed, so much is read at a time.
+_BLOCK_BYTES = 2 << 20
+
+
+@dataclass(frozen=True)
+class Reshape(Unary):
+    """The same values in the same order under another shape.
+
+    Rows may become longer or shorter, where one length is a multiple of the other. Packed rows keep their length.
+    """
+
+    to: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        below, above = self.of.shape[-1], self.to[-1] if self.to else 0
+        if prod(self.to) != prod(self.of.shape) or not above or (below % above and above % below):
+            raise InputError(f"shape {self.of.shape} cannot be seen as {self.to}")
+        if below != above and _is_packed(self.of):
+            raise InputError(f"rows of {self.of.dtype} blocks cannot be cut or joined")
+
+    @property
+    def acts_on(self) -> Literal["rows"] | None:  # type: ignore[override]
+        return "rows" if self.to[-1] == self.of.shape[-1] else None
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.to
+
+    @property
+    def _joined(self) -> int:
+        """How many rows below make one row."""
+        return max(1, self.to[-1] // self.of.shape[-1])
+
+    @property
+    def _cut(self) -> int:
+        """How many rows one row below is cut into."""
+        return max(1, self.of.shape[-1] // self.to[-1])
+
+    def take(self, rows: RowNumbers) -> Rows:
+        if self._cut > 1:
+            below, at = np.unique(rows // self._cut, return_inverse=True)
+            pieces = self.of.take(below).reshape(len(below) * self._cut, self.to[-1])
+            taken: Rows = pieces[at * self._cut + rows % self._cut]
+            return taken
+        if self._joined > 1:
+            below = (rows[:, None] * self._joined + np.arange(self._joined)).reshape(-1)
+            return self.of.take(below).reshape(len(rows), self.to[-1])
+        return self.of.take(rows)
+
+    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
+        if start % self._cut or stop % self._cut:
+            return None
+        return self.of.stored_runs(start * self._joined // self._cut, stop * self._joined // self._cut)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        if self._cut > 1:
+            below = n_rows if scattered else n_rows // self._cut + 2
+            held = self.of.working_set(below, scattered=scattered) + below * self.of.row_bytes
+            return held + n_rows * (self.row_bytes + NUMBERS_BYTES)
+        return (
+            self.of.working_set(n_rows * self._joined, scattered=scattered)
+            + (self._joined > 1) * n_rows * self.row_bytes
+        )
+
+    def inverse(self, value: TensorExpr) -> TensorExpr:
+        return reshaped(value, self.of.shape)
+
+    @property
+    def words(self) -> str:
+        return ""
+
+
+def reshaped(x: TensorExpr, to: tuple[int, ...]) -> TensorExpr:
+    """`x` under another shape of as many values; by way of shorter rows where neither row length divides the other.
+
+    Example:
+        >>> from gguf_forge.tensors.stored import StandIn
+        >>> reshaped(StandIn("w", (6, 4)), (4, 6)).shape
+        (4, 6)
+    """
+    if to == x.shape:
+        return x
+    if to and to[-1] and x.shape[-1] % to[-1] and to[-1] % x.shape[-1]:
+        step = gcd(x.shape[-1], to[-1])
+        x = Reshape(x, (prod(x.shape) // step, step))
+    return Reshape(x, to)
+
+
+def squeezed(x: TensorExpr) -> TensorExpr:
+    """`x` without its axes of length 1."""
+    return reshaped(x, tuple(size for size in x.shape if size != 1) or (1,))
+
+
+def _is_packed(x: TensorExpr) -> bool:
+    return isinstance(x.dtype, TensorType) and x.dtype.block_elements > 1
+
+
+@dataclass(frozen=True)
+class RowRange(Unary):
+    """Rows `start` to `stop`: whole matrices where they are such, otherwise one matrix."""
+
+    start: int
+    stop: int
+    acts_on = "rows"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.stop <= self.of.n_rows:
+            raise InputError(f"shape {self.of.shape} has no rows {self.start}..{self.stop}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        n_rows, matrix = self.stop - self.start, self.of.matrix_rows
+        if self.start % matrix or self.stop % matrix:
+            return n_rows, self.of.shape[-1]
+        return n_rows // matrix, matrix, self.of.shape[-1]
+
+    def source_rows(self, rows: RowNumbers) -> RowNumbers:
+        return rows + self.start
+
+    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
+        return self.of.stored_runs(self.start + start, self.start + stop)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        return self.of.working_set(n_rows, scattered=scattered)
+
+
+class AlongAxis(Unary):
+    """An operation on the indices of one axis, which is counted from the end."""
+
+    axis: int
+
+    @property
+    def acts_on(self) -> Literal["rows", "columns"]:  # type: ignore[override]
+        return "columns" if self.axis == -1 else "rows"
+
+    @property
+    def size_below(self) -> int:
+        return self.of.shape[self.axis]
+
+    @property
+    def stride(self) -> int:
+        """The rows that one index of the axis has."""
+        return prod(self.of.shape[self.axis + 1 : -1])
+
+    def index_below(self, index: RowNumbers) -> RowNumbers:
+        """The index along the axis of `of` that an index of the result comes from."""
+        raise NotImplementedError  # pragma: no cover
+
+    def source_rows(self, rows: RowNumbers) -> RowNumbers:
+        if self.axis == -1:
+            return rows
+        group, within = np.divmod(rows, self.stride)
+        outer, index = np.divmod(group, self.shape[self.axis])
+        below: RowNumbers = (outer * self.size_below + self.index_below(index)) * self.stride + within
+        return below
+
+    def take(self, rows: RowNumbers) -> Rows:
+        taken = super().take(rows)
+        if self.axis != -1:
+            return taken
+        return np.ascontiguousarray(taken[:, self.index_below(np.arange(self.shape[-1]))])
+
+
+@dataclass(frozen=True)
+class Reorder(AlongAxis):
+    """An axis seen as several, `parts`, that are put into another order.
+
+    Index (i, j, k) of parts (A, B, C) goes where `order` says: with order (0, 2, 1) to (i, k, j).
+
+    Attributes:
+        said: Words for people.
+        left_out: Words for a tensor where this was not done.
+    """
+
+    axis: int
+    parts: tuple[int, ...]
+    order: tuple[int, ...]
+    said: str = "reordered"
+    left_out: str | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.of.shape) < -self.axis or prod(self.parts) != self.size_below:
+            raise InputError(f"axis {self.axis} of shape {self.of.shape} is not {' x '.join(map(str, self.parts))}")
+
+    def index_below(self, index: RowNumbers) -> RowNumbers:
+        places = np.unravel_index(index, tuple(self.parts[axis] for axis in self.order))
+        below: RowNumbers = np.zeros_like(index)
+        for axis, place in zip(self.order, places, strict=True):
+            below += place * prod(self.parts[axis + 1 :])
+        return below
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        if self.axis == -1:
+            numbers = self.size_below * NUMBERS_BYTES
+            return self.of.working_set(n_rows, scattered=scattered) + 2 * n_rows * self.row_bytes + numbers
+        return self.of.working_set(n_rows, scattered=True)
+
+    def inverse(self, value: TensorExpr) -> TensorExpr:
+        parts = tuple(self.parts[axis] for axis in self.order)
+        order = tuple(self.order.index(axis) for axis in range(len(self.order)))
+        return replace(self, of=value, parts=parts, order=order)
+
+    @property
+    def words(self) -> str:
+        return self.said
+
+    @property
+    def omission(self) -> str | None:
+        return self.left_out
+
+
+def permute_rope(x: TensorExpr, n_head: int) -> TensorExpr:
+    """The outermost axis from Hugging Face's rotary order (two halves of a head) to llama.cpp's (interleaved pairs)."""
+    size = x.shape[0]
+    if n_head < 1 or size % (2 * n_head):
+        raise InputError(f"{size} rows are not {n_head} heads of an even size")
+    return Reorder(
+        x,
+        -len(x.shape),
+        (n_head, 2, size // n_head // 2),
+        (0, 2, 1),
+        said=f"rows permuted for rotary embedding, {n_head} heads",
+        left_out="without permuting the rows for rotary embedding",
+    )
+
+
+_ORDINALS = {2: "second", 3: "3rd"}
+
+
+@dataclass(frozen=True)
+class Slice(AlongAxis):
+    """Every `step`-th index from `start` to `stop` along one axis."""
+
+    axis: int
+    start: int
+    stop: int
+    step: int = 1
+
+    def __post_init__(self) -> None:
+        if len(self.of.shape) < -self.axis or not 0 <= self.start <= self.stop <= self.of.shape[self.axis]:
+            raise InputError(f"shape {self.of.shape} has no part {self.start}..{self.stop} of axis {self.axis}")
+        if self.axis == -1 and _is_packed(self.of):
+            raise InputError(f"rows of {self.of.dtype} blocks cannot be cut")
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        shape = list(self.of.shape)
+        shape[self.axis] = len(range(self.start, self.stop, self.step))
+        return tuple(shape)
+
+    def index_below(self, index: RowNumbers) -> RowNumbers:
+        return self.start + index * self.step
+
+    def take(self, rows: RowNumbers) -> Rows:
+        if self.axis != -1:
+            return super().take(rows)
+        return np.ascontiguousarray(self.of.take(rows)[:, self.start : self.stop : self.step])
+
+    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
+        if self.axis == -1 or prod(self.of.shape[: self.axis]) > 1 or self.step > 1:
+            return None
+        first = self.start * self.stride
+        return self.of.stored_runs(first + start, first + stop)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        if self.axis == -1:
+            return self.of.working_set(n_rows, scattered=scattered) + n_rows * self.row_bytes
+        # where one matrix ends and the next begins, rows are left out, too
+        return self.of.working_set(n_rows, scattered=True)
+
+    @property
+    def words(self) -> str:
+        what = "columns" if self.axis == -1 else "rows" if self.axis == -2 else f"indices of axis {self.axis}"
+        if self.step > 1:
+            return f"every {_ORDINALS.get(self.step, f'{self.step}th')} of its {what} from {self.start}"
+        return f"{what} {self.start} to {self.stop - 1} of {self.of.shape[self.axis]}"
+
+
+@dataclass(frozen=True)
+class Repeat(AlongAxis):
+    """Every index along one axis `times` times, each beside itself (as torch's `repeat_interleave`)."""
+
+    axis: int
+    times: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        shape = list(self.of.shape)
+        shape[self.axis] *= self.times
+        return tuple(shape)
+
+    def index_below(self, index: RowNumbers) -> RowNumbers:
+        return index // self.times
+
+    def source_rows(self, rows: RowNumbers) -> RowNumbers:
+        return super().source_rows(rows)
+
+    def take(self, rows: RowNumbers) -> Rows:
+        if self.axis == -1:
+            return super().take(rows)
+        below, at = np.unique(self.source_rows(rows), return_inverse=True)
+        return self.of.take(below)[at]
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        return self.of.working_set(n_rows, scattered=True) + 2 * n_rows * (self.row_bytes + NUMBERS_BYTES)
+
+    def inverse(self, value: TensorExpr) -> TensorExpr:
+        return Slice(value, self.axis, 0, value.shape[self.axis], self.times)
+
+    @property
+    def words(self) -> str:
+        return f"each index of axis {self.axis} {self.times} times"
+
+
+@dataclass(frozen=True)
+class Transpose(Unary):
+    """The last two axes swapped: a row is a column below. `transposed` makes one where it is needed."""
+
+    def __post_init__(self) -> None:
+        if len(self.of.shape) < 2:
+            raise InputError(f"shape {self.of.shape} has no two axes to swap")
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        *leading, a, b = self.of.shape
+        return (*leading, b, a)
+
+    @property
+    def is_columnwise(self) -> bool:
+        return True
+
+    @property
+    def _block_rows(self) -> int:
+        """How many rows below are read at a time."""
+        return min(self.of.shape[-2], max(1, _BLOCK_BYTES // self.of.row_bytes))
+
+    def take(self, rows: RowNumbers) -> Rows:
+        if _is_packed(self.of):
+            raise UnsupportedError(f"blocks of {self.of.dtype} cannot be transposed")
+        below, step = self.of.shape[-2], self._block_rows
+        taken = fresh(len(rows) * self.row_bytes).view(self.dtype.dtype).reshape(len(rows), below)
+        done = 0
+        for matrix, columns in by_matrix(rows, self.shape[-2]):
+            tile = taken[done : done + len(columns)]
+            for start in range(0, below, step):
+                stop = min(start + step, below)
+                tile[:, start:stop] = self.of.rows(matrix * below + start, matrix * below + stop)[:, columns].T
+            done += len(columns)
+        return taken
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        block = self._block_rows * self.of.row_bytes
+        return n_rows * (NUMBERS_BYTES + self.row_bytes) + self.of.working_set(self._block_rows) + block
+
+    def inverse(self, value: TensorExpr) -> TensorExpr:
+        return transposed(value)
+
+    @property
+    def words(self) -> str:
+        return "transposed"
+
+
+def transposed(x: TensorExpr) -> TensorExpr:
+    """The last two axes swapped; twice swapped is as it was, also of packed rows."""
+    return x.of if isinstance(x, Transpose) else Transpose(x)
+
+
+def halves(x: TensorExpr, axis: int) -> Iterator[Slice]:
+    """The two halves of an axis, which must have an even length."""
+    size = x.shape[axis]
+    if size % 2:
+        raise InputError(f"{size} {'columns' if axis == -1 else 'rows'} have no two halves")
+    yield Slice(x, axis, 0, size // 2)
+    yield Slice(x, axis, size // 2, size)

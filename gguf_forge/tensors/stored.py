@@ -1,0 +1,167 @@
+"""Tensors that expressions begin with: what files hold, what the config tells, and what is only thought of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_forge.errors import InputError, UnsupportedError
+from gguf_forge.storage.source import Source
+from gguf_forge.tensors.expression import NUMBERS_BYTES, StoredRun, TensorExpr, Unary, contiguous_runs
+from gguf_forge.types.element_type import ElementType
+from gguf_forge.types.rows import RowNumbers, Rows
+from gguf_forge.types.tensor_type import F32, SCALES_AT, TensorType
+
+# Scattered rows are read in one go, with what lies between, up to so many times their number.
+_MOST_UNUSED = 4
+
+
+@dataclass(frozen=True)
+class Stored(TensorExpr):
+    """A tensor as a file holds it: rows of `dtype` one after the other, from byte `offset` of `source`."""
+
+    name: str
+    source: Source
+    offset: int
+    shape: tuple[int, ...]
+    dtype: TensorType
+
+    def rows(self, start: int, stop: int) -> Rows:
+        return self._read(start, stop)
+
+    def take(self, rows: RowNumbers) -> Rows:
+        first, stop = int(rows.min()), int(rows.max()) + 1
+        if stop - first == len(rows) and (rows[1:] > rows[:-1]).all():
+            return self._read(first, stop)
+        if stop - first <= _MOST_UNUSED * len(rows):
+            return self._read(first, stop)[rows - first]
+        return np.concatenate([self._read(*run) for run in contiguous_runs(rows)])
+
+    def _read(self, start: int, stop: int) -> Rows:
+        raw = self.source.read(*self._run(start, stop)[1:])
+        return raw.view(self.dtype.dtype).reshape(stop - start, -1)
+
+    def _run(self, start: int, stop: int) -> StoredRun:
+        return StoredRun(self.source, self.offset + start * self.row_bytes, (stop - start) * self.row_bytes)
+
+    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...]:
+        return (self._run(start, stop),)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        return n_rows * (NUMBERS_BYTES + self.row_bytes * (1 + _MOST_UNUSED if scattered else 1))
+
+    def sources(self) -> Iterator[Source]:
+        yield self.source
+
+    @property
+    def words(self) -> str:
+        return ""
+
+
+@dataclass(frozen=True)
+class StoredElements(Stored):
+    """Stored numbers that are no weights by themselves, such as packed codes and scales. Only schemes of quantized
+    storage and `Widened` compute with them; a declaration that keeps them is refused."""
+
+    dtype: ElementType  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Constant(TensorExpr):
+    """Values made while planning, such as rope factors: float32, kept in memory."""
+
+    values: NDArray[np.float32]
+    dtype: TensorType = F32
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.values.shape
+
+    def take(self, rows: RowNumbers) -> Rows:
+        return self.values.reshape(self.n_rows, self.shape[-1])[rows]
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        return n_rows * (NUMBERS_BYTES + self.row_bytes)
+
+    def sources(self) -> Iterator[Source]:
+        return iter(())
+
+    @property
+    def words(self) -> str:
+        return "computed from the config"
+
+
+@dataclass(frozen=True)
+class StandIn(TensorExpr):
+    """A tensor of a checkpoint that is not there: a name and a shape. A declaration is followed with it to learn what
+    it would do."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: TensorType = F32
+
+    def take(self, rows: RowNumbers) -> Rows:
+        raise InputError("has no values", tensor=self.name)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        return 0
+
+    def sources(self) -> Iterator[Source]:
+        return iter(())
+
+
+# Blocks whose numbers of more than a byte are their scales, as gguf-py's gguf_convert_endian.py knows them.
+_SWAPPABLE_BLOCKS = ("Q4_0", "Q8_0", "Q4_K", "Q6_K", "TQ2_0", "Q1_0", "MXFP4", "NVFP4")
+
+
+@dataclass(frozen=True)
+class BigEndian(Unary):
+    """A tensor that a big-endian GGUF file holds, in this machine's byte order."""
+
+    def __post_init__(self) -> None:
+        if self._block_elements > 1 and self.dtype.name not in _SWAPPABLE_BLOCKS:
+            raise UnsupportedError(
+                f"{self.dtype} blocks of big-endian files cannot be read",
+                hint=f"float types can, and {', '.join(_SWAPPABLE_BLOCKS)}",
+            )
+
+    @property
+    def _block_elements(self) -> int:
+        return self.dtype.block_elements if isinstance(self.dtype, TensorType) else 1
+
+    def take(self, rows: RowNumbers) -> Rows:
+        stored = np.ascontiguousarray(self.of.take(rows))
+        blocks = stored.view(np.uint8).reshape(-1, self.dtype.row_bytes(self._block_elements))
+        if self._block_elements == 1:
+            swapped = np.ascontiguousarray(blocks[:, ::-1])
+        else:
+            swapped = blocks.copy()
+            for at in SCALES_AT.get(self.dtype.name, ()):
+                swapped[:, [at, at + 1]] = blocks[:, [at + 1, at]]
+        return swapped.reshape(-1).view(stored.dtype).reshape(stored.shape)
+
+    @property
+    def words(self) -> str:
+        return "from big-endian"
+
+
+@dataclass(frozen=True)
+class Widened(Unary):
+    """Stored doubles, integers and small floats as float32, each rounded once."""
+
+    dtype = F32
+
+    @property
+    def source_type(self) -> TensorType:
+        return F32
+
+    def take(self, rows: RowNumbers) -> Rows:
+        with np.errstate(over="ignore"):  # a value that is too large becomes infinite, and is told when it is packed
+            return self.of.take(rows).astype(np.float32)
+
+    @property
+    def words(self) -> str:
+        return f"{self.of.dtype} as float32"
