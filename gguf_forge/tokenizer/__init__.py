@@ -21,12 +21,29 @@ from typing import Any
 
 from gguf_forge.errors import InputError
 from gguf_forge.gguf_file.values import Metadata
-from gguf_forge.tokenizer.bpe import bpe, tokenizer_json_size, whitespace
+from gguf_forge.tokenizer.bpe import (
+    bpe,
+    bpe_as_marked,
+    bpe_with,
+    chatglm,
+    glm,
+    glm_edge,
+    interns1,
+    solar_open,
+    tokenizer_json_size,
+    whitespace,
+)
+from gguf_forge.tokenizer.builtin import builtin, no_vocabulary
 from gguf_forge.tokenizer.files import TokenizerFiles
-from gguf_forge.tokenizer.llama_hf import llama_hf
+from gguf_forge.tokenizer.internlm import internlm2, internlm3
+from gguf_forge.tokenizer.llama_hf import gemma4, llama_hf
+from gguf_forge.tokenizer.mistral import has_tekken_alone, mistral
+from gguf_forge.tokenizer.plamo import plamo, plamo3
 from gguf_forge.tokenizer.pre_tokenizers import checked_name, known_names
-from gguf_forge.tokenizer.special import special_ids
-from gguf_forge.tokenizer.spm import phi3, sentencepiece, sentencepiece_size
+from gguf_forge.tokenizer.rwkv import rwkv_world
+from gguf_forge.tokenizer.special import default_chat_template, special_ids
+from gguf_forge.tokenizer.spm import gemma3n_sentencepiece, phi3, sentencepiece, sentencepiece_size
+from gguf_forge.tokenizer.tiktoken import hunyuan, hunyuan_moe, hunyuan_vl, kimi, kimi_k3, kimi_linear, qwen
 from gguf_forge.tokenizer.unigram import nomic_bert_moe, t5, xlm_roberta
 from gguf_forge.tokenizer.vocabulary import (
     Reader,
@@ -46,6 +63,7 @@ from gguf_forge.tokenizer.vocabulary import (
     in_order,
     token_type_count,
     when,
+    with_rounded_size,
 )
 from gguf_forge.tokenizer.wordpiece import wordpiece
 
@@ -59,27 +77,54 @@ __all__ = [
     "add_space_prefix",
     "any_vocabulary",
     "bpe",
+    "bpe_as_marked",
+    "bpe_with",
+    "builtin",
+    "chatglm",
     "configured_space_prefix",
+    "default_chat_template",
     "either",
     "first_of",
     "fixed_token_type_count",
+    "gemma3n_sentencepiece",
+    "gemma4",
+    "glm",
+    "glm_edge",
     "has_model_type",
     "has_pre_tokenizer",
+    "has_tekken_alone",
     "has_tokenizer_class",
     "has_vocab_size",
+    "hunyuan",
+    "hunyuan_moe",
+    "hunyuan_vl",
     "in_order",
+    "internlm2",
+    "internlm3",
+    "interns1",
+    "kimi",
+    "kimi_k3",
+    "kimi_linear",
     "known_names",
     "llama_hf",
+    "mistral",
+    "no_vocabulary",
     "nomic_bert_moe",
     "phi3",
+    "plamo",
+    "plamo3",
+    "qwen",
     "read_vocabulary",
     "real_vocabulary_size",
+    "rwkv_world",
     "sentencepiece",
+    "solar_open",
     "special_ids",
     "t5",
     "token_type_count",
     "when",
     "whitespace",
+    "with_rounded_size",
     "wordpiece",
     "xlm_roberta",
 ]

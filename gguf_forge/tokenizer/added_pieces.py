@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from gguf_forge.tokenizer.checks import Place, as_decimal_id, as_flag, as_id, as_list, as_mapping, as_text
 from gguf_forge.tokenizer.files import TokenizerFiles
 from gguf_forge.tokenizer.sentencepiece_model import Pieces
-from gguf_forge.tokenizer.token_types import TokenType, added_token
+from gguf_forge.tokenizer.token_types import TokenType, added_token, marked
 
 log = logging.getLogger(__name__)
 
-_ADDED_SCORE = -1000.0
+ADDED_SCORE = -1000.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def put(vocabulary: Pieces, token: Added) -> None:
     if vocabulary.types[token.id] is not TokenType.UNUSED and vocabulary.texts[token.id] != text:
         log.info("token %d: %r becomes %r", token.id, vocabulary.texts[token.id].decode(), token.text)
     vocabulary.texts[token.id] = text
-    vocabulary.scores[token.id] = _ADDED_SCORE
+    vocabulary.scores[token.id] = ADDED_SCORE
     vocabulary.types[token.id] = token.type
 
 
@@ -64,7 +64,7 @@ def from_tokenizer_config(files: TokenizerFiles, by_text: bool = True) -> Iterat
     for key, value in as_mapping(listed, place).items():
         here = place / key
         text, special = _text_and_special(value, here)
-        text, kind = added_token(text, special) if by_text else (text, _marked(special))
+        text, kind = added_token(text, special) if by_text else (text, marked(special))
         yield Added(as_decimal_id(key, place), text, kind, here)
 
 
@@ -74,14 +74,10 @@ def from_tokenizer(files: TokenizerFiles) -> Iterator[Added]:
     for index, value in enumerate(as_list((files.tokenizer or {}).get("added_tokens", []), place)):
         here = place / index
         text, special = _text_and_special(value, here)
-        yield Added(as_id(value.get("id"), here / "id"), text, _marked(special), here)
+        yield Added(as_id(value.get("id"), here / "id"), text, marked(special), here)
 
 
 def _text_and_special(value: object, place: Place) -> tuple[str, bool]:
     token = as_mapping(value, place)
     special = as_flag(token.get("special", False), place / "special")
     return as_text(token.get("content"), place / "content"), special
-
-
-def _marked(special: bool) -> TokenType:
-    return TokenType.CONTROL if special else TokenType.USER_DEFINED

@@ -5,23 +5,25 @@ Byte-level BPE and WordPiece have such vocabularies. Source: `get_vocab_base` in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from gguf_forge.gguf_file.values import Metadata, ValueType, array, string
 from gguf_forge.tokenizer.auto_tokenizer import AutoTokenizer, load_tokenizer
 from gguf_forge.tokenizer.checks import vocabulary_size
 from gguf_forge.tokenizer.pre_tokenizers import PROBE, checked_name, name_of
-from gguf_forge.tokenizer.token_types import TokenType, added_token
+from gguf_forge.tokenizer.token_types import TokenType, added_token, marked
 from gguf_forge.tokenizer.vocabulary import TokenizerSource
 
 
 @dataclass(frozen=True)
 class BaseVocabulary:
-    """A vocabulary; the index is the token id."""
+    """A vocabulary; the index is the token id. `added` are the ids of the tokens added to it, by text."""
 
     pre_tokenizer: str
     texts: list[str]
     types: list[TokenType]
+    added: Mapping[str, int] = field(default_factory=dict)
 
     def metadata(self, model: str) -> Metadata:
         """The keys of the vocabulary under llama.cpp's name for its kind of tokenizer."""
@@ -33,12 +35,15 @@ class BaseVocabulary:
         }
 
 
-def read_base_vocabulary(source: TokenizerSource, pre_tokenizer: str | None = None) -> BaseVocabulary | None:
+def read_base_vocabulary(
+    source: TokenizerSource, pre_tokenizer: str | None = None, *, as_marked: bool = False
+) -> BaseVocabulary | None:
     """The vocabulary of a folder; None without the files of a tokenizer.
 
     Args:
         source: The folder's files and the model's configuration.
         pre_tokenizer: The name that this kind of vocabulary always has, instead of the one found by hash.
+        as_marked: Added tokens are written as they are, and are control tokens if marked special, whatever their text.
 
     Raises:
         InputError: a file is broken, or the vocabulary does not fit the model's vocab_size.
@@ -49,7 +54,16 @@ def read_base_vocabulary(source: TokenizerSource, pre_tokenizer: str | None = No
     if tokenizer is None:
         return None
     texts, types = _tokens(tokenizer, source)
-    return BaseVocabulary(pre_tokenizer or _pre_tokenizer(tokenizer, source), texts, types)
+    added = tokenizer.added_tokens()
+    for id, token in added.items():
+        if as_marked:
+            texts[id], types[id] = token.content, marked(token.special)
+        else:
+            # Runtimes match added tokens in plain text, so one that the normalizer changes is written changed.
+            text = token.content if token.normalized else tokenizer.round_trip(token.content)
+            texts[id], types[id] = added_token(text, token.special)
+    name = pre_tokenizer or _pre_tokenizer(tokenizer, source)
+    return BaseVocabulary(name, texts, types, {token.content: id for id, token in added.items()})
 
 
 def _pre_tokenizer(tokenizer: AutoTokenizer, source: TokenizerSource) -> str:
@@ -75,8 +89,4 @@ def _tokens(tokenizer: AutoTokenizer, source: TokenizerSource) -> tuple[list[str
     for text, id in vocabulary.items():
         texts[id] = text
         types[id] = TokenType.NORMAL
-    for id, token in tokenizer.added_tokens().items():
-        # Runtimes match added tokens in plain text, so one that the normalizer changes is written changed.
-        text = token.content if token.normalized else tokenizer.round_trip(token.content)
-        texts[id], types[id] = added_token(text, token.special)
     return texts, types

@@ -1,15 +1,19 @@
 """Byte-level BPE vocabularies (llama.cpp's model `gpt2`): tokenizer.json, or vocab.json with merges.txt.
 
-Source: `_set_vocab_gpt2` and `_set_vocab_whitespace` in llama.cpp's converter.
+Source: `_set_vocab_gpt2`, `_set_vocab_whitespace`, `_set_vocab_glm`, `_set_vocab_glmedge` and `_set_vocab_interns1` in
+llama.cpp's converter, and the `set_vocab` of its ChatGLM, Solar, Dream and LLaDA.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from gguf_forge.errors import InputError
 from gguf_forge.gguf_file.values import Metadata
-from gguf_forge.tokenizer.base_vocabulary import read_base_vocabulary
+from gguf_forge.tokenizer.base_vocabulary import BaseVocabulary, read_base_vocabulary
 from gguf_forge.tokenizer.checks import as_list, as_mapping
 from gguf_forge.tokenizer.special import special_tokens
-from gguf_forge.tokenizer.vocabulary import TokenizerSource
+from gguf_forge.tokenizer.vocabulary import Reader, TokenizerSource
 
 
 def bpe(source: TokenizerSource) -> Metadata | None:
@@ -24,6 +28,49 @@ def bpe(source: TokenizerSource) -> Metadata | None:
     if vocabulary is None:
         return None
     return {**vocabulary.metadata("gpt2"), **special_tokens(source.files, with_merges=True)}
+
+
+def bpe_as_marked(source: TokenizerSource) -> Metadata | None:
+    """As `bpe`, and added tokens are written as they are: control tokens if marked special, whatever their text."""
+    vocabulary = read_base_vocabulary(source, as_marked=True)
+    if vocabulary is None:
+        return None
+    return {**vocabulary.metadata("gpt2"), **special_tokens(source.files, with_merges=True)}
+
+
+def bpe_with(texts: Mapping[str, str], ids: Mapping[str, int] | None = None) -> Reader:
+    """As `bpe`, with special tokens for kinds that the files do not tell: kind -> text of an added token, or id.
+
+    Example:
+        >>> chatglm = bpe_with({"eos": "<|endoftext|>", "eot": "<|user|>", "unk": "<|endoftext|>"})
+    """
+
+    def read(source: TokenizerSource) -> Metadata | None:
+        vocabulary = read_base_vocabulary(source)
+        if vocabulary is None:
+            return None
+        fallback = {kind: _id_of(text, vocabulary, source) for kind, text in texts.items()} | dict(ids or {})
+        special = special_tokens(source.files, with_merges=True, fallback=fallback)
+        return {**vocabulary.metadata("gpt2"), **special}
+
+    return read
+
+
+glm = bpe_with({"bos": "[gMASK]", "eot": "<|user|>", "unk": "<|endoftext|>", "eom": "<|observation|>"})
+glm_edge = bpe_with({"eos": "<|endoftext|>", "eot": "<|user|>", "unk": "<|endoftext|>", "bos": "<|endoftext|>"})
+chatglm = bpe_with({"eos": "<|endoftext|>", "eot": "<|user|>", "unk": "<|endoftext|>"})
+solar_open = bpe_with({"eos": "<|endoftext|>", "eot": "<|endoftext|>", "unk": "<unk>", "bos": "<|startoftext|>"})
+interns1 = bpe_with({}, {"bos": 151643})
+
+
+def _id_of(text: str, vocabulary: BaseVocabulary, source: TokenizerSource) -> int:
+    if text not in vocabulary.added:
+        raise InputError(
+            f"the tokenizer has no added token {text!r}, which models of this family need",
+            file=source.files.folder,
+            hint="take the tokenizer that the model was trained with",
+        )
+    return vocabulary.added[text]
 
 
 def whitespace(source: TokenizerSource) -> Metadata | None:

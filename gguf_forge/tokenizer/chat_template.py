@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from importlib.resources import files as package_files
 from typing import Any
 
 from gguf_forge.gguf_file.values import Metadata, ValueType, array, string
@@ -34,6 +35,11 @@ def chat_templates(files: TokenizerFiles) -> Metadata:
         return templates_of(_with_additional(files, files.chat_template_jinja), place)
     place = files.place("chat_template.json") / "chat_template"
     return templates_of((files.chat_template_json or {}).get("chat_template"), place)
+
+
+def bundled_template(name: str) -> str:
+    """A template that comes with the package, for models that come without one."""
+    return package_files(__package__).joinpath(f"chat_templates/{name}.jinja").read_text(encoding="utf-8")
 
 
 def _with_additional(files: TokenizerFiles, template: str) -> str | list[Mapping[str, str]]:

@@ -105,6 +105,14 @@ class TokenizerFiles:
         """A file that few vocabularies have, as it is."""
         return read_bytes(self.folder / name)
 
+    def text(self, name: str) -> str | None:
+        """A text file that few vocabularies have, with `\\n` line ends."""
+        return read_text(self.folder / name)
+
+    def object(self, name: str) -> Mapping[str, Any] | None:
+        """A JSON file that few vocabularies have."""
+        return self._object(name)
+
     @cached_property
     def chat_template_jinja(self) -> str | None:
         return read_text(self.folder / "chat_template.jinja")

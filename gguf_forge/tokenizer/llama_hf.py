@@ -1,13 +1,13 @@
 """SentencePiece-like BPE vocabularies that come as tokenizer.json without tokenizer.model.
 
-Source: gguf-py's `LlamaHfVocab` and `_set_vocab_llama_hf` in llama.cpp's converter.
+Source: gguf-py's `LlamaHfVocab`, and `_set_vocab_llama_hf` and Gemma 4's `set_vocab` in llama.cpp's converter.
 """
 
 from __future__ import annotations
 
 import re
 
-from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.gguf_file.values import Metadata, boolean
 from gguf_forge.tokenizer.auto_tokenizer import AutoTokenizer, load_tokenizer
 from gguf_forge.tokenizer.checks import as_mapping
 from gguf_forge.tokenizer.scored_vocabulary import scored_vocabulary
@@ -18,21 +18,47 @@ from gguf_forge.tokenizer.vocabulary import TokenizerSource
 
 # Such files carry no scores.
 _SCORE = -1000.0
+_GEMMA4_VISIBLE = frozenset(
+    mark.encode() for name in ("channel", "tool_call", "tool_response") for mark in (f"<|{name}>", f"<{name}|>")
+) | {b'<|"|>'}
 _BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
 def llama_hf(source: TokenizerSource) -> Metadata | None:
     """The metadata of a SentencePiece-like tokenizer.json; None where the folder has none of this kind."""
-    if not _is_sentencepiece_like(source):
+    vocabulary = _read(source)
+    if vocabulary is None:
         return None
-    tokenizer = load_tokenizer(source.files)
-    if tokenizer is None:
-        return None
-    vocabulary = _vocabulary(tokenizer)
     return {
         **scored_vocabulary(vocabulary),
         **special_tokens(source.files, vocabulary_size=len(vocabulary.texts)),
     }
+
+
+def gemma4(source: TokenizerSource) -> Metadata | None:
+    """Gemma 4's reading of a SentencePiece-like tokenizer.json, with merges; None where the folder has none.
+
+    The marks of thoughts and tool calls are user-defined, so that runtimes show them and chat parsers can read them.
+    """
+    vocabulary = _read(source)
+    if vocabulary is None:
+        return None
+    for id, text in enumerate(vocabulary.texts):
+        if text in _GEMMA4_VISIBLE:
+            vocabulary.types[id] = TokenType.USER_DEFINED
+    metadata = scored_vocabulary(vocabulary, "gemma4")
+    del metadata["tokenizer.ggml.pre"]
+    return {
+        **metadata,
+        **special_tokens(source.files, with_merges=True),
+        "tokenizer.ggml.add_space_prefix": boolean(False),
+        "tokenizer.ggml.add_bos_token": boolean(True),
+    }
+
+
+def _read(source: TokenizerSource) -> Pieces | None:
+    tokenizer = load_tokenizer(source.files) if _is_sentencepiece_like(source) else None
+    return None if tokenizer is None else _vocabulary(tokenizer)
 
 
 def _is_sentencepiece_like(source: TokenizerSource) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gguf_forge.gguf_file.values import Metadata, Value, boolean, u32
-from gguf_forge.tokenizer.chat_template import chat_templates
+from gguf_forge.tokenizer.chat_template import bundled_template, chat_templates, templates_of
 from gguf_forge.tokenizer.checks import Place, as_flag, as_id, as_list, as_mapping
 from gguf_forge.tokenizer.files import TokenizerFiles
 from gguf_forge.tokenizer.merges import merges
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 DEFAULT_TYPES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
 # Types without a key (cls, prefix, suffix, middle, fsep) are looked up but not written.
-_ID_KEYS = {
+ID_KEYS = {
     "bos": "tokenizer.ggml.bos_token_id",
     "eos": "tokenizer.ggml.eos_token_id",
     "unk": "tokenizer.ggml.unknown_token_id",
@@ -42,6 +42,7 @@ def special_tokens(
     types: Sequence[str] = DEFAULT_TYPES,
     vocabulary_size: int | None = None,
     fallback: Mapping[str, int] | None = None,
+    overrides: Mapping[str, int] | None = None,
 ) -> Metadata:
     """Merges, special token ids, whether they are added, chat templates and normalizer flags, in file order.
 
@@ -51,6 +52,7 @@ def special_tokens(
         types: The kinds of special tokens to look for.
         vocabulary_size: Ids from here on are left out; None: no bound.
         fallback: Ids of kinds that the files do not tell.
+        overrides: Ids of kinds whatever the files tell.
 
     Raises:
         InputError: a file holds something of another type than it should, or a negative id.
@@ -64,9 +66,10 @@ def special_tokens(
     ids = _ids(files, additions, vocabulary_size)
     for kind, id in (fallback or {}).items():
         ids.setdefault(kind, id)
+    ids.update(overrides or {})
     return {
         **(merges(files) if with_merges else {}),
-        **{_ID_KEYS[kind]: u32(id) for kind, id in ids.items() if kind in _ID_KEYS},
+        **{ID_KEYS[kind]: u32(id) for kind, id in ids.items() if kind in ID_KEYS},
         **{_ADD_KEYS[kind]: boolean(flag) for kind, flag in added.items() if kind in _ADD_KEYS},
         **chat_templates(files),
         **_normalizer_flags(files),
@@ -80,6 +83,15 @@ def special_ids(fallback: Mapping[str, int]) -> Reader:
         >>> gemma = in_order(sentencepiece, special_ids({"eot": 107}), add_space_prefix(False))
     """
     return lambda source: special_tokens(source.files, types=tuple(fallback), fallback=fallback)
+
+
+def default_chat_template(name: str) -> Reader:
+    """A chat template that comes with the package, where the folder has none.
+
+    Example:
+        >>> kimi = in_order(kimi_linear, default_chat_template("kimi-k3"))
+    """
+    return lambda source: {} if chat_templates(source.files) else templates_of(bundled_template(name), Place(name))
 
 
 def _ids(files: TokenizerFiles, additions: Additions, vocabulary_size: int | None) -> dict[str, int]:

@@ -30,10 +30,19 @@ def sentencepiece(source: TokenizerSource) -> Metadata | None:
 
     The vocabulary has as many tokens as the configuration says: holes are `[PADn]`, the excess is left out.
     """
+    return _sentencepiece(source, ("vocab_size_per_layer_input", "vocab_size"))
+
+
+def gemma3n_sentencepiece(source: TokenizerSource) -> Metadata | None:
+    """As `sentencepiece`, and vocab_size counts alone: it is larger where the model sees and hears."""
+    return _sentencepiece(source, ("vocab_size",))
+
+
+def _sentencepiece(source: TokenizerSource, size_keys: tuple[str, ...]) -> Metadata | None:
     pieces = _pieces(source.files)
     if pieces is None:
         return None
-    size = _size(source, pieces, ("vocab_size_per_layer_input", "vocab_size"))
+    size = _size(source, pieces, size_keys)
     if len(pieces.texts) > size:
         log.warning("tokenizer.model has %d tokens; those from %d on are left out", len(pieces.texts), size)
     vocabulary = padded(pieces, size)

@@ -30,6 +30,11 @@ def looks_like_control(text: str) -> bool:
     return text in _CONTROL_TEXTS or any(text.startswith(a) and text.endswith(b) for a, b in _CONTROL_SHAPES)
 
 
+def marked(special: bool) -> TokenType:
+    """The type of an added token that goes by its mark alone."""
+    return TokenType.CONTROL if special else TokenType.USER_DEFINED
+
+
 def added_token(text: str, special: bool) -> tuple[str, TokenType]:
     """The text and type under which a token added to the vocabulary is written.
 

@@ -9,11 +9,11 @@ the files it needs. A family declares one:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from gguf_forge.gguf_file.values import Metadata, boolean, u32
-from gguf_forge.tokenizer.checks import as_flag, as_id
+from gguf_forge.tokenizer.checks import as_flag, as_id, vocabulary_size
 from gguf_forge.tokenizer.files import TokenizerFiles
 
 
@@ -75,6 +75,19 @@ def when(condition: Callable[[TokenizerSource], bool], reader: Reader) -> Reader
 def either(condition: Callable[[TokenizerSource], bool], reader: Reader, other: Reader) -> Reader:
     """The first reader where the condition holds, the other one elsewhere."""
     return lambda source: reader(source) if condition(source) else other(source)
+
+
+def with_rounded_size(reader: Reader, multiple: int) -> Reader:
+    """The reader for a model whose vocab_size is rounded up to a multiple: pad_vocab_size_multiple or the given."""
+
+    def read(source: TokenizerSource) -> Metadata | None:
+        place = source.files.place("config.json")
+        step = vocabulary_size(source.config, place, ("pad_vocab_size_multiple",)) or multiple
+        size = vocabulary_size(source.config, place)
+        config = source.config if size is None else {**source.config, "vocab_size": -(-size // step) * step}
+        return reader(replace(source, config=config))
+
+    return read
 
 
 def has_vocab_size(size: int) -> Callable[[TokenizerSource], bool]:

@@ -9,13 +9,23 @@ import pytest
 from tokenizer_folders import copy_folder, edit
 
 from gguf_forge.errors import ForgeError, InputError
-from gguf_forge.tokenizer import bpe, llama_hf, read_vocabulary, real_vocabulary_size
+from gguf_forge.tokenizer import (
+    Reader,
+    bpe,
+    bpe_as_marked,
+    bpe_with,
+    gemma4,
+    glm,
+    llama_hf,
+    read_vocabulary,
+    real_vocabulary_size,
+)
 
 TOKENS, TYPES, MERGES = (f"tokenizer.ggml.{name}" for name in ("tokens", "token_type", "merges"))
 
 
-def read(folder: Path, size: Any = 512) -> dict[str, Any]:
-    found = read_vocabulary(folder, {"vocab_size": size}, bpe, pre_tokenizer="llama-bpe")
+def read(folder: Path, size: Any = 512, reader: Reader = bpe) -> dict[str, Any]:
+    found = read_vocabulary(folder, {"vocab_size": size}, reader, pre_tokenizer="llama-bpe")
     return {key: value.data for key, value in found.items()}
 
 
@@ -219,3 +229,31 @@ def test_llama_hf_refuses_a_hole_in_the_vocabulary(tmp_path: Path) -> None:
 def test_a_byte_level_tokenizer_is_not_taken_for_a_sentencepiece_one(folder: Path) -> None:
     with pytest.raises(ForgeError, match="no tokenizer that this model can use"):
         read_vocabulary(folder, {}, llama_hf)
+
+
+def test_added_tokens_as_marked(folder: Path) -> None:
+    free = append(folder, added(0, "<|x|>"), added(0, "a▁b"), added(0, "[S]", special=True))
+    found = read(folder, 600, bpe_as_marked)
+    assert found[TOKENS][free : free + 3] == ("<|x|>", "a▁b", "[S]")
+    assert found[TYPES][free : free + 3] == (4, 4, 3)
+
+
+def test_special_tokens_by_the_text_of_an_added_token(folder: Path) -> None:
+    free = append(folder, added(0, "<|user|>"), added(0, "<|endoftext|>"))
+    reader = bpe_with({"eot": "<|user|>", "bos": "<|endoftext|>"}, {"mask": 7})
+    found = read(folder, 600, reader)
+    wanted = read(folder, 600)["tokenizer.ggml.bos_token_id"]
+    assert found["tokenizer.ggml.bos_token_id"] == wanted != free + 1
+    assert (found["tokenizer.ggml.eot_token_id"], found["tokenizer.ggml.mask_token_id"]) == (free, 7)
+    with pytest.raises(InputError, match=r"no added token '\[gMASK\]', which models of this family need"):
+        read(folder, 600, glm)
+
+
+def test_gemma4_shows_the_marks_of_tool_calls(tmp_path: Path) -> None:
+    folder = copy_folder("llama-hfvocab", tmp_path / "hf")
+    append(folder, added(0, "<|tool_call>", special=True), added(0, "<|x|>", special=True))
+    found = {key: value.data for key, value in read_vocabulary(folder, {}, gemma4).items()}
+    assert list(found)[:5] == ["tokenizer.ggml.model", TOKENS, "tokenizer.ggml.scores", TYPES, MERGES]
+    assert found[TOKENS][-2:] == (b"<|tool_call>", b"<|x|>")
+    assert found[TYPES][-2] == 4
+    assert found["tokenizer.ggml.add_bos_token"] is True

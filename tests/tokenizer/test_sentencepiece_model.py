@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import struct
-from io import BytesIO
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sentencepiece_models import field, piece, trained, varint
 from synthetic import FAMILIES
 
 from gguf_forge.errors import InputError
@@ -19,24 +17,6 @@ MODELS = ("gemma", "llama2-spm", "mistral", "phi3")
 
 def read_pieces(data: bytes, place: Place) -> Pieces:
     return read_model(data, place).pieces
-
-
-def field(tag: int, payload: bytes) -> bytes:
-    return bytes([tag]) + varint(len(payload)) + payload
-
-
-def varint(number: int) -> bytes:
-    out = b""
-    while number > 0x7F:
-        out += bytes([number & 0x7F | 0x80])
-        number >>= 7
-    return out + bytes([number])
-
-
-def piece(text: bytes, score: float = 0.0, kind: int | None = None) -> bytes:
-    return field(
-        0x0A, field(0x0A, text) + b"\x15" + struct.pack("<f", score) + (b"" if kind is None else bytes([0x18, kind]))
-    )
 
 
 UNKNOWN = piece(b"<unk>", kind=2)
@@ -72,21 +52,13 @@ def test_defaults_and_unknown_fields() -> None:
 @pytest.mark.parametrize("algorithm", list(Algorithm))
 @pytest.mark.parametrize("flag", [True, False])
 def test_the_settings_are_those_that_the_library_trained_with(algorithm: Algorithm, flag: bool) -> None:
-    from sentencepiece import SentencePieceTrainer
-
-    file = BytesIO()
-    SentencePieceTrainer.train(
-        sentence_iterator=iter(["a b c a b"] * 9),
-        model_writer=file,
-        model_type=algorithm.name.lower(),
-        vocab_size=8,
-        hard_vocab_limit=False,
+    data = trained(
+        algorithm.name.lower(),
         add_dummy_prefix=flag,
         remove_extra_whitespaces=not flag,
         normalization_rule_name="nmt_nfkc" if flag else "identity",
-        minloglevel=2,
     )
-    model = read_model(file.getvalue(), PLACE)
+    model = read_model(data, PLACE)
     assert model.algorithm is algorithm
     assert (model.add_dummy_prefix, model.remove_extra_whitespaces) == (flag, not flag)
     assert len(model.charsmap) > 100_000 if flag else model.charsmap == b""

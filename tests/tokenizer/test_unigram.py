@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import base64
 import json
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sentencepiece_models import trained
 from tokenizer_folders import edit
 
 from gguf_forge.errors import InputError
@@ -18,15 +18,6 @@ from gguf_forge.tokenizer.unigram import _charsmap
 
 TOKENS, SCORES, TYPES = (f"tokenizer.ggml.{name}" for name in ("tokens", "scores", "token_type"))
 CHARSMAP = base64.b64encode(b"\x01\x02\x03").decode()
-
-
-def trained(**settings: Any) -> bytes:
-    from sentencepiece import SentencePieceTrainer
-
-    file = BytesIO()
-    whole = {"model_type": "unigram", "vocab_size": 8, "hard_vocab_limit": False, "minloglevel": 2, **settings}
-    SentencePieceTrainer.train(sentence_iterator=iter(["a b c a b"] * 9), model_writer=file, **whole)
-    return file.getvalue()
 
 
 def tokenizer_json(**model: Any) -> dict[str, Any]:
@@ -133,7 +124,7 @@ def test_no_vocab_gets_past_the_checks(tmp_path_factory: pytest.TempPathFactory,
 
 
 def test_t5_reads_spiece_model(tmp_path: Path) -> None:
-    (tmp_path / "spiece.model").write_bytes(trained(add_dummy_prefix=False, remove_extra_whitespaces=False))
+    (tmp_path / "spiece.model").write_bytes(trained("unigram", add_dummy_prefix=False, remove_extra_whitespaces=False))
     (tmp_path / "added_tokens.json").write_text('{"<extra>": 9, "late": 10}')
     found = read(tmp_path, t5, vocab_size=10)
     assert found[TOKENS][:3] == (b"<unk>", b"<s>", b"</s>")
@@ -143,13 +134,13 @@ def test_t5_reads_spiece_model(tmp_path: Path) -> None:
 
 
 def test_t5_refuses_a_vocabulary_that_does_not_fit(tmp_path: Path) -> None:
-    (tmp_path / "spiece.model").write_bytes(trained())
+    (tmp_path / "spiece.model").write_bytes(trained("unigram"))
     with pytest.raises(InputError, match="and the model's vocab_size is 3"):
         read(tmp_path, t5, vocab_size=3)
 
 
 def test_t5_reads_a_bpe_tokenizer_model_as_any_other(tmp_path: Path) -> None:
-    data = trained(model_type="bpe")
+    data = trained("bpe")
     (tmp_path / "tokenizer.model").write_bytes(data)
     assert read(tmp_path, t5)["tokenizer.ggml.model"] == "llama"
     (tmp_path / "tokenizer.model").rename(tmp_path / "spiece.model")
@@ -158,16 +149,16 @@ def test_t5_reads_a_bpe_tokenizer_model_as_any_other(tmp_path: Path) -> None:
 
 
 def test_xlm_roberta_realigns_its_sentencepiece_model(tmp_path: Path) -> None:
-    (tmp_path / "sentencepiece.bpe.model").write_bytes(trained())
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(trained("unigram"))
     plain = read(tmp_path)
     assert plain[TOKENS][:5] == (b"<s>", b"<pad>", b"</s>", b"<unk>", "▁".encode())
     assert plain[TYPES][:5] == (3, 3, 3, 2, 1)
-    (tmp_path / "spiece.model").write_bytes(trained())
+    (tmp_path / "spiece.model").write_bytes(trained("unigram"))
     assert plain[TOKENS][4:] == read(tmp_path, t5)[TOKENS][3:-1]
 
 
 def test_nomic_has_a_mask_far_behind(tmp_path: Path) -> None:
-    (tmp_path / "sentencepiece.bpe.model").write_bytes(trained())
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(trained("unigram"))
     found = read(tmp_path, nomic_bert_moe, vocab_size=250048)
     assert (found[TOKENS][250001], found[SCORES][250001], found[TYPES][250001]) == (b"<mask>", 0.0, 3)
     with pytest.raises(InputError, match="and <mask> is token 250001"):

@@ -1,0 +1,54 @@
+"""Vocabularies that are the same for every model of a family, and not in its folders.
+
+Source: `_set_vocab_builtin` and `_set_vocab_none` in llama.cpp's converter.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import lzma
+from functools import cache
+from importlib.resources import files as package_files
+from typing import Any, Literal
+
+from gguf_forge.gguf_file.values import Metadata, Value, ValueType, array, string
+from gguf_forge.tokenizer.checks import vocabulary_size
+from gguf_forge.tokenizer.vocabulary import Reader, TokenizerSource
+
+log = logging.getLogger(__name__)
+
+# What is cut to the model's number of tokens.
+_PER_TOKEN = frozenset(f"tokenizer.ggml.{name}" for name in ("tokens", "scores", "token_type"))
+
+
+def builtin(name: Literal["gpt-neox", "llama-spm"]) -> Reader:
+    """A reader that takes a vocabulary which comes with the package, cut to the model's vocab_size.
+
+    Example:
+        >>> mamba = first_of(bpe, sentencepiece, builtin("gpt-neox"))
+    """
+
+    def read(source: TokenizerSource) -> Metadata:
+        log.warning("%s has no tokenizer files; the vocabulary of %s is taken", source.files.folder, name)
+        size = vocabulary_size(source.config, source.files.place("config.json"))
+        return {key: _value(key, ValueType[type], value, size) for key, type, value in _entries(name)}
+
+    return read
+
+
+def no_vocabulary(_: TokenizerSource) -> Metadata:
+    """What a model without tokens of its own says."""
+    return {"tokenizer.ggml.model": string("none")}
+
+
+@cache
+def _entries(name: str) -> list[tuple[str, str, Any]]:
+    data = package_files(__package__).joinpath(f"builtin_vocabularies/{name}.json.xz").read_bytes()
+    return [(key, type, value) for key, type, value in json.loads(lzma.decompress(data))]
+
+
+def _value(key: str, type: ValueType, value: Any, size: int | None) -> Value:
+    if isinstance(value, list):
+        return array(type, value[:size] if key in _PER_TOKEN else value)
+    return Value(type, value)

@@ -1,0 +1,94 @@
+"""Byte-level BPE vocabularies that are given as ranks: which bytes are a token, and which merge comes first.
+
+The merges follow from the ranks. Source: tiktoken's file format, and `_set_vocab_qwen` in llama.cpp's converter.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+
+from gguf_forge.tokenizer.checks import MAX_TOKENS, Place
+
+# Steps of work for all merges: a second or so for real vocabularies, whose tokens are short.
+_MAX_WORK = 1 << 27
+
+
+def read_ranks(data: bytes, place: Place) -> dict[bytes, int]:
+    """The ranks of a tiktoken file: a line has the token in base64 and its rank.
+
+    Raises:
+        InputError: a line is of another form, a token or rank is there twice, or a rank is far too large.
+    """
+    ranks: dict[bytes, int] = {}
+    for number, line in enumerate(data.splitlines(), 1):
+        if not line:
+            continue
+        try:
+            encoded, rank = line.split()
+            token, value = base64.b64decode(encoded, validate=True), int(rank[:10])
+        except ValueError as error:
+            raise place.error(
+                f"has a line {number} that is not a token in base64 and its rank: {line[:60]!r}"
+            ) from error
+        if not token or token in ranks or not 0 <= value < MAX_TOKENS:
+            raise place.error(f"has a token in line {number} that is empty, there twice, or of no possible rank")
+        ranks[token] = value
+    if len(set(ranks.values())) != len(ranks):
+        raise place.error("gives two tokens the same rank")
+    check_work(ranks, place)
+    return ranks
+
+
+def check_work(ranks: Mapping[bytes, int], place: Place) -> None:
+    """Refuses tokens so long that finding their merges would take without end."""
+    if sum(len(token) ** 2 for token in ranks) > _MAX_WORK:
+        raise place.error("has tokens that are far longer than any real ones", "download the file again")
+
+
+def merges_of(ranks: Mapping[bytes, int]) -> Iterator[tuple[bytes, bytes]]:
+    """The last merge that makes each token, in the order of the file; none for one that no two others make."""
+    for token, rank in ranks.items():
+        if len(token) > 1:
+            parts = _parts(ranks, token, rank)
+            if len(parts) == 2:
+                yield parts[0], parts[1]
+
+
+def _parts(ranks: Mapping[bytes, int], token: bytes, below: int) -> list[bytes]:
+    """What merging makes of a token when only merges of a lower rank are made."""
+    parts = [token[index : index + 1] for index in range(len(token))]
+    while len(parts) > 1:
+        pairs = [ranks.get(left + right, below) for left, right in pairwise(parts)]
+        lowest = min(pairs)
+        if lowest >= below:
+            break
+        index = pairs.index(lowest)
+        parts[index : index + 2] = [parts[index] + parts[index + 1]]
+    return parts
+
+
+def _printable_bytes() -> dict[int, str]:
+    """GPT-2's characters for bytes: those that show stand for themselves, the others for later ones in order."""
+    shown = [*range(ord("!"), ord("~") + 1), *range(ord("\xa1"), ord("\xac") + 1), *range(ord("\xae"), ord("\xff") + 1)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    return {byte: chr(byte) for byte in shown} | {byte: chr(256 + index) for index, byte in enumerate(hidden)}
+
+
+_CHARACTERS = _printable_bytes()
+
+
+def shown(token: bytes) -> str:
+    """A token as byte-level BPE writes it.
+
+    Example:
+        >>> shown(b" a\n")
+        '\u0120a\u010a'
+    """
+    return "".join(_CHARACTERS[byte] for byte in token)
+
+
+def joined(pair: tuple[bytes, bytes]) -> str:
+    """A merge as GGUF has it."""
+    return f"{shown(pair[0])} {shown(pair[1])}"
