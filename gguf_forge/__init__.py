@@ -27,8 +27,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gguf_forge.distributed.finish import FinishResult as FinishResult
     from gguf_forge.distributed.finish import finish as finish
+    from gguf_forge.distributed.job_plan import JobPlan as JobPlan
     from gguf_forge.distributed.job_plan import plan_work as plan_work
+    from gguf_forge.distributed.work import TaskResult as TaskResult
     from gguf_forge.distributed.work import work as work
     from gguf_forge.errors import ForgeError as ForgeError
     from gguf_forge.errors import InputError as InputError
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     from gguf_forge.errors import UsageError as UsageError
     from gguf_forge.gguf_file.opened import GgufFile as GgufFile
     from gguf_forge.gguf_file.opened import open_gguf as open_gguf
+    from gguf_forge.gguf_file.values import Value as Value
+    from gguf_forge.gguf_file.values import ValueType as ValueType
     from gguf_forge.kernels.binding import backends as backends
     from gguf_forge.kernels.rows import dequantize as dequantize
     from gguf_forge.kernels.rows import quantize as quantize
@@ -48,41 +53,75 @@ if TYPE_CHECKING:
     from gguf_forge.planning.from_checkpoint import plan as plan
     from gguf_forge.planning.from_gguf import quantize_gguf as quantize_gguf
     from gguf_forge.planning.splits import Split as Split
+    from gguf_forge.recipe import FileType as FileType
+    from gguf_forge.recipe import ImportanceMatrix as ImportanceMatrix
+    from gguf_forge.recipe import KeyOverride as KeyOverride
     from gguf_forge.recipe import Options as Options
+    from gguf_forge.recipe import TypeOverride as TypeOverride
+    from gguf_forge.recipe import parse_key_override as parse_key_override
+    from gguf_forge.recipe import parse_tensor_type as parse_tensor_type
+    from gguf_forge.recipe import read_imatrix as read_imatrix
+    from gguf_forge.recipe.name_pattern import NamePattern as NamePattern
     from gguf_forge.request import Request as Request
+    from gguf_forge.storage.profile import Profile as Profile
     from gguf_forge.toolbox.edit.dequantize import dequantize_gguf as dequantize_gguf
+    from gguf_forge.toolbox.edit.edit import EditPlan as EditPlan
     from gguf_forge.toolbox.edit.edit import edit_gguf as edit_gguf
     from gguf_forge.toolbox.edit.splitting import merge_gguf as merge_gguf
     from gguf_forge.toolbox.edit.splitting import split_gguf as split_gguf
     from gguf_forge.toolbox.inspect.compare import Comparison as Comparison
     from gguf_forge.toolbox.inspect.compare import compare_gguf as compare_gguf
+    from gguf_forge.toolbox.inspect.inspect import BlockPlace as BlockPlace
+    from gguf_forge.toolbox.inspect.inspect import Overview as Overview
+    from gguf_forge.toolbox.inspect.inspect import TensorView as TensorView
     from gguf_forge.toolbox.inspect.inspect import inspect_gguf as inspect_gguf
     from gguf_forge.toolbox.inspect.inspect import inspect_tensor as inspect_tensor
     from gguf_forge.toolbox.report import report as report
+    from gguf_forge.toolbox.report.data import Report as Report
+    from gguf_forge.toolbox.verify.checksums import Checksum as Checksum
     from gguf_forge.toolbox.verify.checksums import write_sums as write_sums
     from gguf_forge.toolbox.verify.verify import Verification as Verification
     from gguf_forge.toolbox.verify.verify import verify_gguf as verify_gguf
     from gguf_forge.types.blocks import unpack_blocks as unpack_blocks
+    from gguf_forge.types.tensor_type import TensorType as TensorType
 
     __version__: str
 
 # Public name: the module that has it, and its name there.
 _HOMES = {
+    "BlockPlace": ("gguf_forge.toolbox.inspect.inspect", "BlockPlace"),
+    "Checksum": ("gguf_forge.toolbox.verify.checksums", "Checksum"),
     "Comparison": ("gguf_forge.toolbox.inspect.compare", "Comparison"),
+    "EditPlan": ("gguf_forge.toolbox.edit.edit", "EditPlan"),
     "FilePlan": ("gguf_forge.planning.file_plan", "FilePlan"),
+    "FileType": ("gguf_forge.recipe", "FileType"),
+    "FinishResult": ("gguf_forge.distributed.finish", "FinishResult"),
     "ForgeError": ("gguf_forge.errors", "ForgeError"),
     "GgufFile": ("gguf_forge.gguf_file.opened", "GgufFile"),
+    "ImportanceMatrix": ("gguf_forge.recipe", "ImportanceMatrix"),
     "InputError": ("gguf_forge.errors", "InputError"),
+    "JobPlan": ("gguf_forge.distributed.job_plan", "JobPlan"),
+    "KeyOverride": ("gguf_forge.recipe", "KeyOverride"),
+    "NamePattern": ("gguf_forge.recipe.name_pattern", "NamePattern"),
     "Observer": ("gguf_forge.planning.file_plan", "Observer"),
     "Options": ("gguf_forge.recipe", "Options"),
     "OutputError": ("gguf_forge.errors", "OutputError"),
+    "Overview": ("gguf_forge.toolbox.inspect.inspect", "Overview"),
+    "Profile": ("gguf_forge.storage.profile", "Profile"),
     "RefusedError": ("gguf_forge.errors", "RefusedError"),
+    "Report": ("gguf_forge.toolbox.report.data", "Report"),
     "Request": ("gguf_forge.request", "Request"),
-    "WrittenFile": ("gguf_forge.planning.file_plan", "WrittenFile"),
     "Split": ("gguf_forge.planning.splits", "Split"),
+    "TaskResult": ("gguf_forge.distributed.work", "TaskResult"),
+    "TensorType": ("gguf_forge.types.tensor_type", "TensorType"),
+    "TensorView": ("gguf_forge.toolbox.inspect.inspect", "TensorView"),
+    "TypeOverride": ("gguf_forge.recipe", "TypeOverride"),
     "UnsupportedError": ("gguf_forge.errors", "UnsupportedError"),
     "UsageError": ("gguf_forge.errors", "UsageError"),
+    "Value": ("gguf_forge.gguf_file.values", "Value"),
+    "ValueType": ("gguf_forge.gguf_file.values", "ValueType"),
     "Verification": ("gguf_forge.toolbox.verify.verify", "Verification"),
+    "WrittenFile": ("gguf_forge.planning.file_plan", "WrittenFile"),
     "backends": ("gguf_forge.kernels.binding", "backends"),
     "compare_gguf": ("gguf_forge.toolbox.inspect.compare", "compare_gguf"),
     "convert": ("gguf_forge.planning.from_checkpoint", "convert"),
@@ -94,10 +133,13 @@ _HOMES = {
     "inspect_tensor": ("gguf_forge.toolbox.inspect.inspect", "inspect_tensor"),
     "merge_gguf": ("gguf_forge.toolbox.edit.splitting", "merge_gguf"),
     "open_gguf": ("gguf_forge.gguf_file.opened", "open_gguf"),
+    "parse_key_override": ("gguf_forge.recipe", "parse_key_override"),
+    "parse_tensor_type": ("gguf_forge.recipe", "parse_tensor_type"),
     "plan": ("gguf_forge.planning.from_checkpoint", "plan"),
     "plan_work": ("gguf_forge.distributed.job_plan", "plan_work"),
     "quantize": ("gguf_forge.kernels.rows", "quantize"),
     "quantize_gguf": ("gguf_forge.planning.from_gguf", "quantize_gguf"),
+    "read_imatrix": ("gguf_forge.recipe", "read_imatrix"),
     "report": ("gguf_forge.toolbox.report", "report"),
     "split_gguf": ("gguf_forge.toolbox.edit.splitting", "split_gguf"),
     "unpack_blocks": ("gguf_forge.types.blocks", "unpack_blocks"),
@@ -107,19 +149,37 @@ _HOMES = {
 }
 
 __all__ = [
+    "BlockPlace",
+    "Checksum",
     "Comparison",
+    "EditPlan",
     "FilePlan",
+    "FileType",
+    "FinishResult",
     "ForgeError",
     "GgufFile",
+    "ImportanceMatrix",
     "InputError",
+    "JobPlan",
+    "KeyOverride",
+    "NamePattern",
     "Observer",
     "Options",
     "OutputError",
+    "Overview",
+    "Profile",
     "RefusedError",
+    "Report",
     "Request",
     "Split",
+    "TaskResult",
+    "TensorType",
+    "TensorView",
+    "TypeOverride",
     "UnsupportedError",
     "UsageError",
+    "Value",
+    "ValueType",
     "Verification",
     "WrittenFile",
     "backends",
@@ -133,10 +193,13 @@ __all__ = [
     "inspect_tensor",
     "merge_gguf",
     "open_gguf",
+    "parse_key_override",
+    "parse_tensor_type",
     "plan",
     "plan_work",
     "quantize",
     "quantize_gguf",
+    "read_imatrix",
     "report",
     "split_gguf",
     "unpack_blocks",

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from inspect import isfunction
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from checkpoints import tiny_llama
@@ -23,6 +27,36 @@ def test_type_checkers_see_every_public_name() -> None:
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     seen = {alias.asname: (node.module, alias.name) for node in imports for alias in node.names if alias.asname}
     assert seen == gguf_forge._HOMES
+
+
+def types_in(hint: object) -> Iterator[type]:
+    """The classes of the package that an annotation names, however deep."""
+    inner = hint if isinstance(hint, list) else get_args(hint)
+    if isinstance(hint, type) and hint.__module__.startswith("gguf_forge"):
+        yield hint
+    for each in inner:
+        yield from types_in(each)
+
+
+def test_every_type_in_a_public_signature_is_public() -> None:
+    """Also what the fields of parameters are made of, as users make these themselves."""
+    public = [getattr(gguf_forge, name) for name in gguf_forge.__all__]
+    used: dict[type, str] = {}
+    made: dict[type, str] = {}
+    for function in filter(isfunction, public):
+        for parameter, hint in get_type_hints(function).items():
+            places = used if parameter == "return" else made
+            places.update(dict.fromkeys(types_in(hint), f"{function.__name__}: {parameter}"))
+    queue = list(made)
+    while queue:
+        owner = queue.pop()
+        given = [field.name for field in fields(owner) if field.init] if is_dataclass(owner) else []
+        found = {each: f"{owner.__name__}.{name}" for name in given for each in types_in(get_type_hints(owner)[name])}
+        queue += found.keys() - made.keys()
+        made = found | made
+    used |= made
+    assert {found.__name__: place for found, place in used.items() if found not in public} == {}
+    assert {"TensorType", "TypeOverride", "Value", "JobPlan"} <= {found.__name__ for found in used}
 
 
 def test_unknown_names_are_attribute_errors() -> None:

@@ -12,6 +12,8 @@ ByteOrder: TypeAlias = Literal["<", ">"]
 
 
 class ValueType(IntEnum):
+    """The type of a metadata value, and its number in the file."""
+
     UINT8 = 0
     INT8 = 1
     UINT16 = 2

@@ -69,7 +69,7 @@ class Profile:
         [('main', ['read', 'wait'])]
     """
 
-    watches: list[Watch] = field(default_factory=list)
+    watches: list[Watch] = field(default_factory=list, init=False)
 
     @contextmanager
     def thread(self, name: str) -> Iterator[None]:
