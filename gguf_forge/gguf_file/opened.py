@@ -77,11 +77,11 @@ class GgufFile:
         self.close()
 
 
-def open_gguf(path: str | PathLike[str]) -> GgufFile:
+def open_gguf(source: str | PathLike[str]) -> GgufFile:
     """Opens a GGUF file; of a split one all files, given the first.
 
     Args:
-        path: The file. The others of a split (`NAME-00001-of-00003.gguf`) lie beside it.
+        source: The file. The others of a split (`NAME-00001-of-00003.gguf`) lie beside it.
 
     Raises:
         InputError: a file is missing, damaged, cut short, or contradicts itself or its siblings.
@@ -92,7 +92,7 @@ def open_gguf(path: str | PathLike[str]) -> GgufFile:
         ...     print(gguf.metadata["general.architecture"], [tensor.name for tensor in gguf.tensors])
     """
     with ExitStack() as opened:
-        first = opened.enter_context(SourceFile(Path(path)))
+        first = opened.enter_context(SourceFile(Path(source)))
         files, headers = [first], [read_header(first)]
         split = _split_of(first.path, headers[0].metadata)
         if split:

@@ -114,7 +114,7 @@ class EditPlan:
 
 
 def edit_gguf(
-    path: str | PathLike[str],
+    source: str | PathLike[str],
     out: str | PathLike[str] | None = None,
     *,
     remove: Iterable[str] = (),
@@ -131,7 +131,7 @@ def edit_gguf(
     copied as they lie.
 
     Args:
-        path: The file; of a split one the first, which has the keys.
+        source: The file; of a split one the first, which has the keys.
         out: The file to be; None for the same.
         remove: Keys to leave out.
         rename: Key -> its new name.
@@ -159,7 +159,7 @@ def edit_gguf(
         special_tokens or {},
         set or {},
     )
-    with SourceFile(Path(path)) as file:
+    with SourceFile(Path(source)) as file:
         header = read_header(file)
         plan = plan_edit(file, header, edits, Path(out) if out is not None else None)
         write_edit(plan, file, header, overwrite=overwrite)

@@ -156,11 +156,11 @@ class TensorView:
     block: DecodedBlock | None
 
 
-def inspect_gguf(path: str | PathLike[str]) -> Overview:
+def inspect_gguf(source: str | PathLike[str]) -> Overview:
     """What the header of a GGUF file says: keys, tensors, types, sizes. Reads no weight.
 
     Args:
-        path: The file; of a split one the first.
+        source: The file; of a split one the first.
 
     Raises:
         InputError: a file is missing, damaged, cut short, or contradicts itself or its siblings.
@@ -170,7 +170,7 @@ def inspect_gguf(path: str | PathLike[str]) -> Overview:
         >>> overview = inspect_gguf("Qwen3-0.6B-Q4_K_M.gguf")  # doctest: +SKIP
         >>> overview.bits_per_weight, list(overview.types)  # doctest: +SKIP
     """
-    with open_gguf(path) as gguf:
+    with open_gguf(source) as gguf:
         return overview_of(gguf)
 
 
@@ -188,7 +188,7 @@ def overview_of(gguf: GgufFile) -> Overview:
 
 
 def inspect_tensor(
-    path: str | PathLike[str],
+    source: str | PathLike[str],
     name: str,
     *,
     bins: int = 16,
@@ -198,7 +198,7 @@ def inspect_tensor(
     """The values of one tensor: range, mean, deviation, zeros and a histogram, unpacked in row ranges.
 
     Args:
-        path: The GGUF file; of a split one the first.
+        source: The GGUF file; of a split one the first.
         name: The tensor.
         bins: Of the histogram, at least 3.
         block: A block to decode, too.
@@ -213,7 +213,7 @@ def inspect_tensor(
         >>> view = inspect_tensor("Qwen3-0.6B-Q4_K_M.gguf", "blk.0.attn_q.weight")  # doctest: +SKIP
         >>> view.spread.minimum, view.spread.maximum, view.spread.histogram  # doctest: +SKIP
     """
-    with open_gguf(path) as gguf:
+    with open_gguf(source) as gguf:
         (tensor,) = matching_tensors(gguf, [name], patterns=False)
         return view_tensor(tensor, bins=bins, block=block, threads=threads)
 

@@ -72,7 +72,7 @@ class SumsCheck:
 
 
 def write_sums(
-    path: str | PathLike[str],
+    source: str | PathLike[str],
     out: str | PathLike[str],
     *,
     threads: int | None = None,
@@ -82,7 +82,7 @@ def write_sums(
     """Writes the SHA-256 of each tensor of a GGUF file, of all of them, and of the file.
 
     Args:
-        path: The file, or the first one of a split.
+        source: The file, or the first one of a split.
         out: The file to write.
         threads: Defaults to the processors this process may use.
         overwrite: Replace `out` if it exists.
@@ -95,7 +95,7 @@ def write_sums(
     Example:
         >>> write_sums("model.gguf", "model.gguf.sums")  # doctest: +SKIP
     """
-    with open_gguf(path) as gguf:
+    with open_gguf(source) as gguf:
         check_output(Path(out), 0, gguf.paths, overwrite=overwrite)
         sums = sums_of(gguf, threads=threads, progress=progress)
         gguf.check_unchanged()
