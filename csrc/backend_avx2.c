@@ -11,9 +11,8 @@
 #endif
 
 #include "lanes/avx2.h"
-#include "lanes/x86_halves.h"
 
-#include "kernels.inc"
+#include "kernels/table.inc"
 
 const forge_backend forge_avx2 = {"avx2", LANES, KERNEL_TABLE};
 

@@ -12,9 +12,8 @@
 #endif
 
 #include "lanes/avx512.h"
-#include "lanes/x86_halves.h"
 
-#include "kernels.inc"
+#include "kernels/table.inc"
 
 const forge_backend forge_avx512 = {"avx512", LANES, KERNEL_TABLE};
 

@@ -6,7 +6,7 @@
 
 #include "lanes/neon.h"
 
-#include "kernels.inc"
+#include "kernels/table.inc"
 
 const forge_backend forge_neon = {"neon", LANES, KERNEL_TABLE};
 #endif

@@ -3,6 +3,6 @@
 
 #include "lanes/scalar.h"
 
-#include "kernels.inc"
+#include "kernels/table.inc"
 
 const forge_backend forge_portable = {"portable", LANES, KERNEL_TABLE};

@@ -5,6 +5,7 @@
 #ifndef FORGE_BLOCKS_H
 #define FORGE_BLOCKS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -161,7 +162,7 @@ typedef struct {
 /* Ternary and binary formats. */
 
 typedef struct {
-    uint8_t qs[48]; /* five elements a byte in base 3, see ternary.h: i = 32 n + m < 160; then 16 n + m */
+    uint8_t qs[48]; /* five elements a byte in base 3, see ternary.inc: i = 32 n + m < 160; then 16 n + m */
     uint8_t qh[4];  /* the last 16, four a byte */
     uint16_t d;
 } block_tq1_0; /* x = d * (q - 1) */
@@ -200,6 +201,8 @@ _Static_assert(sizeof(block_q5_0) == 22 && sizeof(block_q5_1) == 24, "5-bit lega
 _Static_assert(sizeof(block_q8_0) == 34, "8-bit legacy block");
 _Static_assert(sizeof(block_q2_K) == 84 && sizeof(block_q3_K) == 110, "2- and 3-bit k-quants");
 _Static_assert(sizeof(block_q4_K) == 144 && sizeof(block_q5_K) == 176, "4- and 5-bit k-quants");
+_Static_assert(offsetof(block_q4_K, qs) == offsetof(block_q5_K, qh),
+               "Q4_K and Q5_K begin with the same fields");
 _Static_assert(sizeof(block_q6_K) == 210, "6-bit k-quant");
 _Static_assert(sizeof(block_iq2_xxs) == 66 && sizeof(block_iq2_xs) == 74, "2-bit i-quants");
 _Static_assert(sizeof(block_iq2_s) == 82, "2-bit i-quant");

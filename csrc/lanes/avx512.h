@@ -1,4 +1,13 @@
 /* Sixteen lanes: AVX-512 F, BW, DQ and VL. The operations are those of scalar.h, in its order. */
+#ifndef FORGE_LANES_AVX512_H
+#define FORGE_LANES_AVX512_H
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "../base.h"
+#include "x86_halves.h"
+
 #define H_LANES  16
 #define VECS     2
 #define TILES    2
@@ -168,3 +177,6 @@ INLINE void h_columns4(const void *base, const uint32_t *at, size_t unit, hf *ou
         out[2 * i + 1] = _mm512_shuffle_ps(pair[i], pair[i + 2], 0xee);
     }
 }
+
+#endif
+#endif

@@ -1,4 +1,12 @@
 /* Four lanes: NEON of AArch64. The operations are those of scalar.h, in its order. */
+#ifndef FORGE_LANES_NEON_H
+#define FORGE_LANES_NEON_H
+
+#if defined(__aarch64__)
+#include <arm_neon.h>
+
+#include "../base.h"
+
 #define H_LANES  4
 #define VECS     2
 #define TILES    2
@@ -198,3 +206,6 @@ INLINE hs hs_min(hs a, hs b) { return vminq_s16(a, b); }
 INLINE hs hs_max(hs a, hs b) { return vmaxq_s16(a, b); }
 INLINE int16_t hs_least(hs x) { return vminvq_s16(x); }
 INLINE int16_t hs_greatest(hs x) { return vmaxvq_s16(x); }
+
+#endif
+#endif

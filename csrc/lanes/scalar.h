@@ -1,6 +1,11 @@
 /* One lane: plain C. The readable reference of what every h_ operation means.
  *
  * hf holds floats, hi 32-bit integers, hm one truth value for each lane. */
+#ifndef FORGE_LANES_SCALAR_H
+#define FORGE_LANES_SCALAR_H
+
+#include "../base.h"
+
 #define H_LANES  1
 #define VECS     1
 #define TILES    1
@@ -145,3 +150,5 @@ INLINE hs hs_max(hs a, hs b) { return a > b ? a : b; }
 /* The least and the greatest lane. */
 INLINE int16_t hs_least(hs x) { return x; }
 INLINE int16_t hs_greatest(hs x) { return x; }
+
+#endif

@@ -1,4 +1,12 @@
 /* Sixteen half floats as integers, for AVX2 and AVX-512. The operations are those of scalar.h. */
+#ifndef FORGE_LANES_X86_HALVES_H
+#define FORGE_LANES_X86_HALVES_H
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "../base.h"
+
 #define S_LANES 16
 
 typedef __m256i hs;
@@ -23,3 +31,6 @@ INLINE int16_t hs_greatest(hs x)
     const __m128i m = _mm_max_epi16(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
     return (int16_t)(_mm_cvtsi128_si32(_mm_minpos_epu16(_mm_xor_si128(m, _mm_set1_epi16(0x7fff)))) ^ 0x7fff);
 }
+
+#endif
+#endif
