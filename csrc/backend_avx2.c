@@ -1,4 +1,4 @@
-/* AVX2 and F16C: x86-64 since 2013. */
+/* The backend for AVX2 and F16C, which x86-64 CPUs have had since 2013. */
 #if defined(__x86_64__)
 #include "base.h"
 

@@ -1,4 +1,4 @@
-/* AVX-512 F, BW, DQ and VL: servers since 2017, and Zen 4. */
+/* The backend for AVX-512 F, BW, DQ and VL, which servers have had since 2017, and desktops since Zen 4. */
 #if defined(__x86_64__)
 #include "base.h"
 

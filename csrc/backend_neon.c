@@ -1,4 +1,4 @@
-/* NEON: every AArch64. */
+/* The backend for NEON, which every AArch64 CPU has. */
 #if defined(__aarch64__)
 #include "base.h"
 

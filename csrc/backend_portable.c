@@ -1,4 +1,5 @@
-/* Plain C, one lane: runs everywhere, complete, and the reference for the other backends. */
+/* The backend in plain C, with one lane. It runs everywhere, has a kernel for every type, and is what the
+ * other backends are compared with. */
 #include "base.h"
 
 #include "lanes/scalar.h"

@@ -1,4 +1,5 @@
-/* What every kernel file stands on: the rules of arithmetic, and how code is shared between backends. */
+/* What every kernel file includes: the rules of arithmetic, the macros that the backends share, and the
+ * table of kernels that each backend fills. */
 #ifndef FORGE_BASE_H
 #define FORGE_BASE_H
 
@@ -14,22 +15,23 @@
 #include "half.h"
 #include "iq_grids.h"
 
-/* Each operation rounds once, to binary32: the bytes depend on it. The build adds -ffp-contract=off. */
+/* Each operation must round once, to binary32, because the packed bytes depend on it. The build adds
+ * -ffp-contract=off, so that no compiler fuses a multiplication and an addition. */
 #ifdef __FAST_MATH__
 #error "the kernels are exact only without -ffast-math"
 #endif
 _Static_assert(FLT_EVAL_METHOD == 0, "floats must be computed as floats");
 
 #define INLINE static inline __attribute__((always_inline))
-/* Keeps GCC from unrolling a hot loop whole, after which it runs short of registers. */
+/* ROLLED keeps GCC from unrolling a hot loop completely, after which it would run out of registers. */
 #define ROLLED            _Pragma("GCC unroll 1")
 #define UNROLLED          _Pragma("GCC unroll 8")
 #define PREFETCH(address) __builtin_prefetch(address)
 
-/* A word of eight equal bytes. */
+/* A 64-bit word whose eight bytes all equal x. */
 #define BYTES(x) (0x0101010101010101u * (x))
 
-/* The number of the lowest bit set; there is one. */
+/* The number of the lowest bit that is set. At least one bit must be set. */
 INLINE int first_bit(uint32_t bits) { return __builtin_ctz(bits); }
 
 typedef struct {
@@ -40,7 +42,7 @@ typedef struct {
 typedef struct {
     const char *name;
     int lanes;
-    forge_kernel kernels[TYPE_COUNT]; /* by type id; where NULL, those of the backend before */
+    forge_kernel kernels[TYPE_COUNT]; /* by type id; NULL where the backend before does the work */
 } forge_backend;
 
 #endif

@@ -1,7 +1,8 @@
 /* ggml's block layouts, as they lie in a GGUF file. Source: ggml-common.h of llama.cpp.
  *
  * Half-precision fields are bit patterns. The structs are packed to alignment 1, so that a block may lie
- * at any address. Layout comments read "element i of a block -> bits of which byte". */
+ * at any address. A comment behind a field says which bits of which byte belong to element i of the block,
+ * and the comment behind a struct how an element's value x follows from its level q. */
 #ifndef FORGE_BLOCKS_H
 #define FORGE_BLOCKS_H
 
@@ -100,7 +101,8 @@ typedef struct {
     uint16_t d;
 } block_q6_K; /* x = d * scale * (q - 32) */
 
-/* The i-quants. A group of 8 (IQ1, IQ2) or 4 (IQ3) values is a point of a grid, given by its index. */
+/* The i-quants. A group of 8 values (IQ1, IQ2) or 4 values (IQ3) is one point of a grid, and the block
+ * stores the index of that point. */
 
 typedef struct {
     uint16_t d;

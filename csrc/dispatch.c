@@ -1,6 +1,7 @@
-/* The public functions: which backends this machine can run, and the call into the chosen one.
+/* The public functions of forge.h: they find out which backends this machine can run, and call the kernel
+ * of the chosen one.
  *
- * Compiled for the baseline of the architecture, never under a target pragma. */
+ * This file is compiled for the baseline of the architecture, never under a target pragma. */
 #include "base.h"
 
 extern const forge_backend forge_portable, forge_avx2, forge_avx512, forge_neon;
@@ -21,7 +22,7 @@ static registers cpuid(uint32_t leaf)
     return r;
 }
 
-/* The register files that the operating system saves when it switches threads (XCR0). */
+/* The bits of XCR0: which register files the operating system saves when it switches threads. */
 static uint64_t saved_state(void)
 {
     if (!(cpuid(1).c >> 27 & 1)) /* OSXSAVE */
@@ -31,7 +32,7 @@ static uint64_t saved_state(void)
     return (uint64_t)high << 32 | low;
 }
 
-/* Bits of CPUID. Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2A. */
+/* The bits of CPUID are from the Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2A. */
 static bool runs_avx2(void)
 {
     const bool saved = (saved_state() & 0x06) == 0x06; /* XMM, YMM */
@@ -42,7 +43,7 @@ static bool runs_avx2(void)
 
 static bool runs_avx512(void)
 {
-    const bool saved = (saved_state() & 0xe6) == 0xe6;                 /* and opmask, both halves of ZMM */
+    const bool saved = (saved_state() & 0xe6) == 0xe6;                 /* XMM, YMM, opmask, ZMM */
     const uint32_t needed = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* F, DQ, BW, VL */
     return saved && runs_avx2() && (cpuid(7).b & needed) == needed;
 }
@@ -66,7 +67,7 @@ static const struct {
 };
 enum { BACKENDS = sizeof backends / sizeof *backends };
 
-/* ---- the floating-point environment: others in the process may flush denormals or round otherwise ---- */
+/* ---- the floating-point environment: the calling process may flush denormals or round otherwise ---- */
 
 #if defined(__x86_64__)
 #include <xmmintrin.h>

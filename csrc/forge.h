@@ -1,8 +1,9 @@
-/* The kernels' public functions: rows of floats to packed ggml blocks and back.
+/* The kernels' public functions: they pack rows of floats into ggml blocks, and unpack them.
  *
- * Nothing here allocates, starts threads or fails: the caller has validated the arguments. `type` is a
- * tensor type's id in GGUF; rows are contiguous; no pointer needs any alignment. cffi reads the lines
- * between the two markers as they are, so they hold no preprocessor line. */
+ * No function allocates memory, starts threads or fails: the caller has checked the arguments. `type` is a
+ * tensor type's id in GGUF. Rows are contiguous. No pointer needs any alignment, except that tables are
+ * aligned to 4 bytes. cffi reads the lines between the two markers as they are, so they may hold no
+ * preprocessor line. */
 #ifndef FORGE_H
 #define FORGE_H
 
@@ -10,10 +11,10 @@
 
 /* cffi: begin */
 
-/* What the values to quantize are stored as. */
+/* The type that the values to quantize are stored in. */
 enum forge_source { FORGE_F32, FORGE_F16, FORGE_BF16 };
 
-/* How scales and levels are chosen. FORGE_SEARCH_REFERENCE chooses those that ggml's quantizer chooses. */
+/* How scales and levels are chosen. FORGE_SEARCH_REFERENCE chooses exactly what ggml's quantizer chooses. */
 enum forge_search { FORGE_SEARCH_REFERENCE = 0 };
 
 /* Rows to quantize, and what to make of them. */
@@ -29,25 +30,25 @@ typedef struct {
 
 /* The name of backend `index`, from the most portable (0) to the fastest; NULL past the last one. */
 const char *forge_backend_name(int index);
-/* Sub-blocks that the backend works on at once. */
+/* How many sub-blocks the backend works on at once. */
 int forge_backend_lanes(int index);
-/* Whether this CPU and its operating system can run it. */
+/* Whether this CPU and its operating system can run the backend. */
 int forge_backend_usable(int index);
 
 int forge_can_quantize(int type);
 int forge_can_dequantize(int type);
 
-/* Whether the type can't be quantized to without importance. */
+/* Whether ggml refuses to quantize to the type without importance. */
 int forge_needs_importance(int type);
 
-/* Bytes of the tables that quantizing to the type reads; 0 for most. */
+/* The size in bytes of the tables that quantizing to the type reads; 0 for most types. */
 int64_t forge_tables_size(int type);
-/* Fills them, once for all calls: aligned to 4 bytes. Gives their size. */
+/* Fills `tables`, and returns their size. The same tables serve all calls. */
 int64_t forge_make_tables(int type, void *tables);
 
 /* Packs the rows of the request into `dst`. */
 void forge_quantize(int backend, const forge_request *request, void *dst);
-/* Unpacks `n` values, a whole number of blocks. */
+/* Unpacks `n` values, a whole number of blocks, into floats. */
 void forge_dequantize(int backend, int type, const void *src, float *dst, int64_t n);
 
 /* cffi: end */

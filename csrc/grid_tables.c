@@ -1,4 +1,5 @@
-/* Makes the tables of grid_tables.h. Plain C, for the baseline of the architecture. */
+/* Makes the tables that grid_tables.h describes. It is plain C, compiled for the baseline of the
+ * architecture. */
 #include "grid_tables.h"
 
 #include <string.h>
@@ -38,7 +39,8 @@ const grid *find_grid(int type)
     }
 }
 
-/* The grid's levels, coordinate by coordinate. */
+/* The levels of all points of a grid, one coordinate after the other, so that a loop over points is
+ * vectorised. */
 typedef struct {
     uint8_t level[MAX_GROUP][MAX_SIZE];
 } coordinates;
@@ -56,7 +58,7 @@ static void unpack_number(const grid *g, int number, uint8_t *level)
         level[i] = (uint8_t)(number % g->levels);
 }
 
-/* Squared distances of a point to all of the grid. */
+/* Sets distance[j] to the squared distance between a point, given by its levels, and point j of the grid. */
 static void measure(const grid *g, const coordinates *points, const uint8_t *level, uint8_t *distance)
 {
     memset(distance, 0, (size_t)g->size);
@@ -67,7 +69,8 @@ static void measure(const grid *g, const coordinates *points, const uint8_t *lev
         }
 }
 
-/* Indices of the grid's points at the nearest few distances: by distance, then by index. */
+/* Writes the indices of the grid's points at the few nearest distances, ordered by distance and then by
+ * index. Returns how many there are. */
 static int nearest_points(const grid *g, const uint8_t *distance, uint16_t *out)
 {
     bool occurs[MAX_DISTANCE + 1] = {false};
@@ -85,8 +88,9 @@ static int nearest_points(const grid *g, const uint8_t *distance, uint16_t *out)
     return count;
 }
 
-/* How far a point is from another in each direction of each coordinate, as runs of ones: the bits of one
- * displacement are among those of another if it goes less far, or as far, the same way everywhere. */
+/* How far a point of the grid is from `level`, in each direction of each coordinate, as runs of ones. The
+ * bits of one displacement are a subset of those of another exactly if it goes no farther in any
+ * coordinate, and in the same direction. */
 static uint64_t displacement(const grid *g, const uint8_t *level, uint16_t code)
 {
     const int run = g->levels - 1;
@@ -99,7 +103,8 @@ static uint64_t displacement(const grid *g, const uint8_t *level, uint16_t code)
     return bits;
 }
 
-/* Drops the points that go farther than one before them; the count that is left. */
+/* Drops each point that goes as far as an earlier one in every coordinate, or farther. Returns how many
+ * are left. */
 static int drop_dominated(const grid *g, const uint8_t *level, uint16_t *codes, int count)
 {
     uint64_t kept[MAX_SIZE];
@@ -117,13 +122,13 @@ static int drop_dominated(const grid *g, const uint8_t *level, uint16_t *codes, 
     return left;
 }
 
-/* Lists in the making. */
+/* The lists that have been written so far. */
 typedef struct {
     uint16_t *codes;
-    uint32_t end; /* a multiple of LIST_STEP */
+    uint32_t end; /* the number of codes written, a multiple of LIST_STEP */
 } lists_so_far;
 
-/* Appends a list of `count` codes that is said to be of `length`. */
+/* Appends a list of `count` codes, and returns its entry, which states `length` as the length. */
 static uint32_t put_list(lists_so_far *lists, const uint16_t *codes, int count, int length)
 {
     const uint32_t entry = (uint32_t)length << LENGTH_SHIFT | lists->end / LIST_STEP;
@@ -132,7 +137,7 @@ static uint32_t put_list(lists_so_far *lists, const uint16_t *codes, int count, 
     return entry;
 }
 
-/* The list as a word of grid_tables.steps. */
+/* A list of codes as a word of grid_tables.steps. */
 static uint32_t steps_of(const grid *g, const uint8_t *level, const uint16_t *codes, int length)
 {
     uint32_t point = 0, steps = 0;

@@ -1,4 +1,5 @@
-/* 16-bit floats to binary32 and back, on bit patterns; exact on any machine that keeps denormals.
+/* Conversion between 16-bit floats and binary32, on bit patterns. It is exact on every machine that keeps
+ * denormals.
  *
  * Rounding is to nearest even. A NaN becomes what ggml makes of it: 0x7e00 with its sign as f16; the same
  * leading bits, made quiet, as bf16. Source: ggml_compute_fp32_to_fp16 and ggml_compute_fp32_to_bf16. */
@@ -38,14 +39,15 @@ static inline uint32_t load_u32(const void *p)
     return u;
 }
 
-/* Sign, exponent and mantissa where an f32 has them; the exponent is 112 too small. */
+/* The sign, exponent and mantissa of an f16, moved to where an f32 has them. The exponent is 112 too
+ * small. */
 static inline uint32_t f16_fields(uint16_t h) { return ((uint32_t)(int16_t)h << 13) & 0x8fffe000u; }
 
-/* What is finite; a loop of it can be vectorised. The product also normalises denormals, but takes many CPUs
- * a hundred cycles to. */
+/* Converts a finite f16. A loop of this can be vectorised, because it has no branch. The multiplication
+ * also normalises denormals, but many CPUs take a hundred cycles for that. */
 static inline float finite_f16_to_f32(uint16_t h) { return bits_float(f16_fields(h)) * 0x1p112f; }
 
-/* Denormals, infinity and NaN, which is made quiet. */
+/* Converts a denormal, an infinity or a NaN. A NaN is made quiet. */
 static inline float special_f16_to_f32(uint16_t h)
 {
     const uint32_t sign = f16_fields(h) & 0x80000000u, magnitude = h & 0x7fff;

@@ -1,4 +1,5 @@
-/* Eight lanes: AVX2 and F16C. The operations are those of scalar.h, in its order. */
+/* The lanes of AVX2 and F16C: eight of them. scalar.h explains the operations, which are in the same order
+ * here. */
 #ifndef FORGE_LANES_AVX2_H
 #define FORGE_LANES_AVX2_H
 
@@ -27,7 +28,8 @@ INLINE hf h_div(hf a, hf b) { return _mm256_div_ps(a, b); }
 INLINE hf h_sqrt(hf x) { return _mm256_sqrt_ps(x); }
 INLINE hf h_abs(hf x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
 INLINE hf h_neg(hf x) { return _mm256_xor_ps(_mm256_set1_ps(-0.0f), x); }
-/* minps and maxps give their second operand unless the first is less, or greater: C's a < b ? a : b. */
+/* minps and maxps return their second operand unless the first is less, or greater, as C's a < b ? a : b
+ * does. */
 INLINE hf h_min(hf a, hf b) { return _mm256_min_ps(a, b); }
 INLINE hf h_max(hf a, hf b) { return _mm256_max_ps(a, b); }
 INLINE hf h_round(hf x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }

@@ -1,4 +1,5 @@
-/* Sixteen lanes: AVX-512 F, BW, DQ and VL. The operations are those of scalar.h, in its order. */
+/* The lanes of AVX-512 F, BW, DQ and VL: sixteen of them. scalar.h explains the operations, which are in
+ * the same order here. */
 #ifndef FORGE_LANES_AVX512_H
 #define FORGE_LANES_AVX512_H
 
@@ -27,7 +28,7 @@ INLINE hf h_div(hf a, hf b) { return _mm512_div_ps(a, b); }
 INLINE hf h_sqrt(hf x) { return _mm512_sqrt_ps(x); }
 INLINE hf h_abs(hf x) { return _mm512_andnot_ps(_mm512_set1_ps(-0.0f), x); }
 INLINE hf h_neg(hf x) { return _mm512_xor_ps(_mm512_set1_ps(-0.0f), x); }
-/* As with AVX2: the second operand unless the first is less, or greater. */
+/* As with AVX2, these return their second operand unless the first is less, or greater. */
 INLINE hf h_min(hf a, hf b) { return _mm512_min_ps(a, b); }
 INLINE hf h_max(hf a, hf b) { return _mm512_max_ps(a, b); }
 INLINE hf h_round(hf x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }

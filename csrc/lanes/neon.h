@@ -1,4 +1,5 @@
-/* Four lanes: NEON of AArch64. The operations are those of scalar.h, in its order. */
+/* The lanes of NEON on AArch64: four of them. scalar.h explains the operations, which are in the same
+ * order here. */
 #ifndef FORGE_LANES_NEON_H
 #define FORGE_LANES_NEON_H
 
@@ -26,7 +27,7 @@ INLINE hf h_div(hf a, hf b) { return vdivq_f32(a, b); }
 INLINE hf h_sqrt(hf x) { return vsqrtq_f32(x); }
 INLINE hf h_abs(hf x) { return vabsq_f32(x); }
 INLINE hf h_neg(hf x) { return vnegq_f32(x); }
-/* FMIN and FMAX differ from C's a < b ? a : b on NaN and signed zeros. */
+/* FMIN and FMAX are not used, because they differ from C's a < b ? a : b on NaN and on signed zeros. */
 INLINE hf h_min(hf a, hf b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
 INLINE hf h_max(hf a, hf b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 INLINE hf h_round(hf x) { return vrndnq_f32(x); }
@@ -76,7 +77,7 @@ INLINE hi hi_from_bits(uint32_t bits)
 INLINE hi h_bits(hf x) { return vreinterpretq_s32_f32(x); }
 INLINE hf hi_as_float(hi x) { return vreinterpretq_f32_s32(x); }
 INLINE hf hi_float(hi x) { return vcvtq_f32_s32(x); }
-/* The conversion saturates; a value out of range must give 0 in the low byte. */
+/* The instruction saturates, but a value out of range must give 0 in the low byte. */
 INLINE hi h_trunc(hf x)
 {
     const hm fits = vcltq_f32(vabsq_f32(x), vdupq_n_f32(2147483648.0f));
@@ -147,7 +148,7 @@ INLINE hi hi_load_u16(const void *p)
 {
     return vreinterpretq_s32_u32(vmovl_u16(vreinterpret_u16_u8(vld1_u8((const uint8_t *)p))));
 }
-/* The bytes of float number `code` in a table of bytes. */
+/* The places of the bytes of float number `code` in a table of bytes. */
 INLINE uint8x16_t float_bytes(hi code)
 {
     const uint32x4_t start = vmulq_n_u32(vreinterpretq_u32_s32(code), 0x04040404u);

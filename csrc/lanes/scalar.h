@@ -1,6 +1,9 @@
-/* One lane: plain C. The readable reference of what every h_ operation means.
+/* The lanes of plain C: one of them. This file is the readable definition of every h_ operation; the other
+ * lanes headers do the same with vectors.
  *
- * hf holds floats, hi 32-bit integers, hm one truth value for each lane. */
+ * The types are hf (float lanes), hi (32-bit integer lanes), hm (a truth value, or mask, for each lane)
+ * and hs (16-bit integer lanes, which hold half floats). An operation is named after the type that it
+ * takes: h_ takes floats, hi_ integers, hm_ masks, hs_ 16-bit integers. csrc/README.md has more. */
 #ifndef FORGE_LANES_SCALAR_H
 #define FORGE_LANES_SCALAR_H
 
@@ -32,7 +35,7 @@ INLINE hf h_abs(hf x) { return fabsf(x); }
 INLINE hf h_neg(hf x) { return -x; }
 INLINE hf h_min(hf a, hf b) { return a < b ? a : b; }
 INLINE hf h_max(hf a, hf b) { return a > b ? a : b; }
-/* To the nearest integer, ties to even; for |x| < 2^22, where ulp(x + 1.5 * 2^23) is 1. */
+/* Rounds to the nearest integer, ties to even, for |x| < 2^22: ulp(x + 1.5 * 2^23) is 1. */
 INLINE hf h_round(hf x) { return (x + 12582912.0f) - 12582912.0f; }
 
 INLINE hm h_lt(hf a, hf b) { return a < b; }
@@ -55,7 +58,7 @@ INLINE hi hi_max(hi a, hi b) { return a > b ? a : b; }
 INLINE hi hi_min_unsigned(hi a, hi b) { return (uint32_t)a < (uint32_t)b ? a : b; }
 INLINE hm hi_lt_unsigned(hi a, hi b) { return (uint32_t)a < (uint32_t)b; }
 INLINE hi hi_shl(hi a, int n) { return (hi)((uint32_t)a << n); }
-/* Of numbers that are not negative. */
+/* Shifts right. No lane may be negative. */
 INLINE hi hi_shr(hi a, int n) { return a >> n; }
 /* Bit `n` of lane j becomes bit j. */
 INLINE uint32_t hi_bit_of_each(hi a, int n) { return (uint32_t)a >> n & 1; }
@@ -64,12 +67,12 @@ INLINE hi hi_from_bits(uint32_t bits) { return (hi)(bits & 1); }
 INLINE hi h_bits(hf x) { return (hi)float_bits(x); }
 INLINE hf hi_as_float(hi x) { return bits_float((uint32_t)x); }
 INLINE hf hi_float(hi x) { return (float)x; }
-/* Towards zero; what an int32 can't hold, NaN included, gives 0 or, as x86 does, INT32_MIN: 0 in the low
- * byte. */
+/* Rounds towards zero. For what an int32 cannot hold, NaN included, the result is 0 or, as on x86,
+ * INT32_MIN: in either case 0 in the low byte. */
 INLINE hi h_trunc(hf x) { return (hi)(fabsf(x) < 2147483648.0f ? x : 0.0f); }
 
-/* x plus, with its sign, the float below 0.5: truncated, that is x rounded to nearest, ties away from zero.
- */
+/* Adds the greatest float below 0.5, with the sign of x. Truncating the sum rounds x to nearest, ties away
+ * from zero. */
 INLINE hf h_away_from_zero(hf x) { return x + copysignf(0x1.fffffep-2f, x); }
 
 INLINE hf h_load_f16(const void *p) { return f16_to_f32(load_u16(p)); }
@@ -86,20 +89,20 @@ INLINE void h_store_bf16(void *p, hf x)
 }
 INLINE hi hi_load_u8(const void *p) { return *(const uint8_t *)p; }
 INLINE hi hi_load_i8(const void *p) { return *(const int8_t *)p; }
-/* The low byte of each lane. */
+/* Stores the low byte of each lane. */
 INLINE void hi_store_u8(void *p, hi x) { *(uint8_t *)p = (uint8_t)x; }
 
 /* The least and the greatest lane. */
 INLINE float h_least(hf x) { return x; }
 INLINE float h_greatest(hf x) { return x; }
-/* H_LANES rows of H_LANES floats, `from` apart, become columns, `to` apart. */
+/* Transposes H_LANES rows of H_LANES floats. The rows are `from` floats apart, the columns `to` floats. */
 INLINE void h_transpose(const float *src, int from, float *dst, int to)
 {
     (void)from, (void)to;
     *dst = *src;
 }
 
-/* ---- for the formats with tables: levels by code, packed codes, signs ---- */
+/* ---- for the types with tables: levels by code, packed codes, signs ---- */
 
 INLINE hi hi_load(const int32_t *p) { return *p; }
 INLINE void hi_store(int32_t *p, hi x) { *p = x; }
@@ -109,18 +112,19 @@ INLINE hi hi_load_u16(const void *p)
     memcpy(&h, p, sizeof h);
     return h;
 }
-/* An entry of a table for each lane, by its low 2, 3 or 4 bits. */
+/* Looks up an entry of a table for each lane, by the low 2, 3 or 4 bits of its code. */
 INLINE hf h_lookup4(const float *table, hi code) { return table[code & 3]; }
 INLINE hf h_lookup8(const float *table, hi code) { return table[code & 7]; }
 INLINE hf h_lookup16(const float *table, hi code) { return table[code & 15]; }
-/* Lane j is p[(first + j) / 4], or / 8; `first` is a multiple of H_LANES. */
+/* Lane j is p[(first + j) / 4], or p[(first + j) / 8]. `first` is a multiple of H_LANES. */
 INLINE hf h_repeat4(const float *p, int first) { return h_load(p + first / 4); }
 INLINE hf h_repeat8(const float *p, int first) { return h_load(p + first / 8); }
-/* In the low bits of lane j, level first + j of packed points: eight of 2 bits, or four of 3, each. */
+/* Unpacks points: the low bits of lane j are level first + j. A point has eight levels of 2 bits, or four
+ * of 3 bits each. */
 INLINE hi hi_pairs(const uint16_t *codes, int first) { return codes[first / 8] >> 2 * (first % 8); }
 /* Negates lane j if bit first + j is set. */
 INLINE hf h_flip(hf x, uint32_t bits, int first) { return bits >> first & 1 ? -x : x; }
-/* The first lane that is true; there is one. */
+/* The number of the first lane that is true. At least one lane must be. */
 INLINE int hm_first(hm a)
 {
     (void)a;
@@ -128,7 +132,7 @@ INLINE int hm_first(hm a)
 }
 /* x where the lane is true, else 0. */
 INLINE hi hi_where(hm a, int32_t x) { return a ? x : 0; }
-/* The four floats from base + at[j] * unit of each lane j, as columns. */
+/* Loads the four floats at base + at[j] * unit for each lane j. out[i] gets float i of every lane. */
 INLINE void h_columns4(const void *base, const uint32_t *at, size_t unit, hf *out)
 {
     memcpy(out, (const char *)base + at[0] * unit, 4 * sizeof(float));
@@ -143,7 +147,7 @@ typedef int16_t hs;
 INLINE hs hs_set(int16_t x) { return x; }
 INLINE hs hs_load(const void *p) { return (hs)load_u16(p); }
 INLINE hs hs_magnitude(hs x) { return x & 0x7fff; }
-/* To integers of the same order, and back. */
+/* Maps the bits of 16-bit floats to integers of the same order, and back. */
 INLINE hs hs_order(hs x) { return (hs)(x ^ (x >> 15 & 0x7fff)); }
 INLINE hs hs_min(hs a, hs b) { return a < b ? a : b; }
 INLINE hs hs_max(hs a, hs b) { return a > b ? a : b; }

@@ -1,4 +1,4 @@
-/* Sixteen half floats as integers, for AVX2 and AVX-512. The operations are those of scalar.h. */
+/* The 16-bit lanes of AVX2 and AVX-512: sixteen of them. scalar.h explains the operations. */
 #ifndef FORGE_LANES_X86_HALVES_H
 #define FORGE_LANES_X86_HALVES_H
 
@@ -20,7 +20,8 @@ INLINE hs hs_order(hs x)
 }
 INLINE hs hs_min(hs a, hs b) { return _mm256_min_epi16(a, b); }
 INLINE hs hs_max(hs a, hs b) { return _mm256_max_epi16(a, b); }
-/* What phminposuw finds is the least as unsigned numbers. */
+/* phminposuw finds the least of unsigned numbers, so the order of signed ones is mapped to that of
+ * unsigned ones. */
 INLINE int16_t hs_least(hs x)
 {
     const __m128i m = _mm_min_epi16(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
