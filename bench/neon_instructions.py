@@ -24,8 +24,7 @@ from emulated_kernels import Job
 from kernel_inputs import case, case_importance
 
 from gguf_forge.kernels import binding
-from gguf_forge.kernels.bench import WEIGHTABLE
-from gguf_forge.types.tensor_type import TENSOR_TYPES
+from gguf_forge.types.tensor_type import TENSOR_TYPES, ImportanceUse
 
 COLUMNS = 2048
 LOGGED = ["-singlestep", "-d", "exec,nochain", "-D", "/dev/stderr", "-dfilter"]
@@ -62,7 +61,7 @@ def jobs(name: str, rows: int) -> Iterator[tuple[str, Job]]:
     x, importance = case("gaussian", rows, COLUMNS), case_importance("importance", COLUMNS)
     if kind not in binding.types_needing_importance():
         yield "pack", Job(kind, x)
-    if name in WEIGHTABLE:
+    if kind.importance >= ImportanceUse.USED:
         yield "pack weighted", Job(kind, x, importance)
     packed = np.empty((rows, kind.row_bytes(COLUMNS)), np.uint8)
     binding.quantize_rows(x, kind, packed, importance=importance)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from gguf_forge.errors import UsageError
 from gguf_forge.kernels import binding
-from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType, tensor_type
+from gguf_forge.types.tensor_type import TENSOR_TYPES, ImportanceUse, TensorType, tensor_type
 
 COLUMNS = 4096
 SMALLEST, LARGEST = 1 << 18, 1 << 24  # elements; the largest, as f32, is larger than most caches
@@ -182,15 +182,6 @@ def cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-# Types whose bytes depend on importance.
-WEIGHTABLE = frozenset(
-    (
-        *("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"),
-        *("IQ4_NL", "IQ4_XS", "IQ3_XXS", "IQ3_S", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ1_S", "IQ1_M"),
-    )
-)
-
-
 @dataclass(frozen=True)
 class Workload:
     """A kernel, ready to run, and the same of ggml where it has one."""
@@ -239,7 +230,7 @@ QUANTIZE, WEIGHTED, DEQUANTIZE = "quantize", "quantize weighted", "dequantize"
 def works(kind: TensorType) -> tuple[str, ...]:
     """What there is to measure of a type."""
     plain = () if kind in binding.types_needing_importance() else (QUANTIZE,)
-    return (*plain, *((WEIGHTED,) if kind.name in WEIGHTABLE else ()), DEQUANTIZE)
+    return (*plain, *((WEIGHTED,) if kind.importance >= ImportanceUse.USED else ()), DEQUANTIZE)
 
 
 def workload(kind: TensorType, work: str, source: str, backend: str, ggml: Iterable[Ggml]) -> Workload:

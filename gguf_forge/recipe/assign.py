@@ -17,18 +17,8 @@ from gguf_forge.recipe.model_facts import ModelFacts
 from gguf_forge.recipe.options import Options, TypeOverride
 from gguf_forge.recipe.pruning import prune
 from gguf_forge.recipe.tensor_rules import Role, may_quantize, role_of, trimmed
-from gguf_forge.types.tensor_type import F16, TENSOR_TYPES, TensorType
+from gguf_forge.types.tensor_type import F16, TENSOR_TYPES, ImportanceUse, TensorType
 
-_FALLBACKS = {
-    **dict.fromkeys(
-        ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"), TENSOR_TYPES["IQ4_NL"]
-    ),
-    **dict.fromkeys(("Q2_0", "Q2_K", "Q3_K", "TQ1_0", "TQ2_0"), TENSOR_TYPES["Q4_0"]),
-    "Q4_K": TENSOR_TYPES["Q5_0"],
-    "Q5_K": TENSOR_TYPES["Q5_1"],
-    "Q6_K": TENSOR_TYPES["Q8_0"],
-}
-_IMATRIX_TYPES = frozenset(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS"))
 _SMALL_BLOCK = 32
 
 
@@ -116,7 +106,7 @@ def _assignment(
         wanted = default if options.pure else mix.next(name, info.shape)
         granted = _fitting(info, wanted)
     needs_imatrix = role not in (Role.EMBEDDING, Role.OUTPUT) and (
-        granted.name in _IMATRIX_TYPES or (granted.name == "Q2_K" and options.file_type.name == "Q2_K_S")
+        granted.importance >= ImportanceUse.WANTED or (granted.name == "Q2_K" and options.file_type.name == "Q2_K_S")
     )
     return Assignment(info, name, wanted, granted, needs_imatrix, override)
 
@@ -134,7 +124,7 @@ def _fitting(info: TensorInfo, wanted: TensorType) -> TensorType:
     """`wanted`, or what the reference takes instead where the row is no whole number of its blocks."""
     if info.n_per_row % wanted.block_elements == 0:
         return wanted
-    granted = _FALLBACKS.get(wanted.name, wanted)
+    granted = TENSOR_TYPES[wanted.fallback] if wanted.fallback else wanted
     if granted == wanted and wanted.block_elements > _SMALL_BLOCK:
         raise UnsupportedError(
             f"a row of {info.n_per_row} values is no whole number of {wanted} blocks "

@@ -26,7 +26,7 @@ class FileType:
     @property
     def is_float(self) -> bool:
         """Is it a type of the converter (F32, F16, BF16, auto), whose file is not requantized?"""
-        return self.name in ("F32", "F16", "BF16", "auto")
+        return self == AUTO or (self.default_type is not None and self.default_type.is_float)
 
     def __str__(self) -> str:
         return self.name
@@ -34,46 +34,52 @@ class FileType:
 
 AUTO = FileType("auto", None, None)
 COPY = FileType("COPY", None, None)
-# Name, value of general.file_type, default type.
-_ROWS = (
-    ("F32", 0, "F32"),
-    ("F16", 1, "F16"),
-    ("BF16", 32, "BF16"),
-    ("Q8_0", 7, "Q8_0"),
-    ("Q4_0", 2, "Q4_0"),
-    ("Q4_1", 3, "Q4_1"),
-    ("Q5_0", 8, "Q5_0"),
-    ("Q5_1", 9, "Q5_1"),
-    ("Q2_K", 10, "Q2_K"),
-    ("Q2_K_S", 21, "Q2_K"),
-    ("Q3_K_S", 11, "Q3_K"),
-    ("Q3_K_M", 12, "Q3_K"),
-    ("Q3_K_L", 13, "Q3_K"),
-    ("Q4_K_S", 14, "Q4_K"),
-    ("Q4_K_M", 15, "Q4_K"),
-    ("Q5_K_S", 16, "Q5_K"),
-    ("Q5_K_M", 17, "Q5_K"),
-    ("Q6_K", 18, "Q6_K"),
-    ("IQ1_S", 24, "IQ1_S"),
-    ("IQ1_M", 31, "IQ1_M"),
-    ("IQ2_XXS", 19, "IQ2_XXS"),
-    ("IQ2_XS", 20, "IQ2_XS"),
-    ("IQ2_S", 28, "IQ2_XS"),
-    ("IQ2_M", 29, "IQ2_S"),
-    ("IQ3_XXS", 23, "IQ3_XXS"),
-    ("IQ3_XS", 22, "IQ3_S"),
-    ("IQ3_S", 26, "IQ3_S"),
-    ("IQ3_M", 27, "IQ3_S"),
-    ("IQ4_XS", 30, "IQ4_XS"),
-    ("IQ4_NL", 25, "IQ4_NL"),
-    ("TQ1_0", 36, "TQ1_0"),
-    ("TQ2_0", 37, "TQ2_0"),
-    ("MXFP4_MOE", 38, "MXFP4"),
-    ("Q1_0", 40, "Q1_0"),
-    ("Q2_0", 41, "Q2_0"),
+# Name, default type, and the value of general.file_type: None where it is the one that the default type has.
+_ROWS: tuple[tuple[str, str, int | None], ...] = (
+    ("F32", "F32", None),
+    ("F16", "F16", None),
+    ("BF16", "BF16", None),
+    ("Q8_0", "Q8_0", None),
+    ("Q4_0", "Q4_0", None),
+    ("Q4_1", "Q4_1", None),
+    ("Q5_0", "Q5_0", None),
+    ("Q5_1", "Q5_1", None),
+    ("Q2_K", "Q2_K", None),
+    ("Q2_K_S", "Q2_K", 21),
+    ("Q3_K_S", "Q3_K", 11),
+    ("Q3_K_M", "Q3_K", None),
+    ("Q3_K_L", "Q3_K", 13),
+    ("Q4_K_S", "Q4_K", 14),
+    ("Q4_K_M", "Q4_K", None),
+    ("Q5_K_S", "Q5_K", 16),
+    ("Q5_K_M", "Q5_K", None),
+    ("Q6_K", "Q6_K", None),
+    ("IQ1_S", "IQ1_S", None),
+    ("IQ1_M", "IQ1_M", None),
+    ("IQ2_XXS", "IQ2_XXS", None),
+    ("IQ2_XS", "IQ2_XS", None),
+    ("IQ2_S", "IQ2_XS", 28),
+    ("IQ2_M", "IQ2_S", 29),
+    ("IQ3_XXS", "IQ3_XXS", None),
+    ("IQ3_XS", "IQ3_S", 22),
+    ("IQ3_S", "IQ3_S", None),
+    ("IQ3_M", "IQ3_S", 27),
+    ("IQ4_XS", "IQ4_XS", None),
+    ("IQ4_NL", "IQ4_NL", None),
+    ("TQ1_0", "TQ1_0", None),
+    ("TQ2_0", "TQ2_0", None),
+    ("MXFP4_MOE", "MXFP4", 38),
+    ("Q1_0", "Q1_0", None),
+    ("Q2_0", "Q2_0", None),
 )
+
+
+def _file_type(name: str, default: TensorType, number: int | None) -> FileType:
+    return FileType(name, default.file_type if number is None else number, default)
+
+
 FILE_TYPES = {
-    **{name: FileType(name, number, TENSOR_TYPES[default]) for name, number, default in _ROWS},
+    **{name: _file_type(name, TENSOR_TYPES[default], number) for name, default, number in _ROWS},
     COPY.name: COPY,
     AUTO.name: AUTO,
 }

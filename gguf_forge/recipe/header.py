@@ -10,12 +10,12 @@ from gguf_forge.gguf_file.packed_items import as_c_strings
 from gguf_forge.gguf_file.split import SPLIT_KEYS
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, string, u32
-from gguf_forge.recipe.file_types import ALIASES, FILE_TYPES
 from gguf_forge.recipe.importance.matrix import ImportanceMatrix
 from gguf_forge.recipe.model_facts import ModelFacts
 from gguf_forge.recipe.options import Options
 from gguf_forge.recipe.pruning import layer_numbers
 from gguf_forge.recipe.tensor_rules import file_order
+from gguf_forge.types.tensor_type import TensorType
 
 _QUANTIZATION_VERSION = 2
 _GUESSED = 1024
@@ -68,19 +68,17 @@ def _file_type_id(tensors: Iterable[TensorInfo], metadata: Metadata, options: Op
         if stated.type is not ValueType.UINT32:
             raise InputError("metadata key general.file_type is not a UINT32")
         return int(stated.data)
-    names = [info.type.name for info in sorted(tensors, key=file_order)]
-    return _GUESSED | _guess(names)
+    return _GUESSED | _guess([info.type for info in sorted(tensors, key=file_order)])
 
 
-def _guess(type_names: list[str]) -> int:
+def _guess(types: Sequence[TensorType]) -> int:
     """The file type after the tensor type that is first to reach the highest count."""
-    highest = max(Counter(type_names).values(), default=0)
-    seen: Counter[str] = Counter()
-    for name in type_names:
-        seen[name] += 1
-        if seen[name] == highest:
-            found = FILE_TYPES.get(ALIASES.get(name, name))
-            return (found and found.id) or (39 if name == "NVFP4" else 0)
+    highest = max(Counter(types).values(), default=0)
+    seen: Counter[TensorType] = Counter()
+    for tensor_type in types:
+        seen[tensor_type] += 1
+        if seen[tensor_type] == highest:
+            return tensor_type.file_type or 0
     return 0
 
 

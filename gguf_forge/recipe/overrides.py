@@ -15,9 +15,8 @@ from gguf_forge.errors import InputError, UsageError
 from gguf_forge.gguf_file.values import Value, boolean, f32, string, u32
 from gguf_forge.recipe.name_pattern import NamePattern
 from gguf_forge.recipe.options import KeyOverride, TypeOverride
-from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType, tensor_type
+from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
-_NOT_A_TARGET = frozenset(("I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"))
 _MAX_BYTES = 127
 
 
@@ -31,10 +30,11 @@ def parse_target_type(name: str) -> TensorType:
         >>> parse_target_type("q6_k").name
         'Q6_K'
     """
-    if name.upper() in TENSOR_TYPES and name.upper() not in _NOT_A_TARGET:
-        return tensor_type(name)
-    targets = (known for known in TENSOR_TYPES if known not in _NOT_A_TARGET)
-    raise UsageError(f"cannot quantize to tensor type {name!r}", hint=f"tensor types: {', '.join(targets)}")
+    targets = {target.name: target for target in TENSOR_TYPES.values() if target.is_target}
+    found = targets.get(name.upper())
+    if found is None:
+        raise UsageError(f"cannot quantize to tensor type {name!r}", hint=f"tensor types: {', '.join(targets)}")
+    return found
 
 
 def parse_tensor_type(text: str) -> TypeOverride:

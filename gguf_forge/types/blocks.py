@@ -1,7 +1,6 @@
-"""What is in a packed block: the fields of every ggml type as NumPy structured dtypes.
+"""What is in packed blocks: their fields, and the code of each value.
 
-The fields have ggml's names and order. Where ggml keeps two things in one array they are apart here: `signs_scales` of
-IQ3_XXS. Source: ggml-common.h of llama.cpp; the comments of csrc/blocks.h say which bits belong to which element.
+The comments of csrc/blocks.h say which bits belong to which element.
 """
 
 from __future__ import annotations
@@ -13,44 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.errors import UsageError
+from gguf_forge.types.levels import Grid
 from gguf_forge.types.tensor_type import TensorType, tensor_type
-
-# The one field of a type that isn't packed.
-VALUE = "value"
-
-_Field = tuple[str, str] | tuple[str, str, int] | tuple[str, str, tuple[int, ...]]
-
-_D: _Field = ("d", "<f2")
-_FIELDS: dict[str, tuple[_Field, ...]] = {
-    "Q4_0": (_D, ("qs", "u1", 16)),
-    "Q4_1": (_D, ("m", "<f2"), ("qs", "u1", 16)),
-    "Q5_0": (_D, ("qh", "u1", 4), ("qs", "u1", 16)),
-    "Q5_1": (_D, ("m", "<f2"), ("qh", "u1", 4), ("qs", "u1", 16)),
-    "Q8_0": (_D, ("qs", "i1", 32)),
-    "Q8_1": (_D, ("s", "<f2"), ("qs", "i1", 32)),
-    "Q2_K": (("scales", "u1", 16), ("qs", "u1", 64), _D, ("dmin", "<f2")),
-    "Q3_K": (("hmask", "u1", 32), ("qs", "u1", 64), ("scales", "u1", 12), _D),
-    "Q4_K": (_D, ("dmin", "<f2"), ("scales", "u1", 12), ("qs", "u1", 128)),
-    "Q5_K": (_D, ("dmin", "<f2"), ("scales", "u1", 12), ("qh", "u1", 32), ("qs", "u1", 128)),
-    "Q6_K": (("ql", "u1", 128), ("qh", "u1", 64), ("scales", "i1", 16), _D),
-    "Q8_K": (("d", "<f4"), ("qs", "i1", 256), ("bsums", "<i2", 16)),
-    "IQ2_XXS": (_D, ("qs", "<u4", (8, 2))),
-    "IQ2_XS": (_D, ("qs", "<u2", 32), ("scales", "u1", 8)),
-    "IQ2_S": (_D, ("qs", "u1", 32), ("signs", "u1", 32), ("qh", "u1", 8), ("scales", "u1", 8)),
-    "IQ3_XXS": (_D, ("qs", "u1", 64), ("signs_scales", "<u4", 8)),
-    "IQ3_S": (_D, ("qs", "u1", 64), ("qh", "u1", 8), ("signs", "u1", 32), ("scales", "u1", 4)),
-    "IQ1_S": (_D, ("qs", "u1", 32), ("qh", "<u2", 8)),
-    "IQ1_M": (("qs", "u1", 32), ("qh", "u1", 16), ("scales", "<u2", 4)),
-    "IQ4_NL": (_D, ("qs", "u1", 16)),
-    "IQ4_XS": (_D, ("scales_h", "<u2"), ("scales_l", "u1", 4), ("qs", "u1", 128)),
-    "TQ1_0": (("qs", "u1", 48), ("qh", "u1", 4), _D),
-    "TQ2_0": (("qs", "u1", 64), _D),
-    "MXFP4": (("e", "u1"), ("qs", "u1", 16)),
-    "NVFP4": (("d", "u1", 4), ("qs", "u1", 32)),
-    "Q1_0": (_D, ("qs", "u1", 16)),
-    "Q2_0": (_D, ("qs", "u1", 16)),
-}
-_VALUES = {"I8": "i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "F64": "<f8"}
 
 
 @cache
@@ -64,9 +27,7 @@ def block_dtype(kind: TensorType) -> np.dtype[Any]:
         >>> block_dtype(tensor_type("Q4_K")).names
         ('d', 'dmin', 'scales', 'qs')
     """
-    if kind.block_elements == 1:
-        return np.dtype([(VALUE, _VALUES.get(kind.name, kind.dtype))])
-    return np.dtype(list(_FIELDS[kind.name]))
+    return np.dtype(list(kind.fields))
 
 
 def unpack_blocks(packed: NDArray[np.uint8], kind: str | TensorType) -> NDArray[np.void]:
@@ -121,3 +82,26 @@ def field_at(kind: TensorType, byte: int) -> str:
             index = np.unravel_index((byte - offset) // item.base.itemsize, item.shape) if item.shape else ()
             return f"{name}{''.join(f'[{at}]' for at in index)}"
     raise UsageError(f"a {kind} block has {kind.block_bytes} bytes: none has the number {byte}")
+
+
+def levels_of(packed: NDArray[np.uint8], kind: TensorType) -> NDArray[np.int16] | None:
+    """The level of each value of packed rows: the small whole number that the weight was rounded to, as it is stored.
+
+    Args:
+        packed: uint8 array (rows, bytes).
+        kind: What it holds.
+
+    Returns:
+        int16 array (rows, values); None for types without levels: floats, and the i-quants of 1 to 3 bits, whose
+        values are points of a grid.
+
+    Example:
+        >>> from gguf_forge import quantize
+        >>> from gguf_forge.types.tensor_type import tensor_type
+        >>> levels_of(quantize(np.arange(32, dtype=np.float32)[None], "Q8_0"), tensor_type("Q8_0"))[0, -3:]
+        array([119, 123, 127], dtype=int16)
+    """
+    if kind.levels is None or isinstance(kind.levels.codes, Grid):
+        return None
+    blocks = unpack_blocks(np.ascontiguousarray(packed), kind)
+    return kind.levels.codes.read(blocks.reshape(-1)).astype(np.int16).reshape(len(packed), -1)

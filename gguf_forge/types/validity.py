@@ -5,43 +5,35 @@ Source: `ggml_validate_row_data` of ggml, which llama-quantize runs over all tha
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.types.rows import Rows
-from gguf_forge.types.tensor_type import SCALES_AT, TensorType
-
-# The bits of a 16-bit float that are all ones for infinities and NaN.
-_EXPONENTS = {"F16": 0x7C00, "BF16": 0x7F80}
+from gguf_forge.types.blocks import block_dtype
+from gguf_forge.types.tensor_type import F32, TensorType
 
 
-def first_invalid_block(packed: Rows, kind: TensorType) -> int | None:
+def first_invalid_block(packed: NDArray[np.uint8], kind: TensorType) -> int | None:
     """The number of the first block with a scale that is infinite or NaN; None if there is none.
 
     Args:
         packed: uint8 rows of whole blocks.
-        kind: Their type; of F16 and BF16 each value is looked at. Types without f16 scales have nothing to check.
+        kind: Their type; of F16 and BF16 each value is looked at. An F32 value is not: it was not rounded to anything.
 
     Example:
-        >>> first_invalid_block(np.array([[0, 0x7C] + [0] * 32], np.uint8), TENSOR_TYPES["Q8_0"])
+        >>> from gguf_forge.types.tensor_type import tensor_type
+        >>> first_invalid_block(np.array([[0, 0x7C] + [0] * 32], np.uint8), tensor_type("Q8_0"))
         0
     """
-    if kind.name in _EXPONENTS:
-        values = packed.reshape(-1).view(np.uint16)
-        found = np.flatnonzero(values & _EXPONENTS[kind.name] == _EXPONENTS[kind.name])[:1]
-        return int(found[0]) if len(found) else None
-    blocks = packed.reshape(-1, kind.block_bytes)
-    # the high byte of an f16 holds its whole exponent, which is all ones for infinities and NaN
-    invalid = [np.flatnonzero(blocks[:, at + 1] & 0x7C == 0x7C)[:1] for at in SCALES_AT.get(kind.name, ())]
-    return min((int(found[0]) for found in invalid if len(found)), default=None)
+    if kind == F32:
+        return None
+    firsts = [np.flatnonzero(invalid)[:1] for invalid in _invalid(packed, kind)]
+    return min((int(first[0]) for first in firsts if len(first)), default=None)
 
 
-# The bytes of the one scale of a block, and what they are.
-_FLOAT_SCALES = {"F32": "<u4", "Q8_K": "<u4", "F64": "<u8"}
-_FLOAT_EXPONENTS = {"<u4": 0x7F800000, "<u8": 0x7FF0000000000000}
-
-
-def invalid_blocks(packed: Rows, kind: TensorType) -> NDArray[np.bool_] | None:
+def invalid_blocks(packed: NDArray[np.uint8], kind: TensorType) -> NDArray[np.bool_] | None:
     """Of each block, whether a scale (of types that are not packed: the value) is infinite or NaN.
 
     Args:
@@ -52,27 +44,21 @@ def invalid_blocks(packed: Rows, kind: TensorType) -> NDArray[np.bool_] | None:
         One answer for each block, row by row; None for types that can't be invalid.
 
     Example:
-        >>> invalid_blocks(np.array([[0, 0x7C] + [0] * 32], np.uint8), TENSOR_TYPES["Q8_0"])
+        >>> from gguf_forge.types.tensor_type import tensor_type
+        >>> invalid_blocks(np.array([[0, 0x7C] + [0] * 32], np.uint8), tensor_type("Q8_0"))
         array([ True])
     """
-    blocks = packed.reshape(-1, kind.block_bytes)
-    if kind.name in _EXPONENTS:
-        exponent = _EXPONENTS[kind.name]
-        found = packed.reshape(-1).view(np.uint16) & exponent == exponent
-    elif kind.name in _FLOAT_SCALES:
-        bits = _FLOAT_SCALES[kind.name]
-        exponent = _FLOAT_EXPONENTS[bits]
-        scales = np.ascontiguousarray(blocks[:, : np.dtype(bits).itemsize]).view(bits).reshape(-1)
-        found = scales & exponent == exponent
-    elif kind.name == "MXFP4":
-        found = blocks[:, 0] == 0xFF
-    elif kind.name == "IQ1_M":
-        # the high nibbles of four 16-bit scales are an f16; its exponent is in those of the last two
-        found = (blocks[:, 55] & 0x70 == 0x70) & (blocks[:, 53] & 0xC0 == 0xC0)
-    elif kind.name in SCALES_AT:
-        found = np.zeros(len(blocks), bool)
-        for at in SCALES_AT[kind.name]:
-            found |= blocks[:, at + 1] & 0x7C == 0x7C
-    else:
+    if not kind.exponents:
         return None
-    return np.asarray(found, bool)
+    return np.asarray(np.logical_or.reduce(tuple(_invalid(packed, kind))), bool)
+
+
+def _invalid(packed: NDArray[np.uint8], kind: TensorType) -> Iterator[NDArray[np.bool_]]:
+    """Of each block, whether a field that has an exponent is infinite or NaN; one array for each such field."""
+    blocks = np.ascontiguousarray(packed).reshape(-1)
+    fields: Any = block_dtype(kind).fields
+    for name, exponent in kind.exponents:
+        item, offset, *_ = fields[name]
+        bits = {"names": [name], "formats": [f"<u{item.itemsize}"], "offsets": [offset], "itemsize": kind.block_bytes}
+        number = blocks.view(np.dtype(bits))[name]  # type: ignore[call-overload]
+        yield number & exponent == exponent

@@ -12,7 +12,7 @@ import pytest
 
 from gguf_forge import UsageError, quantize, unpack_blocks
 from gguf_forge.types.blocks import block_dtype, field_at
-from gguf_forge.types.tensor_type import SCALES_AT, TENSOR_TYPES, TensorType
+from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 _HEADER = Path(__file__).resolve().parents[2] / "csrc/blocks.h"
 _PACKED = [kind for kind in TENSOR_TYPES.values() if kind.block_elements > 1]
@@ -43,17 +43,10 @@ def test_the_fields_are_those_of_the_kernels(kind: TensorType) -> None:
     }
 
 
-@pytest.mark.parametrize(("name", "offsets"), SCALES_AT.items())
-def test_the_scales_stand_where_row_validation_looks(name: str, offsets: tuple[int, ...]) -> None:
-    assert [field_at(TENSOR_TYPES[name], at) for at in offsets] == [
-        field for field in ("d", "dmin", "m") if field in (block_dtype(TENSOR_TYPES[name]).names or ())
-    ]
-
-
 def _random(kind: TensorType, blocks: int = 8) -> np.ndarray:
     rng = np.random.default_rng(5)
     packed = rng.integers(0, 256, (blocks, kind.block_bytes), np.uint8)
-    for at in SCALES_AT.get(kind.name, ()):
+    for at in kind.scales_at:
         packed[:, at + 1] &= 0x3B  # small and finite
     return packed
 

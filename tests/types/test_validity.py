@@ -12,31 +12,39 @@ from kernel_oracles import find_oracle
 from synthetic import FAMILIES, write_checkpoint
 
 from gguf_forge.errors import InputError
+from gguf_forge.kernels.binding import quantizable_types
 from gguf_forge.planning.from_checkpoint import convert
-from gguf_forge.types.tensor_type import SCALES_AT, TENSOR_TYPES
-from gguf_forge.types.validity import first_invalid_block
+from gguf_forge.types.tensor_type import TENSOR_TYPES
+from gguf_forge.types.validity import first_invalid_block, invalid_blocks
 
 ORACLE = find_oracle("pywhispercpp")
 # the older ggml that the wheel carries does not know these
-KNOWN = sorted(set(SCALES_AT) - {"Q1_0", "Q2_0"})
+KNOWN = sorted({kind.name for kind in quantizable_types()} - {"NVFP4", "Q1_0", "Q2_0"})
 
 
 @pytest.mark.skipif(ORACLE is None, reason="there is no oracle for this platform")
 @pytest.mark.parametrize("name", KNOWN)
 def test_it_is_ggml_s_verdict(name: str) -> None:
-    """One block for each scale field and each value of its high byte; the other bytes do not count."""
+    """One block for each byte of it and each value of that byte, all other bytes having no or all bits."""
     kind = TENSOR_TYPES[name]
     validate = ORACLE._library.ggml_validate_row_data
     validate.argtypes, validate.restype = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t], ctypes.c_bool
-    verdicts = set()
-    for at in SCALES_AT[name]:
-        for high in range(256):
-            block = np.zeros((1, kind.block_bytes), np.uint8)
-            block[0, at : at + 2] = high * 7 & 0xFF, high
-            valid = validate(kind.id, block.ctypes.data, kind.block_bytes)
-            assert first_invalid_block(block, kind) == (None if valid else 0)
-            verdicts.add(valid)
-    assert verdicts == {True, False}
+    bytes_ = (
+        range(kind.block_bytes)
+        if kind.block_bytes < 64
+        else [*range(4), *range(kind.block_bytes - 8, kind.block_bytes)]
+    )
+    blocks = np.repeat(np.array([0, 0x7F, 0x7B], np.uint8), kind.block_bytes).reshape(3, -1)
+    blocks = np.repeat(blocks, 256 * len(bytes_), axis=0)
+    for number, block in enumerate(blocks):
+        block[bytes_[number // 256 % len(bytes_)]] = number % 256
+    valid = [validate(kind.id, block.ctypes.data, kind.block_bytes) for block in blocks]
+    found = invalid_blocks(blocks, kind)
+    assert found is not None
+    assert [not invalid for invalid in found] == valid
+    assert set(valid) == {True, False}
+    first = first_invalid_block(blocks, kind)
+    assert first == (None if name == "F32" else valid.index(False))
 
 
 def test_it_is_the_first_block_whatever_the_field() -> None:

@@ -25,7 +25,7 @@ from gguf_forge.toolbox.inspect.rows_of import as_float32
 from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import F32, TENSOR_TYPES
 
-_FLOATS = ("F32", "F16", "BF16")
+_FLOATS = tuple(name for name, known in TENSOR_TYPES.items() if known.is_float)
 # As the Hub's own tools cut checkpoints.
 _MAX_SIZE = 5_000_000_000
 

@@ -26,8 +26,7 @@ from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import Constant
 from gguf_forge.toolbox.inspect.measure import Spread, spread_of
 from gguf_forge.toolbox.inspect.rows_of import as_float32, with_short_rows
-from gguf_forge.types.blocks import unpack_blocks
-from gguf_forge.types.levels import levels_of
+from gguf_forge.types.blocks import levels_of, unpack_blocks
 
 # What tells where the bins of a histogram lie.
 _SOME_ROWS, _SOME_VALUES = 64, 1 << 18

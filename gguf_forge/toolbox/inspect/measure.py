@@ -18,7 +18,7 @@ from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import UsageError
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.toolbox.inspect.rows_of import as_float32, in_order, row_ranges
-from gguf_forge.types.levels import SCHEMES, levels_of
+from gguf_forge.types.blocks import levels_of
 
 Doubles = NDArray[np.float64]
 
@@ -398,8 +398,8 @@ def level_use(
     Raises:
         InputError: the tensor can't be read.
     """
-    scheme = SCHEMES.get(expr.dtype.name)
-    if scheme is None:
+    scheme = expr.dtype.levels
+    if scheme is None or scheme.is_grid:
         return None
     lowest, highest = scheme.lowest, scheme.highest
 

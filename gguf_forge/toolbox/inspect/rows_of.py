@@ -16,9 +16,9 @@ from gguf_forge.errors import UsageError
 from gguf_forge.kernels.binding import dequantize_rows
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import Stored
-from gguf_forge.types.blocks import VALUE, unpack_blocks
+from gguf_forge.types.blocks import unpack_blocks
 from gguf_forge.types.rows import Rows
-from gguf_forge.types.tensor_type import TensorType
+from gguf_forge.types.tensor_type import VALUE, TensorType
 
 # Half a mebibyte of float32: it stays in a core's cache, and is mostly memory that the allocator has already.
 RANGE_VALUES = 1 << 17

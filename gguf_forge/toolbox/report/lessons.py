@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gguf_forge.kernels.binding import quantizable_types, types_needing_importance
 from gguf_forge.kernels.rows import dequantize, quantize
 from gguf_forge.toolbox.report.data import Alternative, BlockSize, Lessons, Outlier, Rounding, SizeCost, Symmetry
-from gguf_forge.toolbox.report.ladder import ladders, scheme_of
+from gguf_forge.toolbox.report.ladder import ladders
 from gguf_forge.types.tensor_type import TensorType, tensor_type
 
 FloatRows = NDArray[np.float32]
@@ -274,7 +274,7 @@ def _alternatives(pool: Sequence[SampledRows], finest: float) -> tuple[Alternati
     found = []
     for name in _ALTERNATIVES:
         kind = tensor_type(name)
-        can = kind in quantizable_types() - types_needing_importance() and scheme_of(kind) is not None
+        can = kind in quantizable_types() - types_needing_importance() and kind.levels is not None
         bits = 8 * kind.block_bytes / kind.block_elements
         if can and bits < finest and all(_fits(weights, kind) for weights in usable):
             error = _overall([(weights.values, _rounded(weights.values, kind)) for weights in usable])

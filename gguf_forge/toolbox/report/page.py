@@ -27,7 +27,7 @@ from gguf_forge.toolbox.report.heat import (
     heat_map,
     role_order,
 )
-from gguf_forge.toolbox.report.ladder import scheme_of
+from gguf_forge.types.levels import Grid
 from gguf_forge.types.tensor_type import TENSOR_TYPES, tensor_type
 
 _NOTES = {
@@ -40,7 +40,6 @@ _ROLES = 12
 _OTHER_MODEL = 0.9  # no type is so bad
 _MOST_TENSORS, _MOST_KEYS, _MOST_LAYERS = 4000, 1000, 512  # that are listed: more than any honest file has
 _FEW_LAYERS = 8  # with so few, two charts fit side by side
-_GRIDS = {"IQ1": 8, "IQ2": 8, "IQ3": 4}
 
 
 def page(report: Report) -> str:
@@ -251,7 +250,7 @@ def _number(count: int, noun: str) -> str:
 def describe_type(name: str) -> str:
     """A type in a few sentences, for people."""
     kind = tensor_type(name)
-    scheme = scheme_of(kind)
+    scheme = kind.levels
     if scheme is None:
         return f"{name} keeps every weight as a number of its own."
     sharing, rungs = scheme.values_per_scale, len(scheme.rungs)
@@ -262,9 +261,12 @@ def describe_type(name: str) -> str:
         if scheme.has_offset
         else "A ladder has a step but no offset, so it always lies around zero: the type is symmetric."
     )
-    codebook = next((size for prefix, size in _GRIDS.items() if name.startswith(prefix)), None)
-    grid = f"{codebook} weights at a time are an entry of a codebook, so not all combinations occur."
+    grid = (
+        f" {scheme.codes.size} weights at a time are an entry of a codebook, so not all combinations occur."
+        if isinstance(scheme.codes, Grid)
+        else ""
+    )
     return (
         f"Blocks of {name} hold {kind.block_elements} weights on {number}: {sharing} weights share {rungs} {spacing} "
-        f"spaced levels. {symmetry}" + (f" {grid}" if codebook else "")
+        f"spaced levels. {symmetry}{grid}"
     )

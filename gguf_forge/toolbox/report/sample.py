@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.toolbox.inspect.rows_of import as_float32
 from gguf_forge.toolbox.report.data import BlockView, Levels, Portrait
-from gguf_forge.toolbox.report.ladder import Ladders, ladders, scheme_of
+from gguf_forge.toolbox.report.ladder import Ladders, ladders
 from gguf_forge.toolbox.report.lessons import FloatRows, SampledRows, relative_errors
 from gguf_forge.types.blocks import unpack_blocks
 from gguf_forge.types.tensor_type import TensorType
@@ -49,7 +49,7 @@ class Sample:
 
     @property
     def ladders(self) -> Ladders | None:
-        return ladders(self.blocks, self.kind) if scheme_of(self.kind) else None
+        return ladders(self.blocks, self.kind) if self.kind.levels else None
 
     def as_rows(self) -> SampledRows:
         return SampledRows(self.tensor, self.rows, np.ascontiguousarray(self.weights))
@@ -122,7 +122,7 @@ def portrait_of(sample: Sample, why: str) -> Portrait | None:
         edges=tuple(edges.tolist()),
         counts=tuple(counts.tolist()),
         levels=_typical_levels(sample),
-        values_per_scale=scheme.values_per_scale if (scheme := scheme_of(sample.kind)) else 1,
+        values_per_scale=scheme.values_per_scale if (scheme := sample.kind.levels) else 1,
         deviation=float(values.std()),
         largest=float(np.abs(values).max()),
         sampled=int(values.size),

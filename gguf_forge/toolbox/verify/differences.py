@@ -14,14 +14,11 @@ from gguf_forge.kernels.binding import dequantizable_types, dequantize_rows
 from gguf_forge.toolbox.inspect.rows_of import as_float32
 from gguf_forge.toolbox.verify.nearest import misplaced_values
 from gguf_forge.types.blocks import field_at
-from gguf_forge.types.levels import SCHEMES
 from gguf_forge.types.tensor_type import TensorType
 
 PackedRows = NDArray[np.uint8]
 FloatRows = NDArray[np.float32]
 
-# Formats that round the scale after they have chosen levels: a few of these aren't the nearest ones any more.
-SCALED_LATE = frozenset(("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"))
 # The greatest ratio of squared errors seen between blocks that fused and plain arithmetic make is 1.37.
 _WORSE = 1.5
 # Where more than this share of some rows' blocks differ, and more than so many, each sixteenth of them is judged: what
@@ -220,12 +217,12 @@ def _judged(
         if kind.block_elements == 1:
             far = np.abs(a - b) > _ROUNDING * np.maximum(np.abs(a), np.abs(b))
             return broken | far.any(axis=1), None, errors
-    if kind.name not in SCHEMES:
+    if kind.levels is None or kind.levels.is_grid:
         return broken | worse, None, errors
     off_level = misplaced_values(found, kind, weights)
     misplaced = np.zeros(len(found), np.int64) if off_level is None else off_level
     is_off = misplaced > 0
-    odd = broken | (is_off & worse if kind.name in SCALED_LATE else is_off)
+    odd = broken | (is_off & worse if kind.rounds_late else is_off)
     return odd, int(misplaced.sum()), errors
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.kernels.rows import dequantize
-from gguf_forge.types.levels import SCHEMES, levels_of
+from gguf_forge.types.blocks import levels_of
 from gguf_forge.types.tensor_type import TensorType
 
 # Of the distance between two levels. The scale is rounded to 16 bits after the older formats have chosen levels.
@@ -40,12 +40,12 @@ def misplaced_values(
         >>> misplaced_values(packed, tensor_type("Q4_0"), row)
         array([1])
     """
-    scheme = SCHEMES.get(kind.name)
+    scheme = kind.levels
     levels = levels_of(packed, kind)
     if scheme is None or levels is None:
         return None
     positions = scheme.positions
-    at = positions[np.clip(levels - scheme.lowest, 0, len(positions) - 1)].reshape(-1, scheme.group)
+    at = positions[np.clip(levels - scheme.lowest, 0, len(positions) - 1)].reshape(-1, scheme.values_per_scale)
     with np.errstate(all="ignore"):
         unpacked = dequantize(packed, kind).reshape(at.shape).astype(np.float64)
         # scale and offset of a group, out of its two outermost levels

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.toolbox.verify.differences import SCALED_LATE, Differences
+from gguf_forge.toolbox.verify.differences import Differences
 from gguf_forge.types.tensor_type import TensorType
 
 
@@ -33,13 +33,6 @@ class Verdict(str, Enum):
     EXTRA = "extra"
 
 
-# Types whose quantizers multiply and add in a way that a compiler may fuse, and that show it.
-_FUSIBLE = frozenset(
-    (
-        *("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"),
-        *("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"),
-    )
-)
 # Of a tensor's blocks, or fewer than so many: differences up to here are few. Fused arithmetic changes up to 2.4 %.
 _FEW, _FEW_BLOCKS = 0.05, 3
 # Of the blocks of one type: fewer do not show that arithmetic was fused.
@@ -91,15 +84,14 @@ def verdict_on(found: Differences, kind: TensorType, blocks: int, *, by_importan
     """
     if not found.blocks:
         return Verdict.IDENTICAL
-    scaled_late = kind.name in SCALED_LATE
     if found.blocks <= max(_FEW * blocks, _FEW_BLOCKS):
-        tolerated = _ODD_LATE_BY_IMPORTANCE * found.judged if scaled_late and by_importance else 0
+        tolerated = _ODD_LATE_BY_IMPORTANCE * found.judged if kind.rounds_late and by_importance else 0
         # a float has no scale that could have been chosen otherwise
         is_damaged = found.odd_blocks > tolerated or kind.block_elements == 1
         return Verdict.DAMAGED if is_damaged else Verdict.STEPS
     if found.misplaced is not None:
         late = _MISPLACED_LATE_BY_IMPORTANCE if by_importance else _MISPLACED_LATE
-        same = found.misplaced <= (late if scaled_late else _MISPLACED) * found.values
+        same = found.misplaced <= (late if kind.rounds_late else _MISPLACED) * found.values
     else:
         same = found.odd_blocks <= _ODD * found.judged
     if same:
@@ -141,13 +133,13 @@ def _verdict_on_tensors(tensors: Sequence[TensorCheck]) -> tuple[Verdict, tuple[
 
 def _steps(tensors: Sequence[TensorCheck], different: Sequence[TensorCheck]) -> tuple[Verdict, tuple[str, ...]]:
     """Few blocks of each tensor differ, by what a quantizer could have made of the same weights."""
-    all_blocks, changed = Counter[str](), Counter[str]()
+    all_blocks, changed = Counter[TensorType](), Counter[TensorType]()
     for check in tensors:
-        all_blocks[check.info.type.name] += check.blocks
-        changed[check.info.type.name] += check.differences.blocks if check.differences else 0
-    share = changed.total() / sum(all_blocks[name] for name in changed if name in _FUSIBLE or changed[name])
-    only_fusible = all(check.info.type.name in _FUSIBLE for check in different)
-    shows = any(n >= max(_LEAST_FUSED_BLOCKS, _LEAST_FUSED * all_blocks[name]) for name, n in changed.items())
+        all_blocks[check.info.type] += check.blocks
+        changed[check.info.type] += check.differences.blocks if check.differences else 0
+    share = changed.total() / sum(all_blocks[of] for of in changed if of.is_fusible or changed[of])
+    only_fusible = all(check.info.type.is_fusible for check in different)
+    shows = any(n >= max(_LEAST_FUSED_BLOCKS, _LEAST_FUSED * all_blocks[of]) for of, n in changed.items())
     if only_fusible and shows:
         return Verdict.FUSED, (
             f"{share:.2%} of the blocks differ by small steps, and nothing differs in another way: the same weights "

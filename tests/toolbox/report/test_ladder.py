@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 
 from gguf_forge import dequantize, quantize
 from gguf_forge.kernels.binding import dequantizable_types, quantizable_types
-from gguf_forge.toolbox.report.ladder import ladders, scheme_of
-from gguf_forge.types.levels import SCHEMES, levels_of
+from gguf_forge.toolbox.report.ladder import ladders
+from gguf_forge.types.blocks import levels_of
 from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType, tensor_type
 
-PACKED = [kind for kind in TENSOR_TYPES.values() if scheme_of(kind)]
+PACKED = [kind for kind in TENSOR_TYPES.values() if kind.levels]
+EVENLY_SPACED = [kind for kind in PACKED if kind.levels.is_uniform and not kind.levels.is_grid]
 
 
 def packed_blocks(kind: TensorType) -> NDArray[np.uint8]:
@@ -48,19 +49,18 @@ def test_all_rungs_are_in_use(kind: TensorType) -> None:
     blocks = packed_blocks(kind)
     used = np.unique(ladders(blocks, kind).rung_numbers(dequantize(blocks, kind)))
     # of Q2_0 the reference's quantizer leaves one rung alone
-    assert len(used) == len(scheme_of(kind).rungs) - (kind.name == "Q2_0")  # type: ignore[union-attr]
+    assert len(used) == len(kind.levels.rungs) - (kind.name == "Q2_0")  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("name", [name for name, scheme in SCHEMES.items() if scheme.is_linear])
-def test_rungs_are_the_stored_levels(name: str) -> None:
-    kind = tensor_type(name)
+@pytest.mark.parametrize("kind", EVENLY_SPACED, ids=str)
+def test_rungs_are_the_stored_levels(kind: TensorType) -> None:
     blocks = packed_blocks(kind)
     levels = levels_of(blocks, kind)
     found = ladders(blocks, kind)
     numbers = found.rung_numbers(dequantize(blocks, kind))
     assert levels is not None
     known = numbers >= 0
-    np.testing.assert_array_equal(numbers[known], (levels - SCHEMES[name].lowest)[known])
+    np.testing.assert_array_equal(numbers[known], (levels - kind.levels.lowest)[known])
 
 
 def test_a_block_of_zeros_has_no_rungs() -> None:
