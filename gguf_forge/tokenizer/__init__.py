@@ -34,6 +34,16 @@ from gguf_forge.tokenizer.bpe import (
     whitespace,
 )
 from gguf_forge.tokenizer.builtin import builtin, no_vocabulary
+from gguf_forge.tokenizer.chatglm3 import chatglm3
+from gguf_forge.tokenizer.extra_keys import (
+    as_control,
+    bundled_chat_template,
+    chat_template,
+    default_chat_template,
+    own_chat_template,
+    suppressed_tokens,
+    token_by_text,
+)
 from gguf_forge.tokenizer.files import TokenizerFiles
 from gguf_forge.tokenizer.internlm import internlm2, internlm3
 from gguf_forge.tokenizer.llama_hf import gemma4, llama_hf
@@ -41,7 +51,7 @@ from gguf_forge.tokenizer.mistral import has_tekken_alone, mistral
 from gguf_forge.tokenizer.plamo import plamo, plamo3
 from gguf_forge.tokenizer.pre_tokenizers import checked_name, known_names
 from gguf_forge.tokenizer.rwkv import rwkv_world
-from gguf_forge.tokenizer.special import default_chat_template, special_ids
+from gguf_forge.tokenizer.special import special_ids
 from gguf_forge.tokenizer.spm import gemma3n_sentencepiece, phi3, sentencepiece, sentencepiece_size
 from gguf_forge.tokenizer.tiktoken import hunyuan, hunyuan_moe, hunyuan_vl, kimi, kimi_k3, kimi_linear, qwen
 from gguf_forge.tokenizer.unigram import nomic_bert_moe, t5, xlm_roberta
@@ -76,11 +86,15 @@ __all__ = [
     "add_sep_token",
     "add_space_prefix",
     "any_vocabulary",
+    "as_control",
     "bpe",
     "bpe_as_marked",
     "bpe_with",
     "builtin",
+    "bundled_chat_template",
+    "chat_template",
     "chatglm",
+    "chatglm3",
     "configured_space_prefix",
     "default_chat_template",
     "either",
@@ -110,6 +124,7 @@ __all__ = [
     "mistral",
     "no_vocabulary",
     "nomic_bert_moe",
+    "own_chat_template",
     "phi3",
     "plamo",
     "plamo3",
@@ -120,7 +135,9 @@ __all__ = [
     "sentencepiece",
     "solar_open",
     "special_ids",
+    "suppressed_tokens",
     "t5",
+    "token_by_text",
     "token_type_count",
     "when",
     "whitespace",

@@ -92,9 +92,9 @@ def as_number(value: Any, place: Place) -> float:
     return float(value)
 
 
-def as_id(value: Any, place: Place) -> int:
-    """A token id: an integer from 0 to 2**32 - 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 32:
+def as_id(value: Any, place: Place, maximum: int = (1 << 32) - 1) -> int:
+    """A token id: an integer from 0 to `maximum`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= maximum:
         raise place.expected("a token id", value)
     return value
 

@@ -10,7 +10,8 @@ import re
 
 from gguf_forge.gguf_file.values import Metadata, ValueType, array, string
 from gguf_forge.tokenizer.checks import MAX_TOKENS, Place, vocabulary_size
-from gguf_forge.tokenizer.special import default_chat_template, special_tokens
+from gguf_forge.tokenizer.extra_keys import default_chat_template
+from gguf_forge.tokenizer.special import special_tokens
 from gguf_forge.tokenizer.token_types import TokenType
 from gguf_forge.tokenizer.vocabulary import TokenizerSource
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gguf_forge.gguf_file.values import Metadata, Value, boolean, u32
-from gguf_forge.tokenizer.chat_template import bundled_template, chat_templates, templates_of
+from gguf_forge.tokenizer.chat_template import chat_templates
 from gguf_forge.tokenizer.checks import Place, as_flag, as_id, as_list, as_mapping
 from gguf_forge.tokenizer.files import TokenizerFiles
 from gguf_forge.tokenizer.merges import merges
@@ -83,15 +83,6 @@ def special_ids(fallback: Mapping[str, int]) -> Reader:
         >>> gemma = in_order(sentencepiece, special_ids({"eot": 107}), add_space_prefix(False))
     """
     return lambda source: special_tokens(source.files, types=tuple(fallback), fallback=fallback)
-
-
-def default_chat_template(name: str) -> Reader:
-    """A chat template that comes with the package, where the folder has none.
-
-    Example:
-        >>> kimi = in_order(kimi_linear, default_chat_template("kimi-k3"))
-    """
-    return lambda source: {} if chat_templates(source.files) else templates_of(bundled_template(name), Place(name))
 
 
 def _ids(files: TokenizerFiles, additions: Additions, vocabulary_size: int | None) -> dict[str, int]:

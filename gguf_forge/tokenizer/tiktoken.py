@@ -14,10 +14,11 @@ from gguf_forge.gguf_file.values import Metadata, ValueType, array, u32
 from gguf_forge.tokenizer.base_vocabulary import BaseVocabulary
 from gguf_forge.tokenizer.bpe import bpe
 from gguf_forge.tokenizer.checks import as_decimal_id, as_id, as_mapping, as_text, vocabulary_size
+from gguf_forge.tokenizer.extra_keys import default_chat_template
 from gguf_forge.tokenizer.files import TokenizerFiles
 from gguf_forge.tokenizer.pre_tokenizers import checked_name
 from gguf_forge.tokenizer.ranks import joined, merges_of, read_ranks, shown
-from gguf_forge.tokenizer.special import ID_KEYS, default_chat_template, special_tokens
+from gguf_forge.tokenizer.special import ID_KEYS, special_tokens
 from gguf_forge.tokenizer.token_types import TokenType
 from gguf_forge.tokenizer.vocabulary import Reader, TokenizerSource, first_of, in_order
 

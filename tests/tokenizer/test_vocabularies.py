@@ -13,6 +13,7 @@ from tokenizer_folders import entries
 
 from gguf_forge.architectures import find_architecture
 from gguf_forge.architectures.config import Config
+from gguf_forge.gguf_file.values import u32
 from gguf_forge.tokenizer import (
     Reader,
     add_bos_token,
@@ -21,6 +22,8 @@ from gguf_forge.tokenizer import (
     add_space_prefix,
     any_vocabulary,
     bpe,
+    bpe_as_marked,
+    bundled_chat_template,
     chatglm,
     configured_space_prefix,
     first_of,
@@ -44,9 +47,11 @@ from gguf_forge.tokenizer import (
     rwkv_world,
     sentencepiece,
     special_ids,
+    suppressed_tokens,
     t5,
     token_type_count,
     when,
+    with_rounded_size,
     wordpiece,
     xlm_roberta,
 )
@@ -69,9 +74,9 @@ def test_vocabulary_of_each_family(family: str) -> None:
 _LLAMA = in_order(configured_space_prefix, any_vocabulary, when(has_vocab_size(49152), add_bos_token(False)))
 _GEMMA = in_order(sentencepiece, add_space_prefix(False))
 _READERS: dict[Reader, str] = {
-    _LLAMA: "apertus arcee granite granitemoe llava-pixtral ministral3 real-llama3-vocab smollm3 smolvlm",
+    _LLAMA: "apertus arcee granite granitemoe granite-swa llava-pixtral ministral3 real-llama3-vocab smollm3 smolvlm",
     _GEMMA: "gemma3-vl embeddinggemma",
-    first_of(sentencepiece, bpe): "bitnet ernie45 ernie45moe jamba minicpm3",
+    first_of(sentencepiece, bpe): "bitnet ernie45 ernie45moe grok1 jamba minicpm minicpm3 nanbeige paddleocr-vl",
     in_order(sentencepiece, special_ids({"pad": 0, "unk": 1})): "nemotron",
     phi3: "phimoe",
     wordpiece: "bert distilbert distilbert-seqcls nomicbert-v15",
@@ -96,7 +101,15 @@ _READERS: dict[Reader, str] = {
     in_order(add_bos_token(True), add_eos_token(True), add_sep_token(True), bpe): "modernbert",
     bpe: "bloom cohere cohere2 dbrx exaone4 falcon40b-style falconh1 falconmamba gpt2 gptneox granitemoehybrid "
     "lfm2 llama4-text mamba mamba2 minimax-m2 mpt nemotronh olmo olmo2 olmoe qwen2-gptq4 qwen25vl "
-    "qwen3-fp8 qwen35-text qwen35moe-text qwen3next seedoss stablelm starcoder2",
+    "qwen3-fp8 qwen35-text qwen35moe-text qwen3next seedoss stablelm starcoder2 arwkv7 bailingmoe2 deepseek-moe "
+    "deepseek32 dots-ocr exaone3 exaone45 jais lfm2-colbert lighton-ocr llama-embed minimax-m3 mistral4-vl "
+    "muse-glimmer qwen35-mtp qwen35moe-vl-mtp qwen4exp refact sarvam-moe smallthinker spark25 step35 talkie youtu",
+    bpe_as_marked: "llada",
+    # Dream's declaration gives this key among its parameters, before the vocabulary.
+    in_order(lambda _: {"tokenizer.ggml.mask_token_id": u32(500)}, bpe_as_marked): "dream",
+    with_rounded_size(bpe, 8): "mamba-ssm",
+    in_order(bundled_chat_template("deepseek-v4"), bpe): "deepseek4",
+    in_order(suppressed_tokens, gemma4): "gemma4-unified",
 }
 _CASES = [
     pytest.param(case, reader, id=case.name)
