@@ -21,7 +21,11 @@ os.environ["PYTHONSAFEPATH"] = "1"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-BYTE_FOR_BYTE = ("tests/test_corpus.py::test_the_file", "tests/planning/test_from_gguf.py::test_the_corpus")
+# What the tests that read the corpus compare, and which tests these are.
+CORPUS_TESTS = {
+    "byte for byte": ("tests/test_corpus.py::test_the_file", "tests/planning/test_from_gguf.py::test_the_corpus"),
+    "as plans": ("tests/planning/test_manifests.py::test_the_plan",),
+}
 
 # A busy machine is no failure.
 settings.register_profile("gguf-forge", deadline=None)
@@ -39,16 +43,23 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cases]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Tells how many manifests were compared, byte for byte, with what this version makes."""
+    """Tells how many manifests of the corpus were compared with what this version makes."""
+    for how, tests in CORPUS_TESTS.items():
+        known, missed = _compared(terminalreporter, tests)
+        if known:
+            terminalreporter.write_line(f"conformance: {len(known - missed)} of {len(known)} manifests reached, {how}")
+
+
+def _compared(terminalreporter: pytest.TerminalReporter, tests: tuple[str, ...]) -> tuple[set[str], set[str]]:
+    """The manifests that these tests know, and those of them that this version does not reach."""
     from corpus import NOT_REACHED
 
     known, missed = set(), set()
     for outcome in ("passed", "failed", "skipped"):
         for report in terminalreporter.stats.get(outcome, ()):
-            if report.nodeid.startswith(BYTE_FOR_BYTE):
+            if report.nodeid.startswith(tests):
                 manifest = report.nodeid.partition("[")[2]
                 known.add(manifest)
                 if outcome == "skipped" and NOT_REACHED in str(report.longrepr):
                     missed.add(manifest)
-    if known:
-        terminalreporter.write_line(f"conformance: {len(known - missed)} of {len(known)} manifests reached")
+    return known, missed

@@ -8,6 +8,7 @@ import os
 import shutil
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from gguf_forge.types.tensor_type import TENSOR_TYPES
 
 _BESIDE = Path(__file__).resolve().parents[3] / "shared" / "conformance"
 NOT_REACHED = "not reached yet"
+# Cases beyond `corpus/` of which at least one manifest is reached; a list that only grows.
+_REACHED = frozenset((Path(__file__).parents[1] / "reached_cases.txt").read_text().split())
 CORPUS = Path(os.environ.get("GGUF_FORGE_CORPUS", _BESIDE))
 
 
@@ -66,22 +69,45 @@ class Cases:
         return case, [str(source), *options, *(["--pre-tokenizer", pre] if pre else [])]
 
 
-def _materialize(case: Path, folder: Path) -> None:
-    spec = importlib.util.spec_from_file_location("materialize", CORPUS / "materialize.py")
+@cache
+def _tool(name: str) -> ModuleType:
+    """A script that comes with the corpus."""
+    spec = importlib.util.spec_from_file_location(name, CORPUS / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.materialize(case, folder)
+    return module
+
+
+def _materialize(case: Path, folder: Path) -> None:
+    _tool("materialize").materialize(case, folder)
+
+
+def parsed_header(header: bytes) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The keys and the tensors that a GGUF header tells, in the form of a manifest, by the corpus's own reader."""
+    reader = _tool("gguf_manifest")
+    cursor = reader.Cursor(header, False)
+    magic, _version, n_tensors, n_keys = cursor.take(4), *(cursor.scalar(kind) for kind in "IQQ")
+    assert magic == b"GGUF"
+    keys = [{"key": cursor.string().decode(), **reader._value(cursor, cursor.scalar("I"))} for _ in range(n_keys)]
+    tensors = []
+    for _ in range(n_tensors):
+        name = cursor.string().decode()
+        shape = [cursor.scalar("Q") for _ in range(cursor.scalar("I"))]
+        kind, offset = reader.TENSOR_TYPES[cursor.scalar("I")][0], cursor.scalar("Q")
+        tensors.append({"name": name, "shape": shape, "type": kind, "offset": offset})
+    return keys, tensors
 
 
 def skip_if_not_reached(path: Path, code: int, said: str) -> None:
     """Skips the test of a manifest where this version says, by exit code, that it cannot do such a thing yet.
 
-    What is in `corpus/` is done, so nothing there is ever skipped.
+    What is in `corpus/` is done, and so are the cases that reached_cases.txt names: nothing there is ever skipped.
     """
     case = path.parents[1]
     is_reached = (
         case.parent.name == "corpus"
+        or f"{case.parent.name}/{case.name}" in _REACHED
         or code not in (UnsupportedError.exit_code, UsageError.exit_code, InputError.exit_code)
         or (code == UsageError.exit_code and "No such option" not in said)
         or (code == InputError.exit_code and _names_architecture(case / "hf"))
