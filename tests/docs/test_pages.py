@@ -117,6 +117,14 @@ def test_options_exist(page: Path) -> None:
 
 
 @page_by_page
+def test_classes_exist(page: Path) -> None:
+    code = "\n".join(path.read_text() for path in (ROOT / "gguf_forge").rglob("*.py"))
+    named = {word for word in inline_code(page) if re.fullmatch(r"([A-Z][a-z0-9]+){2,}", word)}
+    missing = [word for word in sorted(named) if not re.search(rf"\b(class {word}\b|{word} ?[:=(])", code)]
+    assert missing == []
+
+
+@page_by_page
 def test_targets_and_jobs_exist(page: Path) -> None:
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     jobs = re.findall(r"^job_(\w+)\(\)", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
