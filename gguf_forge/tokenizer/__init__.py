@@ -11,8 +11,9 @@ Each kind of vocabulary is a reader in a file of its own; a model family compose
 
 The readers, by the files that they take:
 
-    tokenizer.json      bpe, bpe_as_marked, bpe_with(...), chatglm, glm, glm_edge, interns1, solar_open, whitespace, wordpiece
-                        (these also vocab.json or vocab.txt), llama_hf, gemma4, xlm_roberta, nomic_bert_moe, hunyuan(_vl)
+    tokenizer.json      bpe, bpe_as_marked, bpe_with(...), chatglm, glm, glm_edge, interns1, solar_open, whitespace,
+                        wordpiece (all these also vocab.json or vocab.txt), llama_hf, gemma4, xlm_roberta,
+                        nomic_bert_moe, hunyuan, hunyuan_vl
     SentencePiece       sentencepiece, gemma3n_sentencepiece, phi3, internlm2, internlm3, chatglm3, t5, xlm_roberta
     tiktoken            qwen, kimi, kimi_linear, kimi_k3, hunyuan, hunyuan_moe, hunyuan_vl
     files of their own  rwkv_world, plamo, plamo3, mistral(...)
