@@ -13,9 +13,20 @@ from tokenizers import Tokenizer, models
 from tokenizers.pre_tokenizers import ByteLevel
 
 from gguf_forge.errors import InputError
-from gguf_forge.tokenizer import Reader, hunyuan, hunyuan_moe, kimi, kimi_k3, kimi_linear, qwen, read_vocabulary
+from gguf_forge.tokenizer import (
+    Reader,
+    builtin,
+    hunyuan,
+    hunyuan_moe,
+    kimi,
+    kimi_k3,
+    kimi_linear,
+    qwen,
+    read_vocabulary,
+)
 from gguf_forge.tokenizer.checks import Place
 from gguf_forge.tokenizer.ranks import joined, merges_of, read_ranks, shown
+from gguf_forge.tokenizer.token_types import TokenType
 
 PLACE = Place("x.tiktoken")
 TOKENS, TYPES, MERGES = (f"tokenizer.ggml.{name}" for name in ("tokens", "token_type", "merges"))
@@ -50,6 +61,17 @@ def test_merges_make_the_tokens_that_the_ranks_say() -> None:
     engine.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
     for token in (b"thing", b"the", b"    "):
         assert engine.encode(token.decode()).ids == [ranks[token]]
+
+
+def test_the_merges_of_a_real_vocabulary_follow_from_its_ranks() -> None:
+    found = read_vocabulary(Path("none"), {}, builtin("gpt-neox"))
+    bytes_of = {shown(bytes([byte])): byte for byte in range(256)}
+    ranks = {
+        bytes(bytes_of[character] for character in text): id
+        for id, text in enumerate(found[TOKENS].data)
+        if found[TYPES].data[id] == TokenType.NORMAL
+    }
+    assert [joined(pair) for pair in merges_of(ranks)] == list(found[MERGES].data)
 
 
 def test_a_token_that_no_two_others_make_has_no_merge() -> None:
