@@ -13,7 +13,7 @@ from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import NUMBERS_BYTES, StoredRun, TensorExpr, Unary, contiguous_runs
 from gguf_forge.types.element_type import ElementType
 from gguf_forge.types.rows import RowNumbers, Rows
-from gguf_forge.types.tensor_type import F32, SCALES_AT, TensorType
+from gguf_forge.types.tensor_type import F32, TENSOR_TYPES, TensorType
 
 # Scattered rows are read in one go, with what lies between, up to so many times their number.
 _MOST_UNUSED = 4
@@ -113,34 +113,28 @@ class StandIn(TensorExpr):
         return iter(())
 
 
-# Blocks whose numbers of more than a byte are their scales, as gguf-py's gguf_convert_endian.py knows them.
-_SWAPPABLE_BLOCKS = ("Q4_0", "Q8_0", "Q4_K", "Q6_K", "TQ2_0", "Q1_0", "MXFP4", "NVFP4")
-
-
 @dataclass(frozen=True)
 class BigEndian(Unary):
     """A tensor that a big-endian GGUF file holds, in this machine's byte order."""
 
     def __post_init__(self) -> None:
-        if self._block_elements > 1 and self.dtype.name not in _SWAPPABLE_BLOCKS:
+        if isinstance(self.dtype, TensorType) and not self.dtype.is_swappable:
+            readable = (known.name for known in TENSOR_TYPES.values() if known.is_packed and known.is_swappable)
             raise UnsupportedError(
                 f"{self.dtype} blocks of big-endian files cannot be read",
-                hint=f"float types can, and {', '.join(_SWAPPABLE_BLOCKS)}",
+                hint=f"float types can, and {', '.join(readable)}",
             )
-
-    @property
-    def _block_elements(self) -> int:
-        return self.dtype.block_elements if isinstance(self.dtype, TensorType) else 1
 
     def take(self, rows: RowNumbers) -> Rows:
         stored = np.ascontiguousarray(self.of.take(rows))
-        blocks = stored.view(np.uint8).reshape(-1, self.dtype.row_bytes(self._block_elements))
-        if self._block_elements == 1:
-            swapped = np.ascontiguousarray(blocks[:, ::-1])
-        else:
-            swapped = blocks.copy()
-            for at in SCALES_AT.get(self.dtype.name, ()):
+        if isinstance(self.dtype, TensorType) and self.dtype.is_packed:
+            blocks = stored.view(np.uint8).reshape(-1, self.dtype.block_bytes)
+            swapped: NDArray[np.uint8] = blocks.copy()
+            for at in self.dtype.scales_at:
                 swapped[:, [at, at + 1]] = blocks[:, [at + 1, at]]
+        else:
+            values = stored.view(np.uint8).reshape(-1, self.dtype.row_bytes(1))
+            swapped = np.ascontiguousarray(values[:, ::-1])
         return swapped.reshape(-1).view(stored.dtype).reshape(stored.shape)
 
     @property

@@ -6,7 +6,7 @@ Source: ggml.h, ggml-common.h and ggml-quants.c; what else is said has its sourc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from enum import IntEnum
 from math import prod
 from typing import Any
@@ -33,9 +33,9 @@ class ImportanceUse(IntEnum):
     NEEDED = 3  # the kernel cannot go without it; source: ggml_quantize_requires_imatrix
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class TensorType:
-    """One ggml type: `block_elements` values are packed into `block_bytes` bytes.
+    """One ggml type: `block_elements` values are packed into `block_bytes` bytes. Each type is one object.
 
     Attributes:
         name, id: As GGUF files have them.
@@ -65,17 +65,18 @@ class TensorType:
     id: int
     block_elements: int
     block_bytes: int
-    fields: tuple[Field, ...] = field(default=(), compare=False, repr=False)
-    exponents: tuple[tuple[str, int], ...] = field(default=(), compare=False, repr=False)
-    levels: LevelScheme | None = field(default=None, compare=False, repr=False)
-    is_float: bool = field(default=False, compare=False, repr=False)
-    is_target: bool = field(default=False, compare=False, repr=False)
-    is_swappable: bool = field(default=False, compare=False, repr=False)
-    is_fusible: bool = field(default=False, compare=False, repr=False)
-    rounds_late: bool = field(default=False, compare=False, repr=False)
-    importance: ImportanceUse = field(default=ImportanceUse.IGNORED, compare=False, repr=False)
-    fallback: str | None = field(default=None, compare=False, repr=False)
-    file_type: int | None = field(default=None, compare=False, repr=False)
+    _: KW_ONLY
+    fields: tuple[Field, ...]
+    exponents: tuple[tuple[str, int], ...]
+    levels: LevelScheme | None
+    is_float: bool
+    is_target: bool
+    is_swappable: bool
+    is_fusible: bool
+    rounds_late: bool
+    importance: ImportanceUse
+    fallback: str | None
+    file_type: int | None
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -104,6 +105,9 @@ class TensorType:
 
     def __str__(self) -> str:
         return self.name
+
+    def __repr__(self) -> str:
+        return f"TensorType({self.name})"
 
 
 _D: Field = ("d", "<f2")
@@ -278,9 +282,6 @@ TENSOR_TYPES = {row.name: row for row in (
 # fmt: on
 F32, F16, BF16 = TENSOR_TYPES["F32"], TENSOR_TYPES["F16"], TENSOR_TYPES["BF16"]
 MXFP4 = TENSOR_TYPES["MXFP4"]
-
-# Where the f16 scales of a block stand, by name.
-SCALES_AT = {row.name: row.scales_at for row in TENSOR_TYPES.values()}
 
 
 def tensor_type(name: str | TensorType) -> TensorType:

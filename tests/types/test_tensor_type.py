@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 import json
 import re
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import gguf
@@ -15,7 +13,6 @@ import pytest
 
 from gguf_forge import quantize
 from gguf_forge.kernels.binding import dequantizable_types, quantizable_types, types_needing_importance
-from gguf_forge.types import tensor_type as module
 from gguf_forge.types.blocks import block_dtype
 from gguf_forge.types.levels import Bits, Grid
 from gguf_forge.types.tensor_type import TENSOR_TYPES, ImportanceUse, TensorType
@@ -27,14 +24,9 @@ EVERY = pytest.mark.parametrize("row", ROWS, ids=str)
 KERNELS = quantizable_types() & dequantizable_types()
 
 
-def test_every_row_says_every_fact() -> None:
-    tree = ast.parse(inspect.getsource(module))
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "TensorType"]
-    facts = [field.name for field in fields(TensorType)]
-    assert len(calls) == len(ROWS)
-    for call in calls:
-        said = [*facts[: len(call.args)], *(keyword.arg for keyword in call.keywords)]
-        assert set(said) == set(facts), ast.unparse(call.args[0])
+def test_no_fact_has_a_default() -> None:
+    """So a row that leaves one out is an error at import."""
+    assert all(fact.default is MISSING and fact.default_factory is MISSING for fact in fields(TensorType))
 
 
 def test_names_and_ids_are_unique_and_in_order() -> None:
