@@ -139,6 +139,7 @@ class Architecture:
         layer_tensors: Roles that the layer at hand has; `a|b` is one of both. None if the family does not declare it:
             a layer that lacks something then is a message, not an error.
         forced_types: GGUF role, or a glob of roles, -> the type in the converter's file, whatever its float type.
+        choices: The options of the conversion that the declaration follows, of those in `Site.choices`.
         drop_extra_layers: Leave out layers beyond the count.
     """
 
@@ -163,6 +164,7 @@ class Architecture:
     model_tensors: tuple[str, ...] = ("token_embd", "output_norm")
     layer_tensors: Callable[[Site], tuple[str, ...]] | None = None
     forced_types: Mapping[str, ForcedType] = field(default_factory=dict)
+    choices: frozenset[str] = frozenset()
     drop_extra_layers: bool = False
 
     def derive(self, name: str, **changes: Any) -> Architecture:

@@ -96,7 +96,7 @@ def plan_tensors(architecture: Architecture, site: Site) -> tuple[PlannedTensor,
     for number, (stored_name, expr) in enumerate(site.tensors.items()):
         if not belongs_to(architecture, stored_name):
             continue
-        name = renamed(architecture, stored_name)
+        name = renamed(architecture, stored_name, site)
         if _is_dropped(names, site, name):
             continue
         mine = _rules_for(architecture, names, site, name)
@@ -128,10 +128,10 @@ def plan_tensors(architecture: Architecture, site: Site) -> tuple[PlannedTensor,
     return planned
 
 
-def renamed(architecture: Architecture, name: str) -> str:
+def renamed(architecture: Architecture, name: str, site: Site) -> str:
     """A checkpoint's name as the name tables know it."""
     for rename in architecture.renames:
-        name = rename(name)
+        name = rename(name, site)
     return name
 
 

@@ -9,7 +9,7 @@ from gguf_forge.architectures.declaration import Operation, Rule
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
 from gguf_forge.tensors import row_maps
-from gguf_forge.tensors.arithmetic import Add, Divide, Multiply
+from gguf_forge.tensors.arithmetic import Add, Divide, Multiply, NegExp
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack
 from gguf_forge.tensors.joined import concat as joined
@@ -45,6 +45,15 @@ def on_each(operation: Operation, then: Operation) -> Operation:
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         return then(site, *(operation(site, x) for x in sources))
+
+    return apply
+
+
+def each_of(*operations: Operation, then: Operation) -> Operation:
+    """Several operations on the same sources, and one on all that came out."""
+
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        return then(site, *(operation(site, *sources) for operation in operations))
 
     return apply
 
@@ -136,6 +145,12 @@ def divide(number: float | Callable[[Site], float]) -> Operation:
         return x if by == 1 else Divide(x, by)
 
     return apply
+
+
+def neg_exp(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+    """Minus e to the power of each value: how state space models decay, of its logarithm."""
+    (x,) = sources
+    return NegExp(x)
 
 
 def permute_rope(heads: Number) -> Operation:

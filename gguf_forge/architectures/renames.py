@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
+
+from gguf_forge.architectures.site import Site
+
+
+class Rename(Protocol):
+    """One step of the rewriting, and the way back from it."""
+
+    def __call__(self, name: str, site: Site, /) -> str: ...
+
+    def undone(self, name: str, site: Site, /) -> str:
+        """The name before, on the way back to a checkpoint."""
+        ...
 
 
 @dataclass(frozen=True)
-class Rename:
-    """One replacement in a checkpoint name.
+class Replacement:
+    """Some parts of a checkpoint name replaced.
 
     Attributes:
         old: What is replaced; with its dots, so that it matches whole parts of a name.
@@ -22,11 +35,14 @@ class Rename:
     where: Literal["start", "end", "inside"]
     put_back: bool = True
 
-    def __call__(self, name: str) -> str:
+    def __call__(self, name: str, site: Site, /) -> str:
+        return self.applied(name)
+
+    def applied(self, name: str) -> str:
+        """The name with the replacement made."""
         return _replaced(name, self.old, self.new, self.where)
 
-    def undone(self, name: str) -> str:
-        """The name before, on the way back to a checkpoint."""
+    def undone(self, name: str, site: Site, /) -> str:
         return _replaced(name, self.new, self.old, self.where) if self.put_back else name
 
 
@@ -38,38 +54,67 @@ def _replaced(name: str, old: str, new: str, where: str) -> str:
     return name.replace(old, new, 1)
 
 
-def starts(old: str, new: str = "", *, put_back: bool | None = None) -> Rename:
+def starts(old: str, new: str = "", *, put_back: bool | None = None) -> Replacement:
     """Replaces the beginning of a name. What is only taken away is not put back: checkpoints come with and without it.
 
     Example:
-        >>> starts("bert.")("bert.encoder.layer.0.output.dense.weight")
+        >>> starts("bert.").applied("bert.encoder.layer.0.output.dense.weight")
         'encoder.layer.0.output.dense.weight'
     """
-    return Rename(old, new, "start", bool(new) if put_back is None else put_back)
+    return Replacement(old, new, "start", bool(new) if put_back is None else put_back)
 
 
-def ends(old: str, new: str) -> Rename:
+def ends(old: str, new: str) -> Replacement:
     """Replaces the end of a name.
 
     Example:
-        >>> ends(".gamma", ".weight")("embeddings.LayerNorm.gamma")
+        >>> ends(".gamma", ".weight").applied("embeddings.LayerNorm.gamma")
         'embeddings.LayerNorm.weight'
     """
-    return Rename(old, new, "end")
+    return Replacement(old, new, "end")
 
 
-def inside(old: str, new: str) -> Rename:
+def inside(old: str, new: str) -> Replacement:
     """Replaces some parts in the middle of a name; both texts begin and end with a dot.
 
     Example:
-        >>> inside(".moe.", ".feed_forward.")("model.layers.0.moe.router.weight")
+        >>> inside(".moe.", ".feed_forward.").applied("model.layers.0.moe.router.weight")
         'model.layers.0.feed_forward.router.weight'
     """
-    return Rename(old, new, "inside")
+    return Replacement(old, new, "inside")
+
+
+@dataclass(frozen=True)
+class Appended:
+    """A tensor that checkpoints keep beside the model's layers, as one of the layers behind them.
+
+    Layers that predict further tokens are stored so: `mtp.layers.0.` stands in the first layer after the model's own.
+
+    Attributes:
+        old: How the name begins; `{i}` is the number among the appended layers, which is 0 where it does not stand.
+        new: What the name begins with inside the layer.
+    """
+
+    old: str
+    new: str = ""
+
+    def __call__(self, name: str, site: Site, /) -> str:
+        found = re.match(re.escape(self.old).replace(r"\{i\}", "([0-9]{1,6})"), name)
+        if found is None:
+            return name
+        layer = site.config.block_count + int(found[1] if found.lastindex else 0)
+        return f"model.layers.{layer}.{self.new}{name[found.end() :]}"
+
+    def undone(self, name: str, site: Site, /) -> str:
+        found = re.match(rf"model\.layers\.([0-9]{{1,6}})\.{re.escape(self.new)}", name)
+        number = int(found[1]) - site.config.block_count if found else -1
+        if found is None or number < 0 or (number > 0 and "{i}" not in self.old):
+            return name
+        return self.old.replace("{i}", str(number)) + name[found.end() :]
 
 
 # What multimodal checkpoints put around their language model, and how sigmoid routers call their correction.
-WRAPPERS = (
+WRAPPERS: tuple[Rename, ...] = (
     starts("language_model."),
     starts("model.language_model.", "model.", put_back=False),
     ends("e_score_correction_bias", "e_score_correction.bias"),

@@ -62,7 +62,6 @@ _GENERATED = frozenset(("rope_freqs.weight", "rope_factors_long.weight", "rope_f
 _CONFIG_KEYS = {
     "num_attention_heads": "attention.head_count",
     "num_key_value_heads": "attention.head_count_kv",
-    "num_hidden_layers": "block_count",
     "hidden_size": "embedding_length",
     "head_dim": "attention.key_length",
     "num_experts": "expert_count",
@@ -88,7 +87,7 @@ def checkpoint_tensors(metadata: Metadata, tensors: Mapping[str, TensorExpr]) ->
     architecture = _declaration(metadata)
     names = {**known_names(architecture.name), **architecture.names}
     config = _config(architecture, metadata)
-    site = Site(config, Path(), architecture.part, block_count=config.find("num_hidden_layers") or 0)
+    site = Site(config, Path(), architecture.part, block_count=config.find("block_count") or 0)
     undone = _WayBack()
     grouped: dict[tuple[tuple[str, ...], int | None], dict[str, TensorExpr]] = defaultdict(dict)
     # of several ways to store a tensor, the one that is declared first
@@ -121,16 +120,16 @@ def checkpoint_tensors(metadata: Metadata, tensors: Mapping[str, TensorExpr]) ->
             + "\n  ".join(group_names(unknown)),
             hint="dequantize to a GGUF file instead",
         )
-    return {_called_in_checkpoints(architecture, name): expr for name, expr in undone.found().items()}
+    return {_called_in_checkpoints(architecture, name, site): expr for name, expr in undone.found().items()}
 
 
 def _source_template(rule: Rule) -> tuple[str, ...]:
     return (templates_of(rule.sources[0])[0],)
 
 
-def _called_in_checkpoints(architecture: Architecture, name: str) -> str:
+def _called_in_checkpoints(architecture: Architecture, name: str, site: Site) -> str:
     for rename in reversed(architecture.renames):
-        name = rename.undone(name)
+        name = rename.undone(name, site)
     return name
 
 
@@ -167,6 +166,10 @@ def _config(architecture: Architecture, metadata: Metadata) -> Config:
     if whole is not None and rotated is not None:
         # latent attention: the file counts one head for all keys, the checkpoint as many as for queries
         entries |= {"qk_nope_head_dim": whole - rotated, "num_key_value_heads": entries["num_attention_heads"]}
+    layers = number("block_count")
+    if layers is not None:
+        # the file counts the layers that predict further tokens, the checkpoint does not
+        entries |= {"block_count": layers, "num_hidden_layers": layers - (number("nextn_predict_layers") or 0)}
     given = {name: value for name, value in entries.items() if value is not None}
     # rows that the converter cut off are not there any more
     return Config({"real_vocab_size": 2**31 - 1, **given, "rope_parameters": {}})

@@ -106,3 +106,54 @@ class Divide(Elementwise):
     @property
     def omission(self) -> str:
         return f"without dividing by {self.number:g}"
+
+
+class InFloat64(Elementwise):
+    """A function that is computed in float64 and rounded once."""
+
+    @abstractmethod
+    def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The new values, of which float32 keeps what it holds."""
+
+    def compute(self, x: Floats) -> Floats:
+        return self.exact(x.astype(np.float64)).astype(np.float32)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        wide = n_rows * F32.row_bytes(self.shape[-1])
+        return super().working_set(n_rows, scattered=scattered) + 6 * wide
+
+
+@dataclass(frozen=True)
+class NegExp(InFloat64):
+    """Minus e to the power of each value."""
+
+    def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        negative: NDArray[np.float64] = -np.exp(x)
+        return negative
+
+    def inverse(self, value: TensorExpr) -> TensorExpr:
+        return LogNeg(value)
+
+    @property
+    def words(self) -> str:
+        return "minus e to its power"
+
+    @property
+    def omission(self) -> str:
+        return "without taking e to its power"
+
+
+@dataclass(frozen=True)
+class LogNeg(InFloat64):
+    """The logarithm of each value without its minus sign."""
+
+    def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        logarithm: NDArray[np.float64] = np.log(-x)
+        return logarithm
+
+    def inverse(self, value: TensorExpr) -> TensorExpr:
+        return NegExp(value)
+
+    @property
+    def words(self) -> str:
+        return "logarithm of its negative"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gguf_forge.errors import InputError
-from gguf_forge.tensors.arithmetic import Add, Divide, Multiply
+from gguf_forge.tensors.arithmetic import Add, Divide, Multiply, NegExp
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack, concat
 from gguf_forge.tensors.packed import RepackMxfp4
@@ -183,6 +183,13 @@ def test_multiplying_and_dividing_round_once() -> None:
     assert Divide(stored(half.astype(np.float32)), 3.0).rows(0, 1).tolist() == [
         (half.astype(np.float32) / np.float32(3)).tolist()
     ]
+
+
+def test_neg_exp_rounds_once_and_comes_back() -> None:
+    logarithms = np.array([-1.5, 0.0, 2.25], np.float32)
+    powers = NegExp(stored(logarithms))
+    assert powers.rows(0, 1).tolist() == [(-np.exp(logarithms.astype(np.float64))).astype(np.float32).tolist()]
+    np.testing.assert_allclose(powers.inverse(powers).rows(0, 1), [logarithms], rtol=1e-6, atol=1e-7)
 
 
 def test_stack_and_constant() -> None:

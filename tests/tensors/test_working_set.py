@@ -13,7 +13,7 @@ from gguf_forge.gguf_file.layout import PlacedTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.storage import buffers
 from gguf_forge.storage.source import SourceFile
-from gguf_forge.tensors.arithmetic import Add, Divide, Multiply
+from gguf_forge.tensors.arithmetic import Add, Divide, LogNeg, Multiply, NegExp
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack, concat
 from gguf_forge.tensors.packed import RepackMxfp4
@@ -77,6 +77,8 @@ EXPRESSIONS = {
     "repeated": lambda z: Repeat(stored(z, (1024, 256)), -2, 4),
     "reordered columns": lambda z: Reorder(stored(z, (4096, 256)), -1, (2, 128), (1, 0)),
     "multiplied": lambda z: Multiply(stored(z, (4096, 256), F16), 3.0),
+    "minus e to its power": lambda z: NegExp(stored(z, (4096, 256))),
+    "logarithm": lambda z: LogNeg(stored(z, (4096, 256), F16)),
     "divided": lambda z: Divide(stored(z, (4096, 256)), 3.0),
     "short rows": lambda z: permute_rope(stored(z, (1 << 18, 4)), 64),
     "repacked": lambda z: RepackMxfp4(elements(z, (4096, 128), "U8"), elements(z, (4096, 8), "U8")),
