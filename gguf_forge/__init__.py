@@ -47,11 +47,10 @@ if TYPE_CHECKING:
     from gguf_forge.kernels.rows import dequantize as dequantize
     from gguf_forge.kernels.rows import quantize as quantize
     from gguf_forge.planning.file_plan import FilePlan as FilePlan
-    from gguf_forge.planning.file_plan import Observer as Observer
     from gguf_forge.planning.file_plan import WrittenFile as WrittenFile
-    from gguf_forge.planning.from_checkpoint import convert as convert
-    from gguf_forge.planning.from_checkpoint import plan as plan
-    from gguf_forge.planning.from_gguf import quantize_gguf as quantize_gguf
+    from gguf_forge.planning.making import convert as convert
+    from gguf_forge.planning.making import plan as plan
+    from gguf_forge.planning.making import quantize_gguf as quantize_gguf
     from gguf_forge.planning.splits import Split as Split
     from gguf_forge.recipe import FileType as FileType
     from gguf_forge.recipe import ImportanceMatrix as ImportanceMatrix
@@ -62,7 +61,9 @@ if TYPE_CHECKING:
     from gguf_forge.recipe import parse_tensor_type as parse_tensor_type
     from gguf_forge.recipe import read_imatrix as read_imatrix
     from gguf_forge.recipe.name_pattern import NamePattern as NamePattern
+    from gguf_forge.request import Observer as Observer
     from gguf_forge.request import Request as Request
+    from gguf_forge.request import RunSettings as RunSettings
     from gguf_forge.storage.profile import Profile as Profile
     from gguf_forge.toolbox.edit.dequantize import dequantize_gguf as dequantize_gguf
     from gguf_forge.toolbox.edit.edit import EditPlan as EditPlan
@@ -103,7 +104,7 @@ _HOMES = {
     "JobPlan": ("gguf_forge.distributed.job_plan", "JobPlan"),
     "KeyOverride": ("gguf_forge.recipe", "KeyOverride"),
     "NamePattern": ("gguf_forge.recipe.name_pattern", "NamePattern"),
-    "Observer": ("gguf_forge.planning.file_plan", "Observer"),
+    "Observer": ("gguf_forge.request", "Observer"),
     "Options": ("gguf_forge.recipe", "Options"),
     "OutputError": ("gguf_forge.errors", "OutputError"),
     "Overview": ("gguf_forge.toolbox.inspect.inspect", "Overview"),
@@ -111,6 +112,7 @@ _HOMES = {
     "RefusedError": ("gguf_forge.errors", "RefusedError"),
     "Report": ("gguf_forge.toolbox.report.data", "Report"),
     "Request": ("gguf_forge.request", "Request"),
+    "RunSettings": ("gguf_forge.request", "RunSettings"),
     "Split": ("gguf_forge.planning.splits", "Split"),
     "TaskResult": ("gguf_forge.distributed.work", "TaskResult"),
     "TensorType": ("gguf_forge.types.tensor_type", "TensorType"),
@@ -124,7 +126,7 @@ _HOMES = {
     "WrittenFile": ("gguf_forge.planning.file_plan", "WrittenFile"),
     "backends": ("gguf_forge.kernels.binding", "backends"),
     "compare_gguf": ("gguf_forge.toolbox.inspect.compare", "compare_gguf"),
-    "convert": ("gguf_forge.planning.from_checkpoint", "convert"),
+    "convert": ("gguf_forge.planning.making", "convert"),
     "dequantize": ("gguf_forge.kernels.rows", "dequantize"),
     "dequantize_gguf": ("gguf_forge.toolbox.edit.dequantize", "dequantize_gguf"),
     "edit_gguf": ("gguf_forge.toolbox.edit.edit", "edit_gguf"),
@@ -135,10 +137,10 @@ _HOMES = {
     "open_gguf": ("gguf_forge.gguf_file.opened", "open_gguf"),
     "parse_key_override": ("gguf_forge.recipe", "parse_key_override"),
     "parse_tensor_type": ("gguf_forge.recipe", "parse_tensor_type"),
-    "plan": ("gguf_forge.planning.from_checkpoint", "plan"),
+    "plan": ("gguf_forge.planning.making", "plan"),
     "plan_work": ("gguf_forge.distributed.job_plan", "plan_work"),
     "quantize": ("gguf_forge.kernels.rows", "quantize"),
-    "quantize_gguf": ("gguf_forge.planning.from_gguf", "quantize_gguf"),
+    "quantize_gguf": ("gguf_forge.planning.making", "quantize_gguf"),
     "read_imatrix": ("gguf_forge.recipe", "read_imatrix"),
     "report": ("gguf_forge.toolbox.report", "report"),
     "split_gguf": ("gguf_forge.toolbox.edit.splitting", "split_gguf"),
@@ -171,6 +173,7 @@ __all__ = [
     "RefusedError",
     "Report",
     "Request",
+    "RunSettings",
     "Split",
     "TaskResult",
     "TensorType",

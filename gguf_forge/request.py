@@ -1,108 +1,67 @@
-"""What somebody asks for, in the words of the command line: what can be written down, and done elsewhere."""
+"""What somebody asks for (`Request`), and how to run it (`RunSettings`).
+
+Both are made once, where something comes in: on the command line, in a public verb, from a plan file. From there they
+are handed on whole. Each field says here, and only here, how the command line spells it and what help says of it: to
+add an option is to add a field.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 from gguf_forge.errors import InputError, UsageError, printable
-from gguf_forge.storage.paths import is_file
+from gguf_forge.storage.profile import Profile
 
 if TYPE_CHECKING:
     from gguf_forge.planning.file_plan import FilePlan
-    from gguf_forge.planning.splits import Split
-    from gguf_forge.recipe import ImportanceMatrix, Options
-    from gguf_forge.storage.source import Source
 
-_POWERS = ("", "K", "M", "G")
+# The panels of help that commands share.
+OUTPUT, MIX, MODEL, RUNNING, MESSAGES = "Output", "Types of tensors", "Model and metadata", "Running", "Messages"
 
+# The file types, for help; the recipe room has the facts, and a test compares the two.
+TYPE_NAMES = (
+    "F32 F16 BF16 auto Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q2_K_S Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K "
+    "IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ2_M IQ3_XXS IQ3_XS IQ3_S IQ3_M IQ4_NL IQ4_XS TQ1_0 TQ2_0 MXFP4_MOE Q1_0 Q2_0"
+)
 
-class MixRequest(Protocol):
-    """The options that say what deviates from the mix of a file type."""
-
-    @property
-    def pure(self) -> bool: ...
-    @property
-    def leave_output_tensor(self) -> bool: ...
-    @property
-    def output_tensor_type(self) -> str | None: ...
-    @property
-    def token_embedding_type(self) -> str | None: ...
-    @property
-    def tensor_type(self) -> Sequence[str] | None: ...
-    @property
-    def tensor_type_file(self) -> str | os.PathLike[str] | None: ...
-    @property
-    def imatrix(self) -> str | os.PathLike[str] | None: ...
-    @property
-    def include_weights(self) -> Sequence[str] | None: ...
-    @property
-    def exclude_weights(self) -> Sequence[str] | None: ...
-    @property
-    def override_kv(self) -> Sequence[str] | None: ...
-    @property
-    def prune_layers(self) -> str | None: ...
+_SIZE_LETTERS = ("", "K", "M", "G")
 
 
-def recipe_options(request: MixRequest, folder: Path | None = None) -> Options:
-    """What deviates from the mix of the file type. Relative paths are those in `folder`, or in the current one."""
-    from gguf_forge import recipe
-    from gguf_forge.types.tensor_type import TensorType
+@dataclass(frozen=True)
+class Option:
+    """How the command line spells a value, and what help says of it.
 
-    def target(name: str | None) -> TensorType | None:
-        return recipe.parse_target_type(name) if name is not None else None
+    Attributes:
+        names: "-o --outfile"; for an argument its name in the help, "SOURCE".
+        help: One or two sentences.
+        panel: The panel of the help; None for that of the command's arguments.
+        metavar: What stands for the value in the help; None for an option that is there or not.
+        least: The smallest number that is taken.
+        envvar: The environment variable that gives the value where the option is not there.
+        typed: The type of what is typed, where `parse` makes something else of it.
+        parse: Makes the value of what is typed.
+        hidden: It works, and help does not list it.
+    """
 
-    here = folder or Path()
-    file = here / request.tensor_type_file if request.tensor_type_file is not None else None
-    from_file = recipe.parse_tensor_type_file(file) if file else ()
-    return recipe.Options(
-        pure=request.pure,
-        leave_output_tensor=request.leave_output_tensor,
-        output_tensor_type=target(request.output_tensor_type),
-        token_embedding_type=target(request.token_embedding_type),
-        tensor_types=(*map(recipe.parse_tensor_type, request.tensor_type or ()), *from_file),
-        key_overrides=tuple(map(recipe.parse_key_override, request.override_kv or ())),
-        prune_layers=recipe.parse_prune_layers(request.prune_layers) if request.prune_layers is not None else (),
-        imatrix=_importance(request, here),
-        read_from=(file,) if file else (),
-    )
-
-
-def _importance(request: MixRequest, folder: Path) -> ImportanceMatrix | None:
-    include, exclude = request.include_weights or (), request.exclude_weights or ()
-    if request.imatrix is None:
-        if include or exclude:
-            raise UsageError("--include-weights and --exclude-weights choose from a matrix: give one with --imatrix")
-        return None
-    from gguf_forge.recipe import read_imatrix
-
-    matrix = read_imatrix(folder / request.imatrix).selected(include, exclude)
-    # the path goes into the file as it was given
-    return replace(matrix, file=os.fspath(request.imatrix))
-
-
-class SplitRequest(Protocol):
-    """The options that say how the output is split."""
+    names: str
+    help: str
+    panel: str | None = None
+    metavar: str | None = None
+    least: int | None = None
+    envvar: str | None = None
+    typed: type = str
+    parse: Callable[[Any], Any] | None = None
+    hidden: bool = False
 
     @property
-    def split_max_size(self) -> str | None: ...
-    @property
-    def split_max_tensors(self) -> int | None: ...
-    @property
-    def no_tensor_first_split(self) -> bool: ...
-
-
-def split_of(request: SplitRequest, *, keep: bool = False) -> Split:
-    """How the output is split."""
-    from gguf_forge.planning.splits import Split
-
-    size = parse_size(request.split_max_size) if request.split_max_size is not None else None
-    return Split(keep, size, request.split_max_tensors, request.no_tensor_first_split)
+    def is_argument(self) -> bool:
+        return not self.names.startswith("-")
 
 
 def parse_size(text: str, *, option: str = "--split-max-size", unit: int = 1000) -> int:
@@ -118,17 +77,303 @@ def parse_size(text: str, *, option: str = "--split-max-size", unit: int = 1000)
     found = re.fullmatch("([0-9]{1,15})([KMG]?)", text)
     if found is None:
         raise UsageError(f"{option} {text!r} is no size", hint="for example 500M or 2G")
-    return int(found[1]) * int(unit ** _POWERS.index(found[2]))
+    return int(found[1]) * int(unit ** _SIZE_LETTERS.index(found[2]))
 
 
-def memory_bound(text: str | None) -> int | None:
-    """The bytes that --max-memory says, in powers of 1024."""
+def parse_names(given: Sequence[str] | None) -> tuple[str, ...]:
+    """`-t A,B -t C` as A, B, C.
+
+    Example:
+        >>> parse_names(["A, B", "C"])
+        ('A', 'B', 'C')
+    """
+    names = (name.strip() for text in given or () for name in text.split(","))
+    return tuple(name for name in names if name)
+
+
+def _parse_memory(text: str | None) -> int | None:
     return None if text is None else parse_size(text, option="--max-memory", unit=1024)
 
 
+def _parse_mebibytes(number: int | None) -> int | None:
+    return None if number is None else number << 20
+
+
+def _parse_profile(is_wanted: bool) -> Profile | None:
+    return Profile() if is_wanted else None
+
+
+class Observer:
+    """Is told how a run goes. The methods do nothing; a progress bar overrides them."""
+
+    def begin(self, files: Sequence[FilePlan]) -> None:
+        """These files are about to be written, all in one go."""
+
+    def advance(self, n_bytes: int) -> None:
+        """So many bytes of them have been."""
+
+    def begin_other(self, what: str, n_bytes: int) -> None:
+        """Another kind of work begins that goes through so many bytes, such as checking files."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """Files to make of a checkpoint or of a GGUF file; everything else as for the options of `gguf-forge convert`.
+class RunSettings:
+    """How work is run. None of it changes a byte of a file.
+
+    Attributes:
+        threads: How many compute at the same time; None for the processors that this process may use.
+        backend: Which kernels; None for the fastest of this machine.
+        max_memory: Bytes that the process may hold, everything counted; None for 1 GiB, or a little more than it holds
+            already.
+        buffer: Bytes that the rows in work may take, in all threads together; None for what `max_memory` leaves.
+        overwrite: Replace existing files.
+        resume: Go on from what a stopped run left, and if this one is stopped leave that. Files that are complete
+            stay as they are, unless `overwrite` says otherwise.
+        observer: Is told how it goes.
+        profile: Is told where the time of each thread goes.
+
+    Raises:
+        UsageError: the number of threads is not positive.
+    """
+
+    threads: Annotated[
+        int | None,
+        Option(
+            "-j --threads",
+            "How many threads. [default: the processors this process may use]",
+            RUNNING,
+            metavar="N",
+            least=1,
+            envvar="GGUF_FORGE_THREADS",
+        ),
+    ] = None
+    max_memory: Annotated[
+        int | None,
+        Option(
+            "--max-memory",
+            "The most memory to take, everything counted, whatever the model. [default: 1G]",
+            RUNNING,
+            metavar="N(K|M|G)",
+            parse=_parse_memory,
+        ),
+    ] = None
+    buffer: Annotated[
+        int | None,
+        Option(
+            "--max-buffer-size",
+            "Memory for the rows in work, of what --max-memory allows.",
+            RUNNING,
+            metavar="MiB",
+            least=1,
+            typed=int,
+            parse=_parse_mebibytes,
+        ),
+    ] = None
+    backend: Annotated[
+        str | None,
+        Option(
+            "--backend",
+            "Which kernels, of those that `gguf-forge info` lists. [default: GGUF_FORGE_BACKEND, or the fastest]",
+            RUNNING,
+            metavar="NAME",
+        ),
+    ] = None
+    overwrite: Annotated[bool, Option("--overwrite", "Replace the output if it exists.", OUTPUT)] = False
+    resume: Annotated[
+        bool,
+        Option(
+            "--resume",
+            "Go on from what a stopped run left; if this one is stopped, keep what is finished. "
+            "An output that is complete already is left as it is.",
+            OUTPUT,
+        ),
+    ] = False
+    observer: Observer | None = None
+    profile: Annotated[
+        Profile | None,
+        Option(
+            "--profile",
+            "Show where the time went: reading, quantizing, writing..., by thread.",
+            MESSAGES,
+            typed=bool,
+            parse=_parse_profile,
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"threads must be at least 1, not {self.threads}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeChoices:
+    """What deviates from the mix of a file type. The names are those of llama-quantize's options."""
+
+    pure: Annotated[bool, Option("--pure", "One type for all tensors, no mix.", MIX)] = False
+    leave_output_tensor: Annotated[bool, Option("--leave-output-tensor", "Do not quantize output.weight.", MIX)] = False
+    output_tensor_type: Annotated[
+        str | None, Option("--output-tensor-type", "Type of output.weight.", MIX, metavar="TYPE")
+    ] = None
+    token_embedding_type: Annotated[
+        str | None, Option("--token-embedding-type", "Type of token_embd.weight.", MIX, metavar="TYPE")
+    ] = None
+    tensor_type: Annotated[
+        tuple[str, ...],
+        Option(
+            "--tensor-type",
+            "Type of the tensors whose name the pattern finds. Repeatable; the first that matches counts.",
+            MIX,
+            metavar="REGEX=TYPE",
+        ),
+    ] = ()
+    tensor_type_file: Annotated[
+        str | None,
+        Option(
+            "--tensor-type-file",
+            "More REGEX=TYPE, separated by blanks or newlines; tried after those of --tensor-type.",
+            MIX,
+            metavar="FILE",
+        ),
+    ] = None
+    imatrix: Annotated[
+        str | None,
+        Option(
+            "--imatrix",
+            "An importance matrix (.dat or .gguf) of llama-imatrix: errors count by how much a column is used.",
+            MIX,
+            metavar="FILE",
+        ),
+    ] = None
+    include_weights: Annotated[
+        tuple[str, ...],
+        Option(
+            "--include-weights",
+            "Use the matrix for tensors with this text in their name only. Repeatable.",
+            MIX,
+            metavar="TEXT",
+        ),
+    ] = ()
+    exclude_weights: Annotated[
+        tuple[str, ...],
+        Option(
+            "--exclude-weights",
+            "Do not use the matrix for tensors with this text in their name. Repeatable.",
+            MIX,
+            metavar="TEXT",
+        ),
+    ] = ()
+    override_kv: Annotated[
+        tuple[str, ...],
+        Option(
+            "--override-kv",
+            "Set a metadata key; TYPE is int, float, bool or str. Repeatable.",
+            MODEL,
+            metavar="KEY=TYPE:VALUE",
+        ),
+    ] = ()
+    prune_layers: Annotated[
+        str | None,
+        Option("--prune-layers", "Leave out these layers; those above move down.", MODEL, metavar="N,N..."),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitChoices:
+    """How the output is split."""
+
+    keep_split: Annotated[
+        bool, Option("--keep-split", "Split the output as the input, a GGUF file, is split.", OUTPUT)
+    ] = False
+    split_max_size: Annotated[
+        str | None,
+        Option(
+            "--split-max-size",
+            "Split the output into parts of at most so many bytes of tensors; M is a million.",
+            OUTPUT,
+            metavar="N(K|M|G)",
+        ),
+    ] = None
+    split_max_tensors: Annotated[
+        int | None,
+        Option(
+            "--split-max-tensors",
+            "Split the output into parts of at most so many tensors.",
+            OUTPUT,
+            metavar="N",
+            least=1,
+        ),
+    ] = None
+    no_tensor_first_split: Annotated[
+        bool, Option("--no-tensor-first-split", "Split the output; the first part has metadata alone.", OUTPUT)
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileChoices(RecipeChoices, SplitChoices):
+    """What decides a quantized file, whatever it is made of."""
+
+    allow_requantize: Annotated[
+        bool,
+        Option(
+            "--allow-requantize",
+            "Quantize what is quantized already. That loses more than starting from 16 or 32 bits.",
+            MIX,
+        ),
+    ] = False
+    strict: Annotated[
+        bool,
+        Option(
+            "--strict",
+            "Refuse to give a tensor another type where its rows do not divide into the blocks of its own.",
+            MIX,
+        ),
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelHints:
+    """What a user says of a checkpoint that does not say it."""
+
+    model_name: Annotated[
+        str | None,
+        Option(
+            "--model-name",
+            "The model's name. [default: from the model card, the config, the folder]",
+            MODEL,
+            metavar="NAME",
+        ),
+    ] = None
+    metadata: Annotated[
+        str | None,
+        Option("--metadata", "A JSON file with general.* keys that outrank the model card.", MODEL, metavar="FILE"),
+    ] = None
+    pre_tokenizer: Annotated[
+        str | None,
+        Option(
+            "--pre-tokenizer",
+            "How text is split before BPE, for a fine-tune whose tokenizer is not recognized: "
+            "the name of the model it comes from, such as llama-bpe or qwen2.",
+            MODEL,
+            metavar="NAME",
+        ),
+    ] = None
+
+
+FileTypes = Annotated[
+    tuple[str, ...],
+    Option(
+        "-t --type --outtype",
+        f"File type, in any case; several with commas or by repeating it. [default: Q4_K_M] One of {TYPE_NAMES}.",
+        OUTPUT,
+        metavar="TYPE",
+        parse=parse_names,
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(FileChoices, ModelHints):
+    """Files to make of a model: the arguments and options of `gguf-forge convert`. It can be written down as JSON.
 
     Attributes:
         source: A Hugging Face folder, or a GGUF file (the first one of a split).
@@ -136,40 +381,38 @@ class Request:
         types: File types; none for the default.
 
     Raises:
-        UsageError: an option that is not of its type. Paths and lists are taken, too.
+        UsageError: a value that is not of its field's type. Paths are taken as text, and lists as tuples.
 
     Example:
         >>> Request(source="Qwen3-0.6B", types=("Q4_K_M",), tensor_type=("ffn_down=q6_k",)).pure
         False
     """
 
-    source: str
-    out: str | None = None
-    types: tuple[str, ...] = ()
-    split_max_size: str | None = None
-    split_max_tensors: int | None = None
-    no_tensor_first_split: bool = False
-    pure: bool = False
-    leave_output_tensor: bool = False
-    output_tensor_type: str | None = None
-    token_embedding_type: str | None = None
-    tensor_type: tuple[str, ...] = ()
-    tensor_type_file: str | None = None
-    imatrix: str | None = None
-    include_weights: tuple[str, ...] = ()
-    exclude_weights: tuple[str, ...] = ()
-    override_kv: tuple[str, ...] = ()
-    prune_layers: str | None = None
-    allow_requantize: bool = False
-    model_name: str | None = None
-    metadata: str | None = None
-    pre_tokenizer: str | None = None
-    vocab_only: bool = False
-    strict: bool = False
+    source: Annotated[
+        str,
+        Option("SOURCE", "A Hugging Face folder: config.json, tokenizer files, .safetensors files. Or a GGUF file."),
+    ]
+    out: Annotated[
+        str | None,
+        Option(
+            "-o --outfile",
+            "A file, a folder, or a name with {ftype} in it. [default: NAME-TYPE.gguf in the current folder; for a "
+            "GGUF file, ggml-model-TYPE.gguf beside it]",
+            OUTPUT,
+            metavar="OUT",
+        ),
+    ] = None
+    types: FileTypes = ()
+    vocab_only: Annotated[bool, Option("--vocab-only", "Metadata and vocabulary, no tensors.", MODEL)] = False
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            object.__setattr__(self, field.name, _plain(field.name, getattr(self, field.name), str(field.type)))
+        for name, kind in _field_types().items():
+            object.__setattr__(self, name, _checked(name, getattr(self, name), kind))
+
+    @classmethod
+    def of(cls, *choices: RecipeChoices | SplitChoices | ModelHints, source: str, **more: Any) -> Request:
+        """A request that has some of its fields from `choices`."""
+        return cls(source=source, **{name: value for part in choices for name, value in vars(part).items()}, **more)
 
     def as_json(self) -> dict[str, Any]:
         """What deviates from the defaults, as JSON has it."""
@@ -186,7 +429,7 @@ class Request:
         """
         if not isinstance(value, dict):
             raise InputError("the request is not an object", file=file)
-        unknown = sorted(value.keys() - {field.name for field in fields(cls)})
+        unknown = sorted(value.keys() - _field_types().keys())
         if unknown:
             raise InputError(f"the request has an option {printable(unknown[0])!r}, which is not known", file=file)
         if "source" not in value:
@@ -197,120 +440,20 @@ class Request:
             raise InputError(error.problem, file=file) from error
 
 
-_TEXTS = "tuple[str, ...]"
-# By the annotation of a field. A bool is an int, too, so types are compared and not asked.
-_KINDS: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "str | None": (str, type(None)),
-    "int | None": (int, type(None)),
-    "bool": (bool,),
-}
+@cache
+def _field_types() -> Mapping[str, Any]:
+    return get_type_hints(Request)
 
 
-def _plain(name: str, value: Any, wanted: str) -> Any:
-    """An option as JSON can have it: a path as text, one or several texts as a tuple."""
+def _checked(name: str, value: Any, wanted: Any) -> Any:
+    """A value as JSON can have it: a path as text, texts as a tuple. Raises UsageError if it is not what is wanted."""
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
-    if wanted == _TEXTS:
+    if wanted == tuple[str, ...]:
         texts = (value,) if isinstance(value, str) else () if value is None else value
         if isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts):
             return tuple(texts)
-    elif type(value) in _KINDS[wanted]:
+    elif type(value) in (get_args(wanted) or (wanted,)):  # a bool is an int, too, so types are compared
         return value
-    raise UsageError(f"the request's {name} is {value!r:.80}, and should be {wanted}")
-
-
-class Weights(NamedTuple):
-    """A file that holds tensors: where in it their data begins, and the offset and size of each."""
-
-    source: Source
-    head: int
-    tensors: Sequence[tuple[int, int]]
-
-
-class Planned(NamedTuple):
-    """What a request comes to, as long as its source is open.
-
-    Attributes:
-        files: What is to be written.
-        inputs: The files that hold the tensors.
-    """
-
-    files: tuple[FilePlan, ...]
-    inputs: tuple[Weights, ...]
-
-
-@contextmanager
-def planned(request: Request, folder: Path | None = None) -> Iterator[Planned]:
-    """Plans what is asked for. Reads no weight.
-
-    Args:
-        request: Relative paths in it are those in `folder`.
-        folder: None for the current one.
-
-    Raises:
-        ForgeError: what was wrong, where, and what to do.
-    """
-    here = folder or Path()
-    options = replace(recipe_options(request, here), allow_requantize=request.allow_requantize)
-    how = _planned_gguf if is_file(here / request.source) else _planned_checkpoint
-    with how(request, here, options) as plan:
-        yield plan
-
-
-@contextmanager
-def _planned_checkpoint(request: Request, folder: Path, options: Options) -> Iterator[Planned]:
-    from gguf_forge.checkpoint.safetensors_file import header_size
-    from gguf_forge.planning.from_checkpoint import Wanted, open_checkpoint, plan_files
-
-    with open_checkpoint(folder / request.source, request.vocab_only) as checkpoint:
-        wanted = Wanted(
-            out=_output(request, folder) or folder,
-            types=request.types or None,
-            options=options,
-            model_name=request.model_name,
-            metadata=folder / request.metadata if request.metadata is not None else None,
-            pre_tokenizer=request.pre_tokenizer,
-            vocab_only=request.vocab_only,
-            split=split_of(request),
-            strict=request.strict,
-        )
-        files = plan_files(checkpoint, wanted)
-        tensors: dict[Path, list[tuple[int, int]]] = {file.path: [] for file in checkpoint.files}
-        for tensor in checkpoint.tensors.values():
-            tensors[tensor.source.path].append((tensor.offset, tensor.nbytes))
-        inputs = tuple(Weights(file, header_size(file), tensors[file.path]) for file in checkpoint.files)
-        yield Planned(files, inputs)
-
-
-@contextmanager
-def _planned_gguf(request: Request, folder: Path, options: Options) -> Iterator[Planned]:
-    from gguf_forge.gguf_file.opened import open_gguf
-    from gguf_forge.planning.from_gguf import plan_quantized
-
-    of_checkpoints = {
-        "--model-name": request.model_name,
-        "--metadata": request.metadata,
-        "--pre-tokenizer": request.pre_tokenizer,
-        "--vocab-only": request.vocab_only,
-    }
-    in_use = [flag for flag, value in of_checkpoints.items() if value]
-    if in_use:
-        raise UsageError(f"{', '.join(in_use)}: no use for a GGUF file", hint="leave it out, or give a model folder")
-    if not request.types:
-        raise UsageError("the file type is missing", hint="name one with --type, for example Q4_K_M")
-    with open_gguf(folder / request.source) as gguf:
-        files = plan_quantized(
-            gguf,
-            _output(request, folder),
-            types=request.types,
-            options=options,
-            split=split_of(request),
-            strict=request.strict,
-        )
-        yield Planned(files, tuple(Weights(*item) for item in gguf.data()))
-
-
-def _output(request: Request, folder: Path) -> str | None:
-    # not by Path: a slash at the end says that it is a folder
-    return os.path.join(folder, request.out) if request.out is not None else None  # noqa: PTH118
+    described = wanted.__name__ if isinstance(wanted, type) else str(wanted)
+    raise UsageError(f"the request's {name} is {value!r:.80}, and should be {described}")

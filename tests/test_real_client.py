@@ -10,8 +10,7 @@ import pytest
 from quantized import make_base
 from synthetic import FAMILIES, read_description, write_checkpoint
 
-from gguf_forge.planning.from_checkpoint import convert
-from gguf_forge.planning.from_gguf import quantize_gguf
+from gguf_forge import convert, quantize_gguf
 from gguf_forge.planning.splits import Split
 
 pytest.importorskip("xllamacpp", reason="there is no xllamacpp for this platform", exc_type=ImportError)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Any, get_type_hints
 
 import typer
 
@@ -151,17 +151,25 @@ def member(name: str, each: Any) -> str:
 def signature(name: str, each: Any) -> str:
     """The call as it could be written down, one parameter a line if there are more than two."""
     found = inspect.signature(each)
+    types = _field_types(each)
     words, keyword_only = [], False
     for parameter in found.parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY and not keyword_only:
             keyword_only = True
             words.append("*")
-        words.append(parameter_text(parameter))
+        words.append(parameter_text(parameter.replace(annotation=types.get(parameter.name, parameter.annotation))))
     result = found.return_annotation
     arrow = "" if inspect.isclass(each) or result is found.empty else f" -> {annotation(result)}"
     if len(words) > 2:
         return f"{name}(\n" + "".join(f"    {word},\n" for word in words) + f"){arrow}"
     return f"{name}({', '.join(words)}){arrow}"
+
+
+def _field_types(each: Any) -> dict[str, str]:
+    """The annotations of a dataclass whose fields are options, without what the command line says of them."""
+    if not any("Option" in str(field.type) for field in getattr(each, "__dataclass_fields__", {}).values()):
+        return {}
+    return {name: inspect.formatannotation(found) for name, found in get_type_hints(each).items()}
 
 
 def parameter_text(parameter: inspect.Parameter) -> str:

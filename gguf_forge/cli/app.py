@@ -19,23 +19,24 @@ from gguf_forge.cli import (
     demo,
     dequantize,
     edit,
-    finish,
     imatrix,
     info,
     inspect,
+    job,
     merge,
     plan,
     quantize,
     report,
     split,
     verify,
-    work,
 )
+from gguf_forge.cli.help import Group
 from gguf_forge.cli.streams import Failure, ReaderGone, discard, report_failure, writing
 from gguf_forge.errors import ForgeError, UsageError
 
 app = typer.Typer(
     name="gguf-forge",
+    cls=Group,
     help="Hugging Face checkpoints to quantized GGUF, in one pass: no PyTorch, no 16-bit file in between, "
     "and the same bytes that llama.cpp's own tools make.",
     epilog="Try it: `gguf-forge demo`. Options of a command: `gguf-forge convert --help`.",
@@ -45,23 +46,12 @@ app = typer.Typer(
 )
 # In the order of the help.
 COMMANDS = (
-    convert,
-    plan,
-    quantize,
+    *(convert, quantize, dequantize),
+    *(plan, inspect, compare, report, imatrix),
     verify,
-    compare,
-    inspect,
-    report,
-    dequantize,
-    split,
-    merge,
-    edit,
-    work,
-    finish,
-    imatrix,
-    bench,
-    demo,
-    info,
+    *(edit, split, merge),
+    job,
+    *(info, bench, demo),
 )
 for command in COMMANDS:
     command.register(app)
@@ -137,7 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    code = app(arguments or ["--help"], prog_name="gguf-forge", standalone_mode=False)
+    if not arguments or arguments[0] == "help":
+        arguments = [*arguments[1:], "--help"]
+    code = app(arguments, prog_name="gguf-forge", standalone_mode=False)
     with writing():
         if sys.stdout is not None:
             sys.stdout.flush()

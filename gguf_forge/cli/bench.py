@@ -4,48 +4,49 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gguf_forge.cli.options import RUNNING, Json, Quiet, add_command, type_names, value
+from gguf_forge.cli.help import MACHINE
+from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.tables import facts_text, table_of
+from gguf_forge.request import RUNNING, Option, parse_names
 
 if TYPE_CHECKING:
     from gguf_forge.kernels.bench import BenchReport, Measurement
 
-_NAMES = list[str] | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchRequest:
-    """The command line of `bench`."""
-
-    type: Annotated[
-        _NAMES,
-        value("-t", "--type", metavar="TYPE", panel=RUNNING, help="Tensor types, with commas. [default: all]"),
-    ] = None
-    backend: Annotated[
-        _NAMES,
-        value("--backend", metavar="NAME", panel=RUNNING, help="Which kernels, with commas. [default: the fastest]"),
-    ] = None
-    source: Annotated[
-        _NAMES,
-        value("--source", metavar="DTYPE", panel=RUNNING, help="f32, f16 or bf16, with commas. [default: f32]"),
-    ] = None
-    rounds: Annotated[
-        int, value("--rounds", metavar="N", panel=RUNNING, help="How often each kernel is timed. [default: 5]", min=1)
-    ] = 5
-    json: Json = False
-    quiet: Quiet = False
-
 
 def register(app: typer.Typer) -> None:
-    add_command(app, "bench", BenchRequest, bench)
+    add_command(app, "bench", bench, panel=MACHINE)
 
 
-def bench(request: BenchRequest) -> None:
+def bench(
+    messages: Annotated[Messages, only("json", "quiet")],
+    types: Annotated[
+        tuple[str, ...],
+        Option("-t --type", "Tensor types, with commas. [default: all]", RUNNING, metavar="TYPE", parse=parse_names),
+    ] = (),
+    backends: Annotated[
+        tuple[str, ...],
+        Option(
+            "--backend",
+            "Which kernels, with commas. [default: the fastest]",
+            RUNNING,
+            metavar="NAME",
+            parse=parse_names,
+        ),
+    ] = (),
+    sources: Annotated[
+        tuple[str, ...],
+        Option(
+            "--source", "f32, f16 or bf16, with commas. [default: f32]", RUNNING, metavar="DTYPE", parse=parse_names
+        ),
+    ] = (),
+    rounds: Annotated[
+        int, Option("--rounds", "How often each kernel is timed. [default: 5]", RUNNING, metavar="N", least=1)
+    ] = 5,
+) -> None:
     """Measure the kernels on this machine, one thread: beside ggml's own if a wheel with it is installed.
 
     Examples:
@@ -59,24 +60,17 @@ def bench(request: BenchRequest) -> None:
     to = console(sys.stderr)
 
     def tell(done: Measurement) -> None:
-        if not request.quiet:
+        if not messages.quiet:
             to.print(f"{done.kind} {done.work} from {done.source}, {done.backend}", style="dim")
 
-    report = measure(
-        type_names(request.type) or (),
-        backends=type_names(request.backend) or (),
-        sources=type_names(request.source) or ("f32",),
-        rounds=request.rounds,
-        progress=tell,
-    )
-    if request.json:
+    report = measure(types, backends=backends, sources=sources or ("f32",), rounds=rounds, progress=tell)
+    if messages.json:
         print_json(report.as_dict())
     else:
         print_data(*_text(report))
 
 
 def _text(report: BenchReport) -> Iterable[Any]:
-
     speeds = ("M values/s", "GB/s read", "x ggml", "of copying")
     table = table_of("type", "work", "from", "backend", *speeds, right=speeds)
     for done in report.measurements:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gguf_forge.cli.options import MESSAGES, MessageOptions, Threads, add_command, flag
+from gguf_forge.cli.help import LOOK
+from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.shown import escaped
 from gguf_forge.cli.tables import facts_text, table_of
 from gguf_forge.cli.verify import MISMATCH
+from gguf_forge.request import MESSAGES, Option, RunSettings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,26 +27,20 @@ if TYPE_CHECKING:
 _COMPARED = "What is compared"
 
 
-@dataclass(frozen=True, kw_only=True)
-class CompareRequest(MessageOptions):
-    """The command line of `compare`."""
-
-    a: Annotated[
-        Path, typer.Argument(metavar="A", show_default=False, help="A GGUF file, or the first one of a split.")
-    ]
-    b: Annotated[Path, typer.Argument(metavar="B", show_default=False, help="Another one: errors are those of B.")]
-    only_tensors: Annotated[
-        bool, flag("--only-tensors", panel=_COMPARED, help="Leave out the metadata, and the order of tensors.")
-    ] = False
-    threads: Threads = None
-    all: Annotated[bool, flag("--all", panel=MESSAGES, help="List the tensors that are the same, too.")] = False
-
-
 def register(app: typer.Typer) -> None:
-    add_command(app, "compare", CompareRequest, compare)
+    add_command(app, "compare", compare, panel=LOOK)
 
 
-def compare(request: CompareRequest) -> None:
+def compare(
+    a: Annotated[Path, Option("A", "A GGUF file, or the first one of a split.")],
+    b: Annotated[Path, Option("B", "Another one: errors are those of B.")],
+    run: Annotated[RunSettings, only("threads")],
+    messages: Messages,
+    only_tensors: Annotated[
+        bool, Option("--only-tensors", "Leave out the metadata, and the order of tensors.", _COMPARED)
+    ] = False,
+    all: Annotated[bool, Option("--all", "List the tensors that are the same, too.", MESSAGES)] = False,
+) -> None:
     """Compare two GGUF files: their keys, and how far each tensor of B is from that of A.
 
     The exit code is 0 if they are the same and 7 if they are not. How they are split does not matter.
@@ -61,16 +56,14 @@ def compare(request: CompareRequest) -> None:
     from gguf_forge.gguf_file.opened import open_gguf
     from gguf_forge.toolbox.inspect.compare import compare_gguf
 
-    with open_gguf(request.a) as gguf:
+    with open_gguf(a) as gguf:
         size = sum(tensor.nbytes for tensor in gguf.tensors)
-    with counting("comparing", size, quiet=request.quiet, verbose=request.verbose) as progress:
-        found = compare_gguf(
-            request.a, request.b, only_tensors=request.only_tensors, threads=request.threads, progress=progress
-        )
-    if request.json:
+    with counting("comparing", size, messages) as progress:
+        found = compare_gguf(a, b, only_tensors=only_tensors, threads=run.threads, progress=progress)
+    if messages.json:
         print_json(_object(found))
-    elif not request.quiet:
-        print_data(*_text(found, with_all=request.all))
+    elif not messages.quiet:
+        print_data(*_text(found, with_all=all))
     if not found.same:
         raise typer.Exit(MISMATCH)
 

@@ -8,25 +8,16 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gguf_forge.cli.options import (
-    OUTPUT,
-    Backend,
-    Json,
-    OutFile,
-    Overwrite,
-    Quiet,
-    Threads,
-    Types,
-    Verbose,
-    type_names,
-    value,
-)
+from gguf_forge.cli.help import MACHINE
+from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.errors import OutputError
+from gguf_forge.request import OUTPUT, FileTypes, Option, Request, RunSettings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -37,32 +28,30 @@ MODEL_NAME = "Forge-Demo"
 
 
 def register(app: typer.Typer) -> None:
-    app.command("demo")(demo)
+    add_command(app, "demo", demo, panel=MACHINE)
 
 
 def demo(
-    outfile: OutFile = None,
-    type: Types = None,
-    overwrite: Overwrite = False,
-    keep: Annotated[
-        Path | None,
-        value(
-            "--keep",
-            metavar="DIR",
-            panel=OUTPUT,
-            help=f"Make the checkpoint in DIR/{MODEL_NAME} and leave it there.",
+    run: Annotated[RunSettings, only("overwrite", "threads", "backend")],
+    messages: Messages,
+    out: Annotated[
+        str | None,
+        Option(
+            "-o --outfile",
+            "A file, a folder, or a name with {ftype} in it. [default: NAME-TYPE.gguf in a new temporary folder]",
+            OUTPUT,
+            metavar="OUT",
         ),
     ] = None,
-    threads: Threads = None,
-    backend: Backend = None,
-    json: Json = False,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    types: FileTypes = (),
+    keep: Annotated[
+        Path | None,
+        Option("--keep", f"Make the checkpoint in DIR/{MODEL_NAME} and leave it there.", OUTPUT, metavar="DIR"),
+    ] = None,
 ) -> None:
     """Make a small model, convert it, and show the result: needs no model and no network.
 
-    The model is a Llama of 17 million random weights, the same ones each time. Without `-o`, the GGUF file is
-    in a new temporary folder.
+    The model is a Llama of 17 million random weights, the same ones each time.
 
     Examples:
 
@@ -74,26 +63,19 @@ def demo(
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.results import show_results
     from gguf_forge.cli.streams import console, print_data
-    from gguf_forge.planning import from_checkpoint
+    from gguf_forge.planning.making import make
 
-    with _folder(keep) as folder, _output(outfile) as out, observing(quiet=quiet, verbose=verbose) as observer:
-        if not quiet:
+    with _folder(keep) as folder, _output(out) as place, observing(messages) as observer:
+        if not messages.quiet:
             console(sys.stderr).print(f"making a Llama of random weights in {folder}", soft_wrap=True)
         try:
             make_model(folder)
         except OSError as error:
             raise OutputError(f"the model cannot be written: {error.strerror}", file=folder) from error
-        results = from_checkpoint.convert(
-            folder,
-            out,
-            types=type_names(type),
-            threads=threads,
-            backend=backend,
-            overwrite=overwrite,
-            observer=observer,
-        )
-    show_results(results, as_json=json, quiet=quiet)
-    if not json and not quiet:
+        request = Request(source=str(folder), out=place, types=types)
+        results = make(request, replace(run, observer=observer))
+    show_results(results, messages)
+    if not messages.json and not messages.quiet:
         print_data(_next_steps(results[0], folder if keep is not None else None))
 
 
@@ -107,10 +89,10 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 
 @contextmanager
-def _output(outfile: str | None) -> Iterator[str]:
+def _output(out: str | None) -> Iterator[str]:
     """Where the GGUF file goes: a new folder that stays if all goes well, unless the user named a place."""
-    if outfile is not None:
-        yield outfile
+    if out is not None:
+        yield out
         return
     folder = tempfile.mkdtemp(prefix="gguf-forge-")
     try:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from gguf_forge.cli.options import MODEL, OUTPUT, MessageOptions, Overwrite, add_command, flag, value
+from gguf_forge.cli.help import CHANGE
+from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.shown import escaped, json_value, type_text, value_text
 from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.errors import ForgeError, InputError, UsageError
+from gguf_forge.request import MODEL, OUTPUT, Option, RunSettings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,71 +32,66 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditRequest(MessageOptions):
-    """The command line of `edit`."""
+class Changes:
+    """What `edit` changes, in the words of the command line."""
 
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", show_default=False, help="A GGUF file, or the first one of a split.")
-    ]
-    out: Annotated[
-        Path | None,
-        value("-o", "--outfile", metavar="OUT", panel=OUTPUT, help="The file to be. [default: FILE itself]"),
-    ] = None
-    overwrite: Overwrite = False
-    dry_run: Annotated[bool, flag("--dry-run", panel=OUTPUT, help="Only show what would change.")] = False
     set: Annotated[
-        list[str] | None,
-        value(
-            "--set",
-            "--override-kv",
-            metavar="KEY=TYPE:VALUE",
-            panel=MODEL,
-            help="Set a key; TYPE is int, float, bool, str, u8 to u64, i8 to i64, f32, f64, or [TYPE] for a list in "
+        tuple[str, ...],
+        Option(
+            "--set --override-kv",
+            "Set a key; TYPE is int, float, bool, str, u8 to u64, i8 to i64, f32, f64, or [TYPE] for a list in "
             "JSON. A key that is there keeps its type without TYPE. Repeatable.",
+            MODEL,
+            metavar="KEY=TYPE:VALUE",
         ),
-    ] = None
+    ] = ()
     remove: Annotated[
-        list[str] | None,
-        value("--remove", "--remove-metadata", metavar="KEY", panel=MODEL, help="Remove a key. Repeatable."),
-    ] = None
-    rename: Annotated[
-        list[str] | None, value("--rename", metavar="OLD=NEW", panel=MODEL, help="Rename a key. Repeatable.")
-    ] = None
+        tuple[str, ...],
+        Option("--remove --remove-metadata", "Remove a key. Repeatable.", MODEL, metavar="KEY"),
+    ] = ()
+    rename: Annotated[tuple[str, ...], Option("--rename", "Rename a key. Repeatable.", MODEL, metavar="OLD=NEW")] = ()
     chat_template: Annotated[
         Path | None,
-        value(
-            "--chat-template",
-            "--chat-template-file",
-            "--chat-template-config",
+        Option(
+            "--chat-template --chat-template-file --chat-template-config",
+            "Swap the chat template: a Jinja file, or tokenizer_config.json with one or several of them.",
+            MODEL,
             metavar="FILE",
-            panel=MODEL,
-            help="Swap the chat template: a Jinja file, or tokenizer_config.json with one or several of them.",
         ),
     ] = None
     pre_tokenizer: Annotated[
         str | None,
-        value("--pre-tokenizer", metavar="NAME", panel=MODEL, help="How text is split before BPE, such as llama-bpe."),
+        Option("--pre-tokenizer", "How text is split before BPE, such as llama-bpe.", MODEL, metavar="NAME"),
     ] = None
     special_token: Annotated[
-        list[str] | None,
-        value(
+        tuple[str, ...],
+        Option(
             "--special-token",
+            "Make a token of the vocabulary the bos, eos, eot, pad, ... token. Repeatable.",
+            MODEL,
             metavar="KIND=TOKEN",
-            panel=MODEL,
-            help="Make a token of the vocabulary the bos, eos, eot, pad, ... token. Repeatable.",
         ),
-    ] = None
+    ] = ()
     special_token_by_id: Annotated[
-        list[str] | None,
-        value("--special-token-by-id", metavar="KIND=ID", panel=MODEL, help="The same, by the token's number."),
-    ] = None
+        tuple[str, ...],
+        Option("--special-token-by-id", "The same, by the token's number.", MODEL, metavar="KIND=ID"),
+    ] = ()
 
 
 def register(app: typer.Typer) -> None:
-    add_command(app, "edit", EditRequest, edit)
+    add_command(app, "edit", edit, panel=CHANGE)
 
 
-def edit(request: EditRequest) -> None:
+def edit(
+    file: Annotated[Path, Option("FILE", "A GGUF file, or the first one of a split.")],
+    changes: Changes,
+    run: Annotated[RunSettings, only("overwrite")],
+    messages: Messages,
+    out: Annotated[
+        Path | None, Option("-o --outfile", "The file to be. [default: FILE itself]", OUTPUT, metavar="OUT")
+    ] = None,
+    dry_run: Annotated[bool, Option("--dry-run", "Only show what would change.", OUTPUT)] = False,
+) -> None:
     """Change the keys of a GGUF file, in place or as a new file; the tensors stay as they are.
 
     There is the old file or the complete new one, at any time. Removals come first, then new names, then values.
@@ -111,18 +108,17 @@ def edit(request: EditRequest) -> None:
     from gguf_forge.storage.source import SourceFile
     from gguf_forge.toolbox.edit.edit import plan_edit, write_edit
 
-    edits = _edits(request)
-    quiet, verbose = request.quiet, request.verbose
-    with SourceFile(request.file) as file:
-        with logging_to(console(sys.stderr), quiet=quiet, verbose=verbose):
-            header = read_header(file)
-            plan = plan_edit(file, header, edits, request.out)
-            if request.dry_run:
-                _say_what_would_stop(plan, overwrite=request.overwrite)
-        if not request.dry_run:
-            with counting("copying", plan.size, quiet=quiet, verbose=verbose) as progress:
-                write_edit(plan, file, header, overwrite=request.overwrite, progress=progress)
-        _show(plan, request)
+    edits = _edits(changes)
+    with SourceFile(file) as source:
+        with logging_to(console(sys.stderr), messages):
+            header = read_header(source)
+            plan = plan_edit(source, header, edits, out)
+            if dry_run:
+                _say_what_would_stop(plan, overwrite=run.overwrite)
+        if not dry_run:
+            with counting("copying", plan.size, messages) as progress:
+                write_edit(plan, source, header, overwrite=run.overwrite, progress=progress)
+        _show(plan, messages, is_written=plan.is_needed and not dry_run)
 
 
 def _say_what_would_stop(plan: EditPlan, *, overwrite: bool) -> None:
@@ -134,20 +130,20 @@ def _say_what_would_stop(plan: EditPlan, *, overwrite: bool) -> None:
         log.warning("editing would be refused: %s", error)
 
 
-def _edits(request: EditRequest) -> Edits:
+def _edits(changes: Changes) -> Edits:
     from gguf_forge.toolbox.edit.edit import Edits
     from gguf_forge.toolbox.edit.settings import parse_setting
 
-    special = [_pair(text, "--special-token", "eos=<|im_end|>") for text in request.special_token or ()]
-    by_id = [_pair(text, "--special-token-by-id", "eos=2") for text in request.special_token_by_id or ()]
-    rename = (_pair(text, "--rename", "general.url=general.repo_url") for text in request.rename or ())
+    special = [_pair(text, "--special-token", "eos=<|im_end|>") for text in changes.special_token]
+    by_id = [_pair(text, "--special-token-by-id", "eos=2") for text in changes.special_token_by_id]
+    rename = (_pair(text, "--rename", "general.url=general.repo_url") for text in changes.rename)
     edits = Edits(
-        remove=tuple(request.remove or ()),
+        remove=changes.remove,
         rename=_unique("--rename", rename),
-        chat_templates=_templates(request.chat_template) if request.chat_template is not None else None,
-        pre_tokenizer=request.pre_tokenizer,
+        chat_templates=_templates(changes.chat_template) if changes.chat_template is not None else None,
+        pre_tokenizer=changes.pre_tokenizer,
         special_tokens=_unique("--special-token", [*special, *((kind, _id(text)) for kind, text in by_id)]),
-        set=_unique("--set", map(parse_setting, request.set or ())),
+        set=_unique("--set", map(parse_setting, changes.set)),
     )
     if edits == Edits():
         raise UsageError("there is nothing to change", hint="for example --set general.name=str:Mine")
@@ -193,13 +189,12 @@ def _templates(file: Path) -> Metadata:
         raise InputError(f"not valid UTF-8 at byte {error.start}", file=file) from error
 
 
-def _show(plan: EditPlan, request: EditRequest) -> None:
+def _show(plan: EditPlan, messages: Messages, *, is_written: bool) -> None:
     from gguf_forge.cli.streams import print_data, print_json
 
-    is_written = plan.is_needed and not request.dry_run
-    if request.json:
+    if messages.json:
         print_json(_object(plan, is_written=is_written))
-    elif not request.quiet:
+    elif not messages.quiet:
         print_data(*_text(plan, is_written=is_written))
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gguf_forge.cli.options import Json, add_command
+from gguf_forge.cli.help import LOOK, Group
+from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.tables import facts_text, table_of
+from gguf_forge.request import Option
 
 if TYPE_CHECKING:
     from gguf_forge.gguf_file.tensor_info import TensorInfo
@@ -18,27 +19,17 @@ if TYPE_CHECKING:
     from gguf_forge.toolbox.inspect.coverage import Coverage
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShowRequest:
-    """The command line of `imatrix show`."""
-
-    file: Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="An importance matrix.")]
-    model: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[MODEL]", show_default=False, help="A Hugging Face folder or a GGUF file to compare it with."
-        ),
-    ] = None
-    json: Json = False
-
-
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="Look into importance matrices.", no_args_is_help=True)
-    add_command(group, "show", ShowRequest, show)
-    app.add_typer(group, name="imatrix")
+    group = typer.Typer(cls=Group, help="Look into importance matrices.", no_args_is_help=True)
+    add_command(group, "show", show)
+    app.add_typer(group, name="imatrix", rich_help_panel=LOOK)
 
 
-def show(request: ShowRequest) -> None:
+def show(
+    file: Annotated[Path, Option("FILE", "An importance matrix.")],
+    messages: Annotated[Messages, only("json")],
+    model: Annotated[Path | None, Option("[MODEL]", "A Hugging Face folder or a GGUF file to compare it with.")] = None,
+) -> None:
     """Show what an importance matrix holds, per tensor, and what a model would miss in it.
 
     Examples:
@@ -50,9 +41,9 @@ def show(request: ShowRequest) -> None:
     from gguf_forge.recipe import read_imatrix
     from gguf_forge.toolbox.inspect.coverage import covered
 
-    matrix = read_imatrix(request.file)
-    coverage = covered(matrix, *_tensors_of(request.model)) if request.model else None
-    if request.json:
+    matrix = read_imatrix(file)
+    coverage = covered(matrix, *_tensors_of(model)) if model else None
+    if messages.json:
         print_json(_object(matrix, coverage))
     else:
         print_data(*_text(matrix, coverage))
@@ -60,16 +51,10 @@ def show(request: ShowRequest) -> None:
 
 def _tensors_of(model: Path) -> tuple[Sequence[TensorInfo], str]:
     """The tensors of a model's GGUF file, which may still be to make, and its architecture."""
-    if model.is_file():
-        from gguf_forge.gguf_file.opened import open_gguf
+    from gguf_forge.planning.open_model import open_model
 
-        with open_gguf(model) as file:
-            return [tensor.info for tensor in file.tensors], str(file.metadata.get("general.architecture"))
-    from gguf_forge.checkpoint import Checkpoint
-    from gguf_forge.planning.model_plan import plan_infos
-
-    with Checkpoint.open(model) as checkpoint:
-        return plan_infos(checkpoint)
+    with open_model(model) as opened:
+        return opened.infos()
 
 
 def _rows(matrix: ImportanceMatrix) -> list[dict[str, Any]]:

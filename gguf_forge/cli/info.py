@@ -5,24 +5,25 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from gguf_forge.cli.options import Json
+from gguf_forge.cli.help import MACHINE
+from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.tables import facts_text
 
 
 def register(app: typer.Typer) -> None:
-    app.command("info")(info)
+    add_command(app, "info", info, panel=MACHINE)
 
 
-def info(json: Json = False) -> None:
+def info(messages: Annotated[Messages, only("json")]) -> None:
     """Show the version, the processor, the kernels that it can run, and which are chosen and why."""
     from gguf_forge.cli.streams import print_data, print_json
 
     facts = _facts()
-    if json:
+    if messages.json:
         print_json(facts)
         return
     lines = {name: " ".join(value) if isinstance(value, list) else str(value) for name, value in facts.items()}

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gguf_forge.cli.options import MESSAGES, Json, Threads, add_command, flag, value
+from gguf_forge.cli.help import LOOK
+from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.shown import escaped, json_value, type_text, value_text
 from gguf_forge.cli.tables import facts_text, table_of
+from gguf_forge.request import MESSAGES, Option, RunSettings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,57 +36,50 @@ _ORDERS = {"<": "little-endian", ">": "big-endian"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectRequest:
-    """The command line of `inspect`."""
+class Shown:
+    """What `inspect` shows of a file."""
 
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", show_default=False, help="A GGUF file, or the first one of a split.")
-    ]
-    no_metadata: Annotated[bool, flag("--no-metadata", panel=_SHOWN, help="Leave out the keys.")] = False
-    no_tensors: Annotated[bool, flag("--no-tensors", panel=_SHOWN, help="Leave out the tensors.")] = False
+    no_metadata: Annotated[bool, Option("--no-metadata", "Leave out the keys.", _SHOWN)] = False
+    no_tensors: Annotated[bool, Option("--no-tensors", "Leave out the tensors.", _SHOWN)] = False
     key: Annotated[
-        list[str] | None,
-        value(
-            "--key",
-            metavar="NAME",
-            panel=_SHOWN,
-            help="Instead: these keys in full, such as 'tokenizer.*'. Repeatable.",
-        ),
-    ] = None
+        tuple[str, ...],
+        Option("--key", "Instead: these keys in full, such as 'tokenizer.*'. Repeatable.", _SHOWN, metavar="NAME"),
+    ] = ()
     tensor: Annotated[
-        list[str] | None,
-        value(
+        tuple[str, ...],
+        Option(
             "--tensor",
+            "Instead: the values of these tensors, such as 'blk.0.attn_*.weight'. Repeatable.",
+            _SHOWN,
             metavar="NAME",
-            panel=_SHOWN,
-            help="Instead: the values of these tensors, such as 'blk.0.attn_*.weight'. Repeatable.",
         ),
-    ] = None
+    ] = ()
     block: Annotated[
         str | None,
-        value(
+        Option(
             "--block",
+            "With --tensor: what is in one block, counted from 0 in the tensor, or in a row as ROW:N.",
+            _SHOWN,
             metavar="N",
-            panel=_SHOWN,
-            help="With --tensor: what is in one block, counted from 0 in the tensor, or in a row as ROW:N.",
         ),
     ] = None
     bins: Annotated[
         int,
-        value("--bins", metavar="N", panel=_SHOWN, help="With --tensor: bars of the histogram. [default: 16]", min=3),
+        Option("--bins", "With --tensor: bars of the histogram. [default: 16]", _SHOWN, metavar="N", least=3),
     ] = 16
-    threads: Threads = None
-    json: Json = False
-    json_array: Annotated[
-        bool, flag("--json-array", panel=MESSAGES, help="The JSON object, with all items of arrays.")
-    ] = False
+    json_array: Annotated[bool, Option("--json-array", "The JSON object, with all items of arrays.", MESSAGES)] = False
 
 
 def register(app: typer.Typer) -> None:
-    add_command(app, "inspect", InspectRequest, inspect)
+    add_command(app, "inspect", inspect, panel=LOOK)
 
 
-def inspect(request: InspectRequest) -> None:
+def inspect(
+    file: Annotated[Path, Option("FILE", "A GGUF file, or the first one of a split.")],
+    shown: Shown,
+    run: Annotated[RunSettings, only("threads")],
+    messages: Annotated[Messages, only("json")],
+) -> None:
     """Show what is in a GGUF file: keys, tensors, types and sizes; or the values of some tensors.
 
     Reads the header alone, unless values are asked for.
@@ -102,33 +97,33 @@ def inspect(request: InspectRequest) -> None:
     from gguf_forge.gguf_file.opened import open_gguf
     from gguf_forge.toolbox.inspect.inspect import overview_of
 
-    if request.block is not None and not request.tensor:
+    if shown.block is not None and not shown.tensor:
         raise UsageError("--block shows a block of a tensor", hint="name it with --tensor")
-    as_json = request.json or request.json_array
-    with open_gguf(request.file) as gguf:
-        if request.tensor:
-            views = _views(gguf, request)
+    as_json = messages.json or shown.json_array
+    with open_gguf(file) as gguf:
+        if shown.tensor:
+            views = _views(gguf, shown, run)
             if as_json:
-                print_json({"filename": str(request.file), "tensors": list(map(_view_object, views))})
+                print_json({"filename": str(file), "tensors": list(map(_view_object, views))})
                 return
             for view in views:
                 print_data(*_view_text(view))
             return
         overview = overview_of(gguf)
-        keys = {} if request.no_metadata else _chosen_keys(overview, request.key)
-        tensors = () if request.no_tensors or request.key else overview.tensors
+        keys = {} if shown.no_metadata else _chosen_keys(overview, shown.key)
+        tensors = () if shown.no_tensors or shown.key else overview.tensors
         if as_json:
-            print_json(_object(overview, keys, tensors, with_arrays=request.json_array))
-        elif request.key:
+            print_json(_object(overview, keys, tensors, with_arrays=shown.json_array))
+        elif shown.key:
             print_data(*_keys_in_full(keys))
         else:
             print_data(*_text(overview, keys, tensors))
 
 
-def _chosen_keys(overview: Overview, wanted: Sequence[str] | None) -> Metadata:
+def _chosen_keys(overview: Overview, wanted: Sequence[str]) -> Metadata:
     from gguf_forge.errors import UsageError, printable
 
-    if wanted is None:
+    if not wanted:
         return overview.metadata
     for text in wanted:
         if not any(fnmatchcase(key, text) for key in overview.metadata):
@@ -136,24 +131,24 @@ def _chosen_keys(overview: Overview, wanted: Sequence[str] | None) -> Metadata:
     return {key: value for key, value in overview.metadata.items() if any(fnmatchcase(key, text) for text in wanted)}
 
 
-def _views(gguf: GgufFile, request: InspectRequest) -> Iterator[TensorView]:
+def _views(gguf: GgufFile, shown: Shown, run: RunSettings) -> Iterator[TensorView]:
     from gguf_forge.toolbox.inspect.inspect import matching_tensors
 
-    return (_view(tensor, request) for tensor in matching_tensors(gguf, request.tensor or ()))
+    return (_view(tensor, shown, run) for tensor in matching_tensors(gguf, shown.tensor))
 
 
-def _view(tensor: GgufTensor, request: InspectRequest) -> TensorView:
+def _view(tensor: GgufTensor, shown: Shown, run: RunSettings) -> TensorView:
     from gguf_forge.cli.progress import counting
     from gguf_forge.toolbox.inspect.inspect import parse_block, view_tensor
 
-    place = parse_block(request.block, tensor.info) if request.block is not None else None
+    place = parse_block(shown.block, tensor.info) if shown.block is not None else None
     total = 4 * tensor.info.n_elements  # as numbers
-    with counting(escaped(tensor.name), total, quiet=False, verbose=False) as advance:
+    with counting(escaped(tensor.name), total, Messages()) as advance:
 
         def progress(n_values: int) -> None:
             advance(4 * n_values)
 
-        return view_tensor(tensor, bins=request.bins, block=place, threads=request.threads, progress=progress)
+        return view_tensor(tensor, bins=shown.bins, block=place, threads=run.threads, progress=progress)
 
 
 def _object(overview: Overview, keys: Metadata, tensors: Sequence[TensorEntry], *, with_arrays: bool) -> dict[str, Any]:

@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gguf_forge.cli.options import OUTPUT, DryRun, MessageOptions, Overwrite, Threads, add_command, flag
-from gguf_forge.cli.split import show_copy, show_copy_plan
-
-
-@dataclass(frozen=True, kw_only=True)
-class MergeRequest(MessageOptions):
-    """The command line of `merge`."""
-
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FIRST-PART", show_default=False, help="NAME-00001-of-0000N.gguf; the others lie beside it."
-        ),
-    ]
-    out: Annotated[Path, typer.Argument(metavar="OUT.gguf", show_default=False, help="The file to be.")]
-    delete_splits: Annotated[
-        bool, flag("--delete-splits", panel=OUTPUT, help="Delete the parts when the file is complete.")
-    ] = False
-    overwrite: Overwrite = False
-    dry_run: DryRun = False
-    threads: Threads = None
+from gguf_forge.cli.help import CHANGE
+from gguf_forge.cli.options import DryRun, Messages, add_command, only
+from gguf_forge.cli.split import show_copy
+from gguf_forge.cli.streams import console, logging_to
+from gguf_forge.request import OUTPUT, Option, RunSettings
 
 
 def register(app: typer.Typer) -> None:
-    add_command(app, "merge", MergeRequest, merge)
+    add_command(app, "merge", merge, panel=CHANGE)
 
 
-def merge(request: MergeRequest) -> None:
+def merge(
+    source: Annotated[Path, Option("FIRST-PART", "NAME-00001-of-0000N.gguf; the others lie beside it.")],
+    out: Annotated[Path, Option("OUT.gguf", "The file to be.")],
+    run: Annotated[RunSettings, only("overwrite", "threads")],
+    messages: Messages,
+    delete_splits: Annotated[
+        bool, Option("--delete-splits", "Delete the parts when the file is complete.", OUTPUT)
+    ] = False,
+    dry_run: DryRun = False,
+) -> None:
     """Merge the parts of a split into one GGUF file, with the bytes of llama-gguf-split.
 
     Examples:
@@ -44,19 +37,17 @@ def merge(request: MergeRequest) -> None:
     - `gguf-forge merge model-00001-of-00003.gguf model.gguf`
     - `gguf-forge merge model-00001-of-00003.gguf model.gguf --delete-splits`
     """
+    from gguf_forge.cli.making import say_what_would_stop
     from gguf_forge.cli.progress import observing
-    from gguf_forge.toolbox.edit import splitting
+    from gguf_forge.gguf_file.opened import open_gguf
+    from gguf_forge.toolbox.edit.splitting import make_merged, plan_merge
 
-    if request.dry_run:
-        show_copy_plan(request, partial(splitting.plan_merge, out=request.out))
+    if dry_run:
+        with logging_to(console(sys.stderr), messages), open_gguf(source) as gguf:
+            file = plan_merge(gguf, out)
+            say_what_would_stop([file], run)
+            show_copy(file, messages)
         return
-    with observing(quiet=request.quiet, verbose=request.verbose) as observer:
-        result = splitting.merge_gguf(
-            request.source,
-            request.out,
-            delete_splits=request.delete_splits,
-            threads=request.threads,
-            overwrite=request.overwrite,
-            observer=observer,
-        )
-    show_copy(result.file, as_json=request.json, quiet=request.quiet, seconds=result.seconds)
+    with observing(messages) as observer:
+        result = make_merged(source, out, replace(run, observer=observer), delete_splits=delete_splits)
+    show_copy(result.file, messages, result.seconds)

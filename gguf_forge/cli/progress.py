@@ -20,19 +20,21 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from gguf_forge.cli.options import Messages
 from gguf_forge.cli.streams import console, logging_to
-from gguf_forge.planning.file_plan import FilePlan, Observer
+from gguf_forge.planning.file_plan import FilePlan
+from gguf_forge.request import Observer
 
 # A line comes after as much of the file, but not sooner and not later than so many seconds.
 _SHARE, _SOONEST, _LATEST = 0.1, 5.0, 60.0
 
 
 @contextmanager
-def observing(*, quiet: bool, verbose: bool) -> Iterator[Observer]:
+def observing(messages: Messages) -> Iterator[Observer]:
     """The observer that fits standard error; while it is there, the log goes above its bar."""
     to = console(sys.stderr)
-    with logging_to(to, quiet=quiet, verbose=verbose):
-        if quiet:
+    with logging_to(to, messages):
+        if messages.quiet:
             yield Observer()
         elif to.is_terminal and not to.is_dumb_terminal:
             with _bars(to) as progress:
@@ -42,11 +44,11 @@ def observing(*, quiet: bool, verbose: bool) -> Iterator[Observer]:
 
 
 @contextmanager
-def counting(what: str, total: int, *, quiet: bool, verbose: bool) -> Iterator[Callable[[int], None]]:
+def counting(what: str, total: int, messages: Messages) -> Iterator[Callable[[int], None]]:
     """Takes bytes as they are done, and shows them as a bar on a terminal; the log goes above it."""
     to = console(sys.stderr)
-    with logging_to(to, quiet=quiet, verbose=verbose):
-        if quiet or not to.is_terminal or to.is_dumb_terminal:
+    with logging_to(to, messages):
+        if messages.quiet or not to.is_terminal or to.is_dumb_terminal:
             yield lambda n_bytes: None
             return
         with _bars(to) as progress:

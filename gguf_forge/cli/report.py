@@ -3,56 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gguf_forge.cli.options import OUTPUT, MessageOptions, Overwrite, Threads, add_command, value
+from gguf_forge.cli.help import LOOK
+from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.streams import print_data, print_json
+from gguf_forge.request import OUTPUT, Option, RunSettings
 
 if TYPE_CHECKING:
     from gguf_forge.toolbox.report.data import Report
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReportRequest(MessageOptions):
-    """The command line of `report`."""
+def register(app: typer.Typer) -> None:
+    add_command(app, "report", report, panel=LOOK)
 
-    file: Annotated[
-        Path,
-        typer.Argument(metavar="FILE", show_default=False, help="A GGUF file, or the first one of a split."),
-    ]
+
+def report(
+    file: Annotated[Path, Option("FILE", "A GGUF file, or the first one of a split.")],
+    run: Annotated[RunSettings, only("overwrite", "threads")],
+    messages: Messages,
     source: Annotated[
         Path | None,
-        value(
+        Option(
             "--source",
-            metavar="DIR|GGUF",
-            panel=OUTPUT,
-            help="What the file was made of: a Hugging Face folder, or a GGUF file of more bits. The page then shows "
+            "What the file was made of: a Hugging Face folder, or a GGUF file of more bits. The page then shows "
             "how far every tensor is from it.",
+            OUTPUT,
+            metavar="DIR|GGUF",
         ),
-    ] = None
-    outfile: Annotated[
+    ] = None,
+    out: Annotated[
         Path | None,
-        value(
-            "-o",
-            "--outfile",
+        Option(
+            "-o --outfile",
+            "The page. [default: FILE's name with .html in the current folder; with --json none]",
+            OUTPUT,
             metavar="PAGE.html",
-            panel=OUTPUT,
-            help="The page. [default: FILE's name with .html in the current folder; with --json none]",
         ),
-    ] = None
-    overwrite: Overwrite = False
-    threads: Threads = None
-
-
-def register(app: typer.Typer) -> None:
-    add_command(app, "report", ReportRequest, report)
-
-
-def report(request: ReportRequest) -> None:
+    ] = None,
+) -> None:
     """Draw a page about a GGUF file: sizes, errors, levels, and quantization on the file's own weights.
 
     The page is one HTML file that loads nothing else. With --source it shows what rounding changed.
@@ -68,23 +60,15 @@ def report(request: ReportRequest) -> None:
     from gguf_forge.toolbox.report import report as make_report
     from gguf_forge.toolbox.report.data import as_object
 
-    out = request.outfile
-    if out is None and not request.json:
-        out = Path(f"{request.file.name.removesuffix('.gguf')}.html")
-    with open_gguf(request.file) as gguf:
-        size = sum(tensor.nbytes for tensor in gguf.tensors) * (1 if request.source is None else 2)
-    with counting("looking", size, quiet=request.quiet, verbose=request.verbose) as progress:
-        found = make_report(
-            request.file,
-            out,
-            source=request.source,
-            threads=request.threads,
-            overwrite=request.overwrite,
-            progress=progress,
-        )
-    if request.json:
+    if out is None and not messages.json:
+        out = Path(f"{file.name.removesuffix('.gguf')}.html")
+    with open_gguf(file) as gguf:
+        size = sum(tensor.nbytes for tensor in gguf.tensors) * (1 if source is None else 2)
+    with counting("looking", size, messages) as progress:
+        found = make_report(file, out, source=source, threads=run.threads, overwrite=run.overwrite, progress=progress)
+    if messages.json:
         print_json({"page": str(out) if out is not None else None, **as_object(found)})
-    elif not request.quiet:
+    elif not messages.quiet:
         print_data(*_summary(found, str(out)))
 
 

@@ -15,6 +15,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from gguf_forge.cli.options import Messages
 from gguf_forge.cli.streams import console, print_data, print_json, writing
 from gguf_forge.cli.tables import facts_text, table_of
 from gguf_forge.distributed.job import Job
@@ -22,12 +23,12 @@ from gguf_forge.planning.file_plan import FilePlan, WrittenFile
 from gguf_forge.storage.profile import PHASES, Profile
 
 
-def show_plans(files: Sequence[FilePlan], *, as_json: bool, quiet: bool, job: Job | None = None) -> None:
+def show_plans(files: Sequence[FilePlan], messages: Messages, job: Job | None = None) -> None:
     """Planned files, and the job that they were written down as."""
-    if as_json:
+    if messages.json:
         shown = one_object(map(plan_object, files))
         print_json(shown if job is None else {**shown, "plan": _job_object(job)})
-    elif not quiet:
+    elif not messages.quiet:
         print_data(*_spaced(map(plan_text, files)), *_total(files))
         if job is not None:
             print_data("", _job_text(job))
@@ -49,21 +50,21 @@ def _job_text(job: Job) -> Text:
     steps = {
         "plan": f"{job.file}: {job.n_tasks} tasks of {span}"
         + (f"; {decimal(joined)} more to join them" if joined else ""),
-        "each task": f"gguf-forge work {file} --task 0{last}",
-        "in the end": f"gguf-forge finish {file}",
+        "each task": f"gguf-forge job work {file} --task 0{last}",
+        "in the end": f"gguf-forge job finish {file}",
     }
     text = facts_text(steps)
     text.no_wrap = True
     return text
 
 
-def show_results(results: Sequence[WrittenFile], *, as_json: bool, quiet: bool, profile: Profile | None = None) -> None:
+def show_results(results: Sequence[WrittenFile], messages: Messages, profile: Profile | None = None) -> None:
     """What was written; the profile, if there is one, is part of the object, or goes to standard error."""
-    if as_json:
+    if messages.json:
         shown = one_object(map(result_object, results))
         print_json(shown if profile is None else {**shown, "profile": profile.as_object()})
         return
-    if not quiet:
+    if not messages.quiet:
         print_data(*_spaced(map(result_text, results)))
     if profile is not None:
         with writing():

@@ -2,69 +2,38 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gguf_forge.cli.options import (
-    DryRun,
-    MessageOptions,
-    NoTensorFirstSplit,
-    Overwrite,
-    SplitMaxSize,
-    SplitMaxTensors,
-    Threads,
-    add_command,
-)
+from gguf_forge.cli.help import CHANGE
+from gguf_forge.cli.options import DryRun, Messages, add_command, only
 from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.cli.tables import facts_text, table_of
-from gguf_forge.errors import ForgeError
-from gguf_forge.request import parse_size
+from gguf_forge.request import Option, RunSettings, SplitChoices
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from gguf_forge.gguf_file.opened import GgufFile
     from gguf_forge.planning.file_plan import FilePlan
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitCommand(MessageOptions):
-    """The command line of `split`."""
-
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="IN.gguf", show_default=False, help="The file; the first one of a split, to split it anew."
-        ),
-    ]
-    prefix: Annotated[
-        Path,
-        typer.Argument(
-            metavar="PREFIX", show_default=False, help="The beginning of the names: PREFIX-00001-of-00003.gguf."
-        ),
-    ]
-    split_max_tensors: SplitMaxTensors = None
-    split_max_size: SplitMaxSize = None
-    no_tensor_first_split: NoTensorFirstSplit = False
-    overwrite: Overwrite = False
-    dry_run: DryRun = False
-    threads: Threads = None
 
 
 def register(app: typer.Typer) -> None:
-    add_command(app, "split", SplitCommand, split)
+    add_command(app, "split", split, panel=CHANGE)
 
 
-def split(request: SplitCommand) -> None:
+def split(
+    source: Annotated[Path, Option("IN.gguf", "The file; the first one of a split, to split it anew.")],
+    prefix: Annotated[Path, Option("PREFIX", "The beginning of the names: PREFIX-00001-of-00003.gguf.")],
+    parts: Annotated[SplitChoices, only("split_max_size", "split_max_tensors", "no_tensor_first_split")],
+    run: Annotated[RunSettings, only("overwrite", "threads")],
+    messages: Messages,
+    dry_run: DryRun = False,
+) -> None:
     """Split a GGUF file into several: the options of llama-gguf-split, and its bytes.
 
     Without an option, a part has at most 128 tensors.
@@ -75,67 +44,32 @@ def split(request: SplitCommand) -> None:
     - `gguf-forge split model.gguf model --split-max-tensors 64 --no-tensor-first-split`
     - `gguf-forge split model.gguf model --split-max-size 500M --dry-run --json | jq '.parts[].size'`
     """
+    from gguf_forge.cli.making import say_what_would_stop
     from gguf_forge.cli.progress import observing
-    from gguf_forge.toolbox.edit import splitting
-
-    size = request.split_max_size
-    bounds: dict[str, Any] = {
-        "max_size": parse_size(size) if size is not None else None,
-        "max_tensors": request.split_max_tensors,
-        "no_tensor_first": request.no_tensor_first_split,
-    }
-    if request.dry_run:
-        show_copy_plan(request, partial(splitting.plan_split, prefix=request.prefix, **bounds))
-        return
-    with observing(quiet=request.quiet, verbose=request.verbose) as observer:
-        result = splitting.split_gguf(
-            request.source,
-            request.prefix,
-            **bounds,
-            threads=request.threads,
-            overwrite=request.overwrite,
-            observer=observer,
-        )
-    show_copy(result.file, as_json=request.json, quiet=request.quiet, seconds=result.seconds)
-
-
-class CopyRequest(Protocol):
-    """What `split` and `merge` have in common."""
-
-    @property
-    def source(self) -> Path: ...
-    @property
-    def overwrite(self) -> bool: ...
-    @property
-    def json(self) -> bool: ...
-    @property
-    def quiet(self) -> bool: ...
-    @property
-    def verbose(self) -> bool: ...
-
-
-def show_copy_plan(request: CopyRequest, plan: Callable[[GgufFile], FilePlan]) -> None:
-    """What would be made of the source, and what would stop it."""
     from gguf_forge.gguf_file.opened import open_gguf
-    from gguf_forge.planning.file_plan import check_files
+    from gguf_forge.planning.file_plan import make_files
+    from gguf_forge.planning.splits import split_of
+    from gguf_forge.toolbox.edit.splitting import plan_split
 
-    to = console(sys.stderr)
-    with logging_to(to, quiet=request.quiet, verbose=request.verbose), open_gguf(request.source) as gguf:
-        file = plan(gguf)
-        try:
-            check_files([file], overwrite=request.overwrite)
-        except ForgeError as error:
-            log.warning("this would be refused: %s", error)
-        show_copy(file, as_json=request.json, quiet=request.quiet)
+    how = split_of(parts)
+    if dry_run:
+        with logging_to(console(sys.stderr), messages), open_gguf(source) as gguf:
+            file = plan_split(gguf, prefix, how)
+            say_what_would_stop([file], run)
+            show_copy(file, messages)
+        return
+    with observing(messages) as observer, open_gguf(source) as gguf:
+        result = make_files([plan_split(gguf, prefix, how)], replace(run, observer=observer))[0]
+    show_copy(result.file, messages, result.seconds)
 
 
-def show_copy(file: FilePlan, *, as_json: bool, quiet: bool, seconds: float | None = None) -> None:
+def show_copy(file: FilePlan, messages: Messages, seconds: float | None = None) -> None:
     """What `split` and `merge` made, or would make where no time is given."""
     from gguf_forge.cli.streams import print_data, print_json
 
-    if as_json:
+    if messages.json:
         print_json(_object(file, seconds))
-    elif not quiet:
+    elif not messages.quiet:
         print_data(*_text(file, seconds))
 
 

@@ -17,6 +17,8 @@ from gguf_forge.errors import ForgeError, OutputError
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from gguf_forge.cli.options import Messages
+
 # A pipe has no width: lines are as long as they need to be.
 _UNLIMITED = 10_000
 
@@ -119,9 +121,9 @@ class _ConsoleHandler(logging.Handler):
 
 
 @contextmanager
-def logging_to(to: Console, *, quiet: bool, verbose: bool) -> Iterator[None]:
-    """The library's log on a console: warnings; with `verbose` notes, too; with `quiet` errors alone."""
-    level = logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING
+def logging_to(to: Console, messages: Messages) -> Iterator[None]:
+    """The library's log on a console: warnings; for `--verbose` notes, too; for `--quiet` errors alone."""
+    level = logging.ERROR if messages.quiet else logging.INFO if messages.verbose else logging.WARNING
     logger = logging.getLogger("gguf_forge")
     handler, before, propagate = _ConsoleHandler(to, level), logger.level, logger.propagate
     logger.addHandler(handler)

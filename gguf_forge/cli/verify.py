@@ -10,27 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gguf_forge.cli.options import (
-    MESSAGES,
-    MIX,
-    KernelOptions,
-    MessageOptions,
-    MixOptions,
-    ModelOptions,
-    Overwrite,
-    add_command,
-    flag,
-    value,
-)
+from gguf_forge.cli.help import PROVE
+from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.shown import escaped
 from gguf_forge.cli.tables import facts_text, table_of
 from gguf_forge.errors import UsageError
-from gguf_forge.request import recipe_options
+from gguf_forge.request import MESSAGES, MIX, ModelHints, Option, RecipeChoices, Request, RunSettings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from gguf_forge.recipe import Options
     from gguf_forge.toolbox.verify.differences import Differences, DifferentByte
     from gguf_forge.toolbox.verify.verdict import TensorCheck
     from gguf_forge.toolbox.verify.verify import Verification
@@ -43,80 +32,81 @@ _MOST_ROWS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyRequest(MixOptions, ModelOptions, KernelOptions, MessageOptions):
-    """The command line of `verify`."""
+class Comparison:
+    """What `verify` compares a file with, and what it says of how it was made."""
 
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", show_default=False, help="A GGUF file, or the first one of a split.")
-    ]
     source: Annotated[
         Path | None,
-        value(
+        Option(
             "--source",
+            "What it was made of: it is made again, a few rows at a time, and compared byte by byte.",
+            _AGAINST,
             metavar="DIR|GGUF",
-            panel=_AGAINST,
-            help="What it was made of: it is made again, a few rows at a time, and compared byte by byte.",
         ),
     ] = None
     check_sums: Annotated[
         Path | None,
-        value(
+        Option(
             "--check-sums",
+            "Checksums of --write-sums, of llama-gguf-hash --sha256, or of sha256sum.",
+            _AGAINST,
             metavar="SUMS",
-            panel=_AGAINST,
-            help="Checksums of --write-sums, of llama-gguf-hash --sha256, or of sha256sum.",
         ),
     ] = None
     write_sums: Annotated[
         Path | None,
-        value(
+        Option(
             "--write-sums",
+            "Write the checksums of each tensor and of the file, if nothing is wrong with it.",
+            _AGAINST,
             metavar="SUMS",
-            panel=_AGAINST,
-            help="Write the checksums of each tensor and of the file, if nothing is wrong with it.",
         ),
     ] = None
-    overwrite: Overwrite = False
-    only_tensors: Annotated[bool, flag("--only-tensors", panel=_AGAINST, help="Leave out the metadata.")] = False
+    only_tensors: Annotated[bool, Option("--only-tensors", "Leave out the metadata.", _AGAINST)] = False
     allow_fused: Annotated[
         bool,
-        flag(
+        Option(
             "--allow-fused",
-            panel=_AGAINST,
-            help="Take a file for right that differs only as fused arithmetic makes it: llama.cpp on arm64, say.",
+            "Take a file for right that differs only as fused arithmetic makes it: llama.cpp on arm64, say.",
+            _AGAINST,
         ),
     ] = False
     type: Annotated[
         str | None,
-        value(
-            "-t",
-            "--type",
-            "--outtype",
+        Option(
+            "-t --type --outtype",
+            "The file type it should have. [default: its own, and of each tensor its own type]",
+            MIX,
             metavar="TYPE",
-            panel=MIX,
-            help="The file type it should have. [default: its own, and of each tensor its own type]",
         ),
     ] = None
     base: Annotated[
         str | None,
-        value(
+        Option(
             "--base",
+            "The type of the file that was quantized: F32, F16 or BF16. [default: the checkpoint's own]",
+            MIX,
             metavar="TYPE",
-            panel=MIX,
-            help="The type of the file that was quantized: F32, F16 or BF16. [default: the checkpoint's own]",
         ),
     ] = None
     all: Annotated[
         bool,
-        flag("--all", panel=MESSAGES, help="List all tensors, and how each comes about, not only those that differ."),
+        Option("--all", "List all tensors, and how each comes about, not only those that differ.", MESSAGES),
     ] = False
 
 
 def register(app: typer.Typer) -> None:
-    add_command(app, "verify", VerifyRequest, verify)
+    add_command(app, "verify", verify, panel=PROVE)
 
 
-def verify(request: VerifyRequest) -> None:
+def verify(
+    file: Annotated[Path, Option("FILE", "A GGUF file, or the first one of a split.")],
+    comparison: Comparison,
+    recipe: RecipeChoices,
+    hints: ModelHints,
+    run: Annotated[RunSettings, only("overwrite", "threads", "backend")],
+    messages: Messages,
+) -> None:
     """Check a GGUF file: its structure, its blocks, its checksums, and every byte against its source.
 
     What is not said of how the file was made is read back from it: the file type, and each tensor's own type. The exit
@@ -134,58 +124,57 @@ def verify(request: VerifyRequest) -> None:
     from gguf_forge.cli.streams import print_data, print_json
     from gguf_forge.toolbox.verify.checksums import write_sums
 
-    options = recipe_options(request)
-    _check(request, options)
-    found = _verified(request, options)
-    is_right = found.ok or (request.allow_fused and found.only_fused)
-    if request.json:
+    request = _request(comparison, recipe, hints)
+    found = _verified(file, request, comparison, run, messages)
+    is_right = found.ok or (comparison.allow_fused and found.only_fused)
+    if messages.json:
         print_json(_object(found, is_right))
-    elif not request.quiet:
-        print_data(*_text(found, is_right, with_all=request.all))
+    elif not messages.quiet:
+        print_data(*_text(found, is_right, with_all=comparison.all))
     if not is_right:
         raise typer.Exit(MISMATCH)
-    if request.write_sums is not None:
-        with counting("hashing", 3 * found.size, quiet=request.quiet, verbose=request.verbose) as progress:
-            write_sums(
-                request.file,
-                request.write_sums,
-                threads=request.threads,
-                overwrite=request.overwrite,
-                progress=progress,
-            )
+    sums = comparison.write_sums
+    if sums is not None:
+        with counting("hashing", 3 * found.size, messages) as progress:
+            write_sums(file, sums, threads=run.threads, overwrite=run.overwrite, progress=progress)
 
 
-def _check(request: VerifyRequest, options: Options) -> None:
-    more = (request.type, request.base, request.model_name, request.metadata, request.pre_tokenizer)
-    if request.source is None and (options.in_use or any(more) or request.only_tensors or request.allow_fused):
+def _request(comparison: Comparison, recipe: RecipeChoices, hints: ModelHints) -> Request | None:
+    """What the file was made of, and how; None if that is not looked at."""
+    given = comparison
+    if given.source is not None:
+        return Request.of(recipe, hints, source=str(given.source), types=(given.type,) if given.type else ())
+    of_the_source = (given.type, given.base, given.only_tensors, given.allow_fused)
+    if recipe != RecipeChoices() or hints != ModelHints() or any(of_the_source):
         raise UsageError("these options say how the file was made of its source", hint="name it with --source")
+    return None
 
 
-def _verified(request: VerifyRequest, options: Options) -> Verification:
+def _verified(
+    file: Path, request: Request | None, comparison: Comparison, run: RunSettings, messages: Messages
+) -> Verification:
     from gguf_forge.cli.progress import counting
     from gguf_forge.gguf_file.opened import open_gguf
+    from gguf_forge.recipe import Options
+    from gguf_forge.recipe.requested import options_of
     from gguf_forge.storage.local.publish import check_output
-    from gguf_forge.toolbox.verify.verify import verify_gguf
+    from gguf_forge.toolbox.verify.verify import verify as verify_file
 
-    with open_gguf(request.file) as gguf:
+    options = options_of(request) if request is not None else Options()
+    with open_gguf(file) as gguf:
         size = sum(tensor.nbytes for tensor in gguf.tensors)
-        if request.write_sums is not None:
-            check_output(request.write_sums, 0, gguf.paths, overwrite=request.overwrite)
-    passes = 1 + (request.source is not None) + 3 * (request.check_sums is not None)
-    with counting("verifying", passes * size, quiet=request.quiet, verbose=request.verbose) as progress:
-        return verify_gguf(
-            request.file,
-            request.source,
-            types=request.type,
-            options=options,
-            base=request.base,
-            model_name=request.model_name,
-            metadata=request.metadata,
-            pre_tokenizer=request.pre_tokenizer,
-            sums=request.check_sums,
-            only_tensors=request.only_tensors,
-            threads=request.threads,
-            backend=request.backend,
+        if comparison.write_sums is not None:
+            check_output(comparison.write_sums, 0, gguf.paths, overwrite=run.overwrite)
+    passes = 1 + (request is not None) + 3 * (comparison.check_sums is not None)
+    with counting("verifying", passes * size, messages) as progress:
+        return verify_file(
+            file,
+            request,
+            run,
+            options,
+            base=comparison.base,
+            sums=comparison.check_sums,
+            only_tensors=comparison.only_tensors,
             progress=progress,
         )
 

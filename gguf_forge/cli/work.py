@@ -1,38 +1,30 @@
-"""`gguf-forge work`: one task of a plan."""
+"""`gguf-forge job work`: one task of a plan."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gguf_forge.cli.options import KernelOptions, MaxMemory, MessageOptions, add_command
+from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.tables import facts_text
+from gguf_forge.request import Option, RunSettings
 
-PlanFile = Annotated[
-    Path, typer.Argument(metavar="PLAN", show_default=False, help="What `gguf-forge plan ... --out PLAN` wrote.")
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkRequest(KernelOptions, MessageOptions):
-    """The command line of `work`."""
-
-    plan: PlanFile
-    task: Annotated[
-        int,
-        typer.Option("--task", metavar="N", show_default=False, help="Which task; the first one is 0."),
-    ]
-    max_memory: MaxMemory = None
+PlanFile = Annotated[Path, Option("PLAN", "What `gguf-forge job plan` wrote.")]
 
 
-def register(app: typer.Typer) -> None:
-    add_command(app, "work", WorkRequest, work)
+def register(app: typer.Typer, *, hidden: bool = False) -> None:
+    add_command(app, "work", work, hidden=hidden)
 
 
-def work(request: WorkRequest) -> None:
+def work(
+    plan: PlanFile,
+    task: Annotated[int, Option("--task", "Which task; the first one is 0.", metavar="N")],
+    run: Annotated[RunSettings, only("threads", "backend", "max_memory")],
+    messages: Messages,
+) -> None:
     """Do one task of a plan, on any machine that sees the disk of the plan.
 
     What it makes goes into a folder beside the output, and is complete or not there. A task may be stopped and done
@@ -40,26 +32,18 @@ def work(request: WorkRequest) -> None:
 
     Examples:
 
-    - `gguf-forge work plan.json --task 0`
-    - `gguf-forge work plan.json --task $SLURM_ARRAY_TASK_ID`
+    - `gguf-forge job work plan.json --task 0`
+    - `gguf-forge job work plan.json --task $SLURM_ARRAY_TASK_ID`
     """
     from rich.filesize import decimal
 
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.streams import print_data, print_json
-    from gguf_forge.distributed.work import work as do_task
-    from gguf_forge.request import memory_bound
+    from gguf_forge.distributed.work import do_task
 
-    with observing(quiet=request.quiet, verbose=request.verbose) as observer:
-        done = do_task(
-            request.plan,
-            request.task,
-            threads=request.threads,
-            backend=request.backend,
-            max_memory=memory_bound(request.max_memory),
-            observer=observer,
-        )
-    if request.json:
+    with observing(messages) as observer:
+        done = do_task(plan, task, replace(run, observer=observer))
+    if messages.json:
         print_json(
             {
                 "task": done.task,
@@ -70,7 +54,7 @@ def work(request: WorkRequest) -> None:
                 "is_finished": done.is_finished,
             }
         )
-    elif not request.quiet:
+    elif not messages.quiet:
         state = "was done already" if done.was_done else "done"
         state += "; the plan is finished" if done.is_finished else ""
         size = f"{decimal(done.size)} in {len(done.parts)} parts" if len(done.parts) != 1 else decimal(done.size)

@@ -24,7 +24,7 @@ from gguf_forge.distributed.job import Job, PieceFile, is_sound, open_job
 from gguf_forge.engine.forge import default_threads
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import InputError, RefusedError
-from gguf_forge.planning.file_plan import Observer
+from gguf_forge.request import Observer
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.locks import is_at, locked_file
 from gguf_forge.storage.local.output import output_errors, refuse_existing
@@ -175,7 +175,7 @@ def _check_tasks(job: Job, what: str, tasks: Sequence[int]) -> None:
     if len(tasks) == job.n_tasks and all(map(is_there, job.outputs)):
         hint = f"{job.outputs[0]} exists, but nothing tells that it is what the tasks made"
     else:
-        hint = f"do each of them with `gguf-forge work {job.file} --task N`, then finish again"
+        hint = f"do each of them with `gguf-forge job work {job.file} --task N`, then finish again"
     raise InputError(f"{len(tasks)} of {job.n_tasks} tasks are {what}: {names}", file=job.file, hint=hint)
 
 

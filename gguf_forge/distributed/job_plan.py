@@ -10,16 +10,18 @@ import json
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from gguf_forge.engine.fingerprint import content_digest, program_version
 from gguf_forge.engine.pieces import Piece, cut_pieces
 from gguf_forge.errors import InputError, UsageError
-from gguf_forge.request import Planned, Request, Weights, planned
+from gguf_forge.planning.making import Planned, planned
+from gguf_forge.planning.model import TensorSource
+from gguf_forge.request import Request
 from gguf_forge.storage.json_file import read_json_object
 from gguf_forge.storage.local.publish import check_output, published
 from gguf_forge.storage.source import Source
@@ -32,7 +34,7 @@ _SAMPLES, _SAMPLE_BYTES = 4, 64
 # That wait for a disk, perhaps over a network.
 _SAMPLING_THREADS = 8
 _KEY = "gguf_forge_plan"
-_MAKE_ANEW = "make the plan anew with `gguf-forge plan ... --out`"
+_MAKE_ANEW = "make the plan anew with `gguf-forge job plan`"
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def save_work_plan(found: Planned, request: Request, file: Path, *, tasks: int |
     folder = Path(os.path.relpath(Path.cwd().resolve(), file.parent.resolve())).as_posix()
     plan = make_work_plan(found, request, folder, tasks, Path(), with_samples=True)
     text = plan.as_text().encode()
-    check_output(file, len(text), [weights.source.path for weights in found.inputs], overwrite=overwrite)
+    check_output(file, len(text), [file.source.path for file in found.inputs], overwrite=overwrite)
     with published(file, len(text), overwrite=overwrite) as out:
         out.write_at(0, memoryview(text))
     return plan
@@ -179,11 +181,11 @@ def make_work_plan(
     )
 
 
-def _head_digest(file: Weights) -> str:
+def _head_digest(file: TensorSource) -> str:
     return sha256(file.source.read(0, file.head).data).hexdigest()
 
 
-def samples_digest(file: Weights) -> str:
+def samples_digest(file: TensorSource) -> str:
     """Of a few bytes of every tensor: other weights in a file of the same layout are told apart.
 
     A change between the samples is not seen. Times and inodes would show it, but are not the same on all machines.
@@ -221,7 +223,7 @@ def check_same(plan: JobPlan, now: JobPlan, file: Path) -> None:
         raise InputError("the tasks are not those that the plan was made with", file=file, hint=_MAKE_ANEW)
 
 
-def check_samples(plan: JobPlan, inputs: Iterable[Weights], used: Iterable[Source]) -> None:
+def check_samples(plan: JobPlan, inputs: Iterable[TensorSource], used: Iterable[Source]) -> None:
     """Raises InputError if one of the `inputs`, in the plan's order, has other samples than it says, and is `used`."""
     paths = {source.path for source in used}
     for known, found in zip(plan.inputs, inputs, strict=True):
@@ -245,7 +247,7 @@ def read_job_plan(file: Path) -> JobPlan:
     """
     value = read_json_object(file)
     if _KEY not in value:
-        raise InputError("this is no plan of gguf-forge", file=file, hint="make one with `gguf-forge plan ... --out`")
+        raise InputError("this is no plan of gguf-forge", file=file, hint="make one with `gguf-forge job plan`")
     version = value.get("version")
     if value[_KEY] != FORMAT or version != program_version():
         raise InputError(
@@ -277,7 +279,7 @@ def _of_type(kind: type[T], value: Any) -> T:
 
 def _object_of(kind: type[T], value: Any) -> T:
     """A dataclass of texts and numbers from an object that has just its fields."""
-    kinds = {field.name: {"str": str, "int": int}[str(field.type)] for field in fields(kind)}  # type: ignore[arg-type]
+    kinds = get_type_hints(kind)
     if _of_type(dict, value).keys() != kinds.keys():
         raise ValueError(f"{value!r:.80} has not the fields {', '.join(kinds)}")
     return kind(**{name: _of_type(wanted, value[name]) for name, wanted in kinds.items()})

@@ -18,8 +18,9 @@ from gguf_forge.distributed.job import Job, PieceFile, digest_of, is_sound, open
 from gguf_forge.distributed.job_plan import check_same, check_samples, make_work_plan
 from gguf_forge.engine.pieces import shard_of
 from gguf_forge.errors import InputError
-from gguf_forge.planning.file_plan import FilePlan, Observer, check_kernels, write_files
-from gguf_forge.request import planned
+from gguf_forge.planning.file_plan import FilePlan, check_kernels, write_files
+from gguf_forge.planning.making import planned
+from gguf_forge.request import Observer, RunSettings
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.output import output_errors
 from gguf_forge.storage.local.own_folder import own_folder
@@ -67,10 +68,7 @@ def work(
     Args:
         plan_file: What `plan_work` wrote.
         task: Its number, from 0.
-        threads: Defaults to the processors this process may use.
-        backend: Which kernels; the default is the fastest of this machine.
-        max_memory: Bytes that the process may hold, everything counted; None as for `convert`.
-        observer: Is told how it goes.
+        threads, backend, max_memory, observer: How it is run; see `RunSettings`.
 
     Raises:
         UsageError: there is no such task.
@@ -81,6 +79,12 @@ def work(
         >>> work("plan.json", 3).was_done  # doctest: +SKIP
         False
     """
+    run = RunSettings(threads=threads, backend=backend, max_memory=max_memory, observer=observer)
+    return do_task(plan_file, task, run)
+
+
+def do_task(plan_file: str | PathLike[str], task: int, run: RunSettings) -> TaskResult:
+    """Does one task of a plan, as `work` does. A task neither replaces nor resumes files, whatever `run` says."""
     begun = time.perf_counter()
     job = open_job(plan_file)
     parts, finished = job.parts(task), job.finished()
@@ -90,7 +94,7 @@ def work(
     if not (was_done or is_finished):
         if finished:
             log.warning("%s: was finished, but its files are not as they were then: the task is done again", job.file)
-        _make_parts(job, task, threads, backend, max_memory, observer or Observer())
+        _make_parts(job, task, replace(run, overwrite=False, resume=False))
     size = sum(part.size for part in parts)
     paths = (job.outputs[part.piece.output] if is_finished else part.path for part in parts)
     return TaskResult(
@@ -102,21 +106,18 @@ def _are_in_outputs(job: Job, recorded: Mapping[PieceFile, str]) -> bool:
     return all(job.is_in_output(part, digest) for part, digest in recorded.items())
 
 
-def _make_parts(
-    job: Job, task: int, threads: int | None, backend: str | None, max_memory: int | None, observer: Observer
-) -> None:
+def _make_parts(job: Job, task: int, run: RunSettings) -> None:
     if not is_there(job.source):
         raise InputError("the source of the plan is not there", file=job.source, hint=_SAME_DISK)
     plan = job.plan
-    with planned(plan.request, job.here) as found:
+    with planned(plan.request, folder=job.here) as found:
         now = make_work_plan(found, plan.request, plan.folder, job.n_tasks, job.here, with_samples=False)
         check_same(plan, now, job.file)
-        check_kernels(found.files, backend=backend)
+        check_kernels(found.files, run)
         with _own_names(job, task) as (names, record):
             files = list(_pieces(found.files, names))
             check_samples(plan, found.inputs, (read for file in files for read in file.read_from))
-            watcher = _TaskObserver(task, observer)
-            write_files(files, threads=threads, backend=backend, max_memory=max_memory, observer=watcher)
+            write_files(files, replace(run, observer=_TaskObserver(task, run.observer or Observer())))
             _write_record(names, record)
     finished = job.finished()
     if finished and _are_in_outputs(job, job.recorded(task, finished) or {}):  # meanwhile, by another run's parts

@@ -19,10 +19,11 @@ from gguf_forge.engine.fingerprint import fingerprint
 from gguf_forge.engine.memory import Budget, room
 from gguf_forge.engine.pack import pack
 from gguf_forge.engine.threads import Progress, in_threads
-from gguf_forge.errors import InputError, UsageError
+from gguf_forge.errors import InputError
+from gguf_forge.request import RunSettings
 from gguf_forge.storage.local.output import Output, OutputFile
 from gguf_forge.storage.local.publish import published_together
-from gguf_forge.storage.profile import CONVERT, WRITE, Profile, phase
+from gguf_forge.storage.profile import CONVERT, WRITE, phase
 from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import StoredRun
 from gguf_forge.types.rows import Rows
@@ -37,32 +38,13 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def forge(
-    shards: Sequence[Shard],
-    *,
-    threads: int | None = None,
-    backend: str | None = None,
-    overwrite: bool = False,
-    max_memory: int | None = None,
-    resume: bool = False,
-    buffer: int | None = None,
-    progress: Progress = lambda n_bytes: None,
-    profile: Profile | None = None,
-) -> tuple[int, ...]:
+def forge(shards: Sequence[Shard], run: RunSettings, progress: Progress = lambda n_bytes: None) -> tuple[int, ...]:
     """Writes files, or the parts of split ones. What several of them are made of is read once.
 
     Args:
         shards: The files and parts; their names appear when all are complete, that of the first one last.
-        threads: How many compute at the same time, while others wait for a disk; defaults to the processors this
-            process may use.
-        backend: Which kernels; the default is the fastest of this machine.
-        overwrite: Replace existing files.
-        max_memory: Bytes that the process may hold, everything counted; None for 1 GiB, or a little more than it holds
-            already.
-        resume: Go on from what a stopped run left, and if this run is stopped leave that.
-        buffer: Bytes that the rows in work may take, in all threads together; None for what `max_memory` leaves.
+        run: How it is run. As many of its threads compute at the same time, while others wait for a disk.
         progress: Told the bytes of the outputs as they are written.
-        profile: Is told where the time of each thread goes.
 
     Returns:
         For each of `shards`, how many of its tensors earlier runs had finished.
@@ -73,20 +55,18 @@ def forge(
         OutputError: a file cannot be written. Nothing is left under the names.
         InputError: weights that no block can hold, such as infinities; a file that changed while it was read.
     """
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads must be at least 1, not {threads}")
     whole = whole_tensors(shards)
-    processors = threads or default_threads()
-    limits = room(whole, processors + _WAITING, max_memory=max_memory, buffer=buffer)
+    processors = run.threads or default_threads()
+    limits = room(whole, processors + _WAITING, max_memory=run.max_memory, buffer=run.buffer)
 
     files = [Output(shard.path, shard.layout.size, fingerprint(shard)) for shard in shards]
-    with published_together(files, overwrite=overwrite, resume=resume) as outputs:
+    with published_together(files, overwrite=run.overwrite, resume=run.resume) as outputs:
         for shard, out in zip(shards, outputs, strict=True):
             out.write_at(0, memoryview(shard.layout.header))
             progress(len(shard.layout.header))
         batches = cut(whole, BATCH_VALUES, share=limits.share, total=limits.total)
-        work = _Work(outputs, backend, Budget(limits.total), threading.Semaphore(processors))
-        in_threads(batches, work.run, limits.threads, progress, profile)
+        work = _Work(outputs, run.backend, Budget(limits.total), threading.Semaphore(processors))
+        in_threads(batches, work.run, limits.threads, progress, run.profile)
         for source in _sources(shards):
             source.check_unchanged()
         return tuple(_resumed(shard, out) for shard, out in zip(shards, outputs, strict=True))

@@ -11,16 +11,16 @@ from pathlib import Path
 
 from gguf_forge.engine.batches import RowSource, Shard
 from gguf_forge.engine.complete import difference
-from gguf_forge.engine.forge import forge
+from gguf_forge.engine.forge import default_threads, forge
 from gguf_forge.errors import RefusedError, UnsupportedError, UsageError, printable
 from gguf_forge.gguf_file.split import PartName
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.kernels.binding import backend_lanes, default_backend, dequantizable_types, quantizable_types
 from gguf_forge.recipe import FileType, Options, importance_of, make_recipe
+from gguf_forge.request import Observer, RunSettings
 from gguf_forge.storage.local.output import refuse_existing
 from gguf_forge.storage.local.publish import check_output, check_room, tidy
-from gguf_forge.storage.profile import Profile
 from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import TensorExpr
 
@@ -129,19 +129,6 @@ class WrittenFile:
         return self.file.path
 
 
-class Observer:
-    """Is told how a run goes. The methods do nothing; a progress bar overrides them."""
-
-    def begin(self, files: Sequence[FilePlan]) -> None:
-        """These files are about to be written, all in one go."""
-
-    def advance(self, n_bytes: int) -> None:
-        """So many bytes of them have been."""
-
-    def begin_other(self, what: str, n_bytes: int) -> None:
-        """Something else begins that goes through so many bytes, such as checking them."""
-
-
 @dataclass(frozen=True)
 class BaseFile:
     """What llama-quantize would be given: a file that exists, or the one its converter would have made.
@@ -220,16 +207,18 @@ def refuse_fallbacks(files: Iterable[FilePlan]) -> None:
 _NAMED = 3  # tensors that a message names
 
 
-def check_files(
-    files: Iterable[FilePlan], *, backend: str | None = None, overwrite: bool = False, resume: bool = False
-) -> None:
-    """Says before any work what would stop it.
+def make_files(files: Iterable[FilePlan], run: RunSettings) -> tuple[WrittenFile, ...]:
+    """Checks planned files and writes them; raises what `check_files` and `write_files` do."""
+    every = tuple(files)
+    check_files(every, run)
+    kernels = run.backend or default_backend()
+    threads = run.threads or default_threads()
+    log.info("kernels: %s (%d lanes); threads: %d", kernels, backend_lanes(kernels), threads)
+    return write_files(every, run)
 
-    Args:
-        files: Planned files, all in one folder.
-        backend: Which kernels; the default is the fastest of this machine.
-        overwrite: Existing files may be replaced.
-        resume: Those that are complete may be there.
+
+def check_files(files: Iterable[FilePlan], run: RunSettings) -> None:
+    """Says before any work what would stop it. The files are all in one folder.
 
     Raises:
         UnsupportedError: no kernel makes a type that a file needs, or reads one that it is made of.
@@ -238,28 +227,28 @@ def check_files(
         OutputError: a file cannot be written there, or the disk has too little room for all of them.
     """
     every = tuple(files)
-    check_kernels(every, backend=backend)
+    check_kernels(every, run)
     todo = []
     for file in every:
         for shard in file.shards:
-            why = _why_unfinished(file, shard, overwrite=overwrite, resume=resume)
+            why = _why_unfinished(file, shard, run)
             if why is None:
                 continue
-            check_output(shard.path, shard.layout.size, file.inputs, overwrite=overwrite or resume)
-            if resume and not overwrite:
+            check_output(shard.path, shard.layout.size, file.inputs, overwrite=run.overwrite or run.resume)
+            if run.resume and not run.overwrite:
                 refuse_existing(shard.path, f"exists already, and is not what this run would make: {why}")
             todo.append((shard.path, shard.layout.size))
     check_room(every[0].path.parent, todo)
 
 
-def _why_unfinished(file: FilePlan, shard: Shard, *, overwrite: bool, resume: bool) -> str | None:
+def _why_unfinished(file: FilePlan, shard: Shard, run: RunSettings) -> str | None:
     """Why a file or part is written; None if it is complete and stays."""
-    return difference(shard, file.inputs) if resume and not overwrite else "it is made anew"
+    return difference(shard, file.inputs) if run.resume and not run.overwrite else "it is made anew"
 
 
-def check_kernels(files: Iterable[FilePlan], *, backend: str | None = None) -> None:
+def check_kernels(files: Iterable[FilePlan], run: RunSettings) -> None:
     """Raises UsageError or UnsupportedError as `check_files` does, of what is wrong with the kernels alone."""
-    backend_lanes(backend or default_backend())
+    backend_lanes(run.backend or default_backend())
     for file in files:
         _check_types(file)
 
@@ -284,46 +273,25 @@ def _check_types(file: FilePlan) -> None:
         )
 
 
-def write_files(
-    files: Iterable[FilePlan],
-    *,
-    threads: int | None = None,
-    backend: str | None = None,
-    overwrite: bool = False,
-    max_memory: int | None = None,
-    resume: bool = False,
-    buffer: int | None = None,
-    observer: Observer | None = None,
-    profile: Profile | None = None,
-) -> tuple[WrittenFile, ...]:
-    """Writes planned files, all from one reading of their sources; arguments as `forge` takes them.
+def write_files(files: Iterable[FilePlan], run: RunSettings) -> tuple[WrittenFile, ...]:
+    """Writes planned files, all from one reading of their sources.
 
-    With `resume`, files and parts that are complete stay as they are, unless `overwrite` asks for new ones.
+    To resume, files and parts that are complete stay as they are, unless the settings ask for new ones.
 
     Raises:
         OutputError: a file cannot be written. Nothing is left under the names of all.
     """
-    every, watcher = tuple(files), observer or Observer()
+    every, watcher = tuple(files), run.observer or Observer()
     begun = time.perf_counter()
     watcher.begin(every)
     todo = []
     for file in every:
         for shard in file.shards:
-            if _why_unfinished(file, shard, overwrite=overwrite, resume=resume) is None:
+            if _why_unfinished(file, shard, run) is None:
                 tidy(shard.path)
             else:
                 todo.append(shard)
-    resumed = forge(
-        todo,
-        threads=threads,
-        backend=backend,
-        overwrite=overwrite,
-        max_memory=max_memory,
-        resume=resume,
-        buffer=buffer,
-        progress=watcher.advance,
-        profile=profile,
-    )
+    resumed = forge(todo, run, watcher.advance)
     found = {shard.path: n for shard, n in zip(todo, resumed, strict=True)}
     seconds = time.perf_counter() - begun
     return tuple(

@@ -1,36 +1,29 @@
-"""The main job: a checkpoint folder becomes a GGUF file."""
+"""A checkpoint folder as the model that files are made of: what llama.cpp's converter and llama-quantize make of it."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from os import PathLike
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gguf_forge.checkpoint import Checkpoint
+from gguf_forge.checkpoint.safetensors_file import header_size
 from gguf_forge.engine.batches import RowSource, Shard
-from gguf_forge.engine.forge import default_threads
 from gguf_forge.errors import OutputError, UnsupportedError, UsageError
 from gguf_forge.general import fill_template, output_name
+from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, u32
-from gguf_forge.kernels.binding import backend_lanes, default_backend
-from gguf_forge.planning.file_plan import (
-    BaseFile,
-    FilePlan,
-    Observer,
-    TensorChoice,
-    WrittenFile,
-    check_files,
-    said_and_checked,
-    write_files,
-)
-from gguf_forge.planning.model_plan import ModelPlan, plan_model
+from gguf_forge.planning.file_plan import BaseFile, FilePlan, TensorChoice, said_and_checked
+from gguf_forge.planning.model import FileContent, TensorSource
+from gguf_forge.planning.model_plan import ModelPlan, plan_infos, plan_model, plan_weights
 from gguf_forge.planning.splits import Split, split_as_converter, split_as_gguf_split, whole_file
 from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type
+from gguf_forge.recipe.file_types import AUTO
+from gguf_forge.request import Request
 from gguf_forge.storage.paths import is_folder
-from gguf_forge.storage.profile import PLAN, Profile, measured, phase
+from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.types.tensor_type import F16, F32, TensorType
 
 log = logging.getLogger(__name__)
@@ -38,21 +31,6 @@ log = logging.getLogger(__name__)
 DEFAULT_TYPE = "Q4_K_M"
 # The blocks that checkpoints hold -> the file type of a file that keeps them.
 _OF_BLOCKS = {"MXFP4": "MXFP4_MOE", "NVFP4": "NVFP4"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """The files that are to be made of a checkpoint, whatever runs it: what `convert` and `plan` are told, as there."""
-
-    out: str | PathLike[str] | None = None
-    types: str | Sequence[str] | None = None
-    options: Options | None = None
-    model_name: str | None = None
-    metadata: str | PathLike[str] | None = None
-    pre_tokenizer: str | None = None
-    vocab_only: bool = False
-    split: Split | None = None
-    strict: bool = False
 
 
 def plan_file(plan: ModelPlan, options: Options, out: Path | None = None, split: Split | None = None) -> FilePlan:
@@ -147,156 +125,90 @@ def _path(plan: ModelPlan, kind: FileType, out: Path | None) -> Path:
     return folder / output_name(plan.identity, kind.name, vocab_only=not plan.tensors)
 
 
-def convert(
-    source: str | PathLike[str],
-    out: str | PathLike[str] | None = None,
-    *,
-    types: str | Sequence[str] | None = None,
-    options: Options | None = None,
-    model_name: str | None = None,
-    metadata: str | PathLike[str] | None = None,
-    pre_tokenizer: str | None = None,
-    vocab_only: bool = False,
-    split: Split | None = None,
-    strict: bool = False,
-    threads: int | None = None,
-    backend: str | None = None,
-    overwrite: bool = False,
-    max_memory: int | None = None,
-    resume: bool = False,
-    observer: Observer | None = None,
-    profile: Profile | None = None,
-) -> tuple[WrittenFile, ...]:
-    """Converts a Hugging Face folder to GGUF files, one for each of `types`.
+class CheckpointModel:
+    """An open checkpoint folder as a model that files are made of."""
 
-    Args:
-        source: The folder: config.json, tokenizer files, one or many .safetensors files.
-        out: A file, a folder, a name with `{ftype}` in it, or None for the usual name in the current folder.
-        types: llama.cpp file types, in any case. The default is Q4_K_M, and `auto` for a vocabulary alone or a
-            checkpoint in MXFP4.
-        options: What deviates from the types' mixes; its own file type is replaced by each of `types`.
-        model_name: `general.name`, instead of what the folder and the model card say.
-        metadata: A JSON file with `general.*` keys that outrank the model card.
-        pre_tokenizer: The pre-tokenizer's name, for vocabularies whose hash is not known.
-        vocab_only: Metadata and vocabulary, no tensors.
-        split: Whether and how each file is split; None for one file. Float types are split as llama.cpp's converter
-            does it, quantized types as llama-gguf-split.
-        strict: Refuse to give a tensor another type than it should have where its rows do not fit that one.
-        threads: Defaults to the processors this process may use.
-        backend: Which kernels; the default is the fastest of this machine.
-        overwrite: Replace existing files.
-        max_memory: Bytes that the process may hold, everything counted; None for 1 GiB, or a little more than it holds
-            already.
-        resume: Go on from what a stopped run left, and if this one is stopped leave that. Files that are complete
-            stay as they are, unless `overwrite` says otherwise.
-        observer: Is told how it goes.
-        profile: Is told where the time of each thread goes.
+    def __init__(self, checkpoint: Checkpoint):
+        self._checkpoint = checkpoint
 
-    Raises:
-        ForgeError: what was wrong, where, and what to do; nothing is left under the final names.
+    @classmethod
+    def open(cls, folder: Path, *, vocab_only: bool = False) -> CheckpointModel:
+        """Opens a folder.
 
-    Example:
-        >>> convert("Qwen3-0.6B", types=["Q4_K_M", "Q8_0"])  # doctest: +SKIP
-    """
-    wanted = Wanted(
-        out=out,
-        types=types,
-        options=options,
-        model_name=model_name,
-        metadata=metadata,
-        pre_tokenizer=pre_tokenizer,
-        vocab_only=vocab_only,
-        split=split,
-        strict=strict,
-    )
-    with measured(profile, "main"), phase(PLAN), open_checkpoint(source, vocab_only) as checkpoint:
-        files = plan_files(checkpoint, wanted)
-        check_files(files, backend=backend, overwrite=overwrite, resume=resume)
-        kernels = backend or default_backend()
-        log.info("kernels: %s (%d lanes); threads: %d", kernels, backend_lanes(kernels), threads or default_threads())
-        return write_files(
-            files,
-            threads=threads,
-            backend=backend,
-            overwrite=overwrite,
-            max_memory=max_memory,
-            resume=resume,
-            observer=observer,
-            profile=profile,
+        Args:
+            folder: The checkpoint.
+            vocab_only: It may lack weights, of which a vocabulary alone needs at most the type that `auto` means.
+        """
+        return cls(Checkpoint.open(folder, weights=not vocab_only or any(folder.glob("*.safetensors"))))
+
+    @property
+    def name(self) -> str:
+        return self._checkpoint.folder.resolve().name
+
+    @property
+    def sources(self) -> tuple[TensorSource, ...]:
+        files = self._checkpoint.files
+        tensors: dict[Path, list[tuple[int, int]]] = {file.path: [] for file in files}
+        for tensor in self._checkpoint.tensors.values():
+            tensors[tensor.source.path].append((tensor.offset, tensor.nbytes))
+        return tuple(TensorSource(file, header_size(file), tensors[file.path]) for file in files)
+
+    def tensors(self) -> Mapping[str, TensorExpr]:
+        return {tensor.name: tensor.expr for tensor in plan_weights(self._checkpoint)}
+
+    def infos(self) -> tuple[tuple[TensorInfo, ...], str]:
+        return plan_infos(self._checkpoint)
+
+    def files(
+        self, request: Request, options: Options, split: Split, folder: Path, *, only_planned: bool = False
+    ) -> tuple[FilePlan, ...]:
+        if split and (request.vocab_only or split.keep):
+            raise UsageError(
+                "a vocabulary alone is not split" if request.vocab_only else "a checkpoint has no split to keep",
+                hint="leave out the options of the split",
+            )
+        target = _target(request, folder)
+        model = self._plan(request, folder)
+        default = "auto" if request.vocab_only or model.packed_type is not None else DEFAULT_TYPE
+        file_types = dict.fromkeys(file_type(name) for name in request.types or (default,))
+        name = model.metadata["general.architecture"].data
+        log.info("%s: a %s model, %d tensors", self._checkpoint.folder, name, len(model.tensors))
+        plans = (plan_file(model, replace(options, file_type=each), target, split) for each in file_types)
+        return said_and_checked(plans, strict=request.strict)
+
+    def content(self, request: Request, options: Options, base: TensorType | None) -> FileContent:
+        plan = self._plan(request, Path())
+        if base is not None:
+            plan = replace(plan, native_type=base)
+        if options.file_type.is_float or plan.packed_type is not None:
+            found = options.file_type if options.file_type.is_float else AUTO
+            _, metadata, chosen, warnings = choose(plan, replace(options, file_type=found))
+            return FileContent(metadata, tuple(chosen), warnings)
+        metadata, chosen, warnings = base_file(plan).quantized(options, only_planned=True)
+        return FileContent(metadata, tuple(chosen), warnings)
+
+    def _plan(self, request: Request, folder: Path) -> ModelPlan:
+        return plan_model(
+            self._checkpoint,
+            model_name=request.model_name,
+            metadata_file=folder / request.metadata if request.metadata is not None else None,
+            pre_tokenizer=request.pre_tokenizer,
+            vocab_only=request.vocab_only,
         )
 
+    def check_unchanged(self) -> None:
+        for file in self._checkpoint.files:
+            file.check_unchanged()
 
-def plan(
-    source: str | PathLike[str],
-    out: str | PathLike[str] | None = None,
-    *,
-    types: str | Sequence[str] | None = None,
-    options: Options | None = None,
-    model_name: str | None = None,
-    metadata: str | PathLike[str] | None = None,
-    pre_tokenizer: str | None = None,
-    vocab_only: bool = False,
-    split: Split | None = None,
-    strict: bool = False,
-) -> tuple[FilePlan, ...]:
-    """What `convert` would write, given the same: every tensor, type, size and offset. Reads no weight.
-
-    Raises:
-        ForgeError: what was wrong, where, and what to do.
-
-    Example:
-        >>> [file.layout.size for file in plan("Qwen3-0.6B", types="Q4_K_M")]  # doctest: +SKIP
-    """
-    wanted = Wanted(
-        out=out,
-        types=types,
-        options=options,
-        model_name=model_name,
-        metadata=metadata,
-        pre_tokenizer=pre_tokenizer,
-        vocab_only=vocab_only,
-        split=split,
-        strict=strict,
-    )
-    with open_checkpoint(source, vocab_only) as checkpoint:
-        return plan_files(checkpoint, wanted)
+    def close(self) -> None:
+        self._checkpoint.close()
 
 
-def open_checkpoint(source: str | PathLike[str], vocab_only: bool) -> Checkpoint:
-    """A vocabulary alone is made of a folder without weights, too; weights only tell the type that `auto` means."""
-    folder = Path(source)
-    return Checkpoint.open(folder, weights=not vocab_only or any(folder.glob("*.safetensors")))
-
-
-def plan_files(checkpoint: Checkpoint, wanted: Wanted) -> tuple[FilePlan, ...]:
-    """What `convert` would write of an opened checkpoint; of use as long as that is open."""
-    split, vocab_only, types = wanted.split, wanted.vocab_only, wanted.types
-    if split and (vocab_only or split.keep):
-        raise UsageError(
-            "a vocabulary alone is not split" if vocab_only else "a checkpoint has no split to keep",
-            hint="leave out the options of the split",
-        )
-    target = _target(wanted.out)
-    model = plan_model(
-        checkpoint,
-        model_name=wanted.model_name,
-        metadata_file=Path(wanted.metadata) if wanted.metadata is not None else None,
-        pre_tokenizer=wanted.pre_tokenizer,
-        vocab_only=vocab_only,
-    )
-    if types is None:
-        types = "auto" if vocab_only or model.packed_type is not None else DEFAULT_TYPE
-    kinds = list(dict.fromkeys(file_type(name) for name in ([types] if isinstance(types, str) else types)))
-    name = model.metadata["general.architecture"].data
-    log.info("%s: a %s model, %d tensors", checkpoint.folder, name, len(model.tensors))
-    options = wanted.options or Options()
-    files = (plan_file(model, replace(options, file_type=kind), target, split) for kind in kinds)
-    return said_and_checked(files, strict=wanted.strict)
-
-
-def _target(out: str | PathLike[str] | None) -> Path | None:
-    if out is None:
-        return None
-    if os.fspath(out).endswith(os.sep) and not is_folder(Path(out)):
-        raise OutputError("the folder does not exist", file=out, hint="create it first")
-    return Path(out)
+def _target(request: Request, folder: Path) -> Path:
+    """Where the files go; a slash at the end says that it is a folder."""
+    if request.out is None:
+        return folder
+    target = folder / request.out
+    if request.out.endswith(os.sep) and not is_folder(target):
+        raise OutputError("the folder does not exist", file=target, hint="create it first")
+    return target

@@ -13,6 +13,7 @@ from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.split import SPLIT_COUNT, part_keys, part_path, parts_within
 from gguf_forge.gguf_file.values import ByteOrder, Metadata
 from gguf_forge.planning.file_plan import TensorChoice
+from gguf_forge.request import SplitChoices, parse_size
 
 # What llama-gguf-split takes where no bound is given.
 _USUAL_MAX_TENSORS = 128
@@ -54,6 +55,16 @@ class Split:
 
     def __bool__(self) -> bool:
         return self != Split()
+
+
+def split_of(choices: SplitChoices) -> Split:
+    """How the output is split, from the words that a request has for it.
+
+    Raises:
+        UsageError: the size is none or not positive, or there is more than one way.
+    """
+    size = parse_size(choices.split_max_size) if choices.split_max_size is not None else None
+    return Split(choices.keep_split, size, choices.split_max_tensors, choices.no_tensor_first_split)
 
 
 def whole_file(

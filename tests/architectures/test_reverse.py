@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from synthetic import FAMILIES, read_description, write_checkpoint
 
+from gguf_forge import convert
 from gguf_forge.architectures.reverse import checkpoint_tensors
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.errors import InputError, UnsupportedError
@@ -16,7 +17,6 @@ from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.values import Metadata, string, u32
 from gguf_forge.kernels.binding import quantize_rows
-from gguf_forge.planning.from_checkpoint import convert
 from gguf_forge.tensors.expression import Stripe, TensorExpr, Unary
 from gguf_forge.tensors.joined import Joined
 from gguf_forge.tensors.row_maps import permute_rope

@@ -160,7 +160,7 @@ def test_a_bug_is_reported_as_one(forge: Forge, model: Path, monkeypatch: pytest
     def fail(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("oh")
 
-    monkeypatch.setattr("gguf_forge.planning.from_checkpoint.plan_files", fail)
+    monkeypatch.setattr("gguf_forge.planning.from_checkpoint.plan_model", fail)
     ran = forge("convert", model)
     assert ran.code == 1
     assert "bug in gguf-forge: ZeroDivisionError: oh" in ran.err

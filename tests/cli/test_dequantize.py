@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command_line import Forge, listing
 
-from gguf_forge.planning.from_checkpoint import convert
+from gguf_forge import convert
 
 
 @pytest.fixture

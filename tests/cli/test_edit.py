@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import Forge, listing
 
-from gguf_forge import open_gguf
-from gguf_forge.planning.from_checkpoint import convert
+from gguf_forge import convert, open_gguf
 
 
 @pytest.fixture

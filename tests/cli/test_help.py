@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import typer
 from command_line import Forge
 
-from gguf_forge.cli.options import TYPE_NAMES
+from gguf_forge.cli.app import app
 from gguf_forge.kernels.binding import quantizable_types
 from gguf_forge.recipe import FILE_TYPES
+from gguf_forge.request import TYPE_NAMES
 
 HEAVY = (
     "numpy",
@@ -85,6 +90,57 @@ def test_without_arguments_is_help(forge: Forge) -> None:
     ran = forge()
     assert ran.code == 0
     assert "convert" in ran.out
+
+
+def _every_command() -> Iterator[tuple[str, ...]]:
+    def below(group: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        yield path
+        for name, command in getattr(group, "commands", {}).items():
+            yield from below(command, (*path, name))
+
+    return below(typer.main.get_command(app), ())
+
+
+@pytest.mark.parametrize("command", list(_every_command()), ids=" ".join)
+def test_help_says_no_type_of_what_is_there_or_not(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    ran = forge(*command, "--help")
+    assert ran.code == 0
+    assert "<bool>" not in ran.out
+
+
+@pytest.mark.parametrize("command", list(_every_command()), ids=" ".join)
+def test_help_speaks_only_of_options_that_the_command_has(command: tuple[str, ...]) -> None:
+    found: Any = typer.main.get_command(app)
+    for name in command:
+        found = found.commands[name]
+    options = [parameter for parameter in found.params if parameter.opts[0].startswith("-")]
+    names = {name for option in options for name in option.opts}
+    texts = (re.sub(r"llama-\S+ --\S+", "", option.help or "") for option in options)  # options of other tools
+    assert {word for text in texts for word in re.findall("--[a-z][a-z-]+", text)} <= names
+
+
+def test_help_has_panels_in_order_and_hides_the_old_names(forge: Forge) -> None:
+    out = forge("--help").out
+    panels = ["Make", "Look", "Prove", "Change", "Many machines", "This machine"]
+    assert [line.split(" ─")[0][3:] for line in out.splitlines() if line.startswith("╭─ ")] == ["Options", *panels]
+    listed = {line.split()[1] for line in out.splitlines() if line.startswith("│ ") and line[2] != " "}
+    assert {"job", "convert"} <= listed
+    assert not {"work", "finish"} & listed
+
+
+def test_help_is_a_command(forge: Forge) -> None:
+    assert forge("help").out == forge("--help").out
+    assert forge("help", "job", "plan").out == forge("job", "plan", "--help").out
+
+
+def test_demo_says_once_where_its_output_goes(forge: Forge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    out = forge("demo", "--help").out
+    assert "in a new temporary folder]" in out
+    assert "current folder" not in out
 
 
 def test_version(forge: Forge) -> None:

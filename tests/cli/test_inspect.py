@@ -10,9 +10,9 @@ import pytest
 from command_line import Forge
 from raw_gguf import ARRAY, F32_VALUE, STRING, RawTensor, key, raw_gguf, text, write
 
+from gguf_forge import convert
 from gguf_forge.cli.shown import escaped, json_value, value_text
 from gguf_forge.gguf_file.values import Value, ValueType, array, boolean, f32, string, u32
-from gguf_forge.planning.from_checkpoint import convert
 
 
 @pytest.fixture

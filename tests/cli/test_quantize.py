@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from command_line import Forge, listing
 
+from gguf_forge import convert
 from gguf_forge.cli.quantize import Arguments, read_arguments
 from gguf_forge.errors import UsageError
-from gguf_forge.planning.from_checkpoint import convert
 from gguf_forge.request import parse_size
 
 
@@ -24,12 +24,23 @@ def source(model: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("given", "read"),
     [
-        (["in", "Q4_K_M"], Arguments("in", None, ["Q4_K_M"], None)),
-        (["in", "15", "4"], Arguments("in", None, ["15"], 4)),
-        (["in", "out", "copy"], Arguments("in", "out", ["copy"], None)),
-        (["in", "out", "q8_0", "0"], Arguments("in", "out", ["q8_0"], None)),
-        (["in", "Q4_K_M,Q8_0"], Arguments("in", None, ["Q4_K_M", "Q8_0"], None)),
-        (["in", "out,q8_0", "Q8_0"], Arguments("in", "out,q8_0", ["Q8_0"], None)),
+        (["in", "Q4_K_M"], Arguments("in", None, ("Q4_K_M",), None)),
+        (["in", "15", "4"], Arguments("in", None, ("15",), 4)),
+        (["in", "out", "copy"], Arguments("in", "out", ("copy",), None)),
+        (["in", "out", "q8_0", "0"], Arguments("in", "out", ("q8_0",), None)),
+        (
+            ["in", "Q4_K_M,Q8_0"],
+            Arguments(
+                "in",
+                None,
+                (
+                    "Q4_K_M",
+                    "Q8_0",
+                ),
+                None,
+            ),
+        ),
+        (["in", "out,q8_0", "Q8_0"], Arguments("in", "out,q8_0", ("Q8_0",), None)),
     ],
 )
 def test_arguments(given: list[str], read: Arguments) -> None:

@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from command_line import Forge, listing
-
-from gguf_forge.cli.convert import ConvertRequest
-from gguf_forge.request import Request
-
-# What a plan does not depend on.
-_OF_THE_RUN = {
-    *("backend", "dry_run", "json", "max_memory", "overwrite", "profile", "quiet", "resume", "threads", "verbose")
-}
-
-
-def test_a_plan_takes_every_option_of_convert() -> None:
-    convert = {field.name for field in fields(ConvertRequest)} - _OF_THE_RUN
-    request = {field.name for field in fields(Request)} - {"allow_requantize"}
-    assert {{"outfile": "out", "type": "types"}.get(name, name) for name in convert} == request
 
 
 def test_a_job(forge: Forge, model: Path) -> None:
@@ -28,8 +13,8 @@ def test_a_job(forge: Forge, model: Path) -> None:
     assert planned.code == 0
     *_, plan, each, end = planned.out.splitlines()
     assert plan.split()[:4] == ["plan", "plan.json:", "3", "tasks"]
-    assert each.split(maxsplit=2)[2] == "gguf-forge work plan.json --task 0 ... 2"
-    assert end.split(maxsplit=3)[3] == "gguf-forge finish plan.json"
+    assert each.split(maxsplit=2)[2] == "gguf-forge job work plan.json --task 0 ... 2"
+    assert end.split(maxsplit=3)[3] == "gguf-forge job finish plan.json"
     for task in range(3):
         ran = forge("work", "plan.json", "--task", task)
         assert ran.code == 0
@@ -65,6 +50,18 @@ def test_a_job_for_scripts(forge: Forge, model: Path) -> None:
     assert forge("finish", "plan.json", "--json").json["was_finished"]
 
 
+def test_the_names_in_a_group_and_the_old_ones_do_the_same(forge: Forge, model: Path) -> None:
+    assert forge("job", "plan", model, "-o", "new.gguf", "--tasks", "2").code == 0
+    assert [forge("job", "work", "plan.json", "--task", task).code for task in (0, 1)] == [0, 0]
+    assert forge("job", "finish", "plan.json").code == 0
+    assert forge("plan", model, "-o", "old.gguf", "--out", "old.json", "--tasks", "2").code == 0
+    assert [forge("work", "old.json", "--task", task).code for task in (0, 1)] == [0, 0]
+    assert forge("finish", "old.json").code == 0
+    assert Path("new.gguf").read_bytes() == Path("old.gguf").read_bytes()
+    assert forge("plan", model, "-o", "new.gguf", "--save-plan", "same.json", "--tasks", "2").code == 0
+    assert Path("same.json").read_text() == Path("plan.json").read_text()
+
+
 def test_quiet_says_nothing(forge: Forge, model: Path) -> None:
     for command in (
         ("plan", model, "-o", "m.gguf", "--out", "plan.json"),
@@ -85,7 +82,7 @@ def test_a_gguf_file_can_be_planned(forge: Forge, model: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "code", "message"),
     [
-        (("plan", "MODEL", "--tasks", "2"), 2, "name its file with --out plan.json"),
+        (("plan", "MODEL", "--tasks", "2"), 2, "name its file with --save-plan plan.json"),
         (("plan", "MODEL", "--out", "plan.json", "--tasks", "0"), 2, "--tasks"),
         (("plan", "MODEL", "--out", "plan.json"), 8, "plan.json: exists already"),
         (("plan", "MODEL", "--out", "nowhere/plan.json"), 5, "the folder does not exist"),

@@ -11,8 +11,7 @@ from imatrices import made_up, write_gguf
 from jobs import Q4, run
 from quantized import digests
 
-from gguf_forge import Request, UsageError, convert, finish, plan, plan_work, work
-from gguf_forge.planning.from_gguf import quantize_gguf
+from gguf_forge import Request, UsageError, convert, finish, plan, plan_work, quantize_gguf, work
 from gguf_forge.planning.splits import Split
 from gguf_forge.recipe import Options, parse_tensor_type, read_imatrix
 

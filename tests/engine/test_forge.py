@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from checkpoints import tiny_llama
 
+from gguf_forge import convert, quantize_gguf
 from gguf_forge.engine import forge as engine
 from gguf_forge.engine.batches import Batch, RowSource, Shard, cut, whole_tensors
 from gguf_forge.engine.forge import forge
@@ -23,9 +24,8 @@ from gguf_forge.gguf_file.opened import open_gguf
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.kernels.rows import quantize
 from gguf_forge.planning.file_plan import Observer
-from gguf_forge.planning.from_checkpoint import convert
-from gguf_forge.planning.from_gguf import quantize_gguf
 from gguf_forge.recipe import Options
+from gguf_forge.request import RunSettings
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.source import SourceFile
 from gguf_forge.tensors.joined import Stack
@@ -174,7 +174,7 @@ def test_experts_are_copied_one_after_the_other(tmp_path: Path) -> None:
         parts = tuple(Stored("t", source, offset, (5, 32), F32) for offset in (8000, 0, 4000))
         experts = Stack(parts)
         layout = lay_out({}, [TensorInfo("t", experts.shape[::-1], F32)])
-        forge([Shard(tmp_path / "out", layout, (RowSource(experts, F32),))], buffer=3 * 4 * 32)
+        forge([Shard(tmp_path / "out", layout, (RowSource(experts, F32),))], RunSettings(buffer=3 * 4 * 32))
         assert (tmp_path / "out").read_bytes()[layout.data_offset :] == experts.rows(0, 15).tobytes()
         assert Transpose(experts).stored_runs(0, 4) is None
         assert Stack((Transpose(parts[0]),)).stored_runs(0, 4) is None
@@ -188,7 +188,7 @@ def test_importance_by_expert_does_not_disturb_files_without(tmp_path: Path) -> 
     sources = {"plain": RowSource(experts, F32), "weighed": RowSource(experts, F32, importance)}
     kind = tensor_type("Q4_K")
     layout = lay_out({}, [TensorInfo("t.weight", (256, 8, 3), kind)])
-    forge([Shard(tmp_path / name, layout, (source,)) for name, source in sources.items()])
+    forge([Shard(tmp_path / name, layout, (source,)) for name, source in sources.items()], RunSettings())
     for name, by_expert in (("plain", [None] * 3), ("weighed", list(importance.reshape(3, 256)))):
         packed = [quantize(matrix, kind, importance=given) for matrix, given in zip(values, by_expert, strict=True)]
         assert (tmp_path / name).read_bytes()[layout.data_offset :] == np.concatenate(packed).tobytes()
@@ -200,7 +200,7 @@ def test_one_error_ends_all_threads_and_all_files(tmp_path: Path) -> None:
     layout = lay_out({}, [TensorInfo("t.weight", (256, 4000), tensor_type("Q8_0"))])
     shards = [Shard(tmp_path / name, layout, (RowSource(Constant(values), F32),)) for name in ("a", "b")]
     with pytest.raises(InputError, match=r"t\.weight: row 17 cannot be packed to Q8_0"):
-        forge(shards, threads=3, buffer=12 << 12)
+        forge(shards, RunSettings(threads=3, buffer=12 << 12))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from checkpoints import tiny_llama
 
+from gguf_forge import convert
 from gguf_forge.engine.batches import RowSource, Shard, whole_tensors
 from gguf_forge.engine.forge import forge
 from gguf_forge.engine.memory import Budget, resident_bytes, room
 from gguf_forge.errors import UsageError
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.planning.from_checkpoint import convert
+from gguf_forge.request import RunSettings
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack
 from gguf_forge.tensors.row_maps import Transpose, permute_rope
@@ -29,6 +30,7 @@ _RUN = """
 import re, sys
 from pathlib import Path
 from gguf_forge.engine.forge import forge
+from gguf_forge.request import RunSettings
 from gguf_forge.engine.batches import RowSource, Shard
 from gguf_forge.tensors.arithmetic import Add
 from gguf_forge.tensors.joined import Stack
@@ -57,7 +59,7 @@ shards = [
     )
     for name in types.split(",")
 ]
-forge(shards, max_memory=int(bound) << 20, threads=int(threads))
+forge(shards, RunSettings(max_memory=int(bound) << 20, threads=int(threads)))
 # not getrusage: its peak survives exec, so it may be that of the test runner
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())
 print(int(peak[1]) << 10)
@@ -107,7 +109,7 @@ def test_the_bytes_do_not_depend_on_the_memory(tmp_path: Path) -> None:
     shards = [Shard(tmp_path / "out", lay_out({}, infos), tuple(RowSource(tensor, F32) for tensor in tensors))]
     made = set()
     for buffer in (1, 10_000, 1_000_000, None):
-        forge(shards, buffer=buffer, threads=2, overwrite=True)
+        forge(shards, RunSettings(buffer=buffer, threads=2, overwrite=True))
         made.add((tmp_path / "out").read_bytes())
     assert len(made) == 1
 

@@ -21,8 +21,8 @@ BOUND = 160 << 20
 
 _RUN = """
 import re, sys
-from gguf_forge.planning.from_checkpoint import convert
-from gguf_forge.planning.from_gguf import quantize_gguf
+from gguf_forge import convert
+from gguf_forge import quantize_gguf
 run = convert if sys.argv[1].endswith("hf") else quantize_gguf
 result, = run(sys.argv[1], sys.argv[2], types="Q4_0", threads=2)
 # not getrusage: its peak survives exec, so it may be that of the test runner

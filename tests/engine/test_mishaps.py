@@ -19,12 +19,11 @@ from checkpoints import NARROW, tiny_llama
 from command_line import listing
 from faults import exit_code_of, run_with_a_limit
 
+from gguf_forge import convert, quantize_gguf
 from gguf_forge.checkpoint.safetensors_file import read_safetensors_header
 from gguf_forge.cli import main
 from gguf_forge.engine import forge as engine
 from gguf_forge.errors import InputError, OutputError, UsageError
-from gguf_forge.planning.from_checkpoint import convert
-from gguf_forge.planning.from_gguf import quantize_gguf
 from gguf_forge.storage.local import disk, journal, output, publish
 from gguf_forge.storage.source import SourceFile
 

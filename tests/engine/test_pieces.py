@@ -18,6 +18,7 @@ from gguf_forge.errors import InputError, UsageError
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import string
+from gguf_forge.request import RunSettings
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.row_maps import RowRange, Transpose
 from gguf_forge.tensors.stored import Constant
@@ -81,11 +82,11 @@ def test_pieces_make_the_files(
         assert piece.start == covered[piece.output]
         covered[piece.output] = piece.stop
         part = shard_of(piece, shards[piece.output], folder / f"part-{number}")
-        forge([part], threads=1)
+        forge([part], RunSettings(threads=1))
         made[piece.output][piece.start : piece.stop] = part.path.read_bytes()
     for shard, data in zip(shards, made, strict=True):
         path = folder / f"whole-{shard.path}"
-        forge([Shard(path, shard.layout, shard.sources)], threads=1)
+        forge([Shard(path, shard.layout, shard.sources)], RunSettings(threads=1))
         assert bytes(data) == path.read_bytes()
 
 
@@ -140,9 +141,9 @@ def test_an_error_says_which_rows(tmp_path: Path) -> None:
     values[70, 3] = np.inf
     shard = file_of("a", [RowSource(Constant(values), F32)], ["Q8_0"])
     ((first,), (second,)) = cut_pieces([shard], 2, values=32)
-    forge([shard_of(first, shard, tmp_path / "first")])
+    forge([shard_of(first, shard, tmp_path / "first")], RunSettings())
     with pytest.raises(InputError, match=r"t0\.weight\[50:100\]: row 20 cannot be packed"):
-        forge([shard_of(second, shard, tmp_path / "second")])
+        forge([shard_of(second, shard, tmp_path / "second")], RunSettings())
 
 
 def test_ranges_of_rows_are_matrices_where_they_can_be() -> None:

@@ -17,7 +17,7 @@ from command_line import listing
 from imatrices import made_up, write_gguf
 from synthetic import FAMILIES, read_description, write_checkpoint
 
-from gguf_forge.checkpoint import Checkpoint
+from gguf_forge import convert, quantize_gguf
 from gguf_forge.engine import complete
 from gguf_forge.engine import fingerprint as fingerprints
 from gguf_forge.engine import forge as engine
@@ -25,9 +25,10 @@ from gguf_forge.engine.batches import Shard, cut
 from gguf_forge.engine.fingerprint import fingerprint
 from gguf_forge.errors import OutputError, RefusedError
 from gguf_forge.gguf_file.opened import open_gguf
-from gguf_forge.planning.from_checkpoint import Wanted, convert, plan_files
-from gguf_forge.planning.from_gguf import Split, quantize_gguf
+from gguf_forge.planning.making import planned
+from gguf_forge.planning.splits import Split
 from gguf_forge.recipe import Options, read_imatrix
+from gguf_forge.request import Request
 from gguf_forge.storage.local import journal
 
 
@@ -272,9 +273,8 @@ def test_a_model_that_changed_begins_anew(
 
 
 def shard_of(model: Path, **how: Any) -> str:
-    with Checkpoint.open(model) as checkpoint:
-        (file,) = plan_files(checkpoint, Wanted(out="out.gguf", **how))
-        return fingerprint(file.shards[0])
+    with planned(Request(source=str(model), out="out.gguf", **how)) as found:
+        return fingerprint(found.files[0].shards[0])
 
 
 @pytest.mark.parametrize("family", sorted(path.name for path in FAMILIES.iterdir()))
@@ -307,8 +307,8 @@ def test_what_changes_the_bytes_changes_the_fingerprint(tmp_path: Path, monkeypa
 
 
 def test_values_that_the_header_does_not_show_change_the_fingerprint(tmp_path: Path) -> None:
-    with Checkpoint.open(tiny_llama(tmp_path)) as checkpoint:
-        shard = plan_files(checkpoint, Wanted(out="out.gguf"))[0].shards[0]
+    with planned(Request(source=str(tiny_llama(tmp_path)), out="out.gguf")) as found:
+        shard = found.files[0].shards[0]
         source = shard.sources[0]
         width = source.expr.shape[-1]
         seen = {fingerprint(shard)}

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from raw_gguf import RawTensor, raw_gguf
 from synthetic import FAMILIES, read_description, write_checkpoint
 
-from gguf_forge import ForgeError
-from gguf_forge.planning.from_checkpoint import convert
+from gguf_forge import ForgeError, convert
 
 Seed = tuple[bytes, list[tuple[int, int]]]
 

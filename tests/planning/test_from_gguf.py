@@ -21,11 +21,23 @@ from quantized import arguments_of, digest, digests, make_base, name_of, pinned_
 from raw_gguf import STRING, RawTensor, key, raw_gguf, text, u32_key, write
 from synthetic import FAMILIES
 
-from gguf_forge import ForgeError, InputError, Options, RefusedError, Split, UnsupportedError, UsageError, open_gguf
+from gguf_forge import (
+    ForgeError,
+    InputError,
+    Options,
+    RefusedError,
+    Split,
+    UnsupportedError,
+    UsageError,
+    open_gguf,
+    plan,
+    quantize_gguf,
+)
 from gguf_forge.cli import main
 from gguf_forge.planning.file_plan import check_files
-from gguf_forge.planning.from_gguf import plan_quantized, quantize_gguf
+from gguf_forge.planning.making import planned
 from gguf_forge.recipe import read_imatrix
+from gguf_forge.request import Request, RunSettings
 from gguf_forge.types.tensor_type import TENSOR_TYPES
 
 
@@ -115,10 +127,9 @@ def model_file(order: str, type_id: int, data: bytes, shape: tuple[int, ...] = (
 
 def test_big_endian_blocks_of_unclear_order_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path, model_file(">", TENSOR_TYPES["Q5_K"].id, bytes(352)))
-    with open_gguf(path) as gguf:
-        with pytest.raises(UnsupportedError, match="Q5_K blocks of big-endian files cannot be read") as caught:
-            plan_quantized(gguf, types="Q8_0")
-        assert (caught.value.file, caught.value.tensor) == (path, "blk.0.ffn_up.weight")
+    with pytest.raises(UnsupportedError, match="Q5_K blocks of big-endian files cannot be read") as caught:
+        plan(path, types="Q8_0")
+    assert (caught.value.file, caught.value.tensor) == (path, "blk.0.ffn_up.weight")
 
 
 def test_version_2_becomes_version_3(tmp_path: Path) -> None:
@@ -196,10 +207,9 @@ def test_alignment_of_the_source_is_kept(tmp_path: Path) -> None:
 def test_outputs_without_a_name(given: str, name: str, bases: Any, tmp_path: Path) -> None:
     source = tmp_path / "in.gguf"
     source.symlink_to(bases("llama3-bpe", "F32"))
-    with open_gguf(source) as gguf:
-        (beside,) = plan_quantized(gguf, types=given)
-        (there,) = plan_quantized(gguf, types=given, output_dir=tmp_path / ".")
-        (templated,) = plan_quantized(gguf, tmp_path / "{ftype}.gguf", types=given)
+    (beside,) = plan(source, types=given)
+    (there,) = plan(source, tmp_path / ".", types=given)
+    (templated,) = plan(source, tmp_path / "{ftype}.gguf", types=given)
     assert beside.path == there.path == tmp_path / f"ggml-model-{name}.gguf"
     assert templated.path.name == f"{beside.type.name.lower()}.gguf"
 
@@ -211,8 +221,8 @@ def test_splits_that_make_no_sense() -> None:
 
 
 def test_output_and_folder_are_one_too_many(bases: Any, tmp_path: Path) -> None:
-    with open_gguf(bases("llama3-bpe", "F32")) as gguf, pytest.raises(UsageError, match="leave one of them out"):
-        plan_quantized(gguf, "a.gguf", types="Q8_0", output_dir=tmp_path)
+    with pytest.raises(UsageError, match="leave one of them out"):
+        quantize_gguf(bases("llama3-bpe", "F32"), "a.gguf", types="Q8_0", output_dir=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -237,8 +247,8 @@ def test_damaged_files_are_refused_or_quantized(
     path = tmp_path_factory.mktemp("damaged") / "in.gguf"
     path.write_bytes(mutated(source.read_bytes(), fields_of(source), Random(seed)))
     try:
-        with open_gguf(path) as gguf:
-            check_files(plan_quantized(gguf, types=kind, options=Options(allow_requantize=True)))
+        with planned(Request(source=str(path), types=(kind,), allow_requantize=True)) as found:
+            check_files(found.files, RunSettings())
     except ForgeError:
         pass
     finally:

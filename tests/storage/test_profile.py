@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from checkpoints import tiny_llama
 
-from gguf_forge.planning.from_checkpoint import convert
-from gguf_forge.planning.from_gguf import quantize_gguf
+from gguf_forge import convert, quantize_gguf
 from gguf_forge.storage.profile import CONVERT, PLAN, QUANTIZE, READ, SYNC, WAIT, WRITE, Profile, phase
 
 

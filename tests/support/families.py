@@ -10,7 +10,7 @@ from pathlib import Path
 from imatrices import WITH_IMATRIX, write_for_model
 from synthetic import read_description, write_checkpoint
 
-from gguf_forge.planning.from_checkpoint import convert
+from gguf_forge import convert
 from gguf_forge.recipe import Options, read_imatrix
 
 

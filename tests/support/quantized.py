@@ -16,7 +16,7 @@ from typing import Any
 from imatrices import write_for_model
 from synthetic import FAMILIES, read_description, write_checkpoint
 
-from gguf_forge.planning.from_checkpoint import convert
+from gguf_forge import convert
 
 PINNED = Path(__file__).parents[1] / "quantized.json"
 

@@ -11,9 +11,9 @@ import pytest
 from kernel_oracles import find_oracle
 from synthetic import FAMILIES, write_checkpoint
 
+from gguf_forge import convert
 from gguf_forge.errors import InputError
 from gguf_forge.kernels.binding import quantizable_types
-from gguf_forge.planning.from_checkpoint import convert
 from gguf_forge.types.tensor_type import TENSOR_TYPES
 from gguf_forge.types.validity import first_invalid_block, invalid_blocks
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from gguf_forge.errors import InputError, OutputError, UsageError
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.split import PartName
-from gguf_forge.planning.file_plan import FilePlan, Observer, WrittenFile, check_files, write_files
-from gguf_forge.planning.from_gguf import plan_quantized
+from gguf_forge.planning.file_plan import FilePlan, WrittenFile, make_files
+from gguf_forge.planning.from_gguf import GgufModel
 from gguf_forge.planning.splits import Split
 from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type
+from gguf_forge.request import Observer, Request, RunSettings
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.paths import is_folder
 from gguf_forge.tensors.expression import TensorExpr, Unary
@@ -65,10 +67,7 @@ def dequantize_gguf(
         type: "F32", "F16" or "BF16"; None for that of a float file, and F32 for all others.
         safetensors: Write a checkpoint's tensors.
         max_size: Bytes of tensors in a file of several. Checkpoints are cut at 5 GB if it is None, GGUF files are not.
-        threads: Defaults to the processors this process may use.
-        backend: Which kernels; the default is the fastest of this machine.
-        overwrite: Replace existing files.
-        observer: Is told how it goes.
+        threads, backend, overwrite, observer: How it is run; see `RunSettings`.
 
     Returns:
         The files, in `file.shards`, and the seconds it took.
@@ -82,11 +81,16 @@ def dequantize_gguf(
     Example:
         >>> dequantize_gguf("Qwen3-0.6B-Q4_K_M.gguf", "qwen3", type="BF16", safetensors=True)  # doctest: +SKIP
     """
+    run = RunSettings(threads=threads, backend=backend, overwrite=overwrite, observer=observer)
     with open_gguf(path) as gguf:
         plan = plan_dequantized(gguf, out, type=type, safetensors=safetensors, max_size=max_size)
-        with _folder(plan.path.parent, wanted=safetensors):
-            check_files([plan], backend=backend, overwrite=overwrite)
-            return write_files([plan], threads=threads, backend=backend, overwrite=overwrite, observer=observer)[0]
+        return make_dequantized(plan, run, is_folder_new=safetensors)
+
+
+def make_dequantized(plan: FilePlan, run: RunSettings, *, is_folder_new: bool) -> WrittenFile:
+    """Writes what was planned. A folder may be made for it, and is left if all goes well or something is in it."""
+    with _folder(plan.path.parent, wanted=is_folder_new):
+        return make_files([plan], run)[0]
 
 
 def plan_dequantized(
@@ -103,8 +107,8 @@ def plan_dequantized(
     if not safetensors:
         place = _beside(gguf, f"{kind}.gguf")
         target = place if out is None else Path(out) / place.name if is_folder(Path(out)) else Path(out)
-        options = Options(allow_requantize=True)
-        return plan_quantized(gguf, target, types=kind.name, options=options, split=split)[0]
+        request = Request(source=os.fspath(gguf.paths[0]), out=os.fspath(target), types=(kind.name,))
+        return GgufModel(gguf).files(request, Options(allow_requantize=True), split, Path())[0]
     if not gguf.tensors:
         raise InputError("the file has no tensors", file=gguf.paths[0])
     folder = _beside(gguf, kind.name) if out is None else Path(out)

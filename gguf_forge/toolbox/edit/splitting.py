@@ -14,8 +14,9 @@ from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.packed_items import as_c_strings
 from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_KEYS
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType
-from gguf_forge.planning.file_plan import FilePlan, Observer, WrittenFile, check_files, write_files
+from gguf_forge.planning.file_plan import FilePlan, WrittenFile, make_files
 from gguf_forge.planning.splits import Split, split_as_gguf_split, whole_file
+from gguf_forge.request import Observer, RunSettings
 from gguf_forge.storage.local import disk
 from gguf_forge.toolbox.edit.copying import as_they_are, check_one_byte_order, copying_plan
 
@@ -39,9 +40,7 @@ def split_gguf(
         max_size: Bytes of tensors in a part; a tensor that is larger has a part of its own.
         max_tensors: Tensors in a part. Without any bound it is 128.
         no_tensor_first: The first part holds the metadata alone.
-        threads: Defaults to the processors this process may use.
-        overwrite: Replace existing files.
-        observer: Is told how it goes.
+        threads, overwrite, observer: How it is run; see `RunSettings`.
 
     Returns:
         The parts, in `file.shards`, and the seconds it took.
@@ -53,22 +52,15 @@ def split_gguf(
     Example:
         >>> split_gguf("Qwen3-0.6B-BF16.gguf", "parts/Qwen3-0.6B", max_size=500_000_000)  # doctest: +SKIP
     """
+    split = Split(max_size=max_size, max_tensors=max_tensors, no_tensor_first=no_tensor_first)
     with open_gguf(source) as gguf:
-        plan = plan_split(gguf, prefix, max_size=max_size, max_tensors=max_tensors, no_tensor_first=no_tensor_first)
-        check_files([plan], overwrite=overwrite)
-        return write_files([plan], threads=threads, overwrite=overwrite, observer=observer)[0]
+        run = RunSettings(threads=threads, overwrite=overwrite, observer=observer)
+        return make_files([plan_split(gguf, prefix, split)], run)[0]
 
 
-def plan_split(
-    gguf: GgufFile,
-    prefix: str | PathLike[str],
-    *,
-    max_size: int | None = None,
-    max_tensors: int | None = None,
-    no_tensor_first: bool = False,
-) -> FilePlan:
-    """What `split_gguf` would write of an opened file; of use as long as that is open. Arguments as there."""
-    if max_size is not None and max_tensors is not None:
+def plan_split(gguf: GgufFile, prefix: str | PathLike[str], split: Split) -> FilePlan:
+    """What `split_gguf` would write of an opened file; of use as long as that is open. Raises as it does."""
+    if split.max_size is not None and split.max_tensors is not None:
         raise UsageError("both a size and a number of tensors bound the parts", hint="leave one of them out")
     if not Path(prefix).name or os.fspath(prefix).endswith(os.sep):
         raise UsageError(f"the prefix {os.fspath(prefix)!r} has no beginning of a name", hint="for example parts/model")
@@ -77,7 +69,7 @@ def plan_split(
         Path(f"{os.fspath(prefix)}.gguf"),
         _without(gguf.typed_metadata, *SPLIT_KEYS),
         as_they_are(gguf.tensors),
-        Split(max_size=max_size, max_tensors=max_tensors, no_tensor_first=no_tensor_first),
+        split,
         byte_order=gguf.byte_order,
     )
     return copying_plan(shards, gguf)
@@ -98,9 +90,7 @@ def merge_gguf(
         source: The first part; the others lie beside it.
         out: The file to be.
         delete_splits: Delete the parts when the file is complete.
-        threads: Defaults to the processors this process may use.
-        overwrite: Replace an existing file.
-        observer: Is told how it goes.
+        threads, overwrite, observer: How it is run; see `RunSettings`.
 
     Raises:
         InputError: this is no part of a split; a part is missing, damaged, or of another split.
@@ -110,10 +100,16 @@ def merge_gguf(
     Example:
         >>> merge_gguf("Qwen3-0.6B-BF16-00001-of-00003.gguf", "Qwen3-0.6B-BF16.gguf")  # doctest: +SKIP
     """
+    run = RunSettings(threads=threads, overwrite=overwrite, observer=observer)
+    return make_merged(source, out, run, delete_splits=delete_splits)
+
+
+def make_merged(
+    source: str | PathLike[str], out: str | PathLike[str], run: RunSettings, *, delete_splits: bool
+) -> WrittenFile:
+    """Makes one file of a split, as `merge_gguf` does."""
     with open_gguf(source) as gguf:
-        plan = plan_merge(gguf, out)
-        check_files([plan], overwrite=overwrite)
-        result = write_files([plan], threads=threads, overwrite=overwrite, observer=observer)[0]
+        result = make_files([plan_merge(gguf, out)], run)[0]
     for part in gguf.paths if delete_splits else ():
         _delete(part)
     return result

@@ -8,8 +8,8 @@ from os import PathLike
 from pathlib import Path
 
 from gguf_forge.engine.threads import Progress
-from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import open_gguf
+from gguf_forge.planning.open_model import open_origin
 from gguf_forge.storage.local.publish import check_output, published
 from gguf_forge.toolbox.report.data import Report
 from gguf_forge.toolbox.report.gather import Origin, gather
@@ -49,7 +49,7 @@ def report(
     """
     with ExitStack() as opened:
         gguf = opened.enter_context(open_gguf(file))
-        origin = opened.enter_context(_origin(Path(source))) if source is not None else None
+        origin = opened.enter_context(_origin(source)) if source is not None else None
         target = Path(out) if out is not None else None
         if target is not None:
             check_output(target, 0, (*gguf.paths, *(origin.files if origin else ())), overwrite=overwrite)
@@ -65,15 +65,8 @@ def report(
 
 
 @contextmanager
-def _origin(source: Path) -> Iterator[Origin]:
+def _origin(source: str | PathLike[str]) -> Iterator[Origin]:
     """The tensors of a source by the names that a GGUF file has for them, as long as its files are open."""
-    if not source.is_dir():
-        with open_gguf(source) as whole:
-            yield Origin(source.name, {tensor.name: expression_of(tensor) for tensor in whole.tensors})
-            whole.check_unchanged()
-        return
-    from gguf_forge.checkpoint import Checkpoint
-    from gguf_forge.planning.model_plan import plan_weights
-
-    with Checkpoint.open(source) as checkpoint:
-        yield Origin(source.resolve().name, {tensor.name: tensor.expr for tensor in plan_weights(checkpoint)})
+    with open_origin(source) as model:
+        yield Origin(model.name, model.tensors())
+        model.check_unchanged()

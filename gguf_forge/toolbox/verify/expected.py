@@ -5,134 +5,63 @@ What the caller leaves open is read back from the file: the file type, and the t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from os import PathLike
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
-from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.engine.batches import Batch, RowSource, Target
 from gguf_forge.engine.pack import pack
 from gguf_forge.errors import UnsupportedError, UsageError, printable
-from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.layout import PlacedTensor
-from gguf_forge.gguf_file.opened import GgufFile, open_gguf
+from gguf_forge.gguf_file.opened import GgufFile
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.gguf_file.values import Metadata, ValueType
+from gguf_forge.gguf_file.values import ValueType
 from gguf_forge.kernels.binding import quantizable_types, types_needing_importance
-from gguf_forge.planning.file_plan import BaseFile, TensorChoice
-from gguf_forge.planning.from_checkpoint import base_file, choose
-from gguf_forge.planning.model_plan import plan_model
+from gguf_forge.planning.file_plan import TensorChoice
+from gguf_forge.planning.model import FileContent
+from gguf_forge.planning.open_model import open_origin
 from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type
-from gguf_forge.recipe.file_types import AUTO, COPY
-from gguf_forge.storage.paths import is_folder
+from gguf_forge.recipe.file_types import COPY
+from gguf_forge.request import Request
 from gguf_forge.types.rows import Rows
-from gguf_forge.types.tensor_type import F32, TensorType, tensor_type
+from gguf_forge.types.tensor_type import TensorType, tensor_type
 
 IMATRIX_KEYS = "quantize.imatrix."
 _BY_ID = {kind.id: kind for kind in FILE_TYPES.values() if kind.id is not None}
 _MOST_NAMED = 4
 
 
-@dataclass(frozen=True)
-class Given:
-    """What the caller says of how the file was made; the rest is read from the file.
-
-    Attributes:
-        types: The file type; None for that of the file, and for its own type of each tensor.
-        options: What deviates from the file type's mix.
-        base: The float type of the file that was quantized; None for the type of the source.
-        model: Arguments of `plan_model`: model_name, metadata_file, pre_tokenizer.
-    """
-
-    types: str | None
-    options: Options
-    base: str | None
-    model: Mapping[str, Any]
-
-    @property
-    def decides_types(self) -> bool:
-        """Do the options decide the type of each tensor, rather than the file?"""
-        options = self.options
-        named = (options.output_tensor_type, options.token_embedding_type)
-        return bool(self.types or options.pure or options.leave_output_tensor or options.tensor_types or any(named))
-
-
-@dataclass(frozen=True)
-class ExpectedFile:
-    """What a file should hold.
-
-    Attributes:
-        metadata: Its keys, in order.
-        tensors: In order: what each is, and where its values come from.
-        notes: What a user should know of how this was found out.
-        base: The float type that values were rounded to before they were quantized.
-    """
-
-    metadata: Metadata
-    tensors: tuple[TensorChoice, ...]
-    notes: tuple[str, ...]
-    base: TensorType | None
-
-
 @contextmanager
-def expecting(gguf: GgufFile, source: str | PathLike[str], given: Given) -> Iterator[ExpectedFile]:
-    """What `gguf` should hold if it was made of `source`, as long as the block lasts.
+def expecting(gguf: GgufFile, request: Request, options: Options, base: str | None) -> Iterator[FileContent]:
+    """What `gguf` should hold if it was made as the request says, as long as the block lasts.
 
     Args:
         gguf: The file, opened.
-        source: A Hugging Face folder, or a GGUF file.
-        given: What the caller says of how it was made.
+        request: What it was made of and what is said of the model. Without a file type it is that of the file, and each
+            tensor has its own type.
+        options: What deviates from the file type's mix.
+        base: The float type of the file that was quantized; None for the type of the source.
 
     Raises:
         UsageError: the file was made with an importance matrix and none is given.
         ForgeError: whatever planning the source raises.
     """
-    options = _with_recorded_matrix(gguf, given.options)
-    kind = file_type(given.types) if given.types else _file_type_of(gguf)
-    if is_folder(Path(source)):
-        with Checkpoint.open(Path(source), weights=bool(gguf.tensors) or _has_weights(Path(source))) as checkpoint:
-            yield _of_checkpoint(checkpoint, gguf, replace(options, file_type=kind), given)
-    else:
-        with open_gguf(source) as other:
-            yield _of_gguf(other, gguf, replace(options, file_type=kind), given)
-
-
-def _has_weights(folder: Path) -> bool:
-    return any(folder.glob("*.safetensors"))
-
-
-def _of_checkpoint(checkpoint: Checkpoint, gguf: GgufFile, options: Options, given: Given) -> ExpectedFile:
-    plan = plan_model(checkpoint, vocab_only=not gguf.tensors, **given.model)
-    if given.base:
-        plan = replace(plan, native_type=_base(given.base))
-    if options.file_type.is_float or plan.packed_type is not None:
-        kind = options.file_type if options.file_type.is_float else AUTO
-        _, metadata, chosen, warnings = choose(plan, replace(options, file_type=kind))
-        return _with_types_of(gguf, ExpectedFile(metadata, tuple(chosen), warnings, None), given)
-    return _quantized(base_file(plan), gguf, options, given, plan.native_type or F32)
-
-
-def _of_gguf(source: GgufFile, gguf: GgufFile, options: Options, given: Given) -> ExpectedFile:
-    if given.base:
-        raise UsageError("--base is for checkpoints: a GGUF source has its own types", hint="leave it out")
-    base = BaseFile(
-        [tensor.info for tensor in source.tensors],
-        {tensor.name: expression_of(tensor) for tensor in source.tensors},
-        source.typed_metadata,
-    )
-    return _quantized(base, gguf, options, given, None)
-
-
-def _quantized(
-    base: BaseFile, gguf: GgufFile, options: Options, given: Given, base_type: TensorType | None
-) -> ExpectedFile:
+    kind = file_type(request.types[0]) if request.types else _file_type_of(gguf)
     in_parts = len(gguf.paths) > 1 and not _is_in_order(gguf)
-    metadata, chosen, warnings = base.quantized(replace(options, keep_order=in_parts), only_planned=True)
-    wanted = warnings if given.decides_types else ()
-    return _with_types_of(gguf, ExpectedFile(metadata, tuple(chosen), wanted, base_type), given)
+    options = replace(_with_recorded_matrix(gguf, options), file_type=kind, keep_order=in_parts)
+    request = replace(request, vocab_only=not gguf.tensors)
+    with open_origin(request.source, vocab_only=request.vocab_only) as model:
+        content = model.content(request, options, _base(base) if base is not None else None)
+        if not _decides_types(request, options):
+            content = _with_types_of(gguf, content)
+        _check_packable(content.tensors)
+        yield content
+
+
+def _decides_types(request: Request, options: Options) -> bool:
+    """Do a file type and options decide the type of each tensor, rather than the file?"""
+    named = (options.output_tensor_type, options.token_embedding_type)
+    return bool(request.types or options.pure or options.leave_output_tensor or options.tensor_types or any(named))
 
 
 def _is_in_order(gguf: GgufFile) -> bool:
@@ -142,24 +71,20 @@ def _is_in_order(gguf: GgufFile) -> bool:
     return infos == sorted(infos, key=file_order)
 
 
-def _with_types_of(gguf: GgufFile, expected: ExpectedFile, given: Given) -> ExpectedFile:
-    """With the types that the file's own tensors have, unless options decide them."""
-    if given.decides_types:
-        _check_packable(expected.tensors)
-        return expected
+def _with_types_of(gguf: GgufFile, content: FileContent) -> FileContent:
+    """The content with the types that the file's own tensors have."""
     types = {tensor.name: tensor.type for tensor in gguf.tensors}
-    tensors = tuple(_as(chosen, types.get(chosen.info.name, chosen.info.type)) for chosen in expected.tensors)
-    _check_packable(tensors)
+    tensors = tuple(_as(chosen, types.get(chosen.info.name, chosen.info.type)) for chosen in content.tensors)
     others = [
         f"{printable(mine.info.name)} {theirs.info.type} and not {mine.info.type}"
-        for mine, theirs in zip(expected.tensors, tensors, strict=True)
+        for mine, theirs in zip(content.tensors, tensors, strict=True)
         if mine.info.type != theirs.info.type
     ]
     if not others:
-        return replace(expected, tensors=tensors)
+        return FileContent(content.metadata, tensors, ())
     more = f", and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
     note = f"{len(others)} tensors have another type than the mix gives them: {', '.join(others[:_MOST_NAMED])}{more}"
-    return replace(expected, tensors=tensors, notes=(*expected.notes, note))
+    return FileContent(content.metadata, tensors, (note,))
 
 
 def _as(chosen: TensorChoice, kind: TensorType) -> TensorChoice:

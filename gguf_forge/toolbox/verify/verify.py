@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,14 +20,16 @@ from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.planning.file_plan import TensorChoice
+from gguf_forge.planning.model import FileContent
 from gguf_forge.recipe import Options
 from gguf_forge.recipe.tensor_rules import trimmed
+from gguf_forge.request import Request, RunSettings
 from gguf_forge.tensors.expression import TensorExpr, Unary
 from gguf_forge.toolbox.inspect.metadata_diff import KeyDifference, metadata_differences
 from gguf_forge.toolbox.inspect.rows_of import in_order, row_ranges
 from gguf_forge.toolbox.verify.checksums import SumsCheck, check_sums, read_sums
 from gguf_forge.toolbox.verify.differences import Differences, PackedRows, differences_between
-from gguf_forge.toolbox.verify.expected import ExpectedFile, Given, expecting, repacked
+from gguf_forge.toolbox.verify.expected import expecting, repacked
 from gguf_forge.toolbox.verify.integrity import Problem, problems_of
 from gguf_forge.toolbox.verify.transforms import steps_of, stored_in
 from gguf_forge.toolbox.verify.verdict import TensorCheck, Verdict, verdict_on, verdict_on_file
@@ -116,8 +118,7 @@ def verify_gguf(
         pre_tokenizer: As for `convert`.
         sums: A file of checksums, of `write_sums`, llama-gguf-hash or sha256sum.
         only_tensors: Leave the metadata out of the comparison.
-        threads: Defaults to the processors this process may use.
-        backend: Which kernels; the default is the fastest of this machine.
+        threads, backend: How it is run; see `RunSettings`.
         progress: Told bytes of the file, each as often as it is read.
 
     Raises:
@@ -129,25 +130,44 @@ def verify_gguf(
         >>> verify_gguf("Qwen3-0.6B-Q4_K_M.gguf", "Qwen3-0.6B").ok  # doctest: +SKIP
         True
     """
-    model = {
-        "model_name": model_name,
-        "metadata_file": Path(metadata) if metadata is not None else None,
-        "pre_tokenizer": pre_tokenizer,
-    }
-    given = Given(types, options or Options(), base, model)
-    # what was given is looked at before the file is read, which may take long
+    request = None
+    if source is not None:
+        given: dict[str, Any] = {"source": source, "types": types, "metadata": metadata}
+        request = Request(**given, model_name=model_name, pre_tokenizer=pre_tokenizer)
+    run = RunSettings(threads=threads, backend=backend)
+    return verify(
+        path, request, run, options or Options(), base=base, sums=sums, only_tensors=only_tensors, progress=progress
+    )
+
+
+def verify(
+    path: str | PathLike[str],
+    request: Request | None,
+    run: RunSettings,
+    options: Options,
+    *,
+    base: str | None = None,
+    sums: str | PathLike[str] | None = None,
+    only_tensors: bool = False,
+    progress: Progress = lambda n_bytes: None,
+) -> Verification:
+    """Checks a GGUF file as `verify_gguf` does; a request, if there is one, says what it was made of and how."""
+    # What was given is looked at before the file is read, which may take long.
     lines = read_sums(sums) if sums is not None else None
-    with open_gguf(path) as gguf, expecting(gguf, source, given) if source is not None else nullcontext() as expected:
+    with (
+        open_gguf(path) as gguf,
+        expecting(gguf, request, options, base) if request is not None else nullcontext() as expected,
+    ):
         found = Verification(
             gguf.paths,
             sum(file.stat().st_size for file in gguf.paths),
             len(gguf.tensors),
-            problems_of(gguf, threads=threads, progress=progress),
+            problems_of(gguf, threads=run.threads, progress=progress),
         )
         if lines is not None:
-            found = replace(found, sums=check_sums(gguf, lines, threads=threads, progress=progress))
+            found = replace(found, sums=check_sums(gguf, lines, threads=run.threads, progress=progress))
         if expected is not None:
-            found = _compared(found, gguf, expected, only_tensors, threads, backend, progress)
+            found = _compared(found, gguf, expected, only_tensors, run, progress)
         gguf.check_unchanged()
     return found
 
@@ -155,13 +175,12 @@ def verify_gguf(
 def _compared(
     found: Verification,
     gguf: GgufFile,
-    expected: ExpectedFile,
+    expected: FileContent,
     only_tensors: bool,
-    threads: int | None,
-    backend: str | None,
+    run: RunSettings,
     progress: Progress,
 ) -> Verification:
-    tensors = _checks(gguf, expected, threads, backend, progress)
+    tensors = _checks(gguf, expected, run, progress)
     for source in {id(s): s for chosen in expected.tensors for s in chosen.source.expr.sources()}.values():
         source.check_unchanged()
     keys = () if only_tensors else metadata_differences(expected.metadata, gguf.typed_metadata)
@@ -172,16 +191,14 @@ def _compared(
     )
 
 
-def _out_of_order(gguf: GgufFile, expected: ExpectedFile) -> str | None:
+def _out_of_order(gguf: GgufFile, expected: FileContent) -> str | None:
     wanted, there = [chosen.info.name for chosen in expected.tensors], [tensor.name for tensor in gguf.tensors]
     common = set(wanted) & set(there)
     pairs = zip([n for n in wanted if n in common], [n for n in there if n in common], strict=True)
     return next((printable(mine) for mine, theirs in pairs if mine != theirs), None)
 
 
-def _checks(
-    gguf: GgufFile, expected: ExpectedFile, threads: int | None, backend: str | None, progress: Progress
-) -> tuple[TensorCheck, ...]:
+def _checks(gguf: GgufFile, expected: FileContent, run: RunSettings, progress: Progress) -> tuple[TensorCheck, ...]:
     """Every tensor of the file beside what it should be; in the file's order, missing ones last."""
     wanted = {chosen.info.name: chosen for chosen in expected.tensors}
     checks: dict[str, TensorCheck] = {}
@@ -191,11 +208,11 @@ def _checks(
         checks[tensor.name] = check = _before_comparing(tensor, chosen)
         if chosen is not None and check.verdict is Verdict.IDENTICAL:
             pairs.append(_Pair(tensor, expression_of(tensor), chosen))
-    for pair, found, ranges in _differing(pairs, threads, backend, progress):
+    for pair, found, ranges in _differing(pairs, run, progress):
         check = checks[pair.tensor.name]
         weighed = pair.chosen.source.importance is not None
         verdict = verdict_on(found, pair.tensor.type, check.blocks, by_importance=weighed)
-        explanation = _explained(pair, ranges, threads, backend)
+        explanation = _explained(pair, ranges, run)
         checks[pair.tensor.name] = replace(check, verdict=verdict, differences=found, explanation=explanation)
     missing = [_check(chosen.info, chosen, Verdict.MISSING) for name, chosen in wanted.items() if name not in checks]
     return (*checks.values(), *missing)
@@ -233,7 +250,7 @@ _RowSpan = tuple[int, int]
 
 
 def _differing(
-    pairs: list[_Pair], threads: int | None, backend: str | None, progress: Progress
+    pairs: list[_Pair], run: RunSettings, progress: Progress
 ) -> Iterator[tuple[_Pair, Differences, list[_RowSpan]]]:
     """The tensors whose bytes differ, where, and in which ranges of rows."""
     work = (
@@ -242,7 +259,7 @@ def _differing(
         for rows in row_ranges(pair.chosen.source.expr, by_matrix=pair.chosen.source.importance is not None)
     )
     current: tuple[_Pair, Differences, list[_RowSpan]] | None = None
-    for pair, rows, nbytes, found in in_order(partial(_compare, backend), work, threads=threads):
+    for pair, rows, nbytes, found in in_order(partial(_compare, run.backend), work, threads=run.threads):
         progress(nbytes)
         if found is None:
             continue
@@ -274,10 +291,10 @@ def _stored(pair: _Pair, start: int, stop: int) -> PackedRows:
     return np.ascontiguousarray(pair.expr.rows(start, stop)).view(np.uint8).reshape(stop - start, -1)
 
 
-def _explained(pair: _Pair, ranges: list[_RowSpan], threads: int | None, backend: str | None) -> str | None:
+def _explained(pair: _Pair, ranges: list[_RowSpan], run: RunSettings) -> str | None:
     """Another way of making a tensor that gives what the file has in all ranges that differ, in words."""
     for words, source in _other_ways(pair.chosen.source, pair.tensor.type):
-        if all(in_order(partial(_is_made_of, pair, source, backend), ranges, threads=threads)):
+        if all(in_order(partial(_is_made_of, pair, source, run.backend), ranges, threads=run.threads)):
             return words
     return None
 

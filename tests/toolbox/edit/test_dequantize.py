@@ -20,6 +20,7 @@ from gguf_forge import (
     RefusedError,
     UnsupportedError,
     UsageError,
+    convert,
     dequantize,
     dequantize_gguf,
     edit_gguf,
@@ -28,7 +29,6 @@ from gguf_forge import (
     split_gguf,
 )
 from gguf_forge.checkpoint import Checkpoint
-from gguf_forge.planning.from_checkpoint import convert
 from gguf_forge.toolbox.edit.dequantize import plan_dequantized
 
 

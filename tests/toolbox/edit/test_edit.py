@@ -19,9 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from raw_gguf import U32, RawTensor, key, raw_gguf, u32_key, write
 
-from gguf_forge import InputError, OutputError, RefusedError, UsageError, edit_gguf, open_gguf, split_gguf
+from gguf_forge import InputError, OutputError, RefusedError, UsageError, convert, edit_gguf, open_gguf, split_gguf
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, string, u32
-from gguf_forge.planning.from_checkpoint import convert
 from gguf_forge.storage.local import disk
 from gguf_forge.toolbox.edit import edit
 from gguf_forge.toolbox.edit.edit import Edits, edited

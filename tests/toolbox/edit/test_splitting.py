@@ -16,9 +16,9 @@ from quantized import digest, digests, make_base
 from raw_gguf import STRING, RawTensor, key, raw_gguf, text, u32_key, write
 from splits import run_name, split_runs
 
-from gguf_forge import InputError, OutputError, RefusedError, UnsupportedError, UsageError, open_gguf
+from gguf_forge import InputError, OutputError, RefusedError, UnsupportedError, UsageError, convert, open_gguf
 from gguf_forge.cli import main
-from gguf_forge.planning.from_checkpoint import convert
+from gguf_forge.planning.splits import Split
 from gguf_forge.storage.local import publish
 from gguf_forge.toolbox.edit.splitting import merge_gguf, plan_split, split_gguf
 
@@ -170,7 +170,7 @@ def test_more_parts_than_can_be_counted(tmp_path: Path) -> None:
     tensors = [RawTensor(b"%d" % number, (1,), offset=32 * number) for number in range(2**16)]
     path = write(tmp_path, raw_gguf((), tensors, bytes(32 * 2**16)))
     with open_gguf(path) as gguf, pytest.raises(UsageError, match="65,536 parts, and GGUF counts to 65,535"):
-        plan_split(gguf, "p", max_tensors=1)
+        plan_split(gguf, "p", Split(max_tensors=1))
 
 
 def test_one_huge_tensor_has_a_part_of_its_own(whole: Path) -> None:

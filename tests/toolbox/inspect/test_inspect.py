@@ -11,9 +11,17 @@ from gguf import GGUFReader
 from gguf.scripts import gguf_convert_endian
 from raw_gguf import RawTensor, raw_gguf, u32_key, write
 
-from gguf_forge import UnsupportedError, UsageError, dequantize, inspect_gguf, inspect_tensor, open_gguf, quantize
+from gguf_forge import (
+    UnsupportedError,
+    UsageError,
+    convert,
+    dequantize,
+    inspect_gguf,
+    inspect_tensor,
+    open_gguf,
+    quantize,
+)
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.planning.from_checkpoint import convert
 from gguf_forge.toolbox.edit.splitting import split_gguf
 from gguf_forge.toolbox.inspect.inspect import BlockPlace, matching_tensors, parse_block
 from gguf_forge.types.tensor_type import TENSOR_TYPES

@@ -18,10 +18,9 @@ from raw_gguf import STRING, RawTensor, key, raw_gguf, text, u32_key, write
 from synthetic import FAMILIES, read_description, write_checkpoint
 
 import gguf_forge
-from gguf_forge import InputError, OutputError, RefusedError, report
+from gguf_forge import InputError, OutputError, RefusedError, convert, report
 from gguf_forge.cli import main
 from gguf_forge.cli.demo_checkpoint import Shape, make_model
-from gguf_forge.planning.from_checkpoint import convert
 from gguf_forge.toolbox.edit.splitting import split_gguf
 from gguf_forge.toolbox.report import words
 from gguf_forge.toolbox.report.data import Report, as_object

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from gguf_forge import report
+from gguf_forge import convert, report
 from gguf_forge.cli.demo_checkpoint import Shape, make_model
-from gguf_forge.planning.from_checkpoint import convert
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium here: apt-get install chromium")

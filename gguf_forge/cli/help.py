@@ -1,0 +1,42 @@
+"""What help shows other than typer does by itself: panels in order, and no type for what is there or not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+# The panels of the program's help. The options of jobs for many machines have a panel of the same name.
+MAKE, LOOK, PROVE, CHANGE = "Make", "Look", "Prove", "Change"
+MACHINES, MACHINE = "Many machines", "This machine"
+_ORDER = (MAKE, LOOK, PROVE, CHANGE, MACHINES, MACHINE)
+
+
+def _without_types_of_flags(parameters: list[Any]) -> list[Any]:
+    """The same parameters; without a metavar of their own, help says <bool> of those that are there or not."""
+    for parameter in parameters:
+        if isinstance(parameter, TyperOption) and parameter.is_flag and parameter.metavar is None:
+            parameter.metavar = ""
+    return parameters
+
+
+class Command(TyperCommand):
+    """A command."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types_of_flags(super().get_params(ctx))
+
+
+class Group(TyperGroup):
+    """The program, or a command that has commands."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types_of_flags(super().get_params(ctx))
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The commands, by panel: typer puts groups last."""
+        return sorted(super().list_commands(ctx), key=self._place)
+
+    def _place(self, name: str) -> int:
+        panel = getattr(self.commands[name], "rich_help_panel", None)
+        return _ORDER.index(panel) if panel in _ORDER else len(_ORDER)

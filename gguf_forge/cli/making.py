@@ -1,0 +1,54 @@
+"""What commands that write files have in common: they make what was planned, or only show it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+
+from gguf_forge.cli.options import Messages
+from gguf_forge.cli.progress import observing
+from gguf_forge.cli.results import show_plans, show_results
+from gguf_forge.cli.streams import console, logging_to
+from gguf_forge.errors import ForgeError
+from gguf_forge.planning.file_plan import FilePlan, check_files
+from gguf_forge.planning.making import make, planned
+from gguf_forge.request import Request, RunSettings
+
+log = logging.getLogger(__name__)
+
+
+def make_and_show(request: Request, run: RunSettings, messages: Messages) -> None:
+    """Makes what is asked for, and shows what was made."""
+    with observing(messages) as observer:
+        results = make(request, replace(run, observer=observer))
+    show_results(results, messages, run.profile)
+
+
+def plan_and_show(
+    request: Request, run: RunSettings, messages: Messages, what: str, *, only_planned: bool = False
+) -> None:
+    """Shows what would be made, and says what would stop it.
+
+    Args:
+        request: What is asked for.
+        run: How it would be run.
+        messages: What is said.
+        what: A word for the work, such as "converting".
+        only_planned: As for `Model.files`.
+    """
+    with (
+        logging_to(console(sys.stderr), messages),
+        planned(request, only_planned=only_planned) as found,
+    ):
+        say_what_would_stop(found.files, run, what)
+        show_plans(found.files, messages)
+
+
+def say_what_would_stop(files: Iterable[FilePlan], run: RunSettings, what: str = "this") -> None:
+    """Warns of what would stop files from being made."""
+    try:
+        check_files(files, run)
+    except ForgeError as error:
+        log.warning("%s would be refused: %s", what, error)

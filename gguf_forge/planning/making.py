@@ -1,0 +1,235 @@
+"""The main verbs: what is asked for becomes plans, or files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gguf_forge.errors import UsageError
+from gguf_forge.planning.file_plan import FilePlan, WrittenFile, make_files
+from gguf_forge.planning.model import TensorSource
+from gguf_forge.planning.open_model import open_model
+from gguf_forge.planning.splits import Split, split_of
+from gguf_forge.recipe import Options
+from gguf_forge.recipe.requested import options_of
+from gguf_forge.request import Observer, Request, RunSettings
+from gguf_forge.storage.profile import PLAN, Profile, measured, phase
+
+
+class Planned(NamedTuple):
+    """What a request comes to, as long as its source is open.
+
+    Attributes:
+        files: What is to be written.
+        inputs: The files that hold the tensors.
+    """
+
+    files: tuple[FilePlan, ...]
+    inputs: tuple[TensorSource, ...]
+
+
+@contextmanager
+def planned(
+    request: Request, options: Options | None = None, folder: Path = Path(), *, only_planned: bool = False
+) -> Iterator[Planned]:
+    """Plans what is asked for. Reads no weight.
+
+    Args:
+        request: What to make.
+        options: What deviates from the mixes; None for what the request says.
+        folder: Where relative paths of the request begin.
+        only_planned: As for `Model.files`.
+
+    Raises:
+        ForgeError: what was wrong, where, and what to do.
+    """
+    options = options_of(request, folder) if options is None else options
+    with open_model(folder / request.source, vocab_only=request.vocab_only) as model:
+        yield Planned(
+            model.files(request, options, split_of(request), folder, only_planned=only_planned), model.sources
+        )
+
+
+def make(request: Request, run: RunSettings, options: Options | None = None) -> tuple[WrittenFile, ...]:
+    """Makes what is asked for: plans it, checks what would stop it, writes it. Arguments as for `planned`."""
+    with measured(run.profile, "main"), phase(PLAN), planned(request, options) as found:
+        return make_files(found.files, run)
+
+
+def convert(
+    source: str | PathLike[str],
+    out: str | PathLike[str] | None = None,
+    *,
+    types: str | Sequence[str] | None = None,
+    options: Options | None = None,
+    model_name: str | None = None,
+    metadata: str | PathLike[str] | None = None,
+    pre_tokenizer: str | None = None,
+    vocab_only: bool = False,
+    split: Split | None = None,
+    strict: bool = False,
+    threads: int | None = None,
+    backend: str | None = None,
+    overwrite: bool = False,
+    max_memory: int | None = None,
+    resume: bool = False,
+    observer: Observer | None = None,
+    profile: Profile | None = None,
+) -> tuple[WrittenFile, ...]:
+    """Converts a checkpoint, one output for each of `types`, all from one reading of its weights.
+
+    Args:
+        source: A Hugging Face folder; or a GGUF file, as for `quantize_gguf`.
+        out: A file, a folder, a name with `{ftype}` in it, or None for the usual name in the current folder.
+        types: llama.cpp file types, in any case. None for Q4_K_M; for `auto` where the checkpoint is quantized itself.
+        options: What deviates from the types' mixes; its own file type is replaced by each of `types`.
+        model_name: `general.name`, instead of what the folder and the model card say.
+        metadata: A JSON file with `general.*` keys that outrank the model card.
+        pre_tokenizer: The pre-tokenizer's name, for vocabularies whose hash is not known.
+        vocab_only: Metadata and vocabulary, no tensors.
+        split: Whether and how each file is split; None for one file.
+        strict: Refuse to give a tensor another type than it should have where its rows do not fit that one.
+        threads, backend, overwrite, max_memory, resume, observer, profile: How it is run; see `RunSettings`.
+
+    Raises:
+        ForgeError: what was wrong, where, and what to do; nothing is left under the final names.
+
+    Example:
+        >>> convert("Qwen3-0.6B", types=["Q4_K_M", "Q8_0"])  # doctest: +SKIP
+    """
+    request = _request(
+        source,
+        out,
+        types,
+        split,
+        model_name=model_name,
+        metadata=metadata,
+        pre_tokenizer=pre_tokenizer,
+        vocab_only=vocab_only,
+        strict=strict,
+    )
+    run = RunSettings(
+        threads=threads,
+        backend=backend,
+        overwrite=overwrite,
+        max_memory=max_memory,
+        resume=resume,
+        observer=observer,
+        profile=profile,
+    )
+    return make(request, run, options or Options())
+
+
+def plan(
+    source: str | PathLike[str],
+    out: str | PathLike[str] | None = None,
+    *,
+    types: str | Sequence[str] | None = None,
+    options: Options | None = None,
+    model_name: str | None = None,
+    metadata: str | PathLike[str] | None = None,
+    pre_tokenizer: str | None = None,
+    vocab_only: bool = False,
+    split: Split | None = None,
+    strict: bool = False,
+) -> tuple[FilePlan, ...]:
+    """What `convert` would write, given the same: every tensor, type, size and offset. Reads no weight.
+
+    Raises:
+        ForgeError: what was wrong, where, and what to do.
+
+    Example:
+        >>> [file.layout.size for file in plan("Qwen3-0.6B", types="Q4_K_M")]  # doctest: +SKIP
+    """
+    request = _request(
+        source,
+        out,
+        types,
+        split,
+        model_name=model_name,
+        metadata=metadata,
+        pre_tokenizer=pre_tokenizer,
+        vocab_only=vocab_only,
+        strict=strict,
+    )
+    with planned(request, options or Options()) as found:
+        return found.files
+
+
+def quantize_gguf(
+    source: str | PathLike[str],
+    out: str | PathLike[str] | None = None,
+    *,
+    types: str | Sequence[str],
+    options: Options | None = None,
+    output_dir: str | PathLike[str] | None = None,
+    split: Split | None = None,
+    strict: bool = False,
+    threads: int | None = None,
+    backend: str | None = None,
+    overwrite: bool = False,
+    max_memory: int | None = None,
+    resume: bool = False,
+    buffer: int | None = None,
+    observer: Observer | None = None,
+    profile: Profile | None = None,
+) -> tuple[WrittenFile, ...]:
+    """Quantizes a GGUF file, one output for each of `types`: the file that llama-quantize makes, byte for byte.
+
+    Args:
+        source: The file, or the first one of a split.
+        out: A file, a folder, or a name with `{ftype}` in it; None for ggml-model-TYPE.gguf beside the source.
+        types: llama.cpp file types, in any case, or their numbers; COPY keeps all types.
+        options: What deviates from the types' mixes; its own file type is replaced by each of `types`.
+        output_dir: The folder of ggml-model-TYPE.gguf, instead of `out`.
+        split: Whether and how the output is split; None for one file.
+        strict: Refuse to give a tensor another type than it should have where its rows do not fit that one.
+        threads, backend, overwrite, max_memory, resume, buffer, observer, profile: How it is run; see `RunSettings`.
+
+    Raises:
+        ForgeError: what was wrong, where, and what to do; nothing is left under the final names.
+
+    Example:
+        >>> quantize_gguf("Qwen3-0.6B-BF16.gguf", types="Q4_K_M")  # doctest: +SKIP
+    """
+    request = _request(source, place_of(out, output_dir), types, split, strict=strict)
+    run = RunSettings(
+        threads=threads,
+        backend=backend,
+        overwrite=overwrite,
+        max_memory=max_memory,
+        resume=resume,
+        buffer=buffer,
+        observer=observer,
+        profile=profile,
+    )
+    return make(request, run, options or Options())
+
+
+def place_of(out: str | PathLike[str] | None, output_dir: str | PathLike[str] | None) -> str | PathLike[str] | None:
+    """The output of llama-quantize's arguments; UsageError if it is named twice."""
+    if out is not None and output_dir is not None:
+        raise UsageError("both an output and --output-dir are given", hint="leave one of them out")
+    return output_dir if out is None else out
+
+
+def _request(
+    source: str | PathLike[str],
+    out: str | PathLike[str] | None,
+    types: str | Sequence[str] | None,
+    split: Split | None,
+    **more: Any,
+) -> Request:
+    """A request of a verb's arguments; `Request` takes paths, and one type or several."""
+    how = split or Split()
+    given: dict[str, Any] = {"source": source, "out": out, "types": types, **more}
+    return Request(
+        **given,
+        split_max_size=str(how.max_size) if how.max_size is not None else None,
+        split_max_tensors=how.max_tensors,
+        no_tensor_first_split=how.no_tensor_first,
+        keep_split=how.keep,
+    )

@@ -1,0 +1,46 @@
+"""The one place that tells what a source is."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, closing
+from os import PathLike
+from pathlib import Path
+
+from gguf_forge.errors import InputError
+from gguf_forge.gguf_file.opened import open_gguf
+from gguf_forge.planning.from_checkpoint import CheckpointModel
+from gguf_forge.planning.from_gguf import GgufModel
+from gguf_forge.planning.model import Model
+from gguf_forge.storage.paths import is_file, is_folder, is_there
+
+
+def open_model(source: str | PathLike[str], *, vocab_only: bool = False) -> AbstractContextManager[Model]:
+    """Opens what files are made of. Headers are read and checked, weights are not read.
+
+    Args:
+        source: A Hugging Face folder, or a GGUF file (the first one of a split).
+        vocab_only: A folder may lack weights.
+
+    Raises:
+        ForgeError: what was wrong, where, and what to do.
+
+    Example:
+        >>> with open_model("Qwen3-0.6B") as model:  # doctest: +SKIP
+        ...     infos, architecture = model.infos()
+    """
+    path = Path(source)
+    if _is_gguf(path):
+        return closing(GgufModel(open_gguf(path)))
+    return closing(CheckpointModel.open(path, vocab_only=vocab_only))
+
+
+def open_origin(source: str | PathLike[str], *, vocab_only: bool = False) -> AbstractContextManager[Model]:
+    """Opens what an existing file was made of, as `open_model` does; InputError if there is nothing."""
+    if not is_there(Path(source)):
+        raise InputError("there is no such file or folder", file=source)
+    return open_model(source, vocab_only=vocab_only)
+
+
+def _is_gguf(path: Path) -> bool:
+    """Is it a GGUF file, or the name of one that is not there, rather than a folder?"""
+    return is_file(path) or (path.suffix == ".gguf" and not is_folder(path))
