@@ -10,7 +10,7 @@ from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.storage.json_file import read_json, read_json_object
 
 # Source: gguf-py's PoolingType.
-_MEAN, _CLS, _LAST = 1, 2, 3
+_MEAN, _CLS, _LAST, RANK = 1, 2, 3, 4
 _FLAGS = {
     "pooling_mode_mean_tokens": _MEAN,
     "pooling_mode_cls_token": _CLS,

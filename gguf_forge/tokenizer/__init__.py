@@ -31,6 +31,7 @@ from typing import Any
 
 from gguf_forge.errors import InputError
 from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.tokenizer.auto_tokenizer import load_tokenizer
 from gguf_forge.tokenizer.bpe import (
     bpe,
     bpe_as_marked,
@@ -148,6 +149,7 @@ __all__ = [
     "suppressed_tokens",
     "t5",
     "token_by_text",
+    "token_ids",
     "token_type_count",
     "when",
     "whitespace",
@@ -204,3 +206,23 @@ def real_vocabulary_size(folder: str | PathLike[str], config: Mapping[str, Any])
     source = TokenizerSource(TokenizerFiles(Path(folder)), config)
     size = sentencepiece_size(source)
     return tokenizer_json_size(source) if size is None else size
+
+
+def token_ids(folder: str | PathLike[str], *texts: str) -> list[int]:
+    """The ids of tokens that a model must have.
+
+    Raises:
+        InputError: the folder has no tokenizer.json, or no such token.
+
+    Example:
+        >>> token_ids("Qwen3-Reranker-0.6B", "yes", "no")
+        [9693, 2152]
+    """
+    tokenizer = load_tokenizer(TokenizerFiles(Path(folder)))
+    if tokenizer is None:
+        raise InputError(f"has no tokenizer that says which token is {texts[0]!r}", file=folder)
+    vocabulary = tokenizer.vocabulary()
+    missing = [text for text in texts if text not in vocabulary]
+    if missing:
+        raise tokenizer.place.error(f"has no token {missing[0]!r}")
+    return [vocabulary[text] for text in texts]

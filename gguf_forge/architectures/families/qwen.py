@@ -1,23 +1,25 @@
-"""Qwen2 and Qwen3, dense and with experts."""
+"""Qwen2 and Qwen3, dense and with experts, and what wraps them."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
-from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, Rule
+from gguf_forge.architectures.families.qwen_reranker import RERANKER_KEYS, RERANKER_RULES, with_reranker
 from gguf_forge.architectures.metadata import DECODER, u32
 from gguf_forge.architectures.operations import MLP_EXPERTS, half, keep
 from gguf_forge.architectures.pooling import with_pooling
 from gguf_forge.architectures.renames import WRAPPERS, starts
-from gguf_forge.architectures.site import Site
-from gguf_forge.errors import UnsupportedError
 from gguf_forge.tokenizer import bpe, first_of, sentencepiece
 
 qwen2 = Architecture(
     "qwen2",
-    hf=("Qwen2ForCausalLM",),
+    hf=(
+        "Qwen2ForCausalLM",
+        "Qwen2AudioForConditionalGeneration",
+        "KORMoForCausalLM",
+        "AudioFlamingo3ForConditionalGeneration",
+        "DotsOCRForCausalLM",
+    ),
     metadata=(*DECODER, u32("pooling_type", "pooling_type")),
     tokenizer=first_of(sentencepiece, bpe),
     prepare=with_pooling,
@@ -27,24 +29,13 @@ qwen2 = Architecture(
 # an embedding model: without the head, and without the outermost module in names
 qwen2_base = qwen2.derive("qwen2", hf=("Qwen2Model",), renames=(*WRAPPERS, starts("", "model.")))
 
-
-def _no_reranker(site: Site) -> Config:
-    """Rerankers come under the class name of the language model, and need a file of their own kind."""
-    folder = site.folder
-    hints = (folder.resolve().name, str(site.config.find("_name_or_path")), _beginning(folder / "README.md"))
-    if any("qwen3-reranker" in hint.lower() for hint in hints[:2]) or "# qwen3-reranker" in hints[2].lower():
-        raise UnsupportedError("Qwen3 rerankers are not supported yet", file=folder)
-    return with_pooling(site)
-
-
-def _beginning(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return file.read(1 << 20)
-
-
-qwen3 = qwen2.derive("qwen3", hf=("Qwen3ForCausalLM", "Qwen3Model"), prepare=_no_reranker)
+qwen3 = qwen2.derive(
+    "qwen3",
+    hf=("Qwen3ForCausalLM", "Qwen3Model"),
+    metadata=(*qwen2.metadata, *RERANKER_KEYS),
+    rules=RERANKER_RULES,
+    prepare=with_reranker,
+)
 
 qwen2moe = Architecture(
     "qwen2moe",

@@ -58,10 +58,10 @@ def test_modules_that_are_none(tmp_path: Path, modules: object) -> None:
         plan(embedder(tmp_path, modules, {}))
 
 
-def test_rerankers_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="rerankers"):
+def test_rerankers_are_known_by_folder_or_card_and_need_both_answers(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no token 'yes'"):
         plan(write_checkpoint(FAMILIES / "qwen3", tmp_path / "Qwen3-Reranker-0.6B"))
     folder = write_checkpoint(FAMILIES / "qwen3", tmp_path / "hf")
     (folder / "README.md").write_text("# Qwen3-Reranker-0.6B\n")
-    with pytest.raises(UnsupportedError, match="rerankers"):
+    with pytest.raises(InputError, match="has no token 'yes'"):
         plan(folder)
