@@ -77,6 +77,7 @@ class Rule:
             that is how the reference emits what it collects.
         when: Where the rule holds; elsewhere its sources go by their names.
         first: Written before all others, as the reference does with what it generates.
+        count: How many parts `{e}` counts, where it does not count experts.
     """
 
     sources: tuple[Source, ...]
@@ -85,6 +86,7 @@ class Rule:
     after: str = ""
     when: Callable[[Site], bool] = always
     first: bool = False
+    count: Callable[[Site], int] | None = None
 
 
 @dataclass(frozen=True)

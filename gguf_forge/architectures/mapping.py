@@ -186,10 +186,11 @@ def _apply_rules(
 def _parts_in_order(
     architecture: Architecture, rule: Rule, site: Site, met: _Collection, target: str
 ) -> list[TensorExpr]:
+    count = rule.count or architecture.expert_count
     wanted = [
         (at, expert)
         for at, source in enumerate(rule.sources)
-        for expert in (range(architecture.expert_count(site)) if "{e}" in templates_of(source)[0] else (None,))
+        for expert in (range(count(site)) if "{e}" in templates_of(source)[0] else (None,))
     ]
     missing = [
         fill(templates_of(rule.sources[at])[0], site.layer, expert)

@@ -186,12 +186,12 @@ def reorder(axis: int, parts: tuple[Number, ...], order: tuple[int, ...], said: 
     return apply
 
 
-def cut(axis: int, start: Number, stop: Number) -> Operation:
-    """The indices `start` to `stop` of an axis, which is counted from the end."""
+def cut(axis: int, start: Number, stop: Number | None = None) -> Operation:
+    """The indices `start` to `stop` of an axis, which is counted from the end; to its last one if not said."""
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
-        return Slice(x, axis, number_of(start, site), number_of(stop, site))
+        return Slice(x, axis, number_of(start, site), x.shape[axis] if stop is None else number_of(stop, site))
 
     return apply
 

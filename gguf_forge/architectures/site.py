@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gguf_forge.architectures.config import Config
 from gguf_forge.errors import InputError
 from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.stored import Widened
 
 # A model has parts, and each becomes a file of its own: the language model, and the projector with its encoders.
 Part: TypeAlias = Literal["text", "mmproj"]
@@ -64,10 +65,27 @@ class Site:
         Raises:
             InputError: there is no such tensor, or it is larger.
         """
+        expr = self._small(name, most)
+        values: NDArray[np.float32] = expr.rows(0, expr.n_rows).astype(np.float32).reshape(expr.shape)
+        return values
+
+    def peek_integers(self, name: str, most: int = PEEK_BYTES) -> tuple[int, ...]:
+        """The values of a small tensor of integers, exact where float32 would round them.
+
+        Raises:
+            InputError: there is no such tensor, it is larger, or not of integers.
+        """
+        expr = self._small(name, most)
+        stored = expr.of if isinstance(expr, Widened) else expr
+        values = stored.rows(0, stored.n_rows)
+        if not np.issubdtype(values.dtype, np.integer) or not isinstance(expr, Widened):
+            raise InputError("is not of integers", tensor=name)
+        return tuple(map(int, values.reshape(-1)))
+
+    def _small(self, name: str, most: int) -> TensorExpr:
         expr = self.tensors.get(name)
         if expr is None:
             raise InputError("the checkpoint lacks this tensor", tensor=name, hint="is a shard missing?")
         if expr.n_rows * expr.row_bytes > most:
             raise InputError(f"has {expr.n_rows * expr.row_bytes} bytes; at most {most} are looked at", tensor=name)
-        values: NDArray[np.float32] = expr.rows(0, expr.n_rows).astype(np.float32).reshape(expr.shape)
-        return values
+        return expr

@@ -1,15 +1,41 @@
-"""Qwen2 and Qwen3, dense and with experts, and what wraps them."""
+"""Qwen, Qwen2 and Qwen3, dense and with experts, and what wraps them."""
 
 from __future__ import annotations
 
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.declaration import Architecture, Rule
 from gguf_forge.architectures.families.qwen_reranker import RERANKER_KEYS, RERANKER_RULES, with_reranker
-from gguf_forge.architectures.metadata import DECODER, u32
+from gguf_forge.architectures.metadata import DECODER, flag, u32
 from gguf_forge.architectures.operations import MLP_EXPERTS, half, keep
 from gguf_forge.architectures.pooling import with_pooling
 from gguf_forge.architectures.renames import WRAPPERS, starts
-from gguf_forge.tokenizer import bpe, first_of, sentencepiece
+from gguf_forge.architectures.shapes import DECODER_SHAPES, hidden, inner
+from gguf_forge.architectures.site import Site
+from gguf_forge.tokenizer import bpe, first_of, qwen, sentencepiece
+
+
+def _half_inner(site: Site) -> int:
+    """The config counts gate and up as one."""
+    return inner(site) // 2
+
+
+qwen1 = Architecture(
+    "qwen",
+    hf=("QWenLMHeadModel",),
+    metadata=DECODER,
+    tokenizer=qwen,
+    shapes={
+        **DECODER_SHAPES,
+        "ffn_gate": (_half_inner, hidden),
+        "ffn_up": (_half_inner, hidden),
+        "ffn_down": (hidden, _half_inner),
+    },
+    hf_names=(
+        *("transformer.wte", "transformer.ln_f", "transformer.h.{i}.ln_1", "transformer.h.{i}.ln_2"),
+        *(f"transformer.h.{{i}}.{name}" for name in ("attn.c_attn", "attn.c_proj", "mlp.w1", "mlp.w2", "mlp.c_proj")),
+    ),
+    layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *GATED),
+)
 
 qwen2 = Architecture(
     "qwen2",
@@ -57,3 +83,14 @@ qwen2moe = Architecture(
 )
 
 qwen3moe = qwen2moe.derive("qwen3moe", hf=("Qwen3MoeForCausalLM",))
+
+# generates by diffusion
+rnd1 = qwen2moe.derive(
+    "rnd1",
+    hf=("RND1",),
+    metadata=(
+        *qwen2moe.metadata,
+        flag("attention.causal", lambda site: False),
+        u32("tokenizer.ggml.mask_token_id", "mask_token_id"),
+    ),
+)

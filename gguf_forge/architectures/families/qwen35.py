@@ -122,7 +122,7 @@ def _interval(site: Site) -> int:
     return 4 if site.config.find("full_attention_interval") is None else site.config.integer("full_attention_interval")
 
 
-def _is_recurrent(site: Site) -> bool:
+def is_recurrent(site: Site) -> bool:
     layer, recurrent = site.layer or 0, _recurrent_layers(site)
     return recurrent[layer] if recurrent else not is_appended(site) and (layer + 1) % _interval(site) != 0
 
@@ -131,7 +131,7 @@ def _rotated(site: Site) -> int:
     return int(site.config.head_dim * site.config.rope_number("partial_rotary_factor", 0.25))
 
 
-_DELTA_NET = ("attn_qkv", "attn_gate", "ssm_conv1d", "ssm_dt", "ssm_a", "ssm_norm", "ssm_out")
+DELTA_NET = ("attn_qkv", "attn_gate", "ssm_conv1d", "ssm_dt", "ssm_a", "ssm_norm", "ssm_out")
 
 
 def _block(*feed_forward: str) -> Callable[[Site], tuple[str, ...]]:
@@ -140,7 +140,7 @@ def _block(*feed_forward: str) -> Callable[[Site], tuple[str, ...]]:
     def tensors(site: Site) -> tuple[str, ...]:
         if is_left_out(site) or (is_appended(site) and not any(map(_MTP_LAYER.match, site.tensors))):
             return ()
-        mixer = _DELTA_NET if _is_recurrent(site) else ATTENTION
+        mixer = DELTA_NET if is_recurrent(site) else ATTENTION
         nextn = NEXTN if site.layer == site.config.block_count else ()
         return ("attn_norm", *mixer, "post_attention_norm", *feed_forward, *nextn)
 
