@@ -93,9 +93,9 @@ def read_arguments(given: Sequence[str]) -> Arguments:
 
 
 def _are_types(text: str) -> bool:
-    from gguf_forge.recipe import file_type
+    from gguf_forge.recipe import FileType
 
     try:
-        return bool([file_type(name) for name in parse_names([text])])
+        return bool([FileType.named(name) for name in parse_names([text])])
     except UsageError:
         return False

@@ -51,17 +51,22 @@ def _alike(targets: Sequence[Target]) -> Iterator[tuple[Target, ...]]:
 
 
 def _converted(
-    rows: Rows, kind: TensorType, to: TensorType, importance: NDArray[np.float32] | None, backend: str | None, at: int
+    rows: Rows,
+    tensor_type: TensorType,
+    to: TensorType,
+    importance: NDArray[np.float32] | None,
+    backend: str | None,
+    at: int,
 ) -> Rows:
     """Rows of one type as rows of another one, in a buffer to be written at an offset."""
-    if to == kind:
+    if to == tensor_type:
         return rows
     with phase(CONVERT if to.is_float else QUANTIZE):
         rows = np.ascontiguousarray(rows)
-        if not kind.is_float:
-            n = rows.shape[1] // kind.block_bytes * kind.block_elements
+        if not tensor_type.is_float:
+            n = rows.shape[1] // tensor_type.block_bytes * tensor_type.block_elements
             values = fresh(len(rows) * n * 4).view(np.float32).reshape(len(rows), n)
-            dequantize_rows(rows, kind, values, backend=backend)
+            dequantize_rows(rows, tensor_type, values, backend=backend)
             return values
         nbytes = to.row_bytes(rows.shape[1])
         out = fresh(len(rows) * nbytes, at=at).reshape(len(rows), nbytes)

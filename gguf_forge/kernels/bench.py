@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from gguf_forge.errors import UsageError
 from gguf_forge.kernels import binding
-from gguf_forge.types.tensor_type import TENSOR_TYPES, ImportanceUse, TensorType, tensor_type
+from gguf_forge.types.tensor_type import TENSOR_TYPES, ImportanceUse, TensorType
 
 COLUMNS = 4096
 SMALLEST, LARGEST = 1 << 18, 1 << 24  # elements; the largest, as f32, is larger than most caches
@@ -80,24 +80,25 @@ class Ggml:
     def quantize(
         self,
         rows: NDArray[np.float32],
-        kind: TensorType,
+        tensor_type: TensorType,
         out: NDArray[np.uint8],
         importance: NDArray[np.float32] | None = None,
     ) -> None:
         """Packs float32 rows (n_rows, n) into uint8 rows."""
         address = None if importance is None else importance.ctypes.data
-        self._quantize(kind.id, rows.ctypes.data, out.ctypes.data, 0, *rows.shape, address)
+        self._quantize(tensor_type.id, rows.ctypes.data, out.ctypes.data, 0, *rows.shape, address)
 
-    def quantizes(self, kind: TensorType) -> bool:
+    def quantizes(self, tensor_type: TensorType) -> bool:
         """Does this ggml know the type as it is now? Asked for one that it does not know, it would end the process."""
-        if kind.name in self._outdated:
+        if tensor_type.name in self._outdated:
             return False
-        return kind.is_float or hasattr(self._library, "quantize_" + kind.name.lower().replace("_k", "_K"))
+        name = "quantize_" + tensor_type.name.lower().replace("_k", "_K")
+        return tensor_type.is_float or hasattr(self._library, name)
 
-    def dequantizer(self, kind: TensorType) -> Callable[[NDArray[np.uint8], NDArray[np.float32]], None] | None:
+    def dequantizer(self, tensor_type: TensorType) -> Callable[[NDArray[np.uint8], NDArray[np.float32]], None] | None:
         """Unpacks uint8 rows into float32 rows; None for a type without such a function."""
         name = {"F16": "ggml_fp16_to_fp32_row", "BF16": "ggml_bf16_to_fp32_row"}.get(
-            kind.name, "dequantize_row_" + kind.name.lower().replace("_k", "_K")
+            tensor_type.name, "dequantize_row_" + tensor_type.name.lower().replace("_k", "_K")
         )
         function = getattr(self._library, name, None)
         if function is None:
@@ -145,8 +146,8 @@ def measure(
         >>> report.measurements[0].million_values_per_second > 1
         True
     """
-    chosen = [tensor_type(name) for name in kinds] or [
-        kind for kind in TENSOR_TYPES.values() if kind in binding.quantizable_types()
+    chosen = [TensorType.named(name) for name in kinds] or [
+        tensor_type for tensor_type in TENSOR_TYPES.values() if tensor_type in binding.quantizable_types()
     ]
     names, sources = tuple(backends) or (binding.default_backend(),), tuple(sources)
     if unknown := set(names) - set(binding.backends()):
@@ -156,11 +157,11 @@ def measure(
     if rounds < 1:
         raise UsageError(f"rounds must be at least 1, not {rounds}")
     ggml, copy, measurements = find_ggml(), copy_speed(), []
-    for kind in chosen:
-        for work in works(kind):
+    for tensor_type in chosen:
+        for work in works(tensor_type):
             for source in sources if work != DEQUANTIZE else sources[:1]:
                 for backend in names:
-                    one = workload(kind, work, source, backend, ggml).timed(rounds, copy)
+                    one = workload(tensor_type, work, source, backend, ggml).timed(rounds, copy)
                     progress(one)
                     measurements.append(one)
     return BenchReport(cpu_name(), names, tuple(each.path.name for each in ggml), copy / 1e9, tuple(measurements))
@@ -186,7 +187,7 @@ def cpu_name() -> str:
 class Workload:
     """A kernel, ready to run, and the same of ggml where it has one."""
 
-    kind: TensorType
+    tensor_type: TensorType
     work: str
     source: str
     backend: str
@@ -212,7 +213,7 @@ class Workload:
         seconds = statistics.median(ours for ours, _ in pairs)
         ratios = [theirs / ours for ours, theirs in pairs if theirs is not None]
         return Measurement(
-            kind=self.kind.name,
+            kind=self.tensor_type.name,
             work=self.work,
             source=self.source,
             backend=self.backend,
@@ -227,49 +228,49 @@ class Workload:
 QUANTIZE, WEIGHTED, DEQUANTIZE = "quantize", "quantize weighted", "dequantize"
 
 
-def works(kind: TensorType) -> tuple[str, ...]:
+def works(tensor_type: TensorType) -> tuple[str, ...]:
     """What there is to measure of a type."""
-    plain = () if kind in binding.types_needing_importance() else (QUANTIZE,)
-    return (*plain, *((WEIGHTED,) if kind.importance >= ImportanceUse.USED else ()), DEQUANTIZE)
+    plain = () if tensor_type in binding.types_needing_importance() else (QUANTIZE,)
+    return (*plain, *((WEIGHTED,) if tensor_type.importance >= ImportanceUse.USED else ()), DEQUANTIZE)
 
 
-def workload(kind: TensorType, work: str, source: str, backend: str, ggml: Iterable[Ggml]) -> Workload:
-    """One of `works(kind)`; ggml is the first of those given that has this kernel. Unpacking has no `source`."""
+def workload(tensor_type: TensorType, work: str, source: str, backend: str, ggml: Iterable[Ggml]) -> Workload:
+    """One of `works(tensor_type)`; ggml is the first of those given that has this kernel. Unpacking has no `source`."""
     if work == DEQUANTIZE:
-        return _unpacking(kind, backend, ggml)
+        return _unpacking(tensor_type, backend, ggml)
     importance = _importance() if work == WEIGHTED else None
-    values = _sized_values(kind, importance)
-    narrow, packed = _as_source(values, source), _packed_rows(len(values), kind)
-    able = next((each for each in ggml if each.quantizes(kind)), None)
+    values = _sized_values(tensor_type, importance)
+    narrow, packed = _as_source(values, source), _packed_rows(len(values), tensor_type)
+    able = next((each for each in ggml if each.quantizes(tensor_type)), None)
     return Workload(
-        kind,
+        tensor_type,
         work,
         source,
         backend,
         values.size,
         narrow.nbytes,
         packed.nbytes,
-        ours=_bind(binding.quantize_rows, narrow, kind, packed, importance=importance, backend=backend),
-        theirs=_bind(able.quantize, values, kind, packed, importance) if able else None,
+        ours=_bind(binding.quantize_rows, narrow, tensor_type, packed, importance=importance, backend=backend),
+        theirs=_bind(able.quantize, values, tensor_type, packed, importance) if able else None,
         ggml=able.path.name if able else None,
     )
 
 
-def _unpacking(kind: TensorType, backend: str, ggml: Iterable[Ggml]) -> Workload:
+def _unpacking(tensor_type: TensorType, backend: str, ggml: Iterable[Ggml]) -> Workload:
     some, values = _values(SMALLEST // COLUMNS), np.empty((LARGEST // COLUMNS, COLUMNS), np.float32)
-    packed = _packed_rows(len(values), kind)
-    binding.quantize_rows(some, kind, packed[: len(some)], importance=_importance())
+    packed = _packed_rows(len(values), tensor_type)
+    binding.quantize_rows(some, tensor_type, packed[: len(some)], importance=_importance())
     packed[:] = np.resize(packed[: len(some)], packed.shape)
-    unpack, able = next(((f, each) for each in ggml if (f := each.dequantizer(kind))), (None, None))
+    unpack, able = next(((f, each) for each in ggml if (f := each.dequantizer(tensor_type))), (None, None))
     return Workload(
-        kind,
+        tensor_type,
         DEQUANTIZE,
-        kind.name.lower(),
+        tensor_type.name.lower(),
         backend,
         values.size,
         packed.nbytes,
         values.nbytes,
-        ours=_bind(binding.dequantize_rows, packed, kind, values, backend=backend),
+        ours=_bind(binding.dequantize_rows, packed, tensor_type, values, backend=backend),
         theirs=_bind(unpack, packed, values) if unpack else None,
         ggml=able.path.name if able else None,
     )
@@ -298,18 +299,18 @@ def _importance() -> NDArray[np.float32]:
     return importance
 
 
-def _packed_rows(n_rows: int, kind: TensorType) -> NDArray[np.uint8]:
-    return np.empty((n_rows, kind.row_bytes(COLUMNS)), np.uint8)
+def _packed_rows(n_rows: int, tensor_type: TensorType) -> NDArray[np.uint8]:
+    return np.empty((n_rows, tensor_type.row_bytes(COLUMNS)), np.uint8)
 
 
-def _sized_values(kind: TensorType, importance: NDArray[np.float32] | None) -> NDArray[np.float32]:
+def _sized_values(tensor_type: TensorType, importance: NDArray[np.float32] | None) -> NDArray[np.float32]:
     """As many values as the fastest backend quantizes in about 20 ms, but no fewer than half a second's at 0.5 M/s."""
     probe = _values(SMALLEST // COLUMNS)
     work = _bind(
         binding.quantize_rows,
         probe,
-        kind,
-        _packed_rows(len(probe), kind),
+        tensor_type,
+        _packed_rows(len(probe), tensor_type),
         importance=importance,
         backend=binding.backends()[-1],
     )

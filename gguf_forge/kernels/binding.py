@@ -82,40 +82,40 @@ def _backend_index(name: str | None) -> int:
 @cache
 def quantizable_types() -> frozenset[TensorType]:
     """The types that `quantize_rows` can write."""
-    return frozenset(kind for kind in TENSOR_TYPES.values() if lib.forge_can_quantize(kind.id))
+    return frozenset(tensor_type for tensor_type in TENSOR_TYPES.values() if lib.forge_can_quantize(tensor_type.id))
 
 
 @cache
 def dequantizable_types() -> frozenset[TensorType]:
     """The types that `dequantize_rows` can read."""
-    return frozenset(kind for kind in TENSOR_TYPES.values() if lib.forge_can_dequantize(kind.id))
+    return frozenset(tensor_type for tensor_type in TENSOR_TYPES.values() if lib.forge_can_dequantize(tensor_type.id))
 
 
 @cache
 def types_needing_importance() -> frozenset[TensorType]:
     """The types that `quantize_rows` can't write without importance."""
-    return frozenset(kind for kind in TENSOR_TYPES.values() if lib.forge_needs_importance(kind.id))
+    return frozenset(tensor_type for tensor_type in TENSOR_TYPES.values() if lib.forge_needs_importance(tensor_type.id))
 
 
-def table_bytes(kind: TensorType) -> int:
-    """Bytes that the process holds from the first packing to `kind` on; 0 for most types."""
-    return int(lib.forge_tables_size(kind.id))
+def table_bytes(tensor_type: TensorType) -> int:
+    """Bytes that the process holds from the first packing to `tensor_type` on; 0 for most types."""
+    return int(lib.forge_tables_size(tensor_type.id))
 
 
 @cache
-def _tables(kind: TensorType):  # type: ignore[no-untyped-def]
-    """What packing to `kind` looks up: made at its first use (up to a tenth of a second), never changed."""
-    size = table_bytes(kind)
+def _tables(tensor_type: TensorType):  # type: ignore[no-untyped-def]
+    """What packing to `tensor_type` looks up: made at its first use (up to a tenth of a second), never changed."""
+    size = table_bytes(tensor_type)
     if not size:
         return ffi.NULL
     tables = ffi.new("uint32_t[]", -(-size // 4))
-    lib.forge_make_tables(kind.id, tables)
+    lib.forge_make_tables(tensor_type.id, tables)
     return tables
 
 
 def quantize_rows(
     rows: NDArray[np.generic],
-    kind: TensorType,
+    tensor_type: TensorType,
     out: NDArray[np.uint8],
     *,
     importance: NDArray[np.float32] | None = None,
@@ -126,8 +126,8 @@ def quantize_rows(
     Args:
         rows: Array (n_rows, n_per_row), C-contiguous, of float32, float16, ml_dtypes' bfloat16, or uint16
             holding the bits of bf16 values. Need not be aligned.
-        kind: The type to pack to.
-        out: Writable array (n_rows, kind.row_bytes(n_per_row)), C-contiguous.
+        tensor_type: The type to pack to.
+        out: Writable array (n_rows, tensor_type.row_bytes(n_per_row)), C-contiguous.
         importance: Of each column, (n_per_row,), none negative; or None.
         backend: One of `backends()`; the default one if None.
 
@@ -138,28 +138,29 @@ def quantize_rows(
     Example:
         >>> from gguf_forge.types.tensor_type import tensor_type
         >>> packed = np.empty((2, 34), np.uint8)
-        >>> quantize_rows(np.ones((2, 32), np.float32), tensor_type("Q8_0"), packed)
+        >>> quantize_rows(np.ones((2, 32), np.float32), TensorType.named("Q8_0"), packed)
         >>> int(packed[0, 2])
         127
     """
-    if kind not in quantizable_types():
-        raise UnsupportedError(f"this version cannot quantize to {kind}", hint="choose another type")
+    if tensor_type not in quantizable_types():
+        raise UnsupportedError(f"this version cannot quantize to {tensor_type}", hint="choose another type")
     source = _SOURCES.get(rows.dtype.name)
     if source is None:
         raise UsageError(f"cannot quantize {rows.dtype.name} values", hint="convert them to float32")
     if rows.ndim != 2 or not rows.flags.c_contiguous:
         raise UsageError(f"rows must be a C-contiguous array of two axes, not {_describe(rows)}")
     n_rows, n_per_row = rows.shape
-    _check_packed(out, n_rows, n_per_row, kind)
+    _check_packed(out, n_rows, n_per_row, tensor_type)
     if not out.flags.writeable:
         raise UsageError("packed rows must be writable")
     if importance is not None:
         if importance.dtype != np.float32 or importance.shape != (n_per_row,):
             raise UsageError(f"importance must be float32 ({n_per_row},), not {_describe(importance)}")
         importance = np.require(importance, requirements=["C", "A"])
-    elif kind in types_needing_importance():
+    elif tensor_type in types_needing_importance():
         raise UsageError(
-            f"{kind} needs an importance matrix", hint="give one: --imatrix on the command line, importance= in Python"
+            f"{tensor_type} needs an importance matrix",
+            hint="give one: --imatrix on the command line, importance= in Python",
         )
     if rows.size:
         # The request holds addresses only; these names keep the arrays that they point into alive.
@@ -168,24 +169,24 @@ def quantize_rows(
         request = {
             "data": data,
             "importance": columns,
-            "tables": _tables(kind),
+            "tables": _tables(tensor_type),
             "nrows": n_rows,
             "n_per_row": n_per_row,
             "source": source,
             "search": lib.FORGE_SEARCH_REFERENCE,
-            "type": kind.id,
+            "type": tensor_type.id,
         }
         lib.forge_quantize(_backend_index(backend), ffi.new("forge_request *", request), _pointer(out))
 
 
 def dequantize_rows(
-    packed: NDArray[np.uint8], kind: TensorType, out: NDArray[np.float32], *, backend: str | None = None
+    packed: NDArray[np.uint8], tensor_type: TensorType, out: NDArray[np.float32], *, backend: str | None = None
 ) -> None:
     """Unpacks rows into float32, with the values that ggml's `to_float` gives.
 
     Args:
-        packed: Array (n_rows, kind.row_bytes(n_per_row)), C-contiguous.
-        kind: The type that it holds.
+        packed: Array (n_rows, tensor_type.row_bytes(n_per_row)), C-contiguous.
+        tensor_type: The type that it holds.
         out: Writable float32 array (n_rows, n_per_row), C-contiguous and aligned.
         backend: One of `backends()`; the default one if None.
 
@@ -196,26 +197,28 @@ def dequantize_rows(
     Example:
         >>> from gguf_forge.types.tensor_type import tensor_type
         >>> values = np.empty((1, 32), np.float32)
-        >>> dequantize_rows(np.zeros((1, 34), np.uint8), tensor_type("Q8_0"), values)
+        >>> dequantize_rows(np.zeros((1, 34), np.uint8), TensorType.named("Q8_0"), values)
         >>> float(values.max())
         0.0
     """
-    if kind not in dequantizable_types():
-        raise UnsupportedError(f"this version cannot dequantize {kind}", hint="choose another type")
+    if tensor_type not in dequantizable_types():
+        raise UnsupportedError(f"this version cannot dequantize {tensor_type}", hint="choose another type")
     if out.dtype != np.float32 or out.ndim != 2 or not out.flags.carray:
         raise UsageError(f"values must be a writable C-contiguous float32 array, not {_describe(out)}")
-    _check_packed(packed, out.shape[0], out.shape[1], kind)
+    _check_packed(packed, out.shape[0], out.shape[1], tensor_type)
     if out.size:
-        lib.forge_dequantize(_backend_index(backend), kind.id, _pointer(packed), _pointer(out, "float[]"), out.size)
+        values = _pointer(out, "float[]")
+        lib.forge_dequantize(_backend_index(backend), tensor_type.id, _pointer(packed), values, out.size)
 
 
-def _check_packed(packed: NDArray[np.uint8], n_rows: int, n_per_row: int, kind: TensorType) -> None:
-    if n_per_row % kind.block_elements:
+def _check_packed(packed: NDArray[np.uint8], n_rows: int, n_per_row: int, tensor_type: TensorType) -> None:
+    if n_per_row % tensor_type.block_elements:
         raise UsageError(
-            f"a row of {n_per_row} values is not a whole number of {kind} blocks of {kind.block_elements}",
+            f"a row of {n_per_row} values is not a whole number of {tensor_type} blocks of "
+            f"{tensor_type.block_elements}",
             hint="choose a type with smaller blocks, such as Q8_0 or F16",
         )
-    shape = (n_rows, kind.row_bytes(n_per_row))
+    shape = (n_rows, tensor_type.row_bytes(n_per_row))
     if packed.dtype != np.uint8 or packed.shape != shape or not packed.flags.c_contiguous:
         raise UsageError(f"packed rows must be C-contiguous uint8 {shape}, not {_describe(packed)}")
 

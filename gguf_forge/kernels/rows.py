@@ -11,14 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from gguf_forge.errors import UsageError
 from gguf_forge.kernels import binding
-from gguf_forge.types.tensor_type import TensorType, tensor_type
+from gguf_forge.types.tensor_type import TensorType
 
 _DTYPES = ("float32", "float16", "bfloat16")
 
 
 def quantize(
     array: NDArray[np.generic],
-    kind: str | TensorType,
+    tensor_type: str | TensorType,
     *,
     importance: ArrayLike | None = None,
     backend: str | None = None,
@@ -29,7 +29,7 @@ def quantize(
     Args:
         array: Array (..., n) of float32, float16 or ml_dtypes' bfloat16; the last axis is the row, and n a
             multiple of the type's block (32 or 256 values; 1 for F32, F16 and BF16).
-        kind: A tensor type such as "Q4_K", in any case.
+        tensor_type: A tensor type such as "Q4_K", in any case.
         importance: Of each column, (n,), finite and not negative: the error in column i counts
             `importance[i]` times. None treats all columns alike.
         backend: One of `gguf_forge.backends()`; the fastest if None. All give the same bytes.
@@ -46,7 +46,7 @@ def quantize(
         >>> quantize(np.ones((4, 256), np.float32), "Q4_K").shape
         (4, 144)
     """
-    kind = tensor_type(kind)
+    tensor_type = TensorType.named(tensor_type)
     array = np.asarray(array)
     if array.dtype.name not in _DTYPES:
         raise UsageError(f"cannot quantize {array.dtype.name} values", hint=f"use one of: {', '.join(_DTYPES)}")
@@ -54,21 +54,21 @@ def quantize(
         raise UsageError("cannot quantize a single number", hint="give an array whose last axis is the row")
     n = array.shape[-1]
     rows = np.ascontiguousarray(array).reshape(_row_count(array), n)
-    out = np.empty((len(rows), kind.row_bytes(n)), np.uint8)
+    out = np.empty((len(rows), tensor_type.row_bytes(n)), np.uint8)
     checked = None if importance is None else _checked_importance(importance, n)
-    pack = partial(binding.quantize_rows, kind=kind, importance=checked, backend=backend)
+    pack = partial(binding.quantize_rows, tensor_type=tensor_type, importance=checked, backend=backend)
     _over_rows(lambda a, b: pack(rows[a:b], out=out[a:b]), len(rows), threads)
     return out.reshape(*array.shape[:-1], out.shape[1])
 
 
 def dequantize(
-    packed: NDArray[np.uint8], kind: str | TensorType, *, backend: str | None = None, threads: int = 1
+    packed: NDArray[np.uint8], tensor_type: str | TensorType, *, backend: str | None = None, threads: int = 1
 ) -> NDArray[np.float32]:
     """Unpacks rows, giving the values that ggml computes.
 
     Args:
         packed: uint8 array (..., b); the last axis is the packed row, a whole number of the type's blocks.
-        kind: The tensor type that it holds, such as "Q4_K", in any case.
+        tensor_type: The tensor type that it holds, such as "Q4_K", in any case.
         backend: One of `gguf_forge.backends()`; the fastest if None. All give the same values.
         threads: How many threads share the rows.
 
@@ -83,17 +83,17 @@ def dequantize(
         >>> dequantize(quantize(np.ones((4, 32), np.float32), "Q8_0"), "Q8_0").shape
         (4, 32)
     """
-    kind = tensor_type(kind)
+    tensor_type = TensorType.named(tensor_type)
     packed = np.asarray(packed)
     if packed.dtype != np.uint8:
         raise UsageError(f"packed rows must be uint8, not {packed.dtype.name}", hint="view them as uint8")
-    if packed.ndim == 0 or packed.shape[-1] % kind.block_bytes:
-        blocks = f"{kind} blocks of {kind.block_bytes} bytes"
+    if packed.ndim == 0 or packed.shape[-1] % tensor_type.block_bytes:
+        blocks = f"{tensor_type} blocks of {tensor_type.block_bytes} bytes"
         raise UsageError(f"rows of shape {packed.shape} are not a whole number of {blocks}")
-    n = packed.shape[-1] // kind.block_bytes * kind.block_elements
+    n = packed.shape[-1] // tensor_type.block_bytes * tensor_type.block_elements
     rows = np.ascontiguousarray(packed).reshape(_row_count(packed), packed.shape[-1])
     out = np.empty((len(rows), n), np.float32)
-    unpack = partial(binding.dequantize_rows, kind=kind, backend=backend)
+    unpack = partial(binding.dequantize_rows, tensor_type=tensor_type, backend=backend)
     _over_rows(lambda a, b: unpack(rows[a:b], out=out[a:b]), len(rows), threads)
     return out.reshape(*packed.shape[:-1], n)
 

@@ -19,7 +19,7 @@ from gguf_forge.planning.file_plan import BaseFile, FilePlan, TensorChoice, said
 from gguf_forge.planning.model import FileContent, TensorSource
 from gguf_forge.planning.model_plan import ModelPlan, plan_infos, plan_model, plan_weights
 from gguf_forge.planning.splits import Split, split_as_converter, split_as_gguf_split, whole_file
-from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type
+from gguf_forge.recipe import FILE_TYPES, FileType, Options
 from gguf_forge.recipe.file_types import AUTO
 from gguf_forge.request import Request
 from gguf_forge.storage.paths import is_folder
@@ -170,7 +170,7 @@ class CheckpointModel:
         target = _target(request, folder)
         model = self._plan(request, folder)
         default = "auto" if request.vocab_only or model.packed_type is not None else DEFAULT_TYPE
-        file_types = dict.fromkeys(file_type(name) for name in request.types or (default,))
+        file_types = dict.fromkeys(FileType.named(name) for name in request.types or (default,))
         name = model.metadata["general.architecture"].data
         log.info("%s: a %s model, %d tensors", self._checkpoint.folder, name, len(model.tensors))
         plans = (plan_file(model, replace(options, file_type=each), target, split) for each in file_types)

@@ -17,7 +17,7 @@ from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.planning.file_plan import BaseFile, FilePlan, TensorChoice, said_and_checked
 from gguf_forge.planning.model import FileContent, TensorSource
 from gguf_forge.planning.splits import Split, split_as_gguf_split, split_as_source, whole_file
-from gguf_forge.recipe import FileType, Options, file_type
+from gguf_forge.recipe import FileType, Options
 from gguf_forge.recipe.file_types import ALIASES
 from gguf_forge.request import Request
 from gguf_forge.storage.paths import is_folder
@@ -59,7 +59,7 @@ class GgufModel:
         log.info("%s: %d tensors in %d files", gguf.paths[0], len(gguf.tensors), len(gguf.paths))
         given = replace(options, keep_order=split.keep)
         base = self._base_file()
-        names = {file_type(name): name for name in request.types}
+        names = {FileType.named(name): name for name in request.types}
         plans = (
             self._plan(base, _path(target, kind, name), replace(given, file_type=kind), split, only_planned)
             for kind, name in names.items()

@@ -2,7 +2,7 @@
 
 from gguf_forge.recipe.assign import Assignment, assign
 from gguf_forge.recipe.checks import check, importance_of
-from gguf_forge.recipe.file_types import FILE_TYPES, FileType, file_type
+from gguf_forge.recipe.file_types import FILE_TYPES, FileType
 from gguf_forge.recipe.float_types import stays_f32
 from gguf_forge.recipe.header import quantized_metadata
 from gguf_forge.recipe.importance.imatrix_file import read_imatrix
@@ -28,7 +28,6 @@ __all__ = [
     "TypeOverride",
     "assign",
     "check",
-    "file_type",
     "importance_of",
     "make_recipe",
     "parse_key_override",

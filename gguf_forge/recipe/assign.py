@@ -71,7 +71,7 @@ def assign(tensors: Sequence[TensorInfo], metadata: Metadata, options: Options) 
         >>> from gguf_forge.types.tensor_type import F32
         >>> base = [TensorInfo("output.weight", (256, 8), F32), TensorInfo("output_norm.weight", (256,), F32)]
         >>> header = {"general.architecture": string("llama"), "llama.block_count": u32(1)}
-        >>> [str(a.type) for a in assign(base, header, Options(file_type("Q4_K_M")))]
+        >>> [str(a.type) for a in assign(base, header, Options(FileType.named("Q4_K_M")))]
         ['Q6_K', 'F32']
     """
     kept = prune(tensors, options.prune_layers)

@@ -31,6 +31,26 @@ class FileType:
     def __str__(self) -> str:
         return self.name
 
+    @classmethod
+    def named(cls, name: str | FileType) -> FileType:
+        """The file type called `name`: a name or alias in any case, or the number that GGUF files carry.
+
+        Raises:
+            UsageError: no such file type; the message lists them.
+
+        Example:
+            >>> FileType.named("q4_k") is FileType.named("15") is FILE_TYPES["Q4_K_M"]
+            True
+        """
+        if isinstance(name, FileType):
+            return name
+        found = _BY_NAME.get(name.strip().upper())
+        if found is None:
+            raise UsageError(
+                f"unknown file type {name!r}", hint=f"known file types: {', '.join((*FILE_TYPES, *ALIASES))}"
+            )
+        return found
+
 
 AUTO = FileType("auto", None, None)
 COPY = FileType("COPY", None, None)
@@ -88,21 +108,3 @@ ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 _BY_NAME = {name.upper(): found for name, found in FILE_TYPES.items()}
 _BY_NAME |= {alias: FILE_TYPES[name] for alias, name in ALIASES.items()}
 _BY_NAME |= {str(found.id): found for found in FILE_TYPES.values() if found.id is not None}
-
-
-def file_type(name: str | FileType) -> FileType:
-    """The file type called `name`: a name or alias in any case, or the number that GGUF files carry.
-
-    Raises:
-        UsageError: no such file type; the message lists them.
-
-    Example:
-        >>> file_type("q4_k") is file_type("15") is FILE_TYPES["Q4_K_M"]
-        True
-    """
-    if isinstance(name, FileType):
-        return name
-    found = _BY_NAME.get(name.strip().upper())
-    if found is None:
-        raise UsageError(f"unknown file type {name!r}", hint=f"known file types: {', '.join((*FILE_TYPES, *ALIASES))}")
-    return found

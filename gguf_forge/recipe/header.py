@@ -38,7 +38,7 @@ def quantized_metadata(tensors: Sequence[TensorInfo], metadata: Metadata, option
     Example:
         >>> from gguf_forge.recipe.file_types import file_type
         >>> base = {"general.file_type": u32(0), "a.b": u32(1)}
-        >>> list(quantized_metadata([], base, Options(file_type("Q8_0"))))
+        >>> list(quantized_metadata([], base, Options(FileType.named("Q8_0"))))
         ['a.b', 'general.quantization_version', 'general.file_type']
     """
     changes: list[tuple[str, Value]] = [

@@ -109,6 +109,24 @@ class TensorType:
     def __repr__(self) -> str:
         return f"TensorType({self.name})"
 
+    @classmethod
+    def named(cls, name: str | TensorType) -> TensorType:
+        """The type called `name`, in any case.
+
+        Raises:
+            UsageError: no such type.
+
+        Example:
+            >>> TensorType.named("q4_k").block_bytes
+            144
+        """
+        if isinstance(name, TensorType):
+            return name
+        found = TENSOR_TYPES.get(name.upper())
+        if found is None:
+            raise UsageError(f"unknown tensor type {name!r}", hint=f"known types: {', '.join(TENSOR_TYPES)}")
+        return found
+
 
 _D: Field = ("d", "<f2")
 _M: Field = ("m", "<f2")
@@ -282,21 +300,3 @@ TENSOR_TYPES = {row.name: row for row in (
 # fmt: on
 F32, F16, BF16 = TENSOR_TYPES["F32"], TENSOR_TYPES["F16"], TENSOR_TYPES["BF16"]
 MXFP4 = TENSOR_TYPES["MXFP4"]
-
-
-def tensor_type(name: str | TensorType) -> TensorType:
-    """The type called `name`, in any case.
-
-    Raises:
-        UsageError: no such type.
-
-    Example:
-        >>> tensor_type("q4_k").block_bytes
-        144
-    """
-    if isinstance(name, TensorType):
-        return name
-    found = TENSOR_TYPES.get(name.upper())
-    if found is None:
-        raise UsageError(f"unknown tensor type {name!r}", hint=f"known types: {', '.join(TENSOR_TYPES)}")
-    return found

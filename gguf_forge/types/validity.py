@@ -15,50 +15,51 @@ from gguf_forge.types.blocks import block_dtype
 from gguf_forge.types.tensor_type import F32, TensorType
 
 
-def first_invalid_block(packed: NDArray[np.uint8], kind: TensorType) -> int | None:
+def first_invalid_block(packed: NDArray[np.uint8], tensor_type: TensorType) -> int | None:
     """The number of the first block with a scale that is infinite or NaN; None if there is none.
 
     Args:
         packed: uint8 rows of whole blocks.
-        kind: Their type; of F16 and BF16 each value is looked at. An F32 value is not: it was not rounded to anything.
+        tensor_type: Their type. Each value of F16 and BF16 is looked at, but no value of F32, which was not rounded.
 
     Example:
         >>> from gguf_forge.types.tensor_type import tensor_type
-        >>> first_invalid_block(np.array([[0, 0x7C] + [0] * 32], np.uint8), tensor_type("Q8_0"))
+        >>> first_invalid_block(np.array([[0, 0x7C] + [0] * 32], np.uint8), TensorType.named("Q8_0"))
         0
     """
-    if kind == F32:
+    if tensor_type == F32:
         return None
-    firsts = [np.flatnonzero(invalid)[:1] for invalid in _invalid(packed, kind)]
+    firsts = [np.flatnonzero(invalid)[:1] for invalid in _invalid(packed, tensor_type)]
     return min((int(first[0]) for first in firsts if len(first)), default=None)
 
 
-def invalid_blocks(packed: NDArray[np.uint8], kind: TensorType) -> NDArray[np.bool_] | None:
+def invalid_blocks(packed: NDArray[np.uint8], tensor_type: TensorType) -> NDArray[np.bool_] | None:
     """Of each block, whether a scale (of types that are not packed: the value) is infinite or NaN.
 
     Args:
         packed: uint8 rows of whole blocks.
-        kind: Their type.
+        tensor_type: Their type.
 
     Returns:
         One answer for each block, row by row; None for types that can't be invalid.
 
     Example:
         >>> from gguf_forge.types.tensor_type import tensor_type
-        >>> invalid_blocks(np.array([[0, 0x7C] + [0] * 32], np.uint8), tensor_type("Q8_0"))
+        >>> invalid_blocks(np.array([[0, 0x7C] + [0] * 32], np.uint8), TensorType.named("Q8_0"))
         array([ True])
     """
-    if not kind.exponents:
+    if not tensor_type.exponents:
         return None
-    return np.asarray(np.logical_or.reduce(tuple(_invalid(packed, kind))), bool)
+    return np.asarray(np.logical_or.reduce(tuple(_invalid(packed, tensor_type))), bool)
 
 
-def _invalid(packed: NDArray[np.uint8], kind: TensorType) -> Iterator[NDArray[np.bool_]]:
+def _invalid(packed: NDArray[np.uint8], tensor_type: TensorType) -> Iterator[NDArray[np.bool_]]:
     """Of each block, whether a field that has an exponent is infinite or NaN; one array for each such field."""
     blocks = np.ascontiguousarray(packed).reshape(-1)
-    fields: Any = block_dtype(kind).fields
-    for name, exponent in kind.exponents:
+    fields: Any = block_dtype(tensor_type).fields
+    for name, exponent in tensor_type.exponents:
         item, offset, *_ = fields[name]
-        bits = {"names": [name], "formats": [f"<u{item.itemsize}"], "offsets": [offset], "itemsize": kind.block_bytes}
+        size = tensor_type.block_bytes
+        bits = {"names": [name], "formats": [f"<u{item.itemsize}"], "offsets": [offset], "itemsize": size}
         number = blocks.view(np.dtype(bits))[name]  # type: ignore[call-overload]
         yield number & exponent == exponent

@@ -14,7 +14,7 @@ from emulated_kernels import Answer, Job, backends, run
 from kernel_inputs import CASES, IMPORTANCE, case, case_importance
 
 from gguf_forge.kernels import binding
-from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType, tensor_type
+from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 COMMAND = os.environ.get("FORGE_ROWS", "")
 FUSED_COMMAND = os.environ.get("FORGE_FUSED_ROWS", "")
@@ -90,20 +90,20 @@ def test_the_machine_has_more_than_the_portable_backend():
 
 @every_type
 def test_every_case_and_importance(name):
-    kind = tensor_type(name)
+    kind = TensorType.named(name)
     check([Job(kind, case(c, 6, 768), w) for c in CASES for w in importance_choices(kind, 768, list(IMPORTANCE))])
 
 
 @every_type
 def test_narrow_sources(name):
-    kind = tensor_type(name)
+    kind = TensorType.named(name)
     rows = np.concatenate([case(c, 1, 768) for c in ("heavy", "sparse", "random_floats", "denormals", "ties")])
     check([Job(kind, x, w) for x in narrowed(rows) for w in importance_choices(kind, 768, ["importance"])])
 
 
 @every_type
 def test_block_counts_around_the_lane_count(name):
-    kind = tensor_type(name)
+    kind = TensorType.named(name)
     n = max(32, kind.block_elements)
     shapes = sorted({(count, 1) for count in COUNTS} | {(1, count) for count in COUNTS} | {(5, 3), (3, 5)})
     check(
@@ -118,7 +118,7 @@ def test_block_counts_around_the_lane_count(name):
 
 @every_type
 def test_long_random_rows(name):
-    kind = tensor_type(name)
+    kind = TensorType.named(name)
     rows = case("heavy", 24, 2048).view(np.uint32).reshape(-1)
     values = np.sqrt(np.abs(rows.view(np.float32))).reshape(24, 2048) * case("gaussian", 24, 2048)
     check([Job(kind, values, w) for w in importance_choices(kind, 2048, ["importance"])])
@@ -126,7 +126,7 @@ def test_long_random_rows(name):
 
 @every_type
 def test_unpacking_random_bytes(name):
-    kind = tensor_type(name)
+    kind = TensorType.named(name)
     size = kind.block_bytes * (256 // min(256, kind.block_elements)) * 37
     packed = np.frombuffer(np.random.PCG64(kind.id).random_raw(size), np.uint8)[: 3 * size].reshape(3, size)
     check([Job(kind, packed)])
@@ -134,7 +134,7 @@ def test_unpacking_random_bytes(name):
 
 @every_type
 def test_infinity_and_nan_do_no_harm(name):
-    kind = tensor_type(name)
+    kind = TensorType.named(name)
     jobs = []
     for special in (np.nan, -np.nan, np.inf, -np.inf):
         x = case("heavy", 4, 768)
@@ -147,6 +147,6 @@ def test_infinity_and_nan_do_no_harm(name):
 @pytest.mark.parametrize("name", ["Q2_K", "Q4_K", "Q5_K"])
 def test_canary_dies_of_fma(name):
     """Built with fused operations, the same program gives other bytes."""
-    job = Job(tensor_type(name), case("heavy", 64, 4096))
+    job = Job(TensorType.named(name), case("heavy", 64, 4096))
     for fused in run(FUSED_COMMAND, [job], len(BACKENDS))[0]:
         assert not np.array_equal(fused.packed, here(job).packed)

@@ -31,7 +31,7 @@ from gguf_forge.storage.source import SourceFile
 from gguf_forge.tensors.joined import Stack
 from gguf_forge.tensors.row_maps import Transpose
 from gguf_forge.tensors.stored import Constant, Stored
-from gguf_forge.types.tensor_type import F32, tensor_type
+from gguf_forge.types.tensor_type import F32, TensorType
 
 
 class Meanwhile(Observer):
@@ -186,7 +186,7 @@ def test_importance_by_expert_does_not_disturb_files_without(tmp_path: Path) -> 
     experts = Stack(tuple(map(Constant, values)))
     importance = np.abs(np.random.default_rng(2).normal(size=3 * 256)).astype(np.float32)
     sources = {"plain": RowSource(experts, F32), "weighed": RowSource(experts, F32, importance)}
-    kind = tensor_type("Q4_K")
+    kind = TensorType.named("Q4_K")
     layout = lay_out({}, [TensorInfo("t.weight", (256, 8, 3), kind)])
     forge([Shard(tmp_path / name, layout, (source,)) for name, source in sources.items()], RunSettings())
     for name, by_expert in (("plain", [None] * 3), ("weighed", list(importance.reshape(3, 256)))):
@@ -197,7 +197,7 @@ def test_importance_by_expert_does_not_disturb_files_without(tmp_path: Path) -> 
 def test_one_error_ends_all_threads_and_all_files(tmp_path: Path) -> None:
     values = np.ones((4000, 256), np.float32)
     values[17, 3] = np.inf
-    layout = lay_out({}, [TensorInfo("t.weight", (256, 4000), tensor_type("Q8_0"))])
+    layout = lay_out({}, [TensorInfo("t.weight", (256, 4000), TensorType.named("Q8_0"))])
     shards = [Shard(tmp_path / name, layout, (RowSource(Constant(values), F32),)) for name in ("a", "b")]
     with pytest.raises(InputError, match=r"t\.weight: row 17 cannot be packed to Q8_0"):
         forge(shards, RunSettings(threads=3, buffer=12 << 12))

@@ -24,7 +24,7 @@ from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack
 from gguf_forge.tensors.row_maps import Transpose, permute_rope
 from gguf_forge.tensors.stored import Constant
-from gguf_forge.types.tensor_type import F32, tensor_type
+from gguf_forge.types.tensor_type import F32, TensorType
 
 _RUN = """
 import re, sys
@@ -39,7 +39,7 @@ from gguf_forge.tensors.stored import Stored
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.storage.source import SourceFile
-from gguf_forge.types.tensor_type import BF16, tensor_type
+from gguf_forge.types.tensor_type import BF16, TensorType
 
 folder, expressions, types, bound, threads = sys.argv[1:]
 holes = Path(folder) / "holes"
@@ -54,7 +54,7 @@ found = eval(expressions)
 shards = [
     Shard(
         Path(folder) / name,
-        lay_out({}, [TensorInfo(str(i), e.shape[::-1], tensor_type(name)) for i, e in enumerate(found)]),
+        lay_out({}, [TensorInfo(str(i), e.shape[::-1], TensorType.named(name)) for i, e in enumerate(found)]),
         tuple(RowSource(e, BF16) for e in found),
     )
     for name in types.split(",")
@@ -105,7 +105,7 @@ def some_tensors() -> list[TensorExpr]:
 
 def test_the_bytes_do_not_depend_on_the_memory(tmp_path: Path) -> None:
     tensors = some_tensors()
-    infos = [TensorInfo(str(n), tensor.shape[::-1], tensor_type("Q8_0")) for n, tensor in enumerate(tensors)]
+    infos = [TensorInfo(str(n), tensor.shape[::-1], TensorType.named("Q8_0")) for n, tensor in enumerate(tensors)]
     shards = [Shard(tmp_path / "out", lay_out({}, infos), tuple(RowSource(tensor, F32) for tensor in tensors))]
     made = set()
     for buffer in (1, 10_000, 1_000_000, None):
@@ -129,7 +129,7 @@ def test_too_little_is_refused_before_any_work(tmp_path: Path) -> None:
 
 def test_threads_are_fewer_where_memory_is_short() -> None:
     (tensor,) = some_tensors()[:1]
-    info = TensorInfo("t", tensor.shape[::-1], tensor_type("Q8_0"))
+    info = TensorInfo("t", tensor.shape[::-1], TensorType.named("Q8_0"))
     whole = whole_tensors([Shard(Path("x"), lay_out({}, [info]), (RowSource(tensor, F32),))])
     held = resident_bytes()
     assert room(whole, 64, max_memory=held + (1 << 30)).threads == 64

@@ -22,7 +22,7 @@ from gguf_forge.request import RunSettings
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.row_maps import RowRange, Transpose
 from gguf_forge.tensors.stored import Constant
-from gguf_forge.types.tensor_type import F32, tensor_type
+from gguf_forge.types.tensor_type import F32, TensorType
 
 SHAPES = ((32,), (7, 32), (3, 5, 32), (4, 64), (1, 1, 96), (0, 32))
 
@@ -40,7 +40,7 @@ def random_source(shape: tuple[int, ...], how: str, seed: int) -> RowSource:
 
 def file_of(name: str, sources: Sequence[RowSource], kinds: Sequence[str]) -> Shard:
     infos = [
-        TensorInfo(f"t{number}.weight", source.expr.shape[::-1], tensor_type(kind))
+        TensorInfo(f"t{number}.weight", source.expr.shape[::-1], TensorType.named(kind))
         for number, (source, kind) in enumerate(zip(sources, kinds, strict=True))
     ]
     return Shard(Path(name), lay_out({"general.name": string(name)}, infos), tuple(sources))

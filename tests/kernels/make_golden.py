@@ -13,11 +13,11 @@ from kernel_inputs import CASES, case
 from kernel_oracles import Oracle, find_oracle, oracle_names
 from test_exactness import COLUMNS, ROWS, TYPES, importance_named, importance_names, sha256
 
-from gguf_forge.types.tensor_type import tensor_type
+from gguf_forge.types.tensor_type import TensorType
 
 
 def hashes(ggml: Oracle, name: str) -> dict[str, str]:
-    kind, out = tensor_type(name), {}
+    kind, out = TensorType.named(name), {}
     for case_name in CASES:
         x = case(case_name, ROWS, COLUMNS)
         for importance_name in importance_names(kind):
@@ -33,8 +33,8 @@ def hashes(ggml: Oracle, name: str) -> dict[str, str]:
 def main() -> None:
     outputs = {}
     for name in TYPES:
-        answers = [hashes(ggml, name) for ggml in map(find_oracle, oracle_names(tensor_type(name))) if ggml]
-        if len(answers) < len(oracle_names(tensor_type(name))):
+        answers = [hashes(ggml, name) for ggml in map(find_oracle, oracle_names(TensorType.named(name))) if ggml]
+        if len(answers) < len(oracle_names(TensorType.named(name))):
             raise SystemExit("this needs both oracles, on x86-64")
         if any(answer != answers[0] for answer in answers):
             raise SystemExit(f"the oracles differ on {name}")

@@ -17,7 +17,7 @@ from kernel_oracles import CHECKED, ORACLES, oracle, oracle_names
 
 from gguf_forge.kernels import binding
 from gguf_forge.kernels.rows import dequantize, quantize
-from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType, tensor_type
+from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 ROWS, COLUMNS = 6, 768  # an odd number of super-blocks in a row
 GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))
@@ -44,7 +44,7 @@ def differing(a: np.ndarray, b: np.ndarray) -> int:
 @cache
 def expected(oracle_name: str, name: str, case_name: str, importance_name: str | None) -> np.ndarray | None:
     """What ggml makes of a case; None where it aborts."""
-    kind = tensor_type(name)
+    kind = TensorType.named(name)
     ggml = oracle(oracle_name, kind)
     return ggml.try_quantize(case(case_name, ROWS, COLUMNS), kind, importance_named(importance_name))
 
@@ -53,7 +53,7 @@ def expected(oracle_name: str, name: str, case_name: str, importance_name: str |
 @every_backend
 @every_oracle
 def test_quantize_equals_ggml_on_every_case(oracle_name, backend, name):
-    kind = tensor_type(name)
+    kind = TensorType.named(name)
     wrong = {}
     for case_name in CASES:
         x = case(case_name, ROWS, COLUMNS)
@@ -71,7 +71,7 @@ def test_quantize_equals_ggml_on_every_case(oracle_name, backend, name):
 @every_oracle
 def test_dequantize_equals_ggml_on_random_bytes(oracle_name, backend, name):
     """Any bytes at all: every code, every scale, infinities and NaN among them."""
-    kind = tensor_type(name)
+    kind = TensorType.named(name)
     ggml = oracle(oracle_name, kind)
     if kind.name == "F32":
         pytest.skip("ggml has no conversion from F32")
@@ -100,7 +100,7 @@ def random_rows(kind: TensorType):
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_quantize_equals_ggml_on_made_up_rows(backend, name, data):
-    kind = tensor_type(name)
+    kind = TensorType.named(name)
     ggml = oracle(oracle_names(kind)[0], kind)
     x = data.draw(random_rows(kind))
     numbers = st.one_of(st.just(0.0), st.floats(0, 2.0**60, width=32))
@@ -117,7 +117,7 @@ def test_quantize_equals_ggml_on_made_up_rows(backend, name, data):
 )
 def test_scales_that_fit_next_to_nothing(backend, name, common, one):
     """All importance is on one value, to which the scale is fitted, and others overflow by it."""
-    kind = tensor_type(name)
+    kind = TensorType.named(name)
     ggml = oracle(oracle_names(kind)[0], kind)
     n = max(kind.block_elements, 256)
     for place in (0, 1, 5):
@@ -133,7 +133,7 @@ def test_scales_that_fit_next_to_nothing(backend, name, common, one):
 @pytest.mark.parametrize("name", TYPES)
 def test_golden_hashes(backend, name):
     """Hashes of ggml's bytes, so that machines without an oracle are tested too."""
-    golden, kind = GOLDEN["outputs"][name], tensor_type(name)
+    golden, kind = GOLDEN["outputs"][name], TensorType.named(name)
     for case_name in CASES:
         x = case(case_name, ROWS, COLUMNS)
         assert sha256(x) == GOLDEN["inputs"][case_name], f"the input {case_name} is not what it was"
@@ -161,7 +161,7 @@ def test_narrow_sources_equal_their_widened_values(source, backend, name):
         x = [case(c, 1, COLUMNS)[0] for c in ("heavy", "sparse", "random_floats", "denormals")]
         narrow = np.stack(x).astype(dtype)
     narrow[~np.isfinite(narrow.astype(np.float32))] = 1
-    for importance in (importance_named(importance_names(tensor_type(name))[0]), importance_named("importance")):
+    for importance in (importance_named(importance_names(TensorType.named(name))[0]), importance_named("importance")):
         ours = quantize(narrow, name, importance=importance, backend=backend)
         widened = quantize(narrow.astype(np.float32), name, importance=importance, backend="portable")
         assert differing(ours, widened) == 0
@@ -192,7 +192,7 @@ def extreme_halves(dtype: type) -> np.ndarray:
 def test_extremes_of_narrow_sources_are_those_of_their_widened_values(source, backend, name):
     ml_dtypes = pytest.importorskip("ml_dtypes")
     narrow = extreme_halves(np.float16 if source == "float16" else ml_dtypes.bfloat16)
-    importance = importance_named(importance_names(tensor_type(name))[0])
+    importance = importance_named(importance_names(TensorType.named(name))[0])
     ours = quantize(narrow, name, importance=importance, backend=backend)
     widened = quantize(narrow.astype(np.float32), name, importance=importance, backend=backend)
     assert differing(ours, widened) == 0
@@ -237,7 +237,7 @@ def test_nan_becomes_what_ggml_makes_of_it(backend):
 @pytest.mark.parametrize("special", [np.nan, -np.nan, np.inf, -np.inf], ids=["nan", "-nan", "inf", "-inf"])
 def test_nan_and_infinity_give_what_ggml_gives(special, oracle_name, backend, name):
     """For the default NaN; ggml's bytes for a NaN with a payload are the compiler's choice."""
-    kind = tensor_type(name)
+    kind = TensorType.named(name)
     ggml = oracle(oracle_name, kind)
     for column in (0, 5, 31, 300):
         x = case("heavy", 4, COLUMNS)

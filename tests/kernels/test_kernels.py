@@ -19,7 +19,7 @@ from kernel_inputs import case, case_importance
 from gguf_forge.errors import UnsupportedError, UsageError
 from gguf_forge.kernels import binding
 from gguf_forge.kernels.rows import dequantize, quantize
-from gguf_forge.types.tensor_type import TENSOR_TYPES, tensor_type
+from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 TYPES = sorted((kind.name for kind in binding.quantizable_types()), key=list(TENSOR_TYPES).index)
 LANES = (4, 8, 16, 32)
@@ -32,12 +32,12 @@ every_type = pytest.mark.parametrize("name", TYPES)
 
 def importance_choices(name: str, kind_of_importance: str, n: int) -> list[np.ndarray | None]:
     """No importance, where the type does without, and some."""
-    needed = tensor_type(name) in binding.types_needing_importance()
+    needed = TensorType.named(name) in binding.types_needing_importance()
     return [*([] if needed else [None]), case_importance(kind_of_importance, n)]
 
 
 def whole_rows(name: str) -> int:
-    return max(32, tensor_type(name).block_elements)
+    return max(32, TensorType.named(name).block_elements)
 
 
 @every_type
@@ -79,7 +79,7 @@ class GuardedBuffer:
 @every_type
 @every_backend
 def test_nothing_outside_the_buffers_is_touched(backend, name):
-    kind, n = tensor_type(name), whole_rows(name)
+    kind, n = TensorType.named(name), whole_rows(name)
     for count in (1, 3, 17, 35):
         for source in WIDTHS:
             shape = (count, n)
@@ -102,7 +102,7 @@ def test_nothing_outside_the_buffers_is_touched(backend, name):
 @every_backend
 @pytest.mark.parametrize("source", WIDTHS)
 def test_unaligned_buffers_give_the_same_bytes(source, backend, name):
-    kind, n = tensor_type(name), 3 * whole_rows(name)
+    kind, n = TensorType.named(name), 3 * whole_rows(name)
     x = case("heavy", 5, n)
     narrow = (x.view(np.uint32) >> 16).astype(np.uint16) if source == "uint16" else x.astype(source)
     expected, importance = np.empty((5, kind.row_bytes(n)), np.uint8), importance_choices(name, "importance", n)[0]
@@ -159,7 +159,7 @@ def test_callers_floating_point_state_is_ignored_and_kept(backend, name):
     values = dequantize(expected, name, backend=backend)
     original = state.get()
     ours, again = np.empty_like(expected), np.empty_like(values)
-    kind = tensor_type(name)
+    kind = TensorType.named(name)
     try:
         state.set(original | state.flush | state.upward)
         changed = state.get()
@@ -218,7 +218,7 @@ def test_canary_dies_of_fma(tmp_path):
     for name in CANARY_TYPES:
         ours = quantize(canary, name, backend="portable")
         contracted = np.empty_like(ours)
-        fused(tensor_type(name).id, canary.ctypes.data, contracted.ctypes.data, *canary.shape)
+        fused(TensorType.named(name).id, canary.ctypes.data, contracted.ctypes.data, *canary.shape)
         assert not np.array_equal(ours, contracted), name
 
 
@@ -247,7 +247,7 @@ def test_default_backend_is_the_last_or_that_of_the_environment(monkeypatch):
 
 
 def test_wrong_arguments_are_refused():
-    q8, rows, out = tensor_type("Q8_0"), np.ones((2, 64), np.float32), np.empty((2, 68), np.uint8)
+    q8, rows, out = TensorType.named("Q8_0"), np.ones((2, 64), np.float32), np.empty((2, 68), np.uint8)
     read_only = out.copy()
     read_only.flags.writeable = False
     for problem, arguments, options in (
@@ -264,13 +264,13 @@ def test_wrong_arguments_are_refused():
     ):
         with pytest.raises(UsageError, match=problem):
             binding.quantize_rows(*arguments, **options)
-    iq2 = tensor_type("IQ2_XS")
+    iq2 = TensorType.named("IQ2_XS")
     with pytest.raises(UsageError, match="IQ2_XS needs an importance matrix"):
         binding.quantize_rows(np.ones((2, 256), np.float32), iq2, np.empty((2, 74), np.uint8))
     with pytest.raises(UnsupportedError, match="Q8_1"):
-        binding.quantize_rows(rows, tensor_type("Q8_1"), out)
+        binding.quantize_rows(rows, TensorType.named("Q8_1"), out)
     with pytest.raises(UnsupportedError, match="I32"):
-        binding.dequantize_rows(out, tensor_type("I32"), rows)
+        binding.dequantize_rows(out, TensorType.named("I32"), rows)
     with pytest.raises(UsageError, match="float32"):
         binding.dequantize_rows(out, q8, rows.astype(np.float16))
     with pytest.raises(UsageError, match="float32"):
@@ -280,7 +280,7 @@ def test_wrong_arguments_are_refused():
 
 
 def test_no_rows_is_no_work():
-    q8 = tensor_type("Q8_0")
+    q8 = TensorType.named("Q8_0")
     binding.quantize_rows(np.empty((0, 64), np.float32), q8, np.empty((0, 68), np.uint8))
     binding.dequantize_rows(np.empty((0, 68), np.uint8), q8, np.empty((0, 64), np.float32))
 
@@ -294,7 +294,7 @@ def test_module_is_built_for_the_stable_abi():
 
 @pytest.mark.parametrize("name", ["IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ1_S", "IQ1_M"])
 def test_tables_have_the_size_that_is_asked_for(name):
-    kind = tensor_type(name)
+    kind = TensorType.named(name)
     size = binding.lib.forge_tables_size(kind.id)
     room = binding.ffi.new("uint32_t[]", size // 4 + 1024)
     assert binding.lib.forge_make_tables(kind.id, room) == size

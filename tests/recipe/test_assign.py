@@ -10,13 +10,7 @@ from small_models import PARTS, header, model
 from gguf_forge.errors import InputError, UnsupportedError, UsageError
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, ValueType, array, string, u32
-from gguf_forge.recipe import (
-    Options,
-    assign,
-    file_type,
-    make_recipe,
-    parse_tensor_type,
-)
+from gguf_forge.recipe import FileType, Options, assign, make_recipe, parse_tensor_type
 from gguf_forge.recipe.model_facts import ModelFacts
 from gguf_forge.recipe.overrides import parse_key_override
 from gguf_forge.types.tensor_type import BF16, F32, TENSOR_TYPES
@@ -24,7 +18,7 @@ from gguf_forge.types.tensor_type import BF16, F32, TENSOR_TYPES
 
 def types(tensors: list[TensorInfo], metadata: Metadata | None = None, **options: Any) -> dict[str, str]:
     name = options.pop("file_type", "Q4_K_M")
-    found = assign(tensors, metadata or header(), Options(file_type(name), **options))
+    found = assign(tensors, metadata or header(), Options(FileType.named(name), **options))
     return {a.name.removesuffix(".weight"): a.type.name for a in found}
 
 
@@ -33,7 +27,7 @@ def overrides(*texts: str) -> dict[str, Any]:
 
 
 def test_order_is_by_layer_number_then_name() -> None:
-    found = assign(model(11, 256, "output"), header(11), Options(file_type("Q8_0")))
+    found = assign(model(11, 256, "output"), header(11), Options(FileType.named("Q8_0")))
     expected = [
         "output",
         "output_norm",
@@ -45,7 +39,7 @@ def test_order_is_by_layer_number_then_name() -> None:
 
 @given(st.permutations(model(3, 256, "output")), st.sampled_from(["Q4_K_M", "Q3_K_M", "IQ2_S", "COPY", "F16"]))
 def test_the_order_of_the_base_file_does_not_matter(shuffled: list[TensorInfo], name: str) -> None:
-    options = Options(file_type(name), prune_layers=(1,))
+    options = Options(FileType.named(name), prune_layers=(1,))
     assert assign(shuffled, header(3), options) == assign(model(3, 256, "output"), header(3), options)
 
 
@@ -128,7 +122,7 @@ def test_leave_output_tensor_and_pure() -> None:
 )
 def test_rows_that_do_not_fit_fall_back(wanted: str, row: int, granted: str) -> None:
     tensor = TensorInfo("blk.0.attn_q.weight", (row, 4), F32)
-    options = Options(file_type("Q4_K_M"), **overrides(f"attn_q={wanted}"))
+    options = Options(FileType.named("Q4_K_M"), **overrides(f"attn_q={wanted}"))
     (found,) = assign([tensor], header(), options)
     assert (found.wanted.name, found.type.name, found.fallback) == (wanted, granted, wanted != granted)
 
@@ -140,12 +134,12 @@ def test_rows_without_a_fallback_are_refused_by_name(wanted: str) -> None:
 
 
 def test_trailing_dimensions_of_one_are_no_matrix_and_not_written() -> None:
-    (found,) = assign([TensorInfo("blk.0.x.weight", (256, 1), F32)], header(), Options(file_type("Q8_0")))
+    (found,) = assign([TensorInfo("blk.0.x.weight", (256, 1), F32)], header(), Options(FileType.named("Q8_0")))
     assert (found.output.shape, found.output.type) == ((256,), F32)
 
 
 def test_pruned_layers_go_and_those_above_move_down() -> None:
-    options = Options(file_type("Q8_0"), prune_layers=(1, 2, 9))
+    options = Options(FileType.named("Q8_0"), prune_layers=(1, 2, 9))
     recipe = make_recipe(model(5), header(5), options)
     kept = [(a.info.name, a.name) for a in recipe.assignments if "attn_v" in a.name]
     assert kept == [(f"blk.{old}.attn_v.weight", f"blk.{new}.attn_v.weight") for old, new in ((0, 0), (3, 1), (4, 2))]
@@ -162,19 +156,19 @@ def test_layers_of_an_encoder_are_pruned_too() -> None:
 
 
 def test_idle_patterns_are_reported() -> None:
-    options = Options(file_type("Q4_K_M"), **overrides("attn_v=q8_0", "attn_v=q6_k", "typo=q6_k", "attn_norm=f16"))
+    options = Options(FileType.named("Q4_K_M"), **overrides("attn_v=q8_0", "attn_v=q6_k", "typo=q6_k", "attn_norm=f16"))
     assert make_recipe(model(), header(), options).warnings == (
         "--tensor-type attn_v=Q6_K decides no tensor's type",
         "--tensor-type typo=Q6_K decides no tensor's type",
         "--tensor-type attn_norm=F16 decides no tensor's type",
     )
-    ignored = Options(file_type("F16"), **overrides("attn_v=q8_0"))
+    ignored = Options(FileType.named("F16"), **overrides("attn_v=q8_0"))
     assert make_recipe(model(), header(), ignored).warnings == ("--tensor-type attn_v=Q8_0 is ignored for F16",)
 
 
 def test_options_in_use_are_named() -> None:
-    assert Options(file_type("F16")).in_use == ()
-    options = Options(file_type("F16"), pure=True, prune_layers=(1,))
+    assert Options(FileType.named("F16")).in_use == ()
+    options = Options(FileType.named("F16"), pure=True, prune_layers=(1,))
     assert options.in_use == ("--pure", "--prune-layers")
 
 

@@ -9,7 +9,7 @@ from small_models import header, model
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, UsageError
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
-from gguf_forge.recipe import ImportanceMatrix, Options, assign, check, file_type, importance_of
+from gguf_forge.recipe import FileType, ImportanceMatrix, Options, assign, check, importance_of
 from gguf_forge.types.tensor_type import F32, TENSOR_TYPES
 
 
@@ -18,7 +18,7 @@ def matrix(**sizes: int) -> ImportanceMatrix:
 
 
 def refusal(tensors: list[TensorInfo], metadata: Metadata | None = None, **options: Any) -> ForgeError:
-    given_options = Options(file_type(options.pop("file_type", "Q4_K_M")), **options)
+    given_options = Options(FileType.named(options.pop("file_type", "Q4_K_M")), **options)
     with pytest.raises(ForgeError) as caught:
         check(assign(tensors, metadata or header(), given_options), given_options)
     return caught.value
@@ -39,19 +39,19 @@ def test_small_types_need_an_importance_matrix() -> None:
 
 
 def test_importance_for_the_tensors_that_need_it_is_enough() -> None:
-    options = Options(file_type("IQ2_XXS"), imatrix=matrix(blk__0__attn_q__weight=256))
+    options = Options(FileType.named("IQ2_XXS"), imatrix=matrix(blk__0__attn_q__weight=256))
     check(assign([Q], header(), options), options)
     same = TensorInfo(Q.name, Q.shape, TENSOR_TYPES["IQ2_XXS"])
-    other = Options(file_type("IQ2_XXS"), imatrix=matrix(other=256))
+    other = Options(FileType.named("IQ2_XXS"), imatrix=matrix(other=256))
     check(assign([same], header(), other), other)
     assert isinstance(refusal([same], file_type="IQ2_XXS"), UsageError)
-    larger = Options(file_type("Q2_K"))
+    larger = Options(FileType.named("Q2_K"))
     check(assign([Q], header(), larger), larger)
 
 
 def test_a_pruned_tensor_finds_its_importance_under_its_old_name() -> None:
     tensors = [TensorInfo(f"blk.{i}.attn_q.weight", (256, 8), F32) for i in (0, 1)]
-    options = Options(file_type("IQ2_XXS"), prune_layers=(0,), imatrix=matrix(blk__1__attn_q__weight=256))
+    options = Options(FileType.named("IQ2_XXS"), prune_layers=(0,), imatrix=matrix(blk__1__attn_q__weight=256))
     check(assign(tensors, header(), options), options)
 
 
@@ -62,7 +62,7 @@ def test_what_the_matrix_lacks_is_quantized_without_or_refused() -> None:
     given = matrix(**{info.name.replace(".", "__"): 256 for info in model(4) if len(info.shape) > 1})
     metadata = header(5, nextn_predict_layers=1)
     for name in ("Q4_K_M", "IQ4_XS", "Q2_K"):
-        options = Options(file_type(name), imatrix=given)
+        options = Options(FileType.named(name), imatrix=given)
         assignments = assign([*model(4), *extra], metadata, options)
         check(assignments, options)
         weighted = {a.name for a in assignments if importance_of(a, given) is not None}
@@ -76,9 +76,9 @@ def test_a_matrix_of_another_model_is_refused() -> None:
     error = refusal([V], imatrix=matrix(blk__0__attn_v__weight=128))
     assert isinstance(error, InputError) and "blk.0.attn_v.weight" in str(error)
     experts = TensorInfo("blk.0.ffn_up_exps.weight", (256, 8, 4), F32)
-    options = Options(file_type("Q4_K_M"), imatrix=matrix(blk__0__ffn_up_exps__weight=1024))
+    options = Options(FileType.named("Q4_K_M"), imatrix=matrix(blk__0__ffn_up_exps__weight=1024))
     check(assign([experts], header(), options), options)
-    embedding = Options(file_type("Q4_K_M"), imatrix=matrix(token_embd__weight=1))
+    embedding = Options(FileType.named("Q4_K_M"), imatrix=matrix(token_embd__weight=1))
     check(assign([TensorInfo("token_embd.weight", (256, 8), F32)], header(), embedding), embedding)
 
 
@@ -92,7 +92,7 @@ def test_what_is_quantized_already_needs_permission() -> None:
     tensors = [TensorInfo(V.name, V.shape, TENSOR_TYPES["MXFP4"])]
     error = refusal(tensors, file_type="Q8_0")
     assert isinstance(error, UsageError) and "--allow-requantize" in str(error)
-    allowed = Options(file_type("Q8_0"), allow_requantize=True)
+    allowed = Options(FileType.named("Q8_0"), allow_requantize=True)
     check(assign(tensors, header(), allowed), allowed)
     integers = [TensorInfo(V.name, V.shape, TENSOR_TYPES["I32"])]
     assert isinstance(refusal(integers, allow_requantize=True), UnsupportedError)

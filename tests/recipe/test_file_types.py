@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gguf_forge.errors import UsageError
-from gguf_forge.recipe import FILE_TYPES, file_type
+from gguf_forge.recipe import FILE_TYPES, FileType
 
 
 @pytest.mark.parametrize(
@@ -22,13 +22,13 @@ from gguf_forge.recipe import FILE_TYPES, file_type
     ],
 )
 def test_names_aliases_numbers_and_any_case(given: str, name: str) -> None:
-    assert file_type(given) is FILE_TYPES[name]
+    assert FileType.named(given) is FILE_TYPES[name]
 
 
 @pytest.mark.parametrize("given", ["", "Q4", "Q7_K", "4", "39", "-1", "Q4_K_XL"])
 def test_an_unknown_type_lists_the_known_ones(given: str) -> None:
     with pytest.raises(UsageError, match=r"known file types: F32, F16, .*Q4_K_M.*Q3_K"):
-        file_type(given)
+        FileType.named(given)
 
 
 def test_only_the_types_of_the_converter_are_float() -> None:

@@ -6,7 +6,7 @@ import pytest
 from gguf_forge.errors import InputError
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, array, string, u32
-from gguf_forge.recipe import ImportanceMatrix, Options, file_type, parse_key_override, quantized_metadata
+from gguf_forge.recipe import FileType, ImportanceMatrix, Options, parse_key_override, quantized_metadata
 from gguf_forge.types.tensor_type import TENSOR_TYPES
 
 BASE: Metadata = {
@@ -21,7 +21,7 @@ BASE: Metadata = {
 
 
 def test_keys_are_copied_and_the_own_ones_come_last() -> None:
-    assert quantized_metadata([], BASE, Options(file_type("Q4_K_M"))) == {
+    assert quantized_metadata([], BASE, Options(FileType.named("Q4_K_M"))) == {
         "general.architecture": string("llama"),
         "tokenizer.ggml.model": string("gpt2"),
         "general.quantization_version": u32(2),
@@ -32,14 +32,14 @@ def test_keys_are_copied_and_the_own_ones_come_last() -> None:
 
 def test_overrides_move_to_the_end_and_the_last_of_a_key_wins() -> None:
     texts = ("tokenizer.ggml.model=str:a", "general.file_type=int:7", "tokenizer.ggml.model=str:b")
-    options = Options(file_type("Q4_K_M"), key_overrides=tuple(parse_key_override(text) for text in texts))
+    options = Options(FileType.named("Q4_K_M"), key_overrides=tuple(parse_key_override(text) for text in texts))
     found = list(quantized_metadata([], BASE, options).items())
     assert found[-2:] == [("general.file_type", u32(7)), ("tokenizer.ggml.model", string("b"))]
 
 
 def test_strings_end_at_their_first_nul() -> None:
     tokens = array(ValueType.STRING, ("a\0b", b"\xff\0c", "\0", "d"))
-    found = quantized_metadata([], {"tokens": tokens, "text": string("x\0y")}, Options(file_type("Q8_0")))
+    found = quantized_metadata([], {"tokens": tokens, "text": string("x\0y")}, Options(FileType.named("Q8_0")))
     assert found["tokens"].data == ("a", b"\xff", "", "d")
     assert found["text"].data == "x"
 
@@ -47,7 +47,7 @@ def test_strings_end_at_their_first_nul() -> None:
 def test_a_copy_keeps_the_file_type_or_guesses_it() -> None:
     def copied(kinds: str, metadata: Metadata) -> Value:
         tensors = [TensorInfo(f"{i}", (256,), TENSOR_TYPES[kind]) for i, kind in enumerate(kinds.split())]
-        return quantized_metadata(tensors, metadata, Options(file_type("COPY")))["general.file_type"]
+        return quantized_metadata(tensors, metadata, Options(FileType.named("COPY")))["general.file_type"]
 
     assert copied("F32", BASE) == u32(1)
     assert copied("F32 Q4_K Q4_K", {}) == u32(1024 | 15)
@@ -61,7 +61,7 @@ def test_a_copy_keeps_the_file_type_or_guesses_it() -> None:
 def test_provenance_of_an_importance_matrix_is_cut_at_127_bytes() -> None:
     importance = {"a": np.ones(1, np.float32), "b": np.ones(1, np.float32)}
     matrix = ImportanceMatrix("é" * 64, importance, ("wiki", "other"), 12)
-    found = list(quantized_metadata([], BASE, Options(file_type("Q4_K_M"), imatrix=matrix)).items())
+    found = list(quantized_metadata([], BASE, Options(FileType.named("Q4_K_M"), imatrix=matrix)).items())
     assert found[-4:] == [
         ("quantize.imatrix.file", string("é".encode() * 63 + b"\xc3")),
         ("quantize.imatrix.dataset", string("wiki")),
@@ -69,7 +69,7 @@ def test_provenance_of_an_importance_matrix_is_cut_at_127_bytes() -> None:
         ("quantize.imatrix.chunks_count", u32(12)),
     ]
     unknown = ImportanceMatrix("m.dat", importance)
-    keys = list(quantized_metadata([], BASE, Options(file_type("Q4_K_M"), imatrix=unknown)))
+    keys = list(quantized_metadata([], BASE, Options(FileType.named("Q4_K_M"), imatrix=unknown)))
     assert keys[-2:] == ["quantize.imatrix.file", "quantize.imatrix.entries_count"]
-    empty = Options(file_type("Q4_K_M"), imatrix=unknown.selected(exclude=["a", "b"]))
+    empty = Options(FileType.named("Q4_K_M"), imatrix=unknown.selected(exclude=["a", "b"]))
     assert "quantize.imatrix.file" not in quantized_metadata([], BASE, empty)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from recipe_models import MODELS, Model, base_tensors, expand, header
 
-from gguf_forge.recipe import ImportanceMatrix, Options, assign, file_type
+from gguf_forge.recipe import FileType, ImportanceMatrix, Options, assign
 
 MIXES = [
     pytest.param(model, name, with_imatrix, id=f"{stem}-{name}{'-imatrix' * with_imatrix}")
@@ -22,7 +22,7 @@ MIXES = [
 @pytest.mark.parametrize(("model", "name", "with_imatrix"), MIXES)
 def test_types_equal_the_reference(model: Model, name: str, with_imatrix: bool) -> None:
     matrix = ImportanceMatrix("m.gguf", {"any": np.ones(1, np.float32)}) if with_imatrix else None
-    options = Options(file_type(name), imatrix=matrix)
+    options = Options(FileType.named(name), imatrix=matrix)
     assignments = assign(base_tensors(model), header(model), options)
     others = {a.name: a.type.name for a in assignments if a.type != options.file_type.default_type}
     expected = model["types_with_imatrix" if with_imatrix else "types"][name]

@@ -19,9 +19,9 @@ from corpus import manifests
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType
 from gguf_forge.recipe import (
+    FileType,
     ImportanceMatrix,
     Options,
-    file_type,
     parse_key_override,
     parse_prune_layers,
     parse_target_type,
@@ -114,7 +114,7 @@ def options(args: list[str], digest: Digest) -> Options:
             digest["imatrix"][path]["chunks"],
         ).selected(given.get("--include-weights", ()), given.get("--exclude-weights", ()))
     return Options(
-        file_type(name),
+        FileType.named(name),
         pure="--pure" in given,
         allow_requantize="--allow-requantize" in given,
         leave_output_tensor="--leave-output-tensor" in given,

@@ -20,7 +20,7 @@ from gguf_forge.tensors.packed import RepackMxfp4
 from gguf_forge.tensors.row_maps import Reorder, Repeat, Reshape, RowRange, Slice, Transpose, permute_rope, reshaped
 from gguf_forge.tensors.stored import BigEndian, Constant, Stored, StoredElements, Widened
 from gguf_forge.types.element_type import ELEMENT_TYPES
-from gguf_forge.types.tensor_type import BF16, F16, F32, TensorType, tensor_type
+from gguf_forge.types.tensor_type import BF16, F16, F32, TensorType
 
 # Objects of the interpreter, which no tensor makes larger.
 _SMALL = 20_000
@@ -56,7 +56,7 @@ EXPRESSIONS = {
     "permuted heads": lambda z: permute_rope(stored(z, (4096, 256)), 64),
     "permuted vector": lambda z: permute_rope(stored(z, (1 << 16,)), 4),
     "big endian": lambda z: BigEndian(stored(z, (4096, 256), F32)),
-    "big endian blocks": lambda z: BigEndian(stored(z, (4096, 256), tensor_type("Q4_K"))),
+    "big endian blocks": lambda z: BigEndian(stored(z, (4096, 256), TensorType.named("Q4_K"))),
     "columns": lambda z: Slice(stored(z, (4096, 256)), -1, 0, 256, 2),
     "every other row": lambda z: Slice(stored(z, (2, 4096, 256)), -2, 1, 4096, 2),
     "part of each matrix": lambda z: Slice(stored(z, (16, 512, 256)), -2, 128, 384),
@@ -83,7 +83,7 @@ EXPRESSIONS = {
     "short rows": lambda z: permute_rope(stored(z, (1 << 18, 4)), 64),
     "repacked": lambda z: RepackMxfp4(elements(z, (4096, 128), "U8"), elements(z, (4096, 8), "U8")),
     "of many": lambda z: Add(Transpose(Slice(Stack((stored(z, (512, 512)),) * 4), -2, 1, 512, 2)), 1.0),
-    "packed": lambda z: stored(z, (4096, 256), tensor_type("Q8_0")),
+    "packed": lambda z: stored(z, (4096, 256), TensorType.named("Q8_0")),
 }
 
 
@@ -121,7 +121,7 @@ def batch_of(expr: TensorExpr, targets: list[tuple[TensorType, str]]) -> Batch:
     def target(number: int, base: TensorType, name: str) -> Target:
         importance = np.ones(expr.shape[-1] * expr.n_rows // expr.matrix_rows, np.float32)
         source = RowSource(expr, base, importance if name.startswith("I") else None)
-        return Target(number, PlacedTensor(TensorInfo("t", expr.shape[::-1], tensor_type(name)), 0), source)
+        return Target(number, PlacedTensor(TensorInfo("t", expr.shape[::-1], TensorType.named(name)), 0), source)
 
     return Batch(expr, 0, expr.n_rows, tuple(target(number, *kind) for number, kind in enumerate(targets)))
 

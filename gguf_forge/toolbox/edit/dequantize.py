@@ -18,7 +18,7 @@ from gguf_forge.gguf_file.split import PartName
 from gguf_forge.planning.file_plan import FilePlan, WrittenFile, make_files
 from gguf_forge.planning.from_gguf import GgufModel
 from gguf_forge.planning.splits import Split
-from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type
+from gguf_forge.recipe import FILE_TYPES, FileType, Options
 from gguf_forge.request import Observer, Request, RunSettings
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.paths import is_folder
@@ -129,7 +129,7 @@ def _target(gguf: GgufFile, wanted: str | None) -> FileType:
     if wanted is None:
         number = gguf.metadata.get("general.file_type")
         return next((FILE_TYPES[name] for name in _FLOATS if FILE_TYPES[name].id == number), FILE_TYPES["F32"])
-    kind = file_type(wanted)
+    kind = FileType.named(wanted)
     if kind.name not in _FLOATS:
         raise UsageError(f"{kind} is no type of floats", hint=f"choose {', '.join(_FLOATS)}, or use quantize_gguf")
     return kind

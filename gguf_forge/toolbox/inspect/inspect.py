@@ -300,7 +300,7 @@ def parse_block(text: str, info: TensorInfo) -> BlockPlace:
 
     Example:
         >>> from gguf_forge.types.tensor_type import tensor_type
-        >>> parse_block("9", TensorInfo("a", (64, 8), tensor_type("Q8_0")))
+        >>> parse_block("9", TensorInfo("a", (64, 8), TensorType.named("Q8_0")))
         BlockPlace(row=4, block=1)
     """
     numbers = text.split(":")

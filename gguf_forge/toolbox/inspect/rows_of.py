@@ -30,12 +30,12 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def as_float32(rows: Rows, kind: TensorType, *, backend: str | None = None) -> NDArray[np.float32]:
+def as_float32(rows: Rows, tensor_type: TensorType, *, backend: str | None = None) -> NDArray[np.float32]:
     """Rows that an expression gave, as numbers.
 
     Args:
         rows: Two-dimensional: values of a float type, or bytes of any other.
-        kind: What they hold.
+        tensor_type: What they hold.
         backend: Which kernels; the default is the fastest of this machine.
 
     Returns:
@@ -47,17 +47,18 @@ def as_float32(rows: Rows, kind: TensorType, *, backend: str | None = None) -> N
     Example:
         >>> from gguf_forge import quantize
         >>> from gguf_forge.types.tensor_type import tensor_type
-        >>> as_float32(quantize(np.ones((2, 32), np.float32), "Q8_0"), tensor_type("Q8_0")).shape
+        >>> as_float32(quantize(np.ones((2, 32), np.float32), "Q8_0"), TensorType.named("Q8_0")).shape
         (2, 32)
     """
-    if kind.is_float:
+    if tensor_type.is_float:
         return rows.astype(np.float32)
     rows = np.ascontiguousarray(rows)
-    if kind.block_elements == 1:
+    if tensor_type.block_elements == 1:
         with np.errstate(over="ignore"):
-            return unpack_blocks(rows, kind)[VALUE].astype(np.float32)
-    values = np.empty((rows.shape[0], rows.shape[1] // kind.block_bytes * kind.block_elements), np.float32)
-    dequantize_rows(rows, kind, values, backend=backend)
+            return unpack_blocks(rows, tensor_type)[VALUE].astype(np.float32)
+    n_per_row = rows.shape[1] // tensor_type.block_bytes * tensor_type.block_elements
+    values = np.empty((rows.shape[0], n_per_row), np.float32)
+    dequantize_rows(rows, tensor_type, values, backend=backend)
     return values
 
 

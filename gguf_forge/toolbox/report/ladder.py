@@ -22,10 +22,10 @@ from gguf_forge.types.tensor_type import TensorType
 
 
 @cache
-def _code_mask(kind: TensorType) -> NDArray[np.uint8]:
+def _code_mask(tensor_type: TensorType) -> NDArray[np.uint8]:
     """Which bits of a block are codes, not scales."""
-    block = np.zeros(1, block_dtype(kind))
-    for name, bits in _scheme(kind).codes.masks.items():
+    block = np.zeros(1, block_dtype(tensor_type))
+    for name, bits in _scheme(tensor_type).codes.masks.items():
         if bits is None:
             block[name].view(np.uint8)[...] = 0xFF
         else:
@@ -33,19 +33,20 @@ def _code_mask(kind: TensorType) -> NDArray[np.uint8]:
     return block.view(np.uint8)
 
 
-def _scheme(kind: TensorType) -> LevelScheme:
-    if kind.levels is None:
-        raise UsageError(f"{kind} has no levels")
-    return kind.levels
+def _scheme(tensor_type: TensorType) -> LevelScheme:
+    if tensor_type.levels is None:
+        raise UsageError(f"{tensor_type} has no levels")
+    return tensor_type.levels
 
 
 @cache
-def _ends(kind: TensorType) -> tuple[float, float | None]:
+def _ends(tensor_type: TensorType) -> tuple[float, float | None]:
     """The rungs of codes whose bits are all 0, and of codes whose bytes are all `fill`; None where the base is 0."""
-    scheme = _scheme(kind)
+    scheme = _scheme(tensor_type)
     if isinstance(scheme.codes, Grid):
         return scheme.codes.first, scheme.codes.last
-    blocks = np.outer((0, scheme.fill), np.ones(kind.block_bytes)).astype(np.uint8).view(block_dtype(kind))[:, 0]
+    filled = np.outer((0, scheme.fill), np.ones(tensor_type.block_bytes)).astype(np.uint8)
+    blocks = filled.view(block_dtype(tensor_type))[:, 0]
     first, last = scheme.codes.read(blocks)[:, 0].tolist()
     return scheme.values[first - scheme.lowest], scheme.values[last - scheme.lowest]
 
@@ -82,28 +83,28 @@ class Ladders:
         return np.where(np.isnan(steps), -1, numbers)
 
 
-def ladders(blocks: NDArray[np.uint8], kind: TensorType) -> Ladders:
+def ladders(blocks: NDArray[np.uint8], tensor_type: TensorType) -> Ladders:
     """The ladders of packed blocks.
 
     Args:
-        blocks: uint8 array (blocks, kind.block_bytes).
-        kind: Their type, one with levels.
+        blocks: uint8 array (blocks, tensor_type.block_bytes).
+        tensor_type: Their type, one with levels.
 
     Example:
         >>> from gguf_forge import quantize
         >>> from gguf_forge.types.tensor_type import tensor_type
         >>> block = quantize(np.linspace(-8, 7, 32, dtype=np.float32)[None], "Q4_0")
-        >>> ladders(block, tensor_type("Q4_0")).levels(0, 0)[:3].tolist()
+        >>> ladders(block, TensorType.named("Q4_0")).levels(0, 0)[:3].tolist()
         [-8.0, -7.0, -6.0]
     """
-    scheme = _scheme(kind)
-    mask = _code_mask(kind)
+    scheme = _scheme(tensor_type)
+    mask = _code_mask(tensor_type)
     scales = blocks & ~mask
 
     def unpacked(fill: int) -> NDArray[np.float32]:
-        return dequantize(scales | (mask & np.uint8(fill)), kind)[:, :: scheme.values_per_scale]
+        return dequantize(scales | (mask & np.uint8(fill)), tensor_type)[:, :: scheme.values_per_scale]
 
-    lowest, highest = _ends(kind)
+    lowest, highest = _ends(tensor_type)
     low = unpacked(0)
     if highest is None:
         step = low / np.float32(lowest)

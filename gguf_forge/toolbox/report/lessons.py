@@ -15,7 +15,7 @@ from gguf_forge.kernels.binding import quantizable_types, types_needing_importan
 from gguf_forge.kernels.rows import dequantize, quantize
 from gguf_forge.toolbox.report.data import Alternative, BlockSize, Lessons, Outlier, Rounding, SizeCost, Symmetry
 from gguf_forge.toolbox.report.ladder import ladders
-from gguf_forge.types.tensor_type import TensorType, tensor_type
+from gguf_forge.types.tensor_type import TensorType
 
 FloatRows = NDArray[np.float32]
 
@@ -86,31 +86,31 @@ def _overall(pairs: Sequence[tuple[FloatRows, FloatRows]]) -> float:
     return float(np.sqrt(noise / power))
 
 
-def _rounded(values: FloatRows, kind: TensorType) -> FloatRows:
-    return dequantize(quantize(values, kind), kind)
+def _rounded(values: FloatRows, tensor_type: TensorType) -> FloatRows:
+    return dequantize(quantize(values, tensor_type), tensor_type)
 
 
-def _fits(weights: SampledRows, kind: TensorType) -> bool:
-    return bool(weights.values.shape[1] % kind.block_elements == 0)
+def _fits(weights: SampledRows, tensor_type: TensorType) -> bool:
+    return bool(weights.values.shape[1] % tensor_type.block_elements == 0)
 
 
-def _rounding(weights: SampledRows, at: int, kind: TensorType) -> Rounding:
-    """The `at`-th run of 32 values, as its row would be stored in `kind`."""
+def _rounding(weights: SampledRows, at: int, tensor_type: TensorType) -> Rounding:
+    """The `at`-th run of 32 values, as its row would be stored in `tensor_type`."""
     row, block = divmod(at, weights.values.shape[1] // _SMALL)
     values = weights.values[row : row + 1]
-    packed = quantize(values, kind)
+    packed = quantize(values, tensor_type)
     part = slice(block * _SMALL, (block + 1) * _SMALL)
-    stored, original = dequantize(packed, kind)[0, part], values[0, part]
-    whole, inside = divmod(block * _SMALL, kind.block_elements)
-    ladder = ladders(packed.reshape(-1, kind.block_bytes), kind)
+    stored, original = dequantize(packed, tensor_type)[0, part], values[0, part]
+    whole, inside = divmod(block * _SMALL, tensor_type.block_elements)
+    ladder = ladders(packed.reshape(-1, tensor_type.block_bytes), tensor_type)
     levels = ladder.levels(whole, inside // ladder.scheme.values_per_scale)
-    return _as_rounding(kind, levels, stored, original)
+    return _as_rounding(tensor_type, levels, stored, original)
 
 
-def _as_rounding(kind: TensorType, levels: FloatRows, stored: FloatRows, original: FloatRows) -> Rounding:
+def _as_rounding(tensor_type: TensorType, levels: FloatRows, stored: FloatRows, original: FloatRows) -> Rounding:
     return Rounding(
-        type=kind.name,
-        bits_per_weight=8 * kind.block_bytes / kind.block_elements,
+        type=tensor_type.name,
+        bits_per_weight=8 * tensor_type.block_bytes / tensor_type.block_elements,
         levels=tuple(np.sort(levels).tolist()),
         stored=tuple(stored.tolist()),
         relative=float(relative_errors(original[None], stored[None])[0]),
@@ -127,9 +127,9 @@ def _symmetry(pool: Sequence[SampledRows]) -> Symmetry | None:
         original = weights.values.reshape(-1, _SMALL)
         errors = []
         for name in _LADDERS:
-            kind = tensor_type(name)
-            if _fits(weights, kind):
-                stored = _rounded(weights.values, kind).reshape(-1, _SMALL)
+            tensor_type = TensorType.named(name)
+            if _fits(weights, tensor_type):
+                stored = _rounded(weights.values, tensor_type).reshape(-1, _SMALL)
                 pairs.setdefault(name, []).append((original, stored))
                 errors.append(relative_errors(original, stored))
         before, after = errors[0], errors[1]
@@ -148,14 +148,14 @@ def _symmetry(pool: Sequence[SampledRows]) -> Symmetry | None:
     if found is None or found[0] <= 1:
         return None
     _, weights, at = found
-    kinds = [tensor_type(name) for name in _LADDERS if _fits(weights, tensor_type(name))]
+    tensor_types = [TensorType.named(name) for name in _LADDERS if _fits(weights, TensorType.named(name))]
     row, block = weights.place(at, _SMALL)
     return Symmetry(
         tensor=weights.tensor,
         row=row,
         block=block,
         weights=tuple(weights.values.reshape(-1, _SMALL)[at].tolist()),
-        roundings=tuple(_rounding(weights, at, kind) for kind in kinds),
+        roundings=tuple(_rounding(weights, at, tensor_type) for tensor_type in tensor_types),
         blocks=blocks,
         share_better=better / blocks,
         overall={name: _overall(some) for name, some in pairs.items()},
@@ -223,7 +223,7 @@ def _crests(blocks: FloatRows) -> NDArray[np.float64]:
 
 
 def _outlier(pool: Sequence[SampledRows]) -> Outlier | None:
-    kind = tensor_type("Q4_0")
+    tensor_type = TensorType.named("Q4_0")
     weights = max(pool, key=lambda some: float(_crests(some.values.reshape(-1, _SMALL)).max()))
     blocks = weights.values.reshape(-1, _SMALL)
     crests = _crests(blocks)
@@ -235,9 +235,9 @@ def _outlier(pool: Sequence[SampledRows]) -> Outlier | None:
     without = block.copy()
     without[peak] = 0
     row, number = weights.place(at, _SMALL)
-    with_it, lone = _alone(block, kind), _alone(without, kind)
+    with_it, lone = _alone(block, tensor_type), _alone(without, tensor_type)
     others = np.delete(block, peak)
-    stored = _rounded(blocks, kind)
+    stored = _rounded(blocks, tensor_type)
     errors = relative_errors(blocks, stored)
     power = np.sqrt(np.square(blocks, dtype=np.float64).mean(axis=1))
     some = np.linspace(0, len(blocks) - 1, min(_CLOUD, len(blocks))).astype(np.int64)
@@ -263,9 +263,10 @@ def _outlier(pool: Sequence[SampledRows]) -> Outlier | None:
     )
 
 
-def _alone(block: FloatRows, kind: TensorType) -> Rounding:
-    packed = quantize(block[None], kind)
-    return _as_rounding(kind, ladders(packed, kind).levels(0, 0), dequantize(packed, kind)[0], block)
+def _alone(block: FloatRows, tensor_type: TensorType) -> Rounding:
+    packed = quantize(block[None], tensor_type)
+    levels = ladders(packed, tensor_type).levels(0, 0)
+    return _as_rounding(tensor_type, levels, dequantize(packed, tensor_type)[0], block)
 
 
 def _alternatives(pool: Sequence[SampledRows], finest: float) -> tuple[Alternative, ...]:
@@ -273,10 +274,10 @@ def _alternatives(pool: Sequence[SampledRows], finest: float) -> tuple[Alternati
     usable = [weights for weights in pool if weights.values.shape[1] % _LARGE == 0] or list(pool)
     found = []
     for name in _ALTERNATIVES:
-        kind = tensor_type(name)
-        can = kind in quantizable_types() - types_needing_importance() and kind.levels is not None
-        bits = 8 * kind.block_bytes / kind.block_elements
-        if can and bits < finest and all(_fits(weights, kind) for weights in usable):
-            error = _overall([(weights.values, _rounded(weights.values, kind)) for weights in usable])
+        tensor_type = TensorType.named(name)
+        can = tensor_type in quantizable_types() - types_needing_importance() and tensor_type.levels is not None
+        bits = 8 * tensor_type.block_bytes / tensor_type.block_elements
+        if can and bits < finest and all(_fits(weights, tensor_type) for weights in usable):
+            error = _overall([(weights.values, _rounded(weights.values, tensor_type)) for weights in usable])
             found.append(Alternative(name, bits, error))
     return tuple(sorted(found, key=lambda one: (one.bits_per_weight, one.relative)))

@@ -28,7 +28,7 @@ from gguf_forge.toolbox.report.heat import (
     role_order,
 )
 from gguf_forge.types.levels import Grid
-from gguf_forge.types.tensor_type import TENSOR_TYPES, tensor_type
+from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 _NOTES = {
     "Q4_0": "symmetric: one step, and zero is a level",
@@ -146,7 +146,7 @@ def _types(report: Report) -> list[tuple[str, float, int, int]]:
 
 
 def _bits(name: str) -> float:
-    kind = tensor_type(name)
+    kind = TensorType.named(name)
     return 8 * kind.block_bytes / kind.block_elements
 
 
@@ -249,7 +249,7 @@ def _number(count: int, noun: str) -> str:
 
 def describe_type(name: str) -> str:
     """A type in a few sentences, for people."""
-    kind = tensor_type(name)
+    kind = TensorType.named(name)
     scheme = kind.levels
     if scheme is None:
         return f"{name} keeps every weight as a number of its own."

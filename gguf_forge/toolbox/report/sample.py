@@ -32,7 +32,7 @@ class Sample:
     """
 
     tensor: str
-    kind: TensorType
+    tensor_type: TensorType
     rows: NDArray[np.int64]
     packed: NDArray[np.generic]
     stored: FloatRows
@@ -45,11 +45,11 @@ class Sample:
 
     @property
     def blocks(self) -> NDArray[np.uint8]:
-        return np.ascontiguousarray(self.packed).view(np.uint8).reshape(-1, self.kind.block_bytes)
+        return np.ascontiguousarray(self.packed).view(np.uint8).reshape(-1, self.tensor_type.block_bytes)
 
     @property
     def ladders(self) -> Ladders | None:
-        return ladders(self.blocks, self.kind) if self.kind.levels else None
+        return ladders(self.blocks, self.tensor_type) if self.tensor_type.levels else None
 
     def as_rows(self) -> SampledRows:
         return SampledRows(self.tensor, self.rows, np.ascontiguousarray(self.weights))
@@ -117,12 +117,12 @@ def portrait_of(sample: Sample, why: str) -> Portrait | None:
     counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
     return Portrait(
         tensor=sample.tensor,
-        type=sample.kind.name,
+        type=sample.tensor_type.name,
         why=why,
         edges=tuple(edges.tolist()),
         counts=tuple(counts.tolist()),
         levels=_typical_levels(sample),
-        values_per_scale=scheme.values_per_scale if (scheme := sample.kind.levels) else 1,
+        values_per_scale=scheme.values_per_scale if (scheme := sample.tensor_type.levels) else 1,
         deviation=float(values.std()),
         largest=float(np.abs(values).max()),
         sampled=int(values.size),
@@ -152,7 +152,7 @@ def block_view(sample: Sample, at: int, title: str) -> BlockView | None:
     found = sample.ladders
     if found is None or not all(np.isfinite(part[at]).all() for part in (found.base, found.step)):
         return None
-    per_row = sample.stored.shape[1] // sample.kind.block_elements
+    per_row = sample.stored.shape[1] // sample.tensor_type.block_elements
     row, block = divmod(at, per_row)
     shape = (len(sample.blocks), -1)
     error = block_errors(sample)[at]
@@ -160,7 +160,7 @@ def block_view(sample: Sample, at: int, title: str) -> BlockView | None:
     return BlockView(
         title=title,
         tensor=sample.tensor,
-        type=sample.kind.name,
+        type=sample.tensor_type.name,
         row=int(sample.rows[row]),
         block=block,
         weights=None if sample.source is None else tuple(sample.source.reshape(shape)[at].tolist()),
@@ -175,6 +175,6 @@ def block_view(sample: Sample, at: int, title: str) -> BlockView | None:
 
 def _scale_fields(sample: Sample, at: int) -> Mapping[str, float]:
     """The floating-point scales of the block by name."""
-    block = unpack_blocks(sample.blocks[at], sample.kind)[0]
+    block = unpack_blocks(sample.blocks[at], sample.tensor_type)[0]
     names = [name for name in block.dtype.names or () if block[name].dtype.kind == "f" and not block[name].shape]
     return {name: float(block[name]) for name in names}

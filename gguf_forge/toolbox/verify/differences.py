@@ -128,7 +128,7 @@ class Differences:
 def differences_between(
     expected: PackedRows,
     found: PackedRows,
-    kind: TensorType,
+    tensor_type: TensorType,
     weights: FloatRows,
     *,
     importance: FloatRows | None = None,
@@ -138,7 +138,7 @@ def differences_between(
 
     Args:
         expected, found: (rows, bytes of a row).
-        kind: Their type.
+        tensor_type: Their type.
         weights: (rows, values of a row): what the rows were packed from.
         importance: (values of a row,): how much an error in each column counts; None for all alike.
         first_row: The number of the first row.
@@ -150,10 +150,10 @@ def differences_between(
         >>> packed = quantize(row, "Q4_0")
         >>> other = packed.copy()
         >>> other[0, 23] ^= 4
-        >>> differences_between(packed, other, tensor_type("Q4_0"), row).first
+        >>> differences_between(packed, other, TensorType.named("Q4_0"), row).first
         Place(row=0, block=1, field='qs[3]', offset=23, expected=16, found=20)
     """
-    size = kind.block_bytes
+    size = tensor_type.block_bytes
     mine, theirs = expected.reshape(-1, size), found.reshape(-1, size)
     differs = mine != theirs
     at = np.flatnonzero(differs.any(axis=1))
@@ -164,18 +164,18 @@ def differences_between(
     def place(block: int) -> DifferentByte:
         byte = int(np.argmax(differs[block]))
         row, within = divmod(block, per_row)
-        name = field_at(kind, byte)
+        name = field_at(tensor_type, byte)
         offset = first_row * expected.shape[1] + block * size + byte
         return DifferentByte(first_row + row, within, name, offset, int(mine[block, byte]), int(theirs[block, byte]))
 
     judged = at[::_EACH] if len(at) > max(_MANY * len(mine), _MANY_BLOCKS) else at
-    source = weights.reshape(-1, kind.block_elements)[judged]
-    columns = None if importance is None else importance.reshape(-1, kind.block_elements)[judged % per_row]
-    odd, misplaced, errors = _judged(mine[judged], theirs[judged], kind, source, columns)
+    source = weights.reshape(-1, tensor_type.block_elements)[judged]
+    columns = None if importance is None else importance.reshape(-1, tensor_type.block_elements)[judged % per_row]
+    odd, misplaced, errors = _judged(mine[judged], theirs[judged], tensor_type, source, columns)
     fields: Counter[str] = Counter()
     for byte, count in enumerate(differs.sum(axis=0).tolist()):
         if count:
-            fields[field_at(kind, byte).split("[")[0]] += count
+            fields[field_at(tensor_type, byte).split("[")[0]] += count
     return Differences(
         len(at),
         sum(fields.values()),
@@ -191,10 +191,10 @@ def differences_between(
 
 
 def _judged(
-    expected: PackedRows, found: PackedRows, kind: TensorType, weights: FloatRows, importance: FloatRows | None
+    expected: PackedRows, found: PackedRows, tensor_type: TensorType, weights: FloatRows, importance: FloatRows | None
 ) -> tuple[NDArray[np.bool_], int | None, Errors]:
     """Of differing blocks: which are odd, how many values are misplaced, and the sums of errors."""
-    mine, theirs = _unpacked(expected, kind), _unpacked(found, kind)
+    mine, theirs = _unpacked(expected, tensor_type), _unpacked(found, tensor_type)
     if mine is None or theirs is None:
         return np.ones(len(expected), bool), None, Errors()
     with np.errstate(all="ignore"):
@@ -214,15 +214,15 @@ def _judged(
             float((a * w).sum()),
             float((b * w).sum()),
         )
-        if kind.block_elements == 1:
+        if tensor_type.block_elements == 1:
             far = np.abs(a - b) > _ROUNDING * np.maximum(np.abs(a), np.abs(b))
             return broken | far.any(axis=1), None, errors
-    if kind.levels is None or kind.levels.is_grid:
+    if tensor_type.levels is None or tensor_type.levels.is_grid:
         return broken | worse, None, errors
-    off_level = misplaced_values(found, kind, weights)
+    off_level = misplaced_values(found, tensor_type, weights)
     misplaced = np.zeros(len(found), np.int64) if off_level is None else off_level
     is_off = misplaced > 0
-    odd = broken | (is_off & worse if kind.rounds_late else is_off)
+    odd = broken | (is_off & worse if tensor_type.rounds_late else is_off)
     return odd, int(misplaced.sum()), errors
 
 
@@ -235,13 +235,14 @@ def _counts(weights: NDArray[np.float64], importance: FloatRows | None) -> NDArr
     return counts
 
 
-def _unpacked(blocks: PackedRows, kind: TensorType) -> NDArray[np.float64] | None:
+def _unpacked(blocks: PackedRows, tensor_type: TensorType) -> NDArray[np.float64] | None:
     """The values of blocks; None if there is no kernel for them."""
-    if kind.block_elements == 1:
+    if tensor_type.block_elements == 1:
         rows = blocks.reshape(len(blocks), -1)
-        return as_float32(rows.view(kind.dtype) if kind.is_float else rows, kind).astype(np.float64)
-    if kind not in dequantizable_types():
+        numbers = rows.view(tensor_type.dtype) if tensor_type.is_float else rows
+        return as_float32(numbers, tensor_type).astype(np.float64)
+    if tensor_type not in dequantizable_types():
         return None
-    values = np.empty((len(blocks), kind.block_elements), np.float32)
-    dequantize_rows(np.ascontiguousarray(blocks), kind, values)
+    values = np.empty((len(blocks), tensor_type.block_elements), np.float32)
+    dequantize_rows(np.ascontiguousarray(blocks), tensor_type, values)
     return values.astype(np.float64)

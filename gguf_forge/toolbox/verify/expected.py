@@ -20,11 +20,11 @@ from gguf_forge.kernels.binding import quantizable_types, types_needing_importan
 from gguf_forge.planning.file_plan import TensorChoice
 from gguf_forge.planning.model import FileContent
 from gguf_forge.planning.open_model import open_origin
-from gguf_forge.recipe import FILE_TYPES, FileType, Options, file_type
+from gguf_forge.recipe import FILE_TYPES, FileType, Options
 from gguf_forge.recipe.file_types import COPY
 from gguf_forge.request import Request
 from gguf_forge.types.rows import Rows
-from gguf_forge.types.tensor_type import TensorType, tensor_type
+from gguf_forge.types.tensor_type import TensorType
 
 IMATRIX_KEYS = "quantize.imatrix."
 _BY_ID = {kind.id: kind for kind in FILE_TYPES.values() if kind.id is not None}
@@ -46,7 +46,7 @@ def expecting(gguf: GgufFile, request: Request, options: Options, base: str | No
         UsageError: the file was made with an importance matrix and none is given.
         ForgeError: whatever planning the source raises.
     """
-    kind = file_type(request.types[0]) if request.types else _file_type_of(gguf)
+    kind = FileType.named(request.types[0]) if request.types else _file_type_of(gguf)
     in_parts = len(gguf.paths) > 1 and not _is_in_order(gguf)
     options = replace(_with_recorded_matrix(gguf, options), file_type=kind, keep_order=in_parts)
     request = replace(request, vocab_only=not gguf.tensors)
@@ -139,7 +139,7 @@ def _file_type_of(gguf: GgufFile) -> FileType:
 
 
 def _base(name: str) -> TensorType:
-    kind = tensor_type(name)
+    kind = TensorType.named(name)
     if not kind.is_float:
         raise UsageError(f"the file that is quantized is F32, F16 or BF16, not {kind}")
     return kind

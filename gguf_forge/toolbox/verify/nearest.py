@@ -19,13 +19,13 @@ _SLACK = 0.04
 
 
 def misplaced_values(
-    packed: NDArray[np.uint8], kind: TensorType, values: NDArray[np.float32]
+    packed: NDArray[np.uint8], tensor_type: TensorType, values: NDArray[np.float32]
 ) -> NDArray[np.int64] | None:
     """How many values of each block are at a level that is not the nearest one.
 
     Args:
         packed: uint8 array (rows, bytes).
-        kind: Its type.
+        tensor_type: Its type.
         values: float32 array (rows, n): what was packed.
 
     Returns:
@@ -37,17 +37,17 @@ def misplaced_values(
         >>> row = np.linspace(-1, 1, 32, dtype=np.float32)[None]
         >>> packed = quantize(row, "Q4_0")
         >>> packed[0, 5] ^= 2
-        >>> misplaced_values(packed, tensor_type("Q4_0"), row)
+        >>> misplaced_values(packed, TensorType.named("Q4_0"), row)
         array([1])
     """
-    scheme = kind.levels
-    levels = levels_of(packed, kind)
+    scheme = tensor_type.levels
+    levels = levels_of(packed, tensor_type)
     if scheme is None or levels is None:
         return None
     positions = scheme.positions
     at = positions[np.clip(levels - scheme.lowest, 0, len(positions) - 1)].reshape(-1, scheme.values_per_scale)
     with np.errstate(all="ignore"):
-        unpacked = dequantize(packed, kind).reshape(at.shape).astype(np.float64)
+        unpacked = dequantize(packed, tensor_type).reshape(at.shape).astype(np.float64)
         # scale and offset of a group, out of its two outermost levels
         groups, high, low = np.arange(len(at)), at.argmax(1), at.argmin(1)
         span = at[groups, high] - at[groups, low]
@@ -59,5 +59,5 @@ def misplaced_values(
         excess = np.abs(ideal - at) - np.abs(ideal - nearest)
         # a group at one level, or with a scale of zero, says nothing
         misplaced = (excess > _SLACK * np.abs(nearest - at)) & np.isfinite(ideal)
-    counts: NDArray[np.int64] = misplaced.reshape(-1, kind.block_elements).sum(axis=1)
+    counts: NDArray[np.int64] = misplaced.reshape(-1, tensor_type.block_elements).sum(axis=1)
     return counts

@@ -26,19 +26,19 @@ def transforms_of(expr: TensorExpr) -> tuple[str, ...]:
     return (*below, expr.words) if expr.words else tuple(below)
 
 
-def steps_of(source: RowSource, kind: TensorType) -> tuple[str, ...]:
-    """`transforms_of` a tensor, and how its numbers are rounded and packed to `kind`."""
+def steps_of(source: RowSource, tensor_type: TensorType) -> tuple[str, ...]:
+    """`transforms_of` a tensor, and how its numbers are rounded and packed to `tensor_type`."""
     expr = source.expr
     steps = list(transforms_of(expr))
     if not expr.dtype.is_float:
-        return (*steps, f"unpacked and packed to {kind}") if expr.dtype != kind else tuple(steps)
-    if source.base not in (expr.dtype, kind):
+        return (*steps, f"unpacked and packed to {tensor_type}") if expr.dtype != tensor_type else tuple(steps)
+    if source.base not in (expr.dtype, tensor_type):
         steps.append(f"rounded to {source.base}")
-    if not kind.is_float:
-        steps.append(f"packed to {kind}")
-    elif kind != expr.source_type:
-        steps.append(f"as {kind}")
-    if source.importance is not None and not kind.is_float:
+    if not tensor_type.is_float:
+        steps.append(f"packed to {tensor_type}")
+    elif tensor_type != expr.source_type:
+        steps.append(f"as {tensor_type}")
+    if source.importance is not None and not tensor_type.is_float:
         steps.append("by importance")
     return tuple(steps)
 

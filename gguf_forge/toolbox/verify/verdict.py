@@ -73,25 +73,25 @@ class TensorCheck:
     explanation: str | None = None
 
 
-def verdict_on(found: Differences, kind: TensorType, blocks: int, *, by_importance: bool = False) -> Verdict:
+def verdict_on(found: Differences, tensor_type: TensorType, blocks: int, *, by_importance: bool = False) -> Verdict:
     """What the differences of a tensor mean.
 
     Args:
         found: Where its bytes differ from what they should be.
-        kind: Its type.
+        tensor_type: Its type.
         blocks: How many blocks it has.
         by_importance: Should it have been packed with an importance matrix?
     """
     if not found.blocks:
         return Verdict.IDENTICAL
     if found.blocks <= max(_FEW * blocks, _FEW_BLOCKS):
-        tolerated = _ODD_LATE_BY_IMPORTANCE * found.judged if kind.rounds_late and by_importance else 0
+        tolerated = _ODD_LATE_BY_IMPORTANCE * found.judged if tensor_type.rounds_late and by_importance else 0
         # a float has no scale that could have been chosen otherwise
-        is_damaged = found.odd_blocks > tolerated or kind.block_elements == 1
+        is_damaged = found.odd_blocks > tolerated or tensor_type.block_elements == 1
         return Verdict.DAMAGED if is_damaged else Verdict.STEPS
     if found.misplaced is not None:
         late = _MISPLACED_LATE_BY_IMPORTANCE if by_importance else _MISPLACED_LATE
-        same = found.misplaced <= (late if kind.rounds_late else _MISPLACED) * found.values
+        same = found.misplaced <= (late if tensor_type.rounds_late else _MISPLACED) * found.values
     else:
         same = found.odd_blocks <= _ODD * found.judged
     if same:

@@ -18,7 +18,7 @@ from gguf_forge.tensors.stored import Constant, Stored
 from gguf_forge.toolbox.inspect import measure
 from gguf_forge.toolbox.inspect.measure import distance_between, level_use, spread_of
 from gguf_forge.toolbox.inspect.rows_of import as_float32, in_order, row_ranges, with_short_rows
-from gguf_forge.types.tensor_type import F32, TENSOR_TYPES, tensor_type
+from gguf_forge.types.tensor_type import F32, TENSOR_TYPES, TensorType
 
 _MATRICES = arrays(
     np.float32,
@@ -149,7 +149,7 @@ def test_numbers_that_are_not_packed(name: str, dtype: str | None, tmp_path: Pat
     values = np.arange(-6, 6, dtype=np.float32).reshape(3, 4)
     packed = quantize(values, name) if dtype is None else values.astype(dtype)
     rows = stored(tmp_path, packed, name, (3, 4)).rows(0, 3)
-    np.testing.assert_array_equal(as_float32(rows, tensor_type(name)), values)
+    np.testing.assert_array_equal(as_float32(rows, TensorType.named(name)), values)
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple), st.integers(1, 50), st.booleans(), st.booleans())

@@ -10,7 +10,7 @@ from gguf_forge import dequantize, quantize
 from gguf_forge.kernels.binding import dequantizable_types, quantizable_types
 from gguf_forge.toolbox.report.ladder import ladders
 from gguf_forge.types.blocks import levels_of
-from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType, tensor_type
+from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 PACKED = [kind for kind in TENSOR_TYPES.values() if kind.levels]
 EVENLY_SPACED = [kind for kind in PACKED if kind.levels.is_uniform and not kind.levels.is_grid]
@@ -64,6 +64,6 @@ def test_rungs_are_the_stored_levels(kind: TensorType) -> None:
 
 
 def test_a_block_of_zeros_has_no_rungs() -> None:
-    kind = tensor_type("Q8_0")
+    kind = TensorType.named("Q8_0")
     block = np.zeros((1, kind.block_bytes), np.uint8)
     assert set(ladders(block, kind).rung_numbers(dequantize(block, kind)).reshape(-1).tolist()) == {-1}

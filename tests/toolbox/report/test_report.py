@@ -25,7 +25,7 @@ from gguf_forge.toolbox.edit.splitting import split_gguf
 from gguf_forge.toolbox.report import words
 from gguf_forge.toolbox.report.data import Report, as_object
 from gguf_forge.toolbox.report.page import page
-from gguf_forge.types.tensor_type import tensor_type
+from gguf_forge.types.tensor_type import TensorType
 
 XHTML = "{http://www.w3.org/1999/xhtml}"
 CASES = [("llama2-spm", "Q4_K_M"), ("qwen2moe", "Q4_K_M"), ("deepseek2-lite", "Q8_0"), ("gptoss-mxfp4", "auto")]
@@ -115,7 +115,7 @@ def test_errors_are_those_that_others_compute(model: Path) -> None:
         assert error.relative == pytest.approx(relative, rel=1e-6)
         assert error.largest == pytest.approx(np.abs(difference).max(), rel=1e-6)
         if error.worst:
-            block = tensor_type(read[tensor.name].tensor_type.name).block_elements
+            block = TensorType.named(read[tensor.name].tensor_type.name).block_elements
             by_block = np.sqrt(np.square(difference).reshape(len(weights), -1, block).mean(axis=2))
             assert by_block[error.worst.row, error.worst.block] == pytest.approx(by_block.max())
     assert found.error is not None

@@ -39,7 +39,7 @@ from gguf_forge.recipe import parse_tensor_type
 from gguf_forge.recipe.importance.matrix import ImportanceMatrix
 from gguf_forge.toolbox.verify.verdict import Verdict
 from gguf_forge.types.blocks import field_at
-from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType, tensor_type
+from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 _KINDS = ("Q4_K_M", "Q8_0", "Q5_1", "Q2_K", "IQ4_XS", "Q6_K", "BF16", "F16")
 
@@ -406,7 +406,7 @@ def one_tensor(folder: Path, kind: TensorType, shape: tuple[int, ...], data: byt
 
 @pytest.mark.parametrize("name", ["F32", "F64", "BF16", "Q4_K", "Q6_K", "IQ1_M", "MXFP4", "Q8_K"])
 def test_invalid_blocks_are_found(name: str, tmp_path: Path) -> None:
-    kind = tensor_type(name)
+    kind = TensorType.named(name)
     n = max(kind.block_elements, 32)
     data = bytearray(kind.row_bytes(4 * n))
     at = 2 * kind.row_bytes(n)
