@@ -123,6 +123,7 @@ class Architecture:
         metadata: Lines of the metadata table, in file order.
         tokenizer: Reads the vocabulary; None for a part without one.
         part: Which part of a model this is.
+        when: Which checkpoints of its classes it is for; None for all that no other declaration of theirs is for.
         renames: How checkpoint names are rewritten before anything looks at them, in order.
         takes: Whether a checkpoint tensor is of this part, by its name; None for the usual names of the part.
         rules: Tensors that are not one checkpoint tensor under a name that the tables know.
@@ -150,6 +151,7 @@ class Architecture:
     metadata: tuple[MetadataLine, ...]
     tokenizer: Reader | None
     part: Part = "text"
+    when: Callable[[Config], bool] | None = None
     renames: tuple[Rename, ...] = WRAPPERS
     takes: Callable[[str], bool] | None = None
     rules: tuple[Rule, ...] = ()

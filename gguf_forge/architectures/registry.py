@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gguf_forge.architectures import families
+from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.site import Part
 from gguf_forge.errors import InputError, UnsupportedError, printable
@@ -41,13 +42,15 @@ def declarations() -> tuple[Architecture, ...]:
 
 
 @lru_cache
-def by_class() -> Mapping[tuple[str, Part], Architecture]:
-    """(class name, part) -> the declaration."""
-    table: dict[tuple[str, Part], Architecture] = {}
-    for architecture in declarations():
+def by_class() -> Mapping[tuple[str, Part], tuple[Architecture, ...]]:
+    """(class name, part) -> its declarations, those with a condition first."""
+    table: dict[tuple[str, Part], tuple[Architecture, ...]] = {}
+    for architecture in sorted(declarations(), key=lambda found: found.when is None):
         for name in architecture.hf:
-            if table.setdefault((name, architecture.part), architecture) is not architecture:
+            others = table.get((name, architecture.part), ())
+            if architecture.when is None and any(other.when is None for other in others):
                 raise ValueError(f"two declarations claim {name} ({architecture.part})")
+            table[name, architecture.part] = (*others, architecture)
     return MappingProxyType(table)
 
 
@@ -91,8 +94,12 @@ def find_architecture(config: Mapping[str, Any], part: Part = "text") -> Archite
         'llama'
     """
     name, table = class_name(config, part), by_class()
-    if (name, part) in table:
-        return table[name, part]
+    found = table.get((name, part), ())
+    if len(found) > 1:
+        model = Config.of(config)
+        found = tuple(one for one in found if one.when is None or one.when(model))
+    if found:
+        return found[0]
     known = sorted({hf for hf, of in table if of == part})
     if part == "mmproj" and (name, "text") in table:
         raise UnsupportedError(f"no projector is known for {name}", file="config.json", hint="leave out --mmproj")

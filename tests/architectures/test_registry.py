@@ -26,8 +26,15 @@ def test_every_rule_names_a_tensor_of_the_architecture(architecture: Architectur
         assert role(target) in roles
 
 
-def test_a_class_has_one_declaration_a_part() -> None:
-    assert sum(len(architecture.hf) for architecture in declarations()) == len(by_class())
+def test_a_class_has_one_declaration_a_part_without_condition() -> None:
+    for found in by_class().values():
+        assert [one.when for one in found].count(None) == 1
+
+
+def test_what_the_config_says_decides_between_declarations_of_a_class() -> None:
+    config = {"architectures": ["NomicBertModel"]}
+    assert find_architecture(config).name == "nomic-bert"
+    assert find_architecture({**config, "moe_every_n_layers": 2}).name == "nomic-bert-moe"
 
 
 def test_unknown_models_are_refused_with_the_nearest_names() -> None:
