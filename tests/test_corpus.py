@@ -5,6 +5,7 @@ Where there is no corpus beside the checkout there is nothing to do. tests/plann
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,17 @@ from quantized import digests
 
 from gguf_forge.cli import main
 
-MANIFESTS = [path for path in manifests() if read_manifest(path).get("forge_type")]
+
+def _is_rounded_first(path: Path) -> bool:
+    """Is it made of a checkpoint of F32 alone by way of `auto`, which is F16 there?
+
+    `convert` quantizes such a checkpoint from its F32. test_from_gguf.py makes these files in two steps.
+    """
+    is_f32 = json.loads((path.parents[1] / "case.json").read_text()).get("dtype") == "f32"
+    return is_f32 and read_manifest(path).get("base") == "auto"
+
+
+MANIFESTS = [path for path in manifests() if read_manifest(path).get("forge_type") and not _is_rounded_first(path)]
 
 
 def _expected(manifest: dict[str, Any]) -> dict[str, list[int | str]]:

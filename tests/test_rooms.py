@@ -19,8 +19,7 @@ PACKAGE = ROOT / "gguf_forge"
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("types", "storage"),
-    ("kernels",),
-    ("tensors", "request"),
+    ("kernels", "tensors", "request"),
     ("gguf_file",),
     ("engine", "recipe/importance", "general", "tokenizer"),
     ("recipe", "checkpoint"),

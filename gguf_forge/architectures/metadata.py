@@ -81,9 +81,11 @@ def flag(key: str, *origins: Origin) -> MetadataLine:
 
 
 def text(key: str, *origins: Origin) -> MetadataLine:
-    """A string, found like `u32` finds its number."""
+    """A string or an array of strings, found like `u32` finds its number."""
 
     def word(value: Any) -> Value:
+        if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+            return values.array(ValueType.STRING, tuple(value))
         if not isinstance(value, str):
             raise TypeError
         return values.string(value)

@@ -226,6 +226,17 @@ def first_rows(count: Number) -> Operation:
     return apply
 
 
+def rows_from(first: Number) -> Operation:
+    """The rows from one on."""
+
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        (x,) = sources
+        start = number_of(first, site)
+        return Slice(x, -2, start, x.shape[-2]) if start else x
+
+    return apply
+
+
 def by_head(heads: Number, parts: tuple[Number, ...], which: int) -> Operation:
     """One part of each head's rows: the number of heads, and the rows of all parts in order.
 

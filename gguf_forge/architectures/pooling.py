@@ -1,46 +1,71 @@
-"""How an embedding model makes one vector of many, as the files of sentence-transformers beside it say."""
+"""How an embedding model makes one vector of many: what the files of sentence-transformers and its config say."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from gguf_forge.architectures.config import Config
+from gguf_forge.architectures.declaration import MetadataLine
+from gguf_forge.architectures.metadata import u32
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.storage.json_file import read_json, read_json_object
 
 # Source: gguf-py's PoolingType.
-_MEAN, _CLS, _LAST, RANK = 1, 2, 3, 4
+MEAN, CLS, LAST, RANK = 1, 2, 3, 4
 _FLAGS = {
-    "pooling_mode_mean_tokens": _MEAN,
-    "pooling_mode_cls_token": _CLS,
-    "pooling_mode_lasttoken": _LAST,
+    "pooling_mode_mean_tokens": MEAN,
+    "pooling_mode_cls_token": CLS,
+    "pooling_mode_lasttoken": LAST,
 }
-_MODES = {"mean": _MEAN, "cls": _CLS, "lasttoken": _LAST}
+_MODES = {"mean": MEAN, "cls": CLS, "lasttoken": LAST}
 
 
-def with_pooling(site: Site) -> Config:
-    """Adds `pooling_type`, for folders whose modules.json names a pooling module.
+def modules_of(folder: Path, kind: str) -> Iterator[Path]:
+    """The folders of the modules of one kind that modules.json names, such as `Pooling`; none without the file.
 
     Raises:
-        InputError: modules.json or the module's config is broken.
-        UnsupportedError: the pooling is of another kind than mean, first or last token.
+        InputError: modules.json is broken.
     """
-    config, folder = site.config, site.folder
-    if not (folder / "modules.json").is_file():
-        return config
-    modules = read_json(folder / "modules.json")
+    file = folder / "modules.json"
+    if not file.is_file():
+        return
+    modules = read_json(file)
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise InputError("is not a list of modules", file=folder / "modules.json")
-    paths = [module.get("path") for module in modules if str(module.get("type")).endswith("Pooling")]
-    if not paths:
-        return config
-    if not isinstance(paths[0], str) or not paths[0] or Path(paths[0]).name != paths[0]:
-        raise InputError(f"the path {paths[0]!r:.40} is no folder beside it", file=folder / "modules.json")
-    file = folder / paths[0] / "config.json"
+        raise InputError("is not a list of modules", file=file)
+    for module in modules:
+        path = module.get("path")
+        if not str(module.get("type")).endswith(kind):
+            continue
+        if not isinstance(path, str) or not path or Path(path).name != path:
+            raise InputError(f"the path {path!r:.40} is no folder beside it", file=file)
+        yield folder / path
+
+
+def _pooling_type(site: Site) -> int | None:
+    """The pooling module's mode; None without one."""
+    module = next(modules_of(site.folder, "Pooling"), None)
+    if module is None:
+        return None
+    file = module / "config.json"
     pooling = read_json_object(file)
     flagged = next((kind for flag, kind in _FLAGS.items() if pooling.get(flag)), None)
     kind = flagged or _MODES.get(str(pooling.get("pooling_mode")))
     if kind is None:
         raise UnsupportedError("only mean, first-token and last-token pooling are known", file=file)
-    return config.updated(pooling_type=kind)
+    return kind
+
+
+def _classifier_pooling_type(site: Site) -> Any:
+    """What a classification head is given."""
+    name = site.config.find("classifier_pooling")
+    if name not in (None, "mean", "cls"):
+        raise UnsupportedError(f"classifier_pooling {name!r:.40} is not known", file="config.json")
+    return name and _MODES[name]
+
+
+POOLING: tuple[MetadataLine, ...] = (
+    u32("pooling_type", _pooling_type),
+    u32("classifier.pooling_type", _classifier_pooling_type),
+)

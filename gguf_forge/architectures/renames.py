@@ -64,14 +64,14 @@ def starts(old: str, new: str = "", *, put_back: bool | None = None) -> Replacem
     return Replacement(old, new, "start", bool(new) if put_back is None else put_back)
 
 
-def ends(old: str, new: str) -> Replacement:
+def ends(old: str, new: str, *, put_back: bool = True) -> Replacement:
     """Replaces the end of a name.
 
     Example:
         >>> ends(".gamma", ".weight").applied("embeddings.LayerNorm.gamma")
         'embeddings.LayerNorm.weight'
     """
-    return Replacement(old, new, "end")
+    return Replacement(old, new, "end", put_back)
 
 
 def inside(old: str, new: str) -> Replacement:

@@ -86,3 +86,5 @@ llama = Architecture(
 
 # without the head, and without the outermost module in names
 llama_base = llama.derive("llama", hf=("LlamaModel",), renames=(*WRAPPERS, starts("", "model.")))
+
+llama_embed = llama.derive("llama-embed", hf=("LlamaBidirectionalModel",))

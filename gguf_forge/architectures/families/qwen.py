@@ -7,7 +7,7 @@ from gguf_forge.architectures.declaration import Architecture, Rule
 from gguf_forge.architectures.families.qwen_reranker import RERANKER_KEYS, RERANKER_RULES, with_reranker
 from gguf_forge.architectures.metadata import DECODER, flag, u32
 from gguf_forge.architectures.operations import MLP_EXPERTS, half, keep
-from gguf_forge.architectures.pooling import with_pooling
+from gguf_forge.architectures.pooling import POOLING
 from gguf_forge.architectures.renames import WRAPPERS, starts
 from gguf_forge.architectures.shapes import DECODER_SHAPES, hidden, inner
 from gguf_forge.architectures.site import Site
@@ -46,9 +46,8 @@ qwen2 = Architecture(
         "AudioFlamingo3ForConditionalGeneration",
         "DotsOCRForCausalLM",
     ),
-    metadata=(*DECODER, u32("pooling_type", "pooling_type")),
+    metadata=(*DECODER, *POOLING),
     tokenizer=first_of(sentencepiece, bpe),
-    prepare=with_pooling,
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *GATED),
 )
 

@@ -8,7 +8,7 @@ from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Rule
 from gguf_forge.architectures.metadata import Lines
 from gguf_forge.architectures.operations import keep
-from gguf_forge.architectures.pooling import RANK, with_pooling
+from gguf_forge.architectures.pooling import RANK
 from gguf_forge.architectures.site import Site
 from gguf_forge.gguf_file import values
 from gguf_forge.gguf_file.values import ValueType
@@ -50,15 +50,14 @@ def _beginning(path: Path) -> str:
 
 
 def with_reranker(site: Site) -> Config:
-    """Adds the pooling of embedding models and of rerankers, and of these the ids of their two answers.
+    """Adds the ids of a reranker's two answers.
 
     Raises:
         InputError: a reranker's tokenizer has no "yes" or "no".
     """
-    config = with_pooling(site)
     if not _is_reranker(site):
-        return config
-    return config.updated(pooling_type=RANK, answer_ids=token_ids(site.folder, "yes", "no"))
+        return site.config
+    return site.config.updated(answer_ids=token_ids(site.folder, "yes", "no"))
 
 
 def _judges(site: Site) -> bool:
@@ -81,6 +80,7 @@ def _answers(site: Site, /, *sources: TensorExpr) -> TensorExpr:
 
 def _labels(site: Site) -> Lines:
     if _judges(site):
+        yield "pooling_type", values.u32(RANK)
         yield "classifier.output_labels", values.array(ValueType.STRING, ("yes", "no"))
         yield "tokenizer.chat_template.rerank", values.string(_PROMPT)
         yield "tokenizer.chat_templates", values.array(ValueType.STRING, ("rerank",))

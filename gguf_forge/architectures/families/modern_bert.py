@@ -1,0 +1,102 @@
+"""Encoders that normalize before their parts: ModernBERT, NeoBERT, EuroBERT and Jina's fifth embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gguf_forge.architectures.completeness import ATTENTION, GATED
+from gguf_forge.architectures.declaration import Architecture, Drop
+from gguf_forge.architectures.families.bert import CLASSIFIER, ENCODER, ENCODER_SHAPES, NO_HEAD, OLD_NAMES
+from gguf_forge.architectures.metadata import DECODER, f32, flag, text, u32
+from gguf_forge.architectures.pooling import CLS, POOLING
+from gguf_forge.architectures.renames import WRAPPERS, starts
+from gguf_forge.architectures.shapes import hidden, inner
+from gguf_forge.architectures.site import Site
+from gguf_forge.tokenizer import add_bos_token, add_eos_token, add_sep_token, bpe, in_order, wordpiece
+
+_NO_ROPE_SCALING = text("rope.scaling.type", lambda site: "none")
+_NAMES = (starts("model."), *OLD_NAMES, *WRAPPERS)
+# gate and up in one
+_GATED_UP = {**ENCODER_SHAPES, "ffn_up": (lambda site: 2 * inner(site), hidden)}
+_LAYER = ("attn_qkv", "attn_output", "ffn_norm", "ffn_up", "ffn_down")
+
+modern_bert = Architecture(
+    "modern-bert",
+    hf=("ModernBertModel", "ModernBertForMaskedLM", "ModernBertForSequenceClassification"),
+    metadata=(
+        *ENCODER,
+        u32("attention.sliding_window", "local_attention"),
+        u32("attention.sliding_window_pattern", "global_attn_every_n_layers"),
+        _NO_ROPE_SCALING,
+        u32("vocab_size", "vocab_size"),
+        text("hidden_activation", lambda site: site.config.find("hidden_activation") or None),
+    ),
+    tokenizer=in_order(add_bos_token(True), add_eos_token(True), add_sep_token(True), bpe),
+    renames=_NAMES,
+    rules=CLASSIFIER,
+    # what only guesses masked words
+    drops=(Drop("decoder.*"), *NO_HEAD),
+    hf_names=(
+        *("embeddings.tok_embeddings", "embeddings.norm", "final_norm", "head.dense", "head.norm", "classifier"),
+        *(f"layers.{{i}}.attn.{name}" for name in ("Wqkv", "Wo")),
+        *(f"layers.{{i}}.{name}" for name in ("attn_norm", "mlp_norm", "mlp.Wi", "mlp.Wo")),
+    ),
+    shapes=_GATED_UP,
+    model_tensors=("token_embd", "token_embd_norm", "output_norm"),
+    # the embeddings are normalized already
+    layer_tensors=lambda site: (*(("attn_norm",) if site.layer else ()), *_LAYER),
+)
+
+
+def _two_thirds(site: Site) -> int:
+    """NeoBERT's config tells the width of a layer without gate that has as many weights."""
+    return int(2 * site.config.integer("intermediate_size") / 3)
+
+
+def _norm_eps(site: Site) -> Any:
+    return site.config.find("norm_eps") if "norm_eps" in site.config else 1e-6
+
+
+neo_bert = Architecture(
+    "neo-bert",
+    hf=("NeoBERT", "NeoBERTLMHead", "NeoBERTForSequenceClassification"),
+    metadata=(
+        *ENCODER,
+        u32("feed_forward_length", _two_thirds),
+        f32("rope.freq_base", lambda site: 10000.0),
+        _NO_ROPE_SCALING,
+        f32("attention.layer_norm_rms_epsilon", _norm_eps),
+        u32("pooling_type", lambda site: CLS),
+    ),
+    tokenizer=wordpiece,
+    renames=_NAMES,
+    rules=CLASSIFIER,
+    drops=(Drop("decoder.*"), *NO_HEAD),
+    hf_names=(
+        *("encoder", "layer_norm", "dense", "classifier"),
+        *(f"transformer_encoder.{{i}}.{name}" for name in ("attention_norm", "ffn_norm", "qkv", "wo")),
+        *(f"transformer_encoder.{{i}}.ffn.{name}" for name in ("w12", "w3")),
+    ),
+    shapes={
+        **ENCODER_SHAPES,
+        "ffn_up": (lambda site: 2 * _two_thirds(site), hidden),
+        "ffn_down": (hidden, _two_thirds),
+    },
+    model_tensors=("token_embd", "enc.output_norm"),
+    layer_tensors=lambda site: ("attn_norm", *_LAYER),
+)
+
+eurobert = Architecture(
+    "eurobert",
+    hf=("EuroBertModel", "JinaEmbeddingsV5Model"),
+    metadata=(*DECODER, flag("attention.causal", lambda site: False), _NO_ROPE_SCALING, *POOLING),
+    tokenizer=in_order(add_bos_token(False), bpe),
+    renames=(starts("model."), *WRAPPERS),
+    hf_names=(
+        *("embed_tokens", "norm"),
+        *(f"layers.{{i}}.{name}" for name in ("input_layernorm", "post_attention_layernorm")),
+        *(f"layers.{{i}}.self_attn.{name}_proj" for name in "qkvo"),
+        *(f"layers.{{i}}.mlp.{name}_proj" for name in ("gate", "up", "down")),
+    ),
+    layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *GATED),
+)
