@@ -3,6 +3,7 @@
  *
  * This file is compiled for the baseline of the architecture, never under a target pragma. */
 #include "base.h"
+#include "exp.h"
 
 extern const forge_backend forge_portable, forge_avx2, forge_avx512, forge_neon;
 
@@ -139,5 +140,13 @@ void forge_dequantize(int backend, int type, const void *src, float *dst, int64_
     const float_state callers = get_float_state();
     set_float_state(default_state);
     find_kernel(backend, type, false)->dequantize(src, dst, n);
+    set_float_state(callers);
+}
+
+void forge_exp(const float *x, float *dst, int64_t n)
+{
+    const float_state callers = get_float_state();
+    set_float_state(default_state);
+    exp_floats(x, dst, n);
     set_float_state(callers);
 }

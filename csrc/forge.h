@@ -51,6 +51,9 @@ void forge_quantize(int backend, const forge_request *request, void *dst);
 /* Unpacks `n` values, a whole number of blocks, into floats. */
 void forge_dequantize(int backend, int type, const void *src, float *dst, int64_t n);
 
+/* exp(x) of `n` floats, with the bits of torch's. */
+void forge_exp(const float *x, float *dst, int64_t n);
+
 /* cffi: end */
 
 #endif

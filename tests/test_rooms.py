@@ -19,7 +19,8 @@ PACKAGE = ROOT / "gguf_forge"
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("types", "storage"),
-    ("kernels", "tensors", "request"),
+    ("kernels",),
+    ("tensors", "request"),
     ("gguf_file",),
     ("engine", "recipe/importance", "general", "tokenizer"),
     ("recipe", "checkpoint"),

@@ -211,6 +211,20 @@ def dequantize_rows(
         lib.forge_dequantize(_backend_index(backend), tensor_type.id, _pointer(packed), values, out.size)
 
 
+def exp_values(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """e to the power of each value, with the bits of torch's `exp` (see csrc/exp.c).
+
+    Example:
+        >>> exp_values(np.array([0.0, 1.0], np.float32)).tolist()
+        [1.0, 2.7182817459106445]
+    """
+    values = np.ascontiguousarray(values, np.float32)
+    out = np.empty_like(values)
+    if out.size:
+        lib.forge_exp(_pointer(values, "float[]"), _pointer(out, "float[]"), out.size)
+    return out
+
+
 def _check_packed(packed: NDArray[np.uint8], n_rows: int, n_per_row: int, tensor_type: TensorType) -> None:
     if n_per_row % tensor_type.block_elements:
         raise UsageError(

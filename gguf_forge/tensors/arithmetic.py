@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_forge.kernels.binding import exp_values
 from gguf_forge.tensors.expression import TensorExpr, Unary
 from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import F16, F32, TensorType
@@ -108,28 +109,12 @@ class Divide(Elementwise):
         return f"without dividing by {self.number:g}"
 
 
-class InFloat64(Elementwise):
-    """A function that is computed in float64 and rounded once."""
-
-    @abstractmethod
-    def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The new values, of which float32 keeps what it holds."""
+@dataclass(frozen=True)
+class NegExp(Elementwise):
+    """Minus e to the power of each value, with the bits of torch's `exp` (see csrc/exp.c)."""
 
     def compute(self, x: Floats) -> Floats:
-        return self.exact(x.astype(np.float64)).astype(np.float32)
-
-    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
-        wide = n_rows * F32.row_bytes(self.shape[-1])
-        return super().working_set(n_rows, scattered=scattered) + 6 * wide
-
-
-@dataclass(frozen=True)
-class NegExp(InFloat64):
-    """Minus e to the power of each value."""
-
-    def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        negative: NDArray[np.float64] = -np.exp(x)
-        return negative
+        return -exp_values(x)
 
     def inverse(self, value: TensorExpr) -> TensorExpr:
         return LogNeg(value)
@@ -144,15 +129,18 @@ class NegExp(InFloat64):
 
 
 @dataclass(frozen=True)
-class LogNeg(InFloat64):
-    """The logarithm of each value without its minus sign."""
+class LogNeg(Elementwise):
+    """The logarithm of each value without its minus sign, computed in float64 and rounded once."""
 
-    def exact(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        logarithm: NDArray[np.float64] = np.log(-x)
-        return logarithm
+    def compute(self, x: Floats) -> Floats:
+        return np.log(-x.astype(np.float64)).astype(np.float32)
 
     def inverse(self, value: TensorExpr) -> TensorExpr:
         return NegExp(value)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        wide = n_rows * F32.row_bytes(self.shape[-1])
+        return super().working_set(n_rows, scattered=scattered) + 6 * wide
 
     @property
     def words(self) -> str:
