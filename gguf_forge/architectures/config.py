@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.resources import files
 from typing import Any
 
+from gguf_forge.architectures.config_defaults import with_defaults
 from gguf_forge.errors import InputError
 
-log = logging.getLogger(__name__)
-
-# Other names that some multimodal configs give the part that describes the language model.
-_TEXT_PARTS = ("llm_config", "lm_config", "language_config", "text_config")
+# What multimodal configs call the part that describes the language model. The last that is there counts.
+_TEXT_PARTS = ("text_config", "llm_config", "lm_config", "thinker_config", "language_config", "lfm")
 
 
 @dataclass(frozen=True)
@@ -32,13 +27,22 @@ class Config(Mapping[str, Any]):
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Config:
-        """Fills in what the config class of `model_type` would; a nested text part is lifted to the top."""
-        values = with_defaults(raw)
-        for part in _TEXT_PARTS:
-            nested = values.get(part)
-            if isinstance(nested, dict):
-                values = {**values, **with_defaults(nested)}
-        return cls({**values, "rope_parameters": rope_parameters(values)})
+        """What the config class of `model_type` makes of a config.json, with the text part's values at the top."""
+        return cls._lifted(with_defaults(raw))
+
+    @classmethod
+    def raw(cls, raw: Mapping[str, Any]) -> Config:
+        """A config.json without defaults, with the text part's values at the top.
+
+        The reference reads a few models so, because their config class is wrong for them (Mamba, for example).
+        """
+        return cls._lifted(raw)
+
+    @classmethod
+    def _lifted(cls, values: Mapping[str, Any]) -> Config:
+        text = text_part(values)
+        lifted = {**values, "text_config": text, **text} if text else dict(values)
+        return cls({**lifted, "rope_parameters": rope_parameters(lifted)})
 
     def __getitem__(self, key: str) -> Any:
         return self.entries[key]
@@ -110,6 +114,17 @@ class Config(Mapping[str, Any]):
         return self.integer("num_local_experts", "num_experts", "n_routed_experts", maximum=100_000)
 
 
+def text_part(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config of the language model inside a multimodal one; empty if there is none.
+
+    Source: load_hparams in llama.cpp's conversion/base.py.
+    """
+    found = next((values[key] for key in reversed(_TEXT_PARTS) if key in values), None)
+    if "thinker_config" in values and found is values["thinker_config"] and isinstance(found, dict):
+        found = found.get("text_config")
+    return found if isinstance(found, dict) else {}
+
+
 def positive(value: Any, name: str, default: float | None) -> float:
     if value is None and default is not None:
         return default
@@ -119,39 +134,6 @@ def positive(value: Any, name: str, default: float | None) -> float:
     except OverflowError:
         pass
     raise InputError(f"{name} is {value!r:.40}, not a finite positive number", file="config.json")
-
-
-@lru_cache
-def _defaults() -> dict[str, dict[str, Any]]:
-    text = (files(__package__) / "config_defaults.json").read_text(encoding="utf-8")
-    return json.loads(text)  # type: ignore[no-any-return]
-
-
-def with_defaults(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The raw config over its class's defaults. Source: transformers 4.57.6.
-
-    A default "=a" means the value of key a, "=a//b" the quotient; these also replace an explicit null, as the
-    classes do. Of a list the first item is the default and the second what replaces null. An unknown model_type gets
-    no defaults, and a message.
-    """
-    kind = raw.get("model_type")
-    defaults = _defaults().get(kind) if isinstance(kind, str) else None
-    if defaults is None:
-        log.info("no defaults are known for model_type %r: config.json is used as it is", kind)
-        return dict(raw)
-    pairs = {k: v if isinstance(v, list) else (None, v) if _is_derived(v) else (v, None) for k, v in defaults.items()}
-    values = {**{key: missing for key, (missing, rule) in pairs.items() if not (missing is None and rule)}, **raw}
-    for key, (_, rule) in pairs.items():
-        if rule is not None and values.get(key) is None:
-            terms = [values.get(name) for name in rule[1:].split("//")]
-            numbers = [term for term in terms if isinstance(term, int) and term > 0]
-            if len(numbers) == len(terms):
-                values[key] = numbers[0] if len(numbers) == 1 else numbers[0] // numbers[1]
-    return values
-
-
-def _is_derived(default: Any) -> bool:
-    return isinstance(default, str) and default.startswith("=")
 
 
 def rope_parameters(values: Mapping[str, Any]) -> dict[str, Any]:

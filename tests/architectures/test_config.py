@@ -30,10 +30,30 @@ def test_an_unknown_model_type_gets_no_defaults() -> None:
 
 def test_the_text_part_is_lifted() -> None:
     config = Config.of(
-        {"model_type": "outer", "hidden_size": 1, "text_config": {"model_type": "qwen2", "hidden_size": 2}}
+        {"model_type": "llava", "hidden_size": 1, "text_config": {"model_type": "qwen2", "hidden_size": 2}}
     )
     assert config["hidden_size"] == 2
     assert config["num_attention_heads"] == 32
+
+
+@pytest.mark.parametrize("part", ["text_config", "llm_config", "lm_config", "language_config", "lfm"])
+def test_the_text_part_of_an_unknown_model_has_no_defaults(part: str) -> None:
+    config = Config.of({"model_type": "outer", "hidden_size": 1, part: {"model_type": "qwen2", "hidden_size": 2}})
+    assert config["hidden_size"] == 2
+    assert config["text_config"]["hidden_size"] == 2
+    assert "num_attention_heads" not in config
+
+
+def test_a_thinker_has_a_text_part() -> None:
+    config = Config.of({"model_type": "qwen2_5_omni", "thinker_config": {"text_config": {"hidden_size": 2}}})
+    assert config["hidden_size"] == 2
+    assert config["num_attention_heads"] == 28
+
+
+def test_raw_configs_have_no_defaults() -> None:
+    config = Config.raw({"model_type": "mamba2", "llm_config": {"d_model": 2}})
+    assert config["d_model"] == 2
+    assert "expand" not in config
 
 
 def test_rope_parameters_are_gathered() -> None:
