@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,11 @@ class StoredElements(Stored):
     storage and `Widened` compute with them; a declaration that keeps them is refused."""
 
     dtype: ElementType  # type: ignore[assignment]
+
+
+def as_vector(x: TensorExpr) -> TensorExpr:
+    """A stored scalar as a vector of one value; all else as it is."""
+    return replace(x, shape=(1,)) if isinstance(x, Stored) and not x.shape else x
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.storage import buffers
 from gguf_forge.storage.source import SourceFile
 from gguf_forge.tensors.arithmetic import Add, Divide, LogNeg, Multiply, NegExp
+from gguf_forge.tensors.dequantized import GptqColumns, Scaled
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack, concat
 from gguf_forge.tensors.packed import RepackMxfp4
@@ -80,6 +81,16 @@ EXPRESSIONS = {
     "minus e to its power": lambda z: NegExp(stored(z, (4096, 256))),
     "logarithm": lambda z: LogNeg(stored(z, (4096, 256), F16)),
     "divided": lambda z: Divide(stored(z, (4096, 256)), 3.0),
+    "blocks with scales": lambda z: Scaled(elements(z, (4096, 256), "F8_E4M3"), stored(z, (32, 2), F32), 128, 128),
+    "rows with scales": lambda z: Scaled(elements(z, (4096, 256), "I8"), stored(z, (4096, 1), BF16), 1, 256),
+    "gptq": lambda z: GptqColumns(
+        elements(z, (512, 1024), "I32"),
+        elements(z, (32, 128), "I32"),
+        stored(z, (32, 1024), F16),
+        elements(z, (4096,), "I32"),
+        4,
+        1,
+    ),
     "short rows": lambda z: permute_rope(stored(z, (1 << 18, 4)), 64),
     "repacked": lambda z: RepackMxfp4(elements(z, (4096, 128), "U8"), elements(z, (4096, 8), "U8")),
     "of many": lambda z: Add(Transpose(Slice(Stack((stored(z, (512, 512)),) * 4), -2, 1, 512, 2)), 1.0),

@@ -1,0 +1,67 @@
+"""FP8 as DeepSeek, Qwen, MiniMax and Mistral publish it: `w` in e4m3 or e5m2, and `w_scale_inv`, which multiplies.
+
+A scale belongs to a block of the matrix (`weight_block_size`), to a row, or to the whole tensor. Source: the `fp8`
+quantization of transformers, as the reference's converter reads it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
+from gguf_forge.errors import InputError
+from gguf_forge.tensors.dequantized import Scaled
+from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.row_maps import reshaped
+from gguf_forge.tensors.stored import as_vector
+
+# The end of a scale's name -> what stands there in the weight's name. The second is that of Mistral's own format.
+_SCALES = {"_scale_inv": "", ".qscale_weight": ".weight"}
+# Scales of activations, which a GGUF file has no place for.
+_UNUSED = ("activation_scale", ".qscale_act")
+
+
+def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
+    block = _block_size(quantization)
+    found = dict(stored)
+    for name, scale in stored.items():
+        if name.endswith(_UNUSED):
+            del found[name]
+        for end, instead in _SCALES.items():
+            if name.endswith(end):
+                weight = name.removesuffix(end) + instead
+                if weight not in stored:
+                    raise InputError("a scale without its weight", tensor=name, hint="is a shard missing?")
+                found[weight] = scaled(weight, stored[weight], scale, block)
+                del found[name]
+    return found
+
+
+def scaled(name: str, codes: TensorExpr, scale: TensorExpr, block: tuple[int, int] | None) -> TensorExpr:
+    """Codes times their scale: one of each block, of each row, or of the whole tensor.
+
+    Raises:
+        InputError: the scale has another shape than the codes need.
+    """
+    scale = as_vector(scale)
+    try:
+        if block is not None:
+            return Scaled(codes, scale, *block)
+        if scale.n_rows * scale.shape[-1] == 1:
+            return Scaled(codes, reshaped(scale, (1,) * max(2, len(codes.shape))), codes.n_rows, codes.shape[-1])
+        rows = (*codes.shape[:-1], 1)
+        return Scaled(codes, reshaped(scale, rows), 1, codes.shape[-1])
+    except InputError as error:
+        raise InputError(error.problem, tensor=name, hint="is config.json that of these weights?") from None
+
+
+def _block_size(quantization: Quantization) -> tuple[int, int] | None:
+    size: Any = quantization.config.get("weight_block_size")
+    if size is None:
+        return None
+    if not isinstance(size, list) or len(size) != 2 or not all(type(each) is int and each > 0 for each in size):
+        raise InputError(f"weight_block_size is {size!r:.40}, not two whole numbers", file="config.json")
+    return size[0], size[1]
+
+
+SCHEME = Scheme("FP8", lambda quantization, stored: quantization.method == "fp8", _logical)
