@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,14 +20,16 @@ def register(app: typer.Typer) -> None:
 
 
 def info(messages: Annotated[Messages, only("json")]) -> None:
-    """Show the version, the processor, the kernels that it can run, and which are chosen and why."""
+    """Show the version and its reference, the processor, the kernels that it can run, and which are chosen and why."""
     from gguf_forge.cli.streams import print_data, print_json
+    from gguf_forge.reference import reference
 
-    facts = _facts()
+    facts, versions = _facts(), reference()
     if messages.json:
-        print_json(facts)
+        print_json({**facts, "reference": versions})
         return
     lines = {name: " ".join(value) if isinstance(value, list) else str(value) for name, value in facts.items()}
+    lines["reference"] = _reference_text(versions)
     print_data(facts_text({name.replace("_", " "): line for name, line in lines.items()}))
 
 
@@ -50,6 +53,13 @@ def _facts() -> dict[str, Any]:
         "backend_chosen_by": binding.BACKEND_VARIABLE if asked else "being the fastest that this machine can run",
         "types": sorted(kind.name for kind in binding.quantizable_types()),
     }
+
+
+def _reference_text(versions: Mapping[str, Mapping[str, str]]) -> str:
+    """The versions in one line, llama.cpp first."""
+    llama_cpp, *libraries = versions.items()
+    source = f"llama.cpp {llama_cpp[1]['commit']} of {llama_cpp[1]['date']} (in {llama_cpp[1]['distribution']})"
+    return ", ".join([source, *(f"{name.replace('_', '-')} {facts['version']}" for name, facts in libraries)])
 
 
 def _processor() -> str:

@@ -156,3 +156,8 @@ def test_info_names_the_backends(forge: Forge) -> None:
     assert ran.json["backends"][0] == "portable"
     assert "Q4_K" in ran.json["types"]
     assert "portable" in forge("info").out
+
+
+def test_info_names_the_reference(forge: Forge) -> None:
+    assert forge("info", "--json").json["reference"]["llama_cpp"]["distribution"] == "llama-cpp-python 0.3.36"
+    assert "llama.cpp 0c1e57098 of 2026-10-01 (in llama-cpp-python 0.3.36), ggml 0.25.3" in forge("info").out
