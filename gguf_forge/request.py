@@ -359,6 +359,35 @@ class ModelHints:
     ] = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class PartChoices:
+    """Which of a checkpoint's layers a file is made of."""
+
+    mtp: Annotated[
+        bool,
+        Option(
+            "--mtp",
+            "Only the layers that predict further tokens, with what they share: a draft model for speculative "
+            "decoding. The usual name of the file begins with mtp-.",
+            MODEL,
+        ),
+    ] = False
+    no_mtp: Annotated[
+        bool, Option("--no-mtp --no-nextn", "Leave out the layers that predict further tokens.", MODEL)
+    ] = False
+
+    @property
+    def layers(self) -> frozenset[str]:
+        """What declarations are told of it.
+
+        Raises:
+            UsageError: both were chosen.
+        """
+        if self.mtp and self.no_mtp:
+            raise UsageError("--mtp and --no-mtp exclude each other", hint="make two files, one with each")
+        return frozenset(("mtp_only",) if self.mtp else ("no_mtp",) if self.no_mtp else ())
+
+
 FileTypes = Annotated[
     tuple[str, ...],
     Option(
@@ -372,7 +401,7 @@ FileTypes = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request(FileChoices, ModelHints):
+class Request(FileChoices, PartChoices, ModelHints):
     """Files to make of a model: the arguments and options of `gguf-forge convert`. It can be written down as JSON.
 
     Attributes:
@@ -410,7 +439,7 @@ class Request(FileChoices, ModelHints):
             object.__setattr__(self, name, _checked(name, getattr(self, name), kind))
 
     @classmethod
-    def of(cls, *choices: RecipeChoices | SplitChoices | ModelHints, source: str, **more: Any) -> Request:
+    def of(cls, *choices: RecipeChoices | SplitChoices | PartChoices | ModelHints, source: str, **more: Any) -> Request:
         """A request that has some of its fields from `choices`."""
         return cls(source=source, **{name: value for part in choices for name, value in vars(part).items()}, **more)
 

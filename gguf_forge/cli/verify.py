@@ -15,7 +15,7 @@ from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.shown import escaped
 from gguf_forge.cli.tables import facts_text, table_of
 from gguf_forge.errors import UsageError
-from gguf_forge.request import MESSAGES, MIX, ModelHints, Option, RecipeChoices, Request, RunSettings
+from gguf_forge.request import MESSAGES, MIX, ModelHints, Option, PartChoices, RecipeChoices, Request, RunSettings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -103,6 +103,7 @@ def verify(
     file: Annotated[Path, Option("FILE", "A GGUF file, or the first one of a split.")],
     comparison: Comparison,
     recipe: RecipeChoices,
+    parts: PartChoices,
     hints: ModelHints,
     run: Annotated[RunSettings, only("overwrite", "threads", "backend")],
     messages: Messages,
@@ -124,7 +125,7 @@ def verify(
     from gguf_forge.cli.streams import print_data, print_json
     from gguf_forge.toolbox.verify.checksums import write_sums
 
-    request = _request(comparison, recipe, hints)
+    request = _request(comparison, recipe, parts, hints)
     found = _verified(file, request, comparison, run, messages)
     is_right = found.ok or (comparison.allow_fused and found.only_fused)
     if messages.json:
@@ -139,13 +140,14 @@ def verify(
             write_sums(file, sums, threads=run.threads, overwrite=run.overwrite, progress=progress)
 
 
-def _request(comparison: Comparison, recipe: RecipeChoices, hints: ModelHints) -> Request | None:
+def _request(comparison: Comparison, recipe: RecipeChoices, parts: PartChoices, hints: ModelHints) -> Request | None:
     """What the file was made of, and how; None if that is not looked at."""
     given = comparison
     if given.source is not None:
-        return Request.of(recipe, hints, source=str(given.source), types=(given.type,) if given.type else ())
+        types = (given.type,) if given.type else ()
+        return Request.of(recipe, parts, hints, source=str(given.source), types=types)
     of_the_source = (given.type, given.base, given.only_tensors, given.allow_fused)
-    if recipe != RecipeChoices() or hints != ModelHints() or any(of_the_source):
+    if (recipe, parts, hints) != (RecipeChoices(), PartChoices(), ModelHints()) or any(of_the_source):
         raise UsageError("these options say how the file was made of its source", hint="name it with --source")
     return None
 

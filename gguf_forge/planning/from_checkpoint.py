@@ -122,7 +122,7 @@ def _path(plan: ModelPlan, kind: FileType, out: Path | None) -> Path:
     folder = out or Path()
     if not is_folder(folder):
         return folder.with_name(fill_template(folder.name, kind.name))
-    return folder / output_name(plan.identity, kind.name, vocab_only=not plan.tensors)
+    return folder / (plan.file_prefix + output_name(plan.identity, kind.name, vocab_only=not plan.tensors))
 
 
 class CheckpointModel:
@@ -194,6 +194,7 @@ class CheckpointModel:
             metadata_file=folder / request.metadata if request.metadata is not None else None,
             pre_tokenizer=request.pre_tokenizer,
             vocab_only=request.vocab_only,
+            choices=request.layers,
         )
 
     def check_unchanged(self) -> None:

@@ -101,6 +101,8 @@ def _refuse_hints(request: Request) -> None:
         "--metadata": request.metadata,
         "--pre-tokenizer": request.pre_tokenizer,
         "--vocab-only": request.vocab_only,
+        "--mtp": request.mtp,
+        "--no-mtp": request.no_mtp,
     }
     in_use = [flag for flag, value in of_checkpoints.items() if value]
     if in_use:

@@ -14,7 +14,7 @@ from gguf_forge.architectures.parts import belongs_to
 from gguf_forge.architectures.site import Part, Site
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.checkpoint.logical import logical_tensors
-from gguf_forge.errors import InputError
+from gguf_forge.errors import InputError, UsageError
 from gguf_forge.general import ModelIdentity, general_metadata, parameter_count
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, u32
@@ -26,6 +26,8 @@ from gguf_forge.types.tensor_type import F32, TENSOR_TYPES, TensorType
 QUANTIZATION_VERSION = 2
 # The files that are read: weights, config and tokenizer, merges, SentencePiece models, chat templates, the model card.
 _OF_MODELS = (".safetensors", ".json", ".txt", ".model", ".jinja", ".md")
+# What the command line calls the choices that declarations are told of.
+_FLAGS = {"mtp_only": "--mtp", "no_mtp": "--no-mtp"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class ModelPlan:
         native_type: The 16-bit type of the checkpoint; None if it has none.
         identity: What the model is called, for the name of the file.
         inputs: The files of the checkpoint's folder that can be of the model, and that of the metadata.
+        file_prefix: What the usual name of the file begins with, where it is but a part of the model.
         packed_type: The type of blocks that the checkpoint itself holds and every file keeps; None if it has none.
     """
 
@@ -46,6 +49,7 @@ class ModelPlan:
     native_type: TensorType | None
     identity: ModelIdentity
     inputs: tuple[Path, ...]
+    file_prefix: str = ""
 
     @property
     def packed_type(self) -> TensorType | None:
@@ -80,6 +84,7 @@ def plan_model(
     metadata_file: Path | None = None,
     pre_tokenizer: str | None = None,
     vocab_only: bool = False,
+    choices: frozenset[str] = frozenset(),
 ) -> ModelPlan:
     """Plans a checkpoint. Reads its headers and its small files, no weight.
 
@@ -89,12 +94,14 @@ def plan_model(
         metadata_file: JSON with `general.*` keys that outrank the model card.
         pre_tokenizer: The pre-tokenizer's name, for vocabularies whose hash is not known.
         vocab_only: Metadata and vocabulary, no tensors.
+        choices: What declarations are told of the conversion, as in `Site.choices`.
 
     Raises:
+        UsageError: a choice that the model leaves no room for.
         UnsupportedError: the model, its quantization or its tokenizer is not known.
         InputError: the checkpoint contradicts itself or misses something.
     """
-    architecture, site = survey(checkpoint, weights=not vocab_only)
+    architecture, site = survey(checkpoint, weights=not vocab_only, choices=choices)
     tensors = () if vocab_only else plan_tensors(architecture, site)
     count = parameter_count([TensorInfo(t.name, t.expr.shape[::-1], F32) for t in tensors])
     identity, general = general_metadata(
@@ -113,25 +120,35 @@ def plan_model(
     if architecture.tokenizer is not None:
         metadata |= read_vocabulary(checkpoint.folder, site.config, architecture.tokenizer, pre_tokenizer=pre_tokenizer)
     _check_vocabulary(tensors, metadata, checkpoint.folder)
+    is_draft = "mtp_only" in choices
     return ModelPlan(
         tensors,
         metadata,
         native_type=native_type(checkpoint, architecture),
-        identity=identity,
+        identity=replace(identity, size_label=None) if is_draft else identity,
         inputs=(*filter(_is_of_the_model, checkpoint.folder.iterdir()), *([metadata_file] if metadata_file else ())),
+        file_prefix="mtp-" if is_draft else "",
     )
 
 
-def survey(checkpoint: Checkpoint, part: Part = "text", *, weights: bool = True) -> tuple[Architecture, Site]:
+def survey(
+    checkpoint: Checkpoint, part: Part = "text", *, weights: bool = True, choices: frozenset[str] = frozenset()
+) -> tuple[Architecture, Site]:
     """The declaration that a part of a checkpoint follows, and the site where it is applied.
 
     Raises:
+        UsageError: a choice that the model leaves no room for.
         UnsupportedError: the model or its quantization is not known.
         InputError: the checkpoint contradicts itself or misses something.
     """
     architecture = find_architecture(checkpoint.config, part)
+    if choices - architecture.choices:
+        unfit = ", ".join(sorted(_FLAGS[choice] for choice in choices - architecture.choices))
+        raise UsageError(
+            f"{unfit}: no use for a {architecture.name} model", file=checkpoint.folder, hint="leave it out"
+        )
     tensors = logical_tensors(checkpoint) if weights else {}
-    site = Site(Config.of(checkpoint.config), checkpoint.folder, part, tensors)
+    site = Site(Config.of(checkpoint.config), checkpoint.folder, part, tensors, choices=choices)
     site = replace(site, config=architecture.prepare(site))
     return architecture, replace(site, block_count=architecture.block_count(site))
 

@@ -1,0 +1,31 @@
+"""Which layers a file is made of: options that not every model has room for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from synthetic import FAMILIES, write_checkpoint
+
+from gguf_forge import Request, UsageError
+from gguf_forge.planning.making import planned
+from gguf_forge.request import PartChoices
+
+
+@pytest.mark.parametrize(("choice", "flag"), [({"mtp": True}, "--mtp"), ({"no_mtp": True}, "--no-mtp")])
+def test_a_model_without_such_layers_has_no_use_for_the_option(
+    choice: dict[str, bool], flag: str, tmp_path: Path
+) -> None:
+    source = write_checkpoint(FAMILIES / "qwen2", tmp_path / "hf")
+    with (
+        pytest.raises(UsageError, match=f"{flag}: no use for a qwen2 model"),
+        planned(Request(source=source, **choice)),
+    ):
+        pass
+
+
+def test_the_options_exclude_each_other() -> None:
+    assert PartChoices().layers == frozenset()
+    assert PartChoices(no_mtp=True).layers == {"no_mtp"}
+    with pytest.raises(UsageError, match="exclude each other"):
+        _ = PartChoices(mtp=True, no_mtp=True).layers
