@@ -10,12 +10,12 @@ The verbs, each with its own documentation:
     unpack_blocks(packed, "Q4_K")   the fields of packed blocks, by name
     backends()               the kernels that this machine can run
     edit_gguf(source, ...)   other keys for a GGUF file
-    dequantize_gguf(path)    back to floats, as a GGUF file or a checkpoint's tensors
-    split_gguf(source, to)   a GGUF file becomes several, and `merge_gguf` makes one of them
+    dequantize_gguf(source)  back to floats, as a GGUF file or a checkpoint's tensors
+    split_gguf(source, out)  a GGUF file becomes several, and `merge_gguf` makes one of them
     inspect_gguf(source)     what a GGUF file holds, and `inspect_tensor` the values of one tensor
-    verify_gguf(path, source)   is it right, by itself, by checksums, byte by byte against what it was made of?
+    verify_gguf(file, source)   is it right, by itself, by checksums, byte by byte against what it was made of?
     compare_gguf(a, b)       how far two GGUF files are apart
-    report(file, page)       a page about a GGUF file: sizes, errors against its source, levels, blocks
+    report(file, out)        a page about a GGUF file: sizes, errors against its source, levels, blocks
     open_gguf(source)        the keys and tensors of a GGUF file, or of a split one
 
 Failures are `ForgeError`s. Nothing heavy is imported before it is used.

@@ -90,6 +90,15 @@ def test_only_the_binding_imports_the_compiled_module() -> None:
     ]
 
 
+def test_a_class_has_its_name_for_itself() -> None:
+    homes: dict[str, list[str]] = {}
+    for module, file in MODULES.items():
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name, []).append(module)
+    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}
+
+
 def documented_rooms() -> list[str]:
     """What the first column of the table of rooms names, from the top to the bottom."""
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")

@@ -73,7 +73,7 @@ def dequantize(
     max_size = split_of(parts).max_size
 
     def planned(gguf: GgufFile) -> FilePlan:
-        return plan_dequantized(gguf, out, type=type, safetensors=safetensors, max_size=max_size)
+        return plan_dequantized(gguf, out, file_type=type, safetensors=safetensors, max_size=max_size)
 
     if dry_run:
         with logging_to(console(sys.stderr), messages), open_gguf(file) as gguf:

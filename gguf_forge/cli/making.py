@@ -36,7 +36,7 @@ def plan_and_show(
         run: How it would be run.
         messages: What is said.
         what: A word for the work, such as "converting".
-        only_planned: As for `Model.files`.
+        only_planned: As for `OpenModel.files`.
     """
     with (
         logging_to(console(sys.stderr), messages),

@@ -76,7 +76,7 @@ class Bar(Observer):
         self._task = TaskID(0)
 
     def begin(self, files: Sequence[FilePlan]) -> None:
-        self.begin_other(", ".join(file.type.name for file in files), sum(file.bytes_to_write for file in files))
+        self.begin_other(", ".join(file.file_type.name for file in files), sum(file.bytes_to_write for file in files))
 
     def begin_other(self, what: str, n_bytes: int) -> None:
         self._task = self._progress.add_task(what, total=n_bytes)

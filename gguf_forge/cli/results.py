@@ -81,7 +81,7 @@ def plan_object(file: FilePlan) -> dict[str, Any]:
     """A planned file. Sizes are in bytes; shapes in GGUF order, the row length first."""
     return {
         "path": str(file.path),
-        "type": file.type.name,
+        "type": file.file_type.name,
         "size": file.size,
         "source_size": file.source_bytes,
         "bits_per_weight": round(file.bits_per_weight, 4),
@@ -157,7 +157,7 @@ def result_text(result: WrittenFile) -> Iterator[RenderableType]:
 
 
 def _title(file: FilePlan) -> Text:
-    return Text.assemble((str(file.path), "bold green"), f"  {file.type}", no_wrap=True)
+    return Text.assemble((str(file.path), "bold green"), f"  {file.file_type}", no_wrap=True)
 
 
 def _sizes(file: FilePlan) -> dict[str, str]:

@@ -32,7 +32,7 @@ _MOST_ROWS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class VerifyChoices:
     """What `verify` compares a file with, and what it says of how it was made."""
 
     source: Annotated[
@@ -101,7 +101,7 @@ def register(app: typer.Typer) -> None:
 
 def verify(
     file: Annotated[Path, Option("FILE", "A GGUF file, or the first one of a split.")],
-    comparison: Comparison,
+    comparison: VerifyChoices,
     recipe: RecipeChoices,
     parts: PartChoices,
     hints: ModelHints,
@@ -140,7 +140,7 @@ def verify(
             write_sums(file, sums, threads=run.threads, overwrite=run.overwrite, progress=progress)
 
 
-def _request(comparison: Comparison, recipe: RecipeChoices, parts: PartChoices, hints: ModelHints) -> Request | None:
+def _request(comparison: VerifyChoices, recipe: RecipeChoices, parts: PartChoices, hints: ModelHints) -> Request | None:
     """What the file was made of, and how; None if that is not looked at."""
     given = comparison
     if given.source is not None:
@@ -153,7 +153,7 @@ def _request(comparison: Comparison, recipe: RecipeChoices, parts: PartChoices, 
 
 
 def _verified(
-    file: Path, request: Request | None, comparison: Comparison, run: RunSettings, messages: Messages
+    file: Path, request: Request | None, comparison: VerifyChoices, run: RunSettings, messages: Messages
 ) -> Verification:
     from gguf_forge.cli.progress import counting
     from gguf_forge.gguf_file.opened import open_gguf

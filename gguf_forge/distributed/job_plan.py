@@ -19,7 +19,7 @@ from typing import Any, TypeVar, get_type_hints
 from gguf_forge.engine.fingerprint import content_digest, program_version
 from gguf_forge.engine.pieces import Piece, cut_pieces
 from gguf_forge.errors import InputError, UsageError
-from gguf_forge.planning.making import Planned, planned
+from gguf_forge.planning.making import RequestPlan, planned
 from gguf_forge.planning.model import TensorSource
 from gguf_forge.request import Request
 from gguf_forge.storage.json_file import read_json_object
@@ -115,14 +115,14 @@ class JobPlan:
 
 
 def plan_work(
-    request: Request, file: str | PathLike[str] = "plan.json", *, tasks: int | None = None, overwrite: bool = False
+    request: Request, out: str | PathLike[str] = "plan.json", *, tasks: int | None = None, overwrite: bool = False
 ) -> JobPlan:
-    """Plans a conversion and writes the plan to `file`, for `work` and `finish`. Reads only samples of the weights.
+    """Plans a conversion and writes the plan to `out`, for `work` and `finish`. Reads only samples of the weights.
 
     Args:
         request: What to make. Relative paths begin at the current folder, which must be found on every machine by the
             same way from the folder of the plan.
-        file: The plan.
+        out: The plan.
         tasks: How many; None for one for each file or part of a split. Only if there are more of them, files are cut.
         overwrite: Replace an existing plan.
 
@@ -135,10 +135,10 @@ def plan_work(
         4
     """
     with planned(request) as found:
-        return save_work_plan(found, request, Path(file), tasks=tasks, overwrite=overwrite)
+        return save_work_plan(found, request, Path(out), tasks=tasks, overwrite=overwrite)
 
 
-def save_work_plan(found: Planned, request: Request, file: Path, *, tasks: int | None, overwrite: bool) -> JobPlan:
+def save_work_plan(found: RequestPlan, request: Request, file: Path, *, tasks: int | None, overwrite: bool) -> JobPlan:
     """Writes the plan of what `request` came to in the current folder; as `plan_work` does."""
     folder = Path(os.path.relpath(Path.cwd().resolve(), file.parent.resolve())).as_posix()
     plan = make_work_plan(found, request, folder, tasks, Path(), with_samples=True)
@@ -150,7 +150,7 @@ def save_work_plan(found: Planned, request: Request, file: Path, *, tasks: int |
 
 
 def make_work_plan(
-    found: Planned, request: Request, folder: str, n_tasks: int | None, here: Path, *, with_samples: bool
+    found: RequestPlan, request: Request, folder: str, n_tasks: int | None, here: Path, *, with_samples: bool
 ) -> JobPlan:
     """The plan of what a request came to.
 

@@ -80,10 +80,10 @@ class Target:
     @property
     def base(self) -> TensorType:
         """What the rows are before they are packed: rounded to the base type, or unpacked from another packed one."""
-        kind = self.source.expr.dtype
-        if kind.is_float:
+        tensor_type = self.source.expr.dtype
+        if tensor_type.is_float:
             return self.source.base
-        return kind if kind == self.type else F32
+        return tensor_type if tensor_type == self.type else F32
 
     def offset_of(self, row: int) -> int:
         """The byte of the file that a row begins at."""
@@ -124,9 +124,9 @@ class Batch:
 _CHECK_BYTES = 3
 
 
-def _row_bytes(kind: TensorType, n: int, of: TensorType) -> int:
+def _row_bytes(tensor_type: TensorType, n: int, of: TensorType) -> int:
     """Of `n` values of one type as another one; nothing if that is the same."""
-    return 0 if kind == of else kind.row_bytes(n) + (_CHECK_BYTES * n if kind.is_float else 0)
+    return 0 if tensor_type == of else tensor_type.row_bytes(n) + (_CHECK_BYTES * n if tensor_type.is_float else 0)
 
 
 def whole_tensors(shards: Sequence[Shard]) -> tuple[Batch, ...]:

@@ -42,7 +42,7 @@ class FilePlan:
     """One file, or the parts of a split one, decided to the last byte but the weights.
 
     Attributes:
-        type: Its file type, with `auto` resolved.
+        file_type: Its file type, with `auto` resolved.
         shards: The parts, in order; one if it is not split.
         fallbacks: Tensors whose rows do not divide into the blocks of the type they should have had.
         warnings: What the user asked for and will not happen.
@@ -50,7 +50,7 @@ class FilePlan:
         inputs: Every file that is read.
     """
 
-    type: FileType
+    file_type: FileType
     shards: tuple[Shard, ...]
     fallbacks: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -197,9 +197,9 @@ def refuse_fallbacks(files: Iterable[FilePlan]) -> None:
         if file.fallen:
             first = ", ".join(f"{printable(info.name)} as {info.type}" for info in file.fallen[:_NAMED])
             raise RefusedError(
-                f"as {file.type}, {len(file.fallen)} of {len(file.tensors)} tensors ({file.fallback_share:.1%} of the "
-                f"weights) would get another type, because their rows do not divide into the blocks of the type they "
-                f"should have: {first}{', ...' if len(file.fallen) > _NAMED else ''}",
+                f"as {file.file_type}, {len(file.fallen)} of {len(file.tensors)} tensors "
+                f"({file.fallback_share:.1%} of the weights) would get another type, because their rows do not divide "
+                f"into the blocks of the type they should have: {first}{', ...' if len(file.fallen) > _NAMED else ''}",
                 hint="leave out --strict, take a type with blocks of 32 such as Q8_0, or name types with --tensor-type",
             )
 
@@ -262,10 +262,11 @@ def _check_types(file: FilePlan) -> None:
     missing = sorted({target.name for _, target in changed if target not in quantizable_types()})
     if missing:
         raise UnsupportedError(
-            f"as {file.type}, this model has {', '.join(missing)} tensors, which this version cannot make yet",
+            f"as {file.file_type}, this model has {', '.join(missing)} tensors, which this version cannot make yet",
             hint="choose another type",
         )
-    unreadable = sorted({kind.name for kind, _ in changed if not kind.is_float and kind not in dequantizable_types()})
+    packed = {stored for stored, _ in changed if not stored.is_float}
+    unreadable = sorted(stored.name for stored in packed - dequantizable_types())
     if unreadable:
         raise UnsupportedError(
             f"the model has {', '.join(unreadable)} tensors, which this version cannot unpack yet",

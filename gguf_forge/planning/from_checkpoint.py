@@ -45,13 +45,13 @@ def plan_file(plan: ModelPlan, options: Options, out: Path | None = None, split:
     Raises:
         UsageError: an option that the file type has no use for, or a type that needs an importance matrix.
     """
-    kind, metadata, chosen, warnings = choose(plan, options)
-    path = _path(plan, kind, out)
+    file_type, metadata, chosen, warnings = choose(plan, options)
+    path = _path(plan, file_type, out)
     shards = _shards(path, metadata, chosen, options.file_type, split or Split())
     if split and shards[0].path == path:
         warnings = (*warnings, f"{path.name} is not split: one part holds it all")
     return FilePlan(
-        type=kind,
+        file_type=file_type,
         shards=shards,
         fallbacks=tuple(tensor.info.name for tensor in chosen if tensor.is_fallback),
         warnings=warnings,
@@ -61,11 +61,11 @@ def plan_file(plan: ModelPlan, options: Options, out: Path | None = None, split:
 
 
 def _shards(
-    path: Path, metadata: Metadata, chosen: Sequence[TensorChoice], kind: FileType, split: Split
+    path: Path, metadata: Metadata, chosen: Sequence[TensorChoice], file_type: FileType, split: Split
 ) -> tuple[Shard, ...]:
     if not split:
         return whole_file(path, metadata, chosen, vocab_only=not chosen)
-    return (split_as_converter if kind.is_float else split_as_gguf_split)(path, metadata, chosen, split)
+    return (split_as_converter if file_type.is_float else split_as_gguf_split)(path, metadata, chosen, split)
 
 
 _FileChoice = tuple[FileType, Metadata, Sequence[TensorChoice], tuple[str, ...]]
@@ -118,11 +118,11 @@ def _with_file_type(plan: ModelPlan, base: TensorType) -> Metadata:
     return {**plan.metadata, "general.file_type": u32(_base_file_type(plan, base).id or 0)}
 
 
-def _path(plan: ModelPlan, kind: FileType, out: Path | None) -> Path:
+def _path(plan: ModelPlan, file_type: FileType, out: Path | None) -> Path:
     folder = out or Path()
     if not is_folder(folder):
-        return folder.with_name(fill_template(folder.name, kind.name))
-    return folder / (plan.file_prefix + output_name(plan.identity, kind.name, vocab_only=not plan.tensors))
+        return folder.with_name(fill_template(folder.name, file_type.name))
+    return folder / (plan.file_prefix + output_name(plan.identity, file_type.name, vocab_only=not plan.tensors))
 
 
 class CheckpointModel:

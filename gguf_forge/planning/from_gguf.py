@@ -61,8 +61,8 @@ class GgufModel:
         base = self._base_file()
         names = {FileType.named(name): name for name in request.types}
         plans = (
-            self._plan(base, _path(target, kind, name), replace(given, file_type=kind), split, only_planned)
-            for kind, name in names.items()
+            self._plan(base, _path(target, file_type, name), replace(given, file_type=file_type), split, only_planned)
+            for file_type, name in names.items()
         )
         return said_and_checked(plans, strict=request.strict)
 
@@ -75,7 +75,7 @@ class GgufModel:
     def _plan(self, base: BaseFile, path: Path, options: Options, split: Split, only_planned: bool) -> FilePlan:
         metadata, chosen, warnings = base.quantized(options, only_planned=only_planned)
         return FilePlan(
-            type=options.file_type,
+            file_type=options.file_type,
             shards=_shards(path, metadata, chosen, self._gguf, split),
             fallbacks=tuple(tensor.info.name for tensor in chosen if tensor.is_fallback),
             warnings=warnings,
@@ -109,18 +109,18 @@ def _refuse_hints(request: Request) -> None:
         raise UsageError(f"{', '.join(in_use)}: no use for a GGUF file", hint="leave it out, or give a model folder")
 
 
-def _path(target: Path, kind: FileType, name: str) -> Path:
+def _path(target: Path, file_type: FileType, name: str) -> Path:
     if is_folder(target):
-        return target / f"ggml-model-{_reference_name(kind, name)}.gguf"
-    return target.with_name(fill_template(target.name, kind.name))
+        return target / f"ggml-model-{_reference_name(file_type, name)}.gguf"
+    return target.with_name(fill_template(target.name, file_type.name))
 
 
-def _reference_name(kind: FileType, name: str) -> str:
+def _reference_name(file_type: FileType, name: str) -> str:
     """What llama-quantize calls the type in a file name: aliases stay, and stand for numbers."""
     given = name.strip().upper()
-    if given == kind.name.upper():
-        return kind.name
-    return next((alias for alias, meant in ALIASES.items() if meant == kind.name), kind.name)
+    if given == file_type.name.upper():
+        return file_type.name
+    return next((alias for alias, meant in ALIASES.items() if meant == file_type.name), file_type.name)
 
 
 def _shards(

@@ -19,7 +19,7 @@ from gguf_forge.request import Observer, Request, RunSettings
 from gguf_forge.storage.profile import PLAN, Profile, measured, phase
 
 
-class Planned(NamedTuple):
+class RequestPlan(NamedTuple):
     """What a request comes to, as long as its source is open.
 
     Attributes:
@@ -34,21 +34,21 @@ class Planned(NamedTuple):
 @contextmanager
 def planned(
     request: Request, options: Options | None = None, folder: Path = Path(), *, only_planned: bool = False
-) -> Iterator[Planned]:
+) -> Iterator[RequestPlan]:
     """Plans what is asked for. Reads no weight.
 
     Args:
         request: What to make.
         options: What deviates from the mixes; None for what the request says.
         folder: Where relative paths of the request begin.
-        only_planned: As for `Model.files`.
+        only_planned: As for `OpenModel.files`.
 
     Raises:
         ForgeError: what was wrong, where, and what to do.
     """
     options = options_of(request, folder) if options is None else options
     with open_model(folder / request.source, vocab_only=request.vocab_only) as model:
-        yield Planned(
+        yield RequestPlan(
             model.files(request, options, split_of(request), folder, only_planned=only_planned), model.sources
         )
 

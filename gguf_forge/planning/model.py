@@ -41,7 +41,7 @@ class FileContent:
     notes: tuple[str, ...]
 
 
-class Model(Protocol):
+class OpenModel(Protocol):
     """A model that is open. What its methods give is of use as long as it is."""
 
     @property

@@ -10,11 +10,11 @@ from gguf_forge.errors import InputError
 from gguf_forge.gguf_file.opened import open_gguf
 from gguf_forge.planning.from_checkpoint import CheckpointModel
 from gguf_forge.planning.from_gguf import GgufModel
-from gguf_forge.planning.model import Model
+from gguf_forge.planning.model import OpenModel
 from gguf_forge.storage.paths import is_file, is_folder, is_there
 
 
-def open_model(source: str | PathLike[str], *, vocab_only: bool = False) -> AbstractContextManager[Model]:
+def open_model(source: str | PathLike[str], *, vocab_only: bool = False) -> AbstractContextManager[OpenModel]:
     """Opens what files are made of. Headers are read and checked, weights are not read.
 
     Args:
@@ -34,7 +34,7 @@ def open_model(source: str | PathLike[str], *, vocab_only: bool = False) -> Abst
     return closing(CheckpointModel.open(path, vocab_only=vocab_only))
 
 
-def open_origin(source: str | PathLike[str], *, vocab_only: bool = False) -> AbstractContextManager[Model]:
+def open_origin(source: str | PathLike[str], *, vocab_only: bool = False) -> AbstractContextManager[OpenModel]:
     """Opens what an existing file was made of, as `open_model` does; InputError if there is nothing."""
     if not is_there(Path(source)):
         raise InputError("there is no such file or folder", file=source)

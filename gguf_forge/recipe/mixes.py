@@ -1,7 +1,7 @@
 """The type mixes: which type a file type gives to which tensor.
 
 `_RULES` is a table read from the top: the first row whose role, file type and condition fit decides, and a
-tensor that no row fits has the default type of the file type. A condition judges a `Site`, a tensor in place.
+tensor that no row fits has the default type of the file type. A condition judges a `MixSite`, a tensor in place.
 
 Source: llama.cpp's src/llama-quant.cpp.
 """

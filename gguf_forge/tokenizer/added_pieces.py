@@ -20,7 +20,7 @@ ADDED_SCORE = -1000.0
 
 
 @dataclass(frozen=True)
-class Added:
+class AddedPiece:
     """A token that a JSON file adds or changes, and where it says so."""
 
     id: int
@@ -29,7 +29,7 @@ class Added:
     place: Place
 
 
-def add_in_range(vocabulary: Pieces, tokens: Iterable[Added]) -> None:
+def add_in_range(vocabulary: Pieces, tokens: Iterable[AddedPiece]) -> None:
     """Puts tokens into the vocabulary; those whose id it does not have are left out."""
     size = len(vocabulary.texts)
     for token in tokens:
@@ -39,7 +39,7 @@ def add_in_range(vocabulary: Pieces, tokens: Iterable[Added]) -> None:
             log.warning("token %d (%r) is left out: the vocabulary has %d", token.id, token.text, size)
 
 
-def put(vocabulary: Pieces, token: Added) -> None:
+def put(vocabulary: Pieces, token: AddedPiece) -> None:
     """Puts a token whose id the vocabulary has into it."""
     text = token.text.encode()
     if vocabulary.types[token.id] is not TokenType.UNUSED and vocabulary.texts[token.id] != text:
@@ -49,15 +49,15 @@ def put(vocabulary: Pieces, token: Added) -> None:
     vocabulary.types[token.id] = token.type
 
 
-def from_added_tokens(files: TokenizerFiles) -> Iterator[Added]:
+def from_added_tokens(files: TokenizerFiles) -> Iterator[AddedPiece]:
     """Those of added_tokens.json."""
     place = files.place("added_tokens.json")
     for text, id in (files.added_tokens or {}).items():
         here = place / repr(text)
-        yield Added(as_id(id, here), as_text(text, here), TokenType.USER_DEFINED, here)
+        yield AddedPiece(as_id(id, here), as_text(text, here), TokenType.USER_DEFINED, here)
 
 
-def from_tokenizer_config(files: TokenizerFiles, by_text: bool = True) -> Iterator[Added]:
+def from_tokenizer_config(files: TokenizerFiles, by_text: bool = True) -> Iterator[AddedPiece]:
     """Those of tokenizer_config.json; `by_text`: some are control tokens by their text, marked or not."""
     place = files.place("tokenizer_config.json") / "added_tokens_decoder"
     listed = (files.tokenizer_config or {}).get("added_tokens_decoder", {})
@@ -65,16 +65,16 @@ def from_tokenizer_config(files: TokenizerFiles, by_text: bool = True) -> Iterat
         here = place / key
         text, special = _text_and_special(value, here)
         text, kind = added_token(text, special) if by_text else (text, marked(special))
-        yield Added(as_decimal_id(key, place), text, kind, here)
+        yield AddedPiece(as_decimal_id(key, place), text, kind, here)
 
 
-def from_tokenizer(files: TokenizerFiles) -> Iterator[Added]:
+def from_tokenizer(files: TokenizerFiles) -> Iterator[AddedPiece]:
     """Those of tokenizer.json."""
     place = files.place("tokenizer.json") / "added_tokens"
     for index, value in enumerate(as_list((files.tokenizer or {}).get("added_tokens", []), place)):
         here = place / index
         text, special = _text_and_special(value, here)
-        yield Added(as_id(value.get("id"), here / "id"), text, marked(special), here)
+        yield AddedPiece(as_id(value.get("id"), here / "id"), text, marked(special), here)
 
 
 def _text_and_special(value: object, place: Place) -> tuple[str, bool]:

@@ -77,7 +77,7 @@ def test_two_steps_make_the_file_of_one(
     for ending, options in (("", Options()), (WITH_IMATRIX, Options(imatrix=read_imatrix("imatrix.gguf")))):
         types = [kind.removesuffix(ending) for kind in kinds if kind.endswith(WITH_IMATRIX) == bool(ending)]
         for result in quantize_gguf(base, tmp_path, types=types, options=options, overwrite=True) if types else ():
-            made[result.file.type.name + ending] = digest(result.path.read_bytes())
+            made[result.file.file_type.name + ending] = digest(result.path.read_bytes())
     assert made == {kind: [expected[kind]["size"], expected[kind]["sha256"]] for kind in kinds}
 
 

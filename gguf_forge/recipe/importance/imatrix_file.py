@@ -28,11 +28,11 @@ _NO_MATRIX = "make one with llama-imatrix"
 _MAX_COUNT = 2.0**62
 
 
-def read_imatrix(path: str | PathLike[str]) -> ImportanceMatrix:
+def read_imatrix(source: str | PathLike[str]) -> ImportanceMatrix:
     """Reads an importance matrix of either format; which one it is shows in its first bytes.
 
     Args:
-        path: Is recorded as given in the files that are made with it.
+        source: Is recorded as given in the files that are made with it.
 
     Raises:
         InputError: the file is missing, cut off, no importance matrix, or holds numbers that are none.
@@ -41,16 +41,16 @@ def read_imatrix(path: str | PathLike[str]) -> ImportanceMatrix:
         >>> read_imatrix("imatrix.gguf").importance["blk.0.attn_q.weight"].shape  # doctest: +SKIP
         (4096,)
     """
-    with SourceFile(Path(path)) as source:
-        is_gguf = source.size >= 4 and source.read(0, 4).tobytes() == b"GGUF"
-        matrix = None if is_gguf else _read_legacy(fspath(path), source)
+    with SourceFile(Path(source)) as opened:
+        is_gguf = opened.size >= 4 and opened.read(0, 4).tobytes() == b"GGUF"
+        matrix = None if is_gguf else _read_legacy(fspath(source), opened)
     if matrix is None:
-        with open_gguf(path) as file:
-            matrix = _read_gguf(fspath(path), file)
+        with open_gguf(source) as file:
+            matrix = _read_gguf(fspath(source), file)
     for name, importance in matrix.importance.items():
         if not np.isfinite(importance).all() or (importance < 0).any():
             raise InputError(
-                f"the importance of {printable(name)} is not all finite and positive", file=path, hint=_NO_MATRIX
+                f"the importance of {printable(name)} is not all finite and positive", file=source, hint=_NO_MATRIX
             )
     return matrix
 

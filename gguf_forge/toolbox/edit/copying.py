@@ -41,7 +41,7 @@ def as_they_are(tensors: Iterable[GgufTensor]) -> list[TensorChoice]:
 def copying_plan(shards: tuple[Shard, ...], gguf: GgufFile) -> FilePlan:
     """The plan of a file or split that is made of the tensors of `gguf`."""
     return FilePlan(
-        type=COPY,
+        file_type=COPY,
         shards=shards,
         fallbacks=(),
         warnings=(),

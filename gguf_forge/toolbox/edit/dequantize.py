@@ -33,7 +33,7 @@ _MAX_SIZE = 5_000_000_000
 
 
 @dataclass(frozen=True)
-class Unpacked(Unary):
+class UnpackedRows(Unary):
     """Rows of any type as float32."""
 
     dtype = F32
@@ -43,10 +43,10 @@ class Unpacked(Unary):
 
 
 def dequantize_gguf(
-    path: str | PathLike[str],
+    source: str | PathLike[str],
     out: str | PathLike[str] | None = None,
     *,
-    type: str | None = None,
+    file_type: str | None = None,
     safetensors: bool = False,
     max_size: int | None = None,
     threads: int | None = None,
@@ -61,10 +61,10 @@ def dequantize_gguf(
     which a GGUF file does not have.
 
     Args:
-        path: The file; of a split one the first.
+        source: The file; of a split one the first.
         out: A file or folder; with `safetensors` a folder, which is made. None for NAME-TYPE.gguf, or the folder
             NAME-TYPE, beside the file.
-        type: "F32", "F16" or "BF16"; None for that of a float file, and F32 for all others.
+        file_type: "F32", "F16" or "BF16"; None for that of a float file, and F32 for all others.
         safetensors: Write a checkpoint's tensors.
         max_size: Bytes of tensors in a file of several. Checkpoints are cut at 5 GB if it is None, GGUF files are not.
         threads, backend, overwrite, observer: How it is run; see `RunSettings`.
@@ -79,11 +79,11 @@ def dequantize_gguf(
         ForgeError: what was wrong, where, and what to do; nothing is left under the final names.
 
     Example:
-        >>> dequantize_gguf("Qwen3-0.6B-Q4_K_M.gguf", "qwen3", type="BF16", safetensors=True)  # doctest: +SKIP
+        >>> dequantize_gguf("Qwen3-0.6B-Q4_K_M.gguf", "qwen3", file_type="BF16", safetensors=True)  # doctest: +SKIP
     """
     run = RunSettings(threads=threads, backend=backend, overwrite=overwrite, observer=observer)
-    with open_gguf(path) as gguf:
-        plan = plan_dequantized(gguf, out, type=type, safetensors=safetensors, max_size=max_size)
+    with open_gguf(source) as gguf:
+        plan = plan_dequantized(gguf, out, file_type=file_type, safetensors=safetensors, max_size=max_size)
         return make_dequantized(plan, run, is_folder_new=safetensors)
 
 
@@ -97,27 +97,27 @@ def plan_dequantized(
     gguf: GgufFile,
     out: str | PathLike[str] | None = None,
     *,
-    type: str | None = None,
+    file_type: str | None = None,
     safetensors: bool = False,
     max_size: int | None = None,
 ) -> FilePlan:
     """What `dequantize_gguf` would write of an opened file; of use as long as that is open. Arguments as there."""
-    kind = _target(gguf, type)
+    float_type = _target(gguf, file_type)
     split = Split(max_size=max_size)
     if not safetensors:
-        place = _beside(gguf, f"{kind}.gguf")
+        place = _beside(gguf, f"{float_type}.gguf")
         target = place if out is None else Path(out) / place.name if is_folder(Path(out)) else Path(out)
-        request = Request(source=os.fspath(gguf.paths[0]), out=os.fspath(target), types=(kind.name,))
+        request = Request(source=os.fspath(gguf.paths[0]), out=os.fspath(target), types=(float_type.name,))
         return GgufModel(gguf).files(request, Options(allow_requantize=True), split, Path())[0]
     if not gguf.tensors:
         raise InputError("the file has no tensors", file=gguf.paths[0])
-    folder = _beside(gguf, kind.name) if out is None else Path(out)
+    folder = _beside(gguf, float_type.name) if out is None else Path(out)
     tensors = checkpoint_tensors(
         gguf.typed_metadata, {tensor.name: _as_floats(expression_of(tensor)) for tensor in gguf.tensors}
     )
     return FilePlan(
-        type=kind,
-        shards=checkpoint_shards(folder, tensors, TENSOR_TYPES[kind.name], split.max_size or _MAX_SIZE),
+        file_type=float_type,
+        shards=checkpoint_shards(folder, tensors, TENSOR_TYPES[float_type.name], split.max_size or _MAX_SIZE),
         fallbacks=(),
         warnings=(),
         source_bytes=sum(tensor.nbytes for tensor in gguf.tensors),
@@ -129,14 +129,16 @@ def _target(gguf: GgufFile, wanted: str | None) -> FileType:
     if wanted is None:
         number = gguf.metadata.get("general.file_type")
         return next((FILE_TYPES[name] for name in _FLOATS if FILE_TYPES[name].id == number), FILE_TYPES["F32"])
-    kind = FileType.named(wanted)
-    if kind.name not in _FLOATS:
-        raise UsageError(f"{kind} is no type of floats", hint=f"choose {', '.join(_FLOATS)}, or use quantize_gguf")
-    return kind
+    float_type = FileType.named(wanted)
+    if float_type.name not in _FLOATS:
+        raise UsageError(
+            f"{float_type} is no type of floats", hint=f"choose {', '.join(_FLOATS)}, or use quantize_gguf"
+        )
+    return float_type
 
 
 def _as_floats(expr: TensorExpr) -> TensorExpr:
-    return expr if expr.dtype.is_float else Unpacked(expr)
+    return expr if expr.dtype.is_float else UnpackedRows(expr)
 
 
 def _beside(gguf: GgufFile, ending: str) -> Path:

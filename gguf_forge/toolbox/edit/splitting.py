@@ -23,7 +23,7 @@ from gguf_forge.toolbox.edit.copying import as_they_are, check_one_byte_order, c
 
 def split_gguf(
     source: str | PathLike[str],
-    prefix: str | PathLike[str],
+    out: str | PathLike[str],
     *,
     max_size: int | None = None,
     max_tensors: int | None = None,
@@ -36,7 +36,7 @@ def split_gguf(
 
     Args:
         source: The file; of a split one the first, and all its files are split anew.
-        prefix: Path and beginning of the names: `PREFIX-00001-of-00003.gguf` and so on.
+        out: Path and beginning of the names: `PREFIX-00001-of-00003.gguf` and so on.
         max_size: Bytes of tensors in a part; a tensor that is larger has a part of its own.
         max_tensors: Tensors in a part. Without any bound it is 128.
         no_tensor_first: The first part holds the metadata alone.
@@ -55,7 +55,7 @@ def split_gguf(
     split = Split(max_size=max_size, max_tensors=max_tensors, no_tensor_first=no_tensor_first)
     with open_gguf(source) as gguf:
         run = RunSettings(threads=threads, overwrite=overwrite, observer=observer)
-        return make_files([plan_split(gguf, prefix, split)], run)[0]
+        return make_files([plan_split(gguf, out, split)], run)[0]
 
 
 def plan_split(gguf: GgufFile, prefix: str | PathLike[str], split: Split) -> FilePlan:

@@ -104,11 +104,14 @@ class Overview:
         """What each type has of the file, that with the most bytes first."""
         tensors, weights, nbytes = Counter[str](), Counter[str](), Counter[str]()
         for tensor in self.tensors:
-            kind = tensor.info.type.name
-            tensors[kind] += 1
-            weights[kind] += tensor.info.n_elements
-            nbytes[kind] += tensor.info.nbytes
-        return {kind: TypeShare(tensors[kind], weights[kind], size) for kind, size in nbytes.most_common()}
+            type_name = tensor.info.type.name
+            tensors[type_name] += 1
+            weights[type_name] += tensor.info.n_elements
+            nbytes[type_name] += tensor.info.nbytes
+        return {
+            type_name: TypeShare(tensors[type_name], weights[type_name], size)
+            for type_name, size in nbytes.most_common()
+        }
 
 
 @dataclass(frozen=True)
@@ -268,27 +271,27 @@ def decode_block(tensor: GgufTensor, place: BlockPlace) -> DecodedBlock:
         UsageError: there is no such block.
         UnsupportedError: no kernel unpacks the tensor's type.
     """
-    kind, info = tensor.type, tensor.info
-    per_row = info.n_per_row // kind.block_elements
+    tensor_type, info = tensor.type, tensor.info
+    per_row = info.n_per_row // tensor_type.block_elements
     if not (0 <= place.row < info.n_rows and 0 <= place.block < per_row):
         raise UsageError(
             f"there is no block {place.block} in row {place.row}",
             tensor=printable(tensor.name),
             hint=f"it has {info.n_rows} rows of {per_row} blocks, both counted from 0",
         )
-    at = tensor.offset + (place.row * per_row + place.block) * kind.block_bytes
-    alone = replace(tensor, info=TensorInfo(tensor.name, (kind.block_elements,), kind), offset=at)
+    at = tensor.offset + (place.row * per_row + place.block) * tensor_type.block_bytes
+    alone = replace(tensor, info=TensorInfo(tensor.name, (tensor_type.block_elements,), tensor_type), offset=at)
     rows = expression_of(alone).rows(0, 1)
     packed = np.ascontiguousarray(rows).view(np.uint8)
-    stored = unpack_blocks(packed, kind)[0, 0]
-    first = place.block * kind.block_elements
-    levels = levels_of(packed, kind)
+    stored = unpack_blocks(packed, tensor_type)[0, 0]
+    first = place.block * tensor_type.block_elements
+    levels = levels_of(packed, tensor_type)
     return DecodedBlock(
         place,
-        (first, first + kind.block_elements),
+        (first, first + tensor_type.block_elements),
         {name: stored[name] for name in stored.dtype.names or ()},
         None if levels is None else levels[0],
-        as_float32(rows, kind)[0],
+        as_float32(rows, tensor_type)[0],
     )
 
 

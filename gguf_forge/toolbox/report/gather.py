@@ -58,8 +58,8 @@ class _Subject:
 
     @property
     def is_readable(self) -> bool:
-        kind = self.tensor.type
-        is_number = kind.block_elements == 1 or kind in dequantizable_types()
+        tensor_type = self.tensor.type
+        is_number = tensor_type.block_elements == 1 or tensor_type in dequantizable_types()
         return self.stored is not None and self.tensor.info.n_elements > 0 and is_number
 
     def sample(self, rows: np.ndarray | None = None) -> Sample:

@@ -15,9 +15,8 @@ from gguf_forge.kernels.binding import quantizable_types, types_needing_importan
 from gguf_forge.kernels.rows import dequantize, quantize
 from gguf_forge.toolbox.report.data import Alternative, BlockSize, Lessons, Outlier, Rounding, SizeCost, Symmetry
 from gguf_forge.toolbox.report.ladder import ladders
+from gguf_forge.types.rows import FloatRows
 from gguf_forge.types.tensor_type import TensorType
-
-FloatRows = NDArray[np.float32]
 
 _SMALL, _LARGE = 32, 256
 _LADDERS = ("Q4_0", "Q4_1", "Q4_K", "IQ4_NL")

@@ -64,7 +64,7 @@ def describe(gguf: GgufFile) -> Model:
     """The model that a file holds, from its keys and tensors."""
     metadata = gguf.metadata
     architecture = _text(metadata.get("general.architecture")) or "unknown"
-    kind = file_type_of(gguf.typed_metadata)
+    file_type = file_type_of(gguf.typed_metadata)
     layers = [layer for tensor in gguf.tensors if (layer := layer_and_role(tensor.name)[0]) is not None]
     facts = [(what, metadata.get(f"{architecture}.{key}")) for key, what in _FACTS]
     tokens = metadata.get("tokenizer.ggml.tokens")
@@ -77,7 +77,7 @@ def describe(gguf: GgufFile) -> Model:
         size=sum(path.stat().st_size for path in gguf.paths),
         parameters=sum(tensor.info.n_elements for tensor in gguf.tensors),
         tensor_bytes=sum(tensor.nbytes for tensor in gguf.tensors),
-        file_type=kind.name if kind else None,
+        file_type=file_type.name if file_type else None,
         layers=max(layers, default=-1) + 1,
         facts={what: _shown(value) for what, value in facts if value is not None},
         metadata={visible(key, 120): _shown(value) for key, value in metadata.items()},
@@ -109,7 +109,7 @@ def file_type_of(metadata: Metadata) -> FileType | None:
     """The file type that the keys name; None if they name none that is known."""
     value = metadata.get("general.file_type")
     found = value.data if value is not None else None
-    return next((kind for kind in FILE_TYPES.values() if kind.id is not None and kind.id == found), None)
+    return next((each for each in FILE_TYPES.values() if each.id is not None and each.id == found), None)
 
 
 def fallback_types(tensors: Sequence[TensorInfo], metadata: Metadata) -> Mapping[str, TensorType]:
@@ -118,13 +118,13 @@ def fallback_types(tensors: Sequence[TensorInfo], metadata: Metadata) -> Mapping
     Files whose mix was changed by hand are understood as well as can be: a tensor counts where the file has the very
     type that stands in for the one named.
     """
-    kind = file_type_of(metadata)
-    if kind is None or kind.default_type is None or kind.is_float:
+    file_type = file_type_of(metadata)
+    if file_type is None or file_type.default_type is None or file_type.is_float:
         return {}
     has_matrix = any(key.startswith("quantize.imatrix.") for key in metadata)
     matrix = ImportanceMatrix("", {"": np.ones(1, np.float32)}) if has_matrix else None
     try:
-        assigned = assign(tensors, metadata, Options(file_type=kind, keep_order=True, imatrix=matrix))
+        assigned = assign(tensors, metadata, Options(file_type=file_type, keep_order=True, imatrix=matrix))
     except ForgeError:
         return {}
     types = {info.name: info.type for info in tensors}

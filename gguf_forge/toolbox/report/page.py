@@ -146,8 +146,8 @@ def _types(report: Report) -> list[tuple[str, float, int, int]]:
 
 
 def _bits(name: str) -> float:
-    kind = TensorType.named(name)
-    return 8 * kind.block_bytes / kind.block_elements
+    tensor_type = TensorType.named(name)
+    return 8 * tensor_type.block_bytes / tensor_type.block_elements
 
 
 def _stacked(tensors: Iterable[Tensor], key: Callable[[Tensor], Any]) -> dict[Any, dict[str, int]]:
@@ -249,13 +249,14 @@ def _number(count: int, noun: str) -> str:
 
 def describe_type(name: str) -> str:
     """A type in a few sentences, for people."""
-    kind = TensorType.named(name)
-    scheme = kind.levels
+    tensor_type = TensorType.named(name)
+    scheme = tensor_type.levels
     if scheme is None:
         return f"{name} keeps every weight as a number of its own."
     sharing, rungs = scheme.values_per_scale, len(scheme.rungs)
     spacing = "evenly" if scheme.is_uniform else "unevenly"
-    number = "one ladder" if kind.block_elements == sharing else f"{kind.block_elements // sharing} ladders"
+    ladders = tensor_type.block_elements // sharing
+    number = "one ladder" if ladders == 1 else f"{ladders} ladders"
     symmetry = (
         "A ladder has a step and an offset, so it can lie where the weights are: the type is asymmetric."
         if scheme.has_offset
@@ -267,6 +268,6 @@ def describe_type(name: str) -> str:
         else ""
     )
     return (
-        f"Blocks of {name} hold {kind.block_elements} weights on {number}: {sharing} weights share {rungs} {spacing} "
-        f"spaced levels. {symmetry}{grid}"
+        f"Blocks of {name} hold {tensor_type.block_elements} weights on {number}: {sharing} weights share {rungs} "
+        f"{spacing} spaced levels. {symmetry}{grid}"
     )

@@ -12,8 +12,9 @@ from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.toolbox.inspect.rows_of import as_float32
 from gguf_forge.toolbox.report.data import BlockView, Levels, Portrait
 from gguf_forge.toolbox.report.ladder import Ladders, ladders
-from gguf_forge.toolbox.report.lessons import FloatRows, SampledRows, relative_errors
+from gguf_forge.toolbox.report.lessons import SampledRows, relative_errors
 from gguf_forge.types.blocks import unpack_blocks
+from gguf_forge.types.rows import FloatRows
 from gguf_forge.types.tensor_type import TensorType
 
 SAMPLE_VALUES = 1 << 16

@@ -14,10 +14,8 @@ from gguf_forge.kernels.binding import dequantizable_types, dequantize_rows
 from gguf_forge.toolbox.inspect.rows_of import as_float32
 from gguf_forge.toolbox.verify.nearest import misplaced_values
 from gguf_forge.types.blocks import field_at
+from gguf_forge.types.rows import FloatRows, PackedRows
 from gguf_forge.types.tensor_type import TensorType
-
-PackedRows = NDArray[np.uint8]
-FloatRows = NDArray[np.float32]
 
 # The greatest ratio of squared errors seen between blocks that fused and plain arithmetic make is 1.37.
 _WORSE = 1.5
@@ -136,22 +134,23 @@ def differences_between(
 ) -> Differences:
     """How rows differ from what they should be.
 
-    Args:
-        expected, found: (rows, bytes of a row).
-        tensor_type: Their type.
-        weights: (rows, values of a row): what the rows were packed from.
-        importance: (values of a row,): how much an error in each column counts; None for all alike.
-        first_row: The number of the first row.
+        Args:
+            expected, found: (rows, bytes of a row).
+            tensor_type: Their type.
+            weights: (rows, values of a row): what the rows were packed from.
+            importance: (values of a row,): how much an error in each column counts; None for all alike.
+            first_row: The number of the first row.
 
-    Example:
-        >>> from gguf_forge import quantize
-        >>> from gguf_forge.types.tensor_type import tensor_type
-        >>> row = np.linspace(-1, 1, 64, dtype=np.float32)[None]
-        >>> packed = quantize(row, "Q4_0")
-        >>> other = packed.copy()
-        >>> other[0, 23] ^= 4
-        >>> differences_between(packed, other, TensorType.named("Q4_0"), row).first
-        Place(row=0, block=1, field='qs[3]', offset=23, expected=16, found=20)
+        Example:
+            >>> from gguf_forge import quantize
+            >>> from gguf_forge.types.rows import FloatRows, PackedRows
+    from gguf_forge.types.tensor_type import tensor_type
+            >>> row = np.linspace(-1, 1, 64, dtype=np.float32)[None]
+            >>> packed = quantize(row, "Q4_0")
+            >>> other = packed.copy()
+            >>> other[0, 23] ^= 4
+            >>> differences_between(packed, other, TensorType.named("Q4_0"), row).first
+            Place(row=0, block=1, field='qs[3]', offset=23, expected=16, found=20)
     """
     size = tensor_type.block_bytes
     mine, theirs = expected.reshape(-1, size), found.reshape(-1, size)

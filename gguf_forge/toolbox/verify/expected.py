@@ -27,7 +27,7 @@ from gguf_forge.types.rows import Rows
 from gguf_forge.types.tensor_type import TensorType
 
 IMATRIX_KEYS = "quantize.imatrix."
-_BY_ID = {kind.id: kind for kind in FILE_TYPES.values() if kind.id is not None}
+_BY_ID = {file_type.id: file_type for file_type in FILE_TYPES.values() if file_type.id is not None}
 _MOST_NAMED = 4
 
 
@@ -46,9 +46,9 @@ def expecting(gguf: GgufFile, request: Request, options: Options, base: str | No
         UsageError: the file was made with an importance matrix and none is given.
         ForgeError: whatever planning the source raises.
     """
-    kind = FileType.named(request.types[0]) if request.types else _file_type_of(gguf)
+    file_type = FileType.named(request.types[0]) if request.types else _file_type_of(gguf)
     in_parts = len(gguf.paths) > 1 and not _is_in_order(gguf)
-    options = replace(_with_recorded_matrix(gguf, options), file_type=kind, keep_order=in_parts)
+    options = replace(_with_recorded_matrix(gguf, options), file_type=file_type, keep_order=in_parts)
     request = replace(request, vocab_only=not gguf.tensors)
     with open_origin(request.source, vocab_only=request.vocab_only) as model:
         content = model.content(request, options, _base(base) if base is not None else None)
@@ -87,29 +87,29 @@ def _with_types_of(gguf: GgufFile, content: FileContent) -> FileContent:
     return FileContent(content.metadata, tensors, (note,))
 
 
-def _as(chosen: TensorChoice, kind: TensorType) -> TensorChoice:
+def _as(chosen: TensorChoice, tensor_type: TensorType) -> TensorChoice:
     """A tensor with another type. A float type is what the values are rounded to, too."""
-    if kind == chosen.info.type:
+    if tensor_type == chosen.info.type:
         return chosen
     source = chosen.source
-    is_stored = source.expr.dtype.is_float and kind.is_float
+    is_stored = source.expr.dtype.is_float and tensor_type.is_float
     return replace(
         chosen,
-        info=replace(chosen.info, type=kind),
-        source=replace(source, base=kind) if is_stored else source,
+        info=replace(chosen.info, type=tensor_type),
+        source=replace(source, base=tensor_type) if is_stored else source,
     )
 
 
 def _check_packable(tensors: tuple[TensorChoice, ...]) -> None:
     for chosen in tensors:
-        kind, name = chosen.info.type, printable(chosen.info.name)
-        if kind == chosen.source.expr.dtype:
+        tensor_type, name = chosen.info.type, printable(chosen.info.name)
+        if tensor_type == chosen.source.expr.dtype:
             continue
-        if kind not in quantizable_types():
-            raise UnsupportedError(f"this version cannot make {kind}, and so not compare it", tensor=name)
-        if kind in types_needing_importance() and chosen.source.importance is None:
+        if tensor_type not in quantizable_types():
+            raise UnsupportedError(f"this version cannot make {tensor_type}, and so not compare it", tensor=name)
+        if tensor_type in types_needing_importance() and chosen.source.importance is None:
             raise UsageError(
-                f"the tensor is {kind}, which is made with an importance matrix",
+                f"the tensor is {tensor_type}, which is made with an importance matrix",
                 tensor=name,
                 hint="give it with --imatrix",
             )
@@ -139,25 +139,25 @@ def _file_type_of(gguf: GgufFile) -> FileType:
 
 
 def _base(name: str) -> TensorType:
-    kind = TensorType.named(name)
-    if not kind.is_float:
-        raise UsageError(f"the file that is quantized is F32, F16 or BF16, not {kind}")
-    return kind
+    tensor_type = TensorType.named(name)
+    if not tensor_type.is_float:
+        raise UsageError(f"the file that is quantized is F32, F16 or BF16, not {tensor_type}")
+    return tensor_type
 
 
-def repacked(source: RowSource, kind: TensorType, start: int, stop: int, *, backend: str | None = None) -> Rows:
-    """Rows of a tensor as the engine makes them: rounded to the base type, then packed to `kind`.
+def repacked(source: RowSource, tensor_type: TensorType, start: int, stop: int, *, backend: str | None = None) -> Rows:
+    """Rows of a tensor as the engine makes them: rounded to the base type, then packed to `tensor_type`.
 
     Args:
         source: Where the values come from.
-        kind: What they become.
+        tensor_type: What they become.
         start, stop: The rows, all of one matrix where each has importance of its own.
         backend: Which kernels; the default is the fastest of this machine.
 
     Returns:
         uint8 array (stop - start, bytes of a row).
     """
-    info = TensorInfo("", source.expr.shape[::-1], kind)
+    info = TensorInfo("", source.expr.shape[::-1], tensor_type)
     target = Target(0, PlacedTensor(info, 0), source)
     batch = Batch(source.expr, start, stop, (target,))
     [(_, packed)] = pack(source.expr.rows(start, stop), batch, backend=backend)

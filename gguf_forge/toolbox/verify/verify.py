@@ -28,11 +28,12 @@ from gguf_forge.tensors.expression import TensorExpr, Unary
 from gguf_forge.toolbox.inspect.metadata_diff import KeyDifference, metadata_differences
 from gguf_forge.toolbox.inspect.rows_of import in_order, row_ranges
 from gguf_forge.toolbox.verify.checksums import SumsCheck, check_sums, read_sums
-from gguf_forge.toolbox.verify.differences import Differences, PackedRows, differences_between
+from gguf_forge.toolbox.verify.differences import Differences, differences_between
 from gguf_forge.toolbox.verify.expected import expecting, repacked
 from gguf_forge.toolbox.verify.integrity import Problem, problems_of
 from gguf_forge.toolbox.verify.transforms import steps_of, stored_in
 from gguf_forge.toolbox.verify.verdict import TensorCheck, Verdict, verdict_on, verdict_on_file
+from gguf_forge.types.rows import PackedRows
 from gguf_forge.types.tensor_type import BF16, F16, F32, TensorType
 
 
@@ -87,10 +88,10 @@ class Verification:
 
 
 def verify_gguf(
-    path: str | PathLike[str],
+    file: str | PathLike[str],
     source: str | PathLike[str] | None = None,
     *,
-    types: str | None = None,
+    file_type: str | None = None,
     options: Options | None = None,
     base: str | None = None,
     model_name: str | None = None,
@@ -108,9 +109,9 @@ def verify_gguf(
     made is read back from it: the file type, and the type of each tensor.
 
     Args:
-        path: The file, or the first one of a split.
+        file: The file, or the first one of a split.
         source: What it was made of: a Hugging Face folder, or a GGUF file.
-        types: The file type that it should have, and the types of tensors with it.
+        file_type: The file type that it should have, and the types of tensors with it.
         options: What deviates from the file type's mix: importance matrix, overrides, pruned layers.
         base: The float type of the file that was quantized, where that is not the checkpoint's own.
         model_name: As for `convert`.
@@ -132,11 +133,11 @@ def verify_gguf(
     """
     request = None
     if source is not None:
-        given: dict[str, Any] = {"source": source, "types": types, "metadata": metadata}
+        given: dict[str, Any] = {"source": source, "types": file_type, "metadata": metadata}
         request = Request(**given, model_name=model_name, pre_tokenizer=pre_tokenizer)
     run = RunSettings(threads=threads, backend=backend)
     return verify(
-        path, request, run, options or Options(), base=base, sums=sums, only_tensors=only_tensors, progress=progress
+        file, request, run, options or Options(), base=base, sums=sums, only_tensors=only_tensors, progress=progress
     )
 
 
@@ -274,15 +275,15 @@ def _differing(
 
 def _compare(backend: str | None, work: tuple[_Pair, _RowSpan]) -> tuple[_Pair, _RowSpan, int, Differences | None]:
     pair, (start, stop) = work
-    kind = pair.tensor.type
+    tensor_type = pair.tensor.type
     found = _stored(pair, start, stop)
-    expected = repacked(pair.chosen.source, kind, start, stop, backend=backend)
+    expected = repacked(pair.chosen.source, tensor_type, start, stop, backend=backend)
     if np.array_equal(expected, found):
         return pair, (start, stop), found.nbytes, None
     source = pair.chosen.source
     values = repacked(source, F32, start, stop, backend=backend).view(np.float32)
     differences = differences_between(
-        expected, found, kind, values, importance=source.importance_of(start), first_row=start
+        expected, found, tensor_type, values, importance=source.importance_of(start), first_row=start
     )
     return pair, (start, stop), found.nbytes, differences
 
@@ -303,12 +304,12 @@ def _is_made_of(pair: _Pair, source: RowSource, backend: str | None, rows: _RowS
     return np.array_equal(repacked(source, pair.tensor.type, *rows, backend=backend), _stored(pair, *rows))
 
 
-def _other_ways(source: RowSource, kind: TensorType) -> Iterator[tuple[str, RowSource]]:
-    if source.expr.dtype.is_float and not kind.is_float:
+def _other_ways(source: RowSource, tensor_type: TensorType) -> Iterator[tuple[str, RowSource]]:
+    if source.expr.dtype.is_float and not tensor_type.is_float:
         for base in (F16, BF16, F32):
             if base != source.base:
                 yield f"by way of {base} instead of {source.base}", replace(source, base=base)
-    if source.importance is not None and not kind.is_float:
+    if source.importance is not None and not tensor_type.is_float:
         yield "without the importance matrix", replace(source, importance=None)
     if isinstance(source.expr, Unary) and source.expr.omission is not None:
         yield source.expr.omission, replace(source, expr=source.expr.of)

@@ -38,24 +38,24 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("made")
     source = tiny_llama(folder)
     results = convert(source, folder, types=["BF16", "Q4_K_M", "F16"])
-    return {"hf": source, **{result.file.type.name: result.path for result in results}}
+    return {"hf": source, **{result.file.file_type.name: result.path for result in results}}
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16"])
 def test_the_file_that_quantizing_to_a_float_type_makes(made: dict[str, Path], kind: str, tmp_path: Path) -> None:
     """tests/quantized.json pins that it is the one of llama-quantize."""
-    found = dequantize_gguf(made["Q4_K_M"], tmp_path / "a.gguf", type=kind.lower())
+    found = dequantize_gguf(made["Q4_K_M"], tmp_path / "a.gguf", file_type=kind.lower())
     options = Options(allow_requantize=True)
     (wanted,) = quantize_gguf(made["Q4_K_M"], tmp_path / "b.gguf", types=kind, options=options)
     assert found.path.read_bytes() == wanted.path.read_bytes()
-    assert found.file.type.name == kind
+    assert found.file.file_type.name == kind
 
 
 @pytest.mark.parametrize(("source", "kind"), [("Q4_K_M", "F32"), ("BF16", "BF16"), ("F16", "F16")])
 def test_the_type_when_none_is_given(made: dict[str, Path], source: str, kind: str, tmp_path: Path) -> None:
     with open_gguf(made[source]) as gguf:
-        assert plan_dequantized(gguf, tmp_path / "a.gguf").type.name == kind
-        assert plan_dequantized(gguf, tmp_path / "a", safetensors=True).type.name == kind
+        assert plan_dequantized(gguf, tmp_path / "a.gguf").file_type.name == kind
+        assert plan_dequantized(gguf, tmp_path / "a", safetensors=True).file_type.name == kind
 
 
 def test_names_when_none_is_given(made: dict[str, Path], tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_names_when_none_is_given(made: dict[str, Path], tmp_path: Path) -> None
         assert plan_dequantized(gguf).path == beside / "Tiny-1.2M-F32.gguf"
         assert plan_dequantized(gguf, tmp_path).path == tmp_path / "Tiny-1.2M-F32.gguf"
         folder = beside / "Tiny-1.2M-BF16"
-        assert plan_dequantized(gguf, type="BF16", safetensors=True).path == folder / "model.safetensors"
+        assert plan_dequantized(gguf, file_type="BF16", safetensors=True).path == folder / "model.safetensors"
     first = split_gguf(made["Q4_K_M"], tmp_path / "any-name", max_tensors=9).path
     with open_gguf(first) as gguf:
         assert plan_dequantized(gguf).path == tmp_path / "any-name-F32.gguf"
@@ -122,7 +122,7 @@ def test_values_are_those_of_the_blocks(made: dict[str, Path], tmp_path: Path) -
 @pytest.mark.parametrize("family", ["gptoss-mxfp4", "gptoss-bf16"])
 def test_experts_of_blocks(family: str, tmp_path: Path) -> None:
     path = make_base(family, "auto", tmp_path)
-    found = dequantize_gguf(path, tmp_path / "ck", type="F32", safetensors=True)
+    found = dequantize_gguf(path, tmp_path / "ck", file_type="F32", safetensors=True)
     values = load_file(found.path)["model.layers.0.mlp.experts.gate_up_proj"]
     with open_gguf(path) as gguf:
         tensors = {t.name: t for t in gguf.tensors}
@@ -135,17 +135,17 @@ def test_experts_of_blocks(family: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("threads", [1, 5])
 def test_threads_make_no_difference(made: dict[str, Path], threads: int, tmp_path: Path) -> None:
-    one = dequantize_gguf(made["Q4_K_M"], tmp_path / "one", safetensors=True, type="BF16", threads=threads)
-    other = dequantize_gguf(made["Q4_K_M"], tmp_path / "other", safetensors=True, type="BF16", backend="portable")
+    one = dequantize_gguf(made["Q4_K_M"], tmp_path / "one", safetensors=True, file_type="BF16", threads=threads)
+    other = dequantize_gguf(made["Q4_K_M"], tmp_path / "other", safetensors=True, file_type="BF16", backend="portable")
     assert one.path.read_bytes() == other.path.read_bytes()
 
 
 @pytest.mark.parametrize(
     ("error", "arguments", "problem"),
     [
-        (UsageError, {"type": "Q4_K_M"}, "Q4_K_M is no type of floats; choose F32, F16, BF16"),
-        (UsageError, {"type": "auto"}, "auto is no type of floats"),
-        (UsageError, {"type": "X"}, "unknown file type"),
+        (UsageError, {"file_type": "Q4_K_M"}, "Q4_K_M is no type of floats; choose F32, F16, BF16"),
+        (UsageError, {"file_type": "auto"}, "auto is no type of floats"),
+        (UsageError, {"file_type": "X"}, "unknown file type"),
         (UsageError, {"max_size": 0, "safetensors": True}, "room for something"),
         (OutputError, {"out": "no/such/folder", "safetensors": True}, "the folder cannot be made"),
         (OutputError, {"out": "file", "safetensors": True}, "cannot be made|does not exist|not a folder|exists"),

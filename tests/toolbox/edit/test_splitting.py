@@ -157,13 +157,13 @@ def test_parts_that_do_not_belong_together(whole: Path, parts: list[Path], tmp_p
         ({"max_tensors": 0}, "room for something"),
         ({"max_size": -1}, "room for something"),
         ({"max_tensors": 2, "max_size": 2}, "both a size and a number"),
-        ({"prefix": "parts/"}, "no beginning of a name"),
-        ({"prefix": ""}, "no beginning of a name"),
+        ({"out": "parts/"}, "no beginning of a name"),
+        ({"out": ""}, "no beginning of a name"),
     ],
 )
 def test_requests_that_make_no_sense(whole: Path, arguments: dict[str, Any], problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
-        split_gguf(whole, **{"prefix": whole.with_name("p"), **arguments})
+        split_gguf(whole, **{"out": whole.with_name("p"), **arguments})
 
 
 def test_more_parts_than_can_be_counted(tmp_path: Path) -> None:

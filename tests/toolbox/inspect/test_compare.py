@@ -21,7 +21,7 @@ from gguf_forge.types.tensor_type import TENSOR_TYPES
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("made")
     results = convert(tiny_llama(folder), folder, types=["BF16", "Q4_K_M", "F32"])
-    return {result.file.type.name: result.path for result in results}
+    return {result.file.file_type.name: result.path for result in results}
 
 
 def test_a_file_is_the_same_as_itself(files: dict[str, Path], tmp_path: Path) -> None:

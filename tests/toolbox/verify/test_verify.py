@@ -318,10 +318,10 @@ def test_types_come_from_the_file_unless_they_are_given(source: Path, tmp_path: 
     found = verify_gguf(result.path, source)
     assert found.ok
     assert "2 tensors have another type than the mix gives them: blk.0.attn_v.weight Q8_0" in found.notes[0]
-    found = verify_gguf(result.path, source, types="Q4_K_M")
+    found = verify_gguf(result.path, source, file_type="Q4_K_M")
     assert found.verdict is Verdict.TYPE
     assert {check.expected for check in found.tensors if check.verdict is Verdict.TYPE} <= {"Q4_K", "Q6_K"}
-    assert verify_gguf(result.path, source, types="Q4_K_M", options=options).ok
+    assert verify_gguf(result.path, source, file_type="Q4_K_M", options=options).ok
 
 
 def test_a_file_without_a_file_type(source: Path, made: Callable[[str], Path], tmp_path: Path) -> None:
