@@ -182,6 +182,17 @@ def rope_freq_base_swa(site: Site) -> Any:
     return sliding.get("rope_theta") if isinstance(sliding, dict) else None
 
 
+def sliding_layers(site: Site) -> list[bool]:
+    """Which layers attend within a window, as `layer_types` of the config says."""
+    types, count = site.config.find("layer_types"), site.config.block_count
+    if not isinstance(types, list) or len(types) != count:
+        raise InputError(f"layer_types is not a list of {count} layers", file="config.json")
+    return [kind == "sliding_attention" for kind in types]
+
+
+SLIDING_PATTERN = flag("attention.sliding_window_pattern", sliding_layers)
+
+
 _GATING = {"softmax": 1, "sigmoid": 2, "sqrtsoftplus": 4}
 _GATING_KEYS = (
     "score_function",

@@ -14,6 +14,7 @@ from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack
 from gguf_forge.tensors.joined import concat as joined
 from gguf_forge.tensors.row_maps import Reorder, Slice, halves, reshaped, squeezed, transposed
+from gguf_forge.tensors.stored import Zeros
 
 # A number that an operation needs: itself, config keys (the first that is there counts), or a function of the site.
 Number: TypeAlias = "int | str | tuple[str, ...] | Callable[[Site], int]"
@@ -233,6 +234,19 @@ def rows_from(first: Number) -> Operation:
         (x,) = sources
         start = number_of(first, site)
         return Slice(x, -2, start, x.shape[-2]) if start else x
+
+    return apply
+
+
+def padded_rows(count: Number) -> Operation:
+    """Zeros behind the last row, so that there are as many rows as a number says."""
+
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        (x,) = sources
+        missing = number_of(count, site) - x.shape[-2]
+        if missing <= 0:
+            return x
+        return joined((x, Zeros((*x.shape[:-2], missing, x.shape[-1]), x.dtype)))
 
     return apply
 

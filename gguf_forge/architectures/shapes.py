@@ -5,10 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
+from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.site import Site
+from gguf_forge.errors import InputError
 
 # A size along one axis; None for a size that the config does not tell.
 Size: TypeAlias = Callable[[Site], int] | None
+
+
+def at_layer(site: Site, *keys: str) -> int:
+    """A whole number of the config, which may have one for each layer."""
+    found = site.config.find(*keys)
+    if not isinstance(found, list) or site.layer is None:
+        return site.config.integer(*keys)
+    if site.layer >= len(found):
+        raise InputError(f"{keys[0]} has no value for layer {site.layer}", file="config.json")
+    return Config({keys[0]: found[site.layer]}).integer(keys[0])
 
 
 def hidden(site: Site) -> int:
@@ -16,7 +28,7 @@ def hidden(site: Site) -> int:
 
 
 def inner(site: Site) -> int:
-    return site.config.integer("intermediate_size", "n_inner", "hidden_dim")
+    return at_layer(site, "intermediate_size", "n_inner", "hidden_dim")
 
 
 def heads(site: Site) -> int:

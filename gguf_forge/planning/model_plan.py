@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from gguf_forge.gguf_file.values import Metadata, u32
 from gguf_forge.recipe import stays_f32
 from gguf_forge.tokenizer import read_vocabulary
 from gguf_forge.types.tensor_type import F32, TENSOR_TYPES, TensorType
+
+log = logging.getLogger(__name__)
 
 # Of the blocks that ggml quantizes to; it has been this since 2023.
 QUANTIZATION_VERSION = 2
@@ -190,16 +193,25 @@ def plan_infos(checkpoint: Checkpoint) -> tuple[tuple[TensorInfo, ...], str]:
 
 
 def _check_vocabulary(tensors: tuple[PlannedTensor, ...], metadata: Metadata, folder: Path) -> None:
-    """llama.cpp takes the number of tokens from the vocabulary, and loads no embedding of another height."""
+    """llama.cpp takes the number of tokens from the vocabulary, and loads no embedding of another height.
+
+    Rows that no token has do no harm to the file itself, which the reference writes, too: they are told. Tokens without
+    a row are an error.
+    """
     tokens = metadata.get("tokenizer.ggml.tokens")
-    for tensor in tensors:
-        if tokens is not None and tensor.name == "token_embd.weight" and len(tokens.data) != tensor.expr.n_rows:
-            raise InputError(
-                f"has {tensor.expr.n_rows} rows, and the vocabulary has {len(tokens.data)} tokens",
-                file=folder,
-                tensor=tensor.name,
-                hint="correct vocab_size in config.json, or take the tokenizer that the model was trained with",
-            )
+    embedding = next((tensor for tensor in tensors if tensor.name == "token_embd.weight"), None)
+    if tokens is None or embedding is None or len(tokens.data) == embedding.expr.n_rows:
+        return
+    problem = f"has {embedding.expr.n_rows} rows, and the vocabulary has {len(tokens.data)} tokens"
+    if embedding.expr.n_rows > len(tokens.data):
+        log.warning("%s %s: llama.cpp loads no such file; does tokenizer.json lack tokens?", embedding.name, problem)
+        return
+    raise InputError(
+        problem,
+        file=folder,
+        tensor=embedding.name,
+        hint="correct vocab_size in config.json, or take the tokenizer that the model was trained with",
+    )
 
 
 def _lines(architecture: Architecture, lines: Sequence[MetadataLine], site: Site) -> Metadata:

@@ -100,6 +100,23 @@ class Constant(TensorExpr):
 
 
 @dataclass(frozen=True)
+class Zeros(TensorExpr):
+    """A tensor of zeros, which take no room until they are asked for."""
+
+    shape: tuple[int, ...]
+    dtype: TensorType
+
+    def take(self, rows: RowNumbers) -> Rows:
+        return np.zeros((len(rows), self.shape[-1]), self.dtype.dtype)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        return n_rows * (NUMBERS_BYTES + self.row_bytes)
+
+    def sources(self) -> Iterator[Source]:
+        return iter(())
+
+
+@dataclass(frozen=True)
 class StandIn(TensorExpr):
     """A tensor of a checkpoint that is not there: a name and a shape. A declaration is followed with it to learn what
     it would do."""

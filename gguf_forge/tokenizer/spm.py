@@ -30,19 +30,19 @@ def sentencepiece(source: TokenizerSource) -> Metadata | None:
 
     The vocabulary has as many tokens as the configuration says: holes are `[PADn]`, the excess is left out.
     """
-    return _sentencepiece(source, ("vocab_size_per_layer_input", "vocab_size"))
+    return _sentencepiece(source, _size_key(source))
 
 
 def gemma3n_sentencepiece(source: TokenizerSource) -> Metadata | None:
     """As `sentencepiece`, and vocab_size counts alone: it is larger where the model sees and hears."""
-    return _sentencepiece(source, ("vocab_size",))
+    return _sentencepiece(source, "vocab_size")
 
 
-def _sentencepiece(source: TokenizerSource, size_keys: tuple[str, ...]) -> Metadata | None:
+def _sentencepiece(source: TokenizerSource, size_key: str) -> Metadata | None:
     pieces = _pieces(source.files)
     if pieces is None:
         return None
-    size = _size(source, pieces, size_keys)
+    size = _size(source, pieces, size_key)
     if len(pieces.texts) > size:
         log.warning("tokenizer.model has %d tokens; those from %d on are left out", len(pieces.texts), size)
     vocabulary = padded(pieces, size)
@@ -58,7 +58,7 @@ def phi3(source: TokenizerSource) -> Metadata | None:
     pieces = _pieces(source.files)
     if pieces is None:
         return None
-    size = _size(source, pieces, ("vocab_size",))
+    size = _size(source, pieces, "vocab_size")
     if len(pieces.texts) > size:
         raise source.files.place("tokenizer.model").error(
             f"has {len(pieces.texts)} tokens, and the model's vocab_size is {size}",
@@ -76,7 +76,7 @@ def phi3(source: TokenizerSource) -> Metadata | None:
 def sentencepiece_size(source: TokenizerSource) -> int | None:
     """How many tokens `sentencepiece` writes; None without tokenizer.model."""
     pieces = _pieces(source.files)
-    return None if pieces is None else _size(source, pieces, ("vocab_size_per_layer_input", "vocab_size"))
+    return None if pieces is None else _size(source, pieces, _size_key(source))
 
 
 def _pieces(files: TokenizerFiles) -> Pieces | None:
@@ -84,8 +84,14 @@ def _pieces(files: TokenizerFiles) -> Pieces | None:
     return None if data is None else read_model(data, files.place("tokenizer.model")).pieces
 
 
-def _size(source: TokenizerSource, pieces: Pieces, keys: tuple[str, ...]) -> int:
-    return vocabulary_size(source.config, source.files.place("config.json"), keys) or len(pieces.texts)
+def _size_key(source: TokenizerSource) -> str:
+    """The config key of the vocabulary's size: that of the embeddings for each layer, where the model has some."""
+    per_layer = "vocab_size_per_layer_input"
+    return per_layer if source.config.get(per_layer) else "vocab_size"
+
+
+def _size(source: TokenizerSource, pieces: Pieces, key: str) -> int:
+    return vocabulary_size(source.config, source.files.place("config.json"), (key,)) or len(pieces.texts)
 
 
 def _metadata(source: TokenizerSource, vocabulary: Pieces) -> Metadata:

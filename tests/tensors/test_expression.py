@@ -18,7 +18,7 @@ from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack, concat
 from gguf_forge.tensors.packed import RepackMxfp4
 from gguf_forge.tensors.row_maps import Reorder, Repeat, Reshape, Slice, Transpose, permute_rope, reshaped, squeezed
-from gguf_forge.tensors.stored import Constant, Stored, StoredElements
+from gguf_forge.tensors.stored import Constant, Stored, StoredElements, Zeros
 from gguf_forge.types.element_type import ELEMENT_TYPES
 from gguf_forge.types.tensor_type import BF16, F16, F32
 
@@ -196,6 +196,10 @@ def test_stack_and_constant() -> None:
     parts = [numbered(3, 2) + 10 * n for n in range(4)]
     check(Stack(tuple(stored(part) for part in parts)), np.stack(parts))
     check(Constant(numbered(3)), numbered(3))
+
+
+def test_zeros() -> None:
+    check(Zeros((2, 3), F32), np.zeros((2, 3), np.float32))
     with pytest.raises(InputError, match="differ"):
         Stack((stored(numbered(3, 2)), stored(numbered(2, 3))))
 

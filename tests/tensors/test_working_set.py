@@ -19,7 +19,7 @@ from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack, concat
 from gguf_forge.tensors.packed import RepackMxfp4
 from gguf_forge.tensors.row_maps import Reorder, Repeat, Reshape, RowRange, Slice, Transpose, permute_rope, reshaped
-from gguf_forge.tensors.stored import BigEndian, Constant, Stored, StoredElements, Widened
+from gguf_forge.tensors.stored import BigEndian, Constant, Stored, StoredElements, Widened, Zeros
 from gguf_forge.types.element_type import ELEMENT_TYPES
 from gguf_forge.types.tensor_type import BF16, F16, F32, TensorType
 
@@ -52,6 +52,7 @@ def elements(zeros: SourceFile, shape: tuple[int, ...], name: str) -> StoredElem
 EXPRESSIONS = {
     "stored": lambda z: stored(z, (4096, 256)),
     "constant": lambda z: Constant(np.zeros((4096, 256), np.float32)),
+    "zeros": lambda z: Zeros((4096, 256), BF16),
     "vector": lambda z: stored(z, (1 << 20,)),
     "permuted": lambda z: permute_rope(stored(z, (4096, 256)), 4),
     "permuted heads": lambda z: permute_rope(stored(z, (4096, 256)), 64),

@@ -72,7 +72,7 @@ def _count_vocabulary(site: Site) -> Config:
 
 gemma3 = Architecture(
     "gemma3",
-    hf=("Gemma3ForCausalLM",),
+    hf=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
     metadata=(
         *DECODER,
         f32("rope.freq_base", rope("rope_theta", default=1_000_000.0)),
