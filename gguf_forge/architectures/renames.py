@@ -119,3 +119,11 @@ WRAPPERS: tuple[Rename, ...] = (
     starts("model.language_model.", "model.", put_back=False),
     ends("e_score_correction_bias", "e_score_correction.bias"),
 )
+
+# What tensors are called in checkpoints of a body alone, without the head: no `model.` stands before.
+BODY_NAMES = (
+    *("embed_tokens", "norm"),
+    *(f"layers.{{i}}.{name}_layernorm" for name in ("input", "post_attention", "pre_feedforward", "post_feedforward")),
+    *(f"layers.{{i}}.self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")),
+    *(f"layers.{{i}}.mlp.{name}_proj" for name in ("gate", "up", "down")),
+)

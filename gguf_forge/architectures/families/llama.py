@@ -12,7 +12,7 @@ from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.metadata import DECODER, u32
 from gguf_forge.architectures.operations import experts, permute_rope
-from gguf_forge.architectures.renames import WRAPPERS, starts
+from gguf_forge.architectures.renames import BODY_NAMES, WRAPPERS, starts
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
 from gguf_forge.tokenizer import (
@@ -87,4 +87,4 @@ llama = Architecture(
 # without the head, and without the outermost module in names
 llama_base = llama.derive("llama", hf=("LlamaModel",), renames=(*WRAPPERS, starts("", "model.")))
 
-llama_embed = llama.derive("llama-embed", hf=("LlamaBidirectionalModel",))
+llama_embed = llama.derive("llama-embed", hf=("LlamaBidirectionalModel",), hf_names=BODY_NAMES)

@@ -9,7 +9,7 @@ from gguf_forge.architectures.declaration import Architecture, Drop
 from gguf_forge.architectures.families.bert import CLASSIFIER, ENCODER, ENCODER_SHAPES, NO_HEAD, OLD_NAMES
 from gguf_forge.architectures.metadata import DECODER, f32, flag, text, u32
 from gguf_forge.architectures.pooling import CLS, POOLING
-from gguf_forge.architectures.renames import WRAPPERS, starts
+from gguf_forge.architectures.renames import BODY_NAMES, WRAPPERS, starts
 from gguf_forge.architectures.shapes import hidden, inner
 from gguf_forge.architectures.site import Site
 from gguf_forge.tokenizer import add_bos_token, add_eos_token, add_sep_token, bpe, in_order, wordpiece
@@ -92,11 +92,6 @@ eurobert = Architecture(
     metadata=(*DECODER, flag("attention.causal", lambda site: False), _NO_ROPE_SCALING, *POOLING),
     tokenizer=in_order(add_bos_token(False), bpe),
     renames=(starts("model."), *WRAPPERS),
-    hf_names=(
-        *("embed_tokens", "norm"),
-        *(f"layers.{{i}}.{name}" for name in ("input_layernorm", "post_attention_layernorm")),
-        *(f"layers.{{i}}.self_attn.{name}_proj" for name in "qkvo"),
-        *(f"layers.{{i}}.mlp.{name}_proj" for name in ("gate", "up", "down")),
-    ),
+    hf_names=BODY_NAMES,
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *GATED),
 )
