@@ -18,8 +18,8 @@ from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tokenizer import Reader
 from gguf_forge.types.tensor_type import TensorType
 
-# A line of a metadata table: from the site to keys and values. A key without "general." or "tokenizer." in front is the
-# architecture's and gets its name.
+# A line of a metadata table: from the site to keys and values. A key without "general.", "tokenizer." or "adapter." in
+# front is the architecture's and gets its name.
 MetadataLine: TypeAlias = Callable[[Site], Iterable[tuple[str, Value]]]
 
 # The type that a tensor has in the converter's file, whose matrices are of the given float type.
@@ -144,6 +144,8 @@ class Architecture:
         forced_types: GGUF role, or a glob of roles, -> the type in the converter's file, whatever its float type.
         choices: The options of the conversion that the declaration follows, of those in `Site.choices`.
         drop_extra_layers: Leave out layers beyond the count.
+        adapters: What the checkpoint holds beside the model: how the name of each one's file begins, and its
+            declaration. None if it holds none.
     """
 
     name: str
@@ -170,6 +172,7 @@ class Architecture:
     forced_types: Mapping[str, ForcedType] = field(default_factory=dict)
     choices: frozenset[str] = frozenset()
     drop_extra_layers: bool = False
+    adapters: Callable[[Site], Mapping[str, Architecture]] | None = None
 
     def derive(self, name: str, **changes: Any) -> Architecture:
         """A sibling: the same declaration with some parts exchanged."""

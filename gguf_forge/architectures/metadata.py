@@ -1,6 +1,6 @@
 """Lines of the metadata tables, and the tables that most families share.
 
-A key without "general." or "tokenizer." in front is the architecture's own. Source: gguf-py's `Keys`.
+A key without "general.", "tokenizer." or "adapter." in front is the architecture's own. Source: gguf-py's `Keys`.
 """
 
 from __future__ import annotations

@@ -217,6 +217,18 @@ def half(which: int, axis: int = -2) -> Operation:
     return apply
 
 
+def member(number: int, count: int) -> Operation:
+    """One of so many tensors that are stacked along the first axis."""
+
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        (x,) = sources
+        if len(x.shape) < 3 or x.shape[0] != count:
+            raise InputError(f"shape {x.shape} is no stack of {count} matrices")
+        return reshaped(Slice(x, -len(x.shape), number, number + 1), x.shape[1:])
+
+    return apply
+
+
 def first_rows(count: Number) -> Operation:
     """As many rows as a number says; all of them if there are no more."""
 

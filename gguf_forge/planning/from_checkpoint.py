@@ -60,6 +60,36 @@ def plan_file(plan: ModelPlan, options: Options, out: Path | None = None, split:
     )
 
 
+def plan_files(
+    plan: ModelPlan, options: Options, out: Path | None = None, split: Split | None = None
+) -> tuple[FilePlan, ...]:
+    """A model's file, and those of its adapters; arguments as for `plan_file`.
+
+    Adapters are F32, and lie beside files of float types: a quantized file is llama-quantize's, which makes one file.
+    """
+    main = plan_file(plan, options, out, split)
+    if not plan.adapters:
+        return (main,)
+    if not options.file_type.is_float:
+        said = f"its {len(plan.adapters)} adapters are written with files of float types only: add -t F16, say"
+        return (replace(main, warnings=(*main.warnings, said)),)
+    path = _path(plan, main.file_type, out)
+    beside = {path.with_name(beginning + path.name): adapter for beginning, adapter in plan.adapters.items()}
+    return (main, *(_adapter_file(adapter, path) for path, adapter in beside.items()))
+
+
+def _adapter_file(plan: ModelPlan, path: Path) -> FilePlan:
+    file_type, metadata, chosen, _ = choose(plan, Options(file_type=FILE_TYPES["F32"]))
+    return FilePlan(
+        file_type=file_type,
+        shards=whole_file(path, metadata, chosen),
+        fallbacks=(),
+        warnings=(),
+        source_bytes=plan.nbytes,
+        inputs=plan.inputs,
+    )
+
+
 def _shards(
     path: Path, metadata: Metadata, chosen: Sequence[TensorChoice], file_type: FileType, split: Split
 ) -> tuple[Shard, ...]:
@@ -115,6 +145,8 @@ def _base_file_type(plan: ModelPlan, base: TensorType) -> FileType:
 
 
 def _with_file_type(plan: ModelPlan, base: TensorType) -> Metadata:
+    if "general.file_type" not in plan.metadata:
+        return plan.metadata
     return {**plan.metadata, "general.file_type": u32(_base_file_type(plan, base).id or 0)}
 
 
@@ -173,7 +205,9 @@ class CheckpointModel:
         file_types = dict.fromkeys(FileType.named(name) for name in request.types or (default,))
         name = model.metadata["general.architecture"].data
         log.info("%s: a %s model, %d tensors", self._checkpoint.folder, name, len(model.tensors))
-        plans = (plan_file(model, replace(options, file_type=each), target, split) for each in file_types)
+        plans = (
+            file for each in file_types for file in plan_files(model, replace(options, file_type=each), target, split)
+        )
         return said_and_checked(plans, strict=request.strict)
 
     def content(self, request: Request, options: Options, base: TensorType | None) -> FileContent:

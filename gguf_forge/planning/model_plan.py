@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gguf_forge.architectures import find_architecture
@@ -18,7 +18,7 @@ from gguf_forge.checkpoint.logical import logical_tensors
 from gguf_forge.errors import InputError, UsageError
 from gguf_forge.general import ModelIdentity, general_metadata, parameter_count
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.gguf_file.values import Metadata, u32
+from gguf_forge.gguf_file.values import Metadata, string, u32
 from gguf_forge.recipe import stays_f32
 from gguf_forge.tokenizer import read_vocabulary
 from gguf_forge.types.tensor_type import F32, TENSOR_TYPES, TensorType
@@ -39,11 +39,12 @@ class ModelPlan:
 
     Attributes:
         tensors: In the order of the reference's converter; none for a vocabulary alone.
-        metadata: Keys in file order. `general.file_type` holds its place, not yet its value.
+        metadata: Keys in file order. `general.file_type` holds its place, not yet its value; an adapter has none.
         native_type: The 16-bit type of the checkpoint; None if it has none.
         identity: What the model is called, for the name of the file.
         inputs: The files of the checkpoint's folder that can be of the model, and that of the metadata.
         file_prefix: What the usual name of the file begins with, where it is but a part of the model.
+        adapters: What the checkpoint holds beside the model, by how the names of their files begin.
         packed_type: The type of blocks that the checkpoint itself holds and every file keeps; None if it has none.
     """
 
@@ -53,6 +54,7 @@ class ModelPlan:
     identity: ModelIdentity
     inputs: tuple[Path, ...]
     file_prefix: str = ""
+    adapters: Mapping[str, ModelPlan] = field(default_factory=dict)
 
     @property
     def packed_type(self) -> TensorType | None:
@@ -124,13 +126,27 @@ def plan_model(
         metadata |= read_vocabulary(checkpoint.folder, site.config, architecture.tokenizer, pre_tokenizer=pre_tokenizer)
     _check_vocabulary(tensors, metadata, checkpoint.folder)
     is_draft = "mtp_only" in choices
-    return ModelPlan(
+    plan = ModelPlan(
         tensors,
         metadata,
         native_type=native_type(checkpoint, architecture),
         identity=replace(identity, size_label=None) if is_draft else identity,
         inputs=(*filter(_is_of_the_model, checkpoint.folder.iterdir()), *([metadata_file] if metadata_file else ())),
         file_prefix="mtp-" if is_draft else "",
+    )
+    if architecture.adapters is None or vocab_only:
+        return plan
+    adapters = architecture.adapters(site)
+    return replace(plan, adapters={name: _adapter(plan, declared, site) for name, declared in adapters.items()})
+
+
+def _adapter(plan: ModelPlan, architecture: Architecture, site: Site) -> ModelPlan:
+    """The plan of what the checkpoint holds beside the model: a file with neither vocabulary nor file type."""
+    metadata = {"general.architecture": string(architecture.name), "general.type": string("adapter")}
+    return replace(
+        plan,
+        tensors=plan_tensors(architecture, site),
+        metadata=metadata | _lines(architecture, architecture.metadata, site),
     )
 
 
@@ -218,6 +234,6 @@ def _lines(architecture: Architecture, lines: Sequence[MetadataLine], site: Site
     found: Metadata = {}
     for line in lines:
         for key, value in line(site):
-            own = not key.startswith(("general.", "tokenizer."))
+            own = not key.startswith(("general.", "tokenizer.", "adapter."))
             found[f"{architecture.name}.{key}" if own else key] = value
     return found

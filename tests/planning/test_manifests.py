@@ -47,7 +47,10 @@ def test_the_plan_is_the_file_of_the_reference(
         said = capfd.readouterr().err
         skip_if_not_reached(path, code, said)
         pytest.fail(f"exit code {code}: {said}")
-    (file,) = files
+    file, *beside = files
+    assert {(other.path.name, other.size) for other in beside} == {
+        (other["name_prefix"] + "out.gguf", other["size"]) for other in manifest.get("also", ())
+    }
     if "parts" in manifest:
         assert [shard.layout.size for shard in file.shards] == [part["size"] for part in manifest["parts"]]
         return

@@ -1,8 +1,18 @@
-"""Jina's second embeddings: BERT with linear biases in place of positions."""
+"""Jina's embeddings that are kin of BERT: the second ones, and the third ones with an adapter for each task."""
 
 from __future__ import annotations
 
-from gguf_forge.architectures.families.bert import ENCODER_LAYER, ENCODER_SHAPES, bert
+import re
+from collections.abc import Mapping
+
+from gguf_forge.architectures.declaration import Architecture
+from gguf_forge.architectures.families.bert import ENCODER_LAYER, ENCODER_SHAPES, bert, xlm_roberta_encoder
+from gguf_forge.architectures.metadata import f32, text
+from gguf_forge.architectures.operations import chain, member, transpose
+from gguf_forge.architectures.parts import is_text
+from gguf_forge.architectures.renames import Replacement, ends
+from gguf_forge.architectures.site import Site
+from gguf_forge.errors import InputError
 from gguf_forge.tokenizer import (
     bpe,
     either,
@@ -31,4 +41,93 @@ jina_bert_v2 = bert.derive(
     shapes={role: sizes for role, sizes in ENCODER_SHAPES.items() if role != "ffn_up"},
     model_tensors=("token_embd", "token_types", "token_embd_norm"),
     layer_tensors=lambda site: ENCODER_LAYER,
+)
+
+_LAYER = "encoder.layers.{i}"
+# What the adapters change.
+_ADAPTED = {
+    "embeddings.word_embeddings": "token_embd",
+    "embeddings.token_type_embeddings": "token_types",
+    f"{_LAYER}.mixer.Wqkv": "blk.{i}.attn_qkv",
+    f"{_LAYER}.mixer.out_proj": "blk.{i}.attn_output",
+    f"{_LAYER}.mlp.fc1": "blk.{i}.ffn_up",
+    f"{_LAYER}.mlp.fc2": "blk.{i}.ffn_down",
+}
+_ADAPTER_NAMES = {
+    f"{name}.weight.0.lora_{letter.upper()}": f"{target}.weight.lora_{letter}"
+    for name, target in _ADAPTED.items()
+    for letter in "ab"
+} | {
+    # embeddings are the other way round: a token takes a row, and an input takes a column
+    "embeddings.token_type_embeddings.weight.0.lora_A": "token_types.weight.lora_b",
+    "embeddings.token_type_embeddings.weight.0.lora_B": "token_types.weight.lora_a",
+}
+
+
+def _is_of_an_adapter(name: str) -> bool:
+    return name.endswith((".0.lora_A", ".0.lora_B"))
+
+
+def _tasks(site: Site) -> list[str]:
+    """The adapters' names, which become parts of file names."""
+    tasks = site.config["lora_adaptations"]
+    is_listed = isinstance(tasks, list) and all(
+        isinstance(task, str) and re.fullmatch("[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", task) for task in tasks
+    )
+    if not is_listed or len({task.casefold() for task in tasks}) < len(tasks):
+        raise InputError("lora_adaptations is no list of different names that files can have", file="config.json")
+    return list(tasks)
+
+
+def _prompt(site: Site, task: str) -> str | None:
+    """What stands before a text for a task; None where config.json has nothing of it."""
+    prompts = site.config.find("task_instructions")
+    if not prompts:
+        return None
+    if not isinstance(prompts, dict) or task not in prompts:
+        raise InputError(f"task_instructions has no prompt for {task}", file="config.json")
+    return prompts[task]  # type: ignore[no-any-return]
+
+
+def _adapter(number: int, tasks: list[str]) -> Architecture:
+    task, mine = tasks[number], member(number, len(tasks))
+    return jina_bert_v3.derive(
+        "jina-bert-v3",
+        metadata=(
+            text("adapter.type", lambda site: "lora"),
+            f32("adapter.lora.alpha", lambda site: site.config.number("lora_alpha", default=1.0)),
+            text("adapter.lora.task_name", lambda site: task),
+            text("adapter.lora.prompt_prefix", lambda site: _prompt(site, task)),
+        ),
+        tokenizer=None,
+        takes=lambda name: _is_of_an_adapter(name) and "pooler." not in name,
+        names=_ADAPTER_NAMES,
+        operations={"token_embd.weight.lora_b": chain(mine, transpose), "*": mine},
+        shapes={},
+        model_tensors=(),
+        layer_tensors=None,
+        adapters=None,
+    )
+
+
+def _adapters(site: Site) -> Mapping[str, Architecture]:
+    tasks = _tasks(site)
+    return {f"lora-{task}-": _adapter(number, tasks) for number, task in enumerate(tasks)}
+
+
+jina_bert_v3 = xlm_roberta_encoder.derive(
+    "jina-bert-v3",
+    hf=("XLMRobertaModel", "XLMRobertaForSequenceClassification"),
+    when=lambda config: bool(config.find("lora_adaptations")),
+    # how torch stores a weight that something is added to
+    renames=(
+        Replacement(".parametrizations.", ".", "inside", put_back=False),
+        ends(".weight.original", ".weight", put_back=False),
+        *xlm_roberta_encoder.renames,
+    ),
+    takes=lambda name: is_text(name) and not _is_of_an_adapter(name),
+    rules=(),
+    hf_names=("emb_ln", *_ADAPTED, *(f"{_LAYER}.norm{number}" for number in (1, 2)), *bert.hf_names),
+    model_tensors=("token_embd", "token_embd_norm"),
+    adapters=_adapters,
 )
