@@ -20,6 +20,9 @@ Part: TypeAlias = Literal["text", "mmproj"]
 
 # The most bytes of a tensor that planning reads: planning must stay free, whatever the model.
 PEEK_BYTES = 64 << 10
+# Of two tensors that are compared, so many bytes are read at a time, and first so many rows from all over.
+COMPARED_BYTES = 4 << 20
+_SAMPLED_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,28 @@ class Site:
             raise InputError("is not of integers", tensor=name)
         return tuple(map(int, values.reshape(-1)))
 
-    def _small(self, name: str, most: int) -> TensorExpr:
+    def has_same_values(self, name: str, other: str) -> bool:
+        """Do two tensors of the checkpoint hold the same values?
+
+        A few of their rows tell tensors that differ, nearly always. Only copies are read to the end, some rows at a
+        time.
+        """
+        one, two = self._tensor(name), self._tensor(other)
+        if one.shape != two.shape:
+            return False
+        step = max(1, COMPARED_BYTES // max(one.row_bytes, two.row_bytes, 1))
+        samples = np.unique(np.linspace(0, one.n_rows - 1, min(step, _SAMPLED_ROWS)).astype(np.int64))
+        parts = (np.arange(start, min(start + step, one.n_rows)) for start in range(0, one.n_rows, step))
+        return all(np.array_equal(one.take(rows), two.take(rows)) for rows in (samples, *parts))
+
+    def _tensor(self, name: str) -> TensorExpr:
         expr = self.tensors.get(name)
         if expr is None:
             raise InputError("the checkpoint lacks this tensor", tensor=name, hint="is a shard missing?")
+        return expr
+
+    def _small(self, name: str, most: int) -> TensorExpr:
+        expr = self._tensor(name)
         if expr.n_rows * expr.row_bytes > most:
             raise InputError(f"has {expr.n_rows * expr.row_bytes} bytes; at most {most} are looked at", tensor=name)
         return expr
