@@ -20,6 +20,8 @@ _MAX_LISTED = 30
 ATTENTION = ("attn_norm", "attn_q|attn_qkv", "attn_k|attn_qkv", "attn_v|attn_qkv", "attn_output")
 DENSE = ("ffn_up", "ffn_down")
 GATED = ("ffn_gate", *DENSE)
+MAMBA = ("ssm_in", "ssm_conv1d", "ssm_x", "ssm_dt", "ssm_a", "ssm_d", "ssm_out")
+MAMBA2 = ("ssm_in", "ssm_conv1d", "ssm_dt", "ssm_a", "ssm_d", "ssm_norm", "ssm_out")
 EXPERTS = ("ffn_gate_inp", "ffn_gate_exps|ffn_gate_up_exps", "ffn_up_exps|ffn_gate_up_exps", "ffn_down_exps")
 
 

@@ -134,6 +134,7 @@ class Architecture:
         drops: Tensors to leave out.
         generated: Tensors made from the site alone, in file order.
         early: Metadata that the reference writes before the general keys.
+        read_config: How config.json is read: over the defaults of its class, or as it is.
         prepare: The config as this family sees it.
         shapes: GGUF role -> the shape that the config tells of its weight.
         block_count: How many layers the file has.
@@ -163,6 +164,7 @@ class Architecture:
     drops: tuple[Drop, ...] = ()
     generated: Callable[[Site], Iterable[tuple[str, NDArray[np.float32]]]] = _nothing
     early: tuple[MetadataLine, ...] = ()
+    read_config: Callable[[Mapping[str, Any]], Config] = Config.of
     prepare: Callable[[Site], Config] = _as_it_is
     shapes: Mapping[str, tuple[Size, ...]] = field(default_factory=lambda: DECODER_SHAPES)
     block_count: Callable[[Site], int] = _config_block_count

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gguf_forge.architectures import find_architecture
-from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, MetadataLine
 from gguf_forge.architectures.mapping import PlannedTensor, plan_tensors
 from gguf_forge.architectures.parts import belongs_to
@@ -167,7 +166,7 @@ def survey(
             f"{unfit}: no use for a {architecture.name} model", file=checkpoint.folder, hint="leave it out"
         )
     tensors = logical_tensors(checkpoint) if weights else {}
-    site = Site(Config.of(checkpoint.config), checkpoint.folder, part, tensors, choices=choices)
+    site = Site(architecture.read_config(checkpoint.config), checkpoint.folder, part, tensors, choices=choices)
     site = replace(site, config=architecture.prepare(site))
     return architecture, replace(site, block_count=architecture.block_count(site))
 

@@ -1,0 +1,154 @@
+"""Mamba, Mamba 2 and Falcon Mamba: state spaces alone. Checkpoints of mamba_ssm have other config keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gguf_forge.architectures.completeness import MAMBA, MAMBA2
+from gguf_forge.architectures.config import Config
+from gguf_forge.architectures.declaration import Architecture, Drop, MetadataLine
+from gguf_forge.architectures.metadata import f32, file_type, flag, u32
+from gguf_forge.architectures.operations import chain, neg_exp, reshape, squeeze, unsqueeze
+from gguf_forge.architectures.renames import WRAPPERS, ends, starts
+from gguf_forge.architectures.site import Site
+from gguf_forge.errors import InputError, UnsupportedError
+from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.tokenizer import TokenizerSource, bpe, builtin, first_of, sentencepiece, with_rounded_size
+
+# The model has no limit; who does not choose a context gets so much.
+CONTEXT = 1 << 20
+DT_BIAS = ends(".dt_bias", ".dt_proj.bias")
+
+EPSILON = ("layer_norm_epsilon", "rms_norm_eps")
+
+
+def given(site: Site, default: Any, *keys: str) -> Any:
+    """The value of the first key that is there; the default also for null and 0."""
+    return site.config.find(*keys) or default
+
+
+def time_step_rank(site: Site, *keys: str) -> Any:
+    return given(site, -(-site.config.integer("hidden_size") // 16), *keys)
+
+
+def _inner_size(site: Site) -> int:
+    width = site.config.integer("hidden_size")
+    if given(site, 2 * width, "intermediate_size", "d_inner") != 2 * width:
+        raise UnsupportedError("llama.cpp knows Mamba with an inner size of twice the hidden size only")
+    return 2 * width
+
+
+def _as_named_today(site: Site) -> Config:
+    """The config with the width under the key that transformers has for it."""
+    return site.config.updated(hidden_size=site.config.integer("hidden_size", "d_model", "dim"))
+
+
+def _is_tied(site: Site) -> bool:
+    """Whether the output is a copy of the embeddings."""
+    embedding = next(
+        (name for name in site.tensors if name.endswith((".embeddings.weight", ".embedding.weight"))), None
+    )
+    return embedding is not None and site.has_same_values(embedding, "lm_head.weight")
+
+
+_BACKBONE = tuple(f"backbone.{name}" for name in ("embeddings", "norm_f", "layers.{i}.norm"))
+
+mamba = Architecture(
+    "mamba",
+    hf=("MambaForCausalLM", "MambaLMHeadModel", "FalconMambaForCausalLM"),
+    metadata=(
+        u32("context_length", lambda site: CONTEXT),
+        u32("embedding_length", "hidden_size"),
+        u32("feed_forward_length", lambda site: 0),
+        u32("attention.head_count", lambda site: 0),
+        u32("block_count", lambda site: site.block_count),
+        u32("ssm.conv_kernel", lambda site: given(site, 4, "conv_kernel", "d_conv")),
+        u32("ssm.inner_size", _inner_size),
+        u32("ssm.state_size", lambda site: given(site, 16, "state_size", "d_state")),
+        u32("ssm.time_step_rank", lambda site: time_step_rank(site, "time_step_rank", "dt_rank")),
+        f32("attention.layer_norm_rms_epsilon", lambda site: given(site, 1e-5, *EPSILON)),
+        flag("ssm.dt_b_c_rms", lambda site: site.config.find("model_type") == "falcon_mamba"),
+        file_type,
+    ),
+    tokenizer=with_rounded_size(first_of(bpe, sentencepiece, builtin("gpt-neox")), 8),
+    operations={"ssm_a": neg_exp, "ssm_conv1d": squeeze},
+    hf_names=(
+        *_BACKBONE,
+        *(
+            f"backbone.layers.{{i}}.mixer.{name}"
+            for name in ("in_proj", "conv1d", "x_proj", "dt_proj", "A_log", "D", "out_proj")
+        ),
+    ),
+    drops=(Drop("lm_head.weight", when=_is_tied),),
+    read_config=Config.raw,
+    prepare=_as_named_today,
+    layer_tensors=lambda site: ("attn_norm", *MAMBA),
+)
+
+
+def groups(site: Site) -> int:
+    return site.config.integer("n_groups", "mamba_n_groups") if given(site, None, "n_groups", "mamba_n_groups") else 1
+
+
+def inner_size(site: Site) -> Any:
+    expanded = given(site, 2, "mamba_expand", "expand") * site.config.integer("hidden_size")
+    return given(site, expanded, "mamba_d_ssm", "intermediate_size", "d_inner")
+
+
+def _heads(site: Site) -> int:
+    width = given(site, 64, "mamba_d_head", "head_dim")
+    if inner_size(site) % width:
+        raise InputError(f"the inner size {inner_size(site)} is no multiple of a head's {width}", file="config.json")
+    return int(inner_size(site) // width)
+
+
+# What Mamba 2 writes, also where its layers have attention beside them and other keys come after these.
+MAMBA2_KEYS: tuple[MetadataLine, ...] = (
+    u32("context_length", lambda site: CONTEXT),
+    u32("embedding_length", "hidden_size"),
+    u32("feed_forward_length", lambda site: 0),
+    u32("attention.head_count", lambda site: 0),
+    u32("block_count", lambda site: site.block_count),
+    u32("ssm.conv_kernel", lambda site: given(site, 4, "conv_kernel", "d_conv", "mamba_d_conv")),
+    u32("ssm.inner_size", inner_size),
+    u32("ssm.state_size", lambda site: given(site, 128, "state_size", "d_state", "mamba_d_state")),
+    u32("ssm.time_step_rank", _heads),
+    u32("ssm.group_count", groups),
+    f32("attention.layer_norm_rms_epsilon", lambda site: given(site, 1e-5, *EPSILON)),
+    file_type,
+)
+
+MAMBA2_OPERATIONS = {
+    "ssm_conv1d": squeeze,
+    # one number for a head, as a column: Mamba has a row for each channel
+    "ssm_a": chain(unsqueeze(-1), neg_exp),
+    "ssm_d": unsqueeze(-1),
+    "ssm_norm": reshape(groups, -1),
+}
+
+
+def _under_another_name(source: TokenizerSource) -> Metadata | None:
+    if source.files.content("tokenizer.model.v3") is not None:
+        raise InputError("is not read under this name", file="tokenizer.model.v3", hint="rename it to tokenizer.model")
+    return None
+
+
+mamba2 = Architecture(
+    "mamba2",
+    hf=("Mamba2ForCausalLM",),
+    metadata=MAMBA2_KEYS,
+    tokenizer=with_rounded_size(first_of(sentencepiece, bpe, _under_another_name, builtin("gpt-neox")), 16),
+    # Codestral Mamba has a module more in its names
+    renames=(*WRAPPERS, starts("model.backbone.", "backbone.", put_back=False), DT_BIAS),
+    operations=MAMBA2_OPERATIONS,
+    hf_names=(
+        *_BACKBONE,
+        *(
+            f"backbone.layers.{{i}}.mixer.{name}"
+            for name in ("in_proj", "conv1d", "dt_proj", "A_log", "D", "norm", "out_proj")
+        ),
+    ),
+    read_config=Config.raw,
+    prepare=_as_named_today,
+    layer_tensors=lambda site: ("attn_norm", *MAMBA2),
+)
