@@ -433,6 +433,16 @@ class Request(FileChoices, PartChoices, ModelHints):
     ] = None
     types: FileTypes = ()
     vocab_only: Annotated[bool, Option("--vocab-only", "Metadata and vocabulary, no tensors.", MODEL)] = False
+    base_model: Annotated[
+        str | None,
+        Option(
+            "--base",
+            "For a LoRA adapter: the folder of its base model, of which config.json is enough. [default: the one that "
+            "the adapter names, if it is here]",
+            MODEL,
+            metavar="FOLDER",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         for name, kind in _field_types().items():

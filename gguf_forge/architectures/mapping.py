@@ -16,6 +16,7 @@ from gguf_forge.architectures.templates import Match, Templates, fill, find_with
 from gguf_forge.architectures.tensor_names import known_names
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError
 from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.stored import Constant
 from gguf_forge.types.element_type import ElementType
 
 # The model computes these by itself, and the reference leaves them out for every family.
@@ -83,12 +84,21 @@ def plan_tensors(architecture: Architecture, site: Site) -> tuple[PlannedTensor,
         UnsupportedError: checkpoint tensors that the declaration does not know (all of them, grouped).
         InputError: tensors or experts that are missing, doubled, or of the wrong shape.
     """
-    from gguf_forge.tensors.stored import Constant
+    generated = tuple(_forced(architecture, name, Constant(values)) for name, values in architecture.generated(site))
+    planned = (*generated, *plan_changes(architecture, site))
+    check_complete(architecture, site, [tensor.name for tensor in planned])
+    check_shapes(architecture, site, {tensor.name: tensor.expr.shape for tensor in planned})
+    return planned
 
-    placed: list[tuple[Position, PlannedTensor]] = [
-        ((-1, number, 0), _forced(architecture, name, Constant(values)))
-        for number, (name, values) in enumerate(architecture.generated(site))
-    ]
+
+def plan_changes(architecture: Architecture, site: Site) -> tuple[PlannedTensor, ...]:
+    """What the file has of the site's tensors, which need not be all that the model has: an adapter changes some.
+
+    Raises:
+        UnsupportedError: tensors that the declaration does not know (all of them, grouped).
+        InputError: an expert that is missing, or a tensor of no use.
+    """
+    placed: list[tuple[Position, PlannedTensor]] = []
     names = _Names(architecture)
     collected: dict[tuple[int, int | None], _Collection] = defaultdict(_Collection)
     unknown: list[str] = []
@@ -121,11 +131,7 @@ def plan_tensors(architecture: Architecture, site: Site) -> tuple[PlannedTensor,
         )
     placed.extend(_apply_rules(architecture, collected, site))
     placed.sort(key=lambda item: item[0])
-    planned = tuple(tensor for _, tensor in placed)
-    shapes = {tensor.name: tensor.expr.shape for tensor in planned}
-    check_complete(architecture, site, [tensor.name for tensor in planned])
-    check_shapes(architecture, site, shapes)
-    return planned
+    return tuple(tensor for _, tensor in placed)
 
 
 def renamed(architecture: Architecture, name: str, site: Site) -> str:

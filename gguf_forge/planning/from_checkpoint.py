@@ -145,7 +145,7 @@ def _base_file_type(plan: ModelPlan, base: TensorType) -> FileType:
 
 
 def _with_file_type(plan: ModelPlan, base: TensorType) -> Metadata:
-    if "general.file_type" not in plan.metadata:
+    if "general.file_type" not in plan.metadata:  # an adapter does not say it
         return plan.metadata
     return {**plan.metadata, "general.file_type": u32(_base_file_type(plan, base).id or 0)}
 
@@ -199,16 +199,11 @@ class CheckpointModel:
                 "a vocabulary alone is not split" if request.vocab_only else "a checkpoint has no split to keep",
                 hint="leave out the options of the split",
             )
-        target = _target(request, folder)
         model = self._plan(request, folder)
         default = "auto" if request.vocab_only or model.packed_type is not None else DEFAULT_TYPE
-        file_types = dict.fromkeys(FileType.named(name) for name in request.types or (default,))
         name = model.metadata["general.architecture"].data
         log.info("%s: a %s model, %d tensors", self._checkpoint.folder, name, len(model.tensors))
-        plans = (
-            file for each in file_types for file in plan_files(model, replace(options, file_type=each), target, split)
-        )
-        return said_and_checked(plans, strict=request.strict)
+        return files_of_request(model, request, options, split, folder, default)
 
     def content(self, request: Request, options: Options, base: TensorType | None) -> FileContent:
         plan = self._plan(request, Path())
@@ -237,6 +232,25 @@ class CheckpointModel:
 
     def close(self) -> None:
         self._checkpoint.close()
+
+
+def files_of_request(
+    plan: ModelPlan, request: Request, options: Options, split: Split, folder: Path, default: str
+) -> tuple[FilePlan, ...]:
+    """The files that are asked for of a planned model: one for each of the request's types.
+
+    Args:
+        plan: The model.
+        request: What is asked for.
+        options: What deviates from the types' mixes.
+        split: Whether and how the files are split.
+        folder: Where relative paths of the request begin.
+        default: The name of the file type if the request names none.
+    """
+    target = _target(request, folder)
+    file_types = dict.fromkeys(FileType.named(name) for name in request.types or (default,))
+    plans = (file for each in file_types for file in plan_files(plan, replace(options, file_type=each), target, split))
+    return said_and_checked(plans, strict=request.strict)
 
 
 def _target(request: Request, folder: Path) -> Path:

@@ -103,6 +103,7 @@ def _refuse_hints(request: Request) -> None:
         "--vocab-only": request.vocab_only,
         "--mtp": request.mtp,
         "--no-mtp": request.no_mtp,
+        "--base": request.base_model,
     }
     in_use = [flag for flag, value in of_checkpoints.items() if value]
     if in_use:

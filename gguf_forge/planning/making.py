@@ -47,7 +47,8 @@ def planned(
         ForgeError: what was wrong, where, and what to do.
     """
     options = options_of(request, folder) if options is None else options
-    with open_model(folder / request.source, vocab_only=request.vocab_only) as model:
+    base = folder / request.base_model if request.base_model is not None else None
+    with open_model(folder / request.source, vocab_only=request.vocab_only, base=base) as model:
         yield RequestPlan(
             model.files(request, options, split_of(request), folder, only_planned=only_planned), model.sources
         )

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from gguf_forge.architectures import find_architecture
 from gguf_forge.architectures.declaration import Architecture, MetadataLine
@@ -19,6 +20,7 @@ from gguf_forge.general import ModelIdentity, general_metadata, parameter_count
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, string, u32
 from gguf_forge.recipe import stays_f32
+from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tokenizer import read_vocabulary
 from gguf_forge.types.tensor_type import F32, TENSOR_TYPES, TensorType
 
@@ -166,9 +168,28 @@ def survey(
             f"{unfit}: no use for a {architecture.name} model", file=checkpoint.folder, hint="leave it out"
         )
     tensors = logical_tensors(checkpoint) if weights else {}
-    site = Site(architecture.read_config(checkpoint.config), checkpoint.folder, part, tensors, choices=choices)
+    return architecture, site_of(architecture, checkpoint.config, checkpoint.folder, tensors, choices)
+
+
+def site_of(
+    architecture: Architecture,
+    config: Mapping[str, Any],
+    folder: Path,
+    tensors: Mapping[str, TensorExpr],
+    choices: frozenset[str] = frozenset(),
+) -> Site:
+    """Where a declaration is applied.
+
+    Args:
+        architecture: The declaration.
+        config: The parsed config.json.
+        folder: The model's, for small files.
+        tensors: The logical tensors to plan.
+        choices: What it is told of the conversion, as in `Site.choices`.
+    """
+    site = Site(architecture.read_config(config), folder, architecture.part, tensors, choices=choices)
     site = replace(site, config=architecture.prepare(site))
-    return architecture, replace(site, block_count=architecture.block_count(site))
+    return replace(site, block_count=architecture.block_count(site))
 
 
 def native_type(checkpoint: Checkpoint, architecture: Architecture) -> TensorType | None:

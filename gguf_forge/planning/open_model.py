@@ -6,20 +6,25 @@ from contextlib import AbstractContextManager, closing
 from os import PathLike
 from pathlib import Path
 
+from gguf_forge.checkpoint.adapter import is_adapter
 from gguf_forge.errors import InputError
 from gguf_forge.gguf_file.opened import open_gguf
+from gguf_forge.planning.from_adapter import AdapterModel
 from gguf_forge.planning.from_checkpoint import CheckpointModel
 from gguf_forge.planning.from_gguf import GgufModel
 from gguf_forge.planning.model import OpenModel
 from gguf_forge.storage.paths import is_file, is_folder, is_there
 
 
-def open_model(source: str | PathLike[str], *, vocab_only: bool = False) -> AbstractContextManager[OpenModel]:
+def open_model(
+    source: str | PathLike[str], *, vocab_only: bool = False, base: str | PathLike[str] | None = None
+) -> AbstractContextManager[OpenModel]:
     """Opens what files are made of. Headers are read and checked, weights are not read.
 
     Args:
-        source: A Hugging Face folder, or a GGUF file (the first one of a split).
+        source: A Hugging Face folder, of a model or of a LoRA adapter, or a GGUF file (the first one of a split).
         vocab_only: A folder may lack weights.
+        base: The folder of an adapter's base model; None for the one that the adapter names.
 
     Raises:
         ForgeError: what was wrong, where, and what to do.
@@ -31,6 +36,8 @@ def open_model(source: str | PathLike[str], *, vocab_only: bool = False) -> Abst
     path = Path(source)
     if _is_gguf(path):
         return closing(GgufModel(open_gguf(path)))
+    if is_adapter(path):
+        return closing(AdapterModel.open(path, Path(base) if base is not None else None))
     return closing(CheckpointModel.open(path, vocab_only=vocab_only))
 
 

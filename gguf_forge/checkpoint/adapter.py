@@ -1,0 +1,126 @@
+"""A LoRA adapter's folder, as PEFT writes it: adapter_config.json and adapter_model.safetensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from gguf_forge.checkpoint.logical import as_stored
+from gguf_forge.checkpoint.safetensors_file import StoredTensor, read_safetensors_header
+from gguf_forge.errors import InputError, UnsupportedError
+from gguf_forge.storage.json_file import read_json_object
+from gguf_forge.storage.paths import is_file
+from gguf_forge.storage.source import SourceFile
+from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.low_rank import LowRank
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+# What PEFT puts around the base model's names, and how it ends the names of factors.
+_WRAPPER = "base_model.model."
+_FACTORS = {
+    ".lora_A.weight": "a",
+    ".lora_B.weight": "b",
+    ".lora_embedding_A": "a",
+    ".lora_embedding_B": "b",
+}
+
+
+def is_adapter(folder: Path) -> bool:
+    """Does a folder hold an adapter and no model?"""
+    return is_file(folder / CONFIG) and not is_file(folder / "config.json")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter's folder, opened. `tensors` is in the order in which its file holds them."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    tensors: Mapping[str, StoredTensor]
+    file: SourceFile
+
+    @classmethod
+    def open(cls, folder: Path) -> Adapter:
+        """Opens an adapter's folder.
+
+        Raises:
+            InputError: a file is missing or broken.
+            UnsupportedError: the adapter is of another kind than LoRA.
+        """
+        config = read_json_object(folder / CONFIG)
+        _check_kind(config, folder)
+        if not is_file(folder / WEIGHTS):
+            hint = "save the adapter as safetensors: adapter_model.bin is a pickle, which can run code"
+            raise InputError("the adapter's weights are missing", file=folder / WEIGHTS, hint=hint)
+        file = SourceFile(folder / WEIGHTS)
+        try:
+            tensors = sorted(read_safetensors_header(file).values(), key=lambda tensor: tensor.offset)
+        except BaseException:
+            file.close()
+            raise
+        return cls(folder, config, {tensor.name: tensor for tensor in tensors}, file)
+
+    def close(self) -> None:
+        self.file.close()
+
+    def __enter__(self) -> Adapter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def changes(self) -> Mapping[str, TensorExpr]:
+        """The base model's tensors that the adapter changes: norms as they are, then low-rank pairs.
+
+        Raises:
+            InputError: a factor lacks its other one.
+            UnsupportedError: a tensor that has no place in an adapter's file.
+        """
+        whole: dict[str, TensorExpr] = {}
+        pairs: dict[str, dict[str, TensorExpr]] = {}
+        for name, tensor in self.tensors.items():
+            end = next((end for end in _FACTORS if name.endswith(end)), None)
+            if end is not None:
+                pairs.setdefault(_base_name(name, end), {})[_FACTORS[end]] = as_stored(tensor)
+            elif "_layernorm" in name or ".norm" in name:
+                whole[name.replace(_WRAPPER, "", 1)] = as_stored(tensor)
+            elif ".base_layer.weight" not in name:
+                raise UnsupportedError(
+                    "an adapter's file has a place for low-rank factors and norms alone",
+                    file=self.file.path,
+                    tensor=name,
+                    hint="merge the adapter into its base model, and convert that",
+                )
+        for name, pair in pairs.items():
+            if len(pair) < 2:
+                raise InputError("one of the two factors is missing", file=self.file.path, tensor=name)
+        return whole | {name: _pair(name, pair) for name, pair in pairs.items()}
+
+
+def _base_name(name: str, end: str) -> str:
+    return name.replace(_WRAPPER, "", 1).removesuffix(end) + ".weight"
+
+
+def _pair(name: str, pair: Mapping[str, TensorExpr]) -> TensorExpr:
+    try:
+        return LowRank(pair["a"], pair["b"])
+    except InputError as error:
+        raise InputError(error.problem, tensor=name) from None
+
+
+def _check_kind(config: Mapping[str, Any], folder: Path) -> None:
+    kind = config.get("peft_type", "LORA")
+    if kind != "LORA":
+        raise UnsupportedError(f"adapters of kind {kind!r:.40} are not known", file=folder / CONFIG, hint="LORA is")
+    if config.get("use_dora"):
+        raise UnsupportedError(
+            "DoRA has no place in an adapter's file",
+            file=folder / CONFIG,
+            hint="merge the adapter into its base model, and convert that",
+        )
