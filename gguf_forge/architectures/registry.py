@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gguf_forge.architectures import families
-from gguf_forge.architectures.config import Config
+from gguf_forge.architectures.config import Config, text_part
 from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.site import Part
 from gguf_forge.errors import InputError, UnsupportedError, printable
@@ -20,13 +20,13 @@ from gguf_forge.errors import InputError, UnsupportedError, printable
 _TOP_LEVEL = frozenset(
     (
         "Exaone4_5_ForConditionalGeneration",
+        "GlmasrModel",
         "KimiK3ForConditionalGeneration",
         "Sarashina2VisionForCausalLM",
         "Step3p7ForConditionalGeneration",
         "StepVLForConditionalGeneration",
     )
 )
-_NESTED: Mapping[Part, str] = {"text": "text_config", "mmproj": "vision_config"}
 
 
 @lru_cache
@@ -65,7 +65,7 @@ def class_name(config: Mapping[str, Any], part: Part = "text") -> str:
     if top is None and isinstance(config.get("ssm_cfg"), dict):
         # checkpoints of mamba_ssm, from before transformers knew them
         top = f"{config['ssm_cfg'].get('layer', 'Mamba')}ForCausalLM"
-    nested = config.get(_NESTED[part])
+    nested = text_part(config) if part == "text" else config.get("vision_config")
     inner = nested.get("architectures") if isinstance(nested, dict) else None
     if isinstance(inner, list) and inner and isinstance(inner[0], str) and top not in _TOP_LEVEL:
         return inner[0]

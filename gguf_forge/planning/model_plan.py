@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gguf_forge.architectures import find_architecture
-from gguf_forge.architectures.declaration import Architecture, MetadataLine
+from gguf_forge.architectures.declaration import WITHOUT_ARCHITECTURE, Architecture, MetadataLine
 from gguf_forge.architectures.mapping import PlannedTensor, plan_tensors
 from gguf_forge.architectures.parts import belongs_to
 from gguf_forge.architectures.site import Part, Site
@@ -254,6 +254,6 @@ def _lines(architecture: Architecture, lines: Sequence[MetadataLine], site: Site
     found: Metadata = {}
     for line in lines:
         for key, value in line(site):
-            own = not key.startswith(("general.", "tokenizer.", "adapter."))
+            own = not key.startswith(WITHOUT_ARCHITECTURE)
             found[f"{architecture.name}.{key}" if own else key] = value
     return found

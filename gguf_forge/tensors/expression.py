@@ -87,8 +87,8 @@ class TensorExpr(ABC):
 
     @property
     def row_bytes(self) -> int:
-        """The bytes of one row as `take` gives it."""
-        return self.dtype.row_bytes(self.shape[-1])
+        """The bytes of one row as `take` gives it; a scalar is a row of one value."""
+        return self.dtype.row_bytes(prod(self.shape[-1:]))
 
     @abstractmethod
     def sources(self) -> Iterator[Source]:

@@ -1,4 +1,4 @@
-"""Llama, and the models that kept its tensor names: Mistral and Mixtral."""
+"""Llama, and the models that kept its tensors: Mistral, Mixtral, SmolLM3, Arcee and parts of multimodal models."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
+from gguf_forge.architectures.completeness import ATTENTION, DENSE, EXPERTS, GATED
 from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.metadata import DECODER, u32
 from gguf_forge.architectures.operations import experts, permute_rope
-from gguf_forge.architectures.renames import BODY_NAMES, WRAPPERS, starts
+from gguf_forge.architectures.pooling import POOLING
+from gguf_forge.architectures.renames import BODY_NAMES, WRAPPERS, inside, starts
 from gguf_forge.architectures.site import Site
-from gguf_forge.errors import InputError
 from gguf_forge.tokenizer import (
+    Reader,
     add_bos_token,
     any_vocabulary,
     configured_space_prefix,
+    either,
+    glm_edge,
+    has_tekken_alone,
     has_vocab_size,
     in_order,
+    mistral,
     special_ids,
     when,
 )
@@ -28,6 +33,12 @@ from gguf_forge.tokenizer import (
 HEADS = ("n_heads", "num_attention_heads")
 KEY_HEADS = ("n_kv_heads", "num_key_value_heads")
 EXPERT_COUNT = ("num_local_experts", "num_experts", "n_routed_experts")
+
+
+def _over(number: float, by: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A number divided by an array, rounded as torch does: it multiplies with the reciprocal."""
+    quotient: NDArray[np.float32] = np.float32(1) / by * np.float32(number)
+    return quotient
 
 
 def llama3_rope_factors(site: Site) -> Iterable[tuple[str, NDArray[np.float32]]]:
@@ -40,14 +51,12 @@ def llama3_rope_factors(site: Site) -> Iterable[tuple[str, NDArray[np.float32]]]
     factor = site.config.rope_number("factor", 8.0)
     low, high = site.config.rope_number("low_freq_factor", 1.0), site.config.rope_number("high_freq_factor", 4.0)
     trained = site.config.rope_number("original_max_position_embeddings", 8192)
-    if low == high:
-        raise InputError(f"low_freq_factor and high_freq_factor are both {low}", file="config.json")
     exponents = np.arange(0, site.config.head_dim, 2, dtype=np.float32) / np.float32(site.config.head_dim)
     # the power is rounded once, from float64: that is the same on every machine
     powers = np.power(site.config.rope_number("rope_theta", 10000.0), exponents.astype(np.float64))
     frequencies = np.float32(1.0) / powers.astype(np.float32)
-    wavelengths = np.float32(2 * math.pi) / frequencies
-    blend = (np.float32(trained) / wavelengths - np.float32(low)) / np.float32(high - low)
+    wavelengths = _over(2 * math.pi, frequencies)
+    blend = (_over(trained, wavelengths) - np.float32(low)) / np.float32(high - low or 1)
     blended = np.float32(1) / ((np.float32(1) - blend) / np.float32(factor) + blend)
     factors = np.where(
         wavelengths < trained / high,
@@ -57,21 +66,30 @@ def llama3_rope_factors(site: Site) -> Iterable[tuple[str, NDArray[np.float32]]]
     yield "rope_freqs.weight", factors.astype(np.float32)
 
 
-llama = Architecture(
-    "llama",
-    hf=("LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM", "MixtralForCausalLM"),
-    metadata=(
-        *DECODER,
-        u32("vocab_size", "vocab_size"),
-        u32("rope.dimension_count", lambda site: site.config.head_dim),
-    ),
-    tokenizer=in_order(
+def llama_vocabulary(architecture: str) -> Reader:
+    """Any vocabulary that Llamas come with; a GGUF architecture's name stands before one of Mistral's keys."""
+    usual = in_order(
         configured_space_prefix,
         any_vocabulary,
         # Code Llama, and the small Granite models
         when(has_vocab_size(32016), special_ids({"prefix": 32007, "suffix": 32008, "middle": 32009, "eot": 32010})),
         when(has_vocab_size(49152), add_bos_token(False)),
+    )
+    return either(has_tekken_alone, mistral(architecture, native=False), usual)
+
+
+llama = Architecture(
+    "llama",
+    hf=(
+        *("LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM", "MixtralForCausalLM", "IQuestCoderForCausalLM"),
+        *("LlavaForConditionalGeneration", "VoxtralForConditionalGeneration"),
     ),
+    metadata=(
+        *DECODER,
+        u32("vocab_size", "vocab_size"),
+        u32("rope.dimension_count", lambda site: site.config.head_dim),
+    ),
+    tokenizer=llama_vocabulary("llama"),
     rules=experts(
         "model.layers.{i}.block_sparse_moe.experts.{e}",
         ("w1", "ffn_gate_exps"),
@@ -88,3 +106,25 @@ llama = Architecture(
 llama_base = llama.derive("llama", hf=("LlamaModel",), renames=(*WRAPPERS, starts("", "model.")))
 
 llama_embed = llama.derive("llama-embed", hf=("LlamaBidirectionalModel",), hf_names=BODY_NAMES)
+
+# speech models around a Llama
+glmasr = llama.derive("llama", hf=("GlmasrModel",), tokenizer=glm_edge)
+
+# SmolVLM2's language model, whose config may leave out how many heads it has
+vllama3 = llama.derive(
+    "llama",
+    hf=("VLlama3ForCausalLM",),
+    renames=(*WRAPPERS, inside(".text_model.", ".")),
+    prepare=lambda site: site.config.updated(num_attention_heads=site.config.get("num_attention_heads", 32)),
+)
+
+smollm3 = llama.derive("smollm3", hf=("SmolLM3ForCausalLM",), tokenizer=llama_vocabulary("smollm3"), rules=())
+
+arcee = llama.derive(
+    "arcee",
+    hf=("ArceeForCausalLM",),
+    metadata=(*llama.metadata, *POOLING),
+    tokenizer=llama_vocabulary("arcee"),
+    rules=(),
+    layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *DENSE),
+)
