@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from gguf_forge.architectures.declaration import Operation, Rule
+from gguf_forge.architectures.shapes import at_layer
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
 from gguf_forge.tensors import row_maps
@@ -26,7 +27,7 @@ def number_of(number: Number, site: Site) -> int:
         return number
     if callable(number):
         return number(site)
-    return site.config.integer(*((number,) if isinstance(number, str) else number))
+    return at_layer(site, *((number,) if isinstance(number, str) else number))
 
 
 def chain(first: Operation, *others: Operation) -> Operation:

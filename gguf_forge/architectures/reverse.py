@@ -24,7 +24,7 @@ from gguf_forge.architectures.site import Site
 from gguf_forge.architectures.templates import SUFFIXES, fill, group_names, parse, target_of
 from gguf_forge.architectures.tensor_names import known_names
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, printable
-from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.gguf_file.values import Metadata, ValueType
 from gguf_forge.tensors.expression import Stripe, TensorExpr, Unary
 from gguf_forge.tensors.joined import Joined, Stack
 from gguf_forge.tensors.row_maps import Slice
@@ -107,8 +107,10 @@ def checkpoint_tensors(metadata: Metadata, tensors: Mapping[str, TensorExpr]) ->
         else:
             unknown.append(name)
     for (sources, layer), targets in grouped.items():
-        mine = [rule for rule in architecture.rules if len(rule.sources) == 1 and _source_template(rule) == sources]
-        trees = _of_rules(mine, targets, site.at(layer), architecture)
+        here = site.at(layer)
+        alone = (rule for rule in architecture.rules if len(rule.sources) == 1 and rule.when(here))
+        mine = [rule for rule in alone if _source_template(rule) == sources]
+        trees = _of_rules(mine, targets, here, architecture)
         if trees is None:
             unknown += [fill(target, layer) for target in targets]
         for target, tree in (trees or {}).items():
@@ -152,7 +154,9 @@ def _config(architecture: Architecture, metadata: Metadata) -> Config:
 
     def data(key: str) -> object:
         value = metadata.get(f"{architecture.name}.{key}")
-        return value.data if value is not None else None
+        if value is None or value.type is not ValueType.ARRAY:
+            return value.data if value is not None else None
+        return list(value.data)
 
     def number(key: str) -> int | None:
         found = data(key)

@@ -7,7 +7,14 @@ from collections.abc import Callable
 from gguf_forge.architectures.completeness import ATTENTION, GATED, MAMBA2
 from gguf_forge.architectures.config import Config, positive
 from gguf_forge.architectures.declaration import Architecture, Operation
-from gguf_forge.architectures.families.mamba import DT_BIAS, MAMBA2_KEYS, MAMBA2_OPERATIONS, groups, inner_size
+from gguf_forge.architectures.families.mamba import (
+    DT_BIAS,
+    MAMBA2_KEYS,
+    MAMBA2_NAMES,
+    MAMBA2_OPERATIONS,
+    groups,
+    inner_size,
+)
 from gguf_forge.architectures.metadata import f32, rope, u32
 from gguf_forge.architectures.operations import chain, concat, cut, each_of, multiply
 from gguf_forge.architectures.renames import WRAPPERS
@@ -90,10 +97,7 @@ falcon_h1 = Architecture(
         "model.final_layernorm",
         "model.layers.{i}.pre_ff_layernorm.weight",
         *(f"model.layers.{{i}}.feed_forward.{part}_proj" for part in ("gate", "up", "down")),
-        *(
-            f"model.layers.{{i}}.mamba.{name}"
-            for name in ("in_proj", "conv1d", "dt_proj", "A_log", "D", "norm", "out_proj")
-        ),
+        *(f"model.layers.{{i}}.mamba.{name}" for name in MAMBA2_NAMES),
     ),
     read_config=Config.raw,
     # the norm of the state space is there in models that say mamba_rms_norm

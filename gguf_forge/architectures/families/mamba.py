@@ -118,6 +118,8 @@ MAMBA2_KEYS: tuple[MetadataLine, ...] = (
     file_type,
 )
 
+MAMBA2_NAMES = ("in_proj", "conv1d", "dt_proj", "A_log", "D", "norm", "out_proj")
+
 MAMBA2_OPERATIONS = {
     "ssm_conv1d": squeeze,
     # one number for a head, as a column: Mamba has a row for each channel
@@ -143,10 +145,7 @@ mamba2 = Architecture(
     operations=MAMBA2_OPERATIONS,
     hf_names=(
         *_BACKBONE,
-        *(
-            f"backbone.layers.{{i}}.mixer.{name}"
-            for name in ("in_proj", "conv1d", "dt_proj", "A_log", "D", "norm", "out_proj")
-        ),
+        *(f"backbone.layers.{{i}}.mixer.{name}" for name in MAMBA2_NAMES),
     ),
     read_config=Config.raw,
     prepare=_as_named_today,

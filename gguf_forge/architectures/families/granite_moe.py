@@ -1,0 +1,134 @@
+"""Granite with experts, and Granite with a sliding window: what is stored for gate and up together is cut for one, and
+kept for the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
+from gguf_forge.architectures.config import Config
+from gguf_forge.architectures.declaration import Architecture, MetadataLine, Rule
+from gguf_forge.architectures.families.granite import granite
+from gguf_forge.architectures.metadata import flag, u32
+from gguf_forge.architectures.operations import half, keep
+from gguf_forge.architectures.shapes import DECODER_SHAPES
+from gguf_forge.architectures.site import Site
+from gguf_forge.errors import InputError
+
+_MOE, _SHARED = "model.layers.{i}.block_sparse_moe.", "model.layers.{i}.shared_mlp."
+
+
+def without_head_dim(site: Site) -> Config:
+    """Granite's heads share the hidden size, whatever a config says."""
+    return Config({key: value for key, value in site.config.items() if key != "head_dim"})
+
+
+def has_experts(site: Site) -> bool:
+    return bool(site.config.find("num_local_experts"))
+
+
+def _is_dense(site: Site) -> bool:
+    return not has_experts(site)
+
+
+def _has_shared(site: Site) -> bool:
+    return bool(site.config.find("shared_intermediate_size"))
+
+
+SHARED_LENGTH = u32(
+    "expert_shared_feed_forward_length", lambda site: site.config.find("shared_intermediate_size") or None
+)
+
+# Without routed experts the shared one is a usual feed-forward part.
+MOE_RULES: tuple[Rule, ...] = (
+    Rule((_MOE + "input_linear.weight",), "blk.{i}.ffn_gate_exps.weight", half(0)),
+    Rule((_MOE + "input_linear.weight",), "blk.{i}.ffn_up_exps.weight", half(1)),
+    *(
+        Rule((_SHARED + "input_linear.weight",), f"blk.{{i}}.ffn_{part}{suffix}.weight", half(which), when=when)
+        for suffix, when in (("_shexp", has_experts), ("", _is_dense))
+        for which, part in enumerate(("gate", "up"))
+    ),
+    Rule((_SHARED + "output_linear.weight",), "blk.{i}.ffn_down.weight", keep, when=_is_dense),
+)
+MOE_NAMES = tuple(
+    f"model.layers.{{i}}.{name}"
+    for name in ("block_sparse_moe.router.layer", "block_sparse_moe.output_linear", "shared_mlp.output_linear")
+)
+_SHARED_EXPERT = ("ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp")
+
+
+def feed_forward(site: Site) -> tuple[str, ...]:
+    """What a layer has behind its attention or state space."""
+    if not has_experts(site):
+        return ("ffn_norm", *GATED)
+    return ("ffn_norm", *EXPERTS, *(_SHARED_EXPERT if _has_shared(site) else ()))
+
+
+granite_moe = granite.derive(
+    "granitemoe",
+    hf=("GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM"),
+    metadata=(*granite.metadata, SHARED_LENGTH),
+    rules=MOE_RULES,
+    hf_names=MOE_NAMES,
+    prepare=without_head_dim,
+    layer_tensors=lambda site: (*ATTENTION, *feed_forward(site)),
+)
+
+
+def _listed(site: Site, key: str) -> Any:
+    listed = site.config.find(key)
+    if listed and (not isinstance(listed, list) or len(listed) != site.block_count):
+        raise InputError(f"{key} is not a list of {site.block_count} layers", file="config.json")
+    return listed
+
+
+def _slides(site: Site) -> list[bool]:
+    kinds = _listed(site, "layer_types")
+    if kinds:
+        return [kind == "sliding_attention" for kind in kinds]
+    return [layer % 4 != 0 for layer in range(site.block_count)]
+
+
+def _rotates(site: Site) -> list[bool] | None:
+    return [bool(each) for each in _listed(site, "no_rope_layers") or ()] or None
+
+
+_WINDOW: tuple[MetadataLine, ...] = (
+    u32("attention.sliding_window", lambda site: site.config.get("sliding_window", 128)),
+    flag("attention.sliding_window_pattern", _slides),
+    flag("attention.rope_pattern", _rotates),
+)
+
+granite_swa = granite.derive(
+    "granite_swa",
+    hf=("GraniteSWAForCausalLM",),
+    metadata=(*granite.metadata, *_WINDOW),
+    names={"model.layers.{i}.self_attn.sinks": "blk.{i}.attn_sinks.weight"},
+    prepare=without_head_dim,
+    layer_tensors=lambda site: (*ATTENTION, "attn_sinks", "ffn_norm", *GATED),
+)
+
+# gate above up, for the shared expert, too
+_FUSED_EXPERTS = {
+    _MOE + "experts.gate_up_proj": "blk.{i}.ffn_gate_up_exps.weight",
+    _MOE + "experts.down_proj": "blk.{i}.ffn_down_exps.weight",
+    _MOE + "input_linear": "blk.{i}.ffn_gate_up_exps",
+    _SHARED + "input_linear": "blk.{i}.ffn_up_shexp",
+    _SHARED + "output_linear": "blk.{i}.ffn_down_shexp",
+}
+
+granite_moe_swa: Architecture = granite_swa.derive(
+    "granite_swa",
+    hf=("GraniteMoeSWAForCausalLM",),
+    metadata=(*granite_swa.metadata, SHARED_LENGTH),
+    names={**granite_swa.names, **_FUSED_EXPERTS},
+    hf_names=MOE_NAMES,
+    shapes={**DECODER_SHAPES},
+    layer_tensors=lambda site: (
+        *ATTENTION,
+        "attn_sinks",
+        "ffn_norm",
+        *(EXPERTS if has_experts(site) else GATED),
+        *(("ffn_up_shexp", "ffn_down_shexp") if has_experts(site) and _has_shared(site) else ()),
+    ),
+)
