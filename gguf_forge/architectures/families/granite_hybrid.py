@@ -8,7 +8,14 @@ from typing import Any
 from gguf_forge.architectures.completeness import ATTENTION, MAMBA2
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import MetadataLine
-from gguf_forge.architectures.families.granite_moe import MOE_NAMES, feed_forward, granite_moe, without_head_dim
+from gguf_forge.architectures.families.granite_moe import (
+    DENSE_RULES,
+    MOE_NAMES,
+    MOE_RULES,
+    feed_forward,
+    granite_moe,
+    without_head_dim,
+)
 from gguf_forge.architectures.families.mamba import CONTEXT, DT_BIAS, MAMBA2_NAMES, MAMBA2_OPERATIONS, mamba2
 from gguf_forge.architectures.metadata import flag, per_layer, u32
 from gguf_forge.architectures.operations import reshape
@@ -42,7 +49,13 @@ def _has_attention(site: Site) -> bool:
 
 
 def _is_attention_alone(config: Config) -> bool:
-    return set(range(config.block_count)) <= set(_attention_layers(config))
+    """Is there no layer of another kind? Asked of a config that may lack anything."""
+    kinds, listed = config.find("layer_types"), config.find("attn_layer_indices")
+    if isinstance(kinds, list) and kinds:
+        return all(kind == "attention" for kind in kinds)
+    if isinstance(listed, list) and listed:
+        return len(listed) == config.find("num_hidden_layers")
+    return config.find("attn_layer_period") == 1
 
 
 def _key_heads(site: Site) -> int:
@@ -82,6 +95,7 @@ granite_hybrid = granite_moe.derive(
     metadata=(*granite_moe.metadata, *_HYBRID_KEYS),
     tokenizer=mamba2.tokenizer,
     renames=(*WRAPPERS, DT_BIAS),
+    rules=(*MOE_RULES, *DENSE_RULES),
     operations={**granite_moe.operations, **MAMBA2_OPERATIONS, "ssm_norm": reshape(_GROUPS, -1)},
     hf_names=(*MOE_NAMES, *(f"model.layers.{{i}}.mamba.{name}" for name in MAMBA2_NAMES)),
     read_config=Config.raw,
@@ -95,11 +109,13 @@ granite_hybrid = granite_moe.derive(
 granite_unmixed_moe = granite_hybrid.derive(
     "granitemoe",
     when=lambda config: _is_attention_alone(config) and bool(config.find("num_experts_per_tok")),
+    rules=MOE_RULES,
     prepare=_rounding(1),
 )
 
 granite_unmixed = granite_hybrid.derive(
     "granite",
     when=lambda config: _is_attention_alone(config) and not config.find("num_experts_per_tok"),
+    rules=DENSE_RULES,
     prepare=_rounding(1),
 )

@@ -3,15 +3,15 @@ kept for the other."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.config import Config
-from gguf_forge.architectures.declaration import Architecture, MetadataLine, Rule
+from gguf_forge.architectures.declaration import Architecture, MetadataLine, Rule, always
 from gguf_forge.architectures.families.granite import granite
 from gguf_forge.architectures.metadata import flag, u32
 from gguf_forge.architectures.operations import half, keep
-from gguf_forge.architectures.shapes import DECODER_SHAPES
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
 
@@ -27,7 +27,7 @@ def has_experts(site: Site) -> bool:
     return bool(site.config.find("num_local_experts"))
 
 
-def _is_dense(site: Site) -> bool:
+def is_dense(site: Site) -> bool:
     return not has_experts(site)
 
 
@@ -35,20 +35,25 @@ def _has_shared(site: Site) -> bool:
     return bool(site.config.find("shared_intermediate_size"))
 
 
+def _cut(module: str, suffix: str, when: Callable[[Site], bool] = always) -> tuple[Rule, Rule]:
+    """Gate and up, which are stored as one."""
+    source = (module + "input_linear.weight",)
+    return (
+        Rule(source, f"blk.{{i}}.ffn_gate{suffix}.weight", half(0), when=when),
+        Rule(source, f"blk.{{i}}.ffn_up{suffix}.weight", half(1), when=when),
+    )
+
+
 SHARED_LENGTH = u32(
     "expert_shared_feed_forward_length", lambda site: site.config.find("shared_intermediate_size") or None
 )
 
+MOE_RULES: tuple[Rule, ...] = (*_cut(_MOE, "_exps"), *_cut(_SHARED, "_shexp", has_experts))
+
 # Without routed experts the shared one is a usual feed-forward part.
-MOE_RULES: tuple[Rule, ...] = (
-    Rule((_MOE + "input_linear.weight",), "blk.{i}.ffn_gate_exps.weight", half(0)),
-    Rule((_MOE + "input_linear.weight",), "blk.{i}.ffn_up_exps.weight", half(1)),
-    *(
-        Rule((_SHARED + "input_linear.weight",), f"blk.{{i}}.ffn_{part}{suffix}.weight", half(which), when=when)
-        for suffix, when in (("_shexp", has_experts), ("", _is_dense))
-        for which, part in enumerate(("gate", "up"))
-    ),
-    Rule((_SHARED + "output_linear.weight",), "blk.{i}.ffn_down.weight", keep, when=_is_dense),
+DENSE_RULES: tuple[Rule, ...] = (
+    *_cut(_SHARED, "", is_dense),
+    Rule((_SHARED + "output_linear.weight",), "blk.{i}.ffn_down.weight", keep, when=is_dense),
 )
 MOE_NAMES = tuple(
     f"model.layers.{{i}}.{name}"
@@ -123,7 +128,6 @@ granite_moe_swa: Architecture = granite_swa.derive(
     metadata=(*granite_swa.metadata, SHARED_LENGTH),
     names={**granite_swa.names, **_FUSED_EXPERTS},
     hf_names=MOE_NAMES,
-    shapes={**DECODER_SHAPES},
     layer_tensors=lambda site: (
         *ATTENTION,
         "attn_sinks",
