@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 from gguf_forge.errors import InputError, UsageError, printable
 from gguf_forge.storage.profile import Profile
@@ -361,7 +361,17 @@ class ModelHints:
 
 @dataclass(frozen=True, kw_only=True)
 class PartChoices:
-    """Which of a checkpoint's layers a file is made of."""
+    """Which part of a checkpoint a file is made of."""
+
+    mmproj: Annotated[
+        bool,
+        Option(
+            "--mmproj",
+            "Only the encoders of pictures and sound, with the projector into the language model. "
+            "The usual name of the file begins with mmproj-.",
+            MODEL,
+        ),
+    ] = False
 
     mtp: Annotated[
         bool,
@@ -375,6 +385,11 @@ class PartChoices:
     no_mtp: Annotated[
         bool, Option("--no-mtp --no-nextn", "Leave out the layers that predict further tokens.", MODEL)
     ] = False
+
+    @property
+    def part(self) -> Literal["text", "mmproj"]:
+        """The part of the model."""
+        return "mmproj" if self.mmproj else "text"
 
     @property
     def layers(self) -> frozenset[str]:

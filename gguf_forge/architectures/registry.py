@@ -67,7 +67,7 @@ def class_name(config: Mapping[str, Any], part: Part = "text") -> str:
         top = f"{config['ssm_cfg'].get('layer', 'Mamba')}ForCausalLM"
     nested = text_part(config) if part == "text" else config.get("vision_config")
     inner = nested.get("architectures") if isinstance(nested, dict) else None
-    if isinstance(inner, list) and inner and isinstance(inner[0], str) and top not in _TOP_LEVEL:
+    if isinstance(inner, list) and inner and isinstance(inner[0], str) and not (part == "text" and top in _TOP_LEVEL):
         return inner[0]
     if top is None:
         raise InputError(
@@ -76,6 +76,19 @@ def class_name(config: Mapping[str, Any], part: Part = "text") -> str:
             hint='a checkpoint of a model says, for example, "architectures": ["LlamaForCausalLM"]',
         )
     return top
+
+
+def declarations_of(config: Mapping[str, Any], part: Part) -> tuple[Architecture, ...]:
+    """The declarations that fit a part of a checkpoint, the one that counts first.
+
+    Raises:
+        InputError: config.json names no architecture.
+    """
+    found = by_class().get((class_name(config, part), part), ())
+    if len(found) > 1:
+        model = Config.of(config)
+        found = tuple(one for one in found if one.when is None or one.when(model))
+    return found
 
 
 def find_architecture(config: Mapping[str, Any], part: Part = "text") -> Architecture:
@@ -93,13 +106,10 @@ def find_architecture(config: Mapping[str, Any], part: Part = "text") -> Archite
         >>> find_architecture({"architectures": ["MistralForCausalLM"]}).name
         'llama'
     """
-    name, table = class_name(config, part), by_class()
-    found = table.get((name, part), ())
-    if len(found) > 1:
-        model = Config.of(config)
-        found = tuple(one for one in found if one.when is None or one.when(model))
+    found = declarations_of(config, part)
     if found:
         return found[0]
+    name, table = class_name(config, part), by_class()
     known = sorted({hf for hf, of in table if of == part})
     if part == "mmproj" and (name, "text") in table:
         raise UnsupportedError(f"no projector is known for {name}", file="config.json", hint="leave out --mmproj")

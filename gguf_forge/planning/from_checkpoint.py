@@ -17,7 +17,7 @@ from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, u32
 from gguf_forge.planning.file_plan import BaseFile, FilePlan, TensorChoice, said_and_checked
 from gguf_forge.planning.model import FileContent, TensorSource
-from gguf_forge.planning.model_plan import ModelPlan, plan_infos, plan_model, plan_weights
+from gguf_forge.planning.model_plan import ModelPlan, has_projector, plan_infos, plan_model, plan_weights
 from gguf_forge.planning.splits import Split, split_as_converter, split_as_gguf_split, whole_file
 from gguf_forge.recipe import FILE_TYPES, FileType, Options
 from gguf_forge.recipe.file_types import AUTO
@@ -199,7 +199,10 @@ class CheckpointModel:
                 "a vocabulary alone is not split" if request.vocab_only else "a checkpoint has no split to keep",
                 hint="leave out the options of the split",
             )
+        if request.mmproj and request.vocab_only:
+            raise UsageError("--vocab-only: a projector has no vocabulary", hint="leave out one of the two options")
         model = self._plan(request, folder)
+        self._say_other_parts(request)
         default = "auto" if request.vocab_only or model.packed_type is not None else DEFAULT_TYPE
         name = model.metadata["general.architecture"].data
         log.info("%s: a %s model, %d tensors", self._checkpoint.folder, name, len(model.tensors))
@@ -219,12 +222,17 @@ class CheckpointModel:
     def _plan(self, request: Request, folder: Path) -> ModelPlan:
         return plan_model(
             self._checkpoint,
+            request.part,
             model_name=request.model_name,
             metadata_file=folder / request.metadata if request.metadata is not None else None,
             pre_tokenizer=request.pre_tokenizer,
             vocab_only=request.vocab_only,
             choices=request.layers,
         )
+
+    def _say_other_parts(self, request: Request) -> None:
+        if request.part == "text" and not request.vocab_only and has_projector(self._checkpoint):
+            log.warning("the model has encoders of pictures or sound: --mmproj makes a file of them")
 
     def check_unchanged(self) -> None:
         for file in self._checkpoint.files:

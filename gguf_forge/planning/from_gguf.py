@@ -101,6 +101,7 @@ def _refuse_hints(request: Request) -> None:
         "--metadata": request.metadata,
         "--pre-tokenizer": request.pre_tokenizer,
         "--vocab-only": request.vocab_only,
+        "--mmproj": request.mmproj,
         "--mtp": request.mtp,
         "--no-mtp": request.no_mtp,
         "--base": request.base_model,

@@ -11,7 +11,8 @@ from typing import Any
 from gguf_forge.architectures import find_architecture
 from gguf_forge.architectures.declaration import WITHOUT_ARCHITECTURE, Architecture, MetadataLine
 from gguf_forge.architectures.mapping import PlannedTensor, plan_tensors
-from gguf_forge.architectures.parts import belongs_to
+from gguf_forge.architectures.parts import belongs_to, is_text
+from gguf_forge.architectures.registry import declarations_of
 from gguf_forge.architectures.site import Part, Site
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.checkpoint.logical import logical_tensors
@@ -85,6 +86,7 @@ def _base_of(tensor: PlannedTensor, base: TensorType) -> TensorType:
 
 def plan_model(
     checkpoint: Checkpoint,
+    part: Part = "text",
     *,
     model_name: str | None = None,
     metadata_file: Path | None = None,
@@ -96,6 +98,7 @@ def plan_model(
 
     Args:
         checkpoint: An opened folder.
+        part: Which part of the model.
         model_name: `general.name`, instead of what the folder and the model card say.
         metadata_file: JSON with `general.*` keys that outrank the model card.
         pre_tokenizer: The pre-tokenizer's name, for vocabularies whose hash is not known.
@@ -107,7 +110,7 @@ def plan_model(
         UnsupportedError: the model, its quantization or its tokenizer is not known.
         InputError: the checkpoint contradicts itself or misses something.
     """
-    architecture, site = survey(checkpoint, weights=not vocab_only, choices=choices)
+    architecture, site = survey(checkpoint, part, weights=not vocab_only, choices=choices)
     tensors = () if vocab_only else plan_tensors(architecture, site)
     count = parameter_count([TensorInfo(t.name, t.expr.shape[::-1], F32) for t in tensors])
     identity, general = general_metadata(
@@ -115,6 +118,7 @@ def plan_model(
         checkpoint.config,
         count,
         architecture=architecture.name,
+        model_type="mmproj" if part == "mmproj" else "model",
         model_name=model_name,
         metadata_file=metadata_file,
     )
@@ -126,14 +130,14 @@ def plan_model(
     if architecture.tokenizer is not None:
         metadata |= read_vocabulary(checkpoint.folder, site.config, architecture.tokenizer, pre_tokenizer=pre_tokenizer)
     _check_vocabulary(tensors, metadata, checkpoint.folder)
-    is_draft = "mtp_only" in choices
+    prefix = "mmproj-" if part == "mmproj" else "mtp-" if "mtp_only" in choices else ""
     plan = ModelPlan(
         tensors,
         metadata,
         native_type=native_type(checkpoint, architecture),
-        identity=replace(identity, size_label=None) if is_draft else identity,
+        identity=replace(identity, size_label=None) if prefix else identity,
         inputs=(*filter(_is_of_the_model, checkpoint.folder.iterdir()), *([metadata_file] if metadata_file else ())),
-        file_prefix="mtp-" if is_draft else "",
+        file_prefix=prefix,
     )
     if architecture.adapters is None or vocab_only:
         return plan
@@ -190,6 +194,12 @@ def site_of(
     site = Site(architecture.read_config(config), folder, architecture.part, tensors, choices=choices)
     site = replace(site, config=architecture.prepare(site))
     return replace(site, block_count=architecture.block_count(site))
+
+
+def has_projector(checkpoint: Checkpoint) -> bool:
+    """Does the checkpoint hold encoders and a projector that can be made a file of?"""
+    found = declarations_of(checkpoint.config, "mmproj")
+    return any(not is_text(name) and belongs_to(one, name) for one in found[:1] for name in checkpoint.tensors)
 
 
 def native_type(checkpoint: Checkpoint, architecture: Architecture) -> TensorType | None:

@@ -1,0 +1,230 @@
+"""What the projectors of pictures and sound have in common: where their configs stand, and their metadata.
+
+The file of a projector holds encoders, too: of pictures (`v.` tensors, `clip.vision.` keys), of sound (`a.`,
+`clip.audio.`), or both. Source: MmprojModel in llama.cpp's conversion/base.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gguf_forge.architectures.config import Config
+from gguf_forge.architectures.declaration import Architecture, MetadataLine
+from gguf_forge.architectures.metadata import Lines, f32, file_type, flag, text, u32
+from gguf_forge.architectures.renames import ends
+from gguf_forge.architectures.site import Site
+from gguf_forge.errors import InputError
+from gguf_forge.storage.json_file import read_json_object
+from gguf_forge.types.tensor_type import F16, F32, TensorType
+
+# Files with both encoders have as many layers as either may have.
+MOST_LAYERS = 128
+
+_REQUIRED = object()
+_PREPROCESSOR = "preprocessor_config.json"
+_PROCESSOR = "processor_config.json"
+
+
+BLOCKS = (
+    "n_layers",
+    "num_hidden_layers",
+    "n_layer",
+    "num_layers",
+    "depth",
+    "layers",
+    "encoder_layers",
+    "vt_num_hidden_layers",
+)
+
+
+def vision(site: Site) -> Config:
+    """The config of the pictures' encoder."""
+    return Config(_part(site, "vision_config"))
+
+
+def audio(site: Site) -> Config:
+    """The config of the sounds' encoder."""
+    return Config(_part(site, "whisper_config" if "whisper_config" in site.config else "audio_config"))
+
+
+def has_vision(site: Site) -> bool:
+    return bool(vision(site))
+
+
+def has_audio(site: Site) -> bool:
+    return bool(audio(site))
+
+
+def _part(site: Site, key: str) -> Mapping[str, Any]:
+    found = site.config.find(key)
+    if found is None:
+        return {}
+    if not isinstance(found, Mapping):
+        raise InputError(f"{key} is {found!r:.40}, not an object", file="config.json")
+    return found
+
+
+def preprocessor(site: Site) -> Config:
+    """How pictures and sounds are prepared: preprocessor_config.json, and over it processor_config.json."""
+    found: dict[str, Any] = {}
+    for name, inner in ((_PREPROCESSOR, "media_proc_cfg"), (_PROCESSOR, "image_processor")):
+        path = site.folder / name
+        if path.is_file():
+            values = read_json_object(path)
+            nested = values.get(inner)
+            found |= {**values, **(nested if isinstance(nested, dict) else {})}
+    return Config(found)
+
+
+def of_vision(*keys: str, default: Any = _REQUIRED) -> Callable[[Site], Any]:
+    """The value of the first of these keys that the config of the pictures' encoder has."""
+    return lambda site: _value(vision(site), keys, default, "config.json", "vision_config")
+
+
+def of_audio(*keys: str, default: Any = _REQUIRED) -> Callable[[Site], Any]:
+    """The value of the first of these keys that the config of the sounds' encoder has."""
+    return lambda site: _value(audio(site), keys, default, "config.json", "audio_config")
+
+
+def of_preprocessor(*keys: str, default: Any = _REQUIRED) -> Callable[[Site], Any]:
+    """The value of the first of these keys that the preprocessor's files have."""
+    return lambda site: _value(preprocessor(site), keys, default, _PREPROCESSOR, "it")
+
+
+def of_model(*keys: str, default: Any = _REQUIRED) -> Callable[[Site], Any]:
+    """The value of the first of these keys that config.json has outside of the encoders."""
+    return lambda site: _value(site.config, keys, default, "config.json", "it")
+
+
+def _value(config: Config, keys: tuple[str, ...], default: Any, file: str, where: str) -> Any:
+    if any(key in config for key in keys):
+        return config.find(*keys)
+    if default is _REQUIRED:
+        raise InputError(f"{where} lacks {' / '.join(keys)}", file=file, hint="is it of the model's own folder?")
+    return default
+
+
+def always(value: Any) -> Callable[[Site], Any]:
+    """A value that does not depend on the model."""
+    return lambda site: value
+
+
+def where(condition: Callable[[Site], bool], *lines: MetadataLine) -> MetadataLine:
+    """Lines that only some models have."""
+
+    def chosen(site: Site) -> Lines:
+        return (pair for line in lines for pair in line(site)) if condition(site) else ()
+
+    return chosen
+
+
+def with_vision(**changes: Callable[[Site], Any]) -> Callable[[Site], Config]:
+    """The config with values that the pictures' encoder has beside those of its config."""
+    return lambda site: site.config.updated(
+        vision_config={**vision(site), **{key: value(site) for key, value in changes.items()}}
+    )
+
+
+VISION: tuple[MetadataLine, ...] = (
+    flag("has_vision_encoder", always(True)),
+    u32("vision.projection_dim", of_model("hidden_size", "n_embd")),
+    u32("vision.image_size", of_vision("image_size")),
+    u32("vision.patch_size", of_vision("patch_size")),
+    u32("vision.embedding_length", of_vision("hidden_size", "width", "vt_hidden_size")),
+    u32("vision.feed_forward_length", of_vision("intermediate_size", "vt_intermediate_size")),
+    u32("vision.block_count", of_vision(*BLOCKS)),
+    u32(
+        "vision.attention.head_count",
+        of_vision("num_attention_heads", "num_heads", "heads", "vt_num_attention_heads"),
+    ),
+    f32("vision.image_mean", of_preprocessor("image_mean")),
+    f32("vision.image_std", of_preprocessor("image_std")),
+)
+
+AUDIO: tuple[MetadataLine, ...] = (
+    flag("has_audio_encoder", always(True)),
+    u32("audio.projection_dim", of_model("hidden_size", "n_embd")),
+    u32("audio.embedding_length", of_audio("hidden_size")),
+    u32("audio.feed_forward_length", of_audio("intermediate_size")),
+    u32("audio.block_count", of_audio(*BLOCKS)),
+    u32("audio.attention.head_count", of_audio("num_attention_heads")),
+)
+
+USE_GELU = flag("use_gelu", always(True))
+USE_SILU = flag("use_silu", always(True))
+
+
+def projector_type(name: str) -> MetadataLine:
+    """Which projector llama.cpp builds, where the file holds one encoder."""
+    return text("projector_type", always(name))
+
+
+def norm_epsilon(*keys: str, default: Any = _REQUIRED) -> MetadataLine:
+    """What is added before the root in the norms of the pictures' encoder."""
+    return f32("vision.attention.layer_norm_epsilon", of_vision(*keys, default=default))
+
+
+def _layers(prefix: str) -> tuple[str, ...]:
+    roles = ("ln1", "ln2", *(f"attn_{part}|attn_qkv" for part in "qkv"), "attn_out", "ffn_up", "ffn_down")
+    return tuple("|".join(f"{prefix}.blk.{{i}}.{role}" for role in each.split("|")) for each in roles)
+
+
+_VISION_LAYER, _AUDIO_LAYER = _layers("v"), _layers("a")
+
+
+def usual_layer(site: Site) -> tuple[str, ...]:
+    """What a layer of a transformer has, in each encoder that is so deep."""
+    layer = site.layer or 0
+    found: tuple[str, ...] = ()
+    if has_vision(site) and layer < vision(site).integer(*BLOCKS, minimum=0):
+        found += _VISION_LAYER
+    if has_audio(site) and layer < audio(site).integer(*BLOCKS, minimum=0):
+        found += _AUDIO_LAYER
+    return found
+
+
+def _block_count(site: Site) -> int:
+    return (vision(site) or audio(site)).integer(*BLOCKS, minimum=0, maximum=10_000)
+
+
+def as_base(base: TensorType) -> TensorType:
+    """F16 in a file of F16, and F32 in one of another type: what llama.cpp's convolutions take."""
+    return F16 if base == F16 else F32
+
+
+def as_f16(base: TensorType) -> TensorType:
+    return F16
+
+
+def as_f32(base: TensorType) -> TensorType:
+    return F32
+
+
+# The convolutions that cut a picture into patches, and their further parts.
+PATCHES = {"*.patch_embd": as_base, "*.patch_embd.weight.{i}": as_base, "*.patch_merger": as_base}
+
+
+def projector(*hf: str, metadata: tuple[MetadataLine, ...] = VISION, **changes: Any) -> Architecture:
+    """A declaration of a projector with its encoders.
+
+    Args:
+        hf: The class names in config.json.
+        metadata: All keys but the file type.
+        changes: Parts of the declaration that differ from the usual ones.
+
+    Example:
+        >>> projector("Gemma3ForConditionalGeneration", takes=lambda name: name.startswith("vision_tower.")).name
+        'clip'
+    """
+    usual: dict[str, Any] = {
+        "renames": (ends("e_score_correction_bias", "e_score_correction.bias"),),
+        "shapes": {},
+        "model_tensors": (),
+        "layer_tensors": usual_layer,
+        "block_count": _block_count,
+        "forced_types": PATCHES,
+    }
+    return Architecture(
+        "clip", hf=hf, metadata=(file_type, *metadata), tokenizer=None, part="mmproj", **{**usual, **changes}
+    )
