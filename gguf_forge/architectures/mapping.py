@@ -51,8 +51,9 @@ class _Collection:
         self.last = -1
 
     def add(self, number: int, source: int, expert: int | None, expr: TensorExpr) -> None:
-        self.parts.setdefault((source, expert), expr)
-        self.last = max(self.last, number)
+        if (source, expert) not in self.parts:
+            self.parts[source, expert] = expr
+            self.last = number
 
 
 class _Names:

@@ -14,7 +14,7 @@ from gguf_forge.tensors.arithmetic import Add, Divide, Multiply, NegExp
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack
 from gguf_forge.tensors.joined import concat as joined
-from gguf_forge.tensors.row_maps import Reorder, Slice, halves, reshaped, squeezed, transposed
+from gguf_forge.tensors.row_maps import Reorder, Repeat, Slice, halves, reshaped, squeezed, transposed
 from gguf_forge.tensors.stored import Zeros
 
 # A number that an operation needs: itself, config keys (the first that is there counts), or a function of the site.
@@ -184,6 +184,16 @@ def reorder(axis: int, parts: tuple[Number, ...], order: tuple[int, ...], said: 
                 rest *= size if size != -1 else 1
             sizes[sizes.index(-1)] = x.shape[axis] // rest if rest else 0
         return Reorder(x, axis, tuple(sizes), order, said)
+
+    return apply
+
+
+def repeat(axis: int, times: Number) -> Operation:
+    """Every index of an axis so many times, beside itself."""
+
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        (x,) = sources
+        return Repeat(x, axis, number_of(times, site))
 
     return apply
 
