@@ -129,7 +129,8 @@ class Architecture:
         takes: Whether a checkpoint tensor is of this part, by its name; None for the usual names of the part.
         rules: Tensors that are not one checkpoint tensor under a name that the tables know.
         names: Further checkpoint templates -> GGUF templates; both with suffix, or both without.
-        operations: GGUF role, or a glob of roles, -> operation on tensors that are mapped by name.
+        operations: GGUF role, or a glob of roles, -> operation on tensors that are mapped by name. A role with suffix
+            is for the tensor with this suffix alone.
         hf_names: Templates, without suffix, that the family's checkpoints have where most have others: on the way back
             from a GGUF file they come before the usual ones.
         drops: Tensors to leave out.

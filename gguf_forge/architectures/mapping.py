@@ -144,8 +144,10 @@ def renamed(architecture: Architecture, name: str, site: Site) -> str:
 
 def operation_for(architecture: Architecture, target: str) -> Operation:
     """What is done to the tensor that is mapped by name to this target."""
-    what = role(target)
-    return next((op for glob, op in architecture.operations.items() if fnmatchcase(what, glob)), keep)
+    names = role(target), target.removeprefix("blk.{i}.")
+    return next(
+        (op for glob, op in architecture.operations.items() if any(fnmatchcase(name, glob) for name in names)), keep
+    )
 
 
 def _is_dropped(names: _Names, site: Site, name: str) -> bool:

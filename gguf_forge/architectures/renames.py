@@ -93,20 +93,22 @@ class Appended:
     Attributes:
         old: How the name begins; `{i}` is the number among the appended layers, which is 0 where it does not stand.
         new: What the name begins with inside the layer.
+        layers: What the names of the model's own layers begin with.
     """
 
     old: str
     new: str = ""
+    layers: str = "model.layers."
 
     def __call__(self, name: str, site: Site, /) -> str:
         found = re.match(re.escape(self.old).replace(r"\{i\}", "([0-9]{1,6})"), name)
         if found is None:
             return name
         layer = site.config.block_count + int(found[1] if found.lastindex else 0)
-        return f"model.layers.{layer}.{self.new}{name[found.end() :]}"
+        return f"{self.layers}{layer}.{self.new}{name[found.end() :]}"
 
     def undone(self, name: str, site: Site, /) -> str:
-        found = re.match(rf"model\.layers\.([0-9]{{1,6}})\.{re.escape(self.new)}", name)
+        found = re.match(rf"{re.escape(self.layers)}([0-9]{{1,6}})\.{re.escape(self.new)}", name)
         number = int(found[1]) - site.config.block_count if found else -1
         if found is None or number < 0 or (number > 0 and "{i}" not in self.old):
             return name
