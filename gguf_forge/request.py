@@ -357,6 +357,16 @@ class ModelHints:
             metavar="NAME",
         ),
     ] = None
+    target_model_dir: Annotated[
+        str | None,
+        Option(
+            "--target-model-dir",
+            "For a draft model (DFlash, DSpark, EAGLE-3): the folder of the model that it predicts for. It needs "
+            "config.json and the tokenizer.",
+            MODEL,
+            metavar="FOLDER",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

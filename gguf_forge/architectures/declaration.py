@@ -78,6 +78,7 @@ class Rule:
             that is how the reference emits what it collects.
         when: Where the rule holds; elsewhere its sources go by their names.
         first: Written before all others, as the reference does with what it generates.
+        last: Written after all others.
         count: How many parts `{e}` counts, where it does not count experts.
     """
 
@@ -87,6 +88,7 @@ class Rule:
     after: str = ""
     when: Callable[[Site], bool] = always
     first: bool = False
+    last: bool = False
     count: Callable[[Site], int] | None = None
 
 
@@ -123,6 +125,7 @@ class Architecture:
         hf: Class names as in `architectures` of config.json.
         metadata: Lines of the metadata table, in file order.
         tokenizer: Reads the vocabulary; None for a part without one.
+        vocabulary_of_target: Read the vocabulary in the folder of the model that this one is a draft for.
         part: Which part of a model this is.
         when: Which checkpoints of its classes it is for; None for all that no other declaration of theirs is for.
         renames: How checkpoint names are rewritten before anything looks at them, in order.
@@ -155,6 +158,7 @@ class Architecture:
     hf: tuple[str, ...]
     metadata: tuple[MetadataLine, ...]
     tokenizer: Reader | None
+    vocabulary_of_target: bool = False
     part: Part = "text"
     when: Callable[[Config], bool] | None = None
     renames: tuple[Rename, ...] = WRAPPERS

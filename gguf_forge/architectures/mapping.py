@@ -188,7 +188,7 @@ def _apply_rules(
         rule, here = architecture.rules[number], site.at(layer)
         name = fill(rule.target, layer)
         sources = _parts_in_order(architecture, rule, here, met, name)
-        position = 0 if rule.first else 1, last[rule.after or number, layer], number
+        position = 0 if rule.first else 2 if rule.last else 1, last[rule.after or number, layer], number
         yield position, _planned(architecture, name, rule.operation, here, sources)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+import numpy as np
+
 from gguf_forge.architectures.declaration import Operation, Rule
 from gguf_forge.architectures.shapes import at_layer
 from gguf_forge.architectures.site import Site
@@ -15,7 +17,10 @@ from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack
 from gguf_forge.tensors.joined import concat as joined
 from gguf_forge.tensors.row_maps import Reorder, Repeat, Slice, halves, reshaped, squeezed, transposed
-from gguf_forge.tensors.stored import Zeros
+from gguf_forge.tensors.stored import PlusIndex, Widened, Zeros
+
+# Far more tokens than a vocabulary has.
+_MOST_TABLE_BYTES = 32 << 20
 
 # A number that an operation needs: itself, config keys (the first that is there counts), or a function of the site.
 Number: TypeAlias = "int | str | tuple[str, ...] | Callable[[Site], int]"
@@ -153,6 +158,22 @@ def neg_exp(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     """Minus e to the power of each value: how state space models decay, of its logarithm."""
     (x,) = sources
     return NegExp(x)
+
+
+def target_tokens(count: Number) -> Operation:
+    """A draft model's table of distances as one of the target's tokens, of which there are so many."""
+
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        (x,) = sources
+        table = PlusIndex(x.of if isinstance(x, Widened) else x)
+        if len(table.shape) != 1 or table.row_bytes > _MOST_TABLE_BYTES:
+            raise InputError(f"a table of tokens has the shape {list(table.shape)}")
+        ids, n_tokens = table.values(np.zeros(1, np.int64)).reshape(-1), number_of(count, site)
+        if ids.min() < 0 or ids.max() >= n_tokens or len(np.unique(ids)) != len(ids):
+            raise InputError(f"names tokens twice, or beyond the {n_tokens} of the target")
+        return table
+
+    return apply
 
 
 def permute_rope(heads: Number) -> Operation:

@@ -26,6 +26,19 @@ _SAMPLED_ROWS = 16
 
 
 @dataclass(frozen=True)
+class DraftTarget:
+    """The model that a draft model predicts for.
+
+    Attributes:
+        config: Its config.json, with the text part's values at the top.
+        folder: Its folder, which has the tokenizer of both.
+    """
+
+    config: Config
+    folder: Path
+
+
+@dataclass(frozen=True)
 class Site:
     """A model, one of its parts, and perhaps one of its layers.
 
@@ -40,6 +53,7 @@ class Site:
         block_count: How many layers the file has.
         layer: The layer of the tensor at hand; None where it has none.
         choices: Options of the conversion that declarations may ask for, such as "no_mtp".
+        target: The model that this one is a draft for; None if it was not named.
 
     Example:
         >>> Site(Config.of({"num_hidden_layers": 2}), Path("."), block_count=2).at(1).layer
@@ -53,6 +67,7 @@ class Site:
     block_count: int = 0
     layer: int | None = None
     choices: frozenset[str] = frozenset()
+    target: DraftTarget | None = None
 
     def at(self, layer: int | None) -> Site:
         """The same model at one of its layers."""

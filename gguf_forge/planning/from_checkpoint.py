@@ -228,6 +228,7 @@ class CheckpointModel:
             pre_tokenizer=request.pre_tokenizer,
             vocab_only=request.vocab_only,
             choices=request.layers,
+            target=folder / request.target_model_dir if request.target_model_dir is not None else None,
         )
 
     def _say_other_parts(self, request: Request) -> None:

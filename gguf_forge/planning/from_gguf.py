@@ -100,6 +100,7 @@ def _refuse_hints(request: Request) -> None:
         "--model-name": request.model_name,
         "--metadata": request.metadata,
         "--pre-tokenizer": request.pre_tokenizer,
+        "--target-model-dir": request.target_model_dir,
         "--vocab-only": request.vocab_only,
         "--mmproj": request.mmproj,
         "--mtp": request.mtp,

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from gguf_forge.architectures import find_architecture
+from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import WITHOUT_ARCHITECTURE, Architecture, MetadataLine
 from gguf_forge.architectures.mapping import PlannedTensor, plan_tensors
 from gguf_forge.architectures.parts import belongs_to, is_text
 from gguf_forge.architectures.registry import declarations_of
-from gguf_forge.architectures.site import Part, Site
+from gguf_forge.architectures.site import DraftTarget, Part, Site
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.checkpoint.logical import logical_tensors
 from gguf_forge.errors import InputError, UsageError
@@ -21,6 +22,7 @@ from gguf_forge.general import ModelIdentity, general_metadata, parameter_count
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, string, u32
 from gguf_forge.recipe import stays_f32
+from gguf_forge.storage.json_file import read_json_object
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tokenizer import read_vocabulary
 from gguf_forge.types.tensor_type import F32, TENSOR_TYPES, TensorType
@@ -60,7 +62,7 @@ class ModelPlan:
 
     @property
     def packed_type(self) -> TensorType | None:
-        return next((t.expr.dtype for t in self.tensors if not t.expr.dtype.is_float), None)
+        return next((t.expr.dtype for t in self.tensors if t.expr.dtype.is_packed), None)
 
     @property
     def nbytes(self) -> int:
@@ -93,6 +95,7 @@ def plan_model(
     pre_tokenizer: str | None = None,
     vocab_only: bool = False,
     choices: frozenset[str] = frozenset(),
+    target: Path | None = None,
 ) -> ModelPlan:
     """Plans a checkpoint. Reads its headers and its small files, no weight.
 
@@ -104,13 +107,14 @@ def plan_model(
         pre_tokenizer: The pre-tokenizer's name, for vocabularies whose hash is not known.
         vocab_only: Metadata and vocabulary, no tensors.
         choices: What declarations are told of the conversion, as in `Site.choices`.
+        target: The folder of the model that this one is a draft for.
 
     Raises:
-        UsageError: a choice that the model leaves no room for.
+        UsageError: a choice that the model leaves no room for, or a draft model without its target.
         UnsupportedError: the model, its quantization or its tokenizer is not known.
         InputError: the checkpoint contradicts itself or misses something.
     """
-    architecture, site = survey(checkpoint, part, weights=not vocab_only, choices=choices)
+    architecture, site = survey(checkpoint, part, weights=not vocab_only, choices=choices, target=target)
     tensors = () if vocab_only else plan_tensors(architecture, site)
     count = parameter_count([TensorInfo(t.name, t.expr.shape[::-1], F32) for t in tensors])
     identity, general = general_metadata(
@@ -127,8 +131,7 @@ def plan_model(
     metadata |= general
     metadata |= _lines(architecture, architecture.metadata, site)
     metadata["general.quantization_version"] = u32(QUANTIZATION_VERSION)
-    if architecture.tokenizer is not None:
-        metadata |= read_vocabulary(checkpoint.folder, site.config, architecture.tokenizer, pre_tokenizer=pre_tokenizer)
+    metadata |= _vocabulary(architecture, site, pre_tokenizer)
     _check_vocabulary(tensors, metadata, checkpoint.folder)
     prefix = "mmproj-" if part == "mmproj" else "mtp-" if "mtp_only" in choices else ""
     plan = ModelPlan(
@@ -136,7 +139,11 @@ def plan_model(
         metadata,
         native_type=native_type(checkpoint, architecture),
         identity=replace(identity, size_label=None) if prefix else identity,
-        inputs=(*filter(_is_of_the_model, checkpoint.folder.iterdir()), *([metadata_file] if metadata_file else ())),
+        inputs=(
+            *filter(_is_of_the_model, checkpoint.folder.iterdir()),
+            *(filter(_is_of_the_model, target.iterdir()) if target is not None else ()),
+            *([metadata_file] if metadata_file else ()),
+        ),
         file_prefix=prefix,
     )
     if architecture.adapters is None or vocab_only:
@@ -156,7 +163,12 @@ def _adapter(plan: ModelPlan, architecture: Architecture, site: Site) -> ModelPl
 
 
 def survey(
-    checkpoint: Checkpoint, part: Part = "text", *, weights: bool = True, choices: frozenset[str] = frozenset()
+    checkpoint: Checkpoint,
+    part: Part = "text",
+    *,
+    weights: bool = True,
+    choices: frozenset[str] = frozenset(),
+    target: Path | None = None,
 ) -> tuple[Architecture, Site]:
     """The declaration that a part of a checkpoint follows, and the site where it is applied.
 
@@ -172,7 +184,7 @@ def survey(
             f"{unfit}: no use for a {architecture.name} model", file=checkpoint.folder, hint="leave it out"
         )
     tensors = logical_tensors(checkpoint) if weights else {}
-    return architecture, site_of(architecture, checkpoint.config, checkpoint.folder, tensors, choices)
+    return architecture, site_of(architecture, checkpoint.config, checkpoint.folder, tensors, choices, target)
 
 
 def site_of(
@@ -181,6 +193,7 @@ def site_of(
     folder: Path,
     tensors: Mapping[str, TensorExpr],
     choices: frozenset[str] = frozenset(),
+    target: Path | None = None,
 ) -> Site:
     """Where a declaration is applied.
 
@@ -190,8 +203,16 @@ def site_of(
         folder: The model's, for small files.
         tensors: The logical tensors to plan.
         choices: What it is told of the conversion, as in `Site.choices`.
+        target: The folder of the model that this one is a draft for.
     """
-    site = Site(architecture.read_config(config), folder, architecture.part, tensors, choices=choices)
+    site = Site(
+        architecture.read_config(config),
+        folder,
+        architecture.part,
+        tensors,
+        choices=choices,
+        target=_target(target) if target is not None else None,
+    )
     site = replace(site, config=architecture.prepare(site))
     return replace(site, block_count=architecture.block_count(site))
 
@@ -200,6 +221,25 @@ def has_projector(checkpoint: Checkpoint) -> bool:
     """Does the checkpoint hold encoders and a projector that can be made a file of?"""
     found = declarations_of(checkpoint.config, "mmproj")
     return any(not is_text(name) and belongs_to(one, name) for one in found[:1] for name in checkpoint.tensors)
+
+
+def _target(folder: Path) -> DraftTarget:
+    return DraftTarget(Config.raw(read_json_object(folder / "config.json")), folder)
+
+
+def _vocabulary(architecture: Architecture, site: Site, pre_tokenizer: str | None) -> Metadata:
+    if architecture.tokenizer is None:
+        return {}
+    folder = site.folder
+    if architecture.vocabulary_of_target:
+        if site.target is None:
+            raise UsageError(
+                "a draft model has no vocabulary of its own",
+                file=folder,
+                hint="name the folder of its model with --target-model-dir",
+            )
+        folder = site.target.folder
+    return read_vocabulary(folder, site.config, architecture.tokenizer, pre_tokenizer=pre_tokenizer)
 
 
 def native_type(checkpoint: Checkpoint, architecture: Architecture) -> TensorType | None:

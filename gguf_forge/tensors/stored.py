@@ -13,7 +13,7 @@ from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import NUMBERS_BYTES, StoredRun, TensorExpr, Unary, contiguous_runs
 from gguf_forge.types.element_type import ElementType
 from gguf_forge.types.rows import RowNumbers, Rows
-from gguf_forge.types.tensor_type import F32, TENSOR_TYPES, TensorType
+from gguf_forge.types.tensor_type import F32, I64, TENSOR_TYPES, TensorType
 
 # Scattered rows are read in one go, with what lies between, up to so many times their number.
 _MOST_UNUSED = 4
@@ -133,6 +133,36 @@ class StandIn(TensorExpr):
 
     def sources(self) -> Iterator[Source]:
         return iter(())
+
+
+@dataclass(frozen=True)
+class PlusIndex(Unary):
+    """Stored integers, each plus its place in its row, as I64: distances become places."""
+
+    dtype = I64
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.of, StoredElements) or not np.issubdtype(self.of.dtype.dtype, np.integer):
+            raise InputError("is not of integers")
+
+    @property
+    def source_type(self) -> TensorType:
+        return I64
+
+    def values(self, rows: RowNumbers) -> NDArray[np.int64]:
+        """The sums."""
+        sums: NDArray[np.int64] = self.of.take(rows).astype(np.int64) + np.arange(self.shape[-1])
+        return sums
+
+    def take(self, rows: RowNumbers) -> Rows:
+        return self.values(rows).view(np.uint8)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        return self.of.working_set(n_rows, scattered=scattered) + 3 * n_rows * self.row_bytes
+
+    @property
+    def words(self) -> str:
+        return "plus its place"
 
 
 @dataclass(frozen=True)
