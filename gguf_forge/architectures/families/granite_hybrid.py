@@ -54,8 +54,8 @@ def _is_attention_alone(config: Config) -> bool:
     if isinstance(kinds, list) and kinds:
         return all(kind == "attention" for kind in kinds)
     if isinstance(listed, list) and listed:
-        return len(listed) == config.find("num_hidden_layers")
-    return config.find("attn_layer_period") == 1
+        return bool(len(listed) == config.find("num_hidden_layers"))
+    return bool(config.find("attn_layer_period") == 1)
 
 
 def _key_heads(site: Site) -> int:
