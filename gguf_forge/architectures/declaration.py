@@ -131,6 +131,8 @@ class Architecture:
         renames: How checkpoint names are rewritten before anything looks at them, in order.
         takes: Whether a checkpoint tensor is of this part, by its name; None for the usual names of the part.
         rules: Tensors that are not one checkpoint tensor under a name that the tables know.
+        modules: Files under the folder, beside the model's own, that hold tensors of it -> what is put before the names
+            of these.
         names: Further checkpoint templates -> GGUF templates; both with suffix, or both without.
         operations: GGUF role, or a glob of roles, -> operation on tensors that are mapped by name. A role with suffix
             is for the tensor with this suffix alone.
@@ -164,6 +166,7 @@ class Architecture:
     renames: tuple[Rename, ...] = WRAPPERS
     takes: Callable[[str], bool] | None = None
     rules: tuple[Rule, ...] = ()
+    modules: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     operations: Mapping[str, Operation] = field(default_factory=dict)
     hf_names: tuple[str, ...] = ()

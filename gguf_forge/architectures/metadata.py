@@ -193,7 +193,9 @@ def sliding_layers(site: Site) -> list[bool]:
 SLIDING_PATTERN = flag("attention.sliding_window_pattern", sliding_layers)
 
 
-_GATING = {"softmax": 1, "sigmoid": 2, "sqrtsoftplus": 4}
+# How experts are scored. Source: gguf-py's ExpertGatingFuncType.
+SOFTMAX, SIGMOID, SQRT_SOFTPLUS = 1, 2, 4
+_GATING = {"softmax": SOFTMAX, "sigmoid": SIGMOID, "sqrtsoftplus": SQRT_SOFTPLUS}
 _GATING_KEYS = (
     "score_function",
     "scoring_func",

@@ -116,6 +116,14 @@ def find_architecture(config: Mapping[str, Any], part: Part = "text") -> Archite
     raise UnsupportedError(f"{printable(name)} is not supported yet", file="config.json", hint=_nearest(name, known))
 
 
+def module_files(config: Mapping[str, Any]) -> Mapping[str, str]:
+    """The files with further tensors that a checkpoint may have, as its declaration names them; none if it has none."""
+    try:
+        return find_architecture(config).modules
+    except (InputError, UnsupportedError):
+        return {}
+
+
 def _nearest(name: str, known: list[str]) -> str:
     from difflib import get_close_matches
 

@@ -32,12 +32,12 @@ def inner(site: Site) -> int:
 
 
 def heads(site: Site) -> int:
-    return site.config.integer("num_attention_heads", "n_head", "n_heads")
+    return at_layer(site, "num_attention_heads", "n_head", "n_heads")
 
 
 def key_heads(site: Site) -> int:
     found = site.config.find("num_key_value_heads", "n_kv_heads", "n_head_kv")
-    return heads(site) if found is None else site.config.integer("num_key_value_heads", "n_kv_heads", "n_head_kv")
+    return heads(site) if found is None else at_layer(site, "num_key_value_heads", "n_kv_heads", "n_head_kv")
 
 
 def queries(site: Site) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from stat import S_ISDIR
 from types import MappingProxyType, TracebackType
@@ -67,6 +67,27 @@ class Checkpoint:
                 _check_index(index, tensors, folder / INDEX)
             opened.pop_all()
         return cls(folder, MappingProxyType(config), MappingProxyType(tensors), files)
+
+    def with_module(self, path: str, prefix: str) -> Checkpoint:
+        """The same with the tensors of a module's own file in front, if the folder has it.
+
+        Args:
+            path: The file, under the folder.
+            prefix: What is put before the names of its tensors.
+
+        Raises:
+            InputError: the file is broken, or the model has a tensor of the same name.
+        """
+        if not (self.folder / path).is_file():
+            return self
+        with ExitStack() as opened:
+            file = opened.enter_context(SourceFile(self.folder / path))
+            found = {prefix + name: tensor for name, tensor in read_safetensors_header(file).items()}
+            twice = sorted(found.keys() & self.tensors.keys())
+            if twice:
+                raise InputError(f"the model itself has {len(twice)} tensors of this: {_some(twice)}", file=file.path)
+            opened.pop_all()
+        return replace(self, tensors=MappingProxyType({**found, **self.tensors}), files=(*self.files, file))
 
     def close(self) -> None:
         for file in self.files:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from gguf_forge.architectures.registry import module_files
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.checkpoint.safetensors_file import header_size
 from gguf_forge.engine.batches import RowSource, Shard
@@ -171,7 +173,13 @@ class CheckpointModel:
             folder: The checkpoint.
             vocab_only: It may lack weights, of which a vocabulary alone needs at most the type that `auto` means.
         """
-        return cls(Checkpoint.open(folder, weights=not vocab_only or any(folder.glob("*.safetensors"))))
+        with ExitStack() as opened:
+            has_weights = not vocab_only or any(folder.glob("*.safetensors"))
+            checkpoint = opened.enter_context(Checkpoint.open(folder, weights=has_weights))
+            for path, prefix in module_files(checkpoint.config).items() if has_weights else ():
+                checkpoint = checkpoint.with_module(path, prefix)
+            opened.pop_all()
+        return cls(checkpoint)
 
     @property
     def name(self) -> str:

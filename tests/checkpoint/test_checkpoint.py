@@ -342,3 +342,29 @@ def test_folders_that_cannot_be(tmp_path: Path, name: str) -> None:
 def test_no_permission(sharded: Path) -> None:
     (sharded / SHARDS[0]).chmod(0)
     assert "Permission denied" in refused(sharded)
+
+
+def test_a_module_beside_the_model_comes_first_under_its_prefix(folder: Path) -> None:
+    save_file({"model.norm.weight": tensor(1, 2)}, folder / "model.safetensors")
+    (folder / "1_Dense").mkdir()
+    save_file({"linear.weight": tensor(3, 4, 5)}, folder / "1_Dense" / "model.safetensors")
+    with Checkpoint.open(folder) as alone, alone.with_module("1_Dense/model.safetensors", "dense.") as both:
+        assert list(both.tensors) == ["dense.linear.weight", "model.norm.weight"]
+        assert both.tensors["dense.linear.weight"].shape == (3,)
+        assert [file.path.parent.name for file in both.files] == ["model", "1_Dense"]
+
+
+def test_a_module_that_is_not_there_changes_nothing(folder: Path) -> None:
+    save_file({"model.norm.weight": tensor(1, 2)}, folder / "model.safetensors")
+    with Checkpoint.open(folder) as checkpoint:
+        assert checkpoint.with_module("1_Dense/model.safetensors", "dense.") is checkpoint
+
+
+def test_a_module_that_repeats_a_tensor_of_the_model(folder: Path) -> None:
+    save_file({"dense.weight": tensor(1, 2)}, folder / "model.safetensors")
+    save_file({"weight": tensor(1, 2)}, folder / "module.safetensors")
+    with (
+        Checkpoint.open(folder) as checkpoint,
+        pytest.raises(InputError, match=r"has 1 tensors of this: dense\.weight"),
+    ):
+        checkpoint.with_module("module.safetensors", "dense.")
