@@ -82,9 +82,9 @@ def concat(axis: int = -2) -> Operation:
 
 
 def transpose(site: Site, /, *sources: TensorExpr) -> TensorExpr:
-    """The last two axes swapped."""
+    """The last two axes swapped; a vector, such as the bias beside a matrix, stays as it is."""
     (x,) = sources
-    return transposed(x)
+    return transposed(x) if len(x.shape) > 1 else x
 
 
 def squeeze(site: Site, /, *sources: TensorExpr) -> TensorExpr:
@@ -187,10 +187,10 @@ def permute_rope(heads: Number) -> Operation:
 
 
 def reorder(axis: int, parts: tuple[Number, ...], order: tuple[int, ...], said: str) -> Operation:
-    """An axis, counted from the end, seen as several that change places.
+    """An axis seen as several that change places.
 
     Args:
-        axis: The axis.
+        axis: The axis, counted from the end if it is negative: 0 are a matrix's rows, and a vector's only axis.
         parts: The sizes that it is seen as, outermost first; one of them may be -1, for what is left.
         order: The number of the part that comes first, second, ...
         said: Words for people.
@@ -204,7 +204,7 @@ def reorder(axis: int, parts: tuple[Number, ...], order: tuple[int, ...], said: 
             for size in sizes:
                 rest *= size if size != -1 else 1
             sizes[sizes.index(-1)] = x.shape[axis] // rest if rest else 0
-        return Reorder(x, axis, tuple(sizes), order, said)
+        return Reorder(x, axis - len(x.shape) if axis >= 0 else axis, tuple(sizes), order, said)
 
     return apply
 
