@@ -138,6 +138,8 @@ class Architecture:
             is for the tensor with this suffix alone.
         hf_names: Templates, without suffix, that the family's checkpoints have where most have others: on the way back
             from a GGUF file they come before the usual ones.
+        stored_as: GGUF role -> what gives a tensor the shape that checkpoints store, on the way back, where an
+            operation loses an axis of length 1.
         drops: Tensors to leave out.
         generated: Tensors made from the site alone, in file order.
         early: Metadata that the reference writes before the general keys.
@@ -170,6 +172,7 @@ class Architecture:
     names: Mapping[str, str] = field(default_factory=dict)
     operations: Mapping[str, Operation] = field(default_factory=dict)
     hf_names: tuple[str, ...] = ()
+    stored_as: Mapping[str, Operation] = field(default_factory=dict)
     drops: tuple[Drop, ...] = ()
     generated: Callable[[Site], Iterable[tuple[str, NDArray[np.float32]]]] = _nothing
     early: tuple[MetadataLine, ...] = ()

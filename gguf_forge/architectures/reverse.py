@@ -19,9 +19,10 @@ from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, Operation, Rule
 from gguf_forge.architectures.mapping import operation_for, templates_of
 from gguf_forge.architectures.metadata import Line
+from gguf_forge.architectures.operations import keep
 from gguf_forge.architectures.registry import declarations
 from gguf_forge.architectures.site import Site
-from gguf_forge.architectures.templates import SUFFIXES, fill, group_names, parse, target_of
+from gguf_forge.architectures.templates import SUFFIXES, fill, group_names, parse, role, target_of
 from gguf_forge.architectures.tensor_names import known_names
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, printable
 from gguf_forge.gguf_file.values import Metadata, ValueType
@@ -102,7 +103,7 @@ def checkpoint_tensors(metadata: Metadata, tensors: Mapping[str, TensorExpr]) ->
             grouped[_source_template(rules[template]), layer][template] = expr
         elif source is not None:
             step = operation_for(architecture, template)
-            stand_in = StandIn(fill(source, layer), expr.shape)
+            stand_in = StandIn(fill(source, layer), _stored_shape(architecture, template, expr.shape))
             undone.add(_followed(step, site.at(layer), [stand_in], name), expr)
         else:
             unknown.append(name)
@@ -123,6 +124,12 @@ def checkpoint_tensors(metadata: Metadata, tensors: Mapping[str, TensorExpr]) ->
             hint="dequantize to a GGUF file instead",
         )
     return {_called_in_checkpoints(architecture, name, site): expr for name, expr in undone.found().items()}
+
+
+def _stored_shape(architecture: Architecture, template: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that checkpoints have, where an operation loses an axis of it."""
+    stored_as = architecture.stored_as.get(role(template), keep)
+    return stored_as(Site(Config({}), Path()), StandIn("", shape)).shape
 
 
 def _source_template(rule: Rule) -> tuple[str, ...]:
@@ -170,6 +177,9 @@ def _config(architecture: Architecture, metadata: Metadata) -> Config:
     if whole is not None and rotated is not None:
         # latent attention: the file counts one head for all keys, the checkpoint as many as for queries
         entries |= {"qk_nope_head_dim": whole - rotated, "num_key_value_heads": entries["num_attention_heads"]}
+    values, value_heads = number("ssm.inner_size"), number("ssm.time_step_rank")
+    if values is not None and value_heads:
+        entries["linear_value_head_dim"] = values // value_heads
     layers = number("block_count")
     if layers is not None:
         # the file counts the layers that predict further tokens, the checkpoint does not
@@ -205,7 +215,7 @@ def _of_rules(
     if "{e}" in source:
         (rule,) = rules
         n_experts, *shape = targets[rule.target].shape
-        if not shape or n_experts > _MOST_EXPERTS:
+        if rule.count is not None or not shape or n_experts > _MOST_EXPERTS:
             return None
         parts = [StandIn(fill(source, site.layer, expert), tuple(shape)) for expert in range(n_experts)]
         return {rule.target: _followed(rule.operation, site, parts, fill(rule.target, site.layer))}

@@ -32,6 +32,7 @@ from gguf_forge.architectures.operations import (
     neg_exp,
     reshape,
     squeeze,
+    unsqueeze,
 )
 from gguf_forge.architectures.parts import is_text
 from gguf_forge.architectures.renames import WRAPPERS, ends, starts
@@ -198,6 +199,7 @@ qwen3next = qwen2moe.derive(
         *(f"model.layers.{{i}}.linear_attn.{name}" for name in _LINEAR_NAMES),
         *(f"model.layers.{{i}}.{name}" for name in ("eh_proj", "enorm", "hnorm", "shared_head.norm")),
     ),
+    stored_as={"ssm_conv1d": unsqueeze(1)},
     drops=(LEFT_OUT_LAYERS,),
     choices=CHOICES,
     block_count=block_count,
