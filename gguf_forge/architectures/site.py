@@ -20,7 +20,7 @@ Part: TypeAlias = Literal["text", "mmproj"]
 
 # The most bytes of a tensor that planning reads: planning must stay free, whatever the model.
 PEEK_BYTES = 64 << 10
-# Of two tensors that are compared, so many bytes are read at a time, and first so many rows from all over.
+# Of tensors that are compared or searched, so many bytes are read at a time, and first so many rows from all over.
 COMPARED_BYTES = 4 << 20
 _SAMPLED_ROWS = 16
 
@@ -113,6 +113,13 @@ class Site:
         samples = np.unique(np.linspace(0, one.n_rows - 1, min(step, _SAMPLED_ROWS)).astype(np.int64))
         parts = (np.arange(start, min(start + step, one.n_rows)) for start in range(0, one.n_rows, step))
         return all(np.array_equal(one.take(rows), two.take(rows)) for rows in (samples, *parts))
+
+    def zero_rows(self, name: str, first: int) -> list[int]:
+        """The numbers of the rows from `first` on that hold nothing but zeros."""
+        expr = self._tensor(name)
+        step = max(1, COMPARED_BYTES // max(expr.row_bytes, 1))
+        parts = (np.arange(start, min(start + step, expr.n_rows)) for start in range(first, expr.n_rows, step))
+        return [int(row) for rows in parts for row in rows[~expr.take(rows).any(axis=1)]]
 
     def _tensor(self, name: str) -> TensorExpr:
         expr = self.tensors.get(name)

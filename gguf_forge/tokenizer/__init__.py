@@ -98,6 +98,7 @@ __all__ = [
     "add_space_prefix",
     "any_vocabulary",
     "as_control",
+    "base_vocabulary_size",
     "bpe",
     "bpe_as_marked",
     "bpe_with",
@@ -206,6 +207,12 @@ def real_vocabulary_size(folder: str | PathLike[str], config: Mapping[str, Any])
     source = TokenizerSource(TokenizerFiles(Path(folder)), config)
     size = sentencepiece_size(source)
     return tokenizer_json_size(source) if size is None else size
+
+
+def base_vocabulary_size(folder: str | PathLike[str]) -> int | None:
+    """How many tokens a tokenizer has without those that were added to it; None without tokenizer.json."""
+    tokenizer = load_tokenizer(TokenizerFiles(Path(folder)))
+    return None if tokenizer is None else tokenizer.base_size()
 
 
 def token_ids(folder: str | PathLike[str], *texts: str) -> list[int]:

@@ -67,3 +67,12 @@ def test_tensors_of_two_shapes_differ() -> None:
 def test_a_tensor_that_is_not_there() -> None:
     with pytest.raises(InputError, match="lacks this tensor"):
         _site(a=_counted(np.zeros((2, 3)))).has_same_values("a", "b")
+
+
+def test_rows_of_zeros_are_found_from_a_row_on() -> None:
+    values = _numbers() + 1
+    values[[1, 5, _ROWS - 1]] = 0
+    values[_ROWS - 2, 1:] = 0
+    assert _site(a=_counted(values)).zero_rows("a", 0) == [1, 5, _ROWS - 1]
+    assert _site(a=_counted(values)).zero_rows("a", 5) == [5, _ROWS - 1]
+    assert _site(a=_counted(values)).zero_rows("a", _ROWS) == []

@@ -1,0 +1,137 @@
+"""MiniMax: Text-01 and M1 with linear attention between layers of attention, M2, and M3 with sparse attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
+from gguf_forge.architectures.declaration import Architecture
+from gguf_forge.architectures.metadata import DECODER, Lines, f32, flag, u32
+from gguf_forge.architectures.operations import add, experts
+from gguf_forge.architectures.shapes import DECODER_SHAPES, hidden
+from gguf_forge.architectures.site import Site
+from gguf_forge.errors import InputError, UnsupportedError
+from gguf_forge.gguf_file import values
+from gguf_forge.gguf_file.values import ValueType
+from gguf_forge.tokenizer import base_vocabulary_size, bpe, in_order, own_chat_template
+from gguf_forge.types.tensor_type import F32
+
+_MOE = "model.layers.{i}.block_sparse_moe."
+_EXPERTS = experts(_MOE + "experts.{e}", ("w1", "ffn_gate_exps"), ("w2", "ffn_down_exps"), ("w3", "ffn_up_exps"))
+
+# Which part of a layer's output has which scales for the sum with its input.
+_SUMMED = ("full_attention", "linear_attention", "mlp")
+
+
+def _suppressed(site: Site) -> Lines:
+    """Tokens without embeddings are never to be sampled: rows of zeros behind those of the vocabulary."""
+    if not site.tensors:
+        return
+    known = base_vocabulary_size(site.folder)
+    found = site.zero_rows("model.embed_tokens.weight", known) if known is not None else []
+    if found:
+        yield "tokenizer.ggml.suppress_tokens", values.array(ValueType.INT32, found)
+
+
+def _residual_scale(site: Site) -> Any:
+    scales = {site.config.number(f"layernorm_{part}_alpha") for part in _SUMMED}
+    others = {site.config.number(f"layernorm_{part}_beta") for part in _SUMMED}
+    if len(scales) > 1 or others != {1.0}:
+        raise UnsupportedError("llama.cpp knows one layernorm alpha for all parts, and a beta of 1", file="config.json")
+    return scales.pop()
+
+
+minimax_01 = Architecture(
+    "minimax-01",
+    hf=("MiniMaxText01ForCausalLM", "MiniMaxM1ForCausalLM"),
+    metadata=(
+        *DECODER,
+        _suppressed,
+        f32("residual_scale", _residual_scale),
+        u32("rope.dimension_count", "rotary_dim"),
+    ),
+    tokenizer=in_order(bpe, own_chat_template("minimax-m1")),
+    rules=_EXPERTS,
+    hf_names=(
+        _MOE + "gate",
+        *(f"model.layers.{{i}}.self_attn.{name}" for name in ("qkv_proj", "out_proj", "output_gate", "norm")),
+    ),
+    layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *EXPERTS),
+)
+
+minimax_m2 = Architecture(
+    "minimax-m2",
+    hf=("MiniMaxM2ForCausalLM",),
+    metadata=(
+        *DECODER,
+        u32("expert_feed_forward_length", "intermediate_size"),
+        u32("rope.dimension_count", "rotary_dim"),
+    ),
+    tokenizer=bpe,
+    rules=_EXPERTS,
+    hf_names=(_MOE + "gate", _MOE + "e_score_correction"),
+    layer_tensors=lambda site: (*ATTENTION, "attn_q_norm", "attn_k_norm", "ffn_norm", *EXPERTS),
+)
+
+
+def _with_experts(site: Site) -> list[bool]:
+    layers = site.config.find("moe_layer_freq")
+    if not isinstance(layers, list) or len(layers) != site.config.block_count:
+        raise InputError(f"moe_layer_freq is not a list of {site.config.block_count} layers", file="config.json")
+    return [each != 0 for each in layers]
+
+
+def _dense_layers(site: Site) -> int:
+    """How many layers come before the first one with experts."""
+    return (*_with_experts(site), True).index(True)
+
+
+def _sparse(key: str) -> Any:
+    def number(site: Site) -> Any:
+        attention = site.config.find("sparse_attention_config")
+        if not isinstance(attention, dict) or key not in attention:
+            raise InputError(f"sparse_attention_config has no {key}", file="config.json")
+        return attention[key]
+
+    return number
+
+
+def _dense_inner(site: Site) -> int:
+    return site.config.integer("dense_intermediate_size", "intermediate_size")
+
+
+def _block(site: Site) -> tuple[str, ...]:
+    return (*EXPERTS, "exp_probs_b") if _with_experts(site)[site.layer or 0] else GATED
+
+
+minimax_m3 = minimax_m2.derive(
+    "minimax-m3",
+    hf=("MiniMaxM3SparseForCausalLM", "MiniMaxM3SparseForConditionalGeneration"),
+    metadata=(
+        *minimax_m2.metadata,
+        u32("expert_shared_count", "n_shared_experts"),
+        f32("expert_weights_scale", "routed_scaling_factor"),
+        flag("expert_weights_norm", lambda site: True),
+        u32("attention.indexer.head_count", _sparse("sparse_num_index_heads")),
+        u32("attention.indexer.key_length", _sparse("sparse_index_dim")),
+        u32("attention.indexer.top_k", _sparse("sparse_topk_blocks")),
+        u32("attention.indexer.block_size", _sparse("sparse_block_size")),
+        u32("attention.indexer.local_blocks", _sparse("sparse_local_block")),
+        u32("leading_dense_block_count", _dense_layers),
+    ),
+    # norms multiply by 1 + weight
+    operations={"*norm": add(1)},
+    hf_names=(
+        *minimax_m2.hf_names,
+        *(f"{_MOE}shared_experts.{part}_proj" for part in ("gate", "up", "down")),
+        *(f"model.layers.{{i}}.self_attn.index_{part}" for part in ("q_proj", "k_proj", "q_norm", "k_norm")),
+    ),
+    forced_types={"indexer.*": lambda base: F32},
+    shapes={
+        **DECODER_SHAPES,
+        "ffn_gate": (_dense_inner, hidden),
+        "ffn_up": (_dense_inner, hidden),
+        "ffn_down": (hidden, _dense_inner),
+    },
+    layer_tensors=lambda site: (*ATTENTION, "attn_q_norm", "attn_k_norm", "ffn_norm", *_block(site)),
+)
