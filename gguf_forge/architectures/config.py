@@ -39,6 +39,15 @@ class Config(Mapping[str, Any]):
         return cls._lifted(raw)
 
     @classmethod
+    def in_parts(cls, raw: Mapping[str, Any]) -> Config:
+        """What the config class of `model_type` makes of a config.json, each part's values where they stand.
+
+        The language model's are under `text_config`, whatever the class calls them.
+        """
+        values = with_defaults(raw)
+        return cls({**values, "text_config": text_part(values)})
+
+    @classmethod
     def _lifted(cls, values: Mapping[str, Any]) -> Config:
         text = text_part(values)
         lifted = {**values, "text_config": text, **text} if text else dict(values)

@@ -229,6 +229,38 @@ def cut(axis: int, start: Number, stop: Number | None = None) -> Operation:
     return apply
 
 
+def index(number: Number, axis: int, *, of: int | None = None) -> Operation:
+    """What stands at one index of an axis, which is counted from the end and goes away.
+
+    Args:
+        number: The index.
+        axis: The axis.
+        of: How long the axis must be; None for any length.
+    """
+
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        (x,) = sources
+        at, here = len(x.shape) + axis, number_of(number, site)
+        if of is not None and (at < 0 or x.shape[at] != of):
+            raise InputError(f"shape {x.shape} has no {of} indices along axis {axis}")
+        return reshaped(Slice(x, axis, here, here + 1), (*x.shape[:at], *x.shape[at + 1 :]))
+
+    return apply
+
+
+def part_of(which: int, count: int) -> Operation:
+    """One of so many equal parts of the first axis."""
+
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        (x,) = sources
+        size, rest = divmod(x.shape[0], count)
+        if rest:
+            raise InputError(f"{x.shape[0]} rows are not {count} equal parts")
+        return Slice(x, -len(x.shape), which * size, (which + 1) * size)
+
+    return apply
+
+
 def every_second(first: int, axis: int) -> Operation:
     """Every second index from `first` along an axis: one of two interleaved tensors."""
 

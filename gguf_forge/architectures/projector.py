@@ -7,6 +7,7 @@ The file of a projector holds encoders, too: of pictures (`v.` tensors, `clip.vi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from gguf_forge.architectures.config import Config
@@ -97,6 +98,16 @@ def of_model(*keys: str, default: Any = _REQUIRED) -> Callable[[Site], Any]:
     return lambda site: _value(site.config, keys, default, "config.json", "it")
 
 
+def of_text(*keys: str, default: Any = _REQUIRED) -> Callable[[Site], Any]:
+    """The value of the first of these keys that the language model's part of config.json has."""
+    return lambda site: _value(Config(_part(site, "text_config")), keys, default, "config.json", "text_config")
+
+
+def text_width(site: Site) -> int:
+    """How wide the language model is."""
+    return Config({**site.config, **_part(site, "text_config")}).integer("hidden_size", "n_embd")
+
+
 def _value(config: Config, keys: tuple[str, ...], default: Any, file: str, where: str) -> Any:
     if any(key in config for key in keys):
         return config.find(*keys)
@@ -121,14 +132,36 @@ def where(condition: Callable[[Site], bool], *lines: MetadataLine) -> MetadataLi
 
 def with_vision(**changes: Callable[[Site], Any]) -> Callable[[Site], Config]:
     """The config with values that the pictures' encoder has beside those of its config."""
-    return lambda site: site.config.updated(
-        vision_config={**vision(site), **{key: value(site) for key, value in changes.items()}}
-    )
+    return lambda site: _changed(site, vision_config={**vision(site), **_values(site, changes)})
+
+
+def with_audio(**changes: Callable[[Site], Any]) -> Callable[[Site], Config]:
+    """The config with values that the sounds' encoder has beside those of its config."""
+    return lambda site: _changed(site, audio_config={**audio(site), **_values(site, changes)})
+
+
+def one_after_the_other(*steps: Callable[[Site], Config]) -> Callable[[Site], Config]:
+    """Several changes of the config, each of what came out of the one before."""
+
+    def prepared(site: Site) -> Config:
+        for step in steps:
+            site = replace(site, config=step(site))
+        return site.config
+
+    return prepared
+
+
+def _values(site: Site, changes: Mapping[str, Callable[[Site], Any]]) -> dict[str, Any]:
+    return {key: value(site) for key, value in changes.items()}
+
+
+def _changed(site: Site, **changes: Any) -> Config:
+    return Config({**{key: value for key, value in site.config.items() if key != "whisper_config"}, **changes})
 
 
 VISION: tuple[MetadataLine, ...] = (
     flag("has_vision_encoder", always(True)),
-    u32("vision.projection_dim", of_model("hidden_size", "n_embd")),
+    u32("vision.projection_dim", text_width),
     u32("vision.image_size", of_vision("image_size")),
     u32("vision.patch_size", of_vision("patch_size")),
     u32("vision.embedding_length", of_vision("hidden_size", "width", "vt_hidden_size")),
@@ -144,7 +177,7 @@ VISION: tuple[MetadataLine, ...] = (
 
 AUDIO: tuple[MetadataLine, ...] = (
     flag("has_audio_encoder", always(True)),
-    u32("audio.projection_dim", of_model("hidden_size", "n_embd")),
+    u32("audio.projection_dim", text_width),
     u32("audio.embedding_length", of_audio("hidden_size")),
     u32("audio.feed_forward_length", of_audio("intermediate_size")),
     u32("audio.block_count", of_audio(*BLOCKS)),
@@ -218,6 +251,7 @@ def projector(*hf: str, metadata: tuple[MetadataLine, ...] = VISION, **changes: 
         'clip'
     """
     usual: dict[str, Any] = {
+        "read_config": Config.in_parts,
         "renames": (ends("e_score_correction_bias", "e_score_correction.bias"),),
         "shapes": {},
         "model_tensors": (),
