@@ -211,7 +211,7 @@ def test_outputs_without_a_name(given: str, name: str, bases: Any, tmp_path: Pat
     (there,) = plan(source, tmp_path / ".", types=given)
     (templated,) = plan(source, tmp_path / "{ftype}.gguf", types=given)
     assert beside.path == there.path == tmp_path / f"ggml-model-{name}.gguf"
-    assert templated.path.name == f"{beside.type.name.lower()}.gguf"
+    assert templated.path.name == f"{beside.file_type.name.lower()}.gguf"
 
 
 def test_splits_that_make_no_sense() -> None:
