@@ -202,6 +202,29 @@ class Reorder(AlongAxis):
     def __post_init__(self) -> None:
         if len(self.of.shape) < -self.axis or prod(self.parts) != self.size_below:
             raise InputError(f"axis {self.axis} of shape {self.of.shape} is not {' x '.join(map(str, self.parts))}")
+        if self.axis == -1 and self._stays_together % self._together:
+            raise UnsupportedError(f"columns of {self.of.dtype} blocks move {self._stays_together} at a time")
+
+    @property
+    def _stays_together(self) -> int:
+        """How many indices always keep their order and lie beside each other."""
+        kept = 0
+        while kept < len(self.order) and self.order[-1 - kept] == len(self.order) - 1 - kept:
+            kept += 1
+        return prod(self.parts[len(self.parts) - kept :])
+
+    @property
+    def _together(self) -> int:
+        """How many columns one block has."""
+        return self.of.dtype.block_elements if isinstance(self.of.dtype, TensorType) else 1
+
+    def take(self, rows: RowNumbers) -> Rows:
+        if self._together == 1 or self.axis != -1:
+            return super().take(rows)
+        taken = self.of.take(rows)
+        blocks = taken.reshape(len(rows), self.size_below // self._together, -1)
+        order = self.index_below(np.arange(0, self.size_below, self._together)) // self._together
+        return np.ascontiguousarray(blocks[:, order]).reshape(taken.shape)
 
     def index_below(self, index: RowNumbers) -> RowNumbers:
         places = np.unravel_index(index, tuple(self.parts[axis] for axis in self.order))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from gguf_forge.errors import InputError
+from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.tensors.arithmetic import Add, Divide, Multiply, NegExp
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack, concat
@@ -20,7 +20,7 @@ from gguf_forge.tensors.packed import RepackMxfp4
 from gguf_forge.tensors.row_maps import Reorder, Repeat, Reshape, Slice, Transpose, permute_rope, reshaped, squeezed
 from gguf_forge.tensors.stored import Constant, Stored, StoredElements, Zeros
 from gguf_forge.types.element_type import ELEMENT_TYPES
-from gguf_forge.types.tensor_type import BF16, F16, F32
+from gguf_forge.types.tensor_type import BF16, F16, F32, TENSOR_TYPES
 
 
 class MemorySource:
@@ -141,6 +141,16 @@ def test_reordering_and_back(order: list[int], parts: tuple[int, ...], axis: int
     expr = Reorder(stored(x), axis, parts, tuple(order))
     check(expr, x.reshape(seen).transpose(axes).reshape(x.shape))
     check(expr.inverse(expr), x)
+
+
+def test_columns_of_blocks_move_as_whole_blocks() -> None:
+    blocks = np.arange(3 * 8 * 34, dtype=np.uint32).astype(np.uint8).reshape(3, 8, 34)
+    packed = Stored("t", MemorySource(blocks.tobytes()), 0, (3, 256), TENSOR_TYPES["Q8_0"])
+    moved = Reorder(packed, -1, (2, 2, 64), (1, 0, 2))
+    np.testing.assert_array_equal(moved.rows(0, 3).reshape(3, 8, 34), blocks[:, [0, 1, 4, 5, 2, 3, 6, 7]])
+    np.testing.assert_array_equal(moved.inverse(moved).rows(0, 3), packed.rows(0, 3))
+    with pytest.raises(UnsupportedError, match="Q8_0 blocks move 16 at a time"):
+        Reorder(packed, -1, (4, 4, 16), (1, 0, 2))
 
 
 @given(st.integers(1, 3), st.sampled_from((-1, -2, -3)))
