@@ -11,7 +11,7 @@ from gguf_forge.architectures.pooling import POOLING
 from gguf_forge.architectures.renames import WRAPPERS, starts
 from gguf_forge.architectures.shapes import DECODER_SHAPES, hidden, inner
 from gguf_forge.architectures.site import Site
-from gguf_forge.tokenizer import bpe, first_of, qwen, sentencepiece
+from gguf_forge.tokenizer import TokenizerSource, bpe, either, first_of, interns1, qwen, sentencepiece
 
 
 def _half_inner(site: Site) -> int:
@@ -54,9 +54,16 @@ qwen2 = Architecture(
 # an embedding model: without the head, and without the outermost module in names
 qwen2_base = qwen2.derive("qwen2", hf=("Qwen2Model",), renames=(*WRAPPERS, starts("", "model.")))
 
+
+def _is_in_interns1(source: TokenizerSource) -> bool:
+    """Is it the language model of Intern-S1, which adds tokens for molecules and proteins?"""
+    return (source.files.config or {}).get("architectures") == ["InternS1ForConditionalGeneration"]
+
+
 qwen3 = qwen2.derive(
     "qwen3",
     hf=("Qwen3ForCausalLM", "Qwen3Model"),
+    tokenizer=either(_is_in_interns1, interns1, first_of(sentencepiece, bpe)),
     metadata=(*qwen2.metadata, *RERANKER_KEYS),
     rules=RERANKER_RULES,
     prepare=with_reranker,
@@ -81,7 +88,7 @@ qwen2moe = Architecture(
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *EXPERTS),
 )
 
-qwen3moe = qwen2moe.derive("qwen3moe", hf=("Qwen3MoeForCausalLM",))
+qwen3moe = qwen2moe.derive("qwen3moe", hf=("Qwen3MoeForCausalLM",), tokenizer=either(_is_in_interns1, interns1, bpe))
 
 # generates by diffusion
 rnd1 = qwen2moe.derive(
