@@ -1,4 +1,4 @@
-"""Phi-2 and Phi-3."""
+"""Phi-2, Phi-3 and Phi-3.5 with experts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.architectures.completeness import ATTENTION, DENSE
+from gguf_forge.architectures.completeness import ATTENTION, DENSE, EXPERTS
 from gguf_forge.architectures.config import positive
 from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.metadata import Lines, f32, file_type, flag, rope, u32
+from gguf_forge.architectures.operations import experts
 from gguf_forge.architectures.shapes import DECODER_SHAPES, hidden, inner, keys, queries
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
@@ -132,4 +133,24 @@ phi3 = Architecture(
     },
     generated=_rope_factors,
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *DENSE),
+)
+
+
+phimoe = phi3.derive(
+    "phimoe",
+    hf=("PhiMoEForCausalLM",),
+    metadata=(
+        *phi3.metadata,
+        u32("expert_used_count", "num_experts_per_tok", "num_experts_per_token"),
+        u32("expert_count", "num_local_experts", "num_experts"),
+    ),
+    rules=experts(
+        "model.layers.{i}.block_sparse_moe.experts.{e}",
+        ("w1", "ffn_gate_exps"),
+        ("w2", "ffn_down_exps"),
+        ("w3", "ffn_up_exps"),
+    ),
+    hf_names=("model.layers.{i}.block_sparse_moe.gate",),
+    shapes=DECODER_SHAPES,
+    layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *EXPERTS),
 )
