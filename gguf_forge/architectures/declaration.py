@@ -80,6 +80,7 @@ class Rule:
         first: Written before all others, as the reference does with what it generates.
         last: Written after all others.
         count: How many parts `{e}` counts, where it does not count experts.
+        forced_type: The type in the converter's file, before the family's `forced_types` and the usual rules.
     """
 
     sources: tuple[Source, ...]
@@ -90,6 +91,7 @@ class Rule:
     first: bool = False
     last: bool = False
     count: Callable[[Site], int] | None = None
+    forced_type: ForcedType | None = None
 
 
 @dataclass(frozen=True)

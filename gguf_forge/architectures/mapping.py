@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from gguf_forge.architectures.completeness import check_complete, check_shapes
@@ -189,7 +189,8 @@ def _apply_rules(
         name = fill(rule.target, layer)
         sources = _parts_in_order(architecture, rule, here, met, name)
         position = 0 if rule.first else 2 if rule.last else 1, last[rule.after or number, layer], number
-        yield position, _planned(architecture, name, rule.operation, here, sources)
+        planned = _planned(architecture, name, rule.operation, here, sources)
+        yield position, replace(planned, forced_type=rule.forced_type or planned.forced_type)
 
 
 def _parts_in_order(

@@ -29,7 +29,7 @@ from gguf_forge.gguf_file.values import Metadata, ValueType
 from gguf_forge.tensors.expression import Stripe, TensorExpr, Unary
 from gguf_forge.tensors.joined import Joined, Stack
 from gguf_forge.tensors.row_maps import Slice
-from gguf_forge.tensors.stored import StandIn
+from gguf_forge.tensors.stored import Constant, StandIn, Zeros
 
 # What checkpoints call most tensors, of the many names that gguf-py's tables know for each.
 _USUAL_NAMES = (
@@ -250,6 +250,8 @@ class _WayBack:
 
     def add(self, tree: TensorExpr, value: TensorExpr) -> None:
         """`value` is what `tree`, an expression over a `StandIn`, came to: undoes it, the last operation first."""
+        if isinstance(tree, Constant | Zeros):
+            return  # the checkpoint has nothing of it
         while not isinstance(tree, StandIn):
             if isinstance(tree, Stack):
                 for number, part in enumerate(tree.parts):

@@ -8,11 +8,11 @@ from typing import Any
 from gguf_forge.architectures.appended_layers import CHOICES, NEXTN, is_appended, is_left_out
 from gguf_forge.architectures.completeness import ATTENTION, DENSE, MAMBA2
 from gguf_forge.architectures.config import Config
-from gguf_forge.architectures.declaration import Drop
+from gguf_forge.architectures.declaration import Drop, Rule
 from gguf_forge.architectures.families.llama import HEADS, KEY_HEADS, llama
 from gguf_forge.architectures.families.mamba import CONTEXT, DT_BIAS, MAMBA2_OPERATIONS, mamba2
 from gguf_forge.architectures.metadata import f32, flag, per_layer, u32
-from gguf_forge.architectures.operations import experts, permute_rope
+from gguf_forge.architectures.operations import experts, keep, permute_rope
 from gguf_forge.architectures.parts import is_text
 from gguf_forge.architectures.renames import WRAPPERS, Appended, starts
 from gguf_forge.architectures.shapes import DECODER_SHAPES, heads, hidden, key_heads
@@ -177,7 +177,17 @@ nemotron_h_moe = nemotron_h.derive(
         u32("nextn_predict_layers", lambda site: site.block_count - site.config.block_count or None),
     ),
     renames=(*nemotron_h.renames, *_MTP_NAMES),
-    rules=experts(_MIXER + "experts.{e}", ("down_proj", "ffn_down_exps"), ("up_proj", "ffn_up_exps")),
+    rules=(
+        *experts(_MIXER + "experts.{e}", ("down_proj", "ffn_down_exps"), ("up_proj", "ffn_up_exps")),
+        # the reference keeps routers in float32, but takes this one for another layer's tensor
+        Rule(
+            (_MIXER + "gate.weight",),
+            "blk.{i}.ffn_gate_inp.weight",
+            keep,
+            when=is_appended,
+            forced_type=lambda float_type: float_type,
+        ),
+    ),
     names={
         f"backbone.layers.{{i}}.{name}": f"blk.{{i}}.{target}"
         for name, target in (
