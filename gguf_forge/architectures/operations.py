@@ -356,6 +356,9 @@ def experts(source: str, *parts: tuple[str, str], suffix: str = ".weight") -> tu
     )
 
 
+# What families with several shared experts call them together, for the way back.
+SHARED_EXPERTS = tuple(f"model.layers.{{i}}.mlp.shared_experts.{part}_proj" for part in ("gate", "up", "down"))
+
 # The names that most families give their experts' matrices, in the order in which the reference writes them.
 MLP_EXPERTS = experts(
     "model.layers.{i}.mlp.experts.{e}",

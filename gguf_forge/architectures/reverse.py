@@ -185,8 +185,13 @@ def _config(architecture: Architecture, metadata: Metadata) -> Config:
         # the file counts the layers that predict further tokens, the checkpoint does not
         entries |= {"block_count": layers, "num_hidden_layers": layers - (number("nextn_predict_layers") or 0)}
     given = {name: value for name, value in entries.items() if value is not None}
+    rope: dict[str, object] = {"mrope_section": data("rope.dimension_sections")}
+    head = number("attention.key_length")
+    if head and rotated:
+        rope["partial_rotary_factor"] = rotated / head
+    rope = {name: value for name, value in rope.items() if value is not None}
     # rows that the converter cut off are not there any more
-    return Config({"real_vocab_size": 2**31 - 1, **given, "rope_parameters": {}})
+    return Config({"real_vocab_size": 2**31 - 1, **given, "rope_parameters": rope})
 
 
 def _source_of(template: str, architecture: Architecture, names: Mapping[str, str]) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 from gguf_forge.architectures.completeness import EXPERTS, GATED
 from gguf_forge.architectures.declaration import Architecture, Drop, Rule
 from gguf_forge.architectures.metadata import DECODER, f32, flag, u32
-from gguf_forge.architectures.operations import MLP_EXPERTS, by_head, chain, transpose
+from gguf_forge.architectures.operations import MLP_EXPERTS, SHARED_EXPERTS, by_head, chain, transpose
 from gguf_forge.architectures.shapes import DECODER_SHAPES
 from gguf_forge.architectures.site import Site
 from gguf_forge.tokenizer import bpe
@@ -73,7 +73,7 @@ deepseek2 = Architecture(
             by_head(HEADS, (NOPE, VALUE), 1),
         ),
     ),
-    hf_names=tuple(f"model.layers.{{i}}.mlp.shared_experts.{part}_proj" for part in ("gate", "up", "down")),
+    hf_names=SHARED_EXPERTS,
     drops=(Drop("lm_head.weight", when=lambda site: site.config.find("tie_word_embeddings") is True),),
     # latent attention has shapes of its own
     shapes={

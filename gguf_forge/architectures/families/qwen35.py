@@ -15,6 +15,7 @@ from gguf_forge.architectures.appended_layers import (
     LEFT_OUT_LAYERS,
     MTP_NAMES,
     NEXTN,
+    NEXTN_NAMES,
     is_appended,
     is_left_out,
 )
@@ -197,7 +198,7 @@ qwen3next = qwen2moe.derive(
     operations={"ssm_a": neg_exp, "ssm_conv1d": squeeze, "ssm_norm": keep, "*norm": add(1)},
     hf_names=(
         *(f"model.layers.{{i}}.linear_attn.{name}" for name in _LINEAR_NAMES),
-        *(f"model.layers.{{i}}.{name}" for name in ("eh_proj", "enorm", "hnorm", "shared_head.norm")),
+        *NEXTN_NAMES,
     ),
     stored_as={"ssm_conv1d": unsqueeze(1)},
     drops=(LEFT_OUT_LAYERS,),
