@@ -1,0 +1,207 @@
+"""Hunyuan: dense, with experts, with eyes, and Hy3."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gguf_forge.architectures.appended_layers import (
+    CHOICES,
+    LEFT_OUT_LAYERS,
+    NEXTN,
+    NEXTN_NAMES,
+    SOME_NEXTN,
+    is_appended,
+    is_left_out,
+    with_counted_layers,
+)
+from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
+from gguf_forge.architectures.config import Config
+from gguf_forge.architectures.declaration import Architecture, Drop
+from gguf_forge.architectures.metadata import DECODER, Lines, f32, flag, u32
+from gguf_forge.architectures.operations import MLP_EXPERTS
+from gguf_forge.architectures.renames import WRAPPERS, inside
+from gguf_forge.architectures.shapes import heads, hidden
+from gguf_forge.architectures.site import Site
+from gguf_forge.errors import InputError, UnsupportedError
+from gguf_forge.gguf_file import values
+from gguf_forge.gguf_file.values import ValueType
+from gguf_forge.tokenizer import bpe
+from gguf_forge.tokenizer import hunyuan as hunyuan_vocabulary
+from gguf_forge.tokenizer import hunyuan_moe as hunyuan_moe_vocabulary
+from gguf_forge.tokenizer import hunyuan_vl as hunyuan_vl_vocabulary
+
+# The longest context of the models whose rotary base is scaled, which their configs understate.
+_LONGEST = 256 * 1024
+
+
+def _scaled_base(site: Site, alpha: float, width: int) -> float:
+    """The rotary base scaled so that long contexts are interpolated. Source: NTK-aware scaled RoPE (2023)."""
+    if width < 4:
+        raise InputError(f"a head of {width} dimensions has no scaled rotary base", file="config.json")
+    growth: float = site.config.rope_number("alpha", alpha) ** (width / (width - 2))
+    return site.config.rope_number("rope_theta", 10000.0) * growth
+
+
+def _longest(site: Site) -> int:
+    stated = site.config.integer("max_position_embeddings")
+    if site.config.rope_number("rope_theta", 10000.0) != 10000.0 or stated not in (32 * 1024, _LONGEST):
+        raise UnsupportedError(
+            f"the longest context of this scaled rotary embedding is not known; the config says {stated}",
+            file="config.json",
+        )
+    return _LONGEST
+
+
+def _kind(site: Site) -> Any:
+    return site.config.rope.get("rope_type")
+
+
+def _scaling(base: float) -> Lines:
+    yield "rope.freq_base", values.f32(base)
+    yield "rope.scaling.type", values.string("none")
+    yield "rope.scaling.factor", values.f32(1)
+
+
+def _contexts(length: int) -> Lines:
+    yield "rope.scaling.original_context_length", values.u32(length)
+    yield "context_length", values.u32(length)
+
+
+def _of_all_layers(key: str) -> Callable[[Site], Any]:
+    """A number that the config repeats for each layer."""
+
+    def number(site: Site) -> Any:
+        found = site.config.find(key)
+        if not isinstance(found, list):
+            return found
+        if not found or any(each != found[0] for each in found):
+            raise UnsupportedError(f"{key} differs from layer to layer", file="config.json")
+        return found[0]
+
+    return number
+
+
+def _moe_rope(site: Site) -> Lines:
+    if _kind(site) == "dynamic":
+        yield from _scaling(_scaled_base(site, 1000.0, hidden(site) // heads(site)))
+        yield from _contexts(_longest(site))
+
+
+_TIED = Drop("lm_head.weight", when=lambda site: site.config.find("tie_word_embeddings") is True)
+_BLOCK = (*ATTENTION, "attn_q_norm", "attn_k_norm", "ffn_norm")
+
+hunyuan_moe = Architecture(
+    "hunyuan-moe",
+    hf=("HunYuanMoEV1ForCausalLM",),
+    metadata=(
+        *DECODER,
+        u32("expert_shared_feed_forward_length", "intermediate_size"),
+        u32("expert_feed_forward_length", _of_all_layers("moe_intermediate_size")),
+        u32("expert_used_count", _of_all_layers("moe_topk")),
+        u32("expert_shared_count", _of_all_layers("num_shared_expert")),
+        _moe_rope,
+    ),
+    tokenizer=hunyuan_moe_vocabulary,
+    rules=MLP_EXPERTS,
+    drops=(_TIED,),
+    hf_names=(
+        *(f"model.layers.{{i}}.self_attn.{name}_layernorm" for name in ("query", "key")),
+        *(f"model.layers.{{i}}.mlp.shared_mlp.{name}_proj" for name in ("gate", "up", "down")),
+        "model.layers.{i}.mlp.gate.wg",
+    ),
+    layer_tensors=lambda site: (*_BLOCK, *EXPERTS),
+)
+
+
+def _without_one_expert(site: Site) -> Config:
+    """Some configs say one expert, and mean none."""
+    return Config({key: value for key, value in site.config.items() if key != "num_experts"})
+
+
+def _dense_rope(site: Site) -> Lines:
+    if _kind(site) in ("dynamic", "xdrope"):
+        yield from _scaling(_scaled_base(site, 50.0, site.config.head_dim))
+    if _kind(site) == "dynamic":
+        yield from _contexts(_longest(site))
+
+
+hunyuan_dense = Architecture(
+    "hunyuan-dense",
+    hf=("HunYuanDenseV1ForCausalLM",),
+    metadata=(*DECODER, _dense_rope),
+    tokenizer=hunyuan_vocabulary,
+    prepare=_without_one_expert,
+    drops=(_TIED,),
+    hf_names=hunyuan_moe.hf_names[:2],
+    layer_tensors=lambda site: (*_BLOCK, *GATED),
+)
+
+
+def _with_sections(site: Site) -> Config:
+    """The config under the name that the models' own code gives their rotary embedding; transformers says `dynamic`."""
+    config, parameters = _without_one_expert(site), site.config["rope_parameters"]
+    if parameters.get("rope_type") != "dynamic" or "mrope_section" not in parameters:
+        return config
+    sections = {"rope_type": "xdrope", "xdrope_section": parameters["mrope_section"]}
+    return config.updated(rope_parameters={**parameters, **sections})
+
+
+def _sectioned_rope(site: Site) -> Lines:
+    if _kind(site) != "xdrope":
+        return
+    sections = site.config.rope.get("xdrope_section")
+    if not isinstance(sections, list) or not all(isinstance(size, int) for size in sections):
+        raise InputError(f"xdrope_section is {sections!r:.40}, not a list of numbers", file="config.json")
+    yield "rope.freq_base", values.f32(site.config.rope_number("rope_theta"))
+    yield "rope.scaling.alpha", values.f32(site.config.rope_number("alpha"))
+    yield "rope.scaling.type", values.string("none")
+    yield "rope.scaling.factor", values.f32(site.config.rope_number("factor", 1))
+    yield from _contexts(site.config.integer("max_position_embeddings"))
+    yield "rope.dimension_sections", values.array(ValueType.INT32, tuple(sections))
+
+
+hunyuan_vl = hunyuan_dense.derive(
+    "hunyuan_vl",
+    hf=("HunYuanVLForConditionalGeneration",),
+    metadata=(*hunyuan_dense.metadata, _sectioned_rope),
+    tokenizer=hunyuan_vl_vocabulary,
+    prepare=_with_sections,
+)
+
+
+def _shared_length(site: Site) -> int:
+    shared = site.config.get("num_shared_experts", 1)
+    if not isinstance(shared, int):
+        raise InputError(f"num_shared_experts is {shared!r:.40}, not a number", file="config.json")
+    return site.config.integer("moe_intermediate_size") * shared
+
+
+def _hy3_layer(site: Site) -> tuple[str, ...]:
+    if is_left_out(site):
+        return ()
+    dense = (site.layer or 0) < site.config.get("first_k_dense_replace", 1)
+    return (*_BLOCK, *(GATED if dense else EXPERTS), *(NEXTN if is_appended(site) else ()))
+
+
+hy_v3 = Architecture(
+    "hy_v3",
+    hf=("HYV3ForCausalLM",),
+    metadata=(
+        *DECODER,
+        u32("expert_feed_forward_length", "moe_intermediate_size"),
+        u32("expert_shared_feed_forward_length", _shared_length),
+        flag("expert_weights_norm", lambda site: site.config.get("route_norm", True)),
+        f32("expert_weights_scale", lambda site: site.config.get("router_scaling_factor", 1.0)),
+        u32("expert_gating_func", lambda site: 2),
+        SOME_NEXTN,
+    ),
+    tokenizer=bpe,
+    renames=(*WRAPPERS, inside(".final_layernorm.", ".shared_head.norm.")),
+    rules=MLP_EXPERTS,
+    drops=(LEFT_OUT_LAYERS,),
+    choices=CHOICES,
+    hf_names=NEXTN_NAMES,
+    block_count=with_counted_layers,
+    layer_tensors=_hy3_layer,
+)
