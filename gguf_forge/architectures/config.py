@@ -13,6 +13,11 @@ from gguf_forge.errors import InputError
 # What multimodal configs call the part that describes the language model. The last that is there counts.
 _TEXT_PARTS = ("text_config", "llm_config", "lm_config", "thinker_config", "language_config", "lfm")
 
+_EXPERT_COUNT = (
+    *("num_local_experts", "num_experts", "n_routed_experts"),
+    *("moe_num_experts", "moe_num_primary_experts"),
+)
+
 
 @dataclass(frozen=True)
 class Config(Mapping[str, Any]):
@@ -120,7 +125,7 @@ class Config(Mapping[str, Any]):
 
     @property
     def expert_count(self) -> int:
-        return self.integer("num_local_experts", "num_experts", "n_routed_experts", maximum=100_000)
+        return self.integer(*_EXPERT_COUNT, maximum=100_000)
 
 
 def text_part(values: Mapping[str, Any]) -> Mapping[str, Any]:
