@@ -21,7 +21,7 @@ from gguf_forge.types.tensor_type import TensorType
 # A line of a metadata table: from the site to keys and values. A key that begins with none of the words below is the
 # architecture's and gets its name.
 MetadataLine: TypeAlias = Callable[[Site], Iterable[tuple[str, Value]]]
-WITHOUT_ARCHITECTURE = ("general.", "tokenizer.", "adapter.", "xielu.", "diffusion.")
+WITHOUT_ARCHITECTURE = ("general.", "tokenizer.", "adapter.", "xielu.", "diffusion.", "vision.pos_emb_")
 
 # The type that a tensor has in the converter's file, whose matrices are of the given float type.
 ForcedType: TypeAlias = Callable[[TensorType], TensorType]

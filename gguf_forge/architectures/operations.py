@@ -110,6 +110,12 @@ def reshape(*sizes: Number) -> Operation:
     return apply
 
 
+def flatten(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+    """All axes but the last as one."""
+    (x,) = sources
+    return reshaped(x, (x.n_rows, x.shape[-1]))
+
+
 def unsqueeze(axis: int) -> Operation:
     """A new axis of length 1 before the given one; -1 is a new last axis."""
 

@@ -15,7 +15,7 @@ from gguf_forge.architectures.declaration import Architecture, MetadataLine
 from gguf_forge.architectures.metadata import Lines, f32, file_type, flag, text, u32
 from gguf_forge.architectures.renames import ends
 from gguf_forge.architectures.site import Site
-from gguf_forge.errors import InputError
+from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.storage.json_file import read_json_object
 from gguf_forge.types.tensor_type import F16, F32, TensorType
 
@@ -186,6 +186,39 @@ AUDIO: tuple[MetadataLine, ...] = (
 
 USE_GELU = flag("use_gelu", always(True))
 USE_SILU = flag("use_silu", always(True))
+
+
+def _activation(site: Site) -> str:
+    return str(vision(site).find("hidden_act")).lower()
+
+
+# The activation of the pictures' encoder, where llama.cpp takes no other for granted.
+ACTIVATION = (
+    where(lambda site: _activation(site) == "gelu", USE_GELU),
+    where(lambda site: _activation(site) == "silu", USE_SILU),
+)
+
+
+def known_activation(*gelu: str, default: Any = _REQUIRED) -> MetadataLine:
+    """The activation of the pictures' encoder, and an error if it is none that llama.cpp has.
+
+    Args:
+        gelu: What is taken for GELU.
+        default: What a config without it means.
+    """
+
+    def line(site: Site) -> Lines:
+        name = of_vision("hidden_act", default=default)(site)
+        if name not in (*gelu, "silu"):
+            known = ", ".join((*gelu, "silu"))
+            raise UnsupportedError(f"hidden_act is {name!r:.40}, not one of {known}", file="config.json")
+        return (USE_SILU if name == "silu" else USE_GELU)(site)
+
+    return line
+
+
+MIN_PIXELS = u32("vision.image_min_pixels", of_preprocessor("min_pixels"))
+MAX_PIXELS = u32("vision.image_max_pixels", of_preprocessor("max_pixels"))
 
 
 def projector_type(name: str) -> MetadataLine:

@@ -7,12 +7,16 @@ other types to float32 before it computes.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_forge.errors import InputError
 from gguf_forge.kernels.binding import exp_values
+from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import TensorExpr, Unary
 from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import F16, F32, TensorType
@@ -145,3 +149,44 @@ class LogNeg(Elementwise):
     @property
     def words(self) -> str:
         return "logarithm of its negative"
+
+
+@dataclass(frozen=True)
+class Sum(TensorExpr):
+    """Tensors of one shape added value by value, in float32 from the first to the last."""
+
+    parts: tuple[TensorExpr, ...]
+
+    def __post_init__(self) -> None:
+        if len({part.shape for part in self.parts}) != 1:
+            raise InputError(f"tensors of shapes {', '.join(str(part.shape) for part in self.parts)} have no sum")
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.parts[0].shape
+
+    @property
+    def dtype(self) -> TensorType:  # type: ignore[override]
+        return F16 if all(part.dtype == F16 for part in self.parts) else F32
+
+    @property
+    def source_type(self) -> TensorType:
+        return self.parts[0].source_type
+
+    def take(self, rows: RowNumbers) -> Rows:
+        total = self.parts[0].take(rows).astype(np.float32)
+        for part in self.parts[1:]:
+            total += part.take(rows)
+        return total.astype(self.dtype.dtype, copy=False)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        below = max(part.working_set(n_rows, scattered=scattered) for part in self.parts)
+        return below + 3 * n_rows * F32.row_bytes(prod(self.shape[-1:]))
+
+    def sources(self) -> Iterator[Source]:
+        for part in self.parts:
+            yield from part.sources()
+
+    @property
+    def words(self) -> str:
+        return f"the sum of {len(self.parts)}"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gguf_forge.errors import InputError, UnsupportedError
-from gguf_forge.tensors.arithmetic import Add, Divide, Multiply, NegExp
+from gguf_forge.tensors.arithmetic import Add, Divide, Multiply, NegExp, Sum
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack, concat
 from gguf_forge.tensors.packed import RepackMxfp4
@@ -221,6 +221,18 @@ def test_add_stays_in_float16_and_widens_all_else() -> None:
     assert Add(stored(half), 1.0).rows(0, 1).tolist() == [[1.0, 2.0, 0.0]]
     single = half.astype(np.float32)
     assert Add(stored(single), 1.0).rows(0, 1).tolist() == [[1.0 + 2.0**-12, 2.0, 0.0]]
+
+
+def test_a_sum_is_computed_in_float32_and_stays_in_float16_where_all_parts_are() -> None:
+    half = np.array([2.0**-12, 1.0, -1.0], np.float16)
+    total = Sum((stored(half), stored(half), stored(half)))
+    assert total.rows(0, 1).dtype == np.float16
+    assert total.rows(0, 1).tolist() == [[3 * 2.0**-12, 3.0, -3.0]]
+    mixed = Sum((stored(half), stored(np.array([1.0, 1.0, 1.0], np.float32))))
+    assert mixed.rows(0, 1).dtype == np.float32
+    assert mixed.rows(0, 1).tolist() == [[1.0 + 2.0**-12, 2.0, 0.0]]
+    with pytest.raises(InputError, match="have no sum"):
+        Sum((stored(half), stored(half[:2])))
 
 
 def test_repacked_mxfp4_has_the_same_values() -> None:

@@ -8,28 +8,19 @@ from gguf_forge.architectures.declaration import MetadataLine
 from gguf_forge.architectures.families.qwen_vision import FRAMES, QWEN3_CONFIG, qwen3_vision
 from gguf_forge.architectures.metadata import f32, file_type, u32
 from gguf_forge.architectures.projector import (
-    USE_GELU,
-    USE_SILU,
+    ACTIVATION,
     VISION,
     norm_epsilon,
     of_vision,
     preprocessor,
     projector,
     projector_type,
-    vision,
-    where,
 )
 from gguf_forge.architectures.renames import starts
 from gguf_forge.architectures.site import Site
 
-
-def _activation(site: Site) -> str:
-    return str(vision(site).find("hidden_act")).lower()
-
-
 _SHAPE = (
-    where(lambda site: _activation(site) == "gelu", USE_GELU),
-    where(lambda site: _activation(site) == "silu", USE_SILU),
+    *ACTIVATION,
     norm_epsilon("rms_norm_eps", default=1e-5),
 )
 
