@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gguf_forge.architectures.completeness import ATTENTION, GATED
-from gguf_forge.architectures.config import Config, rope_parameters
+from gguf_forge.architectures.config import Config, positive, rope_parameters
 from gguf_forge.architectures.declaration import Drop, Operation, Rule
 from gguf_forge.architectures.families.qwen import qwen3
 from gguf_forge.architectures.metadata import DECODER, f32, flag, u32
@@ -71,7 +71,10 @@ def _windowed_layers(site: Site) -> list[bool] | None:
         return None
     if _settings(site.config).get("use_swa"):
         return [True] * site.block_count
-    return [kind == "sliding_attention" for kind in site.config.find("layer_types") or ()]
+    kinds = site.config.find("layer_types") or []
+    if not isinstance(kinds, list):
+        raise InputError(f"layer_types is {kinds!r:.40}, not a list", file="config.json")
+    return [kind == "sliding_attention" for kind in kinds]
 
 
 def _is_causal(site: Site) -> Any:
@@ -82,7 +85,7 @@ def _is_causal(site: Site) -> Any:
 
 def _rotated(site: Site) -> int | None:
     factor = site.config["rope_parameters"].get("partial_rotary_factor")
-    return int(site.config.head_dim * factor) if isinstance(factor, int | float) else None
+    return None if factor is None else int(site.config.head_dim * positive(factor, "partial_rotary_factor", None))
 
 
 def _sections(site: Site) -> list[int] | None:

@@ -77,6 +77,7 @@ def test_a_draft_has_the_vocabulary_of_its_target(tmp_path: Path) -> None:
         ({"draft_vocab_size": TOKENS + 1}, InputError, "larger than vocab_size"),
         ({"draft_vocab_size": TOKENS - 1}, InputError, "d2t is missing"),
         ({"dflash_config": 3}, InputError, "dflash_config is 3"),
+        ({"layer_types": 3, "use_sliding_window": True, "sliding_window": 64}, InputError, "layer_types is 3"),
         ({"target_layer_ids": ["x"]}, InputError, "not a list of layers"),
     ],
 )
