@@ -13,6 +13,7 @@ from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
 from gguf_forge.tensors import row_maps
 from gguf_forge.tensors.arithmetic import Add, Divide, Multiply, NegExp
+from gguf_forge.tensors.centered import Centered
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack
 from gguf_forge.tensors.joined import concat as joined
@@ -180,6 +181,12 @@ def target_tokens(count: Number) -> Operation:
         return table
 
     return apply
+
+
+def center(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+    """A vector without its mean."""
+    (x,) = sources
+    return Centered(x)
 
 
 def permute_rope(heads: Number) -> Operation:

@@ -14,6 +14,7 @@ from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.storage import buffers
 from gguf_forge.storage.source import SourceFile
 from gguf_forge.tensors.arithmetic import Add, Divide, LogNeg, Multiply, NegExp, Sum
+from gguf_forge.tensors.centered import Centered
 from gguf_forge.tensors.dequantized import GptqColumns, Scaled
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack, concat
@@ -83,6 +84,7 @@ EXPRESSIONS = {
     "multiplied": lambda z: Multiply(stored(z, (4096, 256), F16), 3.0),
     "minus e to its power": lambda z: NegExp(stored(z, (4096, 256))),
     "logarithm": lambda z: LogNeg(stored(z, (4096, 256), F16)),
+    "without its mean": lambda z: Centered(stored(z, (1 << 16,))),
     "divided": lambda z: Divide(stored(z, (4096, 256)), 3.0),
     "blocks with scales": lambda z: Scaled(elements(z, (4096, 256), "F8_E4M3"), stored(z, (32, 2), F32), 128, 128),
     "rows with scales": lambda z: Scaled(elements(z, (4096, 256), "I8"), stored(z, (4096, 1), BF16), 1, 256),
