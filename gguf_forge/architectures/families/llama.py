@@ -83,6 +83,8 @@ llama = Architecture(
     hf=(
         *("LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM", "MixtralForCausalLM", "IQuestCoderForCausalLM"),
         *("LlavaForConditionalGeneration", "VoxtralForConditionalGeneration"),
+        # drafts, which are a Llama unless their config tells that they are not
+        *("LlamaForCausalLMEagle3", "Eagle3LlamaForCausalLM", "Eagle3Speculator", "Eagle3DraftModel"),
     ),
     metadata=(
         *DECODER,

@@ -1,0 +1,93 @@
+"""EAGLE-3: draft models of one Llama layer, which read what some layers of their target have made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gguf_forge.architectures.completeness import ATTENTION, GATED
+from gguf_forge.architectures.config import Config
+from gguf_forge.architectures.declaration import Drop, Rule
+from gguf_forge.architectures.families.llama import llama, llama_vocabulary
+from gguf_forge.architectures.metadata import flag, u32
+from gguf_forge.architectures.operations import target_tokens
+from gguf_forge.architectures.renames import WRAPPERS, starts
+from gguf_forge.architectures.shapes import DECODER_SHAPES, keys, queries
+from gguf_forge.architectures.site import DraftTarget, Site
+from gguf_forge.errors import UsageError
+
+# What checkpoints of the speculators library say of the layer itself.
+_NESTED = "transformer_layer_config"
+_TABLE = "d2t"
+
+
+def _merged(raw: Mapping[str, Any]) -> Config:
+    nested = raw.get(_NESTED)
+    return Config.raw({**raw, **nested}) if isinstance(nested, dict) else Config.of(raw)
+
+
+def _is_draft(config: Config) -> bool:
+    """The class name does not always tell: a draft has a vocabulary of its own, and one layer."""
+    nested = config.find(_NESTED)
+    layers = (nested if isinstance(nested, dict) else config).get("num_hidden_layers")
+    return "draft_vocab_size" in config and layers == 1
+
+
+def _target(site: Site) -> DraftTarget:
+    if site.target is None:
+        raise UsageError(
+            "an EAGLE-3 draft needs its target's layers and tokens",
+            file=site.folder,
+            hint="name the folder of its model with --target-model-dir",
+        )
+    return site.target
+
+
+def _target_layers(site: Site) -> list[int]:
+    listed = site.config.find("eagle_aux_hidden_state_layer_ids")
+    if listed:
+        return listed  # type: ignore[no-any-return]
+    count = _target(site).config.block_count
+    return [2, count // 2, count - 3]
+
+
+def _target_width(site: Site) -> Any:
+    own = site.config.find("target_hidden_size")
+    return _target(site).config.integer("hidden_size") if own is None else own
+
+
+def _setting(key: str) -> Any:
+    return lambda site: site.config.get(key, False)
+
+
+eagle3 = llama.derive(
+    "eagle3",
+    hf=llama.hf,
+    when=_is_draft,
+    read_config=_merged,
+    early=(
+        u32("target_layers", _target_layers),
+        u32("target_hidden_size", _target_width),
+        flag("norm_before_residual", _setting("norm_before_residual")),
+        flag("norm_before_fc", _setting("norm_before_fc")),
+    ),
+    tokenizer=llama_vocabulary("eagle3"),
+    vocabulary_of_target=True,
+    renames=(
+        *WRAPPERS,
+        starts("midlayer.", "model.layers.0."),
+        starts("layers.0.", "model.layers.0.", put_back=False),
+    ),
+    names={
+        "fc": "fc",
+        "input_norm": "enc.output_norm",
+        "model.layers.{i}.hidden_norm": "blk.{i}.attn_norm_2",
+        "norm": "output_norm",
+    },
+    rules=(Rule((_TABLE,), _TABLE, target_tokens(lambda site: _target(site).config.integer("vocab_size")), last=True),),
+    drops=(Drop("t2d"),),
+    # attention reads the embedding and the target's state side by side
+    shapes={**DECODER_SHAPES, "attn_q": (queries, None), "attn_k": (keys, None), "attn_v": (keys, None)},
+    model_tensors=("fc", "output_norm"),
+    layer_tensors=lambda site: (*ATTENTION, "attn_norm_2", "ffn_norm", *GATED),
+)
