@@ -1,21 +1,33 @@
-"""DeepSeek V2 and V3: multi-head latent attention, and experts beside shared ones."""
+"""DeepSeek, its V2 and V3 with latent attention, and models of the same form: Kimi and Youtu."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from gguf_forge.architectures.completeness import EXPERTS, GATED
+from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
+from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, Drop, Rule
-from gguf_forge.architectures.metadata import DECODER, f32, flag, u32
-from gguf_forge.architectures.operations import MLP_EXPERTS, SHARED_EXPERTS, by_head, chain, transpose
+from gguf_forge.architectures.families.llama import HEADS as QUERY_HEADS
+from gguf_forge.architectures.families.llama import KEY_HEADS
+from gguf_forge.architectures.metadata import DECODER, f32, flag, text, u32
+from gguf_forge.architectures.operations import (
+    MLP_EXPERTS,
+    SHARED_EXPERTS,
+    Number,
+    by_head,
+    chain,
+    permute_rope,
+    transpose,
+)
 from gguf_forge.architectures.shapes import DECODER_SHAPES
 from gguf_forge.architectures.site import Site
-from gguf_forge.tokenizer import bpe
+from gguf_forge.tokenizer import bpe, first_of, kimi, sentencepiece
 
-HEADS, NOPE, VALUE = "num_key_value_heads", "qk_nope_head_dim", "v_head_dim"
+NOPE, VALUE = "qk_nope_head_dim", "v_head_dim"
 
 
-def _dense_layers(site: Site) -> int:
+def dense_layers(site: Site) -> int:
+    """How many layers from the first on have no experts."""
     if site.config.find("first_k_dense_replace") is not None:
         return site.config.integer("first_k_dense_replace", minimum=0)
     return site.config.block_count if site.config.find("n_routed_experts") is None else 0
@@ -35,53 +47,97 @@ def _yarn_log_multiplier(site: Site) -> Any:
     return 0.1 * mscale if isinstance(mscale, int | float) else mscale
 
 
+def feed_forward(site: Site) -> tuple[str, ...]:
+    """What a layer has behind its attention."""
+    return GATED if (site.layer or 0) < dense_layers(site) else EXPERTS
+
+
+deepseek = Architecture(
+    "deepseek",
+    hf=("DeepseekForCausalLM",),
+    metadata=(
+        *DECODER,
+        u32("rope.dimension_count", lambda site: site.config.head_dim),
+        text("rope.scaling.type", lambda site: "none"),
+        u32("leading_dense_block_count", "first_k_dense_replace"),
+        u32("vocab_size", "vocab_size"),
+        u32("expert_feed_forward_length", "moe_intermediate_size"),
+        f32("expert_weights_scale", lambda site: 1.0),
+        u32("expert_count", "n_routed_experts"),
+        u32("expert_shared_count", "n_shared_experts"),
+    ),
+    tokenizer=first_of(sentencepiece, bpe),
+    rules=MLP_EXPERTS,
+    operations={"attn_q": permute_rope(QUERY_HEADS), "attn_k": permute_rope(KEY_HEADS)},
+    hf_names=SHARED_EXPERTS,
+    layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *feed_forward(site)),
+)
+
+EXPERT_METADATA = (
+    u32("expert_feed_forward_length", "moe_intermediate_size", "intermediate_size"),
+    u32("expert_count", "n_routed_experts"),
+    u32("expert_shared_count", lambda site: site.config.get("n_shared_experts", 0)),
+    f32("expert_weights_scale", "routed_scaling_factor"),
+    flag("expert_weights_norm", lambda site: site.config.find("norm_topk_prob") or None),
+    u32("rope.dimension_count", "qk_rope_head_dim"),
+)
+
+
+def with_epsilon(site: Site) -> Config:
+    return site.config.updated(rms_norm_eps=site.config.get("rms_norm_eps", 1e-6))
+
+
+def absorbed(heads: Number, nope: Number = NOPE, value: Number = VALUE) -> tuple[Rule, Rule]:
+    """Latent attention as llama.cpp computes it: keys are absorbed into the queries, so their part of kv_b is stored
+    transposed."""
+    source = ("model.layers.{i}.self_attn.kv_b_proj.weight",)
+    return (
+        Rule(source, "blk.{i}.attn_k_b.weight", chain(by_head(heads, (nope, value), 0), transpose)),
+        Rule(source, "blk.{i}.attn_v_b.weight", by_head(heads, (nope, value), 1)),
+    )
+
+
+# What a layer with latent attention has around its feed-forward part.
+LATENT = ("attn_norm", "attn_q|attn_q_b", "attn_kv_a_mqa", "attn_k_b", "attn_v_b", "attn_output", "ffn_norm")
+
+# Latent attention has shapes of its own.
+LATENT_SHAPES = {
+    role: sizes for role, sizes in DECODER_SHAPES.items() if not role.startswith("attn_") or role == "attn_norm"
+}
+UNTIED = tuple(
+    Drop(name, when=lambda site: site.config.find("tie_word_embeddings") is True)
+    for name in ("lm_head.weight", "model.lm_head.weight")
+)
+
 deepseek2 = Architecture(
     "deepseek2",
-    hf=("DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM"),
+    hf=(
+        *("DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM", "YoutuForCausalLM", "YoutuVLForConditionalGeneration"),
+        *("KimiVLForConditionalGeneration", "KimiK25ForConditionalGeneration"),
+    ),
     metadata=(
         *DECODER,
         # latent attention has one key/value head, as wide as the latent
         u32("attention.head_count_kv", lambda site: 1),
-        u32("leading_dense_block_count", _dense_layers),
+        u32("leading_dense_block_count", dense_layers),
         u32("vocab_size", "vocab_size"),
         u32("attention.q_lora_rank", "q_lora_rank"),
         u32("attention.kv_lora_rank", _latent_rank),
-        u32("attention.key_length", lambda site: _latent_rank(site) + site.config.integer("qk_rope_head_dim")),
+        u32(
+            "attention.key_length", lambda site: _latent_rank(site) + site.config.integer("qk_rope_head_dim", minimum=0)
+        ),
         u32("attention.value_length", _latent_rank),
         u32("attention.key_length_mla", _head_width),
         u32("attention.value_length_mla", VALUE),
-        u32("expert_feed_forward_length", "moe_intermediate_size", "intermediate_size"),
-        u32("expert_count", "n_routed_experts"),
-        u32("expert_shared_count", lambda site: site.config.get("n_shared_experts", 0)),
-        f32("expert_weights_scale", "routed_scaling_factor"),
-        flag("expert_weights_norm", lambda site: site.config.find("norm_topk_prob") or None),
-        u32("rope.dimension_count", "qk_rope_head_dim"),
+        *EXPERT_METADATA,
         f32("rope.scaling.yarn_log_multiplier", _yarn_log_multiplier),
     ),
-    tokenizer=bpe,
-    rules=(
-        *MLP_EXPERTS,
-        # keys are absorbed into the queries: their part of kv_b is stored transposed
-        Rule(
-            ("model.layers.{i}.self_attn.kv_b_proj.weight",),
-            "blk.{i}.attn_k_b.weight",
-            chain(by_head(HEADS, (NOPE, VALUE), 0), transpose),
-        ),
-        Rule(
-            ("model.layers.{i}.self_attn.kv_b_proj.weight",),
-            "blk.{i}.attn_v_b.weight",
-            by_head(HEADS, (NOPE, VALUE), 1),
-        ),
-    ),
+    tokenizer=first_of(bpe, kimi),
+    prepare=with_epsilon,
+    rules=(*MLP_EXPERTS, *absorbed("num_key_value_heads")),
     hf_names=SHARED_EXPERTS,
-    drops=(Drop("lm_head.weight", when=lambda site: site.config.find("tie_word_embeddings") is True),),
-    # latent attention has shapes of its own
-    shapes={
-        role: sizes for role, sizes in DECODER_SHAPES.items() if not role.startswith("attn_") or role == "attn_norm"
-    },
+    drops=UNTIED,
+    shapes=LATENT_SHAPES,
     drop_extra_layers=True,
-    layer_tensors=lambda site: (
-        *("attn_norm", "attn_q|attn_q_b", "attn_kv_a_mqa", "attn_k_b", "attn_v_b", "attn_output", "ffn_norm"),
-        *(GATED if site.layer is not None and site.layer < _dense_layers(site) else EXPERTS),
-    ),
+    layer_tensors=lambda site: (*LATENT, *feed_forward(site)),
 )
