@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.architectures.config import Config
-from gguf_forge.errors import InputError
+from gguf_forge.errors import InputError, UsageError
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import Widened
 
@@ -72,6 +72,20 @@ class Site:
     def at(self, layer: int | None) -> Site:
         """The same model at one of its layers."""
         return replace(self, layer=layer)
+
+    def named_target(self) -> DraftTarget:
+        """The model that this one is a draft for.
+
+        Raises:
+            UsageError: it was not named.
+        """
+        if self.target is None:
+            raise UsageError(
+                "a draft model needs what its model has, the vocabulary above all",
+                file=self.folder,
+                hint="name the folder of its model with --target-model-dir",
+            )
+        return self.target
 
     def peek(self, name: str, most: int = PEEK_BYTES) -> NDArray[np.float32]:
         """The values of a small tensor, which decide what the file holds.

@@ -230,15 +230,7 @@ def _target(folder: Path) -> DraftTarget:
 def _vocabulary(architecture: Architecture, site: Site, pre_tokenizer: str | None) -> Metadata:
     if architecture.tokenizer is None:
         return {}
-    folder = site.folder
-    if architecture.vocabulary_of_target:
-        if site.target is None:
-            raise UsageError(
-                "a draft model has no vocabulary of its own",
-                file=folder,
-                hint="name the folder of its model with --target-model-dir",
-            )
-        folder = site.target.folder
+    folder = site.named_target().folder if architecture.vocabulary_of_target else site.folder
     return read_vocabulary(folder, site.config, architecture.tokenizer, pre_tokenizer=pre_tokenizer)
 
 

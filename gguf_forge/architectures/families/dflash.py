@@ -170,6 +170,16 @@ dflash = qwen3.derive(
 _TABLE = "d2t"
 
 
+def with_layer_config(config: Config) -> Config:
+    """The values of `transformer_layer_config`, where speculators keep what their layers are, at the top."""
+    nested = config.find("transformer_layer_config")
+    if not isinstance(nested, dict):
+        return config
+    has_rope = any(key in nested for key in _ROPE)
+    merged = {**{key: value for key, value in config.items() if not (has_rope and key in _ROPE)}, **nested}
+    return Config({**merged, "rope_parameters": rope_parameters(merged)})
+
+
 def _of_dspark(site: Site) -> Config:
     """Both forms of a DSpark config as that of DFlash.
 
@@ -178,13 +188,8 @@ def _of_dspark(site: Site) -> Config:
         InputError: more tokens than the target has, or fewer without a table of which they are.
     """
     config = _checked(site)
-    nested = config.find("transformer_layer_config")
-    is_speculator = isinstance(nested, dict) or "aux_hidden_state_layer_ids" in config
-    merged = dict(config)
-    if isinstance(nested, dict):
-        outer = {key: value for key, value in merged.items() if key not in _ROPE or not any(map(nested.get, _ROPE))}
-        merged = {**outer, **nested}
-        merged["rope_parameters"] = rope_parameters(merged)
+    is_speculator = "transformer_layer_config" in config or "aux_hidden_state_layer_ids" in config
+    merged = with_layer_config(config)
     layers = merged.get("aux_hidden_state_layer_ids")
     if isinstance(layers, list) and all(isinstance(each, int) for each in layers):
         own = {"mask_token_id": merged.get("mask_token_id"), "target_layer_ids": [each - 1 for each in layers]}

@@ -13,8 +13,7 @@ from gguf_forge.architectures.metadata import flag, u32
 from gguf_forge.architectures.operations import target_tokens
 from gguf_forge.architectures.renames import WRAPPERS, starts
 from gguf_forge.architectures.shapes import DECODER_SHAPES, keys, queries
-from gguf_forge.architectures.site import DraftTarget, Site
-from gguf_forge.errors import UsageError
+from gguf_forge.architectures.site import Site
 
 # What checkpoints of the speculators library say of the layer itself.
 _NESTED = "transformer_layer_config"
@@ -33,27 +32,17 @@ def _is_draft(config: Config) -> bool:
     return "draft_vocab_size" in config and layers == 1
 
 
-def _target(site: Site) -> DraftTarget:
-    if site.target is None:
-        raise UsageError(
-            "an EAGLE-3 draft needs its target's layers and tokens",
-            file=site.folder,
-            hint="name the folder of its model with --target-model-dir",
-        )
-    return site.target
-
-
 def _target_layers(site: Site) -> list[int]:
     listed = site.config.find("eagle_aux_hidden_state_layer_ids")
     if listed:
         return listed  # type: ignore[no-any-return]
-    count = _target(site).config.block_count
+    count = site.named_target().config.block_count
     return [2, count // 2, count - 3]
 
 
 def _target_width(site: Site) -> Any:
     own = site.config.find("target_hidden_size")
-    return _target(site).config.integer("hidden_size") if own is None else own
+    return site.named_target().config.integer("hidden_size") if own is None else own
 
 
 def _setting(key: str) -> Any:
@@ -84,7 +73,11 @@ eagle3 = llama.derive(
         "model.layers.{i}.hidden_norm": "blk.{i}.attn_norm_2",
         "norm": "output_norm",
     },
-    rules=(Rule((_TABLE,), _TABLE, target_tokens(lambda site: _target(site).config.integer("vocab_size")), last=True),),
+    rules=(
+        Rule(
+            (_TABLE,), _TABLE, target_tokens(lambda site: site.named_target().config.integer("vocab_size")), last=True
+        ),
+    ),
     drops=(Drop("t2d"),),
     # attention reads the embedding and the target's state side by side
     shapes={**DECODER_SHAPES, "attn_q": (queries, None), "attn_k": (keys, None), "attn_v": (keys, None)},

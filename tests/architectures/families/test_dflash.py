@@ -60,7 +60,7 @@ def keys(source: Path, target: Path | None) -> dict[str, object]:
 
 def test_a_draft_has_the_vocabulary_of_its_target(tmp_path: Path) -> None:
     source = draft(tmp_path)
-    with pytest.raises(UsageError, match="has no vocabulary of its own"):
+    with pytest.raises(UsageError, match="a draft model needs what its model has"):
         keys(source, None)
     with pytest.raises(InputError, match="the file is missing"):
         keys(source, tmp_path)
