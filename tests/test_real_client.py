@@ -15,7 +15,7 @@ from gguf_forge.planning.splits import Split
 
 pytest.importorskip("xllamacpp", reason="there is no xllamacpp for this platform", exc_type=ImportError)
 
-CASES = sorted(folder.name for folder in FAMILIES.iterdir())
+GIVES = {folder.name: read_description(folder).gives for folder in FAMILIES.iterdir()}
 TYPES = ("Q4_K_M", "Q8_0", "F16")
 
 # In a process of its own: a file that llama.cpp does not like can end it.
@@ -39,7 +39,35 @@ def generated(*paths: Path) -> list[str]:
     return run.stdout.split()
 
 
-@pytest.mark.parametrize("family", CASES)
+_EMBEDDER = """
+import sys, xllamacpp
+for path in sys.argv[1:]:
+    params = xllamacpp.CommonParams()
+    params.model.path, params.n_ctx, params.warmup, params.n_parallel = path, 128, False, 1
+    params.cpuparams.n_threads, params.embedding = 1, True
+    params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    server = xllamacpp.Server(params)
+    answer = server.handle_embeddings({"input": "Hello"})
+    print(len(answer["data"][0]["embedding"]))
+    del server
+"""
+
+
+@pytest.mark.parametrize("family", sorted(name for name, gives in GIVES.items() if gives == "embedding"))
+def test_llama_cpp_embeds(family: str, tmp_path: Path) -> None:
+    results = convert(
+        write_checkpoint(FAMILIES / family, tmp_path / "hf"),
+        tmp_path / "{ftype}.gguf",
+        types=TYPES,
+        pre_tokenizer=read_description(FAMILIES / family).pre_tokenizer,
+    )
+    command = [sys.executable, "-c", _EMBEDDER, *(result.path for result in results)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout.split() == ["256"] * len(TYPES)
+
+
+@pytest.mark.parametrize("family", sorted(name for name, gives in GIVES.items() if gives == "text"))
 def test_llama_cpp_generates(family: str, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(FAMILIES / family, tmp_path / "hf")
     # experts in MXFP4 are not quantized again, there as here

@@ -237,6 +237,8 @@ def _shapes(targets: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
     """Shapes that a tensor may have which all of the targets are made of, each value of it once."""
     if not all(map(prod, targets)):
         return
+    if len(targets) == 1:
+        yield targets[0]
     total = sum(map(prod, targets))
     sizes = dict.fromkeys(size * times for shape in targets for size in shape for times in (1, len(targets)))
     for lead in ((), *((shape[0],) for shape in targets)):

@@ -39,8 +39,13 @@ def rounded(expr: TensorExpr, kind: str) -> bytes:
     return out.tobytes()
 
 
-# Those in MXFP4 come back as numbers: tested below.
-_REVERSIBLE = sorted(folder.name for folder in FAMILIES.iterdir() if folder.name != "gptoss-mxfp4")
+_OTHERWISE = {
+    "gptoss-mxfp4": "blocks of MXFP4 come back as numbers: tested below",
+    "chameleon": "of the heads' norms, which are all the same, the file holds the first",
+    "bert-classifier": "the last layer of a head comes back under RoBERTa's name for it",
+    "xlmroberta-reranker": "the positions before the first that is used are not in the file",
+}
+_REVERSIBLE = sorted(folder.name for folder in FAMILIES.iterdir() if folder.name not in _OTHERWISE)
 
 
 @pytest.mark.parametrize("family", _REVERSIBLE)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from imatrices import WITH_IMATRIX, write_for_model
-from synthetic import Tensors, read_description, write_checkpoint
+from synthetic import Description, Tensors, read_description, write_checkpoint
 
 FLOAT_TYPES = ("auto", "F32", "F16", "BF16")
 QUANTIZED_TYPES = (
@@ -66,18 +66,22 @@ def expected(tree: Path, quantize: Path, family: Path) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint = write_checkpoint(family, Path(scratch) / "hf")
         out, base = Path(scratch) / "out.gguf", Path(scratch) / "base.gguf"
-        for kind in FLOAT_TYPES:
+        for kind in wanted(FLOAT_TYPES, description):
             convert(tree, checkpoint, out, kind.lower(), description.pre_tokenizer)
             files[kind] = digest(out)
         convert(tree, checkpoint, base, native_outtype(description.shards), description.pre_tokenizer)
         matrix = write_for_model(base)
-        for kind in QUANTIZED_TYPES:
+        for kind in wanted(QUANTIZED_TYPES, description):
             if quantized(quantize, base, out, kind):
                 files[kind] = digest(out)
-        for kind in IMATRIX_TYPES:
+        for kind in IMATRIX_TYPES if description.types is None else ():
             if quantized(quantize, base, out, kind, "--imatrix", matrix.name):
                 files[kind + WITH_IMATRIX] = digest(out)
     return files
+
+
+def wanted(types: tuple[str, ...], description: Description) -> list[str]:
+    return [kind for kind in types if description.types is None or kind in description.types]
 
 
 def quantized(program: Path, base: Path, out: Path, kind: str, *options: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,21 +19,39 @@ from numpy.typing import NDArray
 
 FAMILIES = Path(__file__).parents[1] / "families"
 _INTEGERS = {"I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64}
+_DESCRIPTION = ("case.json", "checkpoint.json", "expected.json")
+_VOCABULARY = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 Tensors = dict[str, tuple[str, list[int]]]
 
 
 @dataclass(frozen=True)
 class Description:
-    """A checkpoint: shard -> tensor -> (type, shape), and the pre-tokenizer that its vocabulary needs."""
+    """A checkpoint, as checkpoint.json and case.json say it.
+
+    Attributes:
+        shards: Shard -> tensor -> (type, shape).
+        pre_tokenizer: The pre-tokenizer that its vocabulary needs.
+        tokenizer_of: The family whose vocabulary it has; None for one of its own.
+        types: The file types that expected.json pins; None for all.
+        gives: What llama.cpp makes of a prompt: "text" or an "embedding"; "nothing" where it takes none.
+    """
 
     shards: dict[str, Tensors]
     pre_tokenizer: str | None
+    tokenizer_of: str | None = None
+    types: tuple[str, ...] | None = None
+    gives: str = "text"
+
+    def small_files(self, folder: Path) -> Iterator[Path]:
+        """The files of the checkpoint that are stored in `folder`, behind those of the other family."""
+        if self.tokenizer_of is not None:
+            yield from (file for file in (FAMILIES / self.tokenizer_of).iterdir() if file.name in _VOCABULARY)
+        yield from (file for file in folder.iterdir() if file.name not in _DESCRIPTION)
 
 
 def read_description(folder: Path) -> Description:
     return Description(
-        json.loads((folder / "checkpoint.json").read_text()),
-        json.loads((folder / "case.json").read_text())["pre_tokenizer"],
+        json.loads((folder / "checkpoint.json").read_text()), **json.loads((folder / "case.json").read_text())
     )
 
 
@@ -49,9 +67,8 @@ def write_checkpoint(
     `change` may edit the tensors of the first shard; `config` goes over config.json.
     """
     folder.mkdir(parents=True)
-    for file in description.iterdir():
-        if file.name not in ("case.json", "checkpoint.json", "expected.json"):
-            shutil.copyfile(file, folder / file.name)
+    for file in read_description(description).small_files(description):
+        shutil.copyfile(file, folder / file.name)
     if config:
         values = json.loads((description / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps({**values, **config}))

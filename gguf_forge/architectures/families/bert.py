@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, Drop, Rule
@@ -56,11 +57,8 @@ ENCODER = (
     text("classifier.output_labels", _labels),
 )
 
-# A head that is one layer. With two, as RoBERTa has them, the last one has another name.
-CLASSIFIER = tuple(
-    Rule((f"classifier.{suffix}",), f"cls.output.{suffix}", keep, when=lambda site: _labels(site) is not None)
-    for suffix in ("weight", "bias")
-)
+# The last layer of a head, where it is called so. RoBERTa's is called `classifier.out_proj`.
+CLASSIFIER = tuple(Rule((f"classifier.{suffix}",), f"cls.output.{suffix}", keep) for suffix in ("weight", "bias"))
 NO_HEAD = (
     Drop("embeddings.position_ids"),
     Drop("pooler.dense.*"),
@@ -75,7 +73,7 @@ bert = Architecture(
     metadata=ENCODER,
     tokenizer=wordpiece,
     renames=(*OLD_NAMES, *WRAPPERS),
-    rules=CLASSIFIER,
+    rules=tuple(replace(rule, when=lambda site: _labels(site) is not None) for rule in CLASSIFIER),
     drops=NO_HEAD,
     hf_names=(
         *(f"embeddings.{name}_embeddings" for name in ("word", "position", "token_type")),
@@ -83,7 +81,7 @@ bert = Architecture(
         *(f"{_LAYER}.attention.self.{name}" for name in ("query", "key", "value")),
         *(f"{_LAYER}.{part}.{name}" for part in ("attention.output", "output") for name in ("dense", "LayerNorm")),
         f"{_LAYER}.intermediate.dense",
-        *("classifier", "classifier.dense", "classifier.out_proj"),
+        *("classifier.dense", "classifier.out_proj"),
     ),
     shapes=ENCODER_SHAPES,
     model_tensors=("token_embd", "position_embd", "token_embd_norm"),
@@ -95,6 +93,7 @@ distilbert = bert.derive(
     hf=("DistilBertModel", "DistilBertForMaskedLM", "DistilBertForSequenceClassification"),
     metadata=(f32("attention.layer_norm_epsilon", lambda site: 1e-12), *ENCODER),
     renames=(starts("distilbert."), *bert.renames),
+    rules=CLASSIFIER,
     drops=(*(Drop(f"vocab_{name}.*") for name in ("transform", "layer_norm", "projector")), *NO_HEAD),
 )
 

@@ -37,7 +37,7 @@ modern_bert = Architecture(
     # what only guesses masked words
     drops=(Drop("decoder.*"), *NO_HEAD),
     hf_names=(
-        *("embeddings.tok_embeddings", "embeddings.norm", "final_norm", "head.dense", "head.norm", "classifier"),
+        *("embeddings.tok_embeddings", "embeddings.norm", "final_norm", "head.dense", "head.norm"),
         *(f"layers.{{i}}.attn.{name}" for name in ("Wqkv", "Wo")),
         *(f"layers.{{i}}.{name}" for name in ("attn_norm", "mlp_norm", "mlp.Wi", "mlp.Wo")),
     ),
@@ -73,7 +73,7 @@ neo_bert = Architecture(
     rules=CLASSIFIER,
     drops=(Drop("decoder.*"), *NO_HEAD),
     hf_names=(
-        *("encoder", "layer_norm", "dense", "classifier"),
+        *("encoder", "layer_norm", "dense"),
         *(f"transformer_encoder.{{i}}.{name}" for name in ("attention_norm", "ffn_norm", "qkv", "wo")),
         *(f"transformer_encoder.{{i}}.ffn.{name}" for name in ("w12", "w3")),
     ),
