@@ -152,14 +152,16 @@ class LogNeg(Elementwise):
 
 
 @dataclass(frozen=True)
-class Sum(TensorExpr):
-    """Tensors of one shape added value by value, in float32 from the first to the last."""
+class Combined(TensorExpr):
+    """Tensors of one shape made one, value by value, in float32 from the first to the last."""
 
     parts: tuple[TensorExpr, ...]
 
     def __post_init__(self) -> None:
         if len({part.shape for part in self.parts}) != 1:
-            raise InputError(f"tensors of shapes {', '.join(str(part.shape) for part in self.parts)} have no sum")
+            raise InputError(
+                f"tensors of shapes {', '.join(str(part.shape) for part in self.parts)} do not go together"
+            )
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -173,11 +175,16 @@ class Sum(TensorExpr):
     def source_type(self) -> TensorType:
         return self.parts[0].source_type
 
+    @abstractmethod
+    def combine(self, x: Floats, other: Rows) -> Floats:
+        """Two of them as one, in the place of the first."""
+
     def take(self, rows: RowNumbers) -> Rows:
-        total = self.parts[0].take(rows).astype(np.float32)
-        for part in self.parts[1:]:
-            total += part.take(rows)
-        return total.astype(self.dtype.dtype, copy=False)
+        with np.errstate(all="ignore"):  # what is not finite is told when it is packed
+            total = self.parts[0].take(rows).astype(np.float32)
+            for part in self.parts[1:]:
+                total = self.combine(total, part.take(rows))
+            return total.astype(self.dtype.dtype, copy=False)
 
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         below = max(part.working_set(n_rows, scattered=scattered) for part in self.parts)
@@ -187,6 +194,28 @@ class Sum(TensorExpr):
         for part in self.parts:
             yield from part.sources()
 
+
+class Sum(Combined):
+    """Tensors added to each other."""
+
+    def combine(self, x: Floats, other: Rows) -> Floats:
+        x += other
+        return x
+
     @property
     def words(self) -> str:
         return f"the sum of {len(self.parts)}"
+
+
+class Product(Combined):
+    """Tensors multiplied by each other."""
+
+    dtype = F32
+
+    def combine(self, x: Floats, other: Rows) -> Floats:
+        x *= other
+        return x
+
+    @property
+    def words(self) -> str:
+        return f"the product of {len(self.parts)}"

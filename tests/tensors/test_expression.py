@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gguf_forge.errors import InputError, UnsupportedError
-from gguf_forge.tensors.arithmetic import Add, Divide, Multiply, NegExp, Sum
+from gguf_forge.tensors.arithmetic import Add, Divide, Multiply, NegExp, Product, Sum
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack, concat
 from gguf_forge.tensors.packed import RepackMxfp4
@@ -231,8 +231,15 @@ def test_a_sum_is_computed_in_float32_and_stays_in_float16_where_all_parts_are()
     mixed = Sum((stored(half), stored(np.array([1.0, 1.0, 1.0], np.float32))))
     assert mixed.rows(0, 1).dtype == np.float32
     assert mixed.rows(0, 1).tolist() == [[1.0 + 2.0**-12, 2.0, 0.0]]
-    with pytest.raises(InputError, match="have no sum"):
+    with pytest.raises(InputError, match="do not go together"):
         Sum((stored(half), stored(half[:2])))
+
+
+def test_a_product_is_float32_whatever_its_parts_are() -> None:
+    half = np.array([1 + 2.0**-10, 3.0, -1.0], np.float16)
+    product = Product((stored(half), stored(half)))
+    assert product.rows(0, 1).dtype == np.float32
+    assert product.rows(0, 1).tolist() == [[(1 + 2.0**-10) ** 2, 9.0, 1.0]]
 
 
 def test_repacked_mxfp4_has_the_same_values() -> None:

@@ -13,7 +13,7 @@ from gguf_forge.gguf_file.layout import PlacedTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.storage import buffers
 from gguf_forge.storage.source import SourceFile
-from gguf_forge.tensors.arithmetic import Add, Divide, LogNeg, Multiply, NegExp, Sum
+from gguf_forge.tensors.arithmetic import Add, Divide, LogNeg, Multiply, NegExp, Product, Sum
 from gguf_forge.tensors.centered import Centered
 from gguf_forge.tensors.dequantized import GptqColumns, Scaled
 from gguf_forge.tensors.expression import TensorExpr
@@ -80,6 +80,7 @@ EXPRESSIONS = {
     "joined columns": lambda z: concat((stored(z, (4096, 64)), stored(z, (4096, 192), F32)), -1),
     "repeated": lambda z: Repeat(stored(z, (1024, 256)), -2, 4),
     "reordered columns": lambda z: Reorder(stored(z, (4096, 256)), -1, (2, 128), (1, 0)),
+    "multiplied by each other": lambda z: Product((stored(z, (4096, 256)), stored(z, (4096, 256)))),
     "summed": lambda z: Sum((stored(z, (4096, 256), F16), stored(z, (4096, 256)))),
     "multiplied": lambda z: Multiply(stored(z, (4096, 256), F16), 3.0),
     "minus e to its power": lambda z: NegExp(stored(z, (4096, 256))),

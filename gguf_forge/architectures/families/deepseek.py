@@ -87,10 +87,10 @@ def with_epsilon(site: Site) -> Config:
     return site.config.updated(rms_norm_eps=site.config.get("rms_norm_eps", 1e-6))
 
 
-def absorbed(heads: Number, nope: Number = NOPE, value: Number = VALUE) -> tuple[Rule, Rule]:
+def absorbed(heads: Number, nope: Number = NOPE, value: Number = VALUE, module: str = "self_attn") -> tuple[Rule, Rule]:
     """Latent attention as llama.cpp computes it: keys are absorbed into the queries, so their part of kv_b is stored
     transposed."""
-    source = ("model.layers.{i}.self_attn.kv_b_proj.weight",)
+    source = (f"model.layers.{{i}}.{module}.kv_b_proj.weight",)
     return (
         Rule(source, "blk.{i}.attn_k_b.weight", chain(by_head(heads, (nope, value), 0), transpose)),
         Rule(source, "blk.{i}.attn_v_b.weight", by_head(heads, (nope, value), 1)),

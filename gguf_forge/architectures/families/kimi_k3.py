@@ -1,0 +1,114 @@
+"""Kimi K3: Kimi Linear with gates, experts in a space of their own, and residuals that layers choose from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gguf_forge.architectures.config import Config
+from gguf_forge.architectures.declaration import Rule
+from gguf_forge.architectures.families.deepseek import NOPE, VALUE, absorbed
+from gguf_forge.architectures.families.kimi_linear import (
+    HYBRID_KEYS,
+    KDA,
+    KDA_NAMES,
+    MLA,
+    MOE_RULES,
+    feed_forward,
+    has_attention,
+    key_length,
+    kimi_linear,
+    linear_attention,
+)
+from gguf_forge.architectures.metadata import DECODER, SIGMOID, f32, flag, u32
+from gguf_forge.architectures.operations import chain, cut, keep, neg_exp, reshape
+from gguf_forge.architectures.site import Site
+from gguf_forge.errors import UnsupportedError
+from gguf_forge.tensors.arithmetic import Product
+from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tokenizer import kimi_k3 as kimi_k3_vocabulary
+
+_LAYER = "model.layers.{i}."
+_GATE = (_LAYER + "self_attn.g_proj.weight",)
+
+
+def _is_recurrent(site: Site) -> bool:
+    return not has_attention(site)
+
+
+def _head_length(site: Site) -> int:
+    return site.config.integer(NOPE) + site.config.integer("qk_rope_head_dim")
+
+
+def _score(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+    """A norm and a projection that are only used as their product."""
+    flat = reshape(-1)
+    return Product(tuple(flat(site, x) for x in sources))
+
+
+def _residual(source: str, target: str) -> Rule:
+    return Rule((f"{source}_norm.weight", f"{source}_proj.weight"), target, _score)
+
+
+def _latent(site: Site) -> Any:
+    return site.config.find("routed_expert_hidden_size")
+
+
+def _checked(site: Site) -> Config:
+    config = site.config
+    if not config.find("mla_use_nope"):
+        raise UnsupportedError("llama.cpp knows Kimi K3 with mla_use_nope only", file="config.json")
+    for key, known in (("hidden_act", "situ"), ("moe_router_activation_func", "sigmoid")):
+        if config.find(key) != known:
+            raise UnsupportedError(f"{key} {config.find(key)!r:.40} is not known, {known} is", file="config.json")
+    return config
+
+
+kimi_k3 = kimi_linear.derive(
+    "kimi-k3",
+    hf=("KimiK3ForConditionalGeneration",),
+    metadata=(
+        *DECODER,
+        *HYBRID_KEYS,
+        f32("kda.gate_lower_bound", lambda site: linear_attention(site, "gate_lower_bound")),
+        u32("attention.q_lora_rank", "q_lora_rank"),
+        u32("attention.kv_lora_rank", "kv_lora_rank"),
+        u32("rope.dimension_count", "qk_rope_head_dim"),
+        u32("attention.key_length", key_length),
+        u32("attention.value_length", "kv_lora_rank"),
+        u32("attention.key_length_mla", _head_length),
+        u32("attention.value_length_mla", VALUE),
+        u32("expert_feed_forward_length", "moe_intermediate_size"),
+        u32("expert_shared_count", "num_shared_experts"),
+        u32("leading_dense_block_count", "first_k_dense_replace"),
+        f32("expert_weights_scale", "routed_scaling_factor"),
+        flag("expert_weights_norm", "moe_renormalize"),
+        u32("expert_gating_func", lambda site: SIGMOID),
+        u32("expert_latent_length", _latent),
+        f32("activation.situ_beta", "activation_situ_beta"),
+        f32("activation.situ_linear_beta", "activation_situ_linear_beta"),
+        u32("attn_res.block_size", "attn_res_block_size"),
+    ),
+    tokenizer=kimi_k3_vocabulary,
+    rules=(
+        *MOE_RULES,
+        *absorbed("num_key_value_heads"),
+        # two tensors of one name: what gates a recurrence, and what gates attention
+        Rule(_GATE, "blk.{i}.ssm_g.weight", keep, when=_is_recurrent),
+        Rule(_GATE, "blk.{i}.attn_gate.weight", keep, when=has_attention),
+        _residual(_LAYER + "self_attention_res", "blk.{i}.attn_res_score.weight"),
+        _residual(_LAYER + "mlp_res", "blk.{i}.ffn_res_score.weight"),
+        _residual("model.output_attn_res", "output_res_score.weight"),
+    ),
+    operations={**kimi_linear.operations, "ssm_a": chain(cut(-1, 0, "num_attention_heads"), neg_exp)},
+    hf_names=(
+        *KDA_NAMES,
+        *(f"{_LAYER}block_sparse_moe.routed_expert_{part}" for part in ("down_proj", "up_proj", "norm")),
+    ),
+    prepare=_checked,
+    model_tensors=("token_embd", "output_norm", "output_res_score"),
+    layer_tensors=lambda site: (
+        *("attn_norm", *((*MLA, "attn_gate") if has_attention(site) else (*KDA, "ssm_g")), "attn_output"),
+        *("attn_res_score", "ffn_res_score", *feed_forward(site)),
+        *(("ffn_routed_down", "ffn_routed_up") if _latent(site) and "ffn_gate_inp" in feed_forward(site) else ()),
+    ),
+)
