@@ -77,7 +77,8 @@ class Rule:
         after: Targets with the same word here are written together, when the last source of all of them has been met:
             that is how the reference emits what it collects.
         when: Where the rule holds; elsewhere its sources go by their names.
-        first: Written before all others, as the reference does with what it generates.
+        first: A step of what is written before all others, as the reference does with what it generates: step 1, then
+            2, and so on, and the layers in order within each. 0 for what is written in its place.
         last: Written after all others.
         count: How many parts `{e}` counts, where it does not count experts.
         forced_type: The type in the converter's file, before the family's `forced_types` and the usual rules.
@@ -88,7 +89,7 @@ class Rule:
     operation: Operation
     after: str = ""
     when: Callable[[Site], bool] = always
-    first: bool = False
+    first: int = 0
     last: bool = False
     count: Callable[[Site], int] | None = None
     forced_type: ForcedType | None = None
@@ -112,6 +113,10 @@ def _config_expert_count(site: Site) -> int:
 
 def _as_it_is(site: Site) -> Config:
     return site.config
+
+
+def _no_type(expr: TensorExpr) -> TensorType | None:
+    return None
 
 
 def _nothing(site: Site) -> Iterable[tuple[str, NDArray[np.float32]]]:
@@ -154,6 +159,8 @@ class Architecture:
         layer_tensors: Roles that the layer at hand has; `a|b` is one of both. None if the family does not declare it:
             a layer that lacks something then is a message, not an error.
         forced_types: GGUF role, or a glob of roles, -> the type in the converter's file, whatever its float type.
+        kept_type: The type in the converter's file of a tensor that keeps what it was stored in, whatever its float
+            type; None for those that do not. It comes before `forced_types`.
         choices: The options of the conversion that the declaration follows, of those in `Site.choices`.
         drop_extra_layers: Leave out layers beyond the count.
         adapters: What the checkpoint holds beside the model: how the name of each one's file begins, and its
@@ -186,6 +193,7 @@ class Architecture:
     model_tensors: tuple[str, ...] = ("token_embd", "output_norm")
     layer_tensors: Callable[[Site], tuple[str, ...]] | None = None
     forced_types: Mapping[str, ForcedType] = field(default_factory=dict)
+    kept_type: Callable[[TensorExpr], TensorType | None] = _no_type
     choices: frozenset[str] = frozenset()
     drop_extra_layers: bool = False
     adapters: Callable[[Site], Mapping[str, Architecture]] | None = None

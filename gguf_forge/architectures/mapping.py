@@ -40,7 +40,7 @@ class PlannedTensor:
 
 # Where the reference would write a tensor: generated ones first, then by the checkpoint tensor that completed it, then
 # by the rule's place.
-Position = tuple[int, int, int]
+Position = tuple[int, int, int, int]
 
 
 class _Collection:
@@ -120,7 +120,7 @@ def plan_changes(architecture: Architecture, site: Site) -> tuple[PlannedTensor,
         elif target is not None and not _is_outside(target, site):
             operation = operation_for(architecture, target.value)
             full = fill(target.value, target.layer, target.expert)
-            placed.append(((1, number, 0), _planned(architecture, full, operation, site.at(target.layer), [expr])))
+            placed.append(((1, 0, number, 0), _planned(architecture, full, operation, site.at(target.layer), [expr])))
         elif not (architecture.drop_extra_layers and _is_extra_layer(name, site)):
             unknown.append(stored_name)
 
@@ -188,7 +188,8 @@ def _apply_rules(
         rule, here = architecture.rules[number], site.at(layer)
         name = fill(rule.target, layer)
         sources = _parts_in_order(architecture, rule, here, met, name)
-        position = 0 if rule.first else 2 if rule.last else 1, last[rule.after or number, layer], number
+        met_last = last[rule.after or number, layer]
+        position = (0, rule.first, layer or 0, number) if rule.first else (2 if rule.last else 1, 0, met_last, number)
         planned = _planned(architecture, name, rule.operation, here, sources)
         yield position, replace(planned, forced_type=rule.forced_type or planned.forced_type)
 
@@ -236,5 +237,8 @@ def _planned(
 
 def _forced(architecture: Architecture, name: str, expr: TensorExpr) -> PlannedTensor:
     what = role(parse(name).template)
+    kept = architecture.kept_type(expr)
+    if kept is not None:
+        return PlannedTensor(name, expr, lambda base: kept)
     forced = next((kind for glob, kind in architecture.forced_types.items() if fnmatchcase(what, glob)), None)
     return PlannedTensor(name, expr, forced)

@@ -18,7 +18,7 @@ from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack
 from gguf_forge.tensors.joined import concat as joined
 from gguf_forge.tensors.row_maps import Reorder, Repeat, Slice, halves, reshaped, squeezed, transposed
-from gguf_forge.tensors.stored import PlusIndex, Widened, Zeros
+from gguf_forge.tensors.stored import AsI32, PlusIndex, Widened, Zeros
 
 # Far more tokens than a vocabulary has.
 _MOST_TABLE_BYTES = 32 << 20
@@ -187,6 +187,12 @@ def center(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     """A vector without its mean."""
     (x,) = sources
     return Centered(x)
+
+
+def as_i32(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+    """Stored integers as I32."""
+    (x,) = sources
+    return AsI32(x.of if isinstance(x, Widened) else x)
 
 
 def permute_rope(heads: Number) -> Operation:

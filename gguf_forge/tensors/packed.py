@@ -35,7 +35,7 @@ class RepackMxfp4(TensorExpr):
         return (*self.scales.shape[:-1], self.scales.shape[-1] * 32)
 
     def take(self, rows: RowNumbers) -> Rows:
-        source = self.blocks.take(rows).reshape(-1, 16)
+        source = self.blocks.take(rows).reshape(-1, 16).view(np.uint8)
         low, high = source & 0x0F, source >> 4
         packed = np.empty((len(source), 17), np.uint8)
         packed[:, 0] = self.scales.take(rows).reshape(-1).view(np.uint8)

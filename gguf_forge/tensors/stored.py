@@ -13,7 +13,7 @@ from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import NUMBERS_BYTES, StoredRun, TensorExpr, Unary, contiguous_runs
 from gguf_forge.types.element_type import ElementType
 from gguf_forge.types.rows import RowNumbers, Rows
-from gguf_forge.types.tensor_type import F32, I64, TENSOR_TYPES, TensorType
+from gguf_forge.types.tensor_type import F32, I32, I64, TENSOR_TYPES, TensorType
 
 # Scattered rows are read in one go, with what lies between, up to so many times their number.
 _MOST_UNUSED = 4
@@ -135,6 +135,39 @@ class StandIn(TensorExpr):
         return iter(())
 
 
+def _check_integers(x: TensorExpr) -> None:
+    if not isinstance(x, StoredElements) or not np.issubdtype(x.dtype.dtype, np.integer):
+        raise InputError("is not of integers")
+
+
+@dataclass(frozen=True)
+class AsI32(Unary):
+    """Stored integers as I32, such as a table of experts."""
+
+    dtype = I32
+
+    def __post_init__(self) -> None:
+        _check_integers(self.of)
+
+    @property
+    def source_type(self) -> TensorType:
+        return I32
+
+    def take(self, rows: RowNumbers) -> Rows:
+        stored = self.of.take(rows)
+        values = stored.astype(np.int32)
+        if not np.array_equal(values, stored):
+            raise InputError("has numbers that 32 bits do not hold")
+        return values.view(np.uint8)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        return self.of.working_set(n_rows, scattered=scattered) + 3 * n_rows * self.row_bytes
+
+    @property
+    def words(self) -> str:
+        return "as I32"
+
+
 @dataclass(frozen=True)
 class PlusIndex(Unary):
     """Stored integers, each plus its place in its row, as I64: distances become places."""
@@ -142,8 +175,7 @@ class PlusIndex(Unary):
     dtype = I64
 
     def __post_init__(self) -> None:
-        if not isinstance(self.of, StoredElements) or not np.issubdtype(self.of.dtype.dtype, np.integer):
-            raise InputError("is not of integers")
+        _check_integers(self.of)
 
     @property
     def source_type(self) -> TensorType:

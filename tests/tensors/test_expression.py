@@ -18,7 +18,7 @@ from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack, concat
 from gguf_forge.tensors.packed import RepackMxfp4
 from gguf_forge.tensors.row_maps import Reorder, Repeat, Reshape, Slice, Transpose, permute_rope, reshaped, squeezed
-from gguf_forge.tensors.stored import Constant, Stored, StoredElements, Zeros
+from gguf_forge.tensors.stored import AsI32, Constant, Stored, StoredElements, Zeros
 from gguf_forge.types.element_type import ELEMENT_TYPES
 from gguf_forge.types.tensor_type import BF16, F16, F32, TENSOR_TYPES
 
@@ -42,13 +42,14 @@ class MemorySource:
         pass
 
 
+_ELEMENTS = {np.dtype(np.uint8): "U8", np.dtype(np.int8): "I8", np.dtype(np.int64): "I64"}
 _KINDS = {np.dtype(np.float32): F32, np.dtype(np.float16): F16}
 
 
 def stored(values: NDArray[np.generic], offset: int = 0) -> Stored:
     source = MemorySource(b"\xee" * offset + values.tobytes())
-    if values.dtype == np.uint8:
-        return StoredElements("t", source, offset, values.shape, ELEMENT_TYPES["U8"])
+    if values.dtype in _ELEMENTS:
+        return StoredElements("t", source, offset, values.shape, ELEMENT_TYPES[_ELEMENTS[values.dtype]])
     return Stored("t", source, offset, values.shape, _KINDS[values.dtype])
 
 
@@ -255,8 +256,19 @@ def test_repacked_mxfp4_has_the_same_values() -> None:
     got = quants.MXFP4.dequantize_blocks(expr.rows(0, 6).reshape(-1, 17)).reshape(wanted.shape)
     np.testing.assert_array_equal(got, wanted)
     np.testing.assert_array_equal(expr.rows(4, 5), expr.rows(0, 6)[4:5])
+    signed = RepackMxfp4(Reshape(stored(blocks.view(np.int8)), (2, 3, 64)), stored(scales))
+    np.testing.assert_array_equal(signed.rows(0, 6), expr.rows(0, 6))
     with pytest.raises(InputError, match="do not fit scales"):
         RepackMxfp4(Reshape(stored(blocks), (2, 3, 64)), stored(scales[:, :2]))
+
+
+def test_tables_of_integers_become_i32() -> None:
+    table = np.array([[1, -2], [2**31 - 1, -(2**31)]], np.int64)
+    np.testing.assert_array_equal(AsI32(stored(table)).rows(0, 2).view(np.int32), table)
+    with pytest.raises(InputError, match="32 bits do not hold"):
+        AsI32(stored(table + 1)).rows(0, 2)
+    with pytest.raises(InputError, match="not of integers"):
+        AsI32(stored(numbered(2, 2)))
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=12))

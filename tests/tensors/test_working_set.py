@@ -20,7 +20,7 @@ from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack, concat
 from gguf_forge.tensors.packed import RepackMxfp4
 from gguf_forge.tensors.row_maps import Reorder, Repeat, Reshape, RowRange, Slice, Transpose, permute_rope, reshaped
-from gguf_forge.tensors.stored import BigEndian, Constant, PlusIndex, Stored, StoredElements, Widened, Zeros
+from gguf_forge.tensors.stored import AsI32, BigEndian, Constant, PlusIndex, Stored, StoredElements, Widened, Zeros
 from gguf_forge.types.element_type import ELEMENT_TYPES
 from gguf_forge.types.tensor_type import BF16, F16, F32, TensorType
 
@@ -67,6 +67,7 @@ EXPRESSIONS = {
     "transposed, large": lambda z: Transpose(stored(z, (4096, 4096))),
     "transposed experts": lambda z: Transpose(stored(z, (4, 256, 1024))),
     "widened": lambda z: Widened(elements(z, (4096, 256), "F64")),
+    "integers as I32": lambda z: AsI32(elements(z, (4096, 256), "I64")),
     "plus their places": lambda z: PlusIndex(elements(z, (1 << 18,), "I64")),
     "added": lambda z: Add(stored(z, (4096, 256)), 1.0),
     "stacked": lambda z: Stack((stored(z, (1024, 256)),) * 4),

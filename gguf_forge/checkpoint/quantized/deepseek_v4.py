@@ -1,0 +1,46 @@
+"""DeepSeek V4's own storage: experts in FP4, and other matrices in FP8, both with `w.scale` beside `w.weight`.
+
+FP4 is packed two to a byte, and each 32 of a row share a scale; FP8 shares one in blocks of 128 x 128. Scales are
+powers of two (E8M0). Source: `inference/convert.py` of the released models.
+"""
+
+from __future__ import annotations
+
+from gguf_forge.checkpoint.quantized.fp8 import scaled
+from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
+from gguf_forge.errors import InputError
+from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.packed import RepackMxfp4
+
+_SCALE, _WEIGHT = ".scale", ".weight"
+_BLOCK = (128, 128)
+
+
+def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
+    found = dict(stored)
+    for name, scale in stored.items():
+        if name.endswith(_SCALE):
+            weight = name.removesuffix(_SCALE) + _WEIGHT
+            if weight not in stored:
+                raise InputError("a scale without its weight", tensor=name, hint="is a shard missing?")
+            found[weight] = _weight(weight, stored[weight], scale)
+            del found[name]
+    return found
+
+
+def _weight(name: str, codes: TensorExpr, scale: TensorExpr) -> TensorExpr:
+    if codes.dtype.name not in ("I8", "U8"):
+        return scaled(name, codes, scale, _BLOCK)
+    try:
+        return RepackMxfp4(codes, scale)
+    except InputError as error:
+        raise InputError(error.problem, tensor=name) from None
+
+
+def _fits(quantization: Quantization, stored: Tensors) -> bool:
+    return quantization.method == "fp8" and any(
+        name.endswith(_SCALE) and name.removesuffix(_SCALE) + _WEIGHT in stored for name in stored
+    )
+
+
+SCHEME = Scheme("FP4 and FP8 of DeepSeek V4", _fits, _logical)
