@@ -80,8 +80,8 @@ def _base_of(tensor: PlannedTensor, base: TensorType) -> TensorType:
     if not tensor.expr.dtype.is_float:
         return tensor.expr.dtype
     n_dims = len(tensor.expr.shape)
-    # vectors and norms are F32 whatever a family says
-    if tensor.forced_type is not None and n_dims > 1 and not tensor.name.endswith("_norm.weight"):
+    # vectors, norms and biases are F32 whatever a family says
+    if tensor.forced_type is not None and n_dims > 1 and not tensor.name.endswith(("_norm.weight", ".bias")):
         return tensor.forced_type(base)
     return F32 if stays_f32(tensor.name, n_dims) else base
 

@@ -73,8 +73,7 @@ QWEN2_CONFIG = with_vision(
     ),
     hidden_size=of_vision("embed_dim", "hidden_size"),
 )
-QWEN2_VISION = (
-    *VISION,
+QWEN2_SHAPE = (
     text("projector_type", _qwen2_type),
     where(
         lambda site: site.config.find("model_type") != "qwen2_vl",
@@ -89,7 +88,7 @@ qwen2_vision = projector(
     "Qwen2VLModel",
     "Qwen2VLForConditionalGeneration",
     "Qwen2_5_VLForConditionalGeneration",
-    metadata=QWEN2_VISION,
+    metadata=(*VISION, *QWEN2_SHAPE),
     prepare=QWEN2_CONFIG,
     takes=lambda name: name.startswith("visual."),
     rules=QWEN2_RULES,
