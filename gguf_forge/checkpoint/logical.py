@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gguf_forge.checkpoint.checkpoint import Checkpoint
-from gguf_forge.checkpoint.quantized import find_scheme, quantization_of
+from gguf_forge.checkpoint.quantized import quantization_of, resolved
 from gguf_forge.checkpoint.safetensors_file import StoredTensor
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import Stored, StoredElements, Widened
@@ -29,7 +29,7 @@ def logical_tensors(checkpoint: Checkpoint) -> Mapping[str, TensorExpr]:
     stored: Mapping[str, TensorExpr] = {name: as_stored(tensor) for name, tensor in checkpoint.tensors.items()}
     quantization = quantization_of(checkpoint)
     if quantization is not None:
-        stored = find_scheme(quantization, stored).logical(stored, quantization)
+        stored = resolved(stored, quantization)
     return {name: _widened(expr) for name, expr in stored.items()}
 
 

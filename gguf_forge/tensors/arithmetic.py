@@ -114,6 +114,21 @@ class Divide(Elementwise):
 
 
 @dataclass(frozen=True)
+class Reciprocal(Elementwise):
+    """One divided by each value."""
+
+    def compute(self, x: Floats) -> Floats:
+        return np.reciprocal(x)
+
+    def inverse(self, value: TensorExpr) -> TensorExpr:
+        return Reciprocal(value)
+
+    @property
+    def words(self) -> str:
+        return "its reciprocal"
+
+
+@dataclass(frozen=True)
 class NegExp(Elementwise):
     """Minus e to the power of each value, with the bits of torch's `exp` (see csrc/exp.c)."""
 

@@ -11,7 +11,7 @@ from gguf_forge.errors import InputError
 from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.types.rows import RowNumbers, Rows
-from gguf_forge.types.tensor_type import MXFP4, TensorType
+from gguf_forge.types.tensor_type import MXFP4, NVFP4, TensorType
 
 
 @dataclass(frozen=True)
@@ -55,3 +55,57 @@ class RepackMxfp4(TensorExpr):
     @property
     def words(self) -> str:
         return "MXFP4 bits moved to ggml's places"
+
+
+@dataclass(frozen=True)
+class RepackNvfp4(TensorExpr):
+    """NVIDIA's NVFP4 (codes (..., R, C / 2), e4m3 scales of 16 values (..., R, C / 16)) as ggml's blocks of 64.
+
+    A block is 4 scales, whose sign is dropped, and 4 times 8 bytes; in each 16, a source byte holds elements 2k and
+    2k+1, a ggml byte elements k and k+8, low nibble first. Source: `block_nvfp4` in ggml-common.h.
+
+    Attributes:
+        codes: Two of them a byte.
+        scales: Of 16 values each.
+        tensor_scale: What all values are multiplied by besides. Blocks have no place for it.
+        input_scale: The same of what the tensor is multiplied with.
+    """
+
+    codes: TensorExpr
+    scales: TensorExpr
+    tensor_scale: float = 1.0
+    input_scale: float = 1.0
+    dtype: TensorType = NVFP4
+
+    def __post_init__(self) -> None:
+        if self.codes.shape != (*self.scales.shape[:-1], self.scales.shape[-1] * 8):
+            raise InputError(f"NVFP4 codes {self.codes.shape} do not fit scales {self.scales.shape}")
+        if self.scales.shape[-1] % 4:
+            raise InputError(f"rows of {self.shape[-1]} values are no whole number of NVFP4 blocks of 64")
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return (*self.scales.shape[:-1], self.scales.shape[-1] * 16)
+
+    def take(self, rows: RowNumbers) -> Rows:
+        source = self.codes.take(rows).view(np.uint8).reshape(-1, 4, 8)
+        low, high = source & 0x0F, source >> 4
+        packed = np.empty((len(source), 36), np.uint8)
+        packed[:, :4] = self.scales.take(rows).view(np.uint8).reshape(-1, 4) & 0x7F
+        places = packed[:, 4:].reshape(-1, 4, 8)
+        places[:, :, 0::2] = low[:, :, :4] | low[:, :, 4:] << 4
+        places[:, :, 1::2] = high[:, :, :4] | high[:, :, 4:] << 4
+        packed[:, 4:] = places.reshape(-1, 32)
+        return packed.reshape(len(rows), -1)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        stored = self.codes.working_set(n_rows, scattered=scattered)
+        return stored + self.scales.working_set(n_rows, scattered=scattered) + 5 * n_rows * self.row_bytes
+
+    def sources(self) -> Iterator[Source]:
+        yield from self.codes.sources()
+        yield from self.scales.sources()
+
+    @property
+    def words(self) -> str:
+        return "NVFP4 bits moved to ggml's places"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gguf_forge.errors import InputError
-from gguf_forge.tensors.dequantized import GptqColumns, Scaled, bit_fields
+from gguf_forge.tensors.dequantized import Scaled
 from gguf_forge.tensors.stored import Constant
 
 
@@ -17,7 +17,7 @@ def numbers(array: np.ndarray) -> Constant:
     return Constant(array)
 
 
-def whole(expr: Scaled | GptqColumns) -> np.ndarray:
+def whole(expr: Scaled) -> np.ndarray:
     return expr.rows(0, expr.n_rows)
 
 
@@ -38,48 +38,20 @@ def test_scales_of_another_shape_are_refused() -> None:
         Scaled(numbers(np.zeros((4, 4), np.float32)), numbers(np.zeros((2, 2), np.float32)), 2, 4)
 
 
-def packed(codes: np.ndarray, bits: int) -> np.ndarray:
-    """Codes (n, count) as bit streams of int32 words (n, count * bits / 32)."""
-    flat = (codes[:, :, None] >> np.arange(bits)) & 1
-    words = flat.reshape(len(codes), -1, 32).astype(np.uint64) << np.arange(32, dtype=np.uint64)
-    return words.sum(2).astype(np.uint32).view(np.int32)
-
-
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
-def test_bit_fields_are_what_was_packed(bits: int) -> None:
-    codes = np.random.default_rng(bits).integers(0, 1 << bits, (3, 64))
-    assert (bit_fields(packed(codes, bits).view(np.uint32), bits, np.arange(64) * bits) == codes).all()
-
-
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
-@pytest.mark.parametrize("named", [True, False])
-@pytest.mark.parametrize("offset", [0, 1])
-def test_gptq_is_its_formula(bits: int, named: bool, offset: int) -> None:
-    random = np.random.default_rng(bits)
-    codes, zeros = random.integers(0, 1 << bits, (64, 32)), random.integers(0, 1 << bits, (4, 32))
-    zeros[0, 0] = (1 << bits) - 1  # the greatest plus one does not wrap
-    scales = random.random((4, 32), np.float32).astype(np.float16)
-    groups = random.permutation(np.repeat(np.arange(4, dtype=np.int32), 16)) if named else None
-    expr = GptqColumns(
-        numbers(packed(codes.T, bits).T.copy()),
-        numbers(packed(zeros, bits)),
-        numbers(scales),
-        numbers(groups) if groups is not None else None,
-        bits,
-        offset,
-    )
-    of = groups if groups is not None else np.repeat(np.arange(4), 16)
-    wanted = scales[of].astype(np.float32) * (codes - (zeros[of] + offset)).astype(np.float32)
+@pytest.mark.parametrize("zeros", [None, 8])
+def test_zero_points_are_subtracted_before_and_biases_added_after(zeros: int | None) -> None:
+    random = np.random.default_rng(1)
+    codes = random.integers(0, 16, (4, 6)).astype(np.uint8)
+    scales, points, shifts = random.random((3, 2, 3), np.float32)
+    expr = Scaled(numbers(codes), numbers(scales), 2, 2, zeros or numbers(points), numbers(shifts))
+    wide = [each.repeat(2, 0).repeat(2, 1) for each in (scales, points, shifts)]
+    wanted = (codes.astype(np.float32) - np.float32(zeros or wide[1])) * wide[0] + wide[2]
     np.testing.assert_array_equal(whole(expr), wanted)
-    some = random.integers(0, 64, 9)
-    np.testing.assert_array_equal(expr.take(some), wanted[some])
+    np.testing.assert_array_equal(expr.take(np.array([3, 0])), wanted[[3, 0]])
 
 
-@pytest.mark.parametrize("group", [-1, 4])
-def test_groups_that_are_not_there(group: int) -> None:
-    parts = [np.zeros(shape, np.int32) for shape in ((4, 32), (4, 4))]
-    expr = GptqColumns(
-        numbers(parts[0]), numbers(parts[1]), numbers(np.ones((4, 32))), numbers(np.full(32, group, np.int32)), 4, 1
-    )
-    with pytest.raises(InputError, match="g_idx names group"):
-        whole(expr)
+@pytest.mark.parametrize("what", ["zero points", "biases"])
+def test_numbers_of_another_shape_than_the_scales_are_refused(what: str) -> None:
+    codes, scales, odd = (numbers(np.zeros(shape, np.float32)) for shape in ((4, 4), (4, 1), (4, 2)))
+    with pytest.raises(InputError, match=rf"{what} of shape \(4, 2\) do not fit: \(4, 1\)"):
+        Scaled(codes, scales, 1, 4, odd if what == "zero points" else 0, odd if what == "biases" else None)

@@ -7,18 +7,20 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from gguf_forge.checkpoint.quantized.gptq import gptq_weight
 from gguf_forge.engine.batches import Batch, RowSource, Target, cut
 from gguf_forge.engine.pack import pack
 from gguf_forge.gguf_file.layout import PlacedTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.storage import buffers
 from gguf_forge.storage.source import SourceFile
-from gguf_forge.tensors.arithmetic import Add, Divide, LogNeg, Multiply, NegExp, Product, Sum
+from gguf_forge.tensors.arithmetic import Add, Divide, LogNeg, Multiply, NegExp, Product, Reciprocal, Sum
 from gguf_forge.tensors.centered import Centered
-from gguf_forge.tensors.dequantized import GptqColumns, Scaled
+from gguf_forge.tensors.codes import ColumnCodes, Gathered, Lookup, RowCodes, RowPlanes
+from gguf_forge.tensors.dequantized import Scaled
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack, concat
-from gguf_forge.tensors.packed import RepackMxfp4
+from gguf_forge.tensors.packed import RepackMxfp4, RepackNvfp4
 from gguf_forge.tensors.row_maps import Reorder, Repeat, Reshape, RowRange, Slice, Transpose, permute_rope, reshaped
 from gguf_forge.tensors.stored import AsI32, BigEndian, Constant, PlusIndex, Stored, StoredElements, Widened, Zeros
 from gguf_forge.types.element_type import ELEMENT_TYPES
@@ -90,16 +92,38 @@ EXPRESSIONS = {
     "divided": lambda z: Divide(stored(z, (4096, 256)), 3.0),
     "blocks with scales": lambda z: Scaled(elements(z, (4096, 256), "F8_E4M3"), stored(z, (32, 2), F32), 128, 128),
     "rows with scales": lambda z: Scaled(elements(z, (4096, 256), "I8"), stored(z, (4096, 1), BF16), 1, 256),
-    "gptq": lambda z: GptqColumns(
+    "codes less zero points": lambda z: Scaled(
+        RowCodes(elements(z, (4096, 128), "U8"), 4, 256),
+        stored(z, (4096, 4)),
+        1,
+        64,
+        ColumnCodes(elements(z, (512, 4), "I32"), 4, 4096),
+    ),
+    "codes plus biases": lambda z: Scaled(
+        RowCodes(elements(z, (4096, 32), "U32"), 4, 256), stored(z, (4096, 4)), 1, 64, shifts=stored(z, (4096, 4))
+    ),
+    "codes of bytes": lambda z: RowCodes(elements(z, (4096, 128), "U8"), 4, 256),
+    "codes in another order": lambda z: RowCodes(elements(z, (4096, 32), "I32"), 4, 256, (0, 4, 1, 5, 2, 6, 3, 7)),
+    "codes of a stream": lambda z: RowCodes(elements(z, (4096, 24), "I32"), 3, 256),
+    "codes along columns": lambda z: ColumnCodes(elements(z, (512, 256), "I32"), 4, 4096),
+    "codes across words": lambda z: ColumnCodes(elements(z, (384, 256), "I32"), 3, 4096),
+    "planes": lambda z: RowPlanes(elements(z, (1024, 256), "U8"), 2, (0, 1, 2, 3)),
+    "planes of words": lambda z: RowPlanes(elements(z, (512, 256), "I32"), 3, tuple(range(9, -1, -1))),
+    "looked up": lambda z: Lookup(elements(z, (4096, 256), "U8"), Constant(np.zeros(256, np.float32))),
+    "gathered columns": lambda z: Gathered(stored(z, (4096, 4)), elements(z, (256,), "I32")),
+    "gathered rows": lambda z: Gathered(stored(z, (64, 256)), elements(z, (4096,), "I32"), -2),
+    "reciprocal": lambda z: Reciprocal(stored(z, (4096, 256))),
+    "gptq": lambda z: gptq_weight(
         elements(z, (512, 1024), "I32"),
         elements(z, (32, 128), "I32"),
         stored(z, (32, 1024), F16),
         elements(z, (4096,), "I32"),
-        4,
+        128,
         1,
     ),
     "short rows": lambda z: permute_rope(stored(z, (1 << 18, 4)), 64),
     "repacked": lambda z: RepackMxfp4(elements(z, (4096, 128), "U8"), elements(z, (4096, 8), "U8")),
+    "repacked nvfp4": lambda z: RepackNvfp4(elements(z, (4096, 128), "U8"), elements(z, (4096, 16), "F8_E4M3")),
     "of many": lambda z: Add(Transpose(Slice(Stack((stored(z, (512, 512)),) * 4), -2, 1, 512, 2)), 1.0),
     "packed": lambda z: stored(z, (4096, 256), TensorType.named("Q8_0")),
 }

@@ -7,29 +7,57 @@ here that defines a `SCHEME`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
+from typing import Any
 
 from gguf_forge.checkpoint.checkpoint import Checkpoint
-from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme
+from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.errors import UnsupportedError, printable
+from gguf_forge.storage.json_file import read_json_object
 from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.types.element_type import ElementType
+
+log = logging.getLogger(__name__)
 
 # Where multimodal configs keep the part that describes the language model.
 _TEXT_PARTS = ("text_config", "llm_config", "lm_config", "language_config")
 
 
 def quantization_of(checkpoint: Checkpoint) -> Quantization | None:
-    """What a checkpoint's config says of its quantization; None if it says nothing."""
+    """What a checkpoint's config says of its quantization, or a file beside it; None if nothing does."""
     config = checkpoint.config
     parts = (config, *(config[part] for part in _TEXT_PARTS if isinstance(config.get(part), dict)))
-    for part in parts:
-        found = part.get("quantization_config")
-        if isinstance(found, dict) and found:
-            return Quantization(found, checkpoint.folder)
-    return None
+    said, of_mlx = (
+        next(filter(None, (_object(part, key) for part in parts)), {})
+        for key in ("quantization_config", "quantization")
+    )
+    if of_mlx and "quant_method" not in said:
+        said = {**of_mlx, "quant_method": "mlx"}
+    elif not said.get("quant_algo") or not said.get("quantized_layers"):
+        said = {**said, **_of_modelopt(checkpoint.folder, said)}
+    if not said and (checkpoint.folder / "quanto_qmap.json").is_file():
+        said = {"quant_method": "quanto"}
+    return Quantization(said, checkpoint.folder) if said else None
+
+
+def _of_modelopt(folder: Path, said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What ModelOpt writes into a file of its own. The method is its producer's, unless the config names one."""
+    path = folder / "hf_quant_config.json"
+    if not path.is_file():
+        return {}
+    file = read_json_object(path)
+    method = said.get("quant_method") or str(_object(file, "producer").get("name", "modelopt")).lower()
+    return {"quant_method": method, **_object(file, "quantization")}
+
+
+def _object(of: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = of.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 @lru_cache
@@ -40,17 +68,30 @@ def schemes() -> tuple[Scheme, ...]:
     return tuple(module.SCHEME for module in modules if hasattr(module, "SCHEME"))
 
 
-def find_scheme(quantization: Quantization, stored: Mapping[str, TensorExpr]) -> Scheme:
-    """The scheme of a quantized checkpoint.
+def resolved(stored: Tensors, quantization: Quantization) -> Tensors:
+    """The logical tensors of a checkpoint whose config speaks of quantization.
 
     Raises:
-        UnsupportedError: none is known.
+        UnsupportedError: it is quantized in a way that is not known.
+        InputError: its parts contradict each other or the config.
     """
-    for scheme in schemes():
-        if scheme.fits(quantization, stored):
-            return scheme
-    raise UnsupportedError(
-        f"checkpoints quantized with {printable(quantization.method)} are not supported yet",
-        file=quantization.folder / "config.json",
-        hint="convert the original 16-bit checkpoint",
-    )
+    scheme = next((scheme for scheme in schemes() if scheme.fits(quantization, stored)), None)
+    if not any(_may_be_codes(expr) for expr in stored.values()):
+        log.warning(
+            "%s: the config speaks of quantization (%s), and no weight is quantized: they are taken as they are",
+            quantization.folder,
+            printable(quantization.method),
+        )
+        return scheme.logical(stored, quantization) if scheme else stored
+    if scheme is None:
+        raise UnsupportedError(
+            f"checkpoints quantized with {printable(quantization.method)} are not supported yet",
+            file=quantization.folder / "config.json",
+            hint="convert the original 16-bit checkpoint",
+        )
+    return scheme.logical(stored, quantization)
+
+
+def _may_be_codes(expr: TensorExpr) -> bool:
+    """Places and masks are stored as I64 and BOOL, which nobody stores codes as."""
+    return isinstance(expr.dtype, ElementType) and expr.dtype.name not in ("I64", "BOOL", "F64")

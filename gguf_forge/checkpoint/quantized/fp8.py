@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from gguf_forge.checkpoint.quantized.parts import scaled
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.errors import InputError
-from gguf_forge.tensors.dequantized import Scaled
-from gguf_forge.tensors.expression import TensorExpr
-from gguf_forge.tensors.row_maps import reshaped
-from gguf_forge.tensors.stored import as_vector
 
 # The end of a scale's name -> what stands there in the weight's name. The second is that of Mistral's own format.
 _SCALES = {"_scale_inv": "", ".qscale_weight": ".weight"}
@@ -35,24 +32,6 @@ def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
                 found[weight] = scaled(weight, stored[weight], scale, block)
                 del found[name]
     return found
-
-
-def scaled(name: str, codes: TensorExpr, scale: TensorExpr, block: tuple[int, int] | None) -> TensorExpr:
-    """Codes times their scale: one of each block, of each row, or of the whole tensor.
-
-    Raises:
-        InputError: the scale has another shape than the codes need.
-    """
-    scale = as_vector(scale)
-    try:
-        if block is not None:
-            return Scaled(codes, scale, *block)
-        if scale.n_rows * scale.shape[-1] == 1:
-            return Scaled(codes, reshaped(scale, (1,) * max(2, len(codes.shape))), codes.n_rows, codes.shape[-1])
-        rows = (*codes.shape[:-1], 1)
-        return Scaled(codes, reshaped(scale, rows), 1, codes.shape[-1])
-    except InputError as error:
-        raise InputError(error.problem, tensor=name, hint="is config.json that of these weights?") from None
 
 
 def _block_size(quantization: Quantization) -> tuple[int, int] | None:

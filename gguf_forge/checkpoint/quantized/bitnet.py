@@ -1,0 +1,29 @@
+"""BitNet b1.58: -1, 0 and 1 in two bits, four rows of the weight in one stored row, and `w_scale`, which divides.
+
+Source: transformers' BitLinear. Its AutoBitLinear multiplies by the scale instead; the reference's converter does not
+tell the two apart.
+"""
+
+from __future__ import annotations
+
+from gguf_forge.checkpoint.quantized.parts import naming, scaled, scaled_in_place
+from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
+from gguf_forge.tensors.arithmetic import Reciprocal
+from gguf_forge.tensors.codes import RowPlanes
+from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.stored import Widened, as_vector
+
+
+def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
+    multiplies = quantization.config.get("linear_class") == "autobitlinear"
+
+    def weight(name: str, packed: TensorExpr, scale: TensorExpr) -> TensorExpr:
+        factor: TensorExpr = Widened(as_vector(scale))
+        with naming(name):
+            codes = RowPlanes(packed, 2, (0, 1, 2, 3))
+        return scaled(name, codes, factor if multiplies else Reciprocal(factor), None, zeros=1)
+
+    return scaled_in_place(stored, weight)
+
+
+SCHEME = Scheme("BitNet", lambda quantization, stored: quantization.method == "bitnet", _logical)

@@ -1,0 +1,72 @@
+"""MLX: `w.weight` as words of packed codes, `w.scales` and, for affine codes, `w.biases`.
+
+Source: mlx's `mx.quantize`, and mlx-lm, which stacks the experts of a layer as `switch_mlp`. The codes of a row are a
+stream of bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gguf_forge.checkpoint.quantized.parts import endings, mxfp4, naming
+from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
+from gguf_forge.errors import InputError, UnsupportedError
+from gguf_forge.tensors.codes import RowCodes
+from gguf_forge.tensors.dequantized import Scaled
+from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.row_maps import RowRange, reshaped
+
+_PARTS = (".scales", ".biases")
+_STACKED = ".switch_mlp."
+_BITS = (2, 3, 4, 5, 6, 8)
+
+
+def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
+    found = dict(stored)
+    for stem in endings(stored, ".scales"):
+        name = f"{stem}.weight"
+        if name in stored:
+            found[name] = _weight(stem, stored, quantization)
+            for end in _PARTS:
+                found.pop(stem + end, None)
+    experts = {name: found.pop(name) for name in tuple(found) if _STACKED in name}
+    return found | {name: expr for stacked in experts.items() for name, expr in _apart(*stacked)}
+
+
+def _weight(stem: str, stored: Tensors, quantization: Quantization) -> TensorExpr:
+    name = f"{stem}.weight"
+    words, scales, own = stored[name], stored[f"{stem}.scales"], quantization.config.get(stem)
+    settings = {**quantization.config, **(own if isinstance(own, dict) else {})}
+    mode = settings.get("mode", "affine")
+    if mode == "mxfp4":
+        return mxfp4(name, words, scales)
+    if mode != "affine":
+        raise UnsupportedError(f"MLX's mode {mode!r:.20} is not known", tensor=name, hint="known: affine and mxfp4")
+    with naming(name):
+        if f"{stem}.biases" not in stored:
+            raise InputError("its part biases is missing")
+        bits, group = _setting(settings, "bits"), _setting(settings, "group_size")
+        if bits not in _BITS or words.dtype.row_bytes(1) != 4:
+            raise InputError(f"codes of {bits} bits in numbers of type {words.dtype} are not known")
+        codes = RowCodes(words, bits, words.shape[-1] * 32 // bits)
+        return Scaled(codes, scales, 1, group, shifts=stored[f"{stem}.biases"])
+
+
+def _setting(settings: Mapping[str, Any], key: str) -> int:
+    value = settings.get(key)
+    if type(value) is not int or value < 1:
+        raise InputError(f"{key} is {value!r:.20}, not a whole number")
+    return value
+
+
+def _apart(name: str, expr: TensorExpr) -> Iterator[tuple[str, TensorExpr]]:
+    """The experts of a stack, under the names that they have elsewhere."""
+    count, *shape = expr.shape
+    rows = expr.n_rows // count
+    for number in range(count):
+        one = RowRange(expr, number * rows, (number + 1) * rows)
+        yield name.replace(_STACKED, f".experts.{number}."), reshaped(one, tuple(shape))
+
+
+SCHEME = Scheme("MLX", lambda quantization, stored: quantization.method == "mlx", _logical)

@@ -1,0 +1,190 @@
+"""What schemes have in common: finding the parts of a weight, and putting the usual ones together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_forge.checkpoint.quantized.scheme import Tensors
+from gguf_forge.errors import ForgeError, InputError
+from gguf_forge.tensors.codes import Lookup, RowCodes
+from gguf_forge.tensors.dequantized import Scaled
+from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.packed import RepackNvfp4
+from gguf_forge.tensors.row_maps import reshaped
+from gguf_forge.tensors.stored import Constant, Stored, StoredElements, as_vector
+from gguf_forge.types.element_type import ELEMENT_TYPES
+
+# Numbers that describe one weight (its shape, a scale, a short text) are no more bytes than this.
+_SMALL_BYTES = 1 << 16
+# What the codes of a 4-bit float with 2 bits of exponent mean. Source: the MX specification of Open Compute.
+_HALF = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+E2M1 = Constant(np.array((*_HALF, *(-value for value in _HALF)), np.float32))
+
+
+@contextmanager
+def naming(tensor: str) -> Iterator[None]:
+    """Errors of the block name this tensor."""
+    try:
+        yield
+    except ForgeError as error:
+        hint = error.hint or "is config.json that of these weights?"
+        raise type(error)(error.problem, tensor=tensor, hint=hint) from None
+
+
+def part(stored: Tensors, weight: str, name: str) -> TensorExpr:
+    """A part of a weight.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in stored:
+        raise InputError(f"its part {name.rpartition('.')[2]} is missing", tensor=weight, hint="is a shard missing?")
+    return stored[name]
+
+
+def endings(stored: Tensors, end: str) -> tuple[str, ...]:
+    """What stands before `end` in the names that end so, in order."""
+    return tuple(name.removesuffix(end) for name in stored if name.endswith(end))
+
+
+def put_together(
+    stored: Tensors, stems: Iterable[str], parts: tuple[str, ...], make: Callable[[str], TensorExpr]
+) -> Tensors:
+    """The logical tensors where weights are made of parts that have other names.
+
+    Weights come after all other tensors, as the reference's converter visits what it puts together.
+
+    Args:
+        stored: All tensors.
+        stems: What the names of weights begin with.
+        parts: The endings of the names of their parts.
+        make: From a stem to its weight.
+    """
+    weights = {f"{stem}.weight": make(stem) for stem in stems}
+    used = {stem.removesuffix(".weight") + end for stem in weights for end in parts}
+    return {name: expr for name, expr in stored.items() if name not in used} | weights
+
+
+def without(stored: Tensors, ends: tuple[str, ...]) -> Tensors:
+    """The tensors but those whose names end so."""
+    return {name: expr for name, expr in stored.items() if not name.endswith(ends)}
+
+
+def viewed(x: TensorExpr, shape: tuple[int, ...]) -> TensorExpr:
+    """Stored numbers under another shape: rows of any length, as they lie in the file."""
+    if isinstance(x, Stored) and prod(shape) == prod(x.shape):
+        return replace(x, shape=shape)
+    return reshaped(x, shape)
+
+
+def bits_as(x: TensorExpr, name: str) -> TensorExpr:
+    """Stored numbers of one byte as numbers of another type of one byte."""
+    if not isinstance(x, Stored) or x.dtype.row_bytes(1) != 1:
+        raise InputError(f"has numbers of type {x.dtype}, not of one byte")
+    return StoredElements(x.name, x.source, x.offset, x.shape, ELEMENT_TYPES[name])
+
+
+def numbers_of(x: TensorExpr) -> NDArray[Any]:
+    """The values of a small stored tensor, which tell how a weight is stored; read while planning."""
+    x = as_vector(x)
+    if x.dtype.nbytes(x.shape) > _SMALL_BYTES:
+        raise InputError(f"a tensor of shape {x.shape} says how a weight is stored; that takes a few numbers")
+    return x.rows(0, x.n_rows).reshape(-1)
+
+
+def shape_of(x: TensorExpr) -> tuple[int, int]:
+    """The shape of a matrix that is stored as a tensor of two numbers."""
+    numbers = numbers_of(x)
+    sizes = numbers.tolist()
+    if len(sizes) != 2 or not all(type(size) is int and size > 0 for size in sizes):
+        raise InputError(f"its shape is {sizes!r:.60}, not two whole numbers")
+    return sizes[0], sizes[1]
+
+
+def scaled(
+    name: str,
+    codes: TensorExpr,
+    scale: TensorExpr,
+    block: tuple[int, int] | None,
+    zeros: TensorExpr | int = 0,
+) -> TensorExpr:
+    """Codes times their scale: one of each block, of each row, or of the whole tensor.
+
+    Args:
+        name: The weight's, for messages.
+        codes: The numbers to be scaled.
+        scale: Their scales.
+        block: The size of blocks; None for scales of rows or of the tensor.
+        zeros: What is subtracted from codes; as many as there are scales, or one for all.
+
+    Raises:
+        InputError: the scale has another shape than the codes need.
+    """
+    with naming(name):
+        scale = as_vector(scale)
+        if block is not None:
+            return Scaled(codes, scale, *block, zeros)
+        one = scale.n_rows * scale.shape[-1] == 1
+        shape = (1,) * max(2, len(codes.shape)) if one else (*codes.shape[:-1], 1)
+        if isinstance(zeros, TensorExpr):
+            zeros = reshaped(as_vector(zeros), shape)
+        return Scaled(codes, reshaped(scale, shape), codes.n_rows if one else 1, codes.shape[-1], zeros)
+
+
+def scaled_in_place(
+    stored: Tensors, make: Callable[[str, TensorExpr, TensorExpr], TensorExpr] | None = None
+) -> Tensors:
+    """The logical tensors where weights stand under their own names, each beside its `_scale`.
+
+    Args:
+        stored: All tensors.
+        make: From name, codes and scale to a weight; None for codes times the scales of rows or of the tensor.
+    """
+    found = dict(stored)
+    for stem in endings(stored, ".weight_scale"):
+        name = f"{stem}.weight"
+        codes, scale = part(stored, f"{name}_scale", name), found.pop(f"{name}_scale")
+        found[name] = make(name, codes, scale) if make else scaled(name, codes, scale, None)
+    return found
+
+
+def mxfp4(name: str, packed: TensorExpr, scales: TensorExpr) -> TensorExpr:
+    """4-bit floats in blocks of 32 that share a power of two (a byte, biased by 127), as float32.
+
+    Source: the MX specification of Open Compute.
+    """
+    with naming(name):
+        width = packed.shape[-1] * packed.dtype.row_bytes(1) * 2
+        return Scaled(Lookup(RowCodes(packed, 4, width), E2M1), bits_as(scales, "F8_E8M0"), 1, 32)
+
+
+def nvfp4(
+    name: str, packed: TensorExpr, scales: TensorExpr, tensor_scale: TensorExpr | None, input_scale: TensorExpr | None
+) -> TensorExpr:
+    """4-bit floats in blocks of 16 with e4m3 scales, as ggml's blocks.
+
+    Args:
+        name: The weight's, for messages.
+        packed: Two codes a byte, the first in its low half.
+        scales: Of the blocks.
+        tensor_scale: What all values are multiplied by, one number; None for 1.
+        input_scale: The same of what the weight is multiplied with.
+    """
+    with naming(name):
+        return RepackNvfp4(packed, scales, _number(tensor_scale), _number(input_scale))
+
+
+def _number(x: TensorExpr | None) -> float:
+    if x is None:
+        return 1.0
+    numbers = numbers_of(x).astype(np.float32)
+    if len(numbers) != 1 or not np.isfinite(numbers[0]) or numbers[0] == 0:
+        raise InputError(f"its scale is {numbers[:4].tolist()}, not one number")
+    return float(numbers[0])
