@@ -6,7 +6,7 @@ powers of two (E8M0). Source: `inference/convert.py` of the released models.
 
 from __future__ import annotations
 
-from gguf_forge.checkpoint.quantized.fp8 import scaled
+from gguf_forge.checkpoint.quantized.parts import scaled
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.errors import InputError
 from gguf_forge.tensors.expression import TensorExpr
