@@ -367,6 +367,28 @@ class ModelHints:
             metavar="FOLDER",
         ),
     ] = None
+    mistral_format: Annotated[
+        bool,
+        Option(
+            "--mistral-format",
+            "Read Mistral's own form of a checkpoint (params.json, consolidated*.safetensors), even if config.json is "
+            "there, too.",
+            MODEL,
+        ),
+    ] = False
+    disable_mistral_community_chat_template: Annotated[
+        bool,
+        Option(
+            "--disable-mistral-community-chat-template",
+            "For Mistral's own form: no chat template where the folder has none.",
+            MODEL,
+        ),
+    ] = False
+
+    @property
+    def told(self) -> frozenset[str]:
+        """What declarations are told of it."""
+        return frozenset(("no_community_template",) if self.disable_mistral_community_chat_template else ())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from stat import S_ISDIR
 from types import MappingProxyType, TracebackType
 from typing import Any
 
+from gguf_forge.checkpoint.mistral_form import read_params
 from gguf_forge.checkpoint.safetensors_file import StoredTensor, read_safetensors_header
 from gguf_forge.errors import InputError, UnsupportedError, UsageError, printable
 from gguf_forge.storage.json_file import read_json_object
@@ -38,10 +39,11 @@ class Checkpoint:
     files: tuple[SourceFile, ...]
 
     @classmethod
-    def open(cls, folder: Path, *, weights: bool = True) -> Checkpoint:
+    def open(cls, folder: Path, *, weights: bool = True, native: bool = False) -> Checkpoint:
         """Open the model in `folder`.
 
         Args:
+            native: It is in Mistral's own form: params.json, and shards that are called `consolidated*.safetensors`.
             weights: False for a vocabulary alone, which needs no weights: `tensors` and `files` are empty.
 
         Raises:
@@ -55,11 +57,11 @@ class Checkpoint:
             (2048,)
         """
         _check_folder(folder)
-        config = read_json_object(folder / "config.json")
+        config = read_params(folder) if native else read_json_object(folder / "config.json")
         if not weights:
             return cls(folder, MappingProxyType(config), MappingProxyType({}), ())
-        index = _read_index(folder)
-        names = _shard_names(folder, index)
+        index = None if native else _read_index(folder)
+        names = _shard_names(folder, index, "consolidated" if native else "model")
         with ExitStack() as opened:
             files = tuple(opened.enter_context(SourceFile(folder / name)) for name in names)
             tensors = _collect(files)
@@ -146,15 +148,15 @@ def _is_file_name(name: str) -> bool:
     return is_plain and name not in ("", ".", "..") and len(name.encode()) <= 255
 
 
-def _shard_names(folder: Path, index: Mapping[str, Any] | None) -> list[str]:
+def _shard_names(folder: Path, index: Mapping[str, Any] | None, beginning: str) -> list[str]:
     try:
         present = sorted(entry.name for entry in folder.iterdir())
     except OSError as error:
         raise InputError(f"the folder cannot be read: {error.strerror}", file=folder) from error
-    found = [name for name in present if name.startswith("model") and name.endswith(".safetensors")]
+    found = [name for name in present if name.startswith(beginning) and name.endswith(".safetensors")]
     if index is None:
         if not found:
-            raise _no_weights(folder, present)
+            raise _no_weights(folder, present, beginning)
         return found
     names = sorted(set(index["weight_map"].values()))
     if len({name.casefold() for name in names}) < len(names):
@@ -173,7 +175,7 @@ def _shard_names(folder: Path, index: Mapping[str, Any] | None) -> list[str]:
     return names
 
 
-def _no_weights(folder: Path, present: list[str]) -> InputError | UnsupportedError:
+def _no_weights(folder: Path, present: list[str], beginning: str) -> InputError | UnsupportedError:
     for suffixes, what in (
         ((".bin", ".pt", ".pth", ".ckpt"), "PyTorch (pickle) files, which are never read: they can run code"),
         ((".h5", ".msgpack", ".onnx"), "files of another framework"),
@@ -187,7 +189,7 @@ def _no_weights(folder: Path, present: list[str]) -> InputError | UnsupportedErr
     others = [name for name in present if name.endswith(".safetensors")]
     if others:
         return UnsupportedError(
-            f"no file is called model*.safetensors; there are: {_some(others)}",
+            f"no file is called {beginning}*.safetensors; there are: {_some(others)}",
             file=folder,
             hint="give a folder in the format of transformers",
         )

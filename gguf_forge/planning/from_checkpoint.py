@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gguf_forge.architectures.registry import module_files
 from gguf_forge.checkpoint import Checkpoint
+from gguf_forge.checkpoint.mistral_form import has_mistral_form
 from gguf_forge.checkpoint.safetensors_file import header_size
 from gguf_forge.engine.batches import RowSource, Shard
 from gguf_forge.errors import OutputError, UnsupportedError, UsageError
@@ -166,16 +167,18 @@ class CheckpointModel:
         self._checkpoint = checkpoint
 
     @classmethod
-    def open(cls, folder: Path, *, vocab_only: bool = False) -> CheckpointModel:
+    def open(cls, folder: Path, *, vocab_only: bool = False, mistral_format: bool = False) -> CheckpointModel:
         """Opens a folder.
 
         Args:
             folder: The checkpoint.
             vocab_only: It may lack weights, of which a vocabulary alone needs at most the type that `auto` means.
+            mistral_format: It is read in Mistral's own form, even if it has that of transformers, too.
         """
         with ExitStack() as opened:
+            native = mistral_format or has_mistral_form(folder)
             has_weights = not vocab_only or any(folder.glob("*.safetensors"))
-            checkpoint = opened.enter_context(Checkpoint.open(folder, weights=has_weights))
+            checkpoint = opened.enter_context(Checkpoint.open(folder, weights=has_weights, native=native))
             for path, prefix in module_files(checkpoint.config).items() if has_weights else ():
                 checkpoint = checkpoint.with_module(path, prefix)
             opened.pop_all()
@@ -235,7 +238,7 @@ class CheckpointModel:
             metadata_file=folder / request.metadata if request.metadata is not None else None,
             pre_tokenizer=request.pre_tokenizer,
             vocab_only=request.vocab_only,
-            choices=request.layers,
+            choices=request.layers | request.told,
             target=folder / request.target_model_dir if request.target_model_dir is not None else None,
         )
 

@@ -48,7 +48,8 @@ def planned(
     """
     options = options_of(request, folder) if options is None else options
     base = folder / request.base_model if request.base_model is not None else None
-    with open_model(folder / request.source, vocab_only=request.vocab_only, base=base) as model:
+    source = folder / request.source
+    with open_model(source, vocab_only=request.vocab_only, base=base, mistral_format=request.mistral_format) as model:
         yield RequestPlan(
             model.files(request, options, split_of(request), folder, only_planned=only_planned), model.sources
         )

@@ -34,7 +34,11 @@ QUANTIZATION_VERSION = 2
 # The files that are read: weights, config and tokenizer, merges, SentencePiece models, chat templates, the model card.
 _OF_MODELS = (".safetensors", ".json", ".txt", ".model", ".jinja", ".md")
 # What the command line calls the choices that declarations are told of.
-_FLAGS = {"mtp_only": "--mtp", "no_mtp": "--no-mtp"}
+_FLAGS = {
+    "mtp_only": "--mtp",
+    "no_mtp": "--no-mtp",
+    "no_community_template": "--disable-mistral-community-chat-template",
+}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,11 @@ from gguf_forge.storage.paths import is_file, is_folder, is_there
 
 
 def open_model(
-    source: str | PathLike[str], *, vocab_only: bool = False, base: str | PathLike[str] | None = None
+    source: str | PathLike[str],
+    *,
+    vocab_only: bool = False,
+    base: str | PathLike[str] | None = None,
+    mistral_format: bool = False,
 ) -> AbstractContextManager[OpenModel]:
     """Opens what files are made of. Headers are read and checked, weights are not read.
 
@@ -25,6 +29,7 @@ def open_model(
         source: A Hugging Face folder, of a model or of a LoRA adapter, or a GGUF file (the first one of a split).
         vocab_only: A folder may lack weights.
         base: The folder of an adapter's base model; None for the one that the adapter names.
+        mistral_format: A folder is read in Mistral's own form, even if it has that of transformers, too.
 
     Raises:
         ForgeError: what was wrong, where, and what to do.
@@ -38,7 +43,7 @@ def open_model(
         return closing(GgufModel(open_gguf(path)))
     if is_adapter(path):
         return closing(AdapterModel.open(path, Path(base) if base is not None else None))
-    return closing(CheckpointModel.open(path, vocab_only=vocab_only))
+    return closing(CheckpointModel.open(path, vocab_only=vocab_only, mistral_format=mistral_format))
 
 
 def open_origin(source: str | PathLike[str], *, vocab_only: bool = False) -> AbstractContextManager[OpenModel]:
