@@ -417,6 +417,15 @@ class PartChoices:
     no_mtp: Annotated[
         bool, Option("--no-mtp --no-nextn", "Leave out the layers that predict further tokens.", MODEL)
     ] = False
+    sentence_transformers_dense_modules: Annotated[
+        bool,
+        Option(
+            "--sentence-transformers-dense-modules",
+            "With the dense modules of sentence-transformers, which an embedding goes through in the end: for "
+            "EmbeddingGemma.",
+            MODEL,
+        ),
+    ] = False
 
     @property
     def part(self) -> Literal["text", "mmproj"]:
@@ -432,7 +441,12 @@ class PartChoices:
         """
         if self.mtp and self.no_mtp:
             raise UsageError("--mtp and --no-mtp exclude each other", hint="make two files, one with each")
-        return frozenset(("mtp_only",) if self.mtp else ("no_mtp",) if self.no_mtp else ())
+        named = {
+            "mtp_only": self.mtp,
+            "no_mtp": self.no_mtp,
+            "dense_modules": self.sentence_transformers_dense_modules,
+        }
+        return frozenset(name for name, is_chosen in named.items() if is_chosen)
 
 
 FileTypes = Annotated[

@@ -105,6 +105,7 @@ def _refuse_hints(request: Request) -> None:
         "--mmproj": request.mmproj,
         "--mtp": request.mtp,
         "--no-mtp": request.no_mtp,
+        "--sentence-transformers-dense-modules": request.sentence_transformers_dense_modules,
         "--base": request.base_model,
     }
     in_use = [flag for flag, value in of_checkpoints.items() if value]

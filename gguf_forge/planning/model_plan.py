@@ -38,6 +38,7 @@ _FLAGS = {
     "mtp_only": "--mtp",
     "no_mtp": "--no-mtp",
     "no_community_template": "--disable-mistral-community-chat-template",
+    "dense_modules": "--sentence-transformers-dense-modules",
 }
 
 
