@@ -95,14 +95,14 @@ def _sections(site: Site) -> list[int] | None:
     return [site.config.head_dim // 2, 0, 0, 0]
 
 
-def _target_vocabulary(source: TokenizerSource) -> Metadata | None:
+def target_vocabulary(source: TokenizerSource) -> Metadata | None:
     """What the target's family reads in the target's folder."""
     target = find_architecture(source.files.config or {})
     reader = qwen3.tokenizer if target.vocabulary_of_target else target.tokenizer
     return reader(source) if reader is not None else None
 
 
-def _mask_token(source: TokenizerSource) -> Metadata:
+def mask_token(source: TokenizerSource) -> Metadata:
     id = _settings(source.config).get("mask_token_id")
     place = source.files.place("config.json") / "dflash_config" / "mask_token_id"
     return {} if id is None else {"tokenizer.ggml.mask_token_id": values.u32(as_id(id, place))}
@@ -149,7 +149,7 @@ dflash = qwen3.derive(
         flag("attention.causal", _is_causal),
         u32("rope.dimension_sections", _sections),
     ),
-    tokenizer=in_order(_target_vocabulary, _mask_token),
+    tokenizer=in_order(target_vocabulary, mask_token),
     vocabulary_of_target=True,
     renames=(starts("model."), starts("", "model."), *WRAPPERS),
     names={
@@ -213,7 +213,7 @@ def _has_all_tokens(config: Config) -> bool:
     return _n_tokens(config) == config.integer("vocab_size")
 
 
-def _has_confidence_head(site: Site) -> bool:
+def has_confidence_head(site: Site) -> bool:
     return any("confidence_head.proj" in name for name in site.tensors)
 
 
@@ -223,7 +223,7 @@ dspark = dflash.derive(
     metadata=(
         *dflash.metadata,
         flag("sample_from_anchor", "sample_from_anchor"),
-        flag("has_confidence_head", _has_confidence_head),
+        flag("has_confidence_head", has_confidence_head),
     ),
     rules=(Rule((f"model.{_TABLE}",), _TABLE, target_tokens("vocab_size"), last=True),),
     drops=(

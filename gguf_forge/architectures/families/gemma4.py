@@ -83,7 +83,7 @@ def _rotated_in_window(site: Site) -> int:
     return int(site.config.integer("head_dim") * positive(factor, "partial_rotary_factor", 1.0))
 
 
-def _rope_factors(site: Site) -> Iterable[tuple[str, NDArray[np.float32]]]:
+def rope_factors(site: Site) -> Iterable[tuple[str, NDArray[np.float32]]]:
     """What llama.cpp divides frequencies by in layers that see everything: a huge number leaves a dimension as it is.
 
     Source: the `proportional` rope type of transformers, which rotates the first part of each half of a head.
@@ -131,7 +131,7 @@ gemma4 = gemma3.derive(
         "model.layers.{i}.router.per_expert_scale": "blk.{i}.ffn_down_exps.scale",
     },
     hf_names=("model.layers.{i}.router.proj",),
-    generated=_rope_factors,
+    generated=rope_factors,
     shapes={
         **DECODER_SHAPES,
         "attn_q": (lambda site: heads(site) * _head(site), hidden),

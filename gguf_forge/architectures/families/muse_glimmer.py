@@ -1,4 +1,4 @@
-"""Muse Glimmer: norms without weights on queries and keys, which a scale of the config stands in for."""
+"""Muse Glimmer: norms without weights on queries and keys, which a scale of the config stands in for. And its draft."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ import numpy as np
 
 from gguf_forge.architectures.completeness import ATTENTION, GATED
 from gguf_forge.architectures.declaration import Architecture, Operation, Rule
+from gguf_forge.architectures.families.dflash import dflash, target_vocabulary
 from gguf_forge.architectures.families.llama import HEADS, KEY_HEADS
-from gguf_forge.architectures.metadata import DECODER, SLIDING_PATTERN, f32, u32
+from gguf_forge.architectures.metadata import DECODER, SLIDING_PATTERN, Lines, f32, u32
 from gguf_forge.architectures.operations import add, permute_rope
+from gguf_forge.architectures.renames import WRAPPERS
 from gguf_forge.architectures.site import Site
+from gguf_forge.errors import InputError
+from gguf_forge.gguf_file import values
+from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import Constant
-from gguf_forge.tokenizer import bpe, in_order, token_by_text
+from gguf_forge.tokenizer import TokenizerSource, bpe, in_order, token_by_text
+from gguf_forge.tokenizer.checks import as_id
 
 
 def _norm(scale: str | None) -> Operation:
@@ -51,4 +57,37 @@ muse_glimmer = Architecture(
     },
     hf_names=("model.layers.{i}.self_attn.gate_proj",),
     layer_tensors=lambda site: (*ATTENTION, "attn_gate", "ffn_norm", *GATED),
+)
+
+
+def _mask(source: TokenizerSource) -> Metadata:
+    id = source.config.get("mask_token_id")
+    place = source.files.place("config.json") / "mask_token_id"
+    return {} if id is None else {"tokenizer.ggml.mask_token_id": values.u32(as_id(id, place))}
+
+
+def _window(site: Site) -> Lines:
+    if site.config.find("sliding_window") and site.config.find("layer_types"):
+        yield from u32("attention.sliding_window", "sliding_window")(site)
+        yield from SLIDING_PATTERN(site)
+
+
+def _target_layers(site: Site) -> list[int]:
+    """The layers of the target whose inputs the draft reads; the config numbers their outputs."""
+    layers = site.config.find("target_layer_ids")
+    if not isinstance(layers, list) or not all(isinstance(each, int) for each in layers):
+        raise InputError(f"target_layer_ids is {layers!r:.40}, not a list of layers", file="config.json")
+    return [each + 1 for each in layers]
+
+
+muse_glimmer_assistant = dflash.derive(
+    "dflash",
+    hf=("MuseGlimmerAssistantModel",),
+    metadata=(*DECODER, u32("block_size", "block_size"), u32("target_layers", _target_layers), _window),
+    tokenizer=in_order(target_vocabulary, _mask),
+    renames=WRAPPERS,
+    names={},
+    operations={},
+    drops=(),
+    prepare=lambda site: site.config,
 )
