@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gguf_forge.architectures.appended_layers import NEXTN, is_appended
+from gguf_forge.architectures.appended_layers import NEXTN, NEXTN_COUNT, NEXTN_NAMES, is_appended, with_counted_layers
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, Rule
@@ -64,12 +64,6 @@ bailingmoe = Architecture(
 )
 
 
-def block_count(site: Site) -> int:
-    """The model's own layers, and those behind them that the config counts."""
-    behind = site.config.find("num_nextn_predict_layers") and site.config.integer("num_nextn_predict_layers")
-    return site.config.block_count + (behind or 0)
-
-
 def _rotated(site: Site) -> int:
     return int(site.config.head_dim * site.config.rope_number("partial_rotary_factor", 0.5))
 
@@ -101,7 +95,7 @@ bailingmoe2 = Architecture(
         f32("expert_weights_scale", "routed_scaling_factor"),
         u32("expert_shared_count", "num_shared_experts"),
         flag("expert_weights_norm", "norm_topk_prob"),
-        u32("nextn_predict_layers", "num_nextn_predict_layers"),
+        NEXTN_COUNT,
     ),
     tokenizer=bpe,
     renames=(*WRAPPERS, ends(".expert_bias", ".expert_bias.bias")),
@@ -111,10 +105,11 @@ bailingmoe2 = Architecture(
         *(f"model.layers.{{i}}.attention.{name}" for name in ("query_key_value", "dense")),
         *(f"model.layers.{{i}}.attention.{name}_layernorm" for name in ("query", "key")),
         "model.layers.{i}.mlp.gate.expert_bias",
-        *(f"model.layers.{{i}}.{name}" for name in ("eh_proj", "enorm", "hnorm", "final_layernorm")),
+        "model.layers.{i}.final_layernorm",
+        *NEXTN_NAMES,
         *_SHARED,
     ),
-    block_count=block_count,
+    block_count=with_counted_layers,
     layer_tensors=_block,
 )
 

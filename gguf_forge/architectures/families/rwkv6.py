@@ -146,7 +146,7 @@ rwkv6qwen2 = rwkv6.derive(
         u32("attention.head_count", lambda site: 0),
     ),
     tokenizer=first_of(sentencepiece, bpe),
-    operations={"time_mix_w[12]": _MIXED, **rwkv6.operations},
+    operations={**rwkv6.operations, "time_mix_w[12]": _MIXED},
     model_tensors=("token_embd", "output_norm", "output"),
     layer_tensors=lambda site: ("attn_norm", *_TIME_MIX, "ffn_norm", *GATED),
 )

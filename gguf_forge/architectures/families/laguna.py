@@ -1,0 +1,121 @@
+"""Laguna: gated attention of as many heads as a layer wants, some of it in a window, and experts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
+from gguf_forge.architectures.config import Config
+from gguf_forge.architectures.declaration import Architecture
+from gguf_forge.architectures.metadata import DECODER, SIGMOID, f32, flag, u32
+from gguf_forge.architectures.operations import experts
+from gguf_forge.architectures.shapes import DECODER_SHAPES, heads, hidden, queries
+from gguf_forge.architectures.site import Site
+from gguf_forge.errors import InputError
+from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.tokenizer import TokenizerSource, as_control, bpe, in_order, own_chat_template, special_ids
+
+
+def _turn_end(source: TokenizerSource) -> Metadata:
+    """Of the tokens that end a generation, the one that ends a turn: it is not the first token, too."""
+    ends = source.config.get("eos_token_id")
+    others = [end for end in ends if end != source.config.get("bos_token_id")] if isinstance(ends, list) else []
+    return special_ids({"eot": others[0]})(source) or {} if others else {}
+
+
+def _listed(config: Config, key: str) -> list[Any]:
+    """A value for each layer.
+
+    Raises:
+        InputError: there is no such list.
+    """
+    found, count = config.find(key), config.block_count
+    if not isinstance(found, list) or len(found) != count:
+        raise InputError(f"{key} is not a list of {count} layers", file="config.json")
+    return found
+
+
+def _with_heads_by_layer(site: Site) -> Config:
+    config = site.config
+    if config.find("num_attention_heads_per_layer"):
+        return config.updated(num_attention_heads=_listed(config, "num_attention_heads_per_layer"))
+    return config.updated(num_attention_heads=[config.integer("num_attention_heads")] * config.block_count)
+
+
+def _gate(kind: Any) -> str:
+    name = str(kind).replace("-", "_")
+    if name not in ("per_element", "per_head"):
+        raise InputError(f"the attention gate {kind!r:.40} is not known", file="config.json")
+    return name
+
+
+def _gate_width(site: Site) -> int:
+    """A gate for each head, or for each of its values: `gating_types` says which, or else `gating`."""
+    config, gating = site.config, site.config.find("gating")
+    kinds = config.find("gating_types")
+    kind = _gate(
+        _listed(config, "gating_types")[site.layer or 0] if kinds else "per_head" if gating is True else gating
+    )
+    if kind == "per_element" and not (isinstance(gating, str) and _gate(gating) == kind):
+        raise InputError(
+            f"gates are per element, but gating is {gating!r:.40}",
+            file="config.json",
+            hint='other tools read gating alone: it should say "per-element"',
+        )
+    return queries(site) if kind == "per_element" else heads(site)
+
+
+def _dense_layers(site: Site) -> int:
+    """How many layers come before the first one with experts."""
+    kinds = _listed(site.config, "mlp_layer_types")
+    return next((layer for layer, kind in enumerate(kinds) if kind != "dense"), len(kinds))
+
+
+def _is_dense(site: Site) -> bool:
+    return bool(_listed(site.config, "mlp_layer_types")[site.layer or 0] == "dense")
+
+
+def _rotated(kind: str) -> Any:
+    """How many values of a head are rotated in layers of a kind."""
+
+    def count(site: Site) -> int | None:
+        parameters = site.config["rope_parameters"].get(kind)
+        if not isinstance(parameters, dict):
+            return None
+        share = Config(parameters).number("partial_rotary_factor", default=1.0)
+        return int(site.config.head_dim * share)
+
+    return count
+
+
+laguna = Architecture(
+    "laguna",
+    hf=("LagunaForCausalLM",),
+    metadata=(
+        *DECODER,
+        u32("vocab_size", "vocab_size"),
+        u32("attention.sliding_window", lambda site: site.config.find("sliding_window") or None),
+        u32("expert_feed_forward_length", "moe_intermediate_size"),
+        u32("expert_shared_feed_forward_length", "shared_expert_intermediate_size"),
+        flag("expert_weights_norm", lambda site: True),
+        f32("expert_weights_scale", "moe_routed_scaling_factor"),
+        u32("expert_gating_func", lambda site: SIGMOID),
+        u32("leading_dense_block_count", _dense_layers),
+        u32("rope.dimension_count", _rotated("full_attention")),
+        u32("rope.dimension_count_swa", _rotated("sliding_attention")),
+    ),
+    tokenizer=in_order(as_control("</assistant>", bpe), own_chat_template(), _turn_end),
+    rules=experts(
+        "model.layers.{i}.mlp.experts.{e}",
+        ("gate_proj", "ffn_gate_exps"),
+        ("up_proj", "ffn_up_exps"),
+        ("down_proj", "ffn_down_exps"),
+    ),
+    hf_names=("model.layers.{i}.self_attn.g_proj", "model.layers.{i}.mlp.experts.e_score_correction"),
+    prepare=_with_heads_by_layer,
+    shapes={**DECODER_SHAPES, "attn_gate": (_gate_width, hidden)},
+    layer_tensors=lambda site: (
+        *(*ATTENTION, "attn_q_norm", "attn_k_norm", "attn_gate", "ffn_norm"),
+        *(GATED if _is_dense(site) else EXPERTS),
+    ),
+)
