@@ -26,7 +26,7 @@ def write_shard(folder: Path, name: str) -> None:
 
 def test_a_folder_of_both_forms_is_of_transformers(tmp_path: Path) -> None:
     assert not has_mistral_form(LocalFolder(tmp_path))
-    assert has_mistral_form(write_params(tmp_path))
+    assert has_mistral_form(LocalFolder(write_params(tmp_path)))
     (tmp_path / "config.json").write_text("{}")
     assert not has_mistral_form(LocalFolder(tmp_path))
 
