@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any
 
 from gguf_forge.architectures.declaration import MetadataLine
 from gguf_forge.architectures.metadata import u32
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
-from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.json_file import read_json, read_json_object
 
 # Source: gguf-py's PoolingType.
@@ -23,24 +22,25 @@ _FLAGS = {
 _MODES = {"mean": MEAN, "cls": CLS, "lasttoken": LAST}
 
 
-def modules_of(folder: Folder, kind: str) -> Iterator[Folder]:
+def modules_of(folder: Path, kind: str) -> Iterator[Path]:
     """The folders of the modules of one kind that modules.json names, such as `Pooling`; none without the file.
 
     Raises:
         InputError: modules.json is broken.
     """
-    if not folder.has("modules.json"):
+    file = folder / "modules.json"
+    if not file.is_file():
         return
-    file, modules = folder.path / "modules.json", read_json(folder, "modules.json")
+    modules = read_json(file)
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
         raise InputError("is not a list of modules", file=file)
     for module in modules:
         path = module.get("path")
         if not str(module.get("type")).endswith(kind):
             continue
-        if not isinstance(path, str) or not path or PurePath(path).name != path:
+        if not isinstance(path, str) or not path or Path(path).name != path:
             raise InputError(f"the path {path!r:.40} is no folder beside it", file=file)
-        yield folder.subfolder(path)
+        yield folder / path
 
 
 def _pooling_type(site: Site) -> int | None:
@@ -48,13 +48,12 @@ def _pooling_type(site: Site) -> int | None:
     module = next(modules_of(site.folder, "Pooling"), None)
     if module is None:
         return None
-    pooling = read_json_object(module, "config.json")
+    file = module / "config.json"
+    pooling = read_json_object(file)
     flagged = next((kind for flag, kind in _FLAGS.items() if pooling.get(flag)), None)
     kind = flagged or _MODES.get(str(pooling.get("pooling_mode")))
     if kind is None:
-        raise UnsupportedError(
-            "only mean, first-token and last-token pooling are known", file=module.path / "config.json"
-        )
+        raise UnsupportedError("only mean, first-token and last-token pooling are known", file=file)
     return kind
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,9 @@ def rounded(expr: TensorExpr, kind: str) -> bytes:
 
 
 _OTHERWISE = {
+    "bert": "the pooler, which llama.cpp does not use, is not in the file",
+    "falcon-h1": "the multipliers of its config are not in the file",
+    "gemma3-vision": "the language model comes back by itself: its file does not tell of the other part",
     "gptoss-mxfp4": "blocks of MXFP4 come back as numbers: tested below",
     "chameleon": "of the heads' norms, which are all the same, the file holds the first",
     "bert-classifier": "the last layer of a head comes back under RoBERTa's name for it",
@@ -65,6 +69,11 @@ def test_every_family_comes_back(family: str, kind: str, tmp_path: Path) -> None
             if family == "gemma-f16" and name.endswith("norm.weight"):
                 continue  # 1 + weight is rounded to 11 bits
             stored = tensor.source.read(tensor.offset, tensor.nbytes).tobytes()
+            if name.endswith("A_log"):  # -exp(weight) near 0 has lost bits: 1e-5 becomes the float32 beside -1
+                again = np.frombuffer(rounded(found[name], tensor.dtype), f"<u{tensor.nbytes // prod(tensor.shape)}")
+                as_stored = np.frombuffer(stored, again.dtype)
+                assert np.count_nonzero(again != as_stored) < again.size / 100, name
+                continue
             assert rounded(found[name], tensor.dtype) == stored, name
 
 

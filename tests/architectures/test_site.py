@@ -11,7 +11,6 @@ import pytest
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.site import COMPARED_BYTES, Site
 from gguf_forge.errors import InputError
-from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tensors.stored import Constant
 from gguf_forge.types.rows import RowNumbers, Rows
 
@@ -34,7 +33,7 @@ def _counted(values: np.ndarray) -> _Counted:
 
 
 def _site(**tensors: Constant) -> Site:
-    return Site(Config.of({}), LocalFolder(Path()), tensors=tensors)
+    return Site(Config.of({}), Path(), tensors=tensors)
 
 
 def _numbers() -> np.ndarray:

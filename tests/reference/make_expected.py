@@ -16,6 +16,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
@@ -74,13 +75,13 @@ def expected(tree: Path, quantize: Path, family: Path) -> dict[str, object]:
         for kind in wanted(QUANTIZED_TYPES, description):
             if quantized(quantize, base, out, kind):
                 files[kind] = digest(out)
-        for kind in IMATRIX_TYPES if description.types is None else ():
-            if quantized(quantize, base, out, kind, "--imatrix", matrix.name):
-                files[kind + WITH_IMATRIX] = digest(out)
+        for kind in wanted([kind + WITH_IMATRIX for kind in IMATRIX_TYPES], description):
+            if quantized(quantize, base, out, kind.removesuffix(WITH_IMATRIX), "--imatrix", matrix.name):
+                files[kind] = digest(out)
     return files
 
 
-def wanted(types: tuple[str, ...], description: Description) -> list[str]:
+def wanted(types: Iterable[str], description: Description) -> list[str]:
     return [kind for kind in types if description.types is None or kind in description.types]
 
 

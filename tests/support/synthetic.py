@@ -1,7 +1,8 @@
 """Checkpoints made from a description: the same bytes on every machine, so that their conversions can be pinned.
 
 A description is a folder with the small files of a checkpoint and `checkpoint.json`, which says for each shard the
-type and shape of its tensors. The weights come from integer arithmetic and correctly rounded operations only.
+type and shape of its tensors. Its `case.json` may name a folder of tests/vocabularies: tokenizer files that several
+checkpoints have. The weights come from integer arithmetic and correctly rounded operations only.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 FAMILIES = Path(__file__).parents[1] / "families"
+VOCABULARIES = Path(__file__).parents[1] / "vocabularies"
 _INTEGERS = {"I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64}
 _DESCRIPTION = ("case.json", "checkpoint.json", "expected.json")
-_VOCABULARY = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 Tensors = dict[str, tuple[str, list[int]]]
 
 
@@ -31,22 +32,23 @@ class Description:
     Attributes:
         shards: Shard -> tensor -> (type, shape).
         pre_tokenizer: The pre-tokenizer that its vocabulary needs.
-        tokenizer_of: The family whose vocabulary it has; None for one of its own.
-        types: The file types that expected.json pins; None for all.
+        vocabulary: The folder of tests/vocabularies with its tokenizer files; None where it has its own.
+        types: The file types that expected.json pins, some with an importance matrix; None for all.
         gives: What llama.cpp makes of a prompt: "text" or an "embedding"; "nothing" where it takes none.
     """
 
     shards: dict[str, Tensors]
     pre_tokenizer: str | None
-    tokenizer_of: str | None = None
+    vocabulary: str | None = None
     types: tuple[str, ...] | None = None
     gives: str = "text"
 
-    def small_files(self, folder: Path) -> Iterator[Path]:
-        """The files of the checkpoint that are stored in `folder`, behind those of the other family."""
-        if self.tokenizer_of is not None:
-            yield from (file for file in (FAMILIES / self.tokenizer_of).iterdir() if file.name in _VOCABULARY)
-        yield from (file for file in folder.iterdir() if file.name not in _DESCRIPTION)
+    def small_files(self, folder: Path) -> Mapping[Path, Path]:
+        """The files of the checkpoint beside its weights, by their names in it; those in `folder` come before shared
+        ones."""
+        folders = [folder] if self.vocabulary is None else [VOCABULARIES / self.vocabulary, folder]
+        files = {file.relative_to(each): file for each in folders for file in each.rglob("*") if file.is_file()}
+        return {name: file for name, file in files.items() if name.name not in _DESCRIPTION}
 
 
 def read_description(folder: Path) -> Description:
@@ -67,14 +69,15 @@ def write_checkpoint(
     `change` may edit the tensors of the first shard; `config` goes over config.json.
     """
     folder.mkdir(parents=True)
-    for file in read_description(description).small_files(description):
-        shutil.copyfile(file, folder / file.name)
+    described = read_description(description)
+    for name, file in described.small_files(description).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, folder / name)
     if config:
         values = json.loads((description / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps({**values, **config}))
-    shards = read_description(description).shards
-    change(next(iter(shards.values())))
-    for shard, tensors in shards.items():
+    change(next(iter(described.shards.values())))
+    for shard, tensors in described.shards.items():
         write_safetensors(
             folder / shard,
             {name: (dtype, shape, tensor_bytes(name, dtype, shape)) for name, (dtype, shape) in tensors.items()},

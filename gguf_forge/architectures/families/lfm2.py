@@ -9,7 +9,7 @@ from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, Drop
 from gguf_forge.architectures.metadata import DECODER, SIGMOID, f32, flag, u32
-from gguf_forge.architectures.operations import experts, squeeze
+from gguf_forge.architectures.operations import experts, squeeze, unsqueeze
 from gguf_forge.architectures.parts import is_text
 from gguf_forge.architectures.pooling import POOLING
 from gguf_forge.architectures.renames import WRAPPERS, ends, starts
@@ -86,6 +86,7 @@ lfm2 = Architecture(
     takes=lambda name: is_text(name) and not any(part in name for part in _NOT_TEXT),
     renames=_RENAMES,
     operations={"shortconv.conv": squeeze},
+    stored_as={"shortconv.conv": unsqueeze(1)},
     hf_names=_NAMES,
     prepare=_key_heads_by_layer,
     shapes={

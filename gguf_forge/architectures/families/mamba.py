@@ -72,6 +72,7 @@ mamba = Architecture(
     ),
     tokenizer=with_rounded_size(first_of(bpe, sentencepiece, builtin("gpt-neox")), 8),
     operations={"ssm_a": neg_exp, "ssm_conv1d": squeeze},
+    stored_as={"ssm_conv1d": unsqueeze(1)},
     hf_names=(
         *_BACKBONE,
         *(
@@ -143,6 +144,7 @@ mamba2 = Architecture(
     # Codestral Mamba has a module more in its names
     renames=(*WRAPPERS, starts("model.backbone.", "backbone.", put_back=False), DT_BIAS),
     operations=MAMBA2_OPERATIONS,
+    stored_as={"ssm_conv1d": unsqueeze(1)},
     hf_names=(
         *_BACKBONE,
         *(f"backbone.layers.{{i}}.mixer.{name}" for name in MAMBA2_NAMES),

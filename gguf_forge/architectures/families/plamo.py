@@ -8,7 +8,7 @@ from gguf_forge.architectures.completeness import DENSE
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.metadata import DECODER, Lines, f32, file_type, flag, per_layer, rope, u32
-from gguf_forge.architectures.operations import add, neg_exp, reorder, squeeze
+from gguf_forge.architectures.operations import add, neg_exp, reorder, squeeze, unsqueeze
 from gguf_forge.architectures.renames import WRAPPERS, ends
 from gguf_forge.architectures.shapes import DECODER_SHAPES, hidden, inner
 from gguf_forge.architectures.site import Site
@@ -136,6 +136,7 @@ plamo2 = Architecture(
         *(ends(f".{name}_weight", f".{name}.weight") for name in "kq"),
     ),
     operations={**_NORMS, "ssm_a": neg_exp, "ssm_conv1d": squeeze},
+    stored_as={"ssm_conv1d": unsqueeze(1)},
     hf_names=(
         *_LAYER_NAMES,
         *(f"model.layers.layers.{{i}}.mixer.{name}" for name in ("in_proj", "conv1d", "bcdt_proj", "dt_proj")),

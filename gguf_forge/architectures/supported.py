@@ -1,0 +1,74 @@
+"""Which classes of models can be converted, and how each was proved: read off the families and a table of proofs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+from gguf_forge.architectures.declaration import Architecture
+from gguf_forge.architectures.registry import by_class
+from gguf_forge.architectures.site import Part
+
+
+@dataclass(frozen=True)
+class SupportedClass:
+    """One part of the models of a class.
+
+    Attributes:
+        name: The class, as `architectures` in config.json names it.
+        part: Which part of a model.
+        architectures: The GGUF architectures that its files can have.
+        vocabularies: What `tokenizer.ggml.model` is in the files that prove it; empty for a part without a vocabulary.
+        proof: Checkpoints whose files are byte for byte those of the reference.
+        proved_as: The class that has the proof, where another one with the same declaration has it.
+    """
+
+    name: str
+    part: Part
+    architectures: tuple[str, ...]
+    vocabularies: tuple[str, ...]
+    proof: tuple[str, ...]
+    proved_as: str
+
+
+def supported_classes() -> tuple[SupportedClass, ...]:
+    """Every class and part that a family declares, by name.
+
+    Example:
+        >>> next(found.architectures for found in supported_classes() if found.name == "MistralForCausalLM")
+        ('llama',)
+    """
+    return tuple(_supported(name, part, found) for (name, part), found in sorted(by_class().items()))
+
+
+def _supported(name: str, part: Part, declarations: tuple[Architecture, ...]) -> SupportedClass:
+    siblings = (other for declaration in declarations for other in declaration.hf)
+    proved = next((other for other in (name, *siblings) if _has_proof(other, part)), name)
+    found = _proofs().get(proved, {}).get(part, {})
+    return SupportedClass(
+        name,
+        part,
+        _unique(declaration.name for declaration in declarations),
+        tuple(found.get("vocabularies", ())),
+        tuple(found.get("cases", ())),
+        proved if proved != name else "",
+    )
+
+
+def _has_proof(name: str, part: Part) -> bool:
+    return part in _proofs().get(name, {})
+
+
+def _unique(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
+@lru_cache
+def _proofs() -> Mapping[str, Any]:
+    """Class -> part -> its cases and their vocabularies. tools/refresh_proofs.py makes the table."""
+    table: Mapping[str, Any] = json.loads(files(__package__).joinpath("proofs.json").read_text())
+    return table
