@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from gguf_forge.architectures.declaration import MetadataLine
 from gguf_forge.architectures.metadata import u32
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
+from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.json_file import read_json, read_json_object
 
 # Source: gguf-py's PoolingType.
@@ -22,25 +23,24 @@ _FLAGS = {
 _MODES = {"mean": MEAN, "cls": CLS, "lasttoken": LAST}
 
 
-def modules_of(folder: Path, kind: str) -> Iterator[Path]:
+def modules_of(folder: Folder, kind: str) -> Iterator[Folder]:
     """The folders of the modules of one kind that modules.json names, such as `Pooling`; none without the file.
 
     Raises:
         InputError: modules.json is broken.
     """
-    file = folder / "modules.json"
-    if not file.is_file():
+    if not folder.has("modules.json"):
         return
-    modules = read_json(file)
+    file, modules = folder.path / "modules.json", read_json(folder, "modules.json")
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
         raise InputError("is not a list of modules", file=file)
     for module in modules:
         path = module.get("path")
         if not str(module.get("type")).endswith(kind):
             continue
-        if not isinstance(path, str) or not path or Path(path).name != path:
+        if not isinstance(path, str) or not path or PurePath(path).name != path:
             raise InputError(f"the path {path!r:.40} is no folder beside it", file=file)
-        yield folder / path
+        yield folder.subfolder(path)
 
 
 def _pooling_type(site: Site) -> int | None:
@@ -48,12 +48,13 @@ def _pooling_type(site: Site) -> int | None:
     module = next(modules_of(site.folder, "Pooling"), None)
     if module is None:
         return None
-    file = module / "config.json"
-    pooling = read_json_object(file)
+    pooling = read_json_object(module, "config.json")
     flagged = next((kind for flag, kind in _FLAGS.items() if pooling.get(flag)), None)
     kind = flagged or _MODES.get(str(pooling.get("pooling_mode")))
     if kind is None:
-        raise UnsupportedError("only mean, first-token and last-token pooling are known", file=file)
+        raise UnsupportedError(
+            "only mean, first-token and last-token pooling are known", file=module.path / "config.json"
+        )
     return kind
 
 

@@ -70,9 +70,8 @@ def preprocessor(site: Site) -> Config:
     """How pictures and sounds are prepared: preprocessor_config.json, and over it processor_config.json."""
     found: dict[str, Any] = {}
     for name, inner in ((_PREPROCESSOR, "media_proc_cfg"), (_PROCESSOR, "image_processor")):
-        path = site.folder / name
-        if path.is_file():
-            values = read_json_object(path)
+        if site.folder.has(name):
+            values = read_json_object(site.folder, name)
             nested = values.get(inner)
             found |= {**values, **(nested if isinstance(nested, dict) else {})}
     return Config(found)

@@ -26,6 +26,7 @@ from gguf_forge.architectures.templates import SUFFIXES, fill, group_names, pars
 from gguf_forge.architectures.tensor_names import known_names
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, printable
 from gguf_forge.gguf_file.values import Metadata, ValueType
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tensors.expression import Stripe, TensorExpr, Unary
 from gguf_forge.tensors.joined import Joined, Stack
 from gguf_forge.tensors.row_maps import Slice
@@ -88,7 +89,7 @@ def checkpoint_tensors(metadata: Metadata, tensors: Mapping[str, TensorExpr]) ->
     architecture = _declaration(metadata)
     names = {**known_names(architecture.name), **architecture.names}
     config = _config(architecture, metadata)
-    site = Site(config, Path(), architecture.part, block_count=config.find("block_count") or 0)
+    site = Site(config, LocalFolder(Path()), architecture.part, block_count=config.find("block_count") or 0)
     undone = _WayBack()
     grouped: dict[tuple[tuple[str, ...], int | None], dict[str, TensorExpr]] = defaultdict(dict)
     # of several ways to store a tensor, the one that is declared first
@@ -129,7 +130,7 @@ def checkpoint_tensors(metadata: Metadata, tensors: Mapping[str, TensorExpr]) ->
 def _stored_shape(architecture: Architecture, template: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that checkpoints have, where an operation loses an axis of a weight; a bias has one axis everywhere."""
     stored_as = architecture.stored_as.get(role(template), keep) if len(shape) > 1 else keep
-    return stored_as(Site(Config({}), Path()), StandIn("", shape)).shape
+    return stored_as(Site(Config({}), LocalFolder(Path())), StandIn("", shape)).shape
 
 
 def _source_template(rule: Rule) -> tuple[str, ...]:

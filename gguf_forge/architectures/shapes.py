@@ -76,7 +76,7 @@ def disagreement(shape: tuple[int, ...], sizes: tuple[Size, ...], site: Site) ->
     """What is wrong with a tensor's shape, for a message; None if it is what the config says.
 
     Example:
-        >>> site = Site(Config.of({"hidden_size": 5}), Path("."))
+        >>> site = Site(Config.of({"hidden_size": 5}), LocalFolder(Path(".")))
         >>> disagreement((8, 4), (None, hidden), site)
         'is 8 x 4, the config says any x 5'
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from gguf_forge.architectures.config import Config
 from gguf_forge.errors import InputError, UsageError
+from gguf_forge.storage.folder import Folder
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import Widened
 
@@ -35,7 +35,7 @@ class DraftTarget:
     """
 
     config: Config
-    folder: Path
+    folder: Folder
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ class Site:
         target: The model that this one is a draft for; None if it was not named.
 
     Example:
-        >>> Site(Config.of({"num_hidden_layers": 2}), Path("."), block_count=2).at(1).layer
+        >>> Site(Config.of({"num_hidden_layers": 2}), LocalFolder(Path(".")), block_count=2).at(1).layer
         1
     """
 
     config: Config
-    folder: Path
+    folder: Folder
     part: Part = "text"
     tensors: Mapping[str, TensorExpr] = field(default_factory=dict)
     block_count: int = 0
@@ -82,7 +82,7 @@ class Site:
         if self.target is None:
             raise UsageError(
                 "a draft model needs what its model has, the vocabulary above all",
-                file=self.folder,
+                file=self.folder.path,
                 hint="name the folder of its model with --target-model-dir",
             )
         return self.target

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from gguf_forge.checkpoint.logical import as_stored
 from gguf_forge.checkpoint.safetensors_file import StoredTensor, read_safetensors_header
 from gguf_forge.errors import InputError, UnsupportedError
+from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.json_file import read_json_object
-from gguf_forge.storage.paths import is_file
-from gguf_forge.storage.source import SourceFile
+from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.low_rank import LowRank
 
@@ -29,34 +28,34 @@ _FACTORS = {
 }
 
 
-def is_adapter(folder: Path) -> bool:
+def is_adapter(folder: Folder) -> bool:
     """Does a folder hold an adapter and no model?"""
-    return is_file(folder / CONFIG) and not is_file(folder / "config.json")
+    return folder.has(CONFIG) and not folder.has("config.json")
 
 
 @dataclass(frozen=True)
 class Adapter:
     """An adapter's folder, opened. `tensors` is in the order in which its file holds them."""
 
-    folder: Path
+    folder: Folder
     config: Mapping[str, Any]
     tensors: Mapping[str, StoredTensor]
-    file: SourceFile
+    file: Source
 
     @classmethod
-    def open(cls, folder: Path) -> Adapter:
+    def open(cls, folder: Folder) -> Adapter:
         """Opens an adapter's folder.
 
         Raises:
             InputError: a file is missing or broken.
             UnsupportedError: the adapter is of another kind than LoRA.
         """
-        config = read_json_object(folder / CONFIG)
+        config = read_json_object(folder, CONFIG)
         _check_kind(config, folder)
-        if not is_file(folder / WEIGHTS):
+        if not folder.has(WEIGHTS):
             hint = "save the adapter as safetensors: adapter_model.bin is a pickle, which can run code"
-            raise InputError("the adapter's weights are missing", file=folder / WEIGHTS, hint=hint)
-        file = SourceFile(folder / WEIGHTS)
+            raise InputError("the adapter's weights are missing", file=folder.path / WEIGHTS, hint=hint)
+        file = folder.open(WEIGHTS)
         try:
             tensors = sorted(read_safetensors_header(file).values(), key=lambda tensor: tensor.offset)
         except BaseException:
@@ -114,13 +113,15 @@ def _pair(name: str, pair: Mapping[str, TensorExpr]) -> TensorExpr:
         raise InputError(error.problem, tensor=name) from None
 
 
-def _check_kind(config: Mapping[str, Any], folder: Path) -> None:
+def _check_kind(config: Mapping[str, Any], folder: Folder) -> None:
     kind = config.get("peft_type", "LORA")
     if kind != "LORA":
-        raise UnsupportedError(f"adapters of kind {kind!r:.40} are not known", file=folder / CONFIG, hint="LORA is")
+        raise UnsupportedError(
+            f"adapters of kind {kind!r:.40} are not known", file=folder.path / CONFIG, hint="LORA is"
+        )
     if config.get("use_dora"):
         raise UnsupportedError(
             "DoRA has no place in an adapter's file",
-            file=folder / CONFIG,
+            file=folder.path / CONFIG,
             hint="merge the adapter into its base model, and convert that",
         )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from stat import S_ISDIR
@@ -14,8 +14,10 @@ from typing import Any
 from gguf_forge.checkpoint.mistral_form import read_params
 from gguf_forge.checkpoint.safetensors_file import StoredTensor, read_safetensors_header
 from gguf_forge.errors import InputError, UnsupportedError, UsageError, printable
+from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.json_file import read_json_object
-from gguf_forge.storage.source import SourceFile
+from gguf_forge.storage.local.folder import LocalFolder
+from gguf_forge.storage.source import Source
 
 log = logging.getLogger(__name__)
 
@@ -33,40 +35,49 @@ class Checkpoint:
     blobs; the names in an index may only name files of the folder itself.
     """
 
-    folder: Path
+    folder: Folder
     config: Mapping[str, Any]
     tensors: Mapping[str, StoredTensor]
-    files: tuple[SourceFile, ...]
+    files: tuple[Source, ...]
 
     @classmethod
     def open(cls, folder: Path, *, weights: bool = True, native: bool = False) -> Checkpoint:
-        """Open the model in `folder`.
-
-        Args:
-            native: It is in Mistral's own form: params.json, and shards that are called `consolidated*.safetensors`.
-            weights: False for a vocabulary alone, which needs no weights: `tensors` and `files` are empty.
+        """Opens the model in a folder of this machine, as `of` does.
 
         Raises:
             UsageError: `folder` is not a folder.
-            InputError: config.json, the index or a shard is missing, broken, or contradicts another.
-            UnsupportedError: the weights are not in safetensors files.
 
         Example:
             >>> with Checkpoint.open(Path("Tiny-1.1B-Chat")) as checkpoint:
             ...     checkpoint.tensors["model.norm.weight"].shape
             (2048,)
         """
-        _check_folder(folder)
-        config = read_params(folder) if native else read_json_object(folder / "config.json")
+        return cls.of(model_folder(folder), weights=weights, native=native)
+
+    @classmethod
+    def of(cls, folder: Folder, *, weights: bool = True, native: bool = False) -> Checkpoint:
+        """Opens the model in a folder, wherever that lies.
+
+        Args:
+            folder: The model's.
+            native: It is in Mistral's own form: params.json, and shards that are called `consolidated*.safetensors`.
+            weights: False for a vocabulary alone, which needs no weights: `tensors` and `files` are empty.
+
+        Raises:
+            InputError: config.json, the index or a shard is missing, broken, or contradicts another.
+            UnsupportedError: the weights are not in safetensors files.
+        """
+        config = read_params(folder) if native else read_json_object(folder, "config.json")
         if not weights:
             return cls(folder, MappingProxyType(config), MappingProxyType({}), ())
-        index = None if native else _read_index(folder)
-        names = _shard_names(folder, index, "consolidated" if native else "model")
+        present = folder.names()
+        index = _read_index(folder) if INDEX in present and not native else None
+        names = _shard_names(folder, present, index, "consolidated" if native else "model")
         with ExitStack() as opened:
-            files = tuple(opened.enter_context(SourceFile(folder / name)) for name in names)
+            files = tuple(opened.enter_context(closing(folder.open(name))) for name in names)
             tensors = _collect(files)
             if index is not None:
-                _check_index(index, tensors, folder / INDEX)
+                _check_index(index, tensors, folder.path / INDEX)
             opened.pop_all()
         return cls(folder, MappingProxyType(config), MappingProxyType(tensors), files)
 
@@ -80,10 +91,10 @@ class Checkpoint:
         Raises:
             InputError: the file is broken, or the model has a tensor of the same name.
         """
-        if not (self.folder / path).is_file():
+        if not self.folder.has(path):
             return self
         with ExitStack() as opened:
-            file = opened.enter_context(SourceFile(self.folder / path))
+            file = opened.enter_context(closing(self.folder.open(path)))
             found = {prefix + name: tensor for name, tensor in read_safetensors_header(file).items()}
             twice = sorted(found.keys() & self.tensors.keys())
             if twice:
@@ -104,11 +115,16 @@ class Checkpoint:
         self.close()
 
 
-def _check_folder(folder: Path) -> None:
+def model_folder(folder: Path) -> LocalFolder:
+    """A model's folder of this machine.
+
+    Raises:
+        UsageError: there is no such folder, or it is a file.
+    """
     hint = "give the folder that holds config.json and the .safetensors files"
     try:
         if S_ISDIR(folder.stat().st_mode):
-            return
+            return LocalFolder(folder)
     except FileNotFoundError as error:
         if len(folder.parts) == 2 and not folder.is_absolute():
             hint += f"; a model of the hub comes with `hf download {folder.as_posix()} --local-dir FOLDER`"
@@ -122,12 +138,9 @@ def _check_folder(folder: Path) -> None:
     raise UsageError("this is a file, not a model folder", file=folder, hint=hint)
 
 
-def _read_index(folder: Path) -> dict[str, Any] | None:
-    """The index with a checked weight_map, tensor name -> file name of the folder; None without an index."""
-    path = folder / INDEX
-    if not path.exists() and not path.is_symlink():
-        return None
-    index = read_json_object(path)
+def _read_index(folder: Folder) -> dict[str, Any]:
+    """The index with a checked weight_map, tensor name -> file name of the folder."""
+    index, path = read_json_object(folder, INDEX), folder.path / INDEX
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError("the index has no weight_map", file=path, hint="download it again")
@@ -148,34 +161,30 @@ def _is_file_name(name: str) -> bool:
     return is_plain and name not in ("", ".", "..") and len(name.encode()) <= 255
 
 
-def _shard_names(folder: Path, index: Mapping[str, Any] | None, beginning: str) -> list[str]:
-    try:
-        present = sorted(entry.name for entry in folder.iterdir())
-    except OSError as error:
-        raise InputError(f"the folder cannot be read: {error.strerror}", file=folder) from error
+def _shard_names(folder: Folder, present: Sequence[str], index: Mapping[str, Any] | None, beginning: str) -> list[str]:
     found = [name for name in present if name.startswith(beginning) and name.endswith(".safetensors")]
     if index is None:
         if not found:
-            raise _no_weights(folder, present, beginning)
+            raise _no_weights(folder.path, present, beginning)
         return found
     names = sorted(set(index["weight_map"].values()))
     if len({name.casefold() for name in names}) < len(names):
-        raise InputError("the weight_map names two files that differ in case only", file=folder / INDEX)
-    missing = [name for name in names if not (folder / name).exists()]
+        raise InputError("the weight_map names two files that differ in case only", file=folder.path / INDEX)
+    missing = [name for name in names if not folder.has(name)]
     if missing:
-        broken = " (broken links)" if any((folder / name).is_symlink() for name in missing) else ""
+        broken = " (broken links)" if any(name in present for name in missing) else ""
         raise InputError(
             f"{len(missing)} of {len(names)} files of the model are missing{broken}: {_some(missing)}",
-            file=folder,
+            file=folder.path,
             hint="download the rest",
         )
     unused = [name for name in found if name not in names]
     if unused:
-        log.warning("%s: ignored, as the index does not name them: %s", folder, _some(unused))
+        log.warning("%s: ignored, as the index does not name them: %s", folder.path, _some(unused))
     return names
 
 
-def _no_weights(folder: Path, present: list[str], beginning: str) -> InputError | UnsupportedError:
+def _no_weights(folder: Path, present: Sequence[str], beginning: str) -> InputError | UnsupportedError:
     for suffixes, what in (
         ((".bin", ".pt", ".pth", ".ckpt"), "PyTorch (pickle) files, which are never read: they can run code"),
         ((".h5", ".msgpack", ".onnx"), "files of another framework"),
@@ -202,7 +211,7 @@ def _no_weights(folder: Path, present: list[str], beginning: str) -> InputError 
     return InputError("the folder holds no .safetensors files", file=folder, hint="download the weights, too")
 
 
-def _collect(files: Iterable[SourceFile]) -> dict[str, StoredTensor]:
+def _collect(files: Iterable[Source]) -> dict[str, StoredTensor]:
     tensors: dict[str, StoredTensor] = {}
     for file in files:
         found = read_safetensors_header(file)

@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from gguf_forge.errors import UnsupportedError
+from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.json_file import read_json_object
-from gguf_forge.storage.paths import is_file
 
 # The file of parameters, which also stands for the class that such a checkpoint does not name.
 PARAMS = "params.json"
 
 
-def has_mistral_form(folder: Path) -> bool:
+def has_mistral_form(folder: Folder) -> bool:
     """Is the folder in Mistral's form, and not in that of transformers, too?"""
-    return is_file(folder / PARAMS) and not is_file(folder / "config.json")
+    return folder.has(PARAMS) and not folder.has("config.json")
 
 
-def read_params(folder: Path) -> dict[str, Any]:
+def read_params(folder: Folder) -> dict[str, Any]:
     """The parameters with what a config.json has beside: a class name, and how the weights are quantized.
 
     Raises:
         UnsupportedError: they are quantized in another way than to FP8.
         InputError: the file is missing or broken.
     """
-    params = {**read_json_object(folder / PARAMS), "architectures": [PARAMS]}
+    params = {**read_json_object(folder, PARAMS), "architectures": [PARAMS]}
     quantization = params.get("quantization")
     if quantization is None:
         return params
     kind = quantization.get("qformat_weight") if isinstance(quantization, dict) else quantization
     if kind != "fp8_e4m3":
-        raise UnsupportedError(f"weights quantized to {kind!r:.40} are not known", file=folder / PARAMS)
+        raise UnsupportedError(f"weights quantized to {kind!r:.40} are not known", file=folder.path / PARAMS)
     return {**params, "quantization_config": {"quant_method": "fp8", "weight_block_size": None}}

@@ -175,12 +175,13 @@ def _id(text: str) -> int:
 def _templates(file: Path) -> Metadata:
     """The template in a Jinja file, or those in a tokenizer_config.json."""
     from gguf_forge.storage.json_file import read_json_object
+    from gguf_forge.storage.local.folder import located
     from gguf_forge.tokenizer.chat_template import templates_of
     from gguf_forge.tokenizer.checks import Place
 
     place = Place(file)
     if file.suffix == ".json":
-        return templates_of(read_json_object(file).get("chat_template"), place / "chat_template")
+        return templates_of(read_json_object(*located(file)).get("chat_template"), place / "chat_template")
     try:
         return templates_of(file.read_text(encoding="utf-8"), place)
     except OSError as error:

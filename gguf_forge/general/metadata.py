@@ -20,7 +20,9 @@ from gguf_forge.general.model_card import read_model_card
 from gguf_forge.general.naming import ModelIdentity, parse_model_id, title
 from gguf_forge.general.size import ParameterCount, size_label
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, array, string, u32
+from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.json_file import read_json_object
+from gguf_forge.storage.local.folder import located
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +93,7 @@ _HUB_URL = re.compile(r"https?://huggingface\.co/([^/]+/[^/]+)")
 
 
 def general_metadata(
-    folder: Path,
+    folder: Folder,
     config: Mapping[str, Any],
     count: ParameterCount,
     *,
@@ -121,7 +123,10 @@ def general_metadata(
 
     Example:
         >>> identity, metadata = general_metadata(
-        ...     Path("Tiny-1.1B-Chat"), {}, ParameterCount(1_100_000_000, 1_100_000_000), architecture="llama"
+        ...     LocalFolder(Path("Tiny-1.1B-Chat")),
+        ...     {},
+        ...     ParameterCount(1_100_000_000, 1_100_000_000),
+        ...     architecture="llama",
         ... )
         >>> identity.basename, list(metadata)[:3]
         ('Tiny', ['general.architecture', 'general.type', 'general.name'])
@@ -134,7 +139,7 @@ def general_metadata(
     if model_name is not None:
         texts["name"] = _clean(model_name)
     if texts["name"] is None:
-        texts["name"] = _folder_name(folder)
+        texts["name"] = _clean(folder.name)
     if texts["size_label"] is None and count.total > 0:
         texts["size_label"] = size_label(count)
 
@@ -159,17 +164,12 @@ def _clean(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _folder_name(folder: Path) -> str:
-    name = folder.name
-    return _clean(folder.resolve().name if name in ("", "..") else name)
-
-
-def _texts(card: Mapping[str, Any], config: Mapping[str, Any], folder: Path, total: int) -> dict[str, str | None]:
+def _texts(card: Mapping[str, Any], config: Mapping[str, Any], folder: Folder, total: int) -> dict[str, str | None]:
     texts = {
         key: next((text for card_key in card_keys if (text := _card_text(card, card_key)) is not None), None)
         for key, card_keys in _TEXTS.items()
     }
-    ids = [_folder_name(folder)]
+    ids = [_clean(folder.name)]
     source = config.get("_name_or_path")
     if isinstance(source, str) and source.count("/") <= 1:  # more would be a path on someone's machine
         ids.insert(0, _clean(source))
@@ -241,13 +241,13 @@ def _source_keys(key: str, sources: list[dict[str, str | None]] | None) -> Metad
     return keys
 
 
-def _sampling(folder: Path) -> dict[str, Value | None]:
+def _sampling(folder: Folder) -> dict[str, Value | None]:
     """The recommended sampler settings of generation_config.json, None where it has none."""
-    path = folder / "generation_config.json"
+    name, path = "generation_config.json", folder.path / "generation_config.json"
     given: Mapping[str, Any] = {}
-    if path.exists():
+    if folder.has(name):
         try:
-            given = read_json_object(path)
+            given = read_json_object(folder, name)
         except InputError as error:
             log.warning("%s (the file is ignored)", error)
     values: dict[str, Value | None] = {}
@@ -284,7 +284,7 @@ def _read_override(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     override: dict[str, Any] = {}
-    for key, value in read_json_object(path).items():
+    for key, value in read_json_object(*located(path)).items():
         read = _OVERRIDES.get(key)
         if read is None:
             log.warning("%s: %s is ignored: it cannot be set here", path, key)

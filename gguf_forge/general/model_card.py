@@ -8,9 +8,13 @@ from typing import Any
 
 import yaml
 
+from gguf_forge.errors import InputError
+from gguf_forge.storage.folder import Folder, read_beginning
+
 log = logging.getLogger(__name__)
 
-_MAX_CHARS = 16 << 20  # cards with benchmark results reach 2 MB
+_MAX_BYTES = 16 << 20  # cards with benchmark results reach 2 MB
+_CARD = "README.md"
 _MAX_DEPTH = 100  # the C parser overflows its stack on deep nesting
 _KEPT_TAGS = {"tag:yaml.org,2002:null", "tag:yaml.org,2002:bool", "tag:yaml.org,2002:merge"}
 
@@ -28,19 +32,18 @@ def _card_loader(base: Any) -> Any:
 _LOADERS = tuple(_card_loader(base) for base in (getattr(yaml, "CSafeLoader", None), yaml.SafeLoader) if base)
 
 
-def read_model_card(folder: Path) -> dict[str, Any]:
+def read_model_card(folder: Folder) -> dict[str, Any]:
     """The front matter of `folder`'s README.md; empty without one, or with a warning when it cannot be read.
 
     Numbers and dates are given as the text they are written as.
     """
-    path = folder / "README.md"
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            lines = file.read(_MAX_CHARS).splitlines()
-    except FileNotFoundError:
+    if not folder.has(_CARD):
         return {}
-    except OSError as error:
-        log.warning("%s: the model card is ignored: %s", path, error.strerror)
+    path = folder.path / _CARD
+    try:
+        lines = read_beginning(folder, _CARD, _MAX_BYTES).decode("utf-8", "replace").splitlines()
+    except InputError as error:
+        log.warning("%s: the model card is ignored: %s", path, error.problem)
         return {}
     if not lines or lines[0] != "---":
         return {}

@@ -25,8 +25,9 @@ from gguf_forge.planning.splits import Split
 from gguf_forge.recipe import Options
 from gguf_forge.recipe.file_types import FileType
 from gguf_forge.request import Request
+from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.json_file import read_json_object
-from gguf_forge.storage.paths import is_file
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.low_rank import LowRank, factors
 from gguf_forge.tensors.row_maps import transposed
@@ -38,12 +39,12 @@ log = logging.getLogger(__name__)
 class AdapterModel:
     """An open adapter's folder as a model that files are made of. Its base model tells what the names mean."""
 
-    def __init__(self, adapter: Adapter, base: Path | None = None):
+    def __init__(self, adapter: Adapter, base: Folder | None = None):
         self._adapter = adapter
         self._base = base
 
     @classmethod
-    def open(cls, folder: Path, base: Path | None = None) -> AdapterModel:
+    def open(cls, folder: Folder, base: Folder | None = None) -> AdapterModel:
         """Opens an adapter.
 
         Args:
@@ -54,7 +55,7 @@ class AdapterModel:
 
     @property
     def name(self) -> str:
-        return self._adapter.folder.resolve().name
+        return self._adapter.folder.name
 
     @property
     def sources(self) -> tuple[TensorSource, ...]:
@@ -106,13 +107,13 @@ class AdapterModel:
         metadata["adapter.lora.alpha"] = f32(self._alpha())
         metadata["general.quantization_version"] = u32(QUANTIZATION_VERSION)
         adapter_file = self._adapter.file.path
-        inputs = (adapter_file, self._adapter.folder / CONFIG, *((metadata_file,) if metadata_file else ()))
+        inputs = (adapter_file, self._adapter.folder.path / CONFIG, *((metadata_file,) if metadata_file else ()))
         return ModelPlan(planned, metadata, self._native_type(), identity, inputs)
 
     def _alpha(self) -> float:
         alpha: Any = self._adapter.config.get("lora_alpha")
         if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < 3e38:
-            raise InputError(f"lora_alpha is {alpha!r:.40}, not a number", file=self._adapter.folder / CONFIG)
+            raise InputError(f"lora_alpha is {alpha!r:.40}, not a number", file=self._adapter.folder.path / CONFIG)
         return float(alpha)
 
     def _native_type(self) -> TensorType | None:
@@ -121,23 +122,25 @@ class AdapterModel:
 
     def _planned(self) -> tuple[Architecture, tuple[PlannedTensor, ...]]:
         folder = self._base_folder()
-        raw = read_json_object(folder / "config.json")
+        raw = read_json_object(folder, "config.json")
         architecture = find_architecture(raw)
         planned = plan_changes(architecture, site_of(architecture, raw, folder, self._adapter.changes()))
         return architecture, tuple(each for tensor in planned for each in _in_factors(tensor))
 
-    def _base_folder(self) -> Path:
+    def _base_folder(self) -> Folder:
         """The folder of the base model, of which the config is enough."""
         if self._base is not None:
             return self._base
         named: Any = self._adapter.config.get("base_model_name_or_path")
         hint = "give the base model's folder with --base; its config.json is enough"
         if not isinstance(named, str) or not named:
-            raise InputError("the adapter does not name its base model", file=self._adapter.folder / CONFIG, hint=hint)
-        for folder in (Path(named), *_cached(named)):
-            if is_file(folder / "config.json"):
+            raise InputError(
+                "the adapter does not name its base model", file=self._adapter.folder.path / CONFIG, hint=hint
+            )
+        for folder in map(LocalFolder, (Path(named), *_cached(named))):
+            if folder.has("config.json"):
                 return folder
-        raise InputError(f"its base model {printable(named)} is not here", file=self._adapter.folder, hint=hint)
+        raise InputError(f"its base model {printable(named)} is not here", file=self._adapter.folder.path, hint=hint)
 
 
 def _cached(repository: str) -> list[Path]:

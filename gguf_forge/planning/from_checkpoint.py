@@ -25,6 +25,8 @@ from gguf_forge.planning.splits import Split, split_as_converter, split_as_gguf_
 from gguf_forge.recipe import FILE_TYPES, FileType, Options
 from gguf_forge.recipe.file_types import AUTO
 from gguf_forge.request import Request
+from gguf_forge.storage.folder import Folder
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.storage.paths import is_folder
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.types.tensor_type import F16, F32, TensorType
@@ -167,7 +169,7 @@ class CheckpointModel:
         self._checkpoint = checkpoint
 
     @classmethod
-    def open(cls, folder: Path, *, vocab_only: bool = False, mistral_format: bool = False) -> CheckpointModel:
+    def open(cls, folder: Folder, *, vocab_only: bool = False, mistral_format: bool = False) -> CheckpointModel:
         """Opens a folder.
 
         Args:
@@ -177,8 +179,8 @@ class CheckpointModel:
         """
         with ExitStack() as opened:
             native = mistral_format or has_mistral_form(folder)
-            has_weights = not vocab_only or any(folder.glob("*.safetensors"))
-            checkpoint = opened.enter_context(Checkpoint.open(folder, weights=has_weights, native=native))
+            has_weights = not vocab_only or any(name.endswith(".safetensors") for name in folder.names())
+            checkpoint = opened.enter_context(Checkpoint.of(folder, weights=has_weights, native=native))
             for path, prefix in module_files(checkpoint.config).items() if has_weights else ():
                 checkpoint = checkpoint.with_module(path, prefix)
             opened.pop_all()
@@ -186,7 +188,7 @@ class CheckpointModel:
 
     @property
     def name(self) -> str:
-        return self._checkpoint.folder.resolve().name
+        return self._checkpoint.folder.name
 
     @property
     def sources(self) -> tuple[TensorSource, ...]:
@@ -216,7 +218,7 @@ class CheckpointModel:
         self._say_other_parts(request)
         default = "auto" if request.vocab_only or model.packed_type is not None else DEFAULT_TYPE
         name = model.metadata["general.architecture"].data
-        log.info("%s: a %s model, %d tensors", self._checkpoint.folder, name, len(model.tensors))
+        log.info("%s: a %s model, %d tensors", self._checkpoint.folder.path, name, len(model.tensors))
         return files_of_request(model, request, options, split, folder, default)
 
     def content(self, request: Request, options: Options, base: TensorType | None) -> FileContent:
@@ -239,7 +241,7 @@ class CheckpointModel:
             pre_tokenizer=request.pre_tokenizer,
             vocab_only=request.vocab_only,
             choices=request.layers | request.told,
-            target=folder / request.target_model_dir if request.target_model_dir is not None else None,
+            target=LocalFolder(folder / request.target_model_dir) if request.target_model_dir is not None else None,
         )
 
     def _say_other_parts(self, request: Request) -> None:

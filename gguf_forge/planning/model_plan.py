@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from gguf_forge.general import ModelIdentity, general_metadata, parameter_count
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, string, u32
 from gguf_forge.recipe import stays_f32
+from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.json_file import read_json_object
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tokenizer import read_vocabulary
@@ -100,7 +101,7 @@ def plan_model(
     pre_tokenizer: str | None = None,
     vocab_only: bool = False,
     choices: frozenset[str] = frozenset(),
-    target: Path | None = None,
+    target: Folder | None = None,
 ) -> ModelPlan:
     """Plans a checkpoint. Reads its headers and its small files, no weight.
 
@@ -137,7 +138,7 @@ def plan_model(
     metadata |= _lines(architecture, architecture.metadata, site)
     metadata["general.quantization_version"] = u32(QUANTIZATION_VERSION)
     metadata |= _vocabulary(architecture, site, pre_tokenizer)
-    _check_vocabulary(tensors, metadata, checkpoint.folder)
+    _check_vocabulary(tensors, metadata, checkpoint.folder.path)
     prefix = "mmproj-" if part == "mmproj" else "mtp-" if "mtp_only" in choices else ""
     plan = ModelPlan(
         tensors,
@@ -145,8 +146,8 @@ def plan_model(
         native_type=native_type(checkpoint, architecture),
         identity=replace(identity, size_label=None) if prefix else identity,
         inputs=(
-            *filter(_is_of_the_model, checkpoint.folder.iterdir()),
-            *(filter(_is_of_the_model, target.iterdir()) if target is not None else ()),
+            *_files_of_the_model(checkpoint.folder),
+            *(_files_of_the_model(target) if target is not None else ()),
             *([metadata_file] if metadata_file else ()),
         ),
         file_prefix=prefix,
@@ -173,7 +174,7 @@ def survey(
     *,
     weights: bool = True,
     choices: frozenset[str] = frozenset(),
-    target: Path | None = None,
+    target: Folder | None = None,
 ) -> tuple[Architecture, Site]:
     """The declaration that a part of a checkpoint follows, and the site where it is applied.
 
@@ -186,7 +187,7 @@ def survey(
     if choices - architecture.choices:
         unfit = ", ".join(sorted(_FLAGS[choice] for choice in choices - architecture.choices))
         raise UsageError(
-            f"{unfit}: no use for a {architecture.name} model", file=checkpoint.folder, hint="leave it out"
+            f"{unfit}: no use for a {architecture.name} model", file=checkpoint.folder.path, hint="leave it out"
         )
     tensors = logical_tensors(checkpoint) if weights else {}
     return architecture, site_of(architecture, checkpoint.config, checkpoint.folder, tensors, choices, target)
@@ -195,10 +196,10 @@ def survey(
 def site_of(
     architecture: Architecture,
     config: Mapping[str, Any],
-    folder: Path,
+    folder: Folder,
     tensors: Mapping[str, TensorExpr],
     choices: frozenset[str] = frozenset(),
-    target: Path | None = None,
+    target: Folder | None = None,
 ) -> Site:
     """Where a declaration is applied.
 
@@ -228,8 +229,8 @@ def has_projector(checkpoint: Checkpoint) -> bool:
     return any(not is_text(name) and belongs_to(one, name) for one in found[:1] for name in checkpoint.tensors)
 
 
-def _target(folder: Path) -> DraftTarget:
-    return DraftTarget(Config.raw(read_json_object(folder / "config.json")), folder)
+def _target(folder: Folder) -> DraftTarget:
+    return DraftTarget(Config.raw(read_json_object(folder, "config.json")), folder)
 
 
 def _vocabulary(architecture: Architecture, site: Site, pre_tokenizer: str | None) -> Metadata:
@@ -248,9 +249,9 @@ def native_type(checkpoint: Checkpoint, architecture: Architecture) -> TensorTyp
     return None
 
 
-def _is_of_the_model(path: Path) -> bool:
+def _files_of_the_model(folder: Folder) -> Iterator[Path]:
     """Not what was made of it, which may lie beside it."""
-    return path.suffix in _OF_MODELS and not path.name.startswith(".")
+    return (folder.path / name for name in folder.names() if name.endswith(_OF_MODELS) and not name.startswith("."))
 
 
 def plan_weights(checkpoint: Checkpoint) -> tuple[PlannedTensor, ...]:

@@ -7,12 +7,14 @@ from os import PathLike
 from pathlib import Path
 
 from gguf_forge.checkpoint.adapter import is_adapter
+from gguf_forge.checkpoint.checkpoint import model_folder
 from gguf_forge.errors import InputError
 from gguf_forge.gguf_file.opened import open_gguf
 from gguf_forge.planning.from_adapter import AdapterModel
 from gguf_forge.planning.from_checkpoint import CheckpointModel
 from gguf_forge.planning.from_gguf import GgufModel
 from gguf_forge.planning.model import OpenModel
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.storage.paths import is_file, is_folder, is_there
 
 
@@ -41,9 +43,10 @@ def open_model(
     path = Path(source)
     if _is_gguf(path):
         return closing(GgufModel(open_gguf(path)))
-    if is_adapter(path):
-        return closing(AdapterModel.open(path, Path(base) if base is not None else None))
-    return closing(CheckpointModel.open(path, vocab_only=vocab_only, mistral_format=mistral_format))
+    if is_adapter(LocalFolder(path)):
+        named = LocalFolder(Path(base)) if base is not None else None
+        return closing(AdapterModel.open(LocalFolder(path), named))
+    return closing(CheckpointModel.open(model_folder(path), vocab_only=vocab_only, mistral_format=mistral_format))
 
 
 def open_origin(source: str | PathLike[str], *, vocab_only: bool = False) -> AbstractContextManager[OpenModel]:

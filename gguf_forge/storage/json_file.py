@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gguf_forge.errors import InputError
-
-MAX_BYTES = 256 << 20  # the largest tokenizer.json are about 35 MB
+from gguf_forge.storage.folder import Folder
 
 # What is often found in place of a file of the model: its first bytes, what it is, what to do.
 _IMPOSTORS = (
@@ -30,32 +29,25 @@ def refuse_impostor(head: bytes, file: Path) -> None:
             raise InputError(f"this is {what}", file=file, hint=hint)
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file, as `read_json` reads it.
+def read_json_object(folder: Folder, name: str) -> dict[str, Any]:
+    """The object in a JSON file of a folder, as `read_json` reads it.
 
     Raises:
         InputError: as there, and what is not an object.
     """
-    value = read_json(path)
+    value = read_json(folder, name)
     if not isinstance(value, dict):
-        raise InputError(f"a JSON object is expected, not a {type(value).__name__}", file=path)
+        raise InputError(f"a JSON object is expected, not a {type(value).__name__}", file=folder.path / name)
     return value
 
 
-def read_json(path: Path) -> Any:
-    """The value in a JSON file. NaN and Infinity are taken, as Python does: published configs have them.
+def read_json(folder: Folder, name: str) -> Any:
+    """The value in a JSON file of a folder. NaN and Infinity are taken, as Python does: published configs have them.
 
     Raises:
         InputError: the file is missing, unreadable, empty, too large, not UTF-8, or not JSON.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"the file is larger than {MAX_BYTES >> 20} MiB", file=path)
-        raw = path.read_bytes()
-    except FileNotFoundError as error:
-        raise InputError("the file is missing", file=path, hint="download the whole model folder") from error
-    except OSError as error:
-        raise InputError(f"the file cannot be read: {error.strerror}", file=path) from error
+    raw, path = folder.read_small(name), folder.path / name
     if not raw.strip():
         raise InputError("the file is empty", file=path, hint="download it again")
     refuse_impostor(raw[:IMPOSTOR_BYTES], path)

@@ -48,6 +48,10 @@ class Source(Protocol):
         """Raises InputError if this is not the file any more that was opened."""
         ...
 
+    def close(self) -> None:
+        """Nothing is read after that."""
+        ...
+
 
 class FileIdentity(NamedTuple):
     """What tells that a file is still the one that was opened."""

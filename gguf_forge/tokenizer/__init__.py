@@ -25,12 +25,11 @@ Keys, values, types and their order are those of llama.cpp's converter.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from gguf_forge.errors import InputError
 from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.storage.folder import Folder
 from gguf_forge.tokenizer.auto_tokenizer import load_tokenizer
 from gguf_forge.tokenizer.bpe import (
     bpe,
@@ -163,7 +162,7 @@ any_vocabulary: Reader = first_of(sentencepiece, llama_hf, bpe)
 
 
 def read_vocabulary(
-    folder: str | PathLike[str],
+    folder: Folder,
     config: Mapping[str, Any],
     reader: Reader = any_vocabulary,
     *,
@@ -183,51 +182,51 @@ def read_vocabulary(
         UsageError: llama.cpp knows no pre-tokenizer of the given name.
 
     Example:
-        >>> read_vocabulary("Qwen3-0.6B", {"vocab_size": 151936})["tokenizer.ggml.pre"].data
+        >>> read_vocabulary(LocalFolder(Path("Qwen3-0.6B")), {"vocab_size": 151936})["tokenizer.ggml.pre"].data
         'qwen2'
     """
-    files = TokenizerFiles(Path(folder))
+    files = TokenizerFiles(folder)
     if pre_tokenizer is not None:
         checked_name(pre_tokenizer)
     metadata = reader(TokenizerSource(files, config, pre_tokenizer))
     if metadata is None:
         raise InputError(
             "has no tokenizer that this model can use",
-            file=files.folder,
+            file=folder.path,
             hint="it needs tokenizer.json, tokenizer.model, or vocab.json with merges.txt: download them too",
         )
     return metadata
 
 
-def real_vocabulary_size(folder: str | PathLike[str], config: Mapping[str, Any]) -> int | None:
+def real_vocabulary_size(folder: Folder, config: Mapping[str, Any]) -> int | None:
     """How many embedding rows have a token, where embeddings have more; None without tokenizer files.
 
     Source: Gemma 3's `modify_tensors` in llama.cpp's converter.
     """
-    source = TokenizerSource(TokenizerFiles(Path(folder)), config)
+    source = TokenizerSource(TokenizerFiles(folder), config)
     size = sentencepiece_size(source)
     return tokenizer_json_size(source) if size is None else size
 
 
-def base_vocabulary_size(folder: str | PathLike[str]) -> int | None:
+def base_vocabulary_size(folder: Folder) -> int | None:
     """How many tokens a tokenizer has without those that were added to it; None without tokenizer.json."""
-    tokenizer = load_tokenizer(TokenizerFiles(Path(folder)))
+    tokenizer = load_tokenizer(TokenizerFiles(folder))
     return None if tokenizer is None else tokenizer.base_size()
 
 
-def token_ids(folder: str | PathLike[str], *texts: str) -> list[int]:
+def token_ids(folder: Folder, *texts: str) -> list[int]:
     """The ids of tokens that a model must have.
 
     Raises:
         InputError: the folder has no tokenizer.json, or no such token.
 
     Example:
-        >>> token_ids("Qwen3-Reranker-0.6B", "yes", "no")
+        >>> token_ids(LocalFolder(Path("Qwen3-Reranker-0.6B")), "yes", "no")
         [9693, 2152]
     """
-    tokenizer = load_tokenizer(TokenizerFiles(Path(folder)))
+    tokenizer = load_tokenizer(TokenizerFiles(folder))
     if tokenizer is None:
-        raise InputError(f"has no tokenizer that says which token is {texts[0]!r}", file=folder)
+        raise InputError(f"has no tokenizer that says which token is {texts[0]!r}", file=folder.path)
     vocabulary = tokenizer.vocabulary()
     missing = [text for text in texts if text not in vocabulary]
     if missing:

@@ -69,7 +69,7 @@ def read_base_vocabulary(
 def _pre_tokenizer(tokenizer: AutoTokenizer, source: TokenizerSource) -> str:
     if source.pre_tokenizer is not None:
         return checked_name(source.pre_tokenizer)
-    return name_of(tokenizer.encode(PROBE), source.files.tokenizer, source.files.folder)
+    return name_of(tokenizer.encode(PROBE), source.files.tokenizer, source.files.folder.path)
 
 
 def _tokens(tokenizer: AutoTokenizer, source: TokenizerSource) -> tuple[list[str], list[TokenType]]:

@@ -67,7 +67,7 @@ def _id_of(text: str, vocabulary: BaseVocabulary, source: TokenizerSource) -> in
     if text not in vocabulary.added:
         raise InputError(
             f"the tokenizer has no added token {text!r}, which models of this family need",
-            file=source.files.folder,
+            file=source.files.folder.path,
             hint="take the tokenizer that the model was trained with",
         )
     return vocabulary.added[text]

@@ -30,7 +30,7 @@ def builtin(name: Literal["gpt-neox", "llama-spm"]) -> Reader:
     """
 
     def read(source: TokenizerSource) -> Metadata:
-        log.warning("%s has no tokenizer files; the vocabulary of %s is taken", source.files.folder, name)
+        log.warning("%s has no tokenizer files; the vocabulary of %s is taken", source.files.folder.path, name)
         size = vocabulary_size(source.config, source.files.place("config.json"))
         return {key: _value(key, ValueType[type], value, size) for key, type, value in _entries(name)}
 

@@ -22,7 +22,7 @@ def merges(files: TokenizerFiles) -> Metadata:
     """The merges as `left right` strings, nothing where there are none."""
     found = _from_tokenizer(files) or _from_text(files)
     if not found:
-        log.warning("%s: the vocabulary has no merges; the model may not work", files.folder)
+        log.warning("%s: the vocabulary has no merges; the model may not work", files.folder.path)
     return {"tokenizer.ggml.merges": array(ValueType.STRING, found)} if found else {}
 
 
@@ -56,5 +56,5 @@ def _from_text(files: TokenizerFiles) -> list[str]:
         if len(parts) == 2:
             found.append(f"{parts[0]} {parts[1]}")
         elif parts:
-            log.warning("%s: left out, not a merge: %r", files.folder / "merges.txt", line[:60])
+            log.warning("%s: left out, not a merge: %r", files.folder.path / "merges.txt", line[:60])
     return found

@@ -110,7 +110,7 @@ def _template(files: TokenizerFiles, vocabulary: _Vocabulary, native: bool, comm
     if template is None:
         raise UnsupportedError(
             f"no chat template is known for {vocabulary.kind} tokenizers of version {vocabulary.version}",
-            file=files.folder,
+            file=files.folder.path,
             hint="put a chat_template.jinja into the folder",
         )
     return templates_of(template, Place("chat template"))
@@ -188,7 +188,7 @@ def _tekken_merges(ranks: Mapping[bytes, int], place: Place) -> Iterator[tuple[b
 
 
 def _sentencepiece(files: TokenizerFiles) -> _Vocabulary | None:
-    names = sorted(path.name for path in files.folder.glob("tokenizer.model*") if _MODEL_NAME.fullmatch(path.name))
+    names = [name for name in files.folder.names() if _MODEL_NAME.fullmatch(name)]
     data = files.content(names[-1]) if names else None
     match = _MODEL_NAME.fullmatch(names[-1]) if names else None
     if data is None or match is None:

@@ -9,8 +9,9 @@ import pytest
 from gguf_forge.architectures.appended_layers import MTP_NAMES, is_appended, is_left_out
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.site import Site
+from gguf_forge.storage.local.folder import LocalFolder
 
-SITE = Site(Config({"num_hidden_layers": 24}), Path(), block_count=26)
+SITE = Site(Config({"num_hidden_layers": 24}), LocalFolder(Path()), block_count=26)
 
 
 @pytest.mark.parametrize(
@@ -40,5 +41,5 @@ def test_which_layers_are_left_out() -> None:
     assert not is_left_out(own)
     assert not is_left_out(appended)
     for choice, expected in (("no_mtp", [False, True]), ("mtp_only", [True, False])):
-        site = Site(SITE.config, Path(), block_count=26, choices=frozenset((choice,)))
+        site = Site(SITE.config, LocalFolder(Path()), block_count=26, choices=frozenset((choice,)))
         assert [is_left_out(site.at(layer)) for layer in (23, 24)] == expected

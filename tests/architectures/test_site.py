@@ -11,6 +11,7 @@ import pytest
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.site import COMPARED_BYTES, Site
 from gguf_forge.errors import InputError
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tensors.stored import Constant
 from gguf_forge.types.rows import RowNumbers, Rows
 
@@ -33,7 +34,7 @@ def _counted(values: np.ndarray) -> _Counted:
 
 
 def _site(**tensors: Constant) -> Site:
-    return Site(Config.of({}), Path(), tensors=tensors)
+    return Site(Config.of({}), LocalFolder(Path()), tensors=tensors)
 
 
 def _numbers() -> np.ndarray:

@@ -13,6 +13,7 @@ from gguf_forge.checkpoint.quantized import resolved, schemes
 from gguf_forge.checkpoint.quantized.gptq import gptq_weight
 from gguf_forge.checkpoint.quantized.scheme import Quantization
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import Constant, StandIn
 from gguf_forge.types.element_type import ELEMENT_TYPES
@@ -20,7 +21,7 @@ from gguf_forge.types.tensor_type import BF16, F16
 
 
 def logical(tensors: dict[str, TensorExpr], **config: Any) -> dict[str, TensorExpr]:
-    return dict(resolved(tensors, Quantization(config, Path("model"))))
+    return dict(resolved(tensors, Quantization(config, LocalFolder(Path("model")))))
 
 
 def codes(shape: tuple[int, ...], name: str = "I32") -> Constant:

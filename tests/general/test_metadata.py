@@ -14,6 +14,7 @@ from gguf_forge.errors import InputError
 from gguf_forge.general import ParameterCount, general_metadata, output_name, parameter_count
 from gguf_forge.gguf_file.header import encode_header
 from gguf_forge.gguf_file.values import Metadata, ValueType
+from gguf_forge.storage.local.folder import LocalFolder
 
 NAMED = json.loads(Path(__file__).with_name("named_models.json").read_text())
 LATER_KEYS = {"general.file_type", "general.quantization_version", "general.alignment"}
@@ -39,7 +40,7 @@ def shown(metadata: Metadata) -> list[tuple[str, str, Any]]:
 def general(folder: Path, **options: Any) -> dict[str, Any]:
     """The keys below `general.` and their values, without architecture and type."""
     options = {"config": {}, "count": ParameterCount(), **options}
-    _, metadata = general_metadata(folder, architecture="llama", **options)
+    _, metadata = general_metadata(LocalFolder(folder), architecture="llama", **options)
     encode_header(metadata, (), ())
     return {key.removeprefix("general."): value for key, _, value in shown(metadata)[2:]}
 
@@ -73,7 +74,7 @@ def test_keys_are_those_of_the_reference(path: Path, tmp_path: Path) -> None:
     want = [entry for entry in manifest["kv"] if entry["key"].startswith("general.")]
     values = {entry["key"]: entry["value"] for entry in want}
     identity, metadata = general_metadata(
-        folder,
+        LocalFolder(folder),
         config,
         parameter_count(tensor_infos(manifest)),
         architecture=values["general.architecture"],
@@ -91,7 +92,7 @@ def test_keys_are_those_of_the_reference(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", NAMED, ids=lambda case: case["folder"])
 def test_real_folder_names(case: dict[str, Any]) -> None:
     identity, metadata = general_metadata(
-        Path(case["folder"]), {}, ParameterCount(*case["count"]), architecture="llama"
+        LocalFolder(Path(case["folder"])), {}, ParameterCount(*case["count"]), architecture="llama"
     )
     found = {key.removeprefix("general."): value for key, _, value in shown(metadata)[2:]}
     assert found == case["general"]

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gguf_forge.general.model_card import read_model_card
+from gguf_forge.storage.local.folder import LocalFolder
 
 
 def card(folder: Path, text: str | bytes) -> dict[str, Any]:
     (folder / "README.md").write_bytes(text if isinstance(text, bytes) else text.encode())
-    return read_model_card(folder)
+    return read_model_card(LocalFolder(folder))
 
 
 def test_front_matter(tmp_path: Path) -> None:
@@ -28,12 +29,12 @@ def test_no_front_matter(tmp_path: Path, text: str) -> None:
 
 
 def test_no_card(tmp_path: Path) -> None:
-    assert read_model_card(tmp_path) == {}
+    assert read_model_card(LocalFolder(tmp_path)) == {}
 
 
 def test_a_folder_called_readme(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "README.md").mkdir()
-    assert read_model_card(tmp_path) == {}
+    assert read_model_card(LocalFolder(tmp_path)) == {}
     assert "ignored" in caplog.text
 
 

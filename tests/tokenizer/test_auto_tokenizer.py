@@ -10,6 +10,7 @@ import pytest
 from tokenizer_folders import copy_folder, edit
 
 from gguf_forge.errors import InputError
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tokenizer import TokenizerFiles
 from gguf_forge.tokenizer.auto_tokenizer import AutoTokenizer, load_tokenizer
 
@@ -29,7 +30,7 @@ def load(folder: Path, **changes: Any) -> AutoTokenizer:
             del config[key]
 
     edit(folder / "tokenizer_config.json", change)
-    tokenizer = load_tokenizer(TokenizerFiles(folder))
+    tokenizer = load_tokenizer(TokenizerFiles(LocalFolder(folder)))
     assert tokenizer is not None
     return tokenizer
 

@@ -9,6 +9,7 @@ import pytest
 from tokenizer_folders import copy_folder, edit
 
 from gguf_forge.errors import ForgeError, InputError
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tokenizer import (
     Reader,
     bpe,
@@ -25,7 +26,7 @@ TOKENS, TYPES, MERGES = (f"tokenizer.ggml.{name}" for name in ("tokens", "token_
 
 
 def read(folder: Path, size: Any = 512, reader: Reader = bpe) -> dict[str, Any]:
-    found = read_vocabulary(folder, {"vocab_size": size}, reader, pre_tokenizer="llama-bpe")
+    found = read_vocabulary(LocalFolder(folder), {"vocab_size": size}, reader, pre_tokenizer="llama-bpe")
     return {key: value.data for key, value in found.items()}
 
 
@@ -211,7 +212,7 @@ def test_a_broken_slow_folder(tmp_path: Path, name: str, content: str, told: str
 def test_real_size_counts_both_lists(folder: Path) -> None:
     lists = json.loads((folder / "tokenizer.json").read_text())
     wanted = len(lists["model"]["vocab"]) + len(lists["added_tokens"])
-    assert real_vocabulary_size(folder, {"vocab_size": 9999}) == wanted
+    assert real_vocabulary_size(LocalFolder(folder), {"vocab_size": 9999}) == wanted
 
 
 def test_llama_hf_refuses_a_hole_in_the_vocabulary(tmp_path: Path) -> None:
@@ -223,12 +224,12 @@ def test_llama_hf_refuses_a_hole_in_the_vocabulary(tmp_path: Path) -> None:
 
     edit(folder / "tokenizer.json", change)
     with pytest.raises(InputError, match="none with id 479"):
-        read_vocabulary(folder, {}, llama_hf)
+        read_vocabulary(LocalFolder(folder), {}, llama_hf)
 
 
 def test_a_byte_level_tokenizer_is_not_taken_for_a_sentencepiece_one(folder: Path) -> None:
     with pytest.raises(ForgeError, match="no tokenizer that this model can use"):
-        read_vocabulary(folder, {}, llama_hf)
+        read_vocabulary(LocalFolder(folder), {}, llama_hf)
 
 
 def test_added_tokens_as_marked(folder: Path) -> None:
@@ -252,7 +253,7 @@ def test_special_tokens_by_the_text_of_an_added_token(folder: Path) -> None:
 def test_gemma4_shows_the_marks_of_tool_calls(tmp_path: Path) -> None:
     folder = copy_folder("llama-hfvocab", tmp_path / "hf")
     append(folder, added(0, "<|tool_call>", special=True), added(0, "<|x|>", special=True))
-    found = {key: value.data for key, value in read_vocabulary(folder, {}, gemma4).items()}
+    found = {key: value.data for key, value in read_vocabulary(LocalFolder(folder), {}, gemma4).items()}
     assert list(found)[:5] == ["tokenizer.ggml.model", TOKENS, "tokenizer.ggml.scores", TYPES, MERGES]
     assert found[TOKENS][-2:] == (b"<|tool_call>", b"<|x|>")
     assert found[TYPES][-2] == 4

@@ -7,6 +7,7 @@ import pytest
 from tokenizer_folders import entries
 
 from gguf_forge.errors import InputError
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tokenizer import bpe, builtin, first_of, no_vocabulary, read_vocabulary, with_rounded_size
 
 # Digests of what gguf-py's reader finds in llama.cpp's models/ggml-vocab-*.gguf, cut to these numbers of tokens.
@@ -47,13 +48,13 @@ EXPECTED = {
 @pytest.mark.parametrize("name", ["gpt-neox", "llama-spm"])
 def test_builtin_vocabularies_are_those_of_llama_cpp(tmp_path: Path, name: Any) -> None:
     size, *wanted = EXPECTED[name]
-    assert entries(read_vocabulary(tmp_path, {"vocab_size": size}, builtin(name))) == wanted
+    assert entries(read_vocabulary(LocalFolder(tmp_path), {"vocab_size": size}, builtin(name))) == wanted
 
 
 @pytest.mark.parametrize(("config", "size"), [({}, 50280), ({"pad_vocab_size_multiple": 16}, 50288)])
 def test_a_rounded_size(tmp_path: Path, config: dict[str, Any], size: int) -> None:
     reader = with_rounded_size(first_of(bpe, builtin("gpt-neox")), 8)
-    found = read_vocabulary(tmp_path, {"vocab_size": 50277, **config}, reader)
+    found = read_vocabulary(LocalFolder(tmp_path), {"vocab_size": 50277, **config}, reader)
     assert len(found["tokenizer.ggml.tokens"].data) == size
 
 
@@ -61,8 +62,10 @@ def test_a_rounded_size(tmp_path: Path, config: dict[str, Any], size: int) -> No
 def test_an_absurd_multiple(tmp_path: Path, multiple: object) -> None:
     config = {"vocab_size": 50277, "pad_vocab_size_multiple": multiple}
     with pytest.raises(InputError, match="pad_vocab_size_multiple"):
-        read_vocabulary(tmp_path, config, with_rounded_size(builtin("gpt-neox"), 8))
+        read_vocabulary(LocalFolder(tmp_path), config, with_rounded_size(builtin("gpt-neox"), 8))
 
 
 def test_no_vocabulary(tmp_path: Path) -> None:
-    assert entries(read_vocabulary(tmp_path, {}, no_vocabulary)) == [["tokenizer.ggml.model", "STRING", "none"]]
+    assert entries(read_vocabulary(LocalFolder(tmp_path), {}, no_vocabulary)) == [
+        ["tokenizer.ggml.model", "STRING", "none"]
+    ]

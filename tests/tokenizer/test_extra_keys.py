@@ -9,6 +9,7 @@ from sentencepiece_models import piece
 from tokenizer_folders import copy_folder, edit
 
 from gguf_forge.errors import InputError
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tokenizer import (
     Reader,
     as_control,
@@ -37,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def read(folder: Path, *readers: Reader) -> dict[str, Any]:
-    found = read_vocabulary(folder, {"vocab_size": 512}, in_order(*readers))
+    found = read_vocabulary(LocalFolder(folder), {"vocab_size": 512}, in_order(*readers))
     return {key: value.data for key, value in found.items()}
 
 
@@ -86,7 +87,7 @@ def test_suppressed_tokens_that_are_none(folder: Path, value: object) -> None:
 def test_a_token_made_a_control_token(tmp_path: Path, family: str, reader: Reader, text: str) -> None:
     folder = copy_folder(family, tmp_path / "hf")
     found, plain = (
-        read_vocabulary(folder, {"vocab_size": 512}, one, pre_tokenizer="qwen2")
+        read_vocabulary(LocalFolder(folder), {"vocab_size": 512}, one, pre_tokenizer="qwen2")
         for one in (as_control(text, reader), reader)
     )
     changed = [id for id, pair in enumerate(zip(found[TYPES].data, plain[TYPES].data, strict=True)) if pair == (3, 1)]
@@ -103,11 +104,11 @@ def chatglm3_folder(folder: Path) -> Path:
 
 def test_chatglm3(tmp_path: Path) -> None:
     folder = chatglm3_folder(tmp_path)
-    found = {k: v.data for k, v in read_vocabulary(folder, {"padded_vocab_size": 16}, chatglm3).items()}
+    found = {k: v.data for k, v in read_vocabulary(LocalFolder(folder), {"padded_vocab_size": 16}, chatglm3).items()}
     assert found["tokenizer.ggml.pre"] == "chatglm-spm"
     assert found["tokenizer.ggml.tokens"][:6] == (b"<unk>", b"<bos>", b"<eos>", b"a", b"b", b"[MASK]")
     assert found["tokenizer.ggml.tokens"][13:] == (b"<|observation|>", b"[PAD14]", b"[PAD15]")
     assert found["tokenizer.ggml.scores"] == (0.0, -1.0, -1.0, -1.0, -1.0) + (0.0,) * 11
     assert found[TYPES] == (2, 3, 3, 1, 1) + (3,) * 9 + (5, 5)
     with pytest.raises(InputError, match="14 tokens, and the model's padded_vocab_size is 9"):
-        read_vocabulary(folder, {"padded_vocab_size": 9}, chatglm3)
+        read_vocabulary(LocalFolder(folder), {"padded_vocab_size": 9}, chatglm3)

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from gguf_forge.errors import InputError
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tokenizer import TokenizerFiles, bpe, read_vocabulary
 
 
 def test_a_missing_file_is_none(tmp_path: Path) -> None:
-    files = TokenizerFiles(tmp_path)
+    files = TokenizerFiles(LocalFolder(tmp_path))
     assert files.tokenizer is files.tokenizer_bytes is files.sentencepiece is files.merges is None
     assert files.additional_chat_templates == {}
 
@@ -34,28 +35,28 @@ def test_a_broken_json_file_is_named(tmp_path: Path, name: str, content: bytes, 
     (tmp_path / "merges.txt").write_text("")
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=told) as caught:
-        read_vocabulary(tmp_path, {}, bpe)
+        read_vocabulary(LocalFolder(tmp_path), {}, bpe)
     assert caught.value.file == tmp_path / name
 
 
 def test_text_files_have_the_line_ends_of_text_mode(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_bytes(b"a\r\nb\rc\n")
-    assert TokenizerFiles(tmp_path).chat_template_jinja == "a\nb\nc\n"
+    assert TokenizerFiles(LocalFolder(tmp_path)).chat_template_jinja == "a\nb\nc\n"
 
 
 def test_text_that_is_not_utf_8(tmp_path: Path) -> None:
     (tmp_path / "merges.txt").write_bytes(b"a b\n\xc3\x28 d\n")
     with pytest.raises(InputError, match="byte 4"):
-        _ = TokenizerFiles(tmp_path).merges
+        _ = TokenizerFiles(LocalFolder(tmp_path)).merges
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "tokenizer.model").open("wb") as file:
         file.truncate(300 << 20)
     with pytest.raises(InputError, match="larger than 256 MiB"):
-        _ = TokenizerFiles(tmp_path).sentencepiece
+        _ = TokenizerFiles(LocalFolder(tmp_path)).sentencepiece
 
 
 def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no tokenizer.*tokenizer\.json, tokenizer\.model, or vocab\.json"):
-        read_vocabulary(tmp_path, {"vocab_size": 8})
+        read_vocabulary(LocalFolder(tmp_path), {"vocab_size": 8})

@@ -9,6 +9,7 @@ from sentencepiece_models import piece
 from tokenizer_folders import edit
 
 from gguf_forge.errors import InputError
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tokenizer import Reader, internlm2, internlm3, read_vocabulary
 
 TOKENS, SCORES, TYPES = (f"tokenizer.ggml.{name}" for name in ("tokens", "scores", "token_type"))
@@ -26,7 +27,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def read(folder: Path, size: int = 8, reader: Reader = internlm2) -> dict[str, Any]:
-    return {key: value.data for key, value in read_vocabulary(folder, {"vocab_size": size}, reader).items()}
+    return {
+        key: value.data for key, value in read_vocabulary(LocalFolder(folder), {"vocab_size": size}, reader).items()
+    }
 
 
 def test_internlm2_writes_no_byte_zero(folder: Path) -> None:

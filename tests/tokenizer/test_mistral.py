@@ -11,6 +11,7 @@ from sentencepiece_models import trained
 from tokenizer_folders import edit
 
 from gguf_forge.errors import InputError, UnsupportedError
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tokenizer import has_tekken_alone, mistral, read_vocabulary
 from gguf_forge.tokenizer.files import TokenizerFiles
 from gguf_forge.tokenizer.vocabulary import TokenizerSource
@@ -34,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def read(folder: Path, **options: bool) -> dict[str, Any]:
-    return {k: v.data for k, v in read_vocabulary(folder, {}, mistral("llama", **options)).items()}
+    return {k: v.data for k, v in read_vocabulary(LocalFolder(folder), {}, mistral("llama", **options)).items()}
 
 
 def test_special_tokens_come_first_and_the_excess_is_left_out(folder: Path) -> None:
@@ -147,6 +148,6 @@ def test_a_sentencepiece_model_with_padding_and_without_an_end(tmp_path: Path) -
 
 
 def test_a_folder_with_tekken_alone(folder: Path) -> None:
-    assert has_tekken_alone(TokenizerSource(TokenizerFiles(folder), {}))
+    assert has_tekken_alone(TokenizerSource(TokenizerFiles(LocalFolder(folder)), {}))
     (folder / "tokenizer.json").write_text("{}")
-    assert not has_tekken_alone(TokenizerSource(TokenizerFiles(folder), {}))
+    assert not has_tekken_alone(TokenizerSource(TokenizerFiles(LocalFolder(folder)), {}))

@@ -8,6 +8,7 @@ import pytest
 from tokenizer_folders import edit
 
 from gguf_forge.errors import InputError
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tokenizer import Reader, plamo, plamo3, read_vocabulary
 
 TOKENS, SCORES, TYPES = (f"tokenizer.ggml.{name}" for name in ("tokens", "scores", "token_type"))
@@ -33,7 +34,7 @@ def write(folder: Path, lines: list[Any]) -> None:
 
 
 def read(folder: Path, reader: Reader = plamo) -> dict[str, Any]:
-    return {key: value.data for key, value in read_vocabulary(folder, {"vocab_size": 7}, reader).items()}
+    return {key: value.data for key, value in read_vocabulary(LocalFolder(folder), {"vocab_size": 7}, reader).items()}
 
 
 def test_tokens(folder: Path) -> None:

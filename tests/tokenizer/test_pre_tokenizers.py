@@ -11,6 +11,7 @@ from synthetic import FAMILIES
 from tokenizer_folders import copy_folder
 
 from gguf_forge.errors import UnsupportedError, UsageError
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tokenizer import bpe, known_names, read_vocabulary
 from gguf_forge.tokenizer.pre_tokenizers import PROBE, name_of, probe_hash, similar
 
@@ -34,7 +35,7 @@ def test_the_hash_is_that_of_the_list_as_python_prints_it() -> None:
 def test_an_unknown_hash_is_shown_with_a_way_out(tmp_path: Path) -> None:
     folder = copy_folder("qwen2", tmp_path / "hf")
     with pytest.raises(UnsupportedError) as caught:
-        read_vocabulary(folder, {"vocab_size": 512}, bpe)
+        read_vocabulary(LocalFolder(folder), {"vocab_size": 512}, bpe)
     told = str(caught.value)
     assert re.search(r"\(hash [0-9a-f]{64}\)", told)
     assert told.endswith("try --pre-tokenizer qwen2")
@@ -46,7 +47,7 @@ def test_a_vocabulary_whose_rules_resemble_none(tmp_path: Path) -> None:
     value["pre_tokenizer"]["pretokenizers"][0]["pattern"] = {"Regex": "x+"}
     (folder / "tokenizer.json").write_text(json.dumps(value))
     with pytest.raises(UnsupportedError, match="name it with --pre-tokenizer NAME") as caught:
-        read_vocabulary(folder, {"vocab_size": 512}, bpe)
+        read_vocabulary(LocalFolder(folder), {"vocab_size": 512}, bpe)
     assert all(name in str(caught.value) for name in known_names())
 
 
@@ -75,9 +76,9 @@ def test_no_rules_resemble_none(pre_tokenizer: object) -> None:
 @pytest.mark.parametrize("name", ["", "llama3-bep", "qwen", "Llama-BPE"])
 def test_a_name_that_llama_cpp_does_not_know(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="knows no pre-tokenizer"):
-        read_vocabulary(tmp_path, {}, pre_tokenizer=name)
+        read_vocabulary(LocalFolder(tmp_path), {}, pre_tokenizer=name)
 
 
 def test_a_near_miss_is_corrected(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean llama-bpe"):
-        read_vocabulary(tmp_path, {}, pre_tokenizer="llama-bep")
+        read_vocabulary(LocalFolder(tmp_path), {}, pre_tokenizer="llama-bep")

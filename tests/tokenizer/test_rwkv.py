@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gguf_forge.errors import InputError
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tokenizer import read_vocabulary, rwkv_world
 from gguf_forge.tokenizer.checks import Place
 from gguf_forge.tokenizer.rwkv import FILE, _tokens
@@ -19,7 +20,9 @@ LINES = ["1 '\\x00' 1", "2 'a b' 3", "3 b'\\xff\\n' 2", '4 "it\'s" 4', "5 '☃' 
 
 def read(folder: Path, lines: list[str], size: int = 8, **config: Any) -> dict[str, Any]:
     (folder / FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return {k: v.data for k, v in read_vocabulary(folder, {"vocab_size": size, **config}, rwkv_world).items()}
+    return {
+        k: v.data for k, v in read_vocabulary(LocalFolder(folder), {"vocab_size": size, **config}, rwkv_world).items()
+    }
 
 
 def test_tokens_are_as_python_shows_bytes(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gguf_forge.errors import InputError
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tokenizer import TokenizerFiles, TokenizerSource, special_ids
 from gguf_forge.tokenizer.special import special_tokens
 
@@ -30,7 +31,7 @@ def read(folder: Path, **files: Any) -> dict[str, Any]:
     """The metadata of a folder with these JSON files, by the last part of each key."""
     for name, value in files.items():
         (folder / f"{name}.json").write_text(json.dumps(value))
-    found = special_tokens(TokenizerFiles(folder))
+    found = special_tokens(TokenizerFiles(LocalFolder(folder)))
     return {key.removeprefix("tokenizer.").removeprefix("ggml."): value.data for key, value in found.items()}
 
 
@@ -103,7 +104,7 @@ def test_cls_and_sep_stand_in_for_bos_and_eos(tmp_path: Path) -> None:
 
 def test_ids_that_a_family_knows_give_way_to_the_files(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"eot_token_id": 5}')
-    source = TokenizerSource(TokenizerFiles(tmp_path), {})
+    source = TokenizerSource(TokenizerFiles(LocalFolder(tmp_path)), {})
     found = special_ids({"prefix": 1, "eot": 107, "eom": 108})(source)
     assert found is not None
     assert {key: value.data for key, value in found.items()} == {

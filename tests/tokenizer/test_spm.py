@@ -8,13 +8,16 @@ import pytest
 from tokenizer_folders import copy_folder, edit
 
 from gguf_forge.errors import InputError
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tokenizer import Reader, phi3, read_vocabulary, real_vocabulary_size, sentencepiece
 
 TOKENS, SCORES, TYPES = (f"tokenizer.ggml.{name}" for name in ("tokens", "scores", "token_type"))
 
 
 def read(folder: Path, size: Any = 512, reader: Reader = sentencepiece) -> dict[str, Any]:
-    return {key: value.data for key, value in read_vocabulary(folder, {"vocab_size": size}, reader).items()}
+    return {
+        key: value.data for key, value in read_vocabulary(LocalFolder(folder), {"vocab_size": size}, reader).items()
+    }
 
 
 @pytest.fixture
@@ -37,8 +40,8 @@ def test_special_ids_out_of_the_vocabulary_are_left_out(folder: Path) -> None:
 
 def test_the_vocabulary_size_per_layer_goes_first(folder: Path) -> None:
     config = {"vocab_size": 512, "vocab_size_per_layer_input": 500}
-    assert len(read_vocabulary(folder, config, sentencepiece)[TOKENS].data) == 500
-    assert real_vocabulary_size(folder, config) == 500
+    assert len(read_vocabulary(LocalFolder(folder), config, sentencepiece)[TOKENS].data) == 500
+    assert real_vocabulary_size(LocalFolder(folder), config) == 500
 
 
 def test_added_tokens(folder: Path) -> None:

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models
 from tokenizers.pre_tokenizers import ByteLevel
 
 from gguf_forge.errors import InputError
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tokenizer import (
     Reader,
     builtin,
@@ -44,7 +45,7 @@ def file_of(ranks: dict[bytes, int]) -> bytes:
 
 def read(folder: Path, name: str, reader: Reader, size: int = 600, **config: Any) -> dict[str, Any]:
     (folder / name).write_bytes(file_of(ranks_of()))
-    return {k: v.data for k, v in read_vocabulary(folder, {"vocab_size": size, **config}, reader).items()}
+    return {k: v.data for k, v in read_vocabulary(LocalFolder(folder), {"vocab_size": size, **config}, reader).items()}
 
 
 def test_bytes_are_shown_as_the_tokenizers_library_shows_them() -> None:
@@ -64,7 +65,7 @@ def test_merges_make_the_tokens_that_the_ranks_say() -> None:
 
 
 def test_the_merges_of_a_real_vocabulary_follow_from_its_ranks() -> None:
-    found = read_vocabulary(Path("none"), {}, builtin("gpt-neox"))
+    found = read_vocabulary(LocalFolder(Path("none")), {}, builtin("gpt-neox"))
     bytes_of = {shown(bytes([byte])): byte for byte in range(256)}
     ranks = {
         bytes(bytes_of[character] for character in text): id
@@ -173,4 +174,4 @@ def test_a_vocabulary_that_does_not_fit(tmp_path: Path) -> None:
 def test_a_model_without_vocab_size(tmp_path: Path) -> None:
     (tmp_path / "qwen.tiktoken").write_bytes(file_of(ranks_of()))
     with pytest.raises(InputError, match="has no vocab_size"):
-        read_vocabulary(tmp_path, {}, qwen)
+        read_vocabulary(LocalFolder(tmp_path), {}, qwen)

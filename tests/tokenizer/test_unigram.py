@@ -12,6 +12,7 @@ from sentencepiece_models import trained
 from tokenizer_folders import edit
 
 from gguf_forge.errors import InputError
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tokenizer import Reader, nomic_bert_moe, read_vocabulary, t5, xlm_roberta
 from gguf_forge.tokenizer.checks import Place
 from gguf_forge.tokenizer.unigram import _charsmap
@@ -30,7 +31,7 @@ def tokenizer_json(**model: Any) -> dict[str, Any]:
 
 
 def read(folder: Path, reader: Reader = xlm_roberta, **config: Any) -> dict[str, Any]:
-    return {key: value.data for key, value in read_vocabulary(folder, config, reader).items()}
+    return {key: value.data for key, value in read_vocabulary(LocalFolder(folder), config, reader).items()}
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from tokenizer_folders import entries
 from gguf_forge.architectures import find_architecture
 from gguf_forge.architectures.config import Config
 from gguf_forge.gguf_file.values import u32
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tokenizer import (
     Reader,
     add_bos_token,
@@ -67,7 +68,9 @@ def test_vocabulary_of_each_family(family: str) -> None:
     if family == "phi":
         # Phi's declaration gives this key among its parameters, before the vocabulary.
         reader = in_order(add_bos_token(False), reader)
-    found = read_vocabulary(folder, Config.of(raw), reader, pre_tokenizer=read_description(folder).pre_tokenizer)
+    found = read_vocabulary(
+        LocalFolder(folder), Config.of(raw), reader, pre_tokenizer=read_description(folder).pre_tokenizer
+    )
     assert entries(found) == EXPECTED[family]
 
 
@@ -125,7 +128,7 @@ def test_vocabulary_of_families_to_come(case: Path, reader: Reader) -> None:
     config = case / "hf/config.json"
     raw = json.loads(config.read_text()) if config.exists() else {}
     name = json.loads((case / "case.json").read_text())["pre_monkeypatch"]
-    found = read_vocabulary(case / "hf", Config.of(raw), reader, pre_tokenizer=name)
+    found = read_vocabulary(LocalFolder(case / "hf"), Config.of(raw), reader, pre_tokenizer=name)
     wanted = [_entry(entry) for entry in read_manifest(manifest)["kv"] if entry["key"].startswith("tokenizer.")]
     found = {key: value for key, value in found.items() if key.startswith("tokenizer.")}
     assert entries(found) == wanted

@@ -6,6 +6,7 @@ import pytest
 
 from gguf_forge.errors import InputError
 from gguf_forge.gguf_file.values import Metadata, u32
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tokenizer import (
     Reader,
     TokenizerFiles,
@@ -31,7 +32,7 @@ def nothing(_: TokenizerSource) -> Metadata | None:
 
 @pytest.fixture
 def source(tmp_path: Path) -> TokenizerSource:
-    return TokenizerSource(TokenizerFiles(tmp_path), {"vocab_size": 8})
+    return TokenizerSource(TokenizerFiles(LocalFolder(tmp_path)), {"vocab_size": 8})
 
 
 def test_the_first_that_has_its_files_is_taken(source: TokenizerSource) -> None:
@@ -50,7 +51,7 @@ def test_conditions(source: TokenizerSource) -> None:
     assert when(has_vocab_size(8), gives(a=1))(source) == {"a": u32(1)}
     assert when(has_vocab_size(9), gives(a=1))(source) == {}
     assert when(has_tokenizer_class("X"), gives(a=1))(source) == {}
-    (source.files.folder / "tokenizer_config.json").write_text('{"tokenizer_class": "X"}')
+    (source.files.folder.path / "tokenizer_config.json").write_text('{"tokenizer_class": "X"}')
     named = TokenizerSource(TokenizerFiles(source.files.folder), {})
     assert when(has_tokenizer_class("X"), gives(a=1))(named) == {"a": u32(1)}
 
@@ -58,13 +59,13 @@ def test_conditions(source: TokenizerSource) -> None:
 @pytest.mark.parametrize(("said", "wanted"), [("{}", None), ("true", True), ("false", False)])
 def test_the_configured_space_prefix(source: TokenizerSource, said: str, wanted: bool | None) -> None:
     text = "{}" if said == "{}" else f'{{"add_prefix_space": {said}}}'
-    (source.files.folder / "tokenizer_config.json").write_text(text)
+    (source.files.folder.path / "tokenizer_config.json").write_text(text)
     found = configured_space_prefix(source)
     assert found == ({} if wanted is None else add_space_prefix(wanted)(source))
 
 
 def test_a_space_prefix_that_is_no_flag(source: TokenizerSource) -> None:
-    (source.files.folder / "tokenizer_config.json").write_text('{"add_prefix_space": "yes"}')
+    (source.files.folder.path / "tokenizer_config.json").write_text('{"add_prefix_space": "yes"}')
     with pytest.raises(InputError, match="add_prefix_space must be true or false"):
         configured_space_prefix(source)
 

@@ -121,10 +121,12 @@ def _to_halves(site: Site, /, *sources: TensorExpr) -> TensorExpr:
 _SINKS = ("self_attn.sinks", "self_attn.attention_sink_bias", "self_attn.learnable_sink_param")
 _ROTATED: Mapping[str, Operation] = dict.fromkeys(("attn_q", "attn_k", "attn_q_norm", "attn_k_norm"), _to_halves)
 
+_MASK_ROW = "mask_embedding.pt"
+
 
 def _checked(site: Site) -> Config:
-    if (site.folder / "mask_embedding.pt").exists():
-        raise UnsupportedError("the row of the mask token is not read yet", file=site.folder / "mask_embedding.pt")
+    if site.folder.has(_MASK_ROW):
+        raise UnsupportedError("the row of the mask token is not read yet", file=site.folder.path / _MASK_ROW)
     return site.config
 
 
@@ -201,7 +203,7 @@ def _of_dspark(site: Site) -> Config:
     if _n_tokens(found) > found.integer("vocab_size"):
         raise InputError("draft_vocab_size is larger than vocab_size", file="config.json")
     if site.tensors and not _has_all_tokens(found) and _TABLE not in site.tensors:
-        raise InputError("draft_vocab_size is smaller than vocab_size, and d2t is missing", file=site.folder)
+        raise InputError("draft_vocab_size is smaller than vocab_size, and d2t is missing", file=site.folder.path)
     return found
 
 

@@ -21,14 +21,14 @@ _WEIGHTS = "model.safetensors"
 
 def _sliding_window(site: Site) -> int:
     """As config.json has it: its class halves it for a model that sees both ways, and llama.cpp does so by itself."""
-    return Config(read_json_object(site.folder / "config.json")).integer("sliding_window")
+    return Config(read_json_object(site.folder, "config.json")).integer("sliding_window")
 
 
 def _wanted_modules(site: Site) -> dict[str, str]:
     """Those of the dense modules that the conversion asks for and the folder has."""
     if "dense_modules" not in site.choices:
         return {}
-    named = {module.name for module in modules_of(site.folder, "Dense") if (module / _WEIGHTS).is_file()}
+    named = {module.name for module in modules_of(site.folder, "Dense") if module.has(_WEIGHTS)}
     return {folder: name for folder, name in _DENSE.items() if folder in named}
 
 
@@ -38,7 +38,7 @@ def _is_unwanted(name: str) -> Callable[[Site], bool]:
 
 def _dense_features(site: Site) -> Lines:
     for folder, name in _wanted_modules(site).items():
-        sizes = Config(read_json_object(site.folder / folder / "config.json"))
+        sizes = Config(read_json_object(site.folder.subfolder(folder), "config.json"))
         yield f"{name}_feat_in", values.u32(sizes.integer("in_features"))
         yield f"{name}_feat_out", values.u32(sizes.integer("out_features"))
 

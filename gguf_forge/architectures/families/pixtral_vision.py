@@ -43,11 +43,10 @@ def _is_pixtral(site: Site) -> Config:
 
 def _row_break(site: Site) -> int:
     """The token between two rows of a picture."""
-    path = site.folder / "tokenizer.json"
-    for token in read_json_object(path).get("added_tokens", ()):
+    for token in read_json_object(site.folder, "tokenizer.json").get("added_tokens", ()):
         if isinstance(token, dict) and token.get("content") == _BREAK and type(token.get("id")) is int:
             return int(token["id"])
-    raise InputError(f"there is no token {_BREAK}", file=path)
+    raise InputError(f"there is no token {_BREAK}", file=site.folder.path / "tokenizer.json")
 
 
 def _pixtral(*hf: str, name: str, renames: tuple[Rename, ...] = (), rules: tuple[Rule, ...] = ()) -> Architecture:

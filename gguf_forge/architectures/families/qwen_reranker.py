@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Rule
 from gguf_forge.architectures.metadata import Lines
@@ -12,6 +10,7 @@ from gguf_forge.architectures.pooling import RANK
 from gguf_forge.architectures.site import Site
 from gguf_forge.gguf_file import values
 from gguf_forge.gguf_file.values import ValueType
+from gguf_forge.storage.folder import Folder, read_beginning
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import concat
 from gguf_forge.tensors.row_maps import Slice
@@ -33,8 +32,8 @@ def _is_reranker(site: Site) -> bool:
     """Rerankers come under the class name of the language model: the folder, the card or the config tells."""
     config, classes = site.config, site.config.find("architectures")
     named = str(classes[0]).lower() if isinstance(classes, list) and classes else ""
-    hints = (site.folder.resolve().name, str(config.find("_name_or_path")), str(config.find("model_type")), named)
-    card = _beginning(site.folder / "README.md").lower()
+    hints = (site.folder.name, str(config.find("_name_or_path")), str(config.find("model_type")), named)
+    card = _card(site.folder).lower()
     return (
         any(title in card for title in _TITLES)
         or any(name in hint.lower() for hint in hints for name in _NAMES)
@@ -42,11 +41,10 @@ def _is_reranker(site: Site) -> bool:
     )
 
 
-def _beginning(path: Path) -> str:
-    if not path.is_file():
+def _card(folder: Folder) -> str:
+    if not folder.has("README.md"):
         return ""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return file.read(1 << 20)
+    return read_beginning(folder, "README.md", 1 << 20).decode("utf-8", "replace")
 
 
 def with_reranker(site: Site) -> Config:

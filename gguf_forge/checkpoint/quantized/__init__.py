@@ -11,13 +11,13 @@ import logging
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib import import_module
-from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
 from gguf_forge.checkpoint.checkpoint import Checkpoint
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.errors import UnsupportedError, printable
+from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.json_file import read_json_object
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.types.element_type import ElementType
@@ -40,17 +40,16 @@ def quantization_of(checkpoint: Checkpoint) -> Quantization | None:
         said = {**of_mlx, "quant_method": "mlx"}
     elif not said.get("quant_algo") or not said.get("quantized_layers"):
         said = {**said, **_of_modelopt(checkpoint.folder, said)}
-    if not said and (checkpoint.folder / "quanto_qmap.json").is_file():
+    if not said and checkpoint.folder.has("quanto_qmap.json"):
         said = {"quant_method": "quanto"}
     return Quantization(said, checkpoint.folder) if said else None
 
 
-def _of_modelopt(folder: Path, said: Mapping[str, Any]) -> Mapping[str, Any]:
+def _of_modelopt(folder: Folder, said: Mapping[str, Any]) -> Mapping[str, Any]:
     """What ModelOpt writes into a file of its own. The method is its producer's, unless the config names one."""
-    path = folder / "hf_quant_config.json"
-    if not path.is_file():
+    if not folder.has("hf_quant_config.json"):
         return {}
-    file = read_json_object(path)
+    file = read_json_object(folder, "hf_quant_config.json")
     method = said.get("quant_method") or str(_object(file, "producer").get("name", "modelopt")).lower()
     return {"quant_method": method, **_object(file, "quantization")}
 
@@ -79,14 +78,14 @@ def resolved(stored: Tensors, quantization: Quantization) -> Tensors:
     if not any(_may_be_codes(expr) for expr in stored.values()):
         log.warning(
             "%s: the config speaks of quantization (%s), and no weight is quantized: they are taken as they are",
-            quantization.folder,
+            quantization.folder.path,
             printable(quantization.method),
         )
         return scheme.logical(stored, quantization) if scheme else stored
     if scheme is None:
         raise UnsupportedError(
             f"checkpoints quantized with {printable(quantization.method)} are not supported yet",
-            file=quantization.folder / "config.json",
+            file=quantization.folder.path / "config.json",
             hint="convert the original 16-bit checkpoint",
         )
     return scheme.logical(stored, quantization)

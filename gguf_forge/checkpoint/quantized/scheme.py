@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
+from gguf_forge.storage.folder import Folder
 from gguf_forge.tensors.expression import TensorExpr
 
 Tensors: TypeAlias = Mapping[str, TensorExpr]
@@ -22,7 +22,7 @@ class Quantization:
     """
 
     config: Mapping[str, Any]
-    folder: Path
+    folder: Folder
 
     @property
     def method(self) -> str:

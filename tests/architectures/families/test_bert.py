@@ -15,6 +15,7 @@ from gguf_forge.architectures.families.nomic_bert import nomic_bert, nomic_bert_
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.gguf_file.values import Value
+from gguf_forge.storage.local.folder import LocalFolder
 
 NOMIC = {
     "n_positions": 8192,
@@ -31,7 +32,7 @@ NOMIC = {
 
 
 def site(**config: Any) -> Site:
-    return Site(Config.of({"num_hidden_layers": 2, **config}), Path(), block_count=2)
+    return Site(Config.of({"num_hidden_layers": 2, **config}), LocalFolder(Path()), block_count=2)
 
 
 def keys(architecture: Architecture, **config: Any) -> dict[str, Value]:

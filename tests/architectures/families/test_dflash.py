@@ -15,6 +15,7 @@ from gguf_forge.architectures.operations import target_tokens
 from gguf_forge.architectures.site import Site
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.planning.model_plan import plan_model
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.storage.source import SourceFile
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import StoredElements, Widened
@@ -54,7 +55,7 @@ def draft(tmp_path: Path, **config: object) -> Path:
 
 def keys(source: Path, target: Path | None) -> dict[str, object]:
     with Checkpoint.open(source) as checkpoint:
-        found = plan_model(checkpoint, pre_tokenizer="qwen2", target=target)
+        found = plan_model(checkpoint, pre_tokenizer="qwen2", target=target and LocalFolder(target))
         return {key: value.data for key, value in found.metadata.items()}
 
 
@@ -96,7 +97,7 @@ def test_distances_become_tokens(tmp_path: Path) -> None:
         source = SourceFile(tmp_path / "d2t")
         return Widened(StoredElements("d2t", source, 0, stored.shape, ELEMENT_TYPES["I64"]))
 
-    site = Site(Config({}), Path())
+    site = Site(Config({}), LocalFolder(Path()))
     tokens = target_tokens(8)(site, table(0, 2, 5))
     assert tokens.rows(0, 1).view("<i8").tolist() == [[0, 3, 7]]
     for wrong in ((0, 2, 6), (-1, 2), (1, 0)):

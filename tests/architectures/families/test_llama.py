@@ -8,6 +8,7 @@ import pytest
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.families.llama import llama3_rope_factors
 from gguf_forge.architectures.site import Site
+from gguf_forge.storage.local.folder import LocalFolder
 
 
 # Source: the reference's converter, run with torch 2.13 on x86-64.
@@ -22,6 +23,6 @@ from gguf_forge.architectures.site import Site
 def test_rope_factors_are_those_that_torch_computes(head_dim: int, factor: float, sha256: str) -> None:
     rope = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": factor, "original_max_position_embeddings": 8192}
     config = Config({"head_dim": head_dim, "rope_parameters": rope})
-    ((name, factors),) = llama3_rope_factors(Site(config, Path()))
+    ((name, factors),) = llama3_rope_factors(Site(config, LocalFolder(Path())))
     assert name == "rope_freqs.weight"
     assert hashlib.sha256(factors.tobytes()).hexdigest()[:16] == sha256

@@ -10,11 +10,12 @@ import pytest
 from gguf_forge.checkpoint.quantized.deepseek_v4 import SCHEME
 from gguf_forge.checkpoint.quantized.scheme import Quantization
 from gguf_forge.errors import InputError
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import Constant, StoredElements
 from gguf_forge.types.element_type import ELEMENT_TYPES
 
-_QUANTIZATION = Quantization({"quant_method": "fp8"}, Path("model"))
+_QUANTIZATION = Quantization({"quant_method": "fp8"}, LocalFolder(Path("model")))
 
 
 class Bytes:
@@ -61,7 +62,7 @@ def test_scales_go_into_their_weights() -> None:
 
 def test_other_fp8_checkpoints_are_not_taken() -> None:
     assert not SCHEME.fits(_QUANTIZATION, {"w.weight_scale_inv": Constant(np.ones((1, 1), np.float32))})
-    assert not SCHEME.fits(Quantization({"quant_method": "gptq"}, Path("model")), {})
+    assert not SCHEME.fits(Quantization({"quant_method": "gptq"}, LocalFolder(Path("model"))), {})
 
 
 def test_what_does_not_fit_is_named() -> None:
