@@ -1,0 +1,27 @@
+"""dots.llm1: Qwen's experts behind dense layers, and shared ones beside them."""
+
+from __future__ import annotations
+
+from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
+from gguf_forge.architectures.families.deepseek import dense_layers
+from gguf_forge.architectures.families.qwen import qwen2moe
+from gguf_forge.architectures.metadata import f32, flag, u32
+from gguf_forge.architectures.operations import MLP_EXPERTS, SHARED_EXPERTS
+
+dots1 = qwen2moe.derive(
+    "dots1",
+    hf=("Dots1ForCausalLM",),
+    metadata=(
+        *qwen2moe.metadata,
+        u32("leading_dense_block_count", "first_k_dense_replace"),
+        u32("expert_shared_count", "n_shared_experts"),
+        f32("expert_weights_scale", "routed_scaling_factor"),
+        flag("expert_weights_norm", "norm_topk_prob"),
+    ),
+    rules=MLP_EXPERTS,
+    hf_names=SHARED_EXPERTS,
+    layer_tensors=lambda site: (
+        *(*ATTENTION, "attn_q_norm", "attn_k_norm", "ffn_norm"),
+        *(GATED if (site.layer or 0) < dense_layers(site) else EXPERTS),
+    ),
+)

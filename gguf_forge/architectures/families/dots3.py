@@ -1,0 +1,141 @@
+"""dots3-note: latent attention of two kinds, one within a window and one sparse, and a layer for further tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from gguf_forge.architectures.appended_layers import (
+    CHOICES,
+    LEFT_OUT_LAYERS,
+    NEXTN,
+    NEXTN_NAMES,
+    is_appended,
+    is_left_out,
+)
+from gguf_forge.architectures.config import Config
+from gguf_forge.architectures.families.deepseek import LATENT, absorbed, deepseek2, feed_forward, with_epsilon
+from gguf_forge.architectures.families.deepseek32 import INDEXER, INDEXER_METADATA, INDEXER_NAMES
+from gguf_forge.architectures.metadata import flag, u32
+from gguf_forge.architectures.operations import MLP_EXPERTS, multiply
+from gguf_forge.architectures.renames import WRAPPERS, Appended
+from gguf_forge.architectures.site import Site
+from gguf_forge.errors import InputError, UnsupportedError
+from gguf_forge.tokenizer import bpe_with
+
+# What llama.cpp's graph takes for granted: config key -> its only value. A key that is missing has it.
+_KNOWN = {
+    "use_dsa": True,
+    "normalization": "RMSNorm",
+    "final_norm": "RMSNorm",
+    "k_rope_only_layernorm": True,
+    "topk_method": "noaux_tc",
+    "scoring_func": "sigmoid",
+    "n_group": 1,
+    "topk_group": 1,
+    "use_dynamic_rsf": False,
+    "moe_gating_fp32": False,
+    "attention_gate_type": "headwise",
+    "swa_attention_gate_type": "headwise",
+}
+_MTP_EMBEDDING = "model.mtp.embed_tokens."
+
+
+def _predicting(site: Site) -> int:
+    """How many layers predict further tokens: the config does not say, the checkpoint's embeddings for one do."""
+    return int("no_mtp" not in site.choices and f"{_MTP_EMBEDDING}weight" in site.tensors)
+
+
+def _slides(site: Site) -> bool:
+    """Does the layer at hand attend within the window? The one for further tokens does."""
+    kinds, own = site.config.find("layer_types"), site.config.block_count
+    if not isinstance(kinds, list) or len(kinds) < own:
+        raise InputError(f"layer_types is not a list of {own} layers", file="config.json")
+    return is_appended(site) or kinds[site.layer or 0] == "sliding_attention"
+
+
+def _own_layers(site: Site) -> list[bool]:
+    return [_slides(site.at(layer)) for layer in range(site.config.block_count)]
+
+
+def _by_kind(key: str) -> Callable[[Site], int]:
+    """A number that the two kinds of layers have under names of their own."""
+    return lambda site: site.config.integer(f"swa_{key}" if _slides(site) else key)
+
+
+def _prepared(site: Site) -> Config:
+    """The config with the heads of each layer, if the graph knows all that it asks for."""
+    config = site.config
+    odd = [key for key, value in _KNOWN.items() if config.get(key, value) != value]
+    odd += [key for key in ("q_lora_rank", "qk_rope_head_dim") if config.find(f"swa_{key}") != config.find(key)]
+    if odd:
+        raise UnsupportedError(
+            f"{odd[0]} is {config.find(odd[0])!r:.40}, which llama.cpp does not know", file="config.json"
+        )
+    layers = range(config.block_count + _predicting(site))
+    heads = [_by_kind("num_attention_heads")(site.at(layer)) for layer in layers]
+    kept = {key: value for key, value in with_epsilon(site).items() if key != "head_dim"}
+    return Config({**kept, "num_attention_heads": heads})
+
+
+def _rescaled(rank: Callable[[Site], int]) -> Callable[[Site], float]:
+    """What the activations behind a norm are multiplied by, which its weight does here."""
+
+    def factor(site: Site) -> float:
+        if site.config.find("apply_mla_qkv_lora_rescale") is not True:
+            return 1.0
+        return math.sqrt(site.config.integer("hidden_size") / rank(site))
+
+    return factor
+
+
+def _sliding(key: str, *more: str) -> Callable[[Site], int]:
+    return lambda site: sum(site.config.integer(f"swa_{name}") for name in (key, *more))
+
+
+def _layer(site: Site) -> tuple[str, ...]:
+    if is_left_out(site):
+        return ()
+    more = NEXTN if is_appended(site) else () if _slides(site) else INDEXER
+    return (*LATENT, "attn_gate", *feed_forward(site), *more)
+
+
+dots3note = deepseek2.derive(
+    "dots3note",
+    hf=("Dots3NoteForCausalLM", "Dots3NoteForConditionalGeneration", "Dots3NoteTextForCausalLM"),
+    metadata=(
+        *deepseek2.metadata,
+        u32("attention.sliding_window", "sliding_window_size"),
+        flag("attention.sliding_window_pattern", _own_layers),
+        u32("attention.kv_lora_rank_swa", "swa_kv_lora_rank"),
+        u32("attention.key_length_swa", _sliding("kv_lora_rank", "qk_rope_head_dim")),
+        u32("attention.value_length_swa", "swa_kv_lora_rank"),
+        u32("attention.key_length_mla_swa", _sliding("qk_nope_head_dim", "qk_rope_head_dim")),
+        u32("attention.value_length_mla_swa", "swa_v_head_dim"),
+        u32("nextn_predict_layers", lambda site: _predicting(site) or None),
+        *INDEXER_METADATA,
+        flag("attention.indexer.types", lambda site: [not slides for slides in _own_layers(site)]),
+    ),
+    tokenizer=bpe_with({"eot": "<|endofassistant|>"}),
+    renames=(*WRAPPERS, Appended(_MTP_EMBEDDING, "embed_tokens.")),
+    rules=(
+        *MLP_EXPERTS,
+        *absorbed("num_attention_heads", _by_kind("qk_nope_head_dim"), _by_kind("v_head_dim")),
+    ),
+    operations={
+        "attn_q_a_norm": multiply(_rescaled(lambda site: site.config.integer("q_lora_rank"))),
+        "attn_kv_a_norm": multiply(_rescaled(_by_kind("kv_lora_rank"))),
+    },
+    hf_names=(
+        *deepseek2.hf_names,
+        *INDEXER_NAMES,
+        *NEXTN_NAMES,
+        "model.layers.{i}.self_attn.k_rope_only_layernorm",
+    ),
+    drops=(*deepseek2.drops, LEFT_OUT_LAYERS),
+    prepare=_prepared,
+    choices=CHOICES,
+    block_count=lambda site: site.config.block_count + _predicting(site),
+    drop_extra_layers=False,
+    layer_tensors=_layer,
+)
