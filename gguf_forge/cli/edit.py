@@ -105,7 +105,7 @@ def edit(
     """
     from gguf_forge.cli.progress import counting
     from gguf_forge.gguf_file.reader import read_header
-    from gguf_forge.storage.source import SourceFile
+    from gguf_forge.storage.local.source_file import SourceFile
     from gguf_forge.toolbox.edit.edit import plan_edit, write_edit
 
     edits = _edits(changes)

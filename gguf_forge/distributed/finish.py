@@ -29,8 +29,8 @@ from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.locks import is_at, locked_file
 from gguf_forge.storage.local.output import output_errors, refuse_existing
 from gguf_forge.storage.local.publish import check_output, check_room, published
+from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.storage.paths import is_file, is_same, is_there
-from gguf_forge.storage.source import SourceFile
 from gguf_forge.tensors.expression import contiguous_runs
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import InputError
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.own_folder import remove_all_dead
+from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.storage.paths import is_folder, is_there
-from gguf_forge.storage.source import SourceFile
 
 log = logging.getLogger(__name__)
 

@@ -25,8 +25,8 @@ from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.output import output_errors
 from gguf_forge.storage.local.own_folder import own_folder
 from gguf_forge.storage.local.publish import check_room, published
+from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.storage.paths import is_there
-from gguf_forge.storage.source import SourceFile
 
 log = logging.getLogger(__name__)
 

@@ -17,11 +17,11 @@ from gguf_forge.storage.source import Source
 def fingerprint(shard: Shard) -> str:
     """`name=digest` words, one for each kind of thing that can change: the program, its inputs, what is made of them.
 
-    Inputs are known by size, time of change and inode, all else by its value.
+    Inputs are known by what their storage says tells them from others, all else by its value.
     """
     inputs = sha256()
     for source in _sources(shard).values():
-        inputs.update(repr(tuple(source.identity)).encode())
+        inputs.update(source.identity.encode())
     return f"program={program_version()} inputs={inputs.hexdigest()} output={content_digest(shard)}"
 
 

@@ -15,7 +15,8 @@ from gguf_forge.errors import InputError, printable
 from gguf_forge.gguf_file.reader import GgufHeader, GgufTensor, read_header
 from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, PartName
 from gguf_forge.gguf_file.values import ByteOrder, Metadata, ValueType
-from gguf_forge.storage.source import Source, SourceFile
+from gguf_forge.storage.local.source_file import SourceFile
+from gguf_forge.storage.source import Source
 
 _INTEGERS = frozenset(kind for kind in ValueType if "INT" in kind.name)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gguf_forge.checkpoint.safetensors_file import DTYPES, StoredTensor, read_safetensors_header
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError
-from gguf_forge.storage.source import SourceFile
+from gguf_forge.storage.local.source_file import SourceFile
 
 
 def entry(begin: int, end: int, shape: list[Any] | None = None, dtype: Any = "U8") -> dict[str, Any]:

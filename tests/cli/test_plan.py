@@ -10,7 +10,7 @@ from checkpoints import NARROW, tiny_llama
 from command_line import Forge, listing
 
 from gguf_forge.errors import RefusedError
-from gguf_forge.storage.source import SourceFile
+from gguf_forge.storage.local.source_file import SourceFile
 
 
 def test_json_has_every_tensor(forge: Forge, model: Path) -> None:

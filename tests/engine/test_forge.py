@@ -27,7 +27,7 @@ from gguf_forge.planning.file_plan import Observer
 from gguf_forge.recipe import Options
 from gguf_forge.request import RunSettings
 from gguf_forge.storage.local import disk
-from gguf_forge.storage.source import SourceFile
+from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.tensors.joined import Stack
 from gguf_forge.tensors.row_maps import Transpose
 from gguf_forge.tensors.stored import Constant, Stored

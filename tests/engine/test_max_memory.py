@@ -38,7 +38,7 @@ from gguf_forge.tensors.row_maps import Transpose, permute_rope
 from gguf_forge.tensors.stored import Stored
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.storage.source import SourceFile
+from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.types.tensor_type import BF16, TensorType
 
 folder, expressions, types, bound, threads = sys.argv[1:]

@@ -25,7 +25,7 @@ from gguf_forge.cli import main
 from gguf_forge.engine import forge as engine
 from gguf_forge.errors import InputError, OutputError, UsageError
 from gguf_forge.storage.local import disk, journal, output, publish
-from gguf_forge.storage.source import SourceFile
+from gguf_forge.storage.local.source_file import SourceFile
 
 OLD = b"the old output"
 

@@ -18,7 +18,7 @@ from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import string
 from gguf_forge.planning.file_plan import TensorChoice
 from gguf_forge.planning.splits import split_as_converter, split_as_gguf_split
-from gguf_forge.storage.source import SourceFile
+from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.tensors.stored import Stored
 from gguf_forge.types.tensor_type import F32
 

@@ -13,7 +13,7 @@ from gguf_forge.engine.pack import pack
 from gguf_forge.gguf_file.layout import PlacedTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.storage import buffers
-from gguf_forge.storage.source import SourceFile
+from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.tensors.arithmetic import Add, Divide, LogNeg, Multiply, NegExp, Product, Reciprocal, Sum
 from gguf_forge.tensors.centered import Centered
 from gguf_forge.tensors.codes import ColumnCodes, Gathered, Lookup, RowCodes, RowPlanes

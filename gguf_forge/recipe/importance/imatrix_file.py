@@ -18,7 +18,8 @@ from gguf_forge.gguf_file.cursor import Cursor
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.recipe.importance.matrix import ImportanceMatrix
-from gguf_forge.storage.source import Source, SourceFile
+from gguf_forge.storage.local.source_file import SourceFile
+from gguf_forge.storage.source import Source
 
 Importance = NDArray[np.float32]
 

@@ -8,8 +8,8 @@ from stat import S_ISDIR, S_ISREG
 
 from gguf_forge.errors import InputError
 from gguf_forge.storage.folder import SMALL_BYTES
+from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.storage.paths import is_there
-from gguf_forge.storage.source import SourceFile
 
 
 @dataclass(frozen=True)

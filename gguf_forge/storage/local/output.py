@@ -23,7 +23,8 @@ from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.direct import DirectWriter
 from gguf_forge.storage.local.journal import Journal, JournalRecord, differences, read_journal
 from gguf_forge.storage.local.locks import is_at
-from gguf_forge.storage.source import TOO_MANY_FILES, Source
+from gguf_forge.storage.local.source_file import TOO_MANY_FILES
+from gguf_forge.storage.source import Source
 
 log = logging.getLogger(__name__)
 
@@ -107,21 +108,16 @@ class OutputFile:
             OutputError: the file cannot be written.
         """
         # the system copies from cache to cache, which is slower than past the cache
-        while not self._is_direct and nbytes and (copied := self._copy_range(source, source_offset, offset, nbytes)):
+        while (
+            not self._is_direct
+            and nbytes
+            and (copied := source.copy_range(self._opened, nbytes, source_offset, offset))
+        ):
             source_offset, offset, nbytes = source_offset + copied, offset + copied, nbytes - copied
         while nbytes:
             part = source.read(source_offset, min(nbytes, _COPY_PIECE), at=offset)
             self.write_at(offset, part.data)
             source_offset, offset, nbytes = source_offset + part.size, offset + part.size, nbytes - part.size
-
-    def _copy_range(self, source: Source, source_offset: int, offset: int, nbytes: int) -> int:
-        """How many bytes were copied; 0 if this is not the way."""
-        if source.descriptor is None:
-            return 0
-        try:
-            return disk.copy_range(source.descriptor, self._opened, nbytes, source_offset, offset)
-        except OSError:
-            return 0  # reading and writing does it, or says which of the two fails
 
     def has(self, offset: int, nbytes: int) -> bool:
         """Did an earlier run finish these bytes?"""

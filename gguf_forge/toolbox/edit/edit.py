@@ -19,7 +19,7 @@ from gguf_forge.gguf_file.values import Metadata, Value, ValueType, string, u32
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.output import output_errors
 from gguf_forge.storage.local.publish import check_output, published
-from gguf_forge.storage.source import SourceFile
+from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.tokenizer.chat_template import KEY as CHAT_TEMPLATE
 from gguf_forge.tokenizer.checks import encodable
 from gguf_forge.tokenizer.pre_tokenizers import checked_name

@@ -19,7 +19,8 @@ from gguf_forge.errors import InputError, printable
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.storage.local.publish import check_output, published
-from gguf_forge.storage.source import Source, SourceFile
+from gguf_forge.storage.local.source_file import SourceFile
+from gguf_forge.storage.source import Source
 from gguf_forge.toolbox.inspect.rows_of import in_order
 
 TENSORS, WHOLE = "sha256", "sha256sum"

@@ -18,7 +18,7 @@ from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.header import alignment_of, encode_header, padded
 from gguf_forge.gguf_file.opened import GgufFile
 from gguf_forge.gguf_file.reader import GgufTensor, read_header
-from gguf_forge.storage.source import SourceFile
+from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.toolbox.inspect.rows_of import in_order, row_ranges, with_short_rows
 from gguf_forge.types.validity import invalid_blocks

@@ -16,7 +16,7 @@ from gguf_forge.architectures.site import Site
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.planning.model_plan import plan_model
 from gguf_forge.storage.local.folder import LocalFolder
-from gguf_forge.storage.source import SourceFile
+from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import StoredElements, Widened
 from gguf_forge.types.element_type import ELEMENT_TYPES

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from gguf_forge import UsageError, dequantize, quantize
-from gguf_forge.storage.source import SourceFile
+from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.tensors.row_maps import Transpose
 from gguf_forge.tensors.stored import Constant, Stored
 from gguf_forge.toolbox.inspect import measure

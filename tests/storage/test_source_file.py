@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gguf_forge.errors import InputError
-from gguf_forge.storage.source import SourceFile
+from gguf_forge.storage.local.source_file import SourceFile
 
 
 @pytest.fixture

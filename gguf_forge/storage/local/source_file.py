@@ -1,0 +1,113 @@
+"""Files of this machine's disks, read at offsets."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from errno import EMFILE
+from pathlib import Path
+from stat import S_ISREG
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gguf_forge.errors import InputError
+from gguf_forge.storage.buffers import fresh
+from gguf_forge.storage.local import disk
+from gguf_forge.storage.profile import READ, phase
+
+TOO_MANY_FILES = "allow the process more open files, for example with ulimit -n 4096"
+_AGAIN = "run again when it is complete"
+
+
+class SourceFile:
+    """A regular file, opened read-only.
+
+    Nothing is mapped: what was read leaves memory when it has been used, and a file that shrinks or fails meanwhile is
+    an error, where a map would end the process.
+
+    Raises:
+        InputError: the file is missing, cannot be read, or is not a regular file.
+
+    Example:
+        >>> with SourceFile(Path("model.safetensors")) as file:  # doctest: +SKIP
+        ...     length = int.from_bytes(file.read(0, 8), "little")
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.descriptor: int | None = None
+        try:
+            if not S_ISREG(disk.status(path).st_mode):  # opening a pipe would wait for its writer
+                raise InputError("not a regular file", file=path)
+            self.descriptor = disk.open_read(path)
+            status = disk.status_of_open(self.descriptor)
+            self.size, self.identity = status.st_size, _identity(status)
+        except OSError as error:
+            self.close()
+            hint = TOO_MANY_FILES if error.errno == EMFILE else None
+            raise InputError(f"the file cannot be read: {error.strerror or error}", file=path, hint=hint) from error
+
+    def read(self, offset: int, nbytes: int, *, at: int = 0) -> NDArray[np.uint8]:
+        """The bytes `offset` to `offset + nbytes` as an array of their own.
+
+        Raises:
+            InputError: the range is not inside the file, the file is closed, or it cannot be read.
+        """
+        self._check_range(offset, nbytes)
+        if self.descriptor is None:
+            raise InputError("the file was read after it was closed", file=self.path)
+        data = fresh(nbytes, at=at)
+        done = 0
+        try:
+            with phase(READ):
+                while done < nbytes:
+                    got = disk.pread(self.descriptor, data[done:].data, offset + done)
+                    if got == 0:
+                        raise InputError("the file became shorter while it was read", file=self.path, hint=_AGAIN)
+                    done += got
+        except OSError as error:
+            raise InputError(f"the file cannot be read: {error.strerror or error}", file=self.path) from error
+        return data
+
+    def copy_range(self, target: int, nbytes: int, offset: int, at: int) -> int:
+        if self.descriptor is None:
+            return 0
+        try:
+            return disk.copy_range(self.descriptor, target, nbytes, offset, at)
+        except OSError:
+            return 0  # reading and writing does it, or says which of the two fails
+
+    def _check_range(self, offset: int, nbytes: int) -> None:
+        if offset < 0 or nbytes < 0 or offset + nbytes > self.size:
+            raise InputError(
+                f"bytes {offset} to {offset + nbytes} are outside the file of {self.size} bytes", file=self.path
+            )
+
+    def check_unchanged(self) -> None:
+        """Raise InputError if another file is at `path` now, or this one was written to."""
+        try:
+            now = _identity(disk.status(self.path))
+        except OSError as error:
+            raise InputError(f"the file vanished while it was read: {error.strerror}", file=self.path) from error
+        if now != self.identity:
+            raise InputError("the file changed while it was read", file=self.path, hint=_AGAIN)
+
+    def close(self) -> None:
+        descriptor, self.descriptor = self.descriptor, None
+        if descriptor is not None:
+            with suppress(OSError):  # nothing was written, so nothing is lost
+                disk.close(descriptor)
+
+    def __enter__(self) -> SourceFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _identity(status: os.stat_result) -> str:
+    return repr((status.st_size, status.st_mtime_ns, status.st_ino))
