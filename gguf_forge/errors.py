@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
@@ -69,6 +71,17 @@ class RefusedError(ForgeError):
     """A request that would destroy something or is unsafe, or whose result is not what the user insists on."""
 
     exit_code = 8
+
+
+@contextmanager
+def naming(tensor: str, *, hint: str | None = None) -> Iterator[None]:
+    """Errors of the block that name neither a tensor nor a file name this tensor; `hint` is for those without one."""
+    try:
+        yield
+    except ForgeError as error:
+        if error.tensor or error.file:
+            raise
+        raise type(error)(error.problem, tensor=tensor, hint=error.hint or hint) from None
 
 
 def printable(name: str) -> str:

@@ -332,7 +332,7 @@ class FileChoices(RecipeChoices, SplitChoices):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelHints:
-    """What a user says of a checkpoint that does not say it."""
+    """What a user says of a checkpoint that does not say it, and of how it is read."""
 
     model_name: Annotated[
         str | None,
@@ -381,6 +381,15 @@ class ModelHints:
         Option(
             "--disable-mistral-community-chat-template",
             "For Mistral's own form: no chat template where the folder has none.",
+            MODEL,
+        ),
+    ] = False
+
+    fp8_as_q8: Annotated[
+        bool,
+        Option(
+            "--fp8-as-q8",
+            "Matrices that the checkpoint holds in FP8 become Q8_0, also in files of float types.",
             MODEL,
         ),
     ] = False

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
+from gguf_forge.architectures.block_scales import block_scales
 from gguf_forge.architectures.completeness import check_complete, check_shapes
 from gguf_forge.architectures.declaration import AnyOf, Architecture, ForcedType, Operation, Optional, Rule, Source
 from gguf_forge.architectures.operations import keep
@@ -14,10 +15,11 @@ from gguf_forge.architectures.parts import belongs_to
 from gguf_forge.architectures.site import Site
 from gguf_forge.architectures.templates import Match, Templates, fill, find_with_suffix, group_names, parse, role
 from gguf_forge.architectures.tensor_names import known_names
-from gguf_forge.errors import ForgeError, InputError, UnsupportedError
+from gguf_forge.errors import InputError, UnsupportedError, naming
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import Constant
 from gguf_forge.types.element_type import ElementType
+from gguf_forge.types.tensor_type import NVFP4
 
 # The model computes these by itself, and the reference leaves them out for every family.
 _ALWAYS_DROPPED = (".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq")
@@ -89,7 +91,19 @@ def plan_tensors(architecture: Architecture, site: Site) -> tuple[PlannedTensor,
     planned = (*generated, *plan_changes(architecture, site))
     check_complete(architecture, site, [tensor.name for tensor in planned])
     check_shapes(architecture, site, {tensor.name: tensor.expr.shape for tensor in planned})
-    return planned
+    return _with_block_scales(planned)
+
+
+def _with_block_scales(planned: tuple[PlannedTensor, ...]) -> tuple[PlannedTensor, ...]:
+    """NVFP4 tensors come before all else, as the reference writes what it repacks, each with its scales."""
+    first: list[PlannedTensor] = []
+    for tensor in planned:
+        if tensor.expr.dtype == NVFP4:
+            stem = tensor.name.removesuffix(".weight")
+            with naming(tensor.name):
+                scales = [PlannedTensor(stem + end, Constant(values)) for end, values in block_scales(tensor.expr)]
+            first += [tensor, *scales]
+    return (*first, *(tensor for tensor in planned if tensor.expr.dtype != NVFP4))
 
 
 def plan_changes(architecture: Architecture, site: Site) -> tuple[PlannedTensor, ...]:
@@ -222,17 +236,13 @@ def _parts_in_order(
 def _planned(
     architecture: Architecture, name: str, operation: Operation, site: Site, sources: list[TensorExpr]
 ) -> PlannedTensor:
-    try:
+    with naming(name):
         expr = operation(site, *sources)
         if isinstance(expr.dtype, ElementType):
             raise UnsupportedError(
                 f"data type {expr.dtype} is not supported yet", hint="weights are F64, F32, F16, BF16 or integers"
             )
         return _forced(architecture, name, expr)
-    except ForgeError as error:
-        if error.tensor or error.file:
-            raise
-        raise type(error)(error.problem, tensor=name, hint=error.hint) from None
 
 
 def _forced(architecture: Architecture, name: str, expr: TensorExpr) -> PlannedTensor:

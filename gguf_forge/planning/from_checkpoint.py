@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from gguf_forge.architectures.mapping import PlannedTensor
 from gguf_forge.architectures.registry import module_files
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.checkpoint.mistral_form import has_mistral_form
@@ -23,19 +24,20 @@ from gguf_forge.planning.model import FileContent, TensorSource
 from gguf_forge.planning.model_plan import ModelPlan, has_projector, plan_infos, plan_model, plan_weights
 from gguf_forge.planning.splits import Split, split_as_converter, split_as_gguf_split, whole_file
 from gguf_forge.recipe import FILE_TYPES, FileType, Options
-from gguf_forge.recipe.file_types import AUTO
+from gguf_forge.recipe.file_types import AUTO, OF_NVFP4
 from gguf_forge.request import Request
 from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.storage.paths import is_folder
+from gguf_forge.tensors.dequantized import is_of_fp8
 from gguf_forge.tensors.expression import TensorExpr
-from gguf_forge.types.tensor_type import F16, F32, TensorType
+from gguf_forge.types.tensor_type import F16, F32, Q8_0, TensorType
 
 log = logging.getLogger(__name__)
 
 DEFAULT_TYPE = "Q4_K_M"
 # The blocks that checkpoints hold -> the file type of a file that keeps them.
-_OF_BLOCKS = {"MXFP4": "MXFP4_MOE", "NVFP4": "NVFP4"}
+_OF_BLOCKS = {"MXFP4": FILE_TYPES["MXFP4_MOE"], "NVFP4": OF_NVFP4}
 
 
 def plan_file(plan: ModelPlan, options: Options, out: Path | None = None, split: Split | None = None) -> FilePlan:
@@ -127,10 +129,15 @@ def _float_file(plan: ModelPlan, options: Options) -> _FileChoice:
         )
     base = options.file_type.default_type or plan.native_type or F16
     chosen = [
-        TensorChoice(info, RowSource(tensor.expr, info.type), info.name)
+        TensorChoice(info, RowSource(tensor.expr, _rounded_to(tensor.expr, info.type)), info.name)
         for tensor, info in zip(plan.tensors, plan.base_infos(base), strict=True)
     ]
     return _base_file_type(plan, base), _with_file_type(plan, base), chosen, ()
+
+
+def _rounded_to(expr: TensorExpr, kind: TensorType) -> TensorType:
+    """What values are rounded to first: the type of the file, if it is not quantized to."""
+    return F32 if kind.is_packed and expr.dtype.is_float else kind
 
 
 def _quantized_file(plan: ModelPlan, options: Options) -> _FileChoice:
@@ -146,7 +153,7 @@ def _quantized_file(plan: ModelPlan, options: Options) -> _FileChoice:
 
 def _base_file_type(plan: ModelPlan, base: TensorType) -> FileType:
     """A checkpoint that is quantized itself keeps its file type, whatever the float type of the rest."""
-    return FILE_TYPES[_OF_BLOCKS[plan.packed_type.name] if plan.packed_type else base.name]
+    return _OF_BLOCKS[plan.packed_type.name] if plan.packed_type else FILE_TYPES[base.name]
 
 
 def _with_file_type(plan: ModelPlan, base: TensorType) -> Metadata:
@@ -160,6 +167,16 @@ def _path(plan: ModelPlan, file_type: FileType, out: Path | None) -> Path:
     if not is_folder(folder):
         return folder.with_name(fill_template(folder.name, file_type.name))
     return folder / (plan.file_prefix + output_name(plan.identity, file_type.name, vocab_only=not plan.tensors))
+
+
+def _with_fp8_as_q8(plan: ModelPlan) -> ModelPlan:
+    """The plan with matrices that the checkpoint holds in FP8 as Q8_0, or as F16 where rows are no whole blocks."""
+
+    def as_q8(tensor: PlannedTensor) -> PlannedTensor:
+        kind = Q8_0 if tensor.expr.shape[-1] % Q8_0.block_elements == 0 else F16
+        return replace(tensor, forced_type=lambda base: kind) if is_of_fp8(tensor.expr) else tensor
+
+    return replace(plan, tensors=tuple(map(as_q8, plan.tensors)))
 
 
 class CheckpointModel:
@@ -216,7 +233,10 @@ class CheckpointModel:
             raise UsageError("--vocab-only: a projector has no vocabulary", hint="leave out one of the two options")
         model = self._plan(request, folder)
         self._say_other_parts(request)
-        default = "auto" if request.vocab_only or model.packed_type is not None else DEFAULT_TYPE
+        keeps = request.vocab_only or request.fp8_as_q8 or model.packed_type is not None
+        default = "auto" if keeps else DEFAULT_TYPE
+        if request.fp8_as_q8 and not all(FileType.named(name).is_float for name in request.types):
+            raise UsageError("--fp8-as-q8 is for files of float types", hint="add -t auto, or leave it out")
         name = model.metadata["general.architecture"].data
         log.info("%s: a %s model, %d tensors", self._checkpoint.folder.path, name, len(model.tensors))
         return files_of_request(model, request, options, split, folder, default)
@@ -233,7 +253,7 @@ class CheckpointModel:
         return FileContent(metadata, tuple(chosen), warnings)
 
     def _plan(self, request: Request, folder: Path) -> ModelPlan:
-        return plan_model(
+        plan = plan_model(
             self._checkpoint,
             request.part,
             model_name=request.model_name,
@@ -243,6 +263,7 @@ class CheckpointModel:
             choices=request.layers | request.told,
             target=LocalFolder(folder / request.target_model_dir) if request.target_model_dir is not None else None,
         )
+        return _with_fp8_as_q8(plan) if request.fp8_as_q8 else plan
 
     def _say_other_parts(self, request: Request) -> None:
         if request.part == "text" and not request.vocab_only and has_projector(self._checkpoint):

@@ -101,6 +101,7 @@ def _refuse_hints(request: Request) -> None:
         "--metadata": request.metadata,
         "--pre-tokenizer": request.pre_tokenizer,
         "--target-model-dir": request.target_model_dir,
+        "--fp8-as-q8": request.fp8_as_q8,
         "--vocab-only": request.vocab_only,
         "--mmproj": request.mmproj,
         "--mtp": request.mtp,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gguf_forge.architectures import find_architecture
+from gguf_forge.architectures.block_scales import repacked
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import WITHOUT_ARCHITECTURE, Architecture, MetadataLine
 from gguf_forge.architectures.mapping import PlannedTensor, plan_tensors
@@ -20,7 +21,7 @@ from gguf_forge.checkpoint.logical import logical_tensors
 from gguf_forge.errors import InputError, UsageError
 from gguf_forge.general import ModelIdentity, general_metadata, parameter_count
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.gguf_file.values import Metadata, string, u32
+from gguf_forge.gguf_file.values import Metadata, ValueType, array, string, u32
 from gguf_forge.recipe import stays_f32
 from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.json_file import read_json_object
@@ -137,6 +138,7 @@ def plan_model(
     metadata |= general
     metadata |= _lines(architecture, architecture.metadata, site)
     metadata["general.quantization_version"] = u32(QUANTIZATION_VERSION)
+    metadata |= _activations(tensors)
     metadata |= _vocabulary(architecture, site, pre_tokenizer)
     _check_vocabulary(tensors, metadata, checkpoint.folder.path)
     prefix = "mmproj-" if part == "mmproj" else "mtp-" if "mtp_only" in choices else ""
@@ -156,6 +158,17 @@ def plan_model(
         return plan
     adapters = architecture.adapters(site)
     return replace(plan, adapters={name: _adapter(plan, declared, site) for name, declared in adapters.items()})
+
+
+def _activations(tensors: Sequence[PlannedTensor]) -> Metadata:
+    """Which matrices of NVFP4 blocks are not to be multiplied with 4-bit numbers."""
+    names = sorted(t.name for t in tensors if any(part.wide_input for part in repacked(t.expr)))
+    if not names:
+        return {}
+    return {
+        "general.tensor_extra.name": array(ValueType.STRING, names),
+        "general.tensor_extra.prec_a4": array(ValueType.BOOL, [False] * len(names)),
+    }
 
 
 def _adapter(plan: ModelPlan, architecture: Architecture, site: Site) -> ModelPlan:

@@ -54,6 +54,8 @@ class FileType:
 
 AUTO = FileType("auto", None, None)
 COPY = FileType("COPY", None, None)
+# What a file of a checkpoint is called that holds such blocks; no file is quantized to it.
+OF_NVFP4 = FileType("NVFP4", 39, TENSOR_TYPES["NVFP4"])
 # Name, default type, and the value of general.file_type: None where it is the one that the default type has.
 _ROWS: tuple[tuple[str, str, int | None], ...] = (
     ("F32", "F32", None),

@@ -85,3 +85,11 @@ class Scaled(TensorExpr):
         less = " less zero points" if self.zeros else ""
         plus = ", plus biases" if self.shifts is not None else ""
         return f"{self.codes.words or self.codes.dtype}{less} times scales{plus}"
+
+
+def is_of_fp8(expr: TensorExpr) -> bool:
+    """Is a tensor made of numbers of 8-bit float types with scales? Of stacked ones, the last decides."""
+    if isinstance(expr, Scaled):
+        return str(expr.codes.dtype).startswith("F8_")
+    parts = tuple(expr.children())
+    return bool(parts) and is_of_fp8(parts[-1])

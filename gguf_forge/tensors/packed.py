@@ -69,12 +69,14 @@ class RepackNvfp4(TensorExpr):
         scales: Of 16 values each.
         tensor_scale: What all values are multiplied by besides. Blocks have no place for it.
         input_scale: The same of what the tensor is multiplied with.
+        wide_input: What the tensor is multiplied with is not to be rounded to 4 bits.
     """
 
     codes: TensorExpr
     scales: TensorExpr
     tensor_scale: float = 1.0
     input_scale: float = 1.0
+    wide_input: bool = False
     dtype: TensorType = NVFP4
 
     def __post_init__(self) -> None:

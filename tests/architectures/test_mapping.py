@@ -132,9 +132,14 @@ def test_plain_bytes_are_no_weights(tmp_path: Path) -> None:
         plan(tmp_path, "llama3-bpe", lambda tensors: tensors.update({"model.norm.weight": ("U8", [256])}))
 
 
-def test_quantized_checkpoints_are_refused_by_method(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="quantized with awq"):
-        plan(tmp_path, "llama3-bpe", quantization_config={"quant_method": "awq"})
+def test_a_quantization_that_is_not_known_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="quantized with exl3"):
+        plan(
+            tmp_path,
+            "llama3-bpe",
+            lambda tensors: tensors.update({"model.norm.trellis": ("I16", [256])}),
+            quantization_config={"quant_method": "exl3"},
+        )
 
 
 @pytest.mark.parametrize(

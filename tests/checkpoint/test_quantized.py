@@ -15,6 +15,7 @@ from gguf_forge.checkpoint.quantized.scheme import Quantization
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError
 from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.packed import RepackNvfp4
 from gguf_forge.tensors.stored import Constant, StandIn
 from gguf_forge.types.element_type import ELEMENT_TYPES
 from gguf_forge.types.tensor_type import BF16, F16
@@ -140,6 +141,27 @@ def test_what_is_not_known_is_named_with_a_hint(name: str) -> None:
     error: ForgeError = caught.value
     assert error.hint
     assert error.tensor or error.file
+
+
+MODELOPT = {"w.weight": codes((8, 32), "U8"), "w.weight_scale": codes((8, 4), "F8_E4M3")}
+
+
+@pytest.mark.parametrize(
+    ("layers", "is_wide"),
+    [({}, True), ({"w": {"quant_algo": "NVFP4"}}, False), ({"v": {"quant_algo": "NVFP4"}}, True)],
+)
+def test_nvfp4_may_be_meant_for_wide_inputs(layers: dict[str, Any], is_wide: bool) -> None:
+    found = logical(MODELOPT, quant_method="modelopt", quant_algo="W4A16_NVFP4", quantized_layers=layers)
+    expr = found["w.weight"]
+    assert isinstance(expr, RepackNvfp4)
+    assert expr.wide_input is is_wide
+
+
+@pytest.mark.parametrize("scale", [np.nan, 0.0])
+def test_scales_of_whole_matrices_are_finite_and_not_zero(scale: float) -> None:
+    tensors = {**MODELOPT, "w.weight_scale_2": Constant(np.full(1, scale, np.float32))}
+    with pytest.raises(InputError, match=r"w.weight: its scale is \[(nan|0.0)\], not one number"):
+        logical(tensors, quant_method="modelopt")
 
 
 @pytest.mark.parametrize("method", ["gptq", "compressed-tensors", "exl3"])

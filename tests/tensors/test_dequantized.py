@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gguf_forge.errors import InputError
-from gguf_forge.tensors.dequantized import Scaled
+from gguf_forge.tensors.dequantized import Scaled, is_of_fp8
+from gguf_forge.tensors.joined import Stack
+from gguf_forge.tensors.row_maps import Transpose
 from gguf_forge.tensors.stored import Constant
+from gguf_forge.types.element_type import ELEMENT_TYPES
 
 
 def numbers(array: np.ndarray) -> Constant:
@@ -55,3 +58,15 @@ def test_numbers_of_another_shape_than_the_scales_are_refused(what: str) -> None
     codes, scales, odd = (numbers(np.zeros(shape, np.float32)) for shape in ((4, 4), (4, 1), (4, 2)))
     with pytest.raises(InputError, match=rf"{what} of shape \(4, 2\) do not fit: \(4, 1\)"):
         Scaled(codes, scales, 1, 4, odd if what == "zero points" else 0, odd if what == "biases" else None)
+
+
+def test_what_was_fp8_is_told_by_its_codes_and_of_stacks_by_the_last() -> None:
+    def scaled(name: str) -> Scaled:
+        codes = Constant(np.zeros((2, 4), ELEMENT_TYPES[name].dtype), ELEMENT_TYPES[name])
+        return Scaled(codes, numbers(np.ones((2, 1), np.float32)), 1, 4)
+
+    fp8, int8 = scaled("F8_E5M2"), scaled("I8")
+    assert is_of_fp8(fp8)
+    assert not is_of_fp8(int8)
+    assert is_of_fp8(Transpose(Stack((int8, fp8))))
+    assert not is_of_fp8(Stack((fp8, int8)))

@@ -5,7 +5,7 @@ Source: AutoAWQ's packing (`AWQ_ORDER`), whose inverse is below.
 
 from __future__ import annotations
 
-from gguf_forge.checkpoint.quantized.parts import endings, naming, part, put_together
+from gguf_forge.checkpoint.quantized.parts import endings, of_weight, part, put_together
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.tensors.codes import RowCodes
@@ -37,7 +37,7 @@ def awq_weights(stored: Tensors) -> Tensors:
 
 def _weight(stem: str, stored: Tensors) -> TensorExpr:
     qweight, qzeros, scales = (part(stored, f"{stem}.weight", stem + end) for end in PARTS)
-    with naming(f"{stem}.weight"):
+    with of_weight(f"{stem}.weight"):
         n_in, n_groups, n_out = qweight.shape[0], scales.shape[0], scales.shape[-1]
         if n_in % n_groups:
             raise InputError(f"{n_in} inputs are not {n_groups} groups of one size")

@@ -6,7 +6,7 @@ tell the two apart.
 
 from __future__ import annotations
 
-from gguf_forge.checkpoint.quantized.parts import naming, scaled, scaled_in_place
+from gguf_forge.checkpoint.quantized.parts import of_weight, scaled, scaled_in_place
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.tensors.arithmetic import Reciprocal
 from gguf_forge.tensors.codes import RowPlanes
@@ -19,7 +19,7 @@ def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
 
     def weight(name: str, packed: TensorExpr, scale: TensorExpr) -> TensorExpr:
         factor: TensorExpr = Widened(as_vector(scale))
-        with naming(name):
+        with of_weight(name):
             codes = RowPlanes(packed, 2, (0, 1, 2, 3))
         return scaled(name, codes, factor if multiplies else Reciprocal(factor), None, zeros=1)
 

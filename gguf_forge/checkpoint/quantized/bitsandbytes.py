@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from math import gcd, prod
 from typing import Any
 
-from gguf_forge.checkpoint.quantized.parts import endings, naming, numbers_of, part, scaled, viewed
+from gguf_forge.checkpoint.quantized.parts import endings, numbers_of, of_weight, part, scaled, viewed
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.errors import InputError
 from gguf_forge.tensors.arithmetic import Add, Multiply
@@ -44,7 +44,7 @@ def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
 
 def _of_blocks(name: str, stored: Tensors, said: TensorExpr) -> TensorExpr:
     packed, absmax, levels = (part(stored, name, name + end) for end in ("", ".absmax", ".quant_map"))
-    with naming(name):
+    with of_weight(name):
         state = _state(said)
         shape, block = _shape(state), _whole(state, "blocksize")
         count = prod(shape)

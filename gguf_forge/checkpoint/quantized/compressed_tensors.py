@@ -12,7 +12,8 @@ from typing import Any
 from gguf_forge.checkpoint.quantized.parts import (
     endings,
     mxfp4,
-    naming,
+    nvfp4,
+    of_weight,
     part,
     put_together,
     scaled,
@@ -29,6 +30,8 @@ from gguf_forge.tensors.stored import Widened, as_vector
 # Scales of activations and of the key-value cache, which a GGUF file has no place for.
 _UNUSED = (".input_scale", ".output_scale", ".input_zero_point", ".k_scale", ".v_scale", ".q_scale")
 _PACKED = (".weight_packed", ".weight_scale", ".weight_shape", ".weight_zero_point", ".weight_g_idx")
+# Of NVFP4; they divide.
+_GLOBAL_SCALES = (".weight_global_scale", ".input_global_scale")
 _BITS = (2, 3, 4, 5, 6, 7, 8)
 
 
@@ -36,7 +39,7 @@ def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
     stored = without(stored, _UNUSED)
     stems = endings(stored, ".weight_packed")
     weights = list(_weight_configs(quantization))
-    found = put_together(stored, stems, _PACKED, lambda stem: _packed_weight(stem, stored, weights))
+    found = put_together(stored, stems, (*_PACKED, *_GLOBAL_SCALES), lambda stem: _packed_weight(stem, stored, weights))
     return _scaled_weights(found, weights, quantization.config.get("format") == "naive-quantized")
 
 
@@ -51,9 +54,11 @@ def _weight_configs(quantization: Quantization) -> Iterator[Mapping[str, Any]]:
 def _packed_weight(stem: str, stored: Tensors, weights: list[Mapping[str, Any]]) -> TensorExpr:
     name = f"{stem}.weight"
     packed, scales = stored[f"{name}_packed"], part(stored, name, f"{name}_scale")
+    if str(scales.dtype) == "F8_E4M3":
+        return nvfp4(name, packed, scales, *(stored.get(stem + end) for end in _GLOBAL_SCALES), divides=True)
     if packed.dtype.row_bytes(1) == 1:
         return mxfp4(name, packed, scales)
-    with naming(name):
+    with of_weight(name):
         rows, columns = shape_of(part(stored, name, f"{name}_shape"))
         bits = _bits(packed, rows, columns, weights)
         codes = RowCodes(packed, bits, columns)

@@ -5,7 +5,7 @@ Source: EETQ's `preprocess_weights_for_mixed_gemm` for compute capability 7.5 to
 
 from __future__ import annotations
 
-from gguf_forge.checkpoint.quantized.parts import bits_as, endings, naming, part, scaled, viewed
+from gguf_forge.checkpoint.quantized.parts import bits_as, endings, of_weight, part, scaled, viewed
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.errors import InputError
 from gguf_forge.tensors.expression import TensorExpr
@@ -20,7 +20,7 @@ def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
     for stem in endings(stored, ".weight_scales"):
         name = f"{stem}.weight"
         scales = found.pop(f"{name}_scales")
-        with naming(name):
+        with of_weight(name):
             codes = _codes(part(stored, f"{name}_scales", name))
         found[name] = scaled(name, codes, scales, None, zeros=_BIAS)
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gguf_forge.checkpoint.quantized.parts import endings, naming, part, put_together
+from gguf_forge.checkpoint.quantized.parts import endings, of_weight, part, put_together
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.tensors.arithmetic import Add
@@ -40,7 +40,7 @@ def gptq_weights(stored: Tensors, quantization: Quantization, offset: int) -> Te
 
     def weight(stem: str) -> TensorExpr:
         qweight, qzeros, scales = (part(stored, f"{stem}.weight", stem + end) for end in _PARTS)
-        with naming(f"{stem}.weight"):
+        with of_weight(f"{stem}.weight"):
             return gptq_weight(qweight, qzeros, scales, stored.get(stem + _GROUPS), size, offset)
 
     return put_together(stored, endings(stored, ".qweight"), (*_PARTS, _GROUPS), weight)

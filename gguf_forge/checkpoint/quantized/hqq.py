@@ -6,7 +6,7 @@ of the matrix.
 
 from __future__ import annotations
 
-from gguf_forge.checkpoint.quantized.parts import endings, naming, numbers_of, part, shape_of
+from gguf_forge.checkpoint.quantized.parts import endings, numbers_of, of_weight, part, shape_of
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.tensors.codes import U8, RowPlanes
@@ -39,7 +39,7 @@ def _weight(stem: str, stored: Tensors) -> TensorExpr:
     packed, scale, zero, shape, axis, packing = (
         part(stored, name, f"{stem}.{word}") for word in ("W_q", "scale", "zero", "shape", "axis", "packing")
     )
-    with naming(name):
+    with of_weight(name):
         rows, columns = shape_of(shape)
         along = int(numbers_of(axis)[0])
         kind = numbers_of(packing).tobytes().decode("latin-1")

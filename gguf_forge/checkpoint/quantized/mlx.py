@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gguf_forge.checkpoint.quantized.parts import endings, mxfp4, naming
+from gguf_forge.checkpoint.quantized.parts import endings, mxfp4, of_weight
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.tensors.codes import RowCodes
@@ -43,7 +43,7 @@ def _weight(stem: str, stored: Tensors, quantization: Quantization) -> TensorExp
         return mxfp4(name, words, scales)
     if mode != "affine":
         raise UnsupportedError(f"MLX's mode {mode!r:.20} is not known", tensor=name, hint="known: affine and mxfp4")
-    with naming(name):
+    with of_weight(name):
         if f"{stem}.biases" not in stored:
             raise InputError("its part biases is missing")
         bits, group = _setting(settings, "bits"), _setting(settings, "group_size")

@@ -1,9 +1,13 @@
 """NVIDIA's ModelOpt: FP8 with one scale for a tensor or a row, NVFP4, or both in one model.
 
-Source: ModelOpt's exporter, and the reference's converter. A scale of two dimensions is of NVFP4's blocks.
+Source: ModelOpt's exporter, and the reference's converter. What `quantized_layers` says of modules counts for those
+below them, too.
 """
 
 from __future__ import annotations
+
+import re
+from typing import Any
 
 from gguf_forge.checkpoint.quantized.parts import endings, nvfp4, scaled, without
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
@@ -11,6 +15,8 @@ from gguf_forge.tensors.expression import TensorExpr
 
 # Scales of the key-value cache, which a GGUF file has no place for.
 _UNUSED = (".k_scale", ".v_scale")
+# Weights of 4 bits and activations of 16.
+_WIDE_INPUT = "W4A16_NVFP4"
 
 
 def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
@@ -19,14 +25,29 @@ def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
     for stem in endings(stored, ".weight_scale"):
         name = f"{stem}.weight"
         scale = found.pop(f"{name}_scale")
-        input_scale, tensor_scale = found.pop(f"{stem}.input_scale", None), found.pop(f"{name}_scale_2", None)
+        tensor_scale, input_scale = (found.pop(end, None) for end in (f"{name}_scale_2", f"{stem}.input_scale"))
         if name not in stored:
             continue
-        if len(scale.shape) < 2:
-            found[name] = scaled(name, found[name], scale, None)
+        codes = found[name]
+        if str(codes.dtype) == "U8":
+            del found[name]
+            wide_input = _algorithm(stem, quantization) == _WIDE_INPUT
+            packed[name] = nvfp4(name, codes, scale, tensor_scale, input_scale, wide_input=wide_input)
         else:
-            packed[name] = nvfp4(name, found.pop(name), scale, tensor_scale, input_scale)
-    return packed | found
+            found[name] = scaled(name, codes, scale, None)
+    return {**packed, **without(found, (".input_scale",))}
+
+
+def _algorithm(module: str, quantization: Quantization) -> Any:
+    """How a module is quantized: what is said of it or of the nearest module above it, or of the whole model."""
+    layers = quantization.config.get("quantized_layers")
+    module = re.sub(r"\.experts\.[0-9]+\.", ".experts.", module)
+    while module and isinstance(layers, dict):
+        said = layers.get(module)
+        if isinstance(said, dict):
+            return said.get("quant_algo")
+        module = module.rpartition(".")[0]
+    return quantization.config.get("quant_algo")
 
 
 SCHEME = Scheme("ModelOpt", lambda quantization, stored: quantization.method == "modelopt", _logical)

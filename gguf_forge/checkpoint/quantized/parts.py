@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.checkpoint.quantized.scheme import Tensors
-from gguf_forge.errors import ForgeError, InputError
+from gguf_forge.errors import InputError, UnsupportedError, naming
 from gguf_forge.tensors.codes import Lookup, RowCodes
 from gguf_forge.tensors.dequantized import Scaled
 from gguf_forge.tensors.expression import TensorExpr
@@ -28,14 +28,9 @@ _HALF = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 E2M1 = Constant(np.array((*_HALF, *(-value for value in _HALF)), np.float32))
 
 
-@contextmanager
-def naming(tensor: str) -> Iterator[None]:
-    """Errors of the block name this tensor."""
-    try:
-        yield
-    except ForgeError as error:
-        hint = error.hint or "is config.json that of these weights?"
-        raise type(error)(error.problem, tensor=tensor, hint=hint) from None
+def of_weight(name: str) -> AbstractContextManager[None]:
+    """Errors of the block name this weight."""
+    return naming(name, hint="is config.json that of these weights?")
 
 
 def part(stored: Tensors, weight: str, name: str) -> TensorExpr:
@@ -127,7 +122,7 @@ def scaled(
     Raises:
         InputError: the scale has another shape than the codes need.
     """
-    with naming(name):
+    with of_weight(name):
         scale = as_vector(scale)
         if block is not None:
             return Scaled(codes, scale, *block, zeros)
@@ -160,13 +155,20 @@ def mxfp4(name: str, packed: TensorExpr, scales: TensorExpr) -> TensorExpr:
 
     Source: the MX specification of Open Compute.
     """
-    with naming(name):
+    with of_weight(name):
         width = packed.shape[-1] * packed.dtype.row_bytes(1) * 2
         return Scaled(Lookup(RowCodes(packed, 4, width), E2M1), bits_as(scales, "F8_E8M0"), 1, 32)
 
 
 def nvfp4(
-    name: str, packed: TensorExpr, scales: TensorExpr, tensor_scale: TensorExpr | None, input_scale: TensorExpr | None
+    name: str,
+    packed: TensorExpr,
+    scales: TensorExpr,
+    tensor_scale: TensorExpr | None,
+    input_scale: TensorExpr | None,
+    *,
+    divides: bool = False,
+    wide_input: bool = False,
 ) -> TensorExpr:
     """4-bit floats in blocks of 16 with e4m3 scales, as ggml's blocks.
 
@@ -176,15 +178,20 @@ def nvfp4(
         scales: Of the blocks.
         tensor_scale: What all values are multiplied by, one number; None for 1.
         input_scale: The same of what the weight is multiplied with.
+        divides: Both divide instead.
+        wide_input: The weight is not to be multiplied with 4-bit numbers.
     """
-    with naming(name):
-        return RepackNvfp4(packed, scales, _number(tensor_scale), _number(input_scale))
+    with of_weight(name):
+        if str(scales.dtype) != "F8_E4M3":
+            raise UnsupportedError(f"scales of type {scales.dtype} beside packed codes are not known")
+        given, of_input = (_factor(x, divides=divides) for x in (tensor_scale, input_scale))
+        return RepackNvfp4(packed, scales, given, of_input, wide_input)
 
 
-def _number(x: TensorExpr | None) -> float:
+def _factor(x: TensorExpr | None, *, divides: bool) -> float:
     if x is None:
         return 1.0
     numbers = numbers_of(x).astype(np.float32)
     if len(numbers) != 1 or not np.isfinite(numbers[0]) or numbers[0] == 0:
         raise InputError(f"its scale is {numbers[:4].tolist()}, not one number")
-    return float(numbers[0])
+    return float(np.float32(1) / numbers[0] if divides else numbers[0])

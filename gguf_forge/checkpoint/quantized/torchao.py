@@ -6,7 +6,7 @@ IntxUnpackedToInt8Tensor. The shapes of the parts tell the groups.
 
 from __future__ import annotations
 
-from gguf_forge.checkpoint.quantized.parts import endings, naming, part, put_together
+from gguf_forge.checkpoint.quantized.parts import endings, of_weight, part, put_together
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.tensors.dequantized import Scaled
@@ -29,7 +29,7 @@ def _weight(stem: str, stored: Tensors) -> TensorExpr:
             tensor=name,
             hint=f"known: {', '.join(_KNOWN)}",
         )
-    with naming(name):
+    with of_weight(name):
         if len(scale.shape) != 2 or codes.shape[-1] % scale.shape[-1]:
             raise InputError(f"scales of shape {scale.shape} do not fit codes of shape {codes.shape}")
         zeros = stored.get(stem + _ZERO, 0)
