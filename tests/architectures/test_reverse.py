@@ -40,10 +40,13 @@ def rounded(expr: TensorExpr, kind: str) -> bytes:
     return out.tobytes()
 
 
+_STATES = "the tensors of a state space come back in the shapes of the file"
 _OTHERWISE = {
     "bert": "the pooler, which llama.cpp does not use, is not in the file",
     "falcon-h1": "the multipliers of its config are not in the file",
     "gemma3-vision": "the language model comes back by itself: its file does not tell of the other part",
+    "nemotron-h-moe": _STATES,
+    "nemotron-puzzle": _STATES,
     "gptoss-mxfp4": "blocks of MXFP4 come back as numbers: tested below",
     "chameleon": "of the heads' norms, which are all the same, the file holds the first",
     "bert-classifier": "the last layer of a head comes back under RoBERTa's name for it",

@@ -141,6 +141,9 @@ gemma4 = gemma3.derive(
                 "per_layer_input_gate",
                 "per_layer_projection",
                 "post_per_layer_input_norm",
+                "pre_feedforward_layernorm_2",
+                "post_feedforward_layernorm_1",
+                "post_feedforward_layernorm_2",
             )
         ),
     ),
