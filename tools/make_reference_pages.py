@@ -1,8 +1,8 @@
-"""Writes docs/cli.md and docs/python.md from the help texts and the docstrings.
+"""Writes docs/cli.md, docs/python.md and docs/models.md from the help texts, docstrings and declarations.
 
     python tools/make_reference_pages.py
 
-tests/docs/test_reference_pages.py compares both pages with what this script makes, so they cannot become stale.
+tests/docs/test_reference_pages.py compares the pages with what this script makes, so they cannot become stale.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, get_type_hints
 import typer
 
 import gguf_forge
+from gguf_forge.architectures.supported import supported_classes
 from gguf_forge.cli.app import app
 from gguf_forge.cli.verify import MISMATCH
 from gguf_forge.errors import ForgeError
@@ -44,6 +45,21 @@ PYTHON_TITLE = """# Python reference
 
 {generated}
 Every name on this page is an attribute of the package: `import gguf_forge`, then `gguf_forge.convert(...)`.
+"""
+
+MODELS_TITLE = """# Models
+
+{generated}
+`architectures` in a checkpoint's config.json names its class. `gguf-forge convert` reads {classes} classes, which
+become {architectures} GGUF architectures; `gguf-forge info --models` prints the same table. The part `mmproj` is a
+projector with its encoders, which `convert --mmproj` writes.
+
+A proof is a small checkpoint of which llama.cpp's own tools made files, and every byte of ours is the same. "As" names
+another class with the same declaration, whose checkpoint it is. Without a proof yet: {unproved}. For a class that is
+not here, see [Add a model](add-a-model.md).
+
+| class | part | GGUF architecture | vocabulary | proved by |
+| --- | --- | --- | --- | --- |
 """
 
 OTHER_EXIT_CODES = {
@@ -118,6 +134,23 @@ def python_page() -> str:
     parts += ["## Errors\n", as_markdown(ForgeError)]
     parts += ["\n".join(("| class | exit code | meaning |", "| --- | --- | --- |", *table)) + "\n"]
     return "\n".join(parts)
+
+
+def models_page() -> str:
+    """docs/models.md: every class that a family declares."""
+    found = supported_classes()
+    lines = [
+        f"| {each.name} | {each.part} | {', '.join(each.architectures)} | {', '.join(each.vocabularies) or 'none'} | "
+        f"{each.proof_text} |"
+        for each in found
+    ]
+    title = MODELS_TITLE.format(
+        generated=GENERATED.format("the declarations in `gguf_forge/architectures/families/`"),
+        classes=len({each.name for each in found}),
+        architectures=len({name for each in found for name in each.architectures}),
+        unproved=sum(not each.proof for each in found) or "none",
+    )
+    return title + "\n".join(lines) + "\n"
 
 
 def error_classes() -> list[type[ForgeError]]:
@@ -221,7 +254,7 @@ def text(panel: Any, default: str) -> str:
     return panel if isinstance(panel, str) and panel else default
 
 
-PAGES = {"cli.md": cli_page, "python.md": python_page}
+PAGES = {"cli.md": cli_page, "python.md": python_page, "models.md": models_page}
 
 if __name__ == "__main__":
     for page, made in PAGES.items():

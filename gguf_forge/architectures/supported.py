@@ -34,13 +34,22 @@ class SupportedClass:
     proof: tuple[str, ...]
     proved_as: str
 
+    @property
+    def proof_text(self) -> str:
+        """The proof in words: up to three checkpoints."""
+        if not self.proof:
+            return "none yet"
+        more = len(self.proof) - 3
+        cases = ", ".join(self.proof[:3]) + (f" and {more} more" if more > 0 else "")
+        return f"{cases} (as {self.proved_as})" if self.proved_as else cases
+
 
 def supported_classes() -> tuple[SupportedClass, ...]:
     """Every class and part that a family declares, by name.
 
     Example:
-        >>> next(found.architectures for found in supported_classes() if found.name == "MistralForCausalLM")
-        ('llama',)
+        >>> next(found.architectures for found in supported_classes() if found.name == "Qwen3ForCausalLM")
+        ('qwen3',)
     """
     return tuple(_supported(name, part, found) for (name, part), found in sorted(by_class().items()))
 

@@ -12,18 +12,26 @@ import typer
 
 from gguf_forge.cli.help import MACHINE
 from gguf_forge.cli.options import Messages, add_command, only
-from gguf_forge.cli.tables import facts_text
+from gguf_forge.cli.tables import facts_text, table_of
+from gguf_forge.request import MODEL, Option
 
 
 def register(app: typer.Typer) -> None:
     add_command(app, "info", info, panel=MACHINE)
 
 
-def info(messages: Annotated[Messages, only("json")]) -> None:
+def info(
+    messages: Annotated[Messages, only("json")],
+    *,
+    models: Annotated[bool, Option("--models", "List the classes of models that can be converted.", MODEL)] = False,
+) -> None:
     """Show the version and its reference, the processor, the kernels that it can run, and which are chosen and why."""
     from gguf_forge.cli.streams import print_data, print_json
     from gguf_forge.reference import reference
 
+    if models:
+        _show_models(as_json=messages.json)
+        return
     facts, versions = _facts(), reference()
     if messages.json:
         print_json({**facts, "reference": versions})
@@ -31,6 +39,26 @@ def info(messages: Annotated[Messages, only("json")]) -> None:
     lines = {name: " ".join(value) if isinstance(value, list) else str(value) for name, value in facts.items()}
     lines["reference"] = _reference_text(versions)
     print_data(facts_text({name.replace("_", " "): line for name, line in lines.items()}))
+
+
+def _show_models(*, as_json: bool) -> None:
+    """One line for each class and part of a model: `architectures` in config.json names the class."""
+    from dataclasses import asdict
+
+    from gguf_forge.architectures.supported import supported_classes
+    from gguf_forge.cli.streams import print_data, print_json
+
+    found = supported_classes()
+    if as_json:
+        print_json([asdict(each) for each in found])
+        return
+    table = table_of("class", "part", "GGUF architecture", "vocabulary", "proved by")
+    table.columns[0].no_wrap = True  # a class's name is for copying
+    for each in found:
+        table.add_row(
+            each.name, each.part, ", ".join(each.architectures), ", ".join(each.vocabularies), each.proof_text
+        )
+    print_data(table)
 
 
 def _facts() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""docs/cli.md and docs/python.md are what tools/make_reference_pages.py makes of the help texts and the docstrings."""
+"""docs/cli.md, docs/python.md and docs/models.md are what tools/make_reference_pages.py makes."""
 
 from __future__ import annotations
 
