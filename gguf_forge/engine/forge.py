@@ -21,9 +21,9 @@ from gguf_forge.engine.pack import pack
 from gguf_forge.engine.threads import Progress, in_threads
 from gguf_forge.errors import InputError
 from gguf_forge.request import RunSettings
-from gguf_forge.storage.local.output import Output, OutputFile
 from gguf_forge.storage.local.publish import published_together
 from gguf_forge.storage.profile import CONVERT, WRITE, phase
+from gguf_forge.storage.sink import Output, Publish, Sink
 from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import StoredRun
 from gguf_forge.types.rows import Rows
@@ -38,13 +38,19 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def forge(shards: Sequence[Shard], run: RunSettings, progress: Progress = lambda n_bytes: None) -> tuple[int, ...]:
+def forge(
+    shards: Sequence[Shard],
+    run: RunSettings,
+    progress: Progress = lambda n_bytes: None,
+    publish: Publish = published_together,
+) -> tuple[int, ...]:
     """Writes files, or the parts of split ones. What several of them are made of is read once.
 
     Args:
         shards: The files and parts; their names appear when all are complete, that of the first one last.
         run: How it is run. As many of its threads compute at the same time, while others wait for a disk.
         progress: Told the bytes of the outputs as they are written.
+        publish: Makes the files; where they lie is its affair.
 
     Returns:
         For each of `shards`, how many of its tensors earlier runs had finished.
@@ -60,7 +66,7 @@ def forge(shards: Sequence[Shard], run: RunSettings, progress: Progress = lambda
     limits = room(whole, processors + _WAITING, max_memory=run.max_memory, buffer=run.buffer)
 
     files = [Output(shard.path, shard.layout.size, fingerprint(shard)) for shard in shards]
-    with published_together(files, overwrite=run.overwrite, resume=run.resume) as outputs:
+    with publish(files, overwrite=run.overwrite, resume=run.resume) as outputs:
         for shard, out in zip(shards, outputs, strict=True):
             out.write_at(0, memoryview(shard.layout.header))
             progress(len(shard.layout.header))
@@ -76,7 +82,7 @@ def _sources(shards: Sequence[Shard]) -> Iterable[Source]:
     return {id(read): read for shard in shards for row in shard.sources for read in row.expr.sources()}.values()
 
 
-def _resumed(shard: Shard, out: OutputFile) -> int:
+def _resumed(shard: Shard, out: Sink) -> int:
     """How many tensors are from earlier runs."""
     return sum(out.has(placed.offset, placed.info.nbytes) for placed in shard.layout.tensors if placed.info.nbytes)
 
@@ -92,7 +98,7 @@ class _Work:
         processors: As many as may compute at the same time.
     """
 
-    outputs: Sequence[OutputFile]
+    outputs: Sequence[Sink]
     backend: str | None
     budget: Budget
     processors: threading.Semaphore

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from gguf_forge.errors import OutputError
 from gguf_forge.storage.local import disk, journal
 from gguf_forge.storage.local.journal import JournalRecord, merged, read_journal
-from gguf_forge.storage.local.output import Output, OutputFile, beside
+from gguf_forge.storage.local.output import LocalSink, beside
 from gguf_forge.storage.local.publish import published, published_together
+from gguf_forge.storage.sink import Output
 
 SIZE = 1000
 
@@ -36,7 +37,7 @@ class Killed(BaseException):
 
 
 @contextmanager
-def killed(path: Path, monkeypatch: pytest.MonkeyPatch, fingerprint: str = "inputs=1") -> Iterator[OutputFile]:
+def killed(path: Path, monkeypatch: pytest.MonkeyPatch, fingerprint: str = "inputs=1") -> Iterator[LocalSink]:
     """A run whose process ends with the block."""
     with (
         monkeypatch.context() as patch,
@@ -45,7 +46,7 @@ def killed(path: Path, monkeypatch: pytest.MonkeyPatch, fingerprint: str = "inpu
     ):
         yield out
         out._journal._thread.shutdown()  # type: ignore[union-attr]
-        patch.setattr(OutputFile, "_end", lambda self, keep: None)
+        patch.setattr(LocalSink, "_end", lambda self, keep: None)
         raise Killed
 
 
@@ -55,7 +56,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "BATCH_BYTES", 1)
 
 
-def put(out: OutputFile, start: int, stop: int) -> None:
+def put(out: LocalSink, start: int, stop: int) -> None:
     out.write_at(start, memoryview(bytes([7]) * (stop - start)))
     out.finished(start, stop - start)
 

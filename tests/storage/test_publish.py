@@ -15,9 +15,10 @@ from command_line import listing
 
 from gguf_forge.errors import InputError, OutputError, RefusedError
 from gguf_forge.storage.local import disk
-from gguf_forge.storage.local.output import Output, beside
+from gguf_forge.storage.local.output import beside
 from gguf_forge.storage.local.publish import check_output, check_room, published, published_together
 from gguf_forge.storage.local.source_file import SourceFile
+from gguf_forge.storage.sink import Output
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from errno import EDQUOT, EMFILE, ENOSPC, EPERM
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +23,7 @@ from gguf_forge.storage.local.direct import DirectWriter
 from gguf_forge.storage.local.journal import Journal, JournalRecord, differences, read_journal
 from gguf_forge.storage.local.locks import is_at
 from gguf_forge.storage.local.source_file import TOO_MANY_FILES
+from gguf_forge.storage.sink import Output
 from gguf_forge.storage.source import Source
 
 log = logging.getLogger(__name__)
@@ -35,23 +35,6 @@ ENDINGS = ("partial", "journal", "old")
 _COPY_PIECE = 1 << 20
 # An unfinished file can be taken over by the next run, even one that will be read-only.
 _OPENABLE = S_IRUSR | S_IWUSR
-
-
-@dataclass(frozen=True)
-class Output:
-    """A file to be.
-
-    Attributes:
-        path: Its name.
-        size: Its bytes.
-        fingerprint: `name=digest` words, of which one differs wherever other bytes would be written.
-        mode: Its permissions, from the beginning; None for those of any new file.
-    """
-
-    path: Path
-    size: int
-    fingerprint: str = ""
-    mode: int | None = None
 
 
 def beside(path: Path, ending: str) -> Path:
@@ -75,7 +58,7 @@ def refuse_existing(path: Path, problem: str) -> None:
         raise RefusedError(problem, file=path, hint="choose another name, or say --overwrite")
 
 
-class OutputFile:
+class LocalSink:
     """A file of known size that is written at offsets, by several threads if need be.
 
     Bytes that are not written are zero. Its life (`begin`, `complete`, `take_name`, `end`) is run by `published`.

@@ -14,14 +14,14 @@ from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.output import (
     ENDINGS,
     MORE_ROOM,
-    Output,
-    OutputFile,
+    LocalSink,
     beside,
     output_errors,
     refuse_existing,
 )
 from gguf_forge.storage.paths import is_folder, is_same
 from gguf_forge.storage.profile import SYNC, phase
+from gguf_forge.storage.sink import Output
 
 _LONGEST_NAME = 255
 
@@ -72,7 +72,7 @@ def check_room(folder: Path, outputs: Sequence[tuple[Path, int]]) -> None:
 def tidy(path: Path) -> None:
     """Removes what a killed run left beside a complete file, unless another run is writing that anew."""
     if any(os.path.lexists(beside(path, ending)) for ending in ENDINGS):
-        file = OutputFile(Output(path, 0))
+        file = LocalSink(Output(path, 0))
         with suppress(OutputError, RefusedError):
             file.take()
         file.end(keep=False)
@@ -89,7 +89,7 @@ def _left_behind(path: Path) -> int:
 @contextmanager
 def published(
     path: Path, size: int, *, overwrite: bool, resume: bool = False, fingerprint: str = "", mode: int | None = None
-) -> Iterator[OutputFile]:
+) -> Iterator[LocalSink]:
     """One file, as `published_together` makes several."""
     with published_together([Output(path, size, fingerprint, mode)], overwrite=overwrite, resume=resume) as (file,):
         yield file
@@ -98,7 +98,7 @@ def published(
 @contextmanager
 def published_together(
     outputs: Sequence[Output], *, overwrite: bool, resume: bool = False
-) -> Iterator[tuple[OutputFile, ...]]:
+) -> Iterator[tuple[LocalSink, ...]]:
     """New files that take their names when the block ends well, and vanish when it does not.
 
     Before the first one takes its name all of them are on the disk, and if one cannot have its own, those before give
@@ -114,7 +114,7 @@ def published_together(
         RefusedError: another run is writing one of them; or one exists, and may not be replaced.
         OutputError: one cannot be written; nothing has changed under its name.
     """
-    files = tuple(map(OutputFile, outputs))
+    files = tuple(map(LocalSink, outputs))
     journals = ThreadPoolExecutor(1, "journals")
     try:
         for file in files:
@@ -136,7 +136,7 @@ def published_together(
             journals.shutdown()
 
 
-def _take_names(files: Sequence[OutputFile], *, overwrite: bool) -> None:
+def _take_names(files: Sequence[LocalSink], *, overwrite: bool) -> None:
     try:
         for file in reversed(files):
             file.take_name(overwrite=overwrite)
