@@ -11,12 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 from gguf_forge.architectures.config import Config
-from gguf_forge.architectures.declaration import Architecture, MetadataLine
+from gguf_forge.architectures.declaration import Architecture, MetadataLine, Operation
 from gguf_forge.architectures.metadata import Lines, f32, file_type, flag, text, u32
+from gguf_forge.architectures.operations import Number, number_of, reorder, reshape
 from gguf_forge.architectures.renames import ends
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.storage.json_file import read_json_object
+from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.types.tensor_type import F16, F32, TensorType
 
 # Files with both encoders have as many layers as either may have.
@@ -137,6 +139,11 @@ def with_vision(**changes: Callable[[Site], Any]) -> Callable[[Site], Config]:
 def with_audio(**changes: Callable[[Site], Any]) -> Callable[[Site], Config]:
     """The config with values that the sounds' encoder has beside those of its config."""
     return lambda site: _changed(site, audio_config={**audio(site), **_values(site, changes)})
+
+
+def audio_under(key: str) -> Callable[[Site], Config]:
+    """The config with the sounds' encoder where all others have it."""
+    return lambda site: _changed(site, audio_config=_part(site, key))
 
 
 def one_after_the_other(*steps: Callable[[Site], Config]) -> Callable[[Site], Config]:
@@ -268,6 +275,20 @@ def as_f32(base: TensorType) -> TensorType:
 
 # The convolutions that cut a picture into patches, and their further parts.
 PATCHES = {"*.patch_embd": as_base, "*.patch_embd.weight.{i}": as_base, "*.patch_merger": as_base}
+
+
+def colour_planes(side: Number) -> Operation:
+    """The weights of patches of so many pixels a side: from the colours of each pixel to the pixels of each colour."""
+    by_colour = reorder(-1, (side, side, -1), (2, 0, 1), "columns in the order of colours")
+
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        (x,) = sources
+        if len(x.shape) == 1:  # the bias
+            return x
+        pixels = number_of(side, site)
+        return reshape(x.shape[0], -1, pixels, pixels)(site, by_colour(site, x))
+
+    return apply
 
 
 def projector(*hf: str, metadata: tuple[MetadataLine, ...] = VISION, **changes: Any) -> Architecture:

@@ -18,7 +18,8 @@ from gguf_forge.architectures.families.qwen_vision import (
     QWEN3_RENAMES,
     QWEN3_SHAPE,
 )
-from gguf_forge.architectures.metadata import f32, text, u32
+from gguf_forge.architectures.families.whisper_audio import CONV1D_BIASES, WHISPER, WHISPER_CONFIG
+from gguf_forge.architectures.metadata import text
 from gguf_forge.architectures.operations import chain, unsqueeze
 from gguf_forge.architectures.projector import (
     AUDIO,
@@ -28,10 +29,8 @@ from gguf_forge.architectures.projector import (
     always,
     as_f16,
     audio,
-    of_audio,
     one_after_the_other,
     projector,
-    with_audio,
 )
 from gguf_forge.architectures.renames import inside, starts
 from gguf_forge.architectures.sinusoids import sinusoids
@@ -56,31 +55,19 @@ def _positions(site: Site) -> Iterable[tuple[str, NDArray[np.float32]]]:
     yield "a.position_embd.weight", sinusoids(_POSITIONS, channels)
 
 
-_WHISPER_CONFIG = with_audio(
-    hidden_size=of_audio("d_model"),
-    intermediate_size=of_audio("encoder_ffn_dim"),
-    num_attention_heads=of_audio("encoder_attention_heads"),
-)
-_WHISPER = (
-    u32("audio.num_mel_bins", of_audio("num_mel_bins")),
-    f32("audio.attention.layer_norm_epsilon", of_audio("layer_norm_eps", default=1e-5)),
-)
 _AUDIO_TYPES = {"a.conv1d.{i}": as_f16, "a.conv2d.{i}": as_f16, "a.conv_out": as_f16}
 
 qwen25_omni = projector(
     "Qwen2_5OmniModel",
-    metadata=(*VISION, *AUDIO, *_WHISPER, *QWEN2_SHAPE),
-    prepare=one_after_the_other(_of_thinker, QWEN2_CONFIG, _WHISPER_CONFIG),
+    metadata=(*VISION, *AUDIO, *WHISPER, *QWEN2_SHAPE),
+    prepare=one_after_the_other(_of_thinker, QWEN2_CONFIG, WHISPER_CONFIG),
     takes=lambda name: (
         name.removeprefix("thinker.").startswith(("visual.", "audio_tower."))
         # transformers does not use it either
         and "audio_bos_eos_token" not in name
     ),
     renames=(starts("thinker."),),
-    rules=(
-        *QWEN2_RULES,
-        *(Rule((f"audio_tower.conv{number}.bias",), f"a.conv1d.{number}.bias", unsqueeze(-1)) for number in (1, 2)),
-    ),
+    rules=(*QWEN2_RULES, *CONV1D_BIASES),
     generated=_positions,
     forced_types={**_AUDIO_TYPES, **PATCHES},
     block_count=always(MOST_LAYERS),
@@ -99,12 +86,12 @@ qwen3_omni = projector(
     metadata=(
         *VISION,
         *AUDIO,
-        *_WHISPER,
+        *WHISPER,
         *QWEN3_SHAPE,
         text("vision.projector_type", always("qwen3vl_merger")),
         text("audio.projector_type", always("qwen3a")),
     ),
-    prepare=one_after_the_other(_of_thinker, QWEN3_CONFIG, _WHISPER_CONFIG),
+    prepare=one_after_the_other(_of_thinker, QWEN3_CONFIG, WHISPER_CONFIG),
     takes=lambda name: name.startswith((*_SOUND, *_PICTURES)),
     renames=(
         starts("thinker."),
@@ -124,8 +111,8 @@ qwen3_omni = projector(
 
 qwen3_asr = projector(
     "Qwen3ASRForConditionalGeneration",
-    metadata=(*AUDIO, *_WHISPER, text("audio.projector_type", always("qwen3a"))),
-    prepare=one_after_the_other(_of_thinker, _WHISPER_CONFIG),
+    metadata=(*AUDIO, *WHISPER, text("audio.projector_type", always("qwen3a"))),
+    prepare=one_after_the_other(_of_thinker, WHISPER_CONFIG),
     takes=lambda name: name.startswith(_SOUND),
     renames=(starts("thinker."),),
     rules=_CONV2D_BIASES,

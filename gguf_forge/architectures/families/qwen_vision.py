@@ -16,6 +16,7 @@ from gguf_forge.architectures.projector import (
     of_model,
     of_text,
     of_vision,
+    one_after_the_other,
     projector,
     projector_type,
     vision,
@@ -93,6 +94,15 @@ qwen2_vision = projector(
     takes=lambda name: name.startswith("visual."),
     rules=QWEN2_RULES,
     model_tensors=("v.patch_embd", "mm.0", "mm.2"),
+)
+
+sarashina_vision = qwen2_vision.derive(
+    "clip",
+    hf=("Sarashina2VisionForCausalLM",),
+    prepare=one_after_the_other(
+        lambda site: site.config.updated(model_type="qwen2_vl"),
+        QWEN2_CONFIG,
+    ),
 )
 
 
