@@ -17,37 +17,11 @@ from numpy.typing import NDArray
 from gguf_forge.errors import InputError, UnsupportedError, printable
 from gguf_forge.storage.json_file import IMPOSTOR_BYTES, refuse_impostor
 from gguf_forge.storage.source import Source
+from gguf_forge.types.element_type import ELEMENT_TYPES
 
 MAX_HEADER = 100_000_000  # the library's limit
 MAX_DIMS = 32
 _MAX_SIZE = 2**63 - 1
-
-# Stored type: bits of an element, and the NumPy type of its array. Unsigned integers carry the bits of types
-# that NumPy lacks.
-DTYPES: dict[str, tuple[int, str]] = {
-    "BOOL": (8, "?"),
-    "F4": (4, "u1"),
-    "F6_E2M3": (6, "u1"),
-    "F6_E3M2": (6, "u1"),
-    "U8": (8, "u1"),
-    "I8": (8, "i1"),
-    "F8_E5M2": (8, "u1"),
-    "F8_E4M3": (8, "u1"),
-    "F8_E8M0": (8, "u1"),
-    "F8_E4M3FNUZ": (8, "u1"),
-    "F8_E5M2FNUZ": (8, "u1"),
-    "I16": (16, "<i2"),
-    "U16": (16, "<u2"),
-    "F16": (16, "<f2"),
-    "BF16": (16, "<u2"),
-    "I32": (32, "<i4"),
-    "U32": (32, "<u4"),
-    "F32": (32, "<f4"),
-    "C64": (64, "<c8"),
-    "F64": (64, "<f8"),
-    "I64": (64, "<i8"),
-    "U64": (64, "<u8"),
-}
 
 
 @dataclass(frozen=True)
@@ -62,14 +36,10 @@ class StoredTensor:
     nbytes: int
 
     def array(self) -> NDArray[Any]:
-        """The stored bytes as an array of `shape`.
-
-        BF16 comes as uint16 and the 8-bit floats as uint8, bit for bit. Types of less than a byte come packed
-        as one dimension of uint8.
-        """
-        bits, numpy_dtype = DTYPES[self.dtype]
-        flat = self.source.read(self.offset, self.nbytes).view(numpy_dtype)
-        return flat if bits < 8 else flat.reshape(self.shape)
+        """The tensor as an array of `shape`; elements of less than a byte come packed, as one dimension of uint8."""
+        stored_as = ELEMENT_TYPES[self.dtype]
+        flat = self.source.read(self.offset, self.nbytes).view(stored_as.dtype)
+        return flat if stored_as.is_packed else flat.reshape(self.shape)
 
 
 def read_safetensors_header(source: Source) -> dict[str, StoredTensor]:
@@ -149,12 +119,12 @@ def _tensor(name: str, entry: object, source: Source, data_start: int) -> Stored
     if not isinstance(entry, dict) or not entry.keys() >= {"dtype", "shape", "data_offsets"}:
         raise _broken(source, "the entry lacks dtype, shape or data_offsets", name)
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in ELEMENT_TYPES:
         raise UnsupportedError(
             f"unknown type {dtype!r:.40}",
             file=source.path,
             tensor=printable(name),
-            hint=f"known types: {', '.join(DTYPES)}",
+            hint=f"known types: {', '.join(ELEMENT_TYPES)}",
         )
     if not _is_sizes(shape) or len(shape) > MAX_DIMS:
         raise _broken(source, f"shape {shape!r:.100} is not a list of at most {MAX_DIMS} sizes", name)
@@ -169,7 +139,7 @@ def _tensor(name: str, entry: object, source: Source, data_start: int) -> Stored
             f"the data ends at byte {data_start + end}, but the file has only {source.size}: it is cut short",
             name,
         )
-    if prod(shape) * DTYPES[dtype][0] != 8 * (end - begin):
+    if prod(shape) * ELEMENT_TYPES[dtype].bits != 8 * (end - begin):
         raise _broken(source, f"{end - begin} bytes cannot be {dtype} of shape {shape}", name)
     return StoredTensor(name, dtype, tuple(shape), source, data_start + begin, end - begin)
 

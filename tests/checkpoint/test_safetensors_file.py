@@ -14,9 +14,10 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gguf_forge.checkpoint.safetensors_file import DTYPES, StoredTensor, read_safetensors_header
+from gguf_forge.checkpoint.safetensors_file import StoredTensor, read_safetensors_header
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError
 from gguf_forge.storage.local.source_file import SourceFile
+from gguf_forge.types.element_type import ELEMENT_TYPES
 
 
 def entry(begin: int, end: int, shape: list[Any] | None = None, dtype: Any = "U8") -> dict[str, Any]:
@@ -166,13 +167,13 @@ def test_long_headers(path: Path, size: int) -> None:
     assert list(read(path, encode(header, b"0"))) == ["a"]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", ELEMENT_TYPES)
 def test_every_type_has_an_array_of_its_bytes(path: Path, dtype: str) -> None:
-    bits, numpy_dtype = DTYPES[dtype]
+    bits = ELEMENT_TYPES[dtype].bits
     data = bytes(range(bits))  # eight elements
     array = read(path, encode({"a": entry(0, bits, [2, 4], dtype)}, data))["a"].array()
     assert array.tobytes() == data
-    assert array.dtype == np.dtype(numpy_dtype)
+    assert array.dtype == ELEMENT_TYPES[dtype].dtype
     assert array.shape == ((2, 4) if bits >= 8 else (bits,))
 
 
