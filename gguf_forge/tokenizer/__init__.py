@@ -13,8 +13,9 @@ The readers, by the files that they take:
 
     tokenizer.json      bpe, bpe_as_marked, bpe_with(...), chatglm, glm, glm_edge, interns1, solar_open, whitespace,
                         wordpiece (all these also vocab.json or vocab.txt), llama_hf, gemma4, xlm_roberta,
-                        nomic_bert_moe, hunyuan, hunyuan_vl
-    SentencePiece       sentencepiece, gemma3n_sentencepiece, phi3, internlm2, internlm3, chatglm3, t5, xlm_roberta
+                        nomic_bert_moe, hunyuan, hunyuan_vl, xverse
+    SentencePiece       sentencepiece, gemma3n_sentencepiece, phi3, internlm2, internlm3, chatglm3, t5, xlm_roberta,
+                        arctic
     tiktoken            qwen, kimi, kimi_linear, kimi_k3, hunyuan, hunyuan_moe, hunyuan_vl
     files of their own  rwkv_world, plamo, plamo3, mistral(...)
     none                builtin(...), no_vocabulary
@@ -30,6 +31,7 @@ from typing import Any
 from gguf_forge.errors import InputError
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.storage.folder import Folder
+from gguf_forge.tokenizer.arctic import arctic
 from gguf_forge.tokenizer.auto_tokenizer import load_tokenizer
 from gguf_forge.tokenizer.bpe import (
     bpe,
@@ -86,6 +88,7 @@ from gguf_forge.tokenizer.vocabulary import (
     with_rounded_size,
 )
 from gguf_forge.tokenizer.wordpiece import wordpiece
+from gguf_forge.tokenizer.xverse import xverse
 
 __all__ = [
     "Reader",
@@ -96,6 +99,7 @@ __all__ = [
     "add_sep_token",
     "add_space_prefix",
     "any_vocabulary",
+    "arctic",
     "as_control",
     "base_vocabulary_size",
     "bpe",
@@ -156,6 +160,7 @@ __all__ = [
     "with_rounded_size",
     "wordpiece",
     "xlm_roberta",
+    "xverse",
 ]
 
 any_vocabulary: Reader = first_of(sentencepiece, llama_hf, bpe)

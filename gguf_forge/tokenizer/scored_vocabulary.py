@@ -9,7 +9,7 @@ from gguf_forge.gguf_file.values import Metadata, ValueType, array, string
 from gguf_forge.tokenizer.sentencepiece_model import Pieces
 from gguf_forge.tokenizer.token_types import TokenType
 
-_PADDING_SCORE = -10000.0
+PADDING_SCORE = -10000.0
 
 
 def padded(pieces: Pieces, size: int) -> Pieces:
@@ -20,7 +20,7 @@ def padded(pieces: Pieces, size: int) -> Pieces:
     plain = {TokenType.USER_DEFINED: TokenType.NORMAL}
     return Pieces(
         pieces.texts[:used] + [b"[PAD%d]" % index for index in holes],
-        pieces.scores[:used] + [_PADDING_SCORE] * len(holes),
+        pieces.scores[:used] + [PADDING_SCORE] * len(holes),
         [plain.get(kind, kind) for kind in pieces.types[:used]] + [TokenType.UNUSED] * len(holes),
     )
 

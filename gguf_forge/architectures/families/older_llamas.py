@@ -1,4 +1,4 @@
-"""Models that differ from Llama by a few keys: Baichuan, Orion, openPangu, PLM and CodeShell."""
+"""Models that differ from Llama by a few keys: Baichuan, Xverse, Orion, openPangu, PLM and CodeShell."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from gguf_forge.architectures.operations import chain, cut, permute_rope
 from gguf_forge.architectures.shapes import DECODER_SHAPES
 from gguf_forge.architectures.site import Site
 from gguf_forge.tokenizer import bpe, configured_space_prefix, in_order, sentencepiece
+from gguf_forge.tokenizer import xverse as xverse_vocabulary
 
 _HEADS = "num_attention_heads"
 
@@ -50,6 +51,15 @@ baichuan = Architecture(
         ),
         Rule(_PACK, "blk.{i}.attn_v.weight", cut(-2, lambda site: _third(site, 2))),
     ),
+    layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *GATED),
+)
+
+xverse = Architecture(
+    "xverse",
+    hf=("XverseForCausalLM",),
+    metadata=baichuan.metadata,
+    tokenizer=xverse_vocabulary,
+    operations={"attn_q": permute_rope(_HEADS), "attn_k": permute_rope(_key_heads)},
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *GATED),
 )
 

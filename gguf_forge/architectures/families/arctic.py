@@ -1,0 +1,35 @@
+"""Snowflake's Arctic: a dense model and experts beside it in every layer."""
+
+from __future__ import annotations
+
+from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
+from gguf_forge.architectures.declaration import Architecture
+from gguf_forge.architectures.metadata import DECODER, u32
+from gguf_forge.architectures.operations import experts, permute_rope
+from gguf_forge.architectures.shapes import DECODER_SHAPES, heads, hidden, key_heads
+from gguf_forge.tokenizer import arctic as arctic_vocabulary
+
+arctic = Architecture(
+    "arctic",
+    hf=("ArcticForCausalLM",),
+    metadata=(
+        *DECODER,
+        u32("vocab_size", "vocab_size"),
+        u32("rope.dimension_count", lambda site: hidden(site) // heads(site)),
+    ),
+    tokenizer=arctic_vocabulary,
+    rules=experts(
+        "model.layers.{i}.block_sparse_moe.experts.{e}",
+        ("w1", "ffn_gate_exps"),
+        ("w2", "ffn_down_exps"),
+        ("w3", "ffn_up_exps"),
+    ),
+    operations={"attn_q": permute_rope(heads), "attn_k": permute_rope(key_heads)},
+    hf_names=(
+        "model.layers.{i}.block_sparse_moe.gate",
+        *(f"model.layers.{{i}}.residual_mlp.{name}" for name in ("w1", "w2", "w3")),
+    ),
+    # the dense part is as wide as the model, whatever the experts are
+    shapes={**DECODER_SHAPES, **{f"ffn_{name}": (hidden, hidden) for name in ("gate", "up", "down")}},
+    layer_tensors=lambda site: (*ATTENTION, "ffn_norm", "ffn_norm_exps", *GATED, *EXPERTS),
+)
