@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.architectures.completeness import ATTENTION, DENSE, EXPERTS, GATED
-from gguf_forge.architectures.declaration import Architecture
+from gguf_forge.architectures.declaration import Architecture, Drop
 from gguf_forge.architectures.metadata import DECODER, u32
 from gguf_forge.architectures.operations import experts, permute_rope
 from gguf_forge.architectures.pooling import POOLING
@@ -118,6 +118,23 @@ vllama3 = llama.derive(
     hf=("VLlama3ForCausalLM",),
     renames=(*WRAPPERS, inside(".text_model.", ".")),
     prepare=lambda site: site.config.updated(num_attention_heads=site.config.get("num_attention_heads", 32)),
+)
+
+# language models of models that see; Janus makes pictures, too
+janus = llama.derive(
+    "llama",
+    hf=("JanusForConditionalGeneration",),
+    drops=tuple(
+        Drop(f"model.{name}.*")
+        for name in ("aligner", "vqmodel", "generation_embeddings", "generation_aligner", "generation_head")
+    ),
+)
+
+sarashina2 = llama.derive(
+    "llama",
+    hf=("Sarashina2VisionForCausalLM",),
+    renames=(starts("llm.", put_back=True), *WRAPPERS),
+    drops=(Drop("norm.*"),),
 )
 
 smollm3 = llama.derive("smollm3", hf=("SmolLM3ForCausalLM",), tokenizer=llama_vocabulary("smollm3"), rules=())

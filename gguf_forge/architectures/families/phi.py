@@ -107,7 +107,7 @@ def _vocabulary(source: TokenizerSource) -> Metadata | None:
 
 phi3 = Architecture(
     "phi3",
-    hf=("Phi3ForCausalLM",),
+    hf=("Phi3ForCausalLM", "Phi4ForCausalLMV"),
     early=(_attention_factor,),
     metadata=(
         u32("context_length", "n_positions", "max_position_embeddings"),

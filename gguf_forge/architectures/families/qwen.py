@@ -62,7 +62,7 @@ def _is_in_interns1(source: TokenizerSource) -> bool:
 
 qwen3 = qwen2.derive(
     "qwen3",
-    hf=("Qwen3ForCausalLM", "Qwen3Model"),
+    hf=("Qwen3ForCausalLM", "Qwen3Model", "StepVLForConditionalGeneration"),
     tokenizer=either(_is_in_interns1, interns1, first_of(sentencepiece, bpe)),
     metadata=(*qwen2.metadata, *RERANKER_KEYS),
     rules=RERANKER_RULES,

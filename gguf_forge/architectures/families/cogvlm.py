@@ -1,0 +1,27 @@
+"""CogVLM's language model: a Llama with attention and a feed-forward part of their own for what it sees."""
+
+from __future__ import annotations
+
+from gguf_forge.architectures.families.llama import llama, llama_vocabulary
+from gguf_forge.architectures.parts import is_text
+
+# Names that look like an encoder's, and are the language model's.
+_FOR_PICTURES = (".self_attn.vision_expert_", ".mlp.vision_mlp.")
+
+cogvlm = llama.derive(
+    "cogvlm",
+    hf=("CogVLMForCausalLM",),
+    tokenizer=llama_vocabulary("cogvlm"),
+    takes=lambda name: is_text(name) or any(part in name for part in _FOR_PICTURES),
+    rules=(),
+    operations={},
+    hf_names=(
+        "model.layers.{i}.self_attn.language_expert_query_key_value",
+        "model.layers.{i}.self_attn.language_expert_dense",
+        *(f"model.layers.{{i}}.mlp.language_mlp.{name}_proj" for name in ("gate", "up", "down")),
+    ),
+    layer_tensors=lambda site: (
+        *("attn_norm", "attn_qkv", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down"),
+        *("vis_attn_qkv", "vis_attn_output", "vis_gate", "vis_up", "vis_down"),
+    ),
+)
