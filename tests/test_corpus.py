@@ -51,3 +51,19 @@ def test_the_file_is_the_one_of_the_reference(
     skip_if_not_reached(path, code, capfd.readouterr().err)
     assert code == 0
     assert digests(tmp_path / "out") == _expected(manifest)
+
+
+REQUANTIZED = [path for path in manifests() if path.name.endswith(".requant.json")]
+
+
+@pytest.mark.parametrize("path", REQUANTIZED, ids=short)
+def test_blocks_of_a_checkpoint_are_quantized_again_where_that_is_allowed(
+    path: Path, cases: Cases, tmp_path: Path
+) -> None:
+    manifest = read_manifest(path)
+    _, arguments = cases.arguments(path, tmp_path)
+    *options, file_type = manifest["quantize_args"]
+    (tmp_path / "out").mkdir()
+    out = tmp_path / "out" / "out.gguf"
+    assert main(["convert", "--quiet", *arguments, *options, "-o", str(out), "-t", file_type]) == 0
+    assert digests(tmp_path / "out") == _expected(manifest)

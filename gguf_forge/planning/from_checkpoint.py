@@ -142,11 +142,12 @@ def _rounded_to(expr: TensorExpr, kind: TensorType) -> TensorType:
 
 def _quantized_file(plan: ModelPlan, options: Options) -> _FileChoice:
     """The file of llama-quantize made from the converter's file of the checkpoint's own type."""
-    if plan.packed_type is not None:
+    if plan.packed_type is not None and not options.allow_requantize:
         raise UnsupportedError(
             f"the checkpoint is quantized to {plan.packed_type} already, and is not quantized again to "
             f"{options.file_type}",
-            hint=f"use --type auto: what is in {plan.packed_type} stays as it is",
+            hint=f"use --type auto: what is in {plan.packed_type} stays as it is; or add --allow-requantize, which "
+            "loses quality",
         )
     return options.file_type, *base_file(plan).quantized(options)
 
@@ -245,7 +246,7 @@ class CheckpointModel:
         plan = self._plan(request, Path())
         if base is not None:
             plan = replace(plan, native_type=base)
-        if options.file_type.is_float or plan.packed_type is not None:
+        if options.file_type.is_float or (plan.packed_type is not None and not options.allow_requantize):
             found = options.file_type if options.file_type.is_float else AUTO
             _, metadata, chosen, warnings = choose(plan, replace(options, file_type=found))
             return FileContent(metadata, tuple(chosen), warnings)

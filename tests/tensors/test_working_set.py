@@ -23,6 +23,7 @@ from gguf_forge.tensors.joined import Stack, concat
 from gguf_forge.tensors.packed import RepackMxfp4, RepackNvfp4
 from gguf_forge.tensors.row_maps import Reorder, Repeat, Reshape, RowRange, Slice, Transpose, permute_rope, reshaped
 from gguf_forge.tensors.stored import AsI32, BigEndian, Constant, PlusIndex, Stored, StoredElements, Widened, Zeros
+from gguf_forge.tensors.ternary import Ternary
 from gguf_forge.types.element_type import ELEMENT_TYPES
 from gguf_forge.types.tensor_type import BF16, F16, F32, TensorType
 
@@ -112,6 +113,7 @@ EXPRESSIONS = {
     "looked up": lambda z: Lookup(elements(z, (4096, 256), "U8"), Constant(np.zeros(256, np.float32))),
     "gathered columns": lambda z: Gathered(stored(z, (4096, 4)), elements(z, (256,), "I32")),
     "gathered rows": lambda z: Gathered(stored(z, (64, 256)), elements(z, (4096,), "I32"), -2),
+    "rounded to three values": lambda z: Ternary(stored(z, (4096, 256))),
     "reciprocal": lambda z: Reciprocal(stored(z, (4096, 256))),
     "gptq": lambda z: gptq_weight(
         elements(z, (512, 1024), "I32"),
@@ -148,6 +150,13 @@ def test_taking_rows_holds_no_more_than_was_said(zeros: SourceFile, name: str) -
         assert held <= said + _SMALL
         # nor is it much too careful: such batches would be small
         assert said <= 8 * held + (1 << 20)
+
+
+def test_the_mean_of_a_whole_matrix_holds_no_more_than_was_said(zeros: SourceFile) -> None:
+    def new() -> TensorExpr:
+        return EXPRESSIONS["rounded to three values"](zeros)
+
+    assert peak_of(lambda: new().rows(0, 1)) <= new().working_set(1) + _SMALL
 
 
 TARGETS = {
