@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from gguf_forge.architectures.appended_layers import (
@@ -13,13 +14,17 @@ from gguf_forge.architectures.appended_layers import (
     is_left_out,
 )
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
-from gguf_forge.architectures.declaration import Architecture
+from gguf_forge.architectures.declaration import Architecture, Rule
 from gguf_forge.architectures.metadata import DECODER, f32, u32
-from gguf_forge.architectures.operations import experts
+from gguf_forge.architectures.operations import MLP_EXPERTS, experts
 from gguf_forge.architectures.renames import WRAPPERS, Appended, ends
 from gguf_forge.architectures.shapes import DECODER_SHAPES
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
+from gguf_forge.tensors.dequantized import Scaled
+from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.joined import concat
+from gguf_forge.tensors.row_maps import Reshape, Slice, reshaped
 from gguf_forge.tokenizer import bpe
 
 # The released models all have so many, and their configs do not say so.
@@ -65,9 +70,54 @@ def _layer(site: Site) -> tuple[str, ...]:
     return (*ATTENTION, "ffn_norm", *feed_forward, *(NEXTN if is_appended(site) else ()))
 
 
+def _is_packed(site: Site) -> bool:
+    """Are the experts stored in MXFP4?"""
+    quantization = site.config.find("quantization_config")
+    return isinstance(quantization, dict) and quantization.get("store_dtype") == "mxfp4"
+
+
+def _shards(x: TensorExpr) -> int:
+    """In how many parts a matrix was trained: blocks of FP8 begin anew in each; 1 for a matrix in another type."""
+    if isinstance(x, Reshape) and isinstance(x.of, Scaled):
+        return x.of.scales.shape[0]
+    if not isinstance(x, Scaled):
+        return 1
+    n_rows, blocks = x.shape[0], x.scales.shape[0]
+    found = (n for n in (8, 4) if n_rows % n == 0 and blocks == n * -(-(n_rows // n) // x.row_block))
+    count = next(found, None)
+    if count is None:
+        raise InputError(f"{blocks} rows of scales are not those of 8 or 4 shards of {n_rows} rows")
+    return count
+
+
+def _ungrouped(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+    """Queries, keys and values, each as a whole: what is stored in shards has a part of all three in each."""
+    (x,) = sources
+    count = _shards(x)
+    if count == 1:
+        return x
+    heads, key_heads = site.config.integer("num_attention_heads"), _key_heads(site)[site.layer or 0]
+    width, value_width = site.config.integer("head_dim"), site.config.integer("v_head_dim")
+    wholes = (heads * width, key_heads * width, key_heads * value_width)
+    if sum(wholes) != x.shape[0] or any(rows % count for rows in wholes):
+        raise InputError(f"{x.shape[0]} rows are not {wholes} of queries, keys and values in {count} shards")
+    sizes = [rows // count for rows in wholes]
+    shards = reshaped(x, (count, sum(sizes), x.shape[1]))
+    starts = (0, sizes[0], sizes[0] + sizes[1])
+    parts = (Slice(shards, -2, start, start + size) for start, size in zip(starts, sizes, strict=True))
+    return concat(tuple(reshaped(part, (count * part.shape[-2], x.shape[1])) for part in parts))
+
+
 def _epsilon(site: Site) -> Any:
     return site.config.get("layernorm_epsilon", 1e-5)
 
+
+_EXPERTS = experts(
+    "model.layers.{i}.mlp.experts.{e}",
+    ("gate_proj", "ffn_gate_exps"),
+    ("up_proj", "ffn_up_exps"),
+    ("down_proj", "ffn_down_exps"),
+)
 
 mimo2 = Architecture(
     "mimo2",
@@ -91,11 +141,10 @@ mimo2 = Architecture(
         Appended("model.mtp.layers.{i}."),
         ends("attention_sink_bias", "attention_sink_bias.weight"),
     ),
-    rules=experts(
-        "model.layers.{i}.mlp.experts.{e}",
-        ("gate_proj", "ffn_gate_exps"),
-        ("up_proj", "ffn_up_exps"),
-        ("down_proj", "ffn_down_exps"),
+    rules=(
+        *(replace(rule, after="", when=_is_packed, first=1) for rule in MLP_EXPERTS),
+        *(replace(rule, when=lambda site: not _is_packed(site)) for rule in _EXPERTS),
+        Rule(("model.layers.{i}.self_attn.qkv_proj.weight",), "blk.{i}.attn_qkv.weight", _ungrouped),
     ),
     hf_names=("model.layers.{i}.self_attn.attention_sink_bias", *NEXTN_NAMES),
     drops=(LEFT_OUT_LAYERS,),

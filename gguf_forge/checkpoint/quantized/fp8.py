@@ -11,6 +11,8 @@ from typing import Any
 from gguf_forge.checkpoint.quantized.parts import scaled
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.errors import InputError
+from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.row_maps import reshaped
 
 # The end of a scale's name -> what stands there in the weight's name. The second is that of Mistral's own format.
 _SCALES = {"_scale_inv": "", ".qscale_weight": ".weight"}
@@ -29,9 +31,27 @@ def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
                 weight = name.removesuffix(end) + instead
                 if weight not in stored:
                     raise InputError("a scale without its weight", tensor=name, hint="is a shard missing?")
-                found[weight] = scaled(weight, stored[weight], scale, block)
+                codes, scale = _in_shards(stored[weight], scale, block)
+                found[weight] = reshaped(scaled(weight, codes, scale, block), stored[weight].shape)
                 del found[name]
     return found
+
+
+def _in_shards(codes: TensorExpr, scale: TensorExpr, block: tuple[int, int] | None) -> tuple[TensorExpr, TensorExpr]:
+    """Codes and scales as stacks of shards, where blocks begin anew in each of the parts that a matrix was trained in.
+
+    MiMo V2 is stored so. Eight or four shards are known.
+    """
+    if block is None or len(codes.shape) != 2 or len(scale.shape) != 2:
+        return codes, scale
+    n_rows, (blocks, columns) = codes.shape[0], scale.shape
+    if blocks == -(-n_rows // block[0]):
+        return codes, scale
+    count = next((n for n in (8, 4) if n_rows % n == 0 and blocks == n * -(-(n_rows // n) // block[0])), 1)
+    if count == 1:
+        return codes, scale
+    shards = (count, n_rows // count, codes.shape[1])
+    return reshaped(codes, shards), reshaped(scale, (count, blocks // count, columns))
 
 
 def _block_size(quantization: Quantization) -> tuple[int, int] | None:
