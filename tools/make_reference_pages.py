@@ -1,4 +1,5 @@
-"""Writes docs/cli.md, docs/python.md and docs/models.md from the help texts, docstrings and declarations.
+"""Writes docs/cli.md, docs/python.md, docs/models.md and docs/quantized-inputs.md from help texts, docstrings and
+declarations.
 
     python tools/make_reference_pages.py
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -19,12 +21,33 @@ import typer
 
 import gguf_forge
 from gguf_forge.architectures.supported import supported_classes
+from gguf_forge.checkpoint.quantized import schemes
 from gguf_forge.cli.app import app
 from gguf_forge.cli.verify import MISMATCH
 from gguf_forge.errors import ForgeError
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 GENERATED = "This page is made by `python tools/make_reference_pages.py`. Change {} instead of this page.\n"
+
+QUANTIZED_TITLE = """# Quantized checkpoints
+
+{generated}
+A checkpoint may be quantized already. Its weights are put together row by row while the file is written: in float32,
+as llama.cpp's converter does it, or by the formula of the format's own library where that converter refuses the format.
+They are then rounded to the base type and quantized like any others. NVFP4, and the MXFP4 experts of GPT-OSS and
+DeepSeek V4, stay the blocks that they are, and `general.file_type` says so. Such a file is quantized again only with
+`--allow-requantize`. `--fp8-as-q8` makes Q8_0 of matrices that were FP8.
+
+The shapes of a weight's parts tell its bits and groups for GPTQ, AWQ and compressed-tensors, so one model may mix them.
+A part that is missing, or whose shape does not fit, is an error that names the weight. A config that is left over on
+16-bit weights is told and changes nothing.
+
+The mean by which BitNet's weights are rounded once more is a sum of float32. llama.cpp's converter lets torch's threads
+share it, and the last bit of each value then depends on how many they are; this is the sum of one thread.
+
+| scheme | what is stored | file |
+| --- | --- | --- |
+"""
 
 CLI_TITLE = """# Command-line reference
 
@@ -153,6 +176,17 @@ def models_page() -> str:
     return title + "\n".join(lines) + "\n"
 
 
+def quantized_page() -> str:
+    """docs/quantized-inputs.md: every scheme of quantized storage."""
+    lines = []
+    for scheme in schemes():
+        module = sys.modules[scheme.logical.__module__]
+        file = Path(str(module.__file__)).relative_to(DOCS.parent)
+        lines.append(f"| {scheme.name} | {summary(module)} | `{file.as_posix()}` |")
+    generated = GENERATED.format("the declarations in `gguf_forge/checkpoint/quantized/`")
+    return QUANTIZED_TITLE.format(generated=generated) + "\n".join(lines) + "\n"
+
+
 def error_classes() -> list[type[ForgeError]]:
     """The children of `ForgeError` that users meet, by exit code."""
     public = (getattr(gguf_forge, name) for name in gguf_forge.__all__)
@@ -254,7 +288,7 @@ def text(panel: Any, default: str) -> str:
     return panel if isinstance(panel, str) and panel else default
 
 
-PAGES = {"cli.md": cli_page, "python.md": python_page, "models.md": models_page}
+PAGES = {"cli.md": cli_page, "python.md": python_page, "models.md": models_page, "quantized-inputs.md": quantized_page}
 
 if __name__ == "__main__":
     for page, made in PAGES.items():

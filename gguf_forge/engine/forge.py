@@ -19,7 +19,7 @@ from gguf_forge.engine.fingerprint import fingerprint
 from gguf_forge.engine.memory import Budget, room
 from gguf_forge.engine.pack import pack
 from gguf_forge.engine.threads import Progress, in_threads
-from gguf_forge.errors import InputError
+from gguf_forge.errors import InputError, naming
 from gguf_forge.request import RunSettings
 from gguf_forge.storage.local.publish import published_together
 from gguf_forge.storage.profile import CONVERT, WRITE, phase
@@ -116,7 +116,7 @@ class _Work:
         if runs is not None:
             self._copy(runs, batch)
             return
-        with phase(CONVERT):
+        with phase(CONVERT), naming(batch.targets[0].placed.info.name):
             rows = batch.expr.rows(batch.start, batch.stop)
         packing = pack(rows, batch, backend=self.backend)
         while (packed := self._next(packing)) is not None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,8 @@ from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import NUMBERS_BYTES, TensorExpr
 from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import F32, TensorType
+
+_INTACT = "get an intact copy of the model"
 
 
 @dataclass(frozen=True)
@@ -55,20 +59,33 @@ class Scaled(TensorExpr):
     def take(self, rows: RowNumbers) -> Rows:
         matrix, within = np.divmod(rows, self.codes.matrix_rows)
         below, at = np.unique(matrix * self.scales.matrix_rows + within // self.row_block, return_inverse=True)
-        values: Rows = self.codes.take(rows).astype(np.float32)
+        values = _as_float32(self.codes.take(rows))
         if isinstance(self.zeros, TensorExpr):
-            values -= self._spread(self.zeros, below)[at]
+            self._apply(np.subtract, values, self._numbers(self.zeros, below)[at])
         elif self.zeros:
             values -= np.float32(self.zeros)
-        values *= self._spread(self.scales, below)[at]
+        self._apply(np.multiply, values, self._numbers(self.scales, below)[at])
         if self.shifts is not None:
-            values += self._spread(self.shifts, below)[at]
+            self._apply(np.add, values, self._numbers(self.shifts, below)[at])
         return values
 
-    def _spread(self, numbers: TensorExpr, rows: RowNumbers) -> Rows:
-        """One number for every column, of rows of numbers for blocks."""
+    def _numbers(self, numbers: TensorExpr, rows: RowNumbers) -> Rows:
+        """One number for each block of columns."""
         each: Rows = numbers.take(rows).astype(np.float32)
-        return each.repeat(self.column_block, axis=1)[:, : self.shape[-1]] if self.column_block > 1 else each
+        if not np.isfinite(each).all():
+            raise InputError("a scale or zero point is infinite or not a number", hint=_INTACT)
+        if numbers is self.scales and each.size == 1 == numbers.n_rows and not each.all():
+            raise InputError("the scale of the whole tensor is zero", hint=_INTACT)
+        return each
+
+    def _apply(self, operation: np.ufunc, values: Rows, each: Rows) -> None:
+        """Changes each block of columns by its own number."""
+        if self.column_block > 1 and self.shape[-1] % self.column_block == 0:
+            values = values.reshape(*each.shape, self.column_block)
+            each = each[:, :, None]
+        elif self.column_block > 1:
+            each = each.repeat(self.column_block, axis=1)[:, : self.shape[-1]]
+        operation(values, each, out=values)
 
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         codes, *numbers = self.children()
@@ -85,6 +102,20 @@ class Scaled(TensorExpr):
         less = " less zero points" if self.zeros else ""
         plus = ", plus biases" if self.shifts is not None else ""
         return f"{self.codes.words or self.codes.dtype}{less} times scales{plus}"
+
+
+@lru_cache
+def _levels(kind: np.dtype[Any]) -> Rows:
+    """What each byte means as a number of a type of one byte."""
+    levels: Rows = np.arange(256, dtype=np.uint8).view(kind).astype(np.float32)
+    return levels
+
+
+def _as_float32(codes: Rows) -> Rows:
+    """Codes as numbers of their own, which may be changed; a table is faster than a conversion of small floats."""
+    if codes.itemsize > 1 or codes.dtype.kind in "iu":
+        return codes.astype(np.float32)
+    return _levels(codes.dtype).take(codes.view(np.uint8))
 
 
 def is_of_fp8(expr: TensorExpr) -> bool:

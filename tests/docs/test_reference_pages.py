@@ -1,4 +1,4 @@
-"""docs/cli.md, docs/python.md and docs/models.md are what tools/make_reference_pages.py makes."""
+"""The pages of reference are what tools/make_reference_pages.py makes."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ from gguf_forge.recipe import Options
 from gguf_forge.request import RunSettings
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.source_file import SourceFile
+from gguf_forge.tensors.dequantized import Scaled
 from gguf_forge.tensors.joined import Stack
 from gguf_forge.tensors.row_maps import Transpose
 from gguf_forge.tensors.stored import Constant, Stored
@@ -202,6 +203,14 @@ def test_one_error_ends_all_threads_and_all_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"t\.weight: row 17 cannot be packed to Q8_0"):
         forge(shards, RunSettings(threads=3, buffer=12 << 12))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_reading_names_the_tensor(tmp_path: Path) -> None:
+    scales = Constant(np.full((4, 1), np.nan, np.float32))
+    expr = Scaled(Constant(np.ones((4, 32), np.float32)), scales, 1, 32)
+    layout = lay_out({}, [TensorInfo("t.weight", (32, 4), F32)])
+    with pytest.raises(InputError, match=r"t\.weight: a scale or zero point is infinite or not a number"):
+        forge([Shard(tmp_path / "out", layout, (RowSource(expr, F32),))], RunSettings())
 
 
 def ranges(*sources: RowSource, values: int) -> list[tuple[int, int]]:

@@ -70,3 +70,18 @@ def test_what_was_fp8_is_told_by_its_codes_and_of_stacks_by_the_last() -> None:
     assert not is_of_fp8(int8)
     assert is_of_fp8(Transpose(Stack((int8, fp8))))
     assert not is_of_fp8(Stack((fp8, int8)))
+
+
+@pytest.mark.parametrize("scale", [np.nan, np.inf])
+def test_scales_that_are_no_numbers_are_refused(scale: float) -> None:
+    expr = Scaled(numbers(np.ones((2, 4), np.float32)), numbers(np.array([[1], [scale]], np.float32)), 1, 4)
+    np.testing.assert_array_equal(expr.rows(0, 1), np.ones((1, 4), np.float32))
+    with pytest.raises(InputError, match="a scale or zero point is infinite or not a number"):
+        whole(expr)
+
+
+def test_a_zero_scale_is_refused_where_it_is_of_the_whole_tensor() -> None:
+    ones = numbers(np.ones((2, 4), np.float32))
+    assert not whole(Scaled(ones, numbers(np.zeros((2, 1), np.float32)), 1, 4)).any()
+    with pytest.raises(InputError, match="the scale of the whole tensor is zero"):
+        whole(Scaled(ones, numbers(np.zeros((1, 1), np.float32)), 2, 4))
