@@ -100,7 +100,7 @@ def checkpoint_tensors(metadata: Metadata, tensors: Mapping[str, TensorExpr]) ->
         source = _source_of(template, architecture, names)
         if name in _GENERATED:
             continue
-        if template in rules and rules[template].when(site.at(layer)):
+        if template in rules and _holds(rules[template], site.at(layer)):
             grouped[_source_template(rules[template]), layer][template] = expr
         elif source is not None:
             step = operation_for(architecture, template)
@@ -110,7 +110,7 @@ def checkpoint_tensors(metadata: Metadata, tensors: Mapping[str, TensorExpr]) ->
             unknown.append(name)
     for (sources, layer), targets in grouped.items():
         here = site.at(layer)
-        alone = (rule for rule in architecture.rules if len(rule.sources) == 1 and rule.when(here))
+        alone = (rule for rule in architecture.rules if len(rule.sources) == 1 and _holds(rule, here))
         mine = [rule for rule in alone if _source_template(rule) == sources]
         trees = _of_rules(mine, targets, here, architecture)
         if trees is None:
@@ -131,6 +131,14 @@ def _stored_shape(architecture: Architecture, template: str, shape: tuple[int, .
     """The shape that checkpoints have, where an operation loses an axis of a weight; a bias has one axis everywhere."""
     stored_as = architecture.stored_as.get(role(template), keep) if len(shape) > 1 else keep
     return stored_as(Site(Config({}), LocalFolder(Path())), StandIn("", shape)).shape
+
+
+def _holds(rule: Rule, site: Site) -> bool:
+    """Does a rule hold here? One that asks what the file does not say leads nowhere."""
+    try:
+        return rule.when(site)
+    except ForgeError:
+        return False
 
 
 def _source_template(rule: Rule) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from gguf_forge.architectures.families.mamba import (
     MAMBA2_KEYS,
     MAMBA2_NAMES,
     MAMBA2_OPERATIONS,
+    MAMBA2_STORED_AS,
     groups,
     inner_size,
 )
@@ -93,6 +94,7 @@ falcon_h1 = Architecture(
         "ssm_in": chain(_by("ssm_in_multiplier"), each_of(*map(_part, range(5)), then=concat())),
         "ssm_out": _by("ssm_out_multiplier"),
     },
+    stored_as=MAMBA2_STORED_AS,
     hf_names=(
         "model.final_layernorm",
         "model.layers.{i}.pre_ff_layernorm.weight",

@@ -16,9 +16,16 @@ from gguf_forge.architectures.families.granite_moe import (
     granite_moe,
     without_head_dim,
 )
-from gguf_forge.architectures.families.mamba import CONTEXT, DT_BIAS, MAMBA2_NAMES, MAMBA2_OPERATIONS, mamba2
+from gguf_forge.architectures.families.mamba import (
+    CONTEXT,
+    DT_BIAS,
+    MAMBA2_NAMES,
+    MAMBA2_OPERATIONS,
+    MAMBA2_STORED_AS,
+    mamba2,
+)
 from gguf_forge.architectures.metadata import flag, per_layer, u32
-from gguf_forge.architectures.operations import reshape, unsqueeze
+from gguf_forge.architectures.operations import reshape
 from gguf_forge.architectures.renames import WRAPPERS
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
@@ -97,7 +104,7 @@ granite_hybrid = granite_moe.derive(
     renames=(*WRAPPERS, DT_BIAS),
     rules=(*MOE_RULES, *DENSE_RULES),
     operations={**granite_moe.operations, **MAMBA2_OPERATIONS, "ssm_norm": reshape(_GROUPS, -1)},
-    stored_as={"ssm_conv1d": unsqueeze(1)},
+    stored_as=MAMBA2_STORED_AS,
     hf_names=(*MOE_NAMES, *(f"model.layers.{{i}}.mamba.{name}" for name in MAMBA2_NAMES)),
     read_config=Config.raw,
     prepare=_rounding(8),

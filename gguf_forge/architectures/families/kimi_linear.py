@@ -60,9 +60,18 @@ def convolution(site: Site, /, *sources: TensorExpr) -> TensorExpr:
 MOE_RULES = experts(_MOE + "experts.{e}", ("w1", "ffn_gate_exps"), ("w2", "ffn_down_exps"), ("w3", "ffn_up_exps"))
 
 CONVOLUTIONS = tuple(f"ssm_conv1d_{part}" for part in "qkv")
+
+
+def _stored_convolution(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+    (x,) = sources
+    return reshaped(x, (x.n_rows, 1, x.shape[-1]))
+
+
+KDA_STORED_AS = dict.fromkeys(CONVOLUTIONS, _stored_convolution)
 KDA_OPERATIONS = {**dict.fromkeys(CONVOLUTIONS, convolution), "ssm_a": neg_exp}
 KDA_NAMES = (
     _MOE + "gate",
+    _MOE + "gate.e_score_correction",
     *(f"{_MOE}shared_experts.{part}_proj" for part in ("gate", "up", "down")),
     *(f"{_ATTENTION}{part}_conv1d" for part in "qkv"),
     *(f"{_ATTENTION}{part}" for part in ("f_a_proj", "f_b_proj", "b_proj", "A_log", "dt_proj", "o_norm")),
@@ -127,6 +136,7 @@ kimi_linear = Architecture(
     renames=(*WRAPPERS, ends(".dt_bias", ".dt_proj.bias")),
     rules=(*MOE_RULES, *absorbed("num_key_value_heads")),
     operations=KDA_OPERATIONS,
+    stored_as=KDA_STORED_AS,
     hf_names=(*KDA_NAMES, _ATTENTION + "g_a_proj", _ATTENTION + "g_b_proj"),
     shapes=SHAPES,
     layer_tensors=lambda site: (

@@ -130,6 +130,10 @@ MAMBA2_OPERATIONS = {
 }
 
 
+# What checkpoints have as vectors and with an axis of length 1.
+MAMBA2_STORED_AS = {"ssm_conv1d": unsqueeze(1), **dict.fromkeys(("ssm_a", "ssm_d", "ssm_norm"), reshape(-1))}
+
+
 def _under_another_name(source: TokenizerSource) -> Metadata | None:
     if source.files.content("tokenizer.model.v3") is not None:
         raise InputError("is not read under this name", file="tokenizer.model.v3", hint="rename it to tokenizer.model")
@@ -144,7 +148,7 @@ mamba2 = Architecture(
     # Codestral Mamba has a module more in its names
     renames=(*WRAPPERS, starts("model.backbone.", "backbone.", put_back=False), DT_BIAS),
     operations=MAMBA2_OPERATIONS,
-    stored_as={"ssm_conv1d": unsqueeze(1)},
+    stored_as=MAMBA2_STORED_AS,
     hf_names=(
         *_BACKBONE,
         *(f"backbone.layers.{{i}}.mixer.{name}" for name in MAMBA2_NAMES),

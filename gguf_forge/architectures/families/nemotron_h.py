@@ -10,9 +10,9 @@ from gguf_forge.architectures.completeness import ATTENTION, DENSE, MAMBA2
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Drop, Rule
 from gguf_forge.architectures.families.llama import HEADS, KEY_HEADS, llama
-from gguf_forge.architectures.families.mamba import CONTEXT, DT_BIAS, MAMBA2_OPERATIONS, mamba2
+from gguf_forge.architectures.families.mamba import CONTEXT, DT_BIAS, MAMBA2_OPERATIONS, MAMBA2_STORED_AS, mamba2
 from gguf_forge.architectures.metadata import f32, flag, per_layer, u32
-from gguf_forge.architectures.operations import experts, keep, permute_rope, unsqueeze
+from gguf_forge.architectures.operations import experts, keep, permute_rope
 from gguf_forge.architectures.parts import is_text
 from gguf_forge.architectures.renames import WRAPPERS, Appended, starts
 from gguf_forge.architectures.shapes import DECODER_SHAPES, heads, hidden, key_heads
@@ -105,7 +105,7 @@ nemotron_h = llama.derive(
     tokenizer=with_rounded_size(bpe, 8),
     renames=(*WRAPPERS, starts("model.", "backbone.", put_back=False), DT_BIAS),
     operations={"attn_q": permute_rope(HEADS), "attn_k": permute_rope(KEY_HEADS), **MAMBA2_OPERATIONS},
-    stored_as={"ssm_conv1d": unsqueeze(1)},
+    stored_as=MAMBA2_STORED_AS,
     rules=(),
     generated=lambda site: (),
     hf_names=(*mamba2.hf_names, *(_MIXER + name for name in _NAMES)),
