@@ -1,4 +1,4 @@
-"""The program: its commands, its exit codes, and what becomes of every error."""
+"""The program: its commands, its exit codes, and how each kind of error is reported."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line and gives its exit code.
 
     Args:
-        arguments: Without the program's name; those of the process if None.
+        arguments: The arguments without the program's name; None means the arguments of this process.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json, verbose = "--json" in given, "--verbose" in given or "-v" in given
@@ -140,16 +140,16 @@ def _run(arguments: list[str]) -> int:
 def _signals_raise() -> Iterator[None]:
     """Signals that end a process raise `StopSignal` instead, so that unfinished files are removed."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
+        yield  # Python lets only the main thread set signal handlers
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
         for heeded_once in heeded:
-            signal.signal(heeded_once, signal.SIG_IGN)  # what follows is the cleaning up
+            signal.signal(heeded_once, signal.SIG_IGN)  # a second signal must not interrupt the clean-up
         raise StopSignal(number)
 
     ending = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-    # One that is ignored (nohup, a job in the background of a script) stays ignored.
+    # A signal that is already ignored stays ignored: `nohup` and background jobs of scripts rely on this.
     heeded = [number for number in ending if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in heeded}
     try:

@@ -47,7 +47,7 @@ def bench(
         int, Option("--rounds", "How often each kernel is timed. [default: 5]", RUNNING, metavar="N", least=1)
     ] = 5,
 ) -> None:
-    """Measure the kernels on this machine, one thread: beside ggml's own if a wheel with it is installed.
+    """Measure the kernels on this machine, with one thread, next to ggml's own if a wheel that has them is installed.
 
     Examples:
 

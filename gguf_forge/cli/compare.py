@@ -33,13 +33,13 @@ def register(app: typer.Typer) -> None:
 
 def compare(
     a: Annotated[Path, Option("A", "A GGUF file, or the first one of a split.")],
-    b: Annotated[Path, Option("B", "Another one: errors are those of B.")],
+    b: Annotated[Path, Option("B", "The GGUF file to compare with A. The errors shown are those of B.")],
     run: Annotated[RunSettings, only("threads")],
     messages: Messages,
     only_tensors: Annotated[
         bool, Option("--only-tensors", "Leave out the metadata, and the order of tensors.", _COMPARED)
     ] = False,
-    all: Annotated[bool, Option("--all", "List the tensors that are the same, too.", MESSAGES)] = False,
+    all: Annotated[bool, Option("--all", "Also list the tensors that are the same.", MESSAGES)] = False,
 ) -> None:
     """Compare two GGUF files: their keys, and how far each tensor of B is from that of A.
 
@@ -148,7 +148,7 @@ def _table(rows: list[TensorComparison]) -> Table:
 
 
 def _described(info: TensorInfo | None, other: TensorInfo | None) -> str:
-    """The type; and the shape, where that of the other file differs."""
+    """The tensor's type, and also its shape where the shape in the other file differs."""
     if info is None:
         return ""
     shape = " x ".join(map(str, info.shape))

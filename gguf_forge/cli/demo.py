@@ -90,7 +90,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 @contextmanager
 def _output(out: str | None) -> Iterator[str]:
-    """Where the GGUF file goes: a new folder that stays if all goes well, unless the user named a place."""
+    """The folder of the GGUF file: the one the user named, or a new one, which is kept if the run succeeds."""
     if out is not None:
         yield out
         return

@@ -18,7 +18,7 @@ import numpy as np
 from ml_dtypes import bfloat16
 from numpy.typing import NDArray
 
-# Frequent words of English: what the model babbles is easier on the eye than single letters.
+# Frequent English words. They make the random output of the model easier to read than single letters would.
 _WORDS = """
 the of and to in is you that it he was for on are as with his they at be this have from or one had by word but not
 what all were we when your can said there use an each which she do how their if will up other about out many then
@@ -37,7 +37,7 @@ class Shape:
     """The size of a Llama model; the default has 17 million weights, in rows that every type's blocks divide.
 
     Attributes:
-        n_vocab: Rows of the embeddings; as many as there are pieces, if that is more.
+        n_vocab: Rows of the embeddings. If the tokenizer has more pieces than this, there is a row for each piece.
     """
 
     n_embd: int = 512
@@ -57,9 +57,9 @@ def make_model(folder: Path, shape: Shape = Shape(), *, dtype: str = "BF16") -> 
     """Writes a Llama checkpoint: config.json, tokenizer.model, tokenizer_config.json, model.safetensors.
 
     Args:
-        folder: Is created; files in it are replaced.
+        folder: The folder to write to. It is created, and files in it are replaced.
         shape: The size of the model.
-        dtype: Of the weights: F32, F16 or BF16.
+        dtype: The type of the weights: F32, F16 or BF16.
 
     Raises:
         OSError: the folder cannot be written.
@@ -177,7 +177,7 @@ def pieces() -> tuple[tuple[str, float, int], ...]:
 
 
 def _beginnings(word: str) -> Iterator[str]:
-    # Each is a piece and a letter, so that merges of two pieces reach every word.
+    # Every beginning of a word is a piece, so that merges of two pieces at a time can build each word.
     return (word[:length] for length in range(2, len(word) + 1))
 
 

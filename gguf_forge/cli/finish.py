@@ -1,4 +1,4 @@
-"""`gguf-forge job finish`: what the tasks of a plan made becomes the files."""
+"""`gguf-forge job finish`: makes the final files of what the tasks of a plan wrote."""
 
 from __future__ import annotations
 

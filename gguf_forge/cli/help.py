@@ -1,4 +1,4 @@
-"""What help shows other than typer does by itself: panels in order, and no type for what is there or not."""
+"""Changes to the help that typer prints: panels come in a fixed order, and flags show no `<bool>`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ORDER = (MAKE, LOOK, PROVE, CHANGE, MACHINES, MACHINE)
 
 
 def _without_types_of_flags(parameters: list[Any]) -> list[Any]:
-    """The same parameters; without a metavar of their own, help says <bool> of those that are there or not."""
+    """The same parameters, with an empty metavar for flags. Without it, the help would show `<bool>` for them."""
     for parameter in parameters:
         if isinstance(parameter, TyperOption) and parameter.is_flag and parameter.metavar is None:
             parameter.metavar = ""
@@ -28,13 +28,13 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """The program, or a command that has commands."""
+    """The program itself, or a command that has subcommands."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_types_of_flags(super().get_params(ctx))
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The commands, by panel: typer puts groups last."""
+        """The commands in the order of their panels. Typer by itself would put groups of commands last."""
         return sorted(super().list_commands(ctx), key=self._place)
 
     def _place(self, name: str) -> int:

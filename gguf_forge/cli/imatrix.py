@@ -1,4 +1,4 @@
-"""`gguf-forge imatrix show`: what an importance matrix covers, and what it lacks for a model."""
+"""`gguf-forge imatrix show`: which tensors an importance matrix covers, and which tensors of a model it lacks."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def show(
 
 
 def _tensors_of(model: Path) -> tuple[Sequence[TensorInfo], str]:
-    """The tensors of a model's GGUF file, which may still be to make, and its architecture."""
+    """The tensors and the architecture of a model's GGUF file. For a checkpoint, they are those of the planned file."""
     from gguf_forge.planning.open_model import open_model
 
     with open_model(model) as opened:

@@ -43,13 +43,13 @@ class Shown:
     no_tensors: Annotated[bool, Option("--no-tensors", "Leave out the tensors.", _SHOWN)] = False
     key: Annotated[
         tuple[str, ...],
-        Option("--key", "Instead: these keys in full, such as 'tokenizer.*'. Repeatable.", _SHOWN, metavar="NAME"),
+        Option("--key", "Show only these keys, in full, such as 'tokenizer.*'. Repeatable.", _SHOWN, metavar="NAME"),
     ] = ()
     tensor: Annotated[
         tuple[str, ...],
         Option(
             "--tensor",
-            "Instead: the values of these tensors, such as 'blk.0.attn_*.weight'. Repeatable.",
+            "Show only the values of these tensors, such as 'blk.0.attn_*.weight'. Repeatable.",
             _SHOWN,
             metavar="NAME",
         ),
@@ -58,7 +58,7 @@ class Shown:
         str | None,
         Option(
             "--block",
-            "With --tensor: what is in one block, counted from 0 in the tensor, or in a row as ROW:N.",
+            "With --tensor: also show one block: number N of the tensor, or ROW:N, number N of a row, from 0.",
             _SHOWN,
             metavar="N",
         ),
@@ -224,7 +224,7 @@ def _block_object(block: DecodedBlock) -> dict[str, Any]:
 
 
 def _finite(data: Any) -> Any:
-    """Numbers that JSON has no word for as text."""
+    """The value for JSON. Numbers that JSON cannot express, such as infinity, become text."""
     if isinstance(data, list):
         return [_finite(item) for item in data]
     return str(data) if isinstance(data, float) and not abs(data) < float("inf") else data
@@ -276,7 +276,7 @@ def _keys_table(keys: Metadata) -> Table:
 
 
 def _keys_in_full(keys: Metadata) -> Iterator[Text]:
-    """Text keeps its lines; one key alone is its value alone, to be read by other programs, too."""
+    """Shows keys in full, with the line breaks of text. A single key is shown as its bare value, for other programs."""
     from rich.text import Text
 
     for key, item in keys.items():
@@ -331,7 +331,7 @@ def _view_text(view: TensorView) -> Iterator[RenderableType]:
         "zeros": f"{spread.zeros:,} ({spread.zeros / max(1, spread.count):.2%})",
     }
     if spread.nonfinite:
-        facts["not finite"] = f"{spread.nonfinite:,}: infinite or NaN; all else is said of the others"
+        facts["not finite"] = f"{spread.nonfinite:,}: infinite or NaN; the other numbers here leave them out"
     yield from (Text(escaped(entry.name), "bold green"), "", facts_text(facts))
     if view.edges:
         yield from ("", _histogram(view))
@@ -355,7 +355,7 @@ def _histogram(view: TensorView) -> Text:
 
 
 def _bar(share: float) -> str:
-    """A bar with a part of a character at its end; what is there is never nothing."""
+    """A bar that can end in a part of a character. A count above zero always shows at least the smallest part."""
     eighths = max(round(share * _BAR * 8), share > 0)
     return "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
 
@@ -380,12 +380,12 @@ def _block_text(block: DecodedBlock, kind: str) -> Iterator[RenderableType]:
 
 
 def _digits(item: Any) -> str:
-    """A number; one without a sign is bits, in hexadecimal."""
+    """A number as text. Unsigned integers hold bits, so they are shown in hexadecimal."""
     return f"{item:0{2 * item.itemsize}x}" if item.dtype.kind == "u" else str(item)
 
 
 def _lines(items: Sequence[str], most: int, room: int) -> Iterator[str]:
-    """Items in columns: `most` of them, or half as many as often as it takes to fit."""
+    """Items in columns: `most` columns, halved until the lines fit."""
     width = max(map(len, items))
     while most > 1 and most * (width + 1) - 1 > room:
         most //= 2

@@ -1,4 +1,4 @@
-"""`gguf-forge job`: a conversion in tasks, which machines that share a disk do apart."""
+"""`gguf-forge job`: a conversion cut into tasks, which several machines that share a disk carry out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Tasks = Annotated[
     int | None,
     Option(
         "--tasks",
-        "Cut the work into so many tasks of about the same size. [default: one for each file or part]",
+        "The number of tasks to cut the work into, of about the same size. [default: one for each file or part]",
         MACHINES,
         metavar="N",
         least=1,
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
     work.register(group)
     finish.register(group)
     app.add_typer(group, name="job", rich_help_panel=MACHINES)
-    # Scripts use them without the group's name.
+    # Older scripts call these commands without the name of the group, so the short forms go on working.
     work.register(app, hidden=True)
     finish.register(app, hidden=True)
 

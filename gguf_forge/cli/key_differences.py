@@ -18,7 +18,7 @@ _LONGEST = 100
 
 
 def key_object(difference: KeyDifference) -> dict[str, Any]:
-    """A difference; of an array its length, and the item that differs."""
+    """The difference as a JSON object. An array is given by its length and the item that differs."""
     return {
         "key": difference.key,
         "difference": difference.kind,

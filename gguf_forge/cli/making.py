@@ -1,4 +1,4 @@
-"""What commands that write files have in common: they make what was planned, or only show it."""
+"""The shared part of commands that write files: they make the planned files, or only show the plan."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def plan_and_show(
     Args:
         request: What is asked for.
         run: How it would be run.
-        messages: What is said.
+        messages: Which messages are shown, and how.
         what: A word for the work, such as "converting".
         only_planned: As for `OpenModel.files`.
     """

@@ -4,8 +4,8 @@ A command is a function such as
 
     def convert(request: Request, run: RunSettings, messages: Messages, dry_run: DryRun = False) -> None:
 
-Typer takes no dataclass as a parameter. So `add_command` gives it a function that has, in place of each dataclass, a
-parameter for each of its fields that is annotated with an `Option`, and that makes the dataclass of their values.
+Typer cannot take a dataclass as a parameter. So `add_command` gives typer another function: in place of each dataclass,
+it has one parameter for each field that is annotated with an `Option`, and it makes the dataclass from their values.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ import typer
 from gguf_forge.cli.help import MACHINES, Command
 from gguf_forge.request import MESSAGES, MIX, MODEL, OUTPUT, RUNNING, Option
 
-_PANELS = (OUTPUT, MIX, MODEL, RUNNING, MESSAGES, MACHINES)  # as help shows them, below those of one command
+# The order of these panels in the help. The panel of a single command's own options comes before them.
+_PANELS = (OUTPUT, MIX, MODEL, RUNNING, MESSAGES, MACHINES)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Messages:
-    """What is said, and how."""
+    """Which messages are shown, and in which form."""
 
     json: Annotated[bool, Option("--json", "One JSON object on standard output, nothing else.", MESSAGES)] = False
     quiet: Annotated[bool, Option("-q --quiet", "Nothing but errors.", MESSAGES)] = False
-    verbose: Annotated[bool, Option("-v --verbose", "Notes on what is done, too.", MESSAGES)] = False
+    verbose: Annotated[bool, Option("-v --verbose", "Also show notes on what is done.", MESSAGES)] = False
 
 
 DryRun = Annotated[
@@ -45,8 +46,8 @@ class Only:
     """Which fields of a dataclass a command takes; the others keep their defaults.
 
     Attributes:
-        shown: Those that help lists.
-        hidden: Those that work, too.
+        shown: The fields whose options the help lists.
+        hidden: Fields whose options also work, but are not listed.
     """
 
     shown: tuple[str, ...]
@@ -68,7 +69,7 @@ class _Value:
 
     @property
     def parameter(self) -> inspect.Parameter:
-        """The same for typer."""
+        """The same option in the form that typer takes."""
         typed, default = self.type, self.default
         if typed == tuple[str, ...]:
             typed, default = list[str] | None, default or None
@@ -103,7 +104,7 @@ class _Value:
 
     @property
     def place(self) -> int:
-        """The number of its panel in the help; -1 for arguments, and for a panel that only one command has."""
+        """The position of the option's panel in the help; -1 for arguments, and for a panel of a single command."""
         return _PANELS.index(self.option.panel) if self.option.panel in _PANELS else -1
 
 
@@ -129,7 +130,7 @@ class _Parameter:
 
 
 def _marks(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
-    """The type in an annotation, and what stands beside it."""
+    """The type in an `Annotated` annotation, and the other items of it."""
     if get_origin(annotation) is not Annotated:
         return annotation, ()
     kind, *marks = get_args(annotation)
@@ -161,11 +162,11 @@ def add_command(
     """Makes a function a command; its docstring is the help.
 
     Args:
-        app: Gets the command.
-        name: Of the command.
+        app: The program or group that gets the command.
+        name: The name of the command.
         run: Each parameter is annotated with an `Option`, or is a dataclass whose fields are, perhaps with `only`.
-        panel: Of the help of the program.
-        hidden: The command works, and help does not list it.
+        panel: The panel of the program's help that lists the command.
+        hidden: The command works, but the help does not list it.
     """
     parameters = [_Parameter.of(parameter) for parameter in inspect.signature(run, eval_str=True).parameters.values()]
 

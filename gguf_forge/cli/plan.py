@@ -13,7 +13,7 @@ from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.errors import UsageError
 from gguf_forge.request import OUTPUT, Option, Request, RunSettings
 
-# Those of `convert` that change nothing here work, so that its command line can be taken as it is.
+# Options of `convert` that change nothing in a plan are accepted too, so that its command line works here unchanged.
 Run = Annotated[
     RunSettings,
     only("overwrite", hidden=("resume", "threads", "backend", "max_memory", "buffer", "profile")),
@@ -33,10 +33,12 @@ def plan(
         Option("--save-plan", "Write the plan to a file, for `gguf-forge job`.", MACHINES, metavar="FILE"),
     ] = None,
     plan_file: Annotated[
-        Path | None, Option("--out", "What --save-plan was called.", MACHINES, metavar="FILE", hidden=True)
+        Path | None, Option("--out", "The old name of --save-plan.", MACHINES, metavar="FILE", hidden=True)
     ] = None,
     tasks: Tasks = None,
-    dry_run: Annotated[bool, Option("--dry-run", "It always is one.", OUTPUT, hidden=True)] = False,
+    dry_run: Annotated[
+        bool, Option("--dry-run", "Accepted and ignored: this command always is a dry run.", OUTPUT, hidden=True)
+    ] = False,
 ) -> None:
     """Show what `convert` would write: every tensor, its type, shape and size, and the disk needed.
 
@@ -55,7 +57,9 @@ def plan(
         save_job(request, run, messages, file, tasks)
         return
     if tasks is not None:
-        raise UsageError("--tasks cuts a plan that is written down", hint="name its file with --save-plan plan.json")
+        raise UsageError(
+            "--tasks works only on a plan that is written to a file", hint="name its file with --save-plan plan.json"
+        )
     from gguf_forge.cli.making import plan_and_show
 
     plan_and_show(request, run, messages, "converting")

@@ -1,4 +1,4 @@
-"""How far a conversion is: a bar on a terminal, a line now and then elsewhere. All of it on standard error."""
+"""The progress of a conversion on standard error: a bar on a terminal, and now and then a line elsewhere."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.planning.file_plan import FilePlan
 from gguf_forge.request import Observer
 
-# A line comes after as much of the file, but not sooner and not later than so many seconds.
+# A line is printed after each `_SHARE` of the run. Two lines are at least `_SOONEST` and at most `_LATEST` seconds
+# apart.
 _SHARE, _SOONEST, _LATEST = 0.1, 5.0, 60.0
 
 
 @contextmanager
 def observing(messages: Messages) -> Iterator[Observer]:
-    """The observer that fits standard error; while it is there, the log goes above its bar."""
+    """The observer that suits standard error. While a bar is shown, log lines are printed above it."""
     to = console(sys.stderr)
     with logging_to(to, messages):
         if messages.quiet:
@@ -45,7 +46,7 @@ def observing(messages: Messages) -> Iterator[Observer]:
 
 @contextmanager
 def counting(what: str, total: int, messages: Messages) -> Iterator[Callable[[int], None]]:
-    """Takes bytes as they are done, and shows them as a bar on a terminal; the log goes above it."""
+    """Counts the bytes that are done and shows them as a bar on a terminal, with log lines above it."""
     to = console(sys.stderr)
     with logging_to(to, messages):
         if messages.quiet or not to.is_terminal or to.is_dumb_terminal:
@@ -86,7 +87,7 @@ class Bar(Observer):
 
 
 class Lines(Observer):
-    """A line for each tenth of a run, but no flood and no long silence."""
+    """Prints a line for each tenth of a run. Short runs do not print too many lines, and long ones are never silent."""
 
     def __init__(self, to: Console):
         self._console = to

@@ -17,7 +17,7 @@ from gguf_forge.request import OUTPUT, FileChoices, Option, Request, RunSettings
 
 
 class Arguments(NamedTuple):
-    """The arguments of llama-quantize, told apart."""
+    """The positional arguments of llama-quantize, each in its field."""
 
     source: str
     out: str | None
@@ -84,10 +84,14 @@ def read_arguments(given: Sequence[str]) -> Arguments:
     if rest and not _are_types(rest[0]):
         out, *rest = rest
     if not rest:
-        raise UsageError("the file type is missing", hint="say IN.gguf [OUT.gguf] TYPE, for example in.gguf Q4_K_M")
+        raise UsageError(
+            "the file type is missing", hint="the arguments are IN.gguf [OUT.gguf] TYPE, for example in.gguf Q4_K_M"
+        )
     types, *rest = rest
     if len(rest) > 1 or not all(re.fullmatch("-?[0-9]+", text) for text in rest):
-        raise UsageError(f"{' '.join(rest)!r} is no number of threads", hint="say IN.gguf [OUT.gguf] TYPE [NTHREADS]")
+        raise UsageError(
+            f"{' '.join(rest)!r} is no number of threads", hint="the arguments are IN.gguf [OUT.gguf] TYPE [NTHREADS]"
+        )
     threads = int(rest[0]) if rest else 0
     return Arguments(source, out, parse_names([types]) or (types,), threads if threads > 0 else None)
 

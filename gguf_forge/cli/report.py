@@ -73,7 +73,7 @@ def report(
 
 
 def _summary(found: Report, page: str) -> Iterator[str]:
-    """A few lines for those who don't open the page."""
+    """A summary of a few lines on the terminal, for users who do not open the page."""
     from gguf_forge.toolbox.report import words
 
     model = found.model

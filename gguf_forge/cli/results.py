@@ -24,7 +24,7 @@ from gguf_forge.storage.profile import PHASES, Profile
 
 
 def show_plans(files: Sequence[FilePlan], messages: Messages, job: Job | None = None) -> None:
-    """Planned files, and the job that they were written down as."""
+    """Planned files, and the job whose plan was written, if there is one."""
     if messages.json:
         shown = one_object(map(plan_object, files))
         print_json(shown if job is None else {**shown, "plan": _job_object(job)})
@@ -59,7 +59,7 @@ def _job_text(job: Job) -> Text:
 
 
 def show_results(results: Sequence[WrittenFile], messages: Messages, profile: Profile | None = None) -> None:
-    """What was written; the profile, if there is one, is part of the object, or goes to standard error."""
+    """Shows the written files. A profile is part of the JSON object, or is printed on standard error."""
     if messages.json:
         shown = one_object(map(result_object, results))
         print_json(shown if profile is None else {**shown, "profile": profile.as_object()})
@@ -72,7 +72,7 @@ def show_results(results: Sequence[WrittenFile], messages: Messages, profile: Pr
 
 
 def one_object(files: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The object of the only file; of several files, an object with all of them in `files`."""
+    """The object of a single file. Several files are in the list `files` of one object."""
     every = list(files)
     return every[0] if len(every) == 1 else {"files": every}
 
@@ -116,7 +116,7 @@ def result_object(result: WrittenFile) -> dict[str, Any]:
 
 
 def plan_text(file: FilePlan) -> Iterator[RenderableType]:
-    """Every tensor of a file, and what it comes to."""
+    """A table of every tensor of a file, with the totals."""
     tensors = table_of("tensor", "shape", "from", "type", "size", right=("shape", "size"))
     fallbacks = set(file.fallbacks)
     for info, source in zip(file.tensors, file.sources, strict=True):
@@ -145,7 +145,7 @@ def result_text(result: WrittenFile) -> Iterator[RenderableType]:
     seconds = max(result.seconds, 1e-9)
     read, wrote = (decimal(int(n / seconds)) for n in (file.source_bytes, file.size))
     facts = {**_sizes(file), "time": f"{result.seconds:.1f} s"}
-    if result.resumed_tensors:  # not all was read and written in this time
+    if result.resumed_tensors:  # a speed would be wrong: an earlier run read and wrote some of these bytes
         facts["resumed"] = f"{result.resumed_tensors} of {len(file.tensors)} tensors were finished by an earlier run"
     else:
         facts["speed"] = f"{read}/s read, {wrote}/s written"
@@ -190,7 +190,7 @@ def _types(file: FilePlan) -> Table:
 
 
 def _profile_table(profile: Profile) -> Table:
-    """Seconds of each phase, a line for each thread, and those that a processor worked."""
+    """The seconds of each phase, one line for each thread, and how many of these seconds a processor worked."""
     used = [phase for phase in PHASES if any(watch.seconds[phase] for watch in profile.watches)]
     table = table_of("seconds", *used, right=used)
     for watch in profile.watches:
@@ -215,7 +215,7 @@ def _parts(file: FilePlan) -> Iterator[RenderableType]:
 
 
 def _fallback_note(file: FilePlan) -> Iterator[RenderableType]:
-    """How far the file is from what its type promises, where rows do not fit the blocks."""
+    """A note on tensors that got another type than the mix names, because their rows do not divide into its blocks."""
     if not file.fallbacks:
         return
     types = ", ".join(f"{n} {name}" for name, n in Counter(info.type.name for info in file.fallen).most_common())
@@ -242,7 +242,7 @@ def _free(folder: Path) -> int | None:
     try:
         return shutil.disk_usage(folder).free
     except OSError:
-        return None  # the folder is not there yet
+        return None  # the folder does not exist yet
 
 
 def _style(is_float: bool) -> str:

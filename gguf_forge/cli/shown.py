@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gguf_forge.gguf_file.values import Value
 
-_ITEMS = 6  # of an array
-_ITEM_TEXT = 32  # characters of one of them
+_ITEMS = 6  # items of an array that are shown
+_ITEM_TEXT = 32  # characters of one text in an array
 
 
 def type_text(value: Value) -> str:
@@ -24,7 +24,7 @@ def type_text(value: Value) -> str:
 
 
 def value_text(value: Value, limit: int | None = None) -> str:
-    """The value on one line: text without quotes, of an array the first items.
+    """The value on one line: a text without quotes, or the first items of an array.
 
     Args:
         value: A value of a GGUF file.
@@ -54,7 +54,7 @@ def _number_text(data: Any, kind: str) -> str:
 
 
 def escaped(text: str | bytes, limit: int | None = None, *, keep: str = "") -> str:
-    """Text with everything that a terminal may act on as an escape sequence, but the characters in `keep`.
+    """The text with every character that a terminal may act on written as an escape sequence, except those in `keep`.
 
     Example:
         >>> escaped("a\\x1b[2Jb")
@@ -74,7 +74,7 @@ def _cut(text: str, limit: int) -> str:
 
 
 def json_value(value: Value) -> Any:
-    """The value as JSON can hold it: bytes that are no text as lone surrogates, numbers that are none as their names.
+    """The value as JSON can hold it: bytes that are not text become lone surrogates, and NaN and infinity their names.
 
     Example:
         >>> from gguf_forge.gguf_file.values import f32
@@ -94,7 +94,7 @@ def _json_item(item: Any, kind: str) -> Any:
 
 
 def _number(data: Any, kind: str) -> int | float | bool:
-    """The number; one of 32 bits with as many digits as tell it from its neighbours."""
+    """The number. A 32-bit float gets just as many digits as are needed to tell it from its neighbours."""
     if kind != "FLOAT32":
         return data  # type: ignore[no-any-return]
     import numpy as np

@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def split(
-    source: Annotated[Path, Option("IN.gguf", "The file; the first one of a split, to split it anew.")],
+    source: Annotated[Path, Option("IN.gguf", "The file to split. Give the first file of a split to split it again.")],
     prefix: Annotated[Path, Option("PREFIX", "The beginning of the names: PREFIX-00001-of-00003.gguf.")],
     parts: Annotated[SplitChoices, only("split_max_size", "split_max_tensors", "no_tensor_first_split")],
     run: Annotated[RunSettings, only("overwrite", "threads")],
@@ -64,7 +64,7 @@ def split(
 
 
 def show_copy(file: FilePlan, messages: Messages, seconds: float | None = None) -> None:
-    """What `split` and `merge` made, or would make where no time is given."""
+    """Shows the files that `split` or `merge` made. Without a time, these are the files that it would make."""
     from gguf_forge.cli.streams import print_data, print_json
 
     if messages.json:

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from gguf_forge.cli.options import Messages
 
-# A pipe has no width: lines are as long as they need to be.
+# A pipe has no width, so lines written to it are never wrapped.
 _UNLIMITED = 10_000
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What is said of an error: to people on standard error, to scripts as JSON on standard output."""
+    """Reports an error: as text on standard error for people, as JSON on standard output for scripts."""
 
     code: int
     kind: str
@@ -41,11 +41,11 @@ class Failure:
 
 
 class ReaderGone(Exception):
-    """The other end of a pipe was closed. Not an OSError: typer has its own exit code for those."""
+    """The other end of a pipe was closed. This is no OSError, because typer ends those with an exit code of its own."""
 
 
 def console(stream: TextIO | None) -> Console:
-    """A console that writes what it is given: no markup, no emoji codes, no guessing of colours."""
+    """A console that writes text unchanged: no markup or emoji codes are read, and no numbers or paths are coloured."""
     from rich.console import Console
 
     class PlainConsole(Console):
@@ -61,7 +61,7 @@ def console(stream: TextIO | None) -> Console:
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Standard output that cannot be written (a full disk) is an OutputError, a closed pipe ReaderGone."""
+    """Turns errors of standard output into ours: a full disk into an OutputError, a closed pipe into ReaderGone."""
     try:
         yield
     except BrokenPipeError:
@@ -72,7 +72,7 @@ def writing() -> Iterator[None]:
 
 
 def discard(*streams: TextIO | None) -> None:
-    """What is left in these streams' buffers goes nowhere, lest the interpreter fail on it at its end."""
+    """Discards what is left in the buffers of these streams. Otherwise the interpreter fails to flush them at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in streams:
         with suppress(AttributeError, OSError, ValueError):  # closed, or not a file
@@ -86,7 +86,7 @@ def print_json(value: Any) -> None:
 
 
 def print_data(*data: RenderableType) -> None:
-    """Text that must not be broken, such as a path to copy, is left to the terminal to wrap (`no_wrap`)."""
+    """Prints text. `no_wrap` leaves long lines to the terminal, so that a path in them can be copied in one piece."""
     to = console(sys.stdout)
     with writing():
         for part in data:
@@ -122,7 +122,7 @@ class _ConsoleHandler(logging.Handler):
 
 @contextmanager
 def logging_to(to: Console, messages: Messages) -> Iterator[None]:
-    """The library's log on a console: warnings; for `--verbose` notes, too; for `--quiet` errors alone."""
+    """Shows the library's log on a console: warnings, with `--verbose` also notes, with `--quiet` only errors."""
     level = logging.ERROR if messages.quiet else logging.INFO if messages.verbose else logging.WARNING
     logger = logging.getLogger("gguf_forge")
     handler, before, propagate = _ConsoleHandler(to, level), logger.level, logger.propagate

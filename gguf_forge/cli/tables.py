@@ -1,4 +1,4 @@
-"""Facts and tables, as all commands lay them out."""
+"""The layout of facts and tables that all commands share."""
 
 from __future__ import annotations
 

@@ -33,13 +33,13 @@ _MOST_ROWS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyChoices:
-    """What `verify` compares a file with, and what it says of how it was made."""
+    """The options of `verify`: what the file is compared with, and how the file was made."""
 
     source: Annotated[
         Path | None,
         Option(
             "--source",
-            "What it was made of: it is made again, a few rows at a time, and compared byte by byte.",
+            "The model that FILE was made of. FILE is made again, a few rows at a time, and compared byte by byte.",
             _AGAINST,
             metavar="DIR|GGUF",
         ),
@@ -48,7 +48,7 @@ class VerifyChoices:
         Path | None,
         Option(
             "--check-sums",
-            "Checksums of --write-sums, of llama-gguf-hash --sha256, or of sha256sum.",
+            "A file of checksums that --write-sums, llama-gguf-hash --sha256 or sha256sum wrote.",
             _AGAINST,
             metavar="SUMS",
         ),
@@ -67,7 +67,7 @@ class VerifyChoices:
         bool,
         Option(
             "--allow-fused",
-            "Take a file for right that differs only as fused arithmetic makes it: llama.cpp on arm64, say.",
+            "Accept a file that differs only because of fused multiply-add, such as one made by llama.cpp on arm64.",
             _AGAINST,
         ),
     ] = False
@@ -75,7 +75,7 @@ class VerifyChoices:
         str | None,
         Option(
             "-t --type --outtype",
-            "The file type it should have. [default: its own, and of each tensor its own type]",
+            "The file type it should have. [default: the file's own, and each tensor's own type]",
             MIX,
             metavar="TYPE",
         ),
@@ -91,7 +91,7 @@ class VerifyChoices:
     ] = None
     all: Annotated[
         bool,
-        Option("--all", "List all tensors, and how each comes about, not only those that differ.", MESSAGES),
+        Option("--all", "List all tensors and how each is made, not only those that differ.", MESSAGES),
     ] = False
 
 
@@ -110,8 +110,8 @@ def verify(
 ) -> None:
     """Check a GGUF file: its structure, its blocks, its checksums, and every byte against its source.
 
-    What is not said of how the file was made is read back from it: the file type, and each tensor's own type. The exit
-    code is 7 if anything differs.
+    What the options leave open is read from the file: its file type, and the type of each tensor. The exit code is 7
+    if anything differs.
 
     Examples:
 
@@ -141,7 +141,7 @@ def verify(
 
 
 def _request(comparison: VerifyChoices, recipe: RecipeChoices, parts: PartChoices, hints: ModelHints) -> Request | None:
-    """What the file was made of, and how; None if that is not looked at."""
+    """What the file was made of, and how; None if it is not compared with a source."""
     given = comparison
     if given.source is not None:
         types = (given.type,) if given.type else ()
@@ -350,7 +350,7 @@ def _tensors_table(checks: list[TensorCheck], *, with_all: bool) -> Iterator[Ren
 
 
 def _ways(found: Verification) -> RenderableType:
-    """What happens to tensors between the source and the file, each way once."""
+    """Prints the steps between the source and the file, each different list of steps once."""
     from rich.text import Text
 
     ways = Counter(", ".join(check.steps) or "as they are" for check in found.tensors if check.sources or check.steps)

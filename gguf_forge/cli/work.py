@@ -27,8 +27,9 @@ def work(
 ) -> None:
     """Do one task of a plan, on any machine that sees the disk of the plan.
 
-    What it makes goes into a folder beside the output, and is complete or not there. A task may be stopped and done
-    again, also twice at the same time; one that is done already is only checked, when the plan is finished, too.
+    Its parts go into a folder next to the output, and appear there only when they are complete. A task may be stopped
+    and run again, even twice at the same time. A task that is done already is only checked, also after the plan is
+    finished.
 
     Examples:
 
