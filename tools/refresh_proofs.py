@@ -2,24 +2,30 @@
 
     python tools/refresh_proofs.py CONFORMANCE
 
-CONFORMANCE is a folder with cases in two levels of folders, as `tests/support/corpus.py` reads them. The cases of
-tests/families count, too. The script does not convert: tests/test_corpus.py and tests/planning/test_families.py do.
+CONFORMANCE is a folder with cases in two levels of folders, as `tests/support/corpus.py` reads them. The descriptions
+of tests/families count, too: of these, digests are known and no keys, so the kind of vocabulary is read off a plan.
+The script does not convert: tests/test_corpus.py and tests/planning/test_families.py do.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gguf_forge import open_gguf, plan
 from gguf_forge.architectures.registry import class_name
 from gguf_forge.architectures.site import Part
 from gguf_forge.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests/support"))
+from synthetic import FAMILIES, read_description, write_checkpoint  # noqa: E402
+
 PARTS: dict[str, Part] = {"model": "text", "mmproj": "mmproj"}
 VOCABULARY = "tokenizer.ggml.model"
 
@@ -32,9 +38,29 @@ def files(conformance: Path) -> Iterator[tuple[str, Path, dict[str, Any]]]:
             yield path.parents[1].name, config, {entry["key"]: entry.get("value") for entry in manifest["kv"]}
 
 
+def families() -> Iterator[tuple[str, Path, dict[str, Any]]]:
+    """The same of every description whose files of the reference are pinned."""
+    for pinned in sorted(FAMILIES.glob("*/expected.json")):
+        family = pinned.parent
+        yield family.name, family / "config.json", {VOCABULARY: vocabulary(family)}
+
+
+def vocabulary(family: Path) -> str:
+    """What the file of a description says of its vocabulary, by the header that would be written."""
+    with tempfile.TemporaryDirectory() as scratch:
+        checkpoint = write_checkpoint(family, Path(scratch) / "hf")
+        (file,) = plan(checkpoint, pre_tokenizer=read_description(family).pre_tokenizer)
+        header = Path(scratch) / "header.gguf"
+        header.write_bytes(file.shards[0].layout.header)
+        with header.open("ab") as sparse:
+            sparse.truncate(file.size)
+        with open_gguf(header) as gguf:
+            return str(gguf.metadata[VOCABULARY])
+
+
 def proofs(conformance: Path) -> dict[str, dict[str, dict[str, list[str]]]]:
     found: dict[str, dict[str, dict[str, set[str]]]] = defaultdict(dict)
-    for case, path, keys in files(conformance):
+    for case, path, keys in (*files(conformance), *families()):
         part = PARTS.get(keys.get("general.type", "model"))
         if part is None:
             continue

@@ -50,6 +50,15 @@ _OTHERWISE = {
     "gptoss-mxfp4": "blocks of MXFP4 come back as numbers: tested below",
     "chameleon": "of the heads' norms, which are all the same, the file holds the first",
     "bert-classifier": "the last layer of a head comes back under RoBERTa's name for it",
+    **dict.fromkeys(
+        ("llama-base", "qwen2-base"), "the names come back with the outermost module, which a whole model has"
+    ),
+    "granite-moe-swa": "checkpoints hold gate and up of the experts under two names, and the file does not tell which",
+    "granite-switch": "adapters of tokens, in the file, are behind an empty one, which has no name in a checkpoint",
+    "minimax-text-01": "the last module of attention is called otherwise in layers of linear attention",
+    "rugpt3xl": "the file says GPT-2, whose checkpoints have other names",
+    "qwen3vl": "the language model comes back by itself: its file does not tell of the other part",
+    "qwen3vlmoe": "the language model comes back by itself, with one tensor for each expert",
     "xlmroberta-reranker": "the positions before the first that is used are not in the file",
 }
 _REVERSIBLE = sorted(folder.name for folder in FAMILIES.iterdir() if folder.name not in _OTHERWISE)

@@ -143,7 +143,7 @@ exaone_moe = exaone4.derive(
         text("rope.scaling.type", lambda site: "none"),
     ),
     rules=MLP_EXPERTS,
-    hf_names=(*SHARED_EXPERTS, *NEXTN_NAMES),
+    hf_names=(*SHARED_EXPERTS, "model.layers.{i}.mlp.e_score_correction", *NEXTN_NAMES),
     block_count=with_counted_layers,
     layer_tensors=_layer,
 )

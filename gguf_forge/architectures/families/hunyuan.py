@@ -201,7 +201,11 @@ hy_v3 = Architecture(
     rules=MLP_EXPERTS,
     drops=(LEFT_OUT_LAYERS,),
     choices=CHOICES,
-    hf_names=NEXTN_NAMES,
+    hf_names=(
+        *(f"model.layers.{{i}}.mlp.{name}" for name in ("router.gate", "expert_bias")),
+        *(f"model.layers.{{i}}.mlp.shared_mlp.{part}_proj" for part in ("gate", "up", "down")),
+        *NEXTN_NAMES,
+    ),
     block_count=with_counted_layers,
     layer_tensors=_hy3_layer,
 )
