@@ -1,4 +1,4 @@
-"""Model families: what a declaration is (`declaration.py`), the families (`families/`), and what follows them."""
+"""Model families: the type of declarations (`declaration.py`), the families (`families/`), and what applies them."""
 
 from gguf_forge.architectures.registry import find_architecture
 

@@ -10,16 +10,16 @@ from gguf_forge.architectures.site import Site
 # The options of the conversion that say which layers are wanted.
 CHOICES = frozenset(("no_mtp", "mtp_only"))
 
-# What the layer has on top of what a layer with attention has.
+# The tensors that an appended layer has in addition to those of a layer with attention.
 NEXTN = ("nextn.eh_proj", "nextn.enorm", "nextn.hnorm")
 
-# What checkpoints call these tensors of the layer, for the way back.
+# The checkpoint names of these tensors. The conversion back from GGUF to a checkpoint needs them.
 NEXTN_NAMES = tuple(
     f"model.layers.{{i}}.{name}"
     for name in ("eh_proj", "enorm", "hnorm", "embed_tokens", "shared_head.norm", "shared_head.head")
 )
 
-# The names under `mtp.`, which count the appended layers by themselves.
+# Names that begin with `mtp.`. They count the appended layers from 0, apart from the model's own layers.
 MTP_NAMES: tuple[Rename, ...] = (
     Appended("mtp.layers.{i}."),
     Appended("mtp.fc.", "eh_proj."),
@@ -30,33 +30,33 @@ MTP_NAMES: tuple[Rename, ...] = (
 
 
 def is_appended(site: Site) -> bool:
-    """Is the layer at hand none of the model's own?"""
+    """Whether the site's layer is an appended layer, behind the model's own."""
     return site.layer is not None and site.layer >= site.config.block_count
 
 
 def is_left_out(site: Site) -> bool:
-    """Does the conversion leave out the layer at hand?"""
+    """Whether the conversion leaves out the site's layer."""
     return ("no_mtp" if is_appended(site) else "mtp_only") in site.choices
 
 
 def counted_layers(site: Site) -> int:
-    """How many appended layers the config counts, of those that the conversion keeps."""
+    """How many appended layers the config counts; 0 if the conversion leaves them out."""
     if "no_mtp" in site.choices or site.config.find("num_nextn_predict_layers") is None:
         return 0
     return site.config.integer("num_nextn_predict_layers", minimum=0, maximum=1000)
 
 
 def with_counted_layers(site: Site) -> int:
-    """How many layers there are with those that the config counts behind the model's own."""
+    """The number of layers in total: the model's own and the appended ones that the conversion keeps."""
     return site.config.block_count + counted_layers(site)
 
 
-# Some families say how many appended layers there are only if there are any, others say also that there are none.
+# SOME_NEXTN writes the number of appended layers only if it is not 0. NEXTN_COUNT writes it even if it is 0.
 SOME_NEXTN = u32("nextn_predict_layers", lambda site: counted_layers(site) or None)
 NEXTN_COUNT = u32(
     "nextn_predict_layers",
     lambda site: None if "no_mtp" in site.choices else site.config.find("num_nextn_predict_layers"),
 )
 
-# What the conversion was told to leave out of the model's own layers and of those behind them.
+# Leaves out the layers that the options exclude: the appended ones (`no_mtp`), or the model's own (`mtp_only`).
 LEFT_OUT_LAYERS = Drop("model.layers.{i}.*", when=is_left_out)

@@ -1,4 +1,4 @@
-"""What llama.cpp computes with beside NVFP4 blocks: scales of whole matrices, which blocks have no place for.
+"""Scales of whole NVFP4 matrices. llama.cpp needs them in tensors of their own, because the blocks cannot hold them.
 
 Source: `_write_scale_tensor` and `_write_scales_tensor` of the reference's converter.
 """
@@ -14,22 +14,24 @@ from gguf_forge.errors import UnsupportedError
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.packed import RepackNvfp4
 
-# A scale so near to 1 is not written; those of stacked experts may be a little farther from it.
+# A scale is not written if it differs from 1 by less than this. Scales of stacked experts have a wider tolerance.
 _NEAR, _NEAR_OF_EXPERTS = 1e-6, 1e-6 + 1e-5
 
 
 def repacked(expr: TensorExpr) -> tuple[RepackNvfp4, ...]:
-    """The matrices of NVFP4 that a tensor is made of."""
+    """The NVFP4 matrices that a tensor is made of."""
     if isinstance(expr, RepackNvfp4):
         return (expr,)
     return tuple(found for child in expr.children() for found in repacked(child))
 
 
 def block_scales(expr: TensorExpr) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """What the file has beside a tensor of NVFP4 blocks: the endings of names that stand for `.weight`, and values.
+    """The scale tensors that the file needs next to a tensor of NVFP4 blocks.
+
+    Yields the ending of the name, which replaces `.weight`, and the values.
 
     Raises:
-        UnsupportedError: matrices were joined that have different scales.
+        UnsupportedError: matrices with different scales were joined into one tensor.
     """
     parts = repacked(expr)
     of_experts = len(expr.shape) == 3

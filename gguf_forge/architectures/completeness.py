@@ -1,4 +1,4 @@
-"""Whether a file would have all tensors that its model needs, in the shapes that the config tells."""
+"""Checks that the file will have all tensors that its model needs, in the shapes that the config gives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 _MAX_LISTED = 30
 
-# Roles of a layer that many families have in common.
+# Roles of a layer's tensors that many families have in common. `a|b` means that one of the two is enough.
 ATTENTION = ("attn_norm", "attn_q|attn_qkv", "attn_k|attn_qkv", "attn_v|attn_qkv", "attn_output")
 DENSE = ("ffn_up", "ffn_down")
 GATED = ("ffn_gate", *DENSE)
@@ -26,10 +26,10 @@ EXPERTS = ("ffn_gate_inp", "ffn_gate_exps|ffn_gate_up_exps", "ffn_up_exps|ffn_ga
 
 
 def check_complete(architecture: Architecture, site: Site, names: Sequence[str]) -> None:
-    """Checks what a declaration says of a model's tensors.
+    """Checks that every tensor that the declaration requires is there, and that no name occurs twice.
 
     Raises:
-        InputError: a tensor that the model must have is missing, or two claim one place.
+        InputError: a required tensor is missing, or two tensors have the same name.
     """
     seen: set[str] = set()
     for name in names:
@@ -62,7 +62,7 @@ def _template(what: str) -> str:
 
 
 def _is_there(what: str, layer: int | None, names: set[str]) -> bool:
-    """Is there a tensor of this role, or of one of `a|b`, with or without suffix?"""
+    """Whether there is a tensor of this role, with or without suffix. For `a|b`, either role is enough."""
     for each in what.split("|"):
         stem = fill(each if layer is None or "{i}" in each else f"blk.{{i}}.{each}", layer)
         if any(stem + suffix in names for suffix in ("", *SUFFIXES)):
@@ -71,9 +71,10 @@ def _is_there(what: str, layer: int | None, names: set[str]) -> bool:
 
 
 def _odd_ones_out(names: Iterable[str], n_layers: int) -> Iterable[str]:
-    """What a layer lacks that another one has on top of all that it has itself.
+    """The tensors that a layer lacks, compared with a layer that has all of its tensors and more.
 
-    Layers of different kinds, such as dense ones and ones of experts, each have something that the other has not.
+    Layers of different kinds, such as dense layers and expert layers, are not reported: each has a tensor that the
+    other does not have.
     """
     layers: dict[int | None, set[str]] = defaultdict(set)
     for name in names:
@@ -87,10 +88,10 @@ def _odd_ones_out(names: Iterable[str], n_layers: int) -> Iterable[str]:
 
 
 def check_shapes(architecture: Architecture, site: Site, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Checks the shapes of tensors, by GGUF name.
+    """Checks the shapes of tensors against the config. `shapes` is by GGUF name.
 
     Raises:
-        InputError: some are not those that the config tells; they are named.
+        InputError: some shapes differ from the config; the message lists these tensors.
     """
     problems = []
     for name, shape in shapes.items():

@@ -10,7 +10,7 @@ from typing import Any
 from gguf_forge.architectures.config_defaults import with_defaults
 from gguf_forge.errors import InputError
 
-# What multimodal configs call the part that describes the language model. The last that is there counts.
+# Keys under which multimodal configs describe the language model. If a config has several, the last of them counts.
 _TEXT_PARTS = ("text_config", "llm_config", "lm_config", "thinker_config", "language_config", "lfm")
 
 _EXPERT_COUNT = (
@@ -21,7 +21,7 @@ _EXPERT_COUNT = (
 
 @dataclass(frozen=True)
 class Config(Mapping[str, Any]):
-    """Read-only parameters: look-ups by key, or by the first of several keys that is there.
+    """Read-only parameters, looked up by one key, or by several keys of which the first that exists counts.
 
     Example:
         >>> Config.of({"model_type": "llama", "num_attention_heads": 8}).integer("num_key_value_heads")
@@ -32,22 +32,23 @@ class Config(Mapping[str, Any]):
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Config:
-        """What the config class of `model_type` makes of a config.json, with the text part's values at the top."""
+        """A config.json with the defaults of its `model_type`'s config class, and the text part's values at the top."""
         return cls._lifted(with_defaults(raw))
 
     @classmethod
     def raw(cls, raw: Mapping[str, Any]) -> Config:
         """A config.json without defaults, with the text part's values at the top.
 
-        The reference reads a few models so, because their config class is wrong for them (Mamba, for example).
+        The reference's converter reads a few models this way, because their config class is wrong for them (Mamba, for
+        example).
         """
         return cls._lifted(raw)
 
     @classmethod
     def in_parts(cls, raw: Mapping[str, Any]) -> Config:
-        """What the config class of `model_type` makes of a config.json, each part's values where they stand.
+        """A config.json with the defaults of its `model_type`'s config class; each part's values stay inside the part.
 
-        The language model's are under `text_config`, whatever the class calls them.
+        The language model's values are under `text_config`, whatever name the class has for this part.
         """
         values = with_defaults(raw)
         return cls({**values, "text_config": text_part(values)})
@@ -71,15 +72,15 @@ class Config(Mapping[str, Any]):
         return Config({**self.entries, **changes})
 
     def find(self, *keys: str) -> Any:
-        """The value of the first key that is there, even if it is None; None if there is none."""
+        """The value of the first key that exists, even if this value is None; also None if no key exists."""
         return next((self.entries[key] for key in keys if key in self.entries), None)
 
     def _given(self, *keys: str) -> str:
-        """The key that is there, or all of them."""
+        """The first key that exists, for messages; all keys if none exists."""
         return next((key for key in keys if key in self.entries), " / ".join(keys))
 
     def integer(self, *keys: str, minimum: int = 1, maximum: int = 2**31 - 1) -> int:
-        """A whole number that must be there.
+        """A whole number. It must be present.
 
         Raises:
             InputError: it is missing, not a whole number, or out of bounds.
@@ -98,7 +99,7 @@ class Config(Mapping[str, Any]):
         """A finite, positive number; `default` if it is missing or null.
 
         Raises:
-            InputError: it is missing without default, or no such number.
+            InputError: it is missing and has no default, or it is not a finite, positive number.
         """
         return positive(self.find(*keys), self._given(*keys), default)
 
@@ -129,7 +130,7 @@ class Config(Mapping[str, Any]):
 
 
 def text_part(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The config of the language model inside a multimodal one; empty if there is none.
+    """The language model's config inside a multimodal config; empty if there is none.
 
     Source: load_hparams in llama.cpp's conversion/base.py.
     """
@@ -151,7 +152,9 @@ def positive(value: Any, name: str, default: float | None) -> float:
 
 
 def rope_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Rotary parameters under one roof, whether they stand in `rope_parameters`, `rope_scaling` or beside them."""
+    """All rotary parameters in one mapping, whether the config has them in `rope_parameters`, `rope_scaling` or at the
+    top.
+    """
     found = values.get("rope_parameters", values.get("rope_scaling")) or {}
     if not isinstance(found, dict):
         raise InputError(f"rope_scaling is {found!r}, not an object", file="config.json")

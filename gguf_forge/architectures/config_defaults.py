@@ -1,7 +1,7 @@
 """Defaults of transformers' config classes, by model type.
 
-The table, config_defaults.json, is made by tools/refresh_config_defaults.py: the arguments' defaults of each class,
-with the keys that a conversion may ask for. What classes compute is in derived_defaults.py.
+tools/refresh_config_defaults.py makes the table, config_defaults.json. It has the default arguments of each class, for
+the keys that a conversion may ask for. Values that classes compute from other values are in derived_defaults.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gguf_forge.architectures.derived_defaults import derive
 
 log = logging.getLogger(__name__)
 
-# More classes than any classifier has. Names are not made for more.
+# More classes than any classifier has. Class names are not generated above this count, which bounds the memory.
 _MOST_LABELS = 10_000
 
 
@@ -30,13 +30,13 @@ class _Part:
     type: str
     """The part's entry in the table."""
     open: bool = False
-    """Whether the part's own `model_type` counts first."""
+    """Whether the part's own `model_type`, if it has one, selects its entry. Otherwise `type` always does."""
     inherits: bool = False
-    """Whether a part that is missing is made of the values around it."""
+    """Whether a missing part is made from the values of the config that contains it."""
     missing: Mapping[str, Any] = field(default_factory=dict)
-    """What a part that is missing holds beside its type's defaults."""
+    """Values that a missing part gets in addition to its type's defaults."""
     always: bool = False
-    """Whether a part that is there holds these as well."""
+    """Whether a part that is present gets these values too."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +44,18 @@ class _ConfigClass:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """The constructor's arguments and their defaults."""
     set: Mapping[str, Any] = field(default_factory=dict)
-    """What the constructor sets without an argument. The config can overwrite it."""
+    """Values that the constructor sets without an argument. The config can overwrite them."""
     fixed: Sequence[str] = ()
-    """What the config cannot overwrite."""
+    """Values that the config cannot overwrite."""
     never_null: Sequence[str] = ()
-    """Arguments for which null stands for the default."""
+    """Arguments for which null means the default."""
     unstored: Sequence[str] = ()
-    """Arguments that are not kept."""
+    """Arguments that the class does not store."""
     aliases: Mapping[str, str | None] = field(default_factory=dict)
-    """Another name of a key -> the name that the value gets; null if a value under that name is lost."""
+    """Alias of a key -> the key that its value is stored under; null if the class discards this value."""
     parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     model_type: str | None = None
-    """The model type, where it is not the entry's name."""
+    """The model type, if it differs from the entry's name."""
 
 
 @lru_cache(maxsize=1)
@@ -65,10 +65,10 @@ def _table() -> dict[str, Any]:
 
 
 def with_defaults(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a config.json as its class has them: with defaults, and with one name for each value.
+    """The values of a config.json as its config class stores them: with defaults, and with one name for each value.
 
-    A model type without a class gets no defaults, and neither does a config that its class refuses. Both get a
-    message.
+    A model type without a class gets no defaults, and neither does a config that its class refuses. A log message
+    tells about both.
 
     Source: `AutoConfig.from_pretrained(...).to_dict()` of transformers 4.57.6.
     """
@@ -86,7 +86,7 @@ def with_defaults(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _labels(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The names that classes get where a config only counts them."""
+    """The generated names of a classifier's classes, for a config that gives only their number."""
     count = raw.get("num_labels")
     if raw.get("id2label") is not None or not isinstance(count, int) or count > _MOST_LABELS:
         return {}
@@ -94,9 +94,9 @@ def _labels(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _made(kind: str, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """What the class of a table's entry holds when it is made of `raw`.
+    """The values of a config object that the table entry's class makes from `raw`.
 
-    The constructor takes arguments, derives values from them, and then sets whatever else the config says.
+    The constructor takes its arguments, derives values from them, and then sets all other keys of the config.
     """
     entry = _ConfigClass(**_table()["classes"][kind])
     arguments = {
@@ -114,7 +114,7 @@ def _made(kind: str, raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _others(entry: _ConfigClass, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config says beside the arguments, under the names that count."""
+    """The config's values that are not constructor arguments, with aliases replaced by the keys they stand for."""
     kept = {entry.aliases.get(key, key): value for key, value in raw.items() if key not in entry.arguments}
     return {key: value for key, value in kept.items() if key is not None and key not in entry.fixed}
 

@@ -1,4 +1,4 @@
-"""What a model family is: a declaration, which `mapping.py` follows. docs/add-a-model.md shows how to write one."""
+"""The declaration of a model family, which `mapping.py` applies. docs/add-a-model.md shows how to write one."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tokenizer import Reader
 from gguf_forge.types.tensor_type import TensorType
 
-# A line of a metadata table: from the site to keys and values. A key that begins with none of the words below is the
-# architecture's and gets its name.
+# A line of a metadata table: a function from the site to keys and values. A key that begins with none of the words
+# below belongs to the architecture and gets the architecture's name in front.
 MetadataLine: TypeAlias = Callable[[Site], Iterable[tuple[str, Value]]]
 WITHOUT_ARCHITECTURE = ("general.", "tokenizer.", "adapter.", "xielu.", "diffusion.", "vision.pos_emb_")
 
-# The type that a tensor has in the converter's file, whose matrices are of the given float type.
+# A function from the float type of the converter's file to the type that one tensor has in this file.
 ForcedType: TypeAlias = Callable[[TensorType], TensorType]
 
 
 class Operation(Protocol):
-    """From the tensors that a rule names to the target's expression."""
+    """A function that makes the target's expression from the source tensors of a rule."""
 
     def __call__(self, site: Site, /, *sources: TensorExpr) -> TensorExpr: ...
 
@@ -39,15 +39,17 @@ def always(site: Site) -> bool:
 
 @dataclass(frozen=True)
 class AnyOf:
-    """A source that checkpoints store under one or more of these names: the first one met counts, the others are
-    copies."""
+    """A source that checkpoints store under one or more of these names.
+
+    The first name that is found counts. The others are copies of the same tensor.
+    """
 
     templates: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Optional:
-    """A source that may be missing: the operation then gets one tensor less."""
+    """A source that may be missing. The operation then gets one tensor less."""
 
     template: str
 
@@ -56,7 +58,7 @@ Source: TypeAlias = str | AnyOf | Optional
 
 
 def any_of(*templates: str) -> AnyOf:
-    """One tensor under several names, as T5's embeddings."""
+    """One tensor that has several names, such as T5's embeddings."""
     return AnyOf(templates)
 
 
@@ -67,21 +69,23 @@ def optional(template: str) -> Optional:
 
 @dataclass(frozen=True)
 class Rule:
-    """One target tensor, and what it is made of.
+    """One target tensor, and the source tensors that it is made of.
 
     Attributes:
-        sources: Checkpoint names with `{i}` for the layer and `{e}` for the expert, `any_of` or `optional` ones. With
+        sources: Checkpoint names with `{i}` for the layer and `{e}` for the expert; also `any_of` and `optional`. With
             `{e}` the operation gets the tensors of all experts, in order.
         target: GGUF name with `{i}`.
         operation: Called with the site and the sources' expressions.
-        after: Targets with the same word here are written together, when the last source of all of them has been met:
-            that is how the reference emits what it collects.
-        when: Where the rule holds; elsewhere its sources go by their names.
-        first: A step of what is written before all others, as the reference does with what it generates: step 1, then
-            2, and so on, and the layers in order within each. 0 for what is written in its place.
-        last: Written after all others.
-        count: How many parts `{e}` counts, where it does not count experts.
-        forced_type: The type in the converter's file, before the family's `forced_types` and the usual rules.
+        after: Targets with the same word here are written together, after the last source of all of them. The
+            reference's converter does this with tensors that it collects.
+        when: Whether the rule applies at a site. Where it does not, its sources are mapped by their names.
+        first: 1 or more for a target that is written before all others, as the reference's converter does with
+            tensors that it generates. Targets with 1 come first, then those with 2, and so on; within each step the
+            layers are in order. 0 for a target that is written in its usual place.
+        last: Whether the target is written after all others.
+        count: The number of parts that `{e}` counts, if it does not count experts.
+        forced_type: The type in the converter's file. It counts before the family's `forced_types` and the usual
+            rules.
     """
 
     sources: tuple[Source, ...]
@@ -97,7 +101,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class Drop:
-    """Checkpoint tensors that have no place in the file, and when. A template may end in `*`, for all that follows."""
+    """Checkpoint tensors that the file leaves out, and the condition for it.
+
+    A template may end in `*`, which matches all further parts of a name.
+    """
 
     source: str
     when: Callable[[Site], bool] = always
@@ -134,37 +141,37 @@ class Architecture:
         tokenizer: Reads the vocabulary; None for a part without one.
         vocabulary_of_target: Read the vocabulary in the folder of the model that this one is a draft for.
         part: Which part of a model this is.
-        when: Which checkpoints of its classes it is for; None for all that no other declaration of theirs is for.
-        renames: How checkpoint names are rewritten before anything looks at them, in order.
-        takes: Whether a checkpoint tensor is of this part, by its name; None for the usual names of the part.
-        rules: Tensors that are not one checkpoint tensor under a name that the tables know.
-        modules: Files under the folder, beside the model's own, that hold tensors of it -> what is put before the names
-            of these.
+        when: Whether the declaration is for a checkpoint of its classes. None if it is for all checkpoints that no
+            other declaration of these classes is for.
+        renames: Rewrite checkpoint names, in order, before the names are looked up.
+        takes: Whether a checkpoint tensor belongs to this part, by its name; None for the usual names of the part.
+        rules: Target tensors that are not simply one checkpoint tensor whose name the tables know.
+        modules: Further files in the folder that hold tensors of the model -> the prefix that their tensor names get.
         names: Further checkpoint templates -> GGUF templates; both with suffix, or both without.
         operations: GGUF role, or a glob of roles, -> operation on tensors that are mapped by name. A role with suffix
-            is for the tensor with this suffix alone.
-        hf_names: Templates, without suffix, that the family's checkpoints have where most have others: on the way back
-            from a GGUF file they come before the usual ones.
-        stored_as: GGUF role -> what gives a tensor the shape that checkpoints store, on the way back, where an
-            operation loses an axis of length 1.
+            stands only for the tensor with this suffix.
+        hf_names: Templates, without suffix, that this family's checkpoints have in place of the usual ones. The
+            conversion from GGUF back to a checkpoint tries them before the usual ones.
+        stored_as: GGUF role -> a function that gives the shape in the checkpoint. The conversion back to a checkpoint
+            needs it where an operation has removed an axis of length 1.
         drops: Tensors to leave out.
         generated: Tensors made from the site alone, in file order.
         early: Metadata that the reference writes before the general keys.
-        read_config: How config.json is read: over the defaults of its class, or as it is.
-        prepare: The config as this family sees it.
-        shapes: GGUF role -> the shape that the config tells of its weight.
-        block_count: How many layers the file has.
-        expert_count: How many experts the layer at hand has.
+        read_config: How config.json is read: with the defaults of its config class, or without.
+        prepare: Changes the config for this family.
+        shapes: GGUF role -> the shape that its weight must have according to the config.
+        block_count: The number of layers of the file.
+        expert_count: The number of experts of the site's layer.
         model_tensors: Roles that every file has outside of layers.
-        layer_tensors: Roles that the layer at hand has; `a|b` is one of both. None if the family does not declare it:
-            a layer that lacks something then is a message, not an error.
+        layer_tensors: Roles that the site's layer must have; for `a|b`, one of the two. None if the family does not
+            declare them: a layer that lacks a tensor then causes a warning, not an error.
         forced_types: GGUF role, or a glob of roles, -> the type in the converter's file, whatever its float type.
-        kept_type: The type in the converter's file of a tensor that keeps what it was stored in, whatever its float
-            type; None for those that do not. It comes before `forced_types`.
-        choices: The options of the conversion that the declaration follows, of those in `Site.choices`.
-        drop_extra_layers: Leave out layers beyond the count.
-        adapters: What the checkpoint holds beside the model: how the name of each one's file begins, and its
-            declaration. None if it holds none.
+        kept_type: The type of a tensor that keeps its stored type in the converter's file, whatever the file's float
+            type; None for all other tensors. It counts before `forced_types`.
+        choices: The options of `Site.choices` that the declaration supports.
+        drop_extra_layers: Whether to leave out layers beyond the count.
+        adapters: Adapters that the checkpoint holds in addition to the model: the beginning of each adapter's file
+            name, and its declaration. None if it holds none.
     """
 
     name: str
@@ -199,5 +206,5 @@ class Architecture:
     adapters: Callable[[Site], Mapping[str, Architecture]] | None = None
 
     def derive(self, name: str, **changes: Any) -> Architecture:
-        """A sibling: the same declaration with some parts exchanged."""
+        """A copy of the declaration with some of its attributes replaced."""
         return replace(self, name=name, **changes)

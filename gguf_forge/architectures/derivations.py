@@ -1,6 +1,6 @@
-"""Ways in which transformers' config classes make values of other values.
+"""Ways in which transformers' config classes compute values from other values.
 
-A derivation takes the values of a config and gives those that it changes. It raises a TypeError, ValueError or
+A derivation takes the values of a config and returns those that it changes. It raises a TypeError, ValueError or
 ArithmeticError where the class would raise one; the config is then used without defaults, as the reference does.
 
 Source: the constructors in transformers/models/*/configuration_*.py of transformers 4.57.6.
@@ -15,7 +15,7 @@ from typing import Any
 Values = Mapping[str, Any]
 Derivation = Callable[[Values], Mapping[str, Any]]
 
-# More layers than any model has. A list with an entry a layer is not made for more.
+# More layers than any model has. A list with one entry per layer is not made above this count, which bounds the memory.
 _MOST_LAYERS = 10_000
 
 
@@ -42,17 +42,17 @@ def value_of(key: str) -> Callable[[Values], Any]:
 
 
 def set_to(key: str, value: Callable[[Values], Any]) -> Derivation:
-    """Always what a function gives."""
+    """Sets the key to the result of a function, whatever its value was."""
     return lambda values: {key: value(values)}
 
 
 def same(key: str, source: str) -> Derivation:
-    """Always what another key has."""
+    """Sets the key to the value of another key, whatever its value was."""
     return set_to(key, value_of(source))
 
 
 def if_null(key: str, value: Callable[[Values], Any]) -> Derivation:
-    """What a function gives, in place of null."""
+    """Sets the key to the result of a function if its value is null."""
     return lambda values: {key: value(values)} if values[key] is None else {}
 
 
@@ -73,12 +73,12 @@ def times(key: str, other: str) -> Callable[[Values], Any]:
 
 
 def per_layer(key: str, entry: Callable[[int, Values], Any]) -> Derivation:
-    """One entry a layer, in place of null."""
+    """Sets the key to a list with one entry per layer if its value is null."""
     return if_null(key, lambda values: [entry(layer, values) for layer in layers(values)])
 
 
 def every(interval: int, other: str, full: str = "full_attention", key: str = "") -> Callable[[int, Values], str]:
-    """The type of a layer where each `interval`-th has full attention. A config may have another interval as `key`."""
+    """The type of a layer if each `interval`-th layer has full attention. The config may set the interval in `key`."""
 
     def layer_type(layer: int, values: Values) -> str:
         return other if (layer + 1) % (number(values, key) if key in values else interval) else full
@@ -112,7 +112,7 @@ def exaone4_layer(layer: int, values: Values) -> str:
 
 
 def gemma3_window(values: Values) -> Values:
-    """Attention to both sides has a window that is open at its ends."""
+    """The window to each side in bidirectional attention: half of the config's window, plus 1 for the excluded end."""
     return (
         {"sliding_window": number(values, "sliding_window") // 2 + 1}
         if values.get("use_bidirectional_attention")
@@ -154,7 +154,7 @@ _LAYER_TYPES = {"full_attention", "sliding_attention", "chunked_attention", "lin
 
 
 def layer_types_fit(values: Values) -> Values:
-    """There must be one type a layer, of those that transformers knows."""
+    """Checks that there is one type for each layer, and that transformers knows each type."""
     types, count = values["layer_types"], values["num_hidden_layers"]
     if not set(types) <= _LAYER_TYPES or (count is not None and len(types) != count):
         raise ValueError("layer_types does not fit the layers")
@@ -225,13 +225,13 @@ def falcon_width(values: Values) -> Values:
 
 
 def pair(key: str) -> Derivation:
-    """A height and a width, from one number."""
+    """Makes a list of height and width from one number."""
     return lambda values: {} if isinstance(values[key], list) else {key: [values[key], values[key]]}
 
 
 # Rotary scaling.
 
-# What each type of scaling cannot do without.
+# The keys that each type of scaling must have.
 _ROPE_KEYS: Mapping[str, tuple[str, ...]] = {
     "default": ("rope_type",),
     "linear": ("rope_type", "factor"),
@@ -251,7 +251,7 @@ def _scaling(values: Values) -> dict[str, Any]:
 
 
 def rope_has_one_name(values: Values) -> Values:
-    """`rope_type` is what `type` says."""
+    """Copies `type` of the rotary scaling to `rope_type`."""
     scaling = _scaling(values)
     return {"rope_scaling": {**scaling, "rope_type": scaling["type"]}} if "type" in scaling else {}
 
@@ -272,7 +272,7 @@ def rope_factors_are_floats(values: Values) -> Values:
 
 
 def rope_is_plain_for_mrope(values: Values) -> Values:
-    """Sections for time, height and width are no scaling."""
+    """Replaces the scaling type `mrope` by `default`, because sections for time, height and width scale nothing."""
     scaling = _scaling(values)
     return (
         {"rope_scaling": {**scaling, "type": "default", "rope_type": "default"}}
@@ -293,7 +293,10 @@ def rope_is_linear_or_dynamic(values: Values) -> Values:
 
 
 def rope_is_long(values: Values) -> Values:
-    """A factor for each pair of rotated dimensions; the type was called su or yarn before."""
+    """Checks that LongRoPE scaling has one factor for each pair of rotated dimensions.
+
+    The older names of the type, `su` and `yarn`, become `longrope`.
+    """
     if values["rope_scaling"] is None:
         return {}
     scaling = {**_scaling(values)}

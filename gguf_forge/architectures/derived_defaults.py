@@ -1,4 +1,4 @@
-"""What transformers' config classes make of other values: a key/value head count from the head count, and the like.
+"""Values that transformers' config classes compute from other values, such as the number of key/value heads.
 
 Source: the constructors in transformers/models/*/configuration_*.py of transformers 4.57.6.
 """
@@ -52,7 +52,7 @@ from gguf_forge.architectures.derivations import (
     zamba_layers,
 )
 
-# Which derivations a model type has, in this order.
+# Derivations and the model types that they are for. They are applied in this order.
 _ROWS: tuple[tuple[tuple[Derivation, ...], str], ...] = (
     ((falcon_width,), "falcon"),
     ((pair("image_size"), pair("patch_size")), "internvl_vision"),
@@ -194,7 +194,7 @@ _DERIVATIONS = _by_model_type()
 
 
 def derive(model_type: str, values: Values) -> dict[str, Any]:
-    """The values with what the class of a model type makes of them.
+    """The values after the derivations of a model type's config class.
 
     Raises:
         TypeError, ValueError, ArithmeticError, LookupError: the class refuses such values.

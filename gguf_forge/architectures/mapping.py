@@ -1,4 +1,4 @@
-"""From a site and a declaration to tensors: every one as an expression, in the reference's order."""
+"""Plans the tensors of a file from a site and a declaration: each as an expression, in the reference's order."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from gguf_forge.tensors.stored import Constant
 from gguf_forge.types.element_type import ElementType
 from gguf_forge.types.tensor_type import NVFP4
 
-# The model computes these by itself, and the reference leaves them out for every family.
+# Every model computes these tensors itself. The reference's converter leaves them out for every family.
 _ALWAYS_DROPPED = (".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq")
 
 
 @dataclass(frozen=True)
 class PlannedTensor:
-    """A tensor of the file to be.
+    """A tensor of the file that will be written.
 
     Attributes:
         name: Its GGUF name.
-        expr: How its rows come about.
-        forced_type: The type that the family gives it in the converter's file; None for the usual one.
+        expr: The expression that computes its rows.
+        forced_type: The type that the family gives it in the converter's file; None for the usual type.
     """
 
     name: str
@@ -40,13 +40,13 @@ class PlannedTensor:
     forced_type: ForcedType | None = None
 
 
-# Where the reference would write a tensor: generated ones first, then by the checkpoint tensor that completed it, then
-# by the rule's place.
+# The sort key of a tensor in the reference's order: generated tensors come first. The others follow in the order of the
+# checkpoint tensors that completed them, and then in the order of the rules.
 Position = tuple[int, int, int, int]
 
 
 class _Collection:
-    """What has been met of the sources of one rule in one layer."""
+    """The sources of one rule in one layer that were found so far."""
 
     def __init__(self) -> None:
         self.parts: dict[tuple[int, int | None], TensorExpr] = {}
@@ -59,7 +59,7 @@ class _Collection:
 
 
 class _Names:
-    """What a declaration says of names, ready to look up."""
+    """Look-up tables of the names in a declaration."""
 
     def __init__(self, architecture: Architecture):
         self.drops = Templates((drop.source, drop) for drop in architecture.drops)
@@ -95,7 +95,10 @@ def plan_tensors(architecture: Architecture, site: Site) -> tuple[PlannedTensor,
 
 
 def _with_block_scales(planned: tuple[PlannedTensor, ...]) -> tuple[PlannedTensor, ...]:
-    """NVFP4 tensors come before all else, as the reference writes what it repacks, each with its scales."""
+    """Moves NVFP4 tensors to the front and adds their scale tensors.
+
+    The reference's converter writes the tensors that it repacks before all others.
+    """
     first: list[PlannedTensor] = []
     for tensor in planned:
         if tensor.expr.dtype == NVFP4:
@@ -107,11 +110,11 @@ def _with_block_scales(planned: tuple[PlannedTensor, ...]) -> tuple[PlannedTenso
 
 
 def plan_changes(architecture: Architecture, site: Site) -> tuple[PlannedTensor, ...]:
-    """What the file has of the site's tensors, which need not be all that the model has: an adapter changes some.
+    """The tensors of the file that the site's tensors make. They may be only some of the model's, as in an adapter.
 
     Raises:
         UnsupportedError: tensors that the declaration does not know (all of them, grouped).
-        InputError: an expert that is missing, or a tensor of no use.
+        InputError: an expert is missing, or a tensor is empty.
     """
     placed: list[tuple[Position, PlannedTensor]] = []
     names = _Names(architecture)
@@ -150,14 +153,14 @@ def plan_changes(architecture: Architecture, site: Site) -> tuple[PlannedTensor,
 
 
 def renamed(architecture: Architecture, name: str, site: Site) -> str:
-    """A checkpoint's name as the name tables know it."""
+    """A checkpoint's name after the declaration's renames, as the name tables know it."""
     for rename in architecture.renames:
         name = rename(name, site)
     return name
 
 
 def operation_for(architecture: Architecture, target: str) -> Operation:
-    """What is done to the tensor that is mapped by name to this target."""
+    """The operation on the tensor that is mapped by name to this target."""
     names = role(target), target.removeprefix("blk.{i}.")
     return next(
         (op for glob, op in architecture.operations.items() if any(fnmatchcase(name, glob) for name in names)), keep
@@ -172,7 +175,7 @@ def _is_dropped(names: _Names, site: Site, name: str) -> bool:
 
 
 def _rules_for(architecture: Architecture, names: _Names, site: Site, name: str) -> Match[list[tuple[int, int]]] | None:
-    """The rules that a checkpoint tensor feeds, and which of their sources it is; None if it feeds none."""
+    """The rules that have a checkpoint tensor as a source, each with the source's number; None if there is none."""
     found = names.rules.find(name)
     if found is None or (found.layer is not None and found.layer >= site.block_count):
         return None
@@ -182,7 +185,7 @@ def _rules_for(architecture: Architecture, names: _Names, site: Site, name: str)
 
 
 def _is_outside(target: Match[str], site: Site) -> bool:
-    """Is it a layer's tensor, of a layer that the file does not have?"""
+    """Whether the target belongs to a layer that the file does not have."""
     return target.layer is not None and "blk.{i}." in target.value and target.layer >= site.block_count
 
 

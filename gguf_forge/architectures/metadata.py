@@ -26,9 +26,9 @@ Origin: TypeAlias = str | Callable[[Site], Any]
 
 
 def u32(key: str, *origins: Origin) -> MetadataLine:
-    """An unsigned number: of the first config key that is there, or of a function. None writes nothing.
+    """An unsigned number, from the first config key that exists or from a function. None writes nothing.
 
-    A list is written as an array, as the reference does with numbers that differ from layer to layer.
+    A list is written as an array. The reference's converter does this with numbers that differ from layer to layer.
     """
 
     def whole(number: Any) -> Value:
@@ -52,7 +52,7 @@ def _real(number: Any) -> float:
 
 
 def per_layer(value: Callable[[Site], Any]) -> Callable[[Site], list[Any]]:
-    """A value for each layer, as hybrids write them: `u32("attention.head_count_kv", per_layer(...))`."""
+    """A list with a value for each layer, as hybrid models need: `u32("attention.head_count_kv", per_layer(...))`."""
     return lambda site: [value(site.at(layer)) for layer in range(site.block_count)]
 
 
@@ -99,9 +99,9 @@ class Line:
 
     Attributes:
         key: Its name, without the architecture.
-        make: From a number, truth value, string or list to the typed value; TypeError if it is something else.
-        kind: What `make` takes, for messages.
-        origins: Where the value comes from.
+        make: Makes the typed value from a number, truth value, string or list; TypeError if the value does not fit.
+        kind: The values that `make` accepts, in words for messages.
+        origins: The config keys or functions that the value comes from.
     """
 
     key: str
@@ -111,7 +111,7 @@ class Line:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The config keys that the value may stand under."""
+        """The config keys that may hold the value."""
         return tuple(origin for origin in self.origins if isinstance(origin, str))
 
     def __call__(self, site: Site) -> Lines:
@@ -127,7 +127,7 @@ class Line:
 
 
 def file_type(site: Site) -> Lines:
-    """The place of the file type among the keys; the recipe sets its value."""
+    """A placeholder for the file type, which fixes its place among the keys. The recipe sets its value."""
     yield "general.file_type", values.u32(0)
 
 
@@ -137,7 +137,7 @@ def rope(*path: str, default: Any = None) -> Callable[[Site], Any]:
 
 
 def rope_scaling(site: Site) -> Lines:
-    """How positions beyond the trained length are rotated."""
+    """The keys of rotary scaling, which is for positions beyond the trained length."""
     kind = site.config.rope.get("rope_type")
     factor = site.config.rope.get("factor")
     if kind is None:
@@ -168,7 +168,7 @@ YARN: tuple[MetadataLine, ...] = (
 
 
 def rope_sections(site: Site) -> Lines:
-    """How many rotary dimensions belong to time, height, width and one more."""
+    """The numbers of rotary dimensions for time, height, width and a fourth section, which is 0 if not given."""
     sections = site.config["rope_parameters"].get("mrope_section")
     if sections is None:
         return
@@ -183,7 +183,7 @@ def rope_freq_base_swa(site: Site) -> Any:
 
 
 def sliding_layers(site: Site) -> list[bool]:
-    """Which layers attend within a window, as `layer_types` of the config says."""
+    """For each layer, whether it attends within a sliding window, according to the config's `layer_types`."""
     types, count = site.config.find("layer_types"), site.config.block_count
     if not isinstance(types, list) or len(types) != count:
         raise InputError(f"layer_types is not a list of {count} layers", file="config.json")
@@ -193,7 +193,7 @@ def sliding_layers(site: Site) -> list[bool]:
 SLIDING_PATTERN = flag("attention.sliding_window_pattern", sliding_layers)
 
 
-# How experts are scored. Source: gguf-py's ExpertGatingFuncType.
+# The functions that score experts, by number. Source: gguf-py's ExpertGatingFuncType.
 SOFTMAX, SIGMOID, SQRT_SOFTPLUS = 1, 2, 4
 _GATING = {"softmax": SOFTMAX, "sigmoid": SIGMOID, "sqrtsoftplus": SQRT_SOFTPLUS}
 _GATING_KEYS = (
@@ -217,7 +217,7 @@ def expert_gating(site: Site) -> int | None:
     return _GATING[name]
 
 
-# What nearly every decoder writes, in the reference's order. Lines whose keys are absent write nothing.
+# The keys of nearly every decoder, in the reference's order. A line writes nothing if the config lacks its keys.
 DECODER: tuple[MetadataLine, ...] = (
     u32("block_count", lambda site: site.block_count),
     u32(

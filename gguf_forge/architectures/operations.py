@@ -1,4 +1,4 @@
-"""Operations that declarations use: from the site and the sources' expressions to the target's expression."""
+"""Operations that declarations use: functions from the site and the sources' expressions to the target's expression."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from gguf_forge.tensors.joined import concat as joined
 from gguf_forge.tensors.row_maps import Reorder, Repeat, Slice, halves, reshaped, squeezed, transposed
 from gguf_forge.tensors.stored import AsI32, PlusIndex, Widened, Zeros
 
-# Far more tokens than a vocabulary has.
+# The largest table of token ids that is read. It has room for far more tokens than any vocabulary has.
 _MOST_TABLE_BYTES = 32 << 20
 
-# A number that an operation needs: itself, config keys (the first that is there counts), or a function of the site.
+# A number that an operation needs: the number itself, config keys (the first that exists counts), or a function of the
+# site.
 Number: TypeAlias = "int | str | tuple[str, ...] | Callable[[Site], int]"
 
 
@@ -37,7 +38,7 @@ def number_of(number: Number, site: Site) -> int:
 
 
 def chain(first: Operation, *others: Operation) -> Operation:
-    """One operation after the other: the first on all sources, each other one on what came out."""
+    """Operations one after the other: the first takes all sources, each other one takes the result before it."""
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         x = first(site, *sources)
@@ -49,7 +50,7 @@ def chain(first: Operation, *others: Operation) -> Operation:
 
 
 def on_each(operation: Operation, then: Operation) -> Operation:
-    """An operation on each source by itself, and one on all that came out."""
+    """Applies an operation to each source, and `then` to all results together."""
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         return then(site, *(operation(site, x) for x in sources))
@@ -58,7 +59,7 @@ def on_each(operation: Operation, then: Operation) -> Operation:
 
 
 def each_of(*operations: Operation, then: Operation) -> Operation:
-    """Several operations on the same sources, and one on all that came out."""
+    """Applies several operations to the same sources, and `then` to all results together."""
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         return then(site, *(operation(site, *sources) for operation in operations))
@@ -73,17 +74,17 @@ def keep(site: Site, /, *sources: TensorExpr) -> TensorExpr:
 
 
 def stack(site: Site, /, *sources: TensorExpr) -> TensorExpr:
-    """All experts of a layer behind one another, along a new first axis."""
+    """All experts of a layer as one tensor, with a new first axis that counts them."""
     return Stack(sources)
 
 
 def concat(axis: int = -2) -> Operation:
-    """The sources one behind the other along an axis, which is counted from the end."""
+    """The sources joined along an axis, which is counted from the end."""
     return lambda site, /, *sources: joined(sources, axis)
 
 
 def transpose(site: Site, /, *sources: TensorExpr) -> TensorExpr:
-    """The last two axes swapped; a vector, such as the bias beside a matrix, stays as it is."""
+    """The tensor with its last two axes swapped; a vector, such as the bias of a matrix, stays as it is."""
     (x,) = sources
     return transposed(x) if len(x.shape) > 1 else x
 
@@ -95,7 +96,7 @@ def squeeze(site: Site, /, *sources: TensorExpr) -> TensorExpr:
 
 
 def reshape(*sizes: Number) -> Operation:
-    """Another shape with as many values; one of the sizes may be -1, for what is left."""
+    """Another shape with the same number of values. One of the sizes may be -1: it is computed from the others."""
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
@@ -112,13 +113,13 @@ def reshape(*sizes: Number) -> Operation:
 
 
 def flatten(site: Site, /, *sources: TensorExpr) -> TensorExpr:
-    """All axes but the last as one."""
+    """Merges all axes except the last into one."""
     (x,) = sources
     return reshaped(x, (x.n_rows, x.shape[-1]))
 
 
 def unsqueeze(axis: int) -> Operation:
-    """A new axis of length 1 before the given one; -1 is a new last axis."""
+    """Inserts an axis of length 1 before the given axis; -1 appends it as the last axis."""
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
@@ -130,7 +131,7 @@ def unsqueeze(axis: int) -> Operation:
 
 
 def add(number: float) -> Operation:
-    """Plus a number."""
+    """Adds a number to each value."""
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
@@ -140,7 +141,7 @@ def add(number: float) -> Operation:
 
 
 def multiply(number: float | Callable[[Site], float]) -> Operation:
-    """Times a number, or one that depends on the site; times 1 changes nothing."""
+    """Multiplies each value by a number, which may depend on the site. The factor 1 changes nothing."""
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
@@ -151,7 +152,7 @@ def multiply(number: float | Callable[[Site], float]) -> Operation:
 
 
 def divide(number: float | Callable[[Site], float]) -> Operation:
-    """Divided by a number, or by one that depends on the site; by 1 changes nothing."""
+    """Divides each value by a number, which may depend on the site. The divisor 1 changes nothing."""
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
@@ -162,13 +163,17 @@ def divide(number: float | Callable[[Site], float]) -> Operation:
 
 
 def neg_exp(site: Site, /, *sources: TensorExpr) -> TensorExpr:
-    """Minus e to the power of each value: how state space models decay, of its logarithm."""
+    """-exp(x) of each value. State space models store the logarithm of their decay, and llama.cpp needs -decay."""
     (x,) = sources
     return NegExp(x)
 
 
 def target_tokens(count: Number) -> Operation:
-    """A draft model's table of distances as one of the target's tokens, of which there are so many."""
+    """Turns a draft model's table of offsets into the ids of the target model's tokens.
+
+    Each entry is the difference between the token's id in the target and its id in the draft. `count` is the number of
+    tokens of the target model.
+    """
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
@@ -184,7 +189,7 @@ def target_tokens(count: Number) -> Operation:
 
 
 def center(site: Site, /, *sources: TensorExpr) -> TensorExpr:
-    """A vector without its mean."""
+    """A vector with its mean subtracted."""
     (x,) = sources
     return Centered(x)
 
@@ -196,7 +201,7 @@ def as_i32(site: Site, /, *sources: TensorExpr) -> TensorExpr:
 
 
 def permute_rope(heads: Number) -> Operation:
-    """Rotary rows from two halves to interleaved pairs, for as many heads."""
+    """Reorders the rows of each head from two rotary halves to interleaved pairs."""
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
@@ -206,13 +211,14 @@ def permute_rope(heads: Number) -> Operation:
 
 
 def reorder(axis: int, parts: tuple[Number, ...], order: tuple[int, ...], said: str) -> Operation:
-    """An axis seen as several that change places.
+    """Splits one axis into several, permutes these, and merges them again.
 
     Args:
-        axis: The axis, counted from the end if it is negative: 0 are a matrix's rows, and a vector's only axis.
-        parts: The sizes that it is seen as, outermost first; one of them may be -1, for what is left.
+        axis: The axis, counted from the end if it is negative. 0 means a matrix's rows, or a vector's only axis.
+        parts: The sizes of the axes that it is split into, outermost first. One of them may be -1: it is computed from
+            the others.
         order: The number of the part that comes first, second, ...
-        said: Words for people.
+        said: A description of the new order, for people.
     """
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
@@ -229,7 +235,7 @@ def reorder(axis: int, parts: tuple[Number, ...], order: tuple[int, ...], said: 
 
 
 def repeat(axis: int, times: Number) -> Operation:
-    """Every index of an axis so many times, beside itself."""
+    """Repeats every index of an axis; the copies follow each index directly."""
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
@@ -239,7 +245,7 @@ def repeat(axis: int, times: Number) -> Operation:
 
 
 def cut(axis: int, start: Number, stop: Number | None = None) -> Operation:
-    """The indices `start` to `stop` of an axis, which is counted from the end; to its last one if not said."""
+    """The indices from `start` up to `stop` of an axis, which is counted from the end; without `stop`, to its end."""
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
@@ -249,12 +255,12 @@ def cut(axis: int, start: Number, stop: Number | None = None) -> Operation:
 
 
 def index(number: Number, axis: int, *, of: int | None = None) -> Operation:
-    """What stands at one index of an axis, which is counted from the end and goes away.
+    """The values at one index of an axis, which is removed.
 
     Args:
         number: The index.
-        axis: The axis.
-        of: How long the axis must be; None for any length.
+        axis: The axis, counted from the end.
+        of: The length that the axis must have; None for any length.
     """
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
@@ -268,7 +274,7 @@ def index(number: Number, axis: int, *, of: int | None = None) -> Operation:
 
 
 def part_of(which: int, count: int) -> Operation:
-    """One of so many equal parts of the first axis."""
+    """Part number `which` of the first axis, which is split into `count` equal parts."""
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
@@ -291,7 +297,7 @@ def every_second(first: int, axis: int) -> Operation:
 
 
 def half(which: int, axis: int = -2) -> Operation:
-    """The first (0) or second (1) half of an axis, each matrix's rows if not said."""
+    """The first (0) or second (1) half of an axis; by default the axis of each matrix's rows."""
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
@@ -301,7 +307,7 @@ def half(which: int, axis: int = -2) -> Operation:
 
 
 def member(number: int, count: int) -> Operation:
-    """One of so many tensors that are stacked along the first axis."""
+    """Tensor `number` of `count` tensors that are stacked along the first axis."""
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
@@ -313,7 +319,7 @@ def member(number: int, count: int) -> Operation:
 
 
 def first_rows(count: Number) -> Operation:
-    """As many rows as a number says; all of them if there are no more."""
+    """The first `count` rows, or all rows if there are fewer."""
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
@@ -323,7 +329,7 @@ def first_rows(count: Number) -> Operation:
 
 
 def rows_from(first: Number) -> Operation:
-    """The rows from one on."""
+    """The rows from row `first` to the end."""
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
@@ -334,7 +340,7 @@ def rows_from(first: Number) -> Operation:
 
 
 def padded_rows(count: Number) -> Operation:
-    """Zeros behind the last row, so that there are as many rows as a number says."""
+    """Appends rows of zeros until there are `count` rows."""
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
@@ -347,9 +353,9 @@ def padded_rows(count: Number) -> Operation:
 
 
 def by_head(heads: Number, parts: tuple[Number, ...], which: int) -> Operation:
-    """One part of each head's rows: the number of heads, and the rows of all parts in order.
+    """Part number `which` of each head's rows. `parts` are the numbers of rows of a head's parts, in order.
 
-    Gives (heads, rows of the part, C).
+    The result has the shape (heads, rows of the part, columns).
     """
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
@@ -364,7 +370,8 @@ def by_head(heads: Number, parts: tuple[Number, ...], which: int) -> Operation:
 
 
 def experts(source: str, *parts: tuple[str, str], suffix: str = ".weight") -> tuple[Rule, ...]:
-    """Rules that stack the experts' matrices; `parts` are (checkpoint's word, GGUF role) in the file's order.
+    """Rules that stack the experts' matrices. `parts` are pairs (word in the checkpoint's name, GGUF role), in the
+    file's order.
 
     Example:
         >>> experts("model.layers.{i}.mlp.experts.{e}", ("down_proj", "ffn_down_exps"))[0].target
@@ -375,7 +382,7 @@ def experts(source: str, *parts: tuple[str, str], suffix: str = ".weight") -> tu
     )
 
 
-# What families with several shared experts call them together, for the way back.
+# The names of shared experts in families that have several. The conversion back to a checkpoint needs them.
 SHARED_EXPERTS = tuple(f"model.layers.{{i}}.mlp.shared_experts.{part}_proj" for part in ("gate", "up", "down"))
 
 # The names that most families give their experts' matrices, in the order in which the reference writes them.

@@ -1,10 +1,10 @@
-"""Which tensors of a checkpoint belong to which part of the model, by their names."""
+"""Decides by its name which part of the model a checkpoint tensor belongs to."""
 
 from __future__ import annotations
 
 from gguf_forge.architectures.declaration import Architecture
 
-# Names of encoders, projectors and speech parts: those that a language model's file leaves out.
+# Names of tensors that belong to encoders, projectors and speech parts. The file of a language model leaves them out.
 # Source: the filter of the reference's text models, conversion/base.py.
 _NOT_TEXT_PREFIXES = (
     "mlp",
@@ -39,7 +39,7 @@ _NOT_TEXT_INSIDE = (
 
 
 def is_text(name: str) -> bool:
-    """Does a checkpoint tensor belong to the language model?
+    """Whether a checkpoint tensor belongs to the language model.
 
     Example:
         >>> is_text("model.layers.0.mlp.up_proj.weight"), is_text("model.visual.blocks.0.norm1.weight")
@@ -49,7 +49,7 @@ def is_text(name: str) -> bool:
 
 
 def is_projector(name: str) -> bool:
-    """Does a checkpoint tensor belong to the encoders and the projector?"""
+    """Whether a checkpoint tensor belongs to the encoders or the projector."""
     return "language_model." not in name
 
 
@@ -57,5 +57,5 @@ _USUAL = {"text": is_text, "mmproj": is_projector}
 
 
 def belongs_to(architecture: Architecture, name: str) -> bool:
-    """Is a checkpoint tensor of the part that a declaration makes?"""
+    """Whether a checkpoint tensor belongs to the part of the model that a declaration is for."""
     return (architecture.takes or _USUAL[architecture.part])(name)

@@ -1,4 +1,4 @@
-"""How an embedding model makes one vector of many: what the files of sentence-transformers and its config say."""
+"""The pooling of an embedding model, which makes one vector of many, from the files of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MODES = {"mean": MEAN, "cls": CLS, "lasttoken": LAST}
 
 
 def modules_of(folder: Folder, kind: str) -> Iterator[Folder]:
-    """The folders of the modules of one kind that modules.json names, such as `Pooling`; none without the file.
+    """The folders of the modules of one kind, such as `Pooling`, that modules.json names; none without this file.
 
     Raises:
         InputError: modules.json is broken.
@@ -44,7 +44,7 @@ def modules_of(folder: Folder, kind: str) -> Iterator[Folder]:
 
 
 def _pooling_type(site: Site) -> int | None:
-    """The pooling module's mode; None without one."""
+    """The mode of the pooling module; None if there is no such module."""
     module = next(modules_of(site.folder, "Pooling"), None)
     if module is None:
         return None
@@ -59,7 +59,7 @@ def _pooling_type(site: Site) -> int | None:
 
 
 def _classifier_pooling_type(site: Site) -> Any:
-    """What a classification head is given."""
+    """The pooling in front of a classification head."""
     name = site.config.find("classifier_pooling")
     if name not in (None, "mean", "cls"):
         raise UnsupportedError(f"classifier_pooling {name!r:.40} is not known", file="config.json")

@@ -1,7 +1,7 @@
-"""What the projectors of pictures and sound have in common: where their configs stand, and their metadata.
+"""Common parts of the declarations of projectors for pictures and sound: how to find their configs, and metadata.
 
-The file of a projector holds encoders, too: of pictures (`v.` tensors, `clip.vision.` keys), of sound (`a.`,
-`clip.audio.`), or both. Source: MmprojModel in llama.cpp's conversion/base.py.
+The file of a projector also holds the encoder of pictures (`v.` tensors, `clip.vision.` keys), the encoder of sound
+(`a.` tensors, `clip.audio.` keys), or both. Source: MmprojModel in llama.cpp's conversion/base.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gguf_forge.storage.json_file import read_json_object
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.types.tensor_type import F16, F32, TensorType
 
-# Files with both encoders have as many layers as either may have.
+# The limit on layers in files with both encoders. Either encoder may have this many.
 MOST_LAYERS = 128
 
 _REQUIRED = object()
@@ -69,7 +69,7 @@ def _part(site: Site, key: str) -> Mapping[str, Any]:
 
 
 def preprocessor(site: Site) -> Config:
-    """How pictures and sounds are prepared: preprocessor_config.json, and over it processor_config.json."""
+    """The preprocessing of pictures and sounds: preprocessor_config.json, overridden by processor_config.json."""
     found: dict[str, Any] = {}
     for name, inner in ((_PREPROCESSOR, "media_proc_cfg"), (_PROCESSOR, "image_processor")):
         if site.folder.has(name):
@@ -90,7 +90,7 @@ def of_audio(*keys: str, default: Any = _REQUIRED) -> Callable[[Site], Any]:
 
 
 def of_preprocessor(*keys: str, default: Any = _REQUIRED) -> Callable[[Site], Any]:
-    """The value of the first of these keys that the preprocessor's files have."""
+    """The value of the first of these keys that the preprocessor's config files have."""
     return lambda site: _value(preprocessor(site), keys, default, _PREPROCESSOR, "it")
 
 
@@ -105,7 +105,7 @@ def of_text(*keys: str, default: Any = _REQUIRED) -> Callable[[Site], Any]:
 
 
 def text_width(site: Site) -> int:
-    """How wide the language model is."""
+    """The width of the language model's embeddings."""
     return Config({**site.config, **_part(site, "text_config")}).integer("hidden_size", "n_embd")
 
 
@@ -123,7 +123,7 @@ def always(value: Any) -> Callable[[Site], Any]:
 
 
 def where(condition: Callable[[Site], bool], *lines: MetadataLine) -> MetadataLine:
-    """Lines that only some models have."""
+    """Metadata lines that are written only for models that meet the condition."""
 
     def chosen(site: Site) -> Lines:
         return (pair for line in lines for pair in line(site)) if condition(site) else ()
@@ -132,22 +132,22 @@ def where(condition: Callable[[Site], bool], *lines: MetadataLine) -> MetadataLi
 
 
 def with_vision(**changes: Callable[[Site], Any]) -> Callable[[Site], Config]:
-    """The config with values that the pictures' encoder has beside those of its config."""
+    """The config with further values for the pictures' encoder, in addition to those of its config."""
     return lambda site: _changed(site, vision_config={**vision(site), **_values(site, changes)})
 
 
 def with_audio(**changes: Callable[[Site], Any]) -> Callable[[Site], Config]:
-    """The config with values that the sounds' encoder has beside those of its config."""
+    """The config with further values for the sounds' encoder, in addition to those of its config."""
     return lambda site: _changed(site, audio_config={**audio(site), **_values(site, changes)})
 
 
 def audio_under(key: str) -> Callable[[Site], Config]:
-    """The config with the sounds' encoder where all others have it."""
+    """The config with the sounds' encoder moved from `key` to the key that all other families use."""
     return lambda site: _changed(site, audio_config=_part(site, key))
 
 
 def one_after_the_other(*steps: Callable[[Site], Config]) -> Callable[[Site], Config]:
-    """Several changes of the config, each of what came out of the one before."""
+    """Several changes of the config, each applied to the result of the one before."""
 
     def prepared(site: Site) -> Config:
         for step in steps:
@@ -198,7 +198,7 @@ def _activation(site: Site) -> str:
     return str(vision(site).find("hidden_act")).lower()
 
 
-# The activation of the pictures' encoder, where llama.cpp takes no other for granted.
+# The keys for the activation of the pictures' encoder, for projectors where llama.cpp reads it from the file.
 ACTIVATION = (
     where(lambda site: _activation(site) == "gelu", USE_GELU),
     where(lambda site: _activation(site) == "silu", USE_SILU),
@@ -206,11 +206,11 @@ ACTIVATION = (
 
 
 def known_activation(*gelu: str, default: Any = _REQUIRED) -> MetadataLine:
-    """The activation of the pictures' encoder, and an error if it is none that llama.cpp has.
+    """The keys for the activation of the pictures' encoder; an error if llama.cpp does not have this activation.
 
     Args:
-        gelu: What is taken for GELU.
-        default: What a config without it means.
+        gelu: The names that mean GELU.
+        default: The activation of a config that names none.
     """
 
     def line(site: Site) -> Lines:
@@ -228,12 +228,12 @@ MAX_PIXELS = u32("vision.image_max_pixels", of_preprocessor("max_pixels"))
 
 
 def projector_type(name: str) -> MetadataLine:
-    """Which projector llama.cpp builds, where the file holds one encoder."""
+    """The kind of projector that llama.cpp builds, for files with one encoder."""
     return text("projector_type", always(name))
 
 
 def norm_epsilon(*keys: str, default: Any = _REQUIRED) -> MetadataLine:
-    """What is added before the root in the norms of the pictures' encoder."""
+    """The epsilon in the norms of the pictures' encoder, which is added to the variance before the square root."""
     return f32("vision.attention.layer_norm_epsilon", of_vision(*keys, default=default))
 
 
@@ -246,7 +246,7 @@ _VISION_LAYER, _AUDIO_LAYER = _layers("v"), _layers("a")
 
 
 def usual_layer(site: Site) -> tuple[str, ...]:
-    """What a layer of a transformer has, in each encoder that is so deep."""
+    """The tensors of a transformer layer, for each encoder that has the site's layer."""
     layer = site.layer or 0
     found: tuple[str, ...] = ()
     if has_vision(site) and layer < vision(site).integer(*BLOCKS, minimum=0):
@@ -261,7 +261,7 @@ def _block_count(site: Site) -> int:
 
 
 def as_base(base: TensorType) -> TensorType:
-    """F16 in a file of F16, and F32 in one of another type: what llama.cpp's convolutions take."""
+    """F16 in a file of F16, otherwise F32. llama.cpp's convolutions take only these two types."""
     return F16 if base == F16 else F32
 
 
@@ -273,12 +273,15 @@ def as_f32(base: TensorType) -> TensorType:
     return F32
 
 
-# The convolutions that cut a picture into patches, and their further parts.
+# Types of the convolutions that cut a picture into patches, and of their further parts.
 PATCHES = {"*.patch_embd": as_base, "*.patch_embd.weight.{i}": as_base, "*.patch_merger": as_base}
 
 
 def colour_planes(side: Number) -> Operation:
-    """The weights of patches of so many pixels a side: from the colours of each pixel to the pixels of each colour."""
+    """Reorders the weights of patches with `side` x `side` pixels, so that all pixels of one colour are together.
+
+    Checkpoints store the colours of each pixel together.
+    """
     by_colour = reorder(-1, (side, side, -1), (2, 0, 1), "columns in the order of colours")
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
@@ -296,7 +299,7 @@ def projector(*hf: str, metadata: tuple[MetadataLine, ...] = VISION, **changes: 
 
     Args:
         hf: The class names in config.json.
-        metadata: All keys but the file type.
+        metadata: All keys except the file type.
         changes: Parts of the declaration that differ from the usual ones.
 
     Example:

@@ -1,4 +1,7 @@
-"""Which declaration a checkpoint follows: read off the families themselves, so that a new file is all it takes."""
+"""Finds the declaration for a checkpoint.
+
+The registry collects the declarations from the modules in families/, so that a new family needs only a new file.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.site import Part
 from gguf_forge.errors import InputError, UnsupportedError, printable
 
-# Classes whose text part is declared under their own name, although their text_config names another class.
+# Classes whose text part is looked up by their own name, although their text_config names another class.
 # Source: get_model_architecture in conversion/base.py.
 _TOP_LEVEL = frozenset(
     (
@@ -31,7 +34,7 @@ _TOP_LEVEL = frozenset(
 
 @lru_cache
 def declarations() -> tuple[Architecture, ...]:
-    """Every declaration of the families, in the order of their files and in each file's own."""
+    """Every declaration of the families, in the order of their files and then in the order inside each file."""
     found = (
         value
         for module in sorted(iter_modules(families.__path__), key=lambda module: module.name)
@@ -43,7 +46,7 @@ def declarations() -> tuple[Architecture, ...]:
 
 @lru_cache
 def by_class() -> Mapping[tuple[str, Part], tuple[Architecture, ...]]:
-    """(class name, part) -> its declarations, those with a condition first."""
+    """(class name, part) -> its declarations. Those with a condition come first."""
     table: dict[tuple[str, Part], tuple[Architecture, ...]] = {}
     for architecture in sorted(declarations(), key=lambda found: found.when is None):
         for name in architecture.hf:
@@ -63,7 +66,7 @@ def class_name(config: Mapping[str, Any], part: Part = "text") -> str:
     names = config.get("architectures")
     top = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else None
     if top is None and isinstance(config.get("ssm_cfg"), dict):
-        # checkpoints of mamba_ssm, from before transformers knew them
+        # Checkpoints of the package mamba_ssm are older than Mamba in transformers and name no class.
         top = f"{config['ssm_cfg'].get('layer', 'Mamba')}ForCausalLM"
     nested = text_part(config) if part == "text" else config.get("vision_config")
     inner = nested.get("architectures") if isinstance(nested, dict) else None
@@ -79,7 +82,7 @@ def class_name(config: Mapping[str, Any], part: Part = "text") -> str:
 
 
 def declarations_of(config: Mapping[str, Any], part: Part) -> tuple[Architecture, ...]:
-    """The declarations that fit a part of a checkpoint, the one that counts first.
+    """The declarations that fit a part of a checkpoint. The first of them counts.
 
     Raises:
         InputError: config.json names no architecture.
@@ -100,7 +103,7 @@ def find_architecture(config: Mapping[str, Any], part: Part = "text") -> Archite
 
     Raises:
         InputError: config.json names no architecture.
-        UnsupportedError: this version does not know the one it names, or that part of it.
+        UnsupportedError: this version does not know the architecture, or not this part of it.
 
     Example:
         >>> find_architecture({"architectures": ["MistralForCausalLM"]}).name
@@ -117,7 +120,7 @@ def find_architecture(config: Mapping[str, Any], part: Part = "text") -> Archite
 
 
 def module_files(config: Mapping[str, Any]) -> Mapping[str, str]:
-    """The files with further tensors that a checkpoint may have, as its declaration names them; none if it has none."""
+    """The files with further tensors that a checkpoint may have, according to its declaration; empty if none."""
     try:
         return find_architecture(config).modules
     except (InputError, UnsupportedError):

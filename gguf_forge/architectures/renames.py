@@ -1,4 +1,4 @@
-"""How a family's checkpoint names are rewritten before the name tables are asked: anchored replacements, in order."""
+"""Rewrites a family's checkpoint names before they are looked up in the name tables: replacements, in order."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from gguf_forge.architectures.site import Site
 
 
 class Rename(Protocol):
-    """One step of the rewriting, and the way back from it."""
+    """One step of the rewriting, and the step that undoes it."""
 
     def __call__(self, name: str, site: Site, /) -> str: ...
 
     def undone(self, name: str, site: Site, /) -> str:
-        """The name before, on the way back to a checkpoint."""
+        """The name before this step. The conversion back to a checkpoint needs it."""
         ...
 
 
 @dataclass(frozen=True)
 class Replacement:
-    """Some parts of a checkpoint name replaced.
+    """Replaces some parts of a checkpoint name.
 
     Attributes:
-        old: What is replaced; with its dots, so that it matches whole parts of a name.
-        new: What takes its place.
+        old: The text to replace, with its dots, so that it matches whole parts of a name.
+        new: The text that replaces it.
         where: At the start of the name, at its end, or once anywhere.
-        put_back: Whether checkpoints always have the old name, so that the way back restores it.
+        put_back: Whether checkpoints always have the old name, so that the conversion back restores it.
     """
 
     old: str
@@ -55,7 +55,9 @@ def _replaced(name: str, old: str, new: str, where: str) -> str:
 
 
 def starts(old: str, new: str = "", *, put_back: bool | None = None) -> Replacement:
-    """Replaces the beginning of a name. What is only taken away is not put back: checkpoints come with and without it.
+    """Replaces the beginning of a name.
+
+    By default, a beginning that is only removed is not put back, because some checkpoints have it and some do not.
 
     Example:
         >>> starts("bert.").applied("bert.encoder.layer.0.output.dense.weight")
@@ -86,14 +88,15 @@ def inside(old: str, new: str) -> Replacement:
 
 @dataclass(frozen=True)
 class Appended:
-    """A tensor that checkpoints keep beside the model's layers, as one of the layers behind them.
+    """Renames a tensor that checkpoints store outside of the model's layers to a tensor of an appended layer.
 
-    Layers that predict further tokens are stored so: `mtp.layers.0.` stands in the first layer after the model's own.
+    Layers that predict further tokens are stored like this: `mtp.layers.0.` becomes the first layer after the model's
+    own.
 
     Attributes:
-        old: How the name begins; `{i}` is the number among the appended layers, which is 0 where it does not stand.
-        new: What the name begins with inside the layer.
-        layers: What the names of the model's own layers begin with.
+        old: The beginning of the name. `{i}` is the number among the appended layers; without `{i}` it is 0.
+        new: The beginning of the name inside the layer.
+        layers: The beginning of the names of the model's own layers.
     """
 
     old: str
@@ -115,14 +118,15 @@ class Appended:
         return self.old.replace("{i}", str(number)) + name[found.end() :]
 
 
-# What multimodal checkpoints put around their language model, and how sigmoid routers call their correction.
+# Removes the prefixes that multimodal checkpoints put before the names of their language model, and gives the
+# correction of sigmoid routers its usual name.
 WRAPPERS: tuple[Rename, ...] = (
     starts("language_model."),
     starts("model.language_model.", "model.", put_back=False),
     ends("e_score_correction_bias", "e_score_correction.bias"),
 )
 
-# What tensors are called in checkpoints of a body alone, without the head: no `model.` stands before.
+# Names of tensors in checkpoints that hold only the body of a model, without its head. They lack the prefix `model.`.
 BODY_NAMES = (
     *("embed_tokens", "norm"),
     *(f"layers.{{i}}.{name}_layernorm" for name in ("input", "post_attention", "pre_feedforward", "post_feedforward")),

@@ -1,8 +1,8 @@
 """The way back: from the tensors of a GGUF file to those of a Hugging Face checkpoint.
 
-A declaration only says how to go forward. So it is followed with tensors that are not there, and what comes out, an
-expression, is undone operation by operation with the tensor that is there. What several targets were cut from is put
-together again.
+A declaration describes only the way from a checkpoint to a GGUF file. So we apply it to stand-ins for the checkpoint's
+tensors, which gives an expression for each tensor of the file. Then we undo the operations of this expression, the last
+one first, on the tensor that the file has. If several tensors of the file were cut from one, we join them again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from gguf_forge.tensors.joined import Joined, Stack
 from gguf_forge.tensors.row_maps import Slice
 from gguf_forge.tensors.stored import Constant, StandIn, Zeros
 
-# What checkpoints call most tensors, of the many names that gguf-py's tables know for each.
+# The names that most checkpoints use. gguf-py's tables know many names for each tensor.
 _USUAL_NAMES = (
     "model.embed_tokens",
     "model.norm",
@@ -56,11 +56,11 @@ _USUAL_NAMES = (
 )
 # Far above any real model; a hostile file may claim any number.
 _MOST_EXPERTS = 100_000
-# Made by the converter from config.json, where the way back finds them.
+# Tensors that the converter made from config.json. The checkpoint does not need them as tensors.
 _GENERATED = frozenset(("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"))
 
-# What operations ask a config, and the key of the GGUF file (without its architecture) that has it, where the metadata
-# table has a function and no config key.
+# Config keys that operations ask for -> the GGUF key (without the architecture's name) that has the value. They are for
+# keys whose metadata line computes its value with a function, so that the line does not tell the config key.
 _CONFIG_KEYS = {
     "num_attention_heads": "attention.head_count",
     "num_key_value_heads": "attention.head_count_kv",
@@ -79,8 +79,8 @@ def checkpoint_tensors(metadata: Metadata, tensors: Mapping[str, TensorExpr]) ->
         tensors: Its tensors in file order, each as float values.
 
     Raises:
-        UnsupportedError: the architecture, or tensors that its declaration does not lead back; all are named.
-        InputError: a tensor has another shape than the keys say.
+        UnsupportedError: the architecture, or some of the tensors, cannot be led back; the message names all of them.
+        InputError: a tensor's shape does not agree with the keys.
 
     Example:
         >>> with open_gguf("model-BF16.gguf") as gguf:  # doctest: +SKIP
@@ -92,7 +92,7 @@ def checkpoint_tensors(metadata: Metadata, tensors: Mapping[str, TensorExpr]) ->
     site = Site(config, LocalFolder(Path()), architecture.part, block_count=config.find("block_count") or 0)
     undone = _WayBack()
     grouped: dict[tuple[tuple[str, ...], int | None], dict[str, TensorExpr]] = defaultdict(dict)
-    # of several ways to store a tensor, the one that is declared first
+    # If there are several rules for one target, the first one in the declaration counts.
     rules = {rule.target: rule for rule in reversed(architecture.rules) if len(rule.sources) == 1}
     unknown: list[str] = []
     for name, expr in tensors.items():
@@ -128,7 +128,7 @@ def checkpoint_tensors(metadata: Metadata, tensors: Mapping[str, TensorExpr]) ->
 
 
 def _stored_shape(architecture: Architecture, template: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape that checkpoints have, where an operation loses an axis of a weight; a bias has one axis everywhere."""
+    """The shape in the checkpoint, where an operation removes an axis of a weight. A bias always has one axis."""
     stored_as = architecture.stored_as.get(role(template), keep) if len(shape) > 1 else keep
     return stored_as(Site(Config({}), LocalFolder(Path())), StandIn("", shape)).shape
 
@@ -152,7 +152,7 @@ def _called_in_checkpoints(architecture: Architecture, name: str, site: Site) ->
 
 
 def _declaration(metadata: Metadata) -> Architecture:
-    """The declaration that most checkpoints of the file's architecture follow: of a whole model, not of its body."""
+    """The declaration for most checkpoints of the file's architecture: one for a whole model, not for its body."""
     value = metadata.get("general.architecture")
     wanted = value.data if value is not None else None
     whole = [found for found in declarations() if not all(name.endswith("Model") for name in found.hf)]
@@ -166,7 +166,7 @@ def _declaration(metadata: Metadata) -> Architecture:
 
 
 def _config(architecture: Architecture, metadata: Metadata) -> Config:
-    """What operations need to know: the config keys that the declaration's metadata lines were made of."""
+    """The config that operations need, made from the file's metadata with the declaration's metadata lines."""
 
     def data(key: str) -> object:
         value = metadata.get(f"{architecture.name}.{key}")
@@ -184,14 +184,14 @@ def _config(architecture: Architecture, metadata: Metadata) -> Config:
             entries |= {key: data(line.key) for key in line.keys}
     whole, rotated = number("attention.key_length_mla"), number("rope.dimension_count")
     if whole is not None and rotated is not None:
-        # latent attention: the file counts one head for all keys, the checkpoint as many as for queries
+        # Latent attention: the file counts one head for all keys, the checkpoint as many heads as for queries.
         entries |= {"qk_nope_head_dim": whole - rotated, "num_key_value_heads": entries["num_attention_heads"]}
     values, value_heads = number("ssm.inner_size"), number("ssm.time_step_rank")
     if values is not None and value_heads:
         entries["linear_value_head_dim"] = values // value_heads
     layers = number("block_count")
     if layers is not None:
-        # the file counts the layers that predict further tokens, the checkpoint does not
+        # The file's block_count includes the layers that predict further tokens, the checkpoint's does not.
         entries |= {"block_count": layers, "num_hidden_layers": layers - (number("nextn_predict_layers") or 0)}
     given = {name: value for name, value in entries.items() if value is not None}
     rope: dict[str, object] = {"mrope_section": data("rope.dimension_sections")}
@@ -199,12 +199,12 @@ def _config(architecture: Architecture, metadata: Metadata) -> Config:
     if head and rotated:
         rope["partial_rotary_factor"] = rotated / head
     rope = {name: value for name, value in rope.items() if value is not None}
-    # rows that the converter cut off are not there any more
+    # The file lacks the rows that the converter cut off, so the largest possible size makes the operation cut nothing.
     return Config({"real_vocab_size": 2**31 - 1, **given, "rope_parameters": rope})
 
 
 def _source_of(template: str, architecture: Architecture, names: Mapping[str, str]) -> str | None:
-    """The checkpoint's template for a target's."""
+    """The checkpoint template for a target's template; None if there is none."""
     suffix = next((suffix for suffix in SUFFIXES if template.endswith(suffix)), "")
     stems = (*architecture.names, *architecture.hf_names, *_USUAL_NAMES)
     candidates = (stem + end for stem in stems for end in (suffix, ""))
@@ -212,7 +212,7 @@ def _source_of(template: str, architecture: Architecture, names: Mapping[str, st
 
 
 def _followed(step: Operation, site: Site, stand_ins: Sequence[StandIn], name: str) -> TensorExpr:
-    """What a declaration makes of tensors that are not there."""
+    """The expression that an operation makes of stand-ins."""
     try:
         return step(site, *stand_ins)
     except ForgeError as error:
@@ -222,7 +222,10 @@ def _followed(step: Operation, site: Site, stand_ins: Sequence[StandIn], name: s
 def _of_rules(
     rules: Sequence[Rule], targets: Mapping[str, TensorExpr], site: Site, architecture: Architecture
 ) -> Mapping[str, TensorExpr] | None:
-    """Target -> what the rules, all of one source, make it of; None if not all targets are there, or do not fit."""
+    """Target -> the expression that its rule makes of the one source that all these rules share.
+
+    None if targets are missing or their shapes do not fit.
+    """
     if {rule.target for rule in rules} != set(targets):
         return None
     source = templates_of(rules[0].sources[0])[0]
@@ -243,7 +246,7 @@ def _of_rules(
 
 
 def _shapes(targets: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
-    """Shapes that a tensor may have which all of the targets are made of, each value of it once."""
+    """Possible shapes of a source tensor, if each of its values is in exactly one of the targets."""
     if not all(map(prod, targets)):
         return
     if len(targets) == 1:
@@ -258,16 +261,19 @@ def _shapes(targets: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
 
 
 class _WayBack:
-    """The checkpoint's tensors as far as they are known."""
+    """Collects the checkpoint's tensors while the file's tensors are undone one by one."""
 
     def __init__(self) -> None:
         self._found: dict[str, TensorExpr | None] = {}
         self._pieces: dict[tuple[TensorExpr, int], list[Stripe]] = defaultdict(list)
 
     def add(self, tree: TensorExpr, value: TensorExpr) -> None:
-        """`value` is what `tree`, an expression over a `StandIn`, came to: undoes it, the last operation first."""
+        """Undoes the operations of `tree`, the last one first.
+
+        `tree` is an expression over a `StandIn`, and `value` is the file's tensor with the result of this expression.
+        """
         if isinstance(tree, Constant | Zeros):
-            return  # the checkpoint has nothing of it
+            return  # This part does not come from the checkpoint.
         while not isinstance(tree, StandIn):
             if isinstance(tree, Stack):
                 for number, part in enumerate(tree.parts):
@@ -294,7 +300,7 @@ class _WayBack:
         self._found[tree.name] = value
 
     def _put_together(self, cut: Slice) -> TensorExpr | None:
-        """What was cut, as soon as all pieces are there."""
+        """The tensor that the pieces were cut from; None as long as pieces are missing."""
         pieces, size = self._pieces[cut.of, cut.axis], cut.of.shape[cut.axis]
         is_there = np.zeros(size, bool)
         for piece in pieces:
@@ -304,7 +310,7 @@ class _WayBack:
         return pieces[0].expr if len(pieces) == 1 else Joined(tuple(pieces), cut.axis, size)
 
     def unfinished(self) -> list[str]:
-        """Tensors of which pieces are missing."""
+        """The names of the tensors that still lack pieces."""
         return [name for name, expr in self._found.items() if expr is None]
 
     def found(self) -> dict[str, TensorExpr]:
@@ -312,7 +318,7 @@ class _WayBack:
 
 
 def _origin(tree: TensorExpr) -> str:
-    """The name of the tensor that a chain of operations begins with."""
+    """The name of the stand-in at the start of a chain of operations."""
     below = tree
     while isinstance(below, Unary):
         below = below.of

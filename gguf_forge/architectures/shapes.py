@@ -1,4 +1,4 @@
-"""What the config says of the tensors' shapes: a checkpoint that disagrees with its config would load nowhere."""
+"""The shapes that tensors must have according to the config. No program could load a file that disagrees with them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
 
-# A size along one axis; None for a size that the config does not tell.
+# A size along one axis; None if the config does not determine it.
 Size: TypeAlias = Callable[[Site], int] | None
 
 
 def at_layer(site: Site, *keys: str) -> int:
-    """A whole number of the config, which may have one for each layer."""
+    """A whole number of the config. The config may also have a list of them, with one number for each layer."""
     found = site.config.find(*keys)
     if not isinstance(found, list) or site.layer is None:
         return site.config.integer(*keys)
@@ -73,7 +73,7 @@ DECODER_SHAPES: Mapping[str, tuple[Size, ...]] = {
 
 
 def disagreement(shape: tuple[int, ...], sizes: tuple[Size, ...], site: Site) -> str | None:
-    """What is wrong with a tensor's shape, for a message; None if it is what the config says.
+    """The end of a message about a tensor's wrong shape; None if the shape agrees with the config.
 
     Example:
         >>> site = Site(Config.of({"hidden_size": 5}), LocalFolder(Path(".")))

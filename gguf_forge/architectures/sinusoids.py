@@ -1,9 +1,10 @@
-"""Sines and cosines with the bits that torch has on x86-64 CPUs with AVX-512, and positions made of them.
+"""Sines and cosines that are bit-identical to torch on x86-64 CPUs with AVX-512, and positions made of them.
 
-torch hands float32 arrays to the vector library of Intel's MKL (vsSin, vsCos, high accuracy). Their results are those
-of one polynomial after the nearest multiple of pi is taken away, rounded once, and not always the nearest float. The
-coefficients below were found by linear programming: with them, all floats from 1/32 to pi/2, 100 million from 0 to
-1500, and the positions of all widths from 64 to 4096 in steps of 32 have torch's bits.
+torch passes float32 arrays to the vector library of Intel's MKL (vsSin, vsCos, high accuracy). Its results equal those
+of subtracting the nearest multiple of pi, evaluating one polynomial and rounding once. They are not always the nearest
+floats. The coefficients below were found by linear programming. They were compared with torch on all floats from 1/32
+to pi/2, on 100 million floats from 0 to 1500, and on the positions of all widths from 64 to 4096 in steps of 32: all
+bits are equal.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from numpy.typing import NDArray
 
 from gguf_forge.kernels.binding import exp_values
 
-# Of r^3, r^5, r^7 and r^9.
+# The coefficients of r^3, r^5, r^7 and r^9.
 _COEFFICIENTS = tuple(
     float.fromhex(text)
     for text in ("-0x1.55554bc836624p-3", "0x1.110ed3804ea8cp-7", "-0x1.9f6ffeeacc0c1p-13", "0x1.5dbdf0e9200ebp-19")
 )
-# pi as 37 bits, whose multiples are exact, and the rest.
+# pi as the sum of its first 37 bits, whose multiples are exact, and the rest.
 _PI_HIGH, _PI_LOW = float.fromhex("0x1.921fb5444p+1"), float.fromhex("0x1.68c234c4c6629p-38")
 
 
@@ -33,7 +34,7 @@ def sine(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def cosine(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The cosine of each value, which is the sine a quarter turn later."""
+    """The cosine of each value: the sine of the value plus pi/2."""
     return _wave(x, 0.5)
 
 
@@ -48,7 +49,7 @@ def _wave(x: NDArray[np.float32], half_turns: float) -> NDArray[np.float32]:
 
 
 def sinusoids(length: int, channels: int) -> NDArray[np.float32]:
-    """The positions of Whisper's encoder: for each, sines of falling frequencies, and then cosines.
+    """The positions of Whisper's encoder. Each row has the sines of falling frequencies, then their cosines.
 
     Source: SinusoidsPositionEmbedding of transformers, as llama.cpp's converter computes it.
     """

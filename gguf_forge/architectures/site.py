@@ -1,4 +1,4 @@
-"""Where a declaration is applied: all that its functions may ask about the model at hand."""
+"""The site that a declaration is applied to: all that its functions may ask about a model and one of its layers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from gguf_forge.storage.folder import Folder
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import Widened
 
-# A model has parts, and each becomes a file of its own: the language model, and the projector with its encoders.
+# The parts of a model: the language model, and the projector with its encoders. Each becomes a file of its own.
 Part: TypeAlias = Literal["text", "mmproj"]
 
-# The most bytes of a tensor that planning reads: planning must stay free, whatever the model.
+# The most bytes of a tensor that planning reads. Planning must stay fast, whatever the size of the model.
 PEEK_BYTES = 64 << 10
-# Of tensors that are compared or searched, so many bytes are read at a time, and first so many rows from all over.
+# A tensor that is compared or searched is read in pieces of COMPARED_BYTES. A comparison starts with _SAMPLED_ROWS rows
+# that are spread over the tensor.
 COMPARED_BYTES = 4 << 20
 _SAMPLED_ROWS = 16
 
@@ -31,7 +32,7 @@ class DraftTarget:
 
     Attributes:
         config: Its config.json, with the text part's values at the top.
-        folder: Its folder, which has the tokenizer of both.
+        folder: Its folder, which has the tokenizer of both models.
     """
 
     config: Config
@@ -42,18 +43,18 @@ class DraftTarget:
 class Site:
     """A model, one of its parts, and perhaps one of its layers.
 
-    Operations, metadata lines, drops and generated tensors all get a site: so a number may depend on the layer, and a
-    rule on a small file.
+    Operations, metadata lines, drops and generated tensors all get a site, so that a number may depend on the layer,
+    and a rule on a small file.
 
     Attributes:
         config: The model's parameters.
         folder: Its folder, for small files.
-        part: Which part is made.
+        part: The part of the model that the file is for.
         tensors: The checkpoint's logical tensors, by name, in the order of the reference's converter.
         block_count: How many layers the file has.
-        layer: The layer of the tensor at hand; None where it has none.
+        layer: The layer of the current tensor; None if the tensor belongs to no layer.
         choices: Options of the conversion that declarations may ask for, such as "no_mtp".
-        target: The model that this one is a draft for; None if it was not named.
+        target: The model that this one is a draft for; None if the user did not name it.
 
     Example:
         >>> Site(Config.of({"num_hidden_layers": 2}), LocalFolder(Path(".")), block_count=2).at(1).layer
@@ -77,7 +78,7 @@ class Site:
         """The model that this one is a draft for.
 
         Raises:
-            UsageError: it was not named.
+            UsageError: the user did not name it.
         """
         if self.target is None:
             raise UsageError(
@@ -88,7 +89,7 @@ class Site:
         return self.target
 
     def peek(self, name: str, most: int = PEEK_BYTES) -> NDArray[np.float32]:
-        """The values of a small tensor, which decide what the file holds.
+        """The values of a small tensor that decides how the file is planned.
 
         Args:
             name: A logical tensor of the checkpoint.
@@ -102,7 +103,7 @@ class Site:
         return values
 
     def peek_integers(self, name: str, most: int = PEEK_BYTES) -> tuple[int, ...]:
-        """The values of a small tensor of integers, exact where float32 would round them.
+        """The exact values of a small tensor of integers. Float32 would round large ones.
 
         Raises:
             InputError: there is no such tensor, it is larger, or not of integers.
@@ -115,10 +116,10 @@ class Site:
         return tuple(map(int, values.reshape(-1)))
 
     def has_same_values(self, name: str, other: str) -> bool:
-        """Do two tensors of the checkpoint hold the same values?
+        """Whether two tensors of the checkpoint hold the same values.
 
-        A few of their rows tell tensors that differ, nearly always. Only copies are read to the end, some rows at a
-        time.
+        A few sampled rows are compared first, because they nearly always show that two tensors differ. Only equal
+        tensors are read to the end, some rows at a time.
         """
         one, two = self._tensor(name), self._tensor(other)
         if one.shape != two.shape:
@@ -129,7 +130,7 @@ class Site:
         return all(np.array_equal(one.take(rows), two.take(rows)) for rows in (samples, *parts))
 
     def zero_rows(self, name: str, first: int) -> list[int]:
-        """The numbers of the rows from `first` on that hold nothing but zeros."""
+        """The numbers of the rows, from row `first` on, that hold only zeros."""
         expr = self._tensor(name)
         step = max(1, COMPARED_BYTES // max(expr.row_bytes, 1))
         parts = (np.arange(start, min(start + step, expr.n_rows)) for start in range(first, expr.n_rows, step))

@@ -1,4 +1,4 @@
-"""Which classes of models can be converted, and how each was proved: read off the families and a table of proofs."""
+"""The classes of models that can be converted, and the proof for each, from the families and a table of proofs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ class SupportedClass:
 
     Attributes:
         name: The class, as `architectures` in config.json names it.
-        part: Which part of a model.
+        part: The part of the model.
         architectures: The GGUF architectures that its files can have.
-        vocabularies: What `tokenizer.ggml.model` is in the files that prove it; empty for a part without a vocabulary.
-        proof: Checkpoints whose files are byte for byte those of the reference.
-        proved_as: The class that has the proof, where another one with the same declaration has it.
+        vocabularies: The values of `tokenizer.ggml.model` in the files that prove it; empty for a part without a
+            vocabulary.
+        proof: Test checkpoints whose files are byte-identical to those of the reference's converter.
+        proved_as: The class that the proof was made with, if it is another class with the same declaration.
     """
 
     name: str
@@ -78,6 +79,6 @@ def _unique(names: Iterable[str]) -> tuple[str, ...]:
 
 @lru_cache
 def _proofs() -> Mapping[str, Any]:
-    """Class -> part -> its cases and their vocabularies. tools/refresh_proofs.py makes the table."""
+    """Class -> part -> its cases and their vocabularies. tools/refresh_proofs.py generates this table."""
     table: Mapping[str, Any] = json.loads(files(__package__).joinpath("proofs.json").read_text())
     return table

@@ -1,4 +1,4 @@
-"""Tensor names as templates: `model.layers.{i}.mlp.experts.{e}.w1.weight` with holes for layer and expert."""
+"""Tensor names as templates, such as `model.layers.{i}.mlp.experts.{e}.w1.weight`, with holes for layer and expert."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Match(NamedTuple, Generic[T]):
-    """What was said of the template that a name fits, and the numbers that stand in the holes."""
+    """The value of the template that a name matches, and the numbers that stand in the holes."""
 
     value: T
     template: str
@@ -28,15 +28,16 @@ class Match(NamedTuple, Generic[T]):
 @dataclass
 class _Node(Generic[T]):
     literals: dict[str, _Node[T]] = field(default_factory=dict)
-    # text before and after a hole in one part, and the hole's name
+    # The keys are (text before the hole, name of the hole, text after the hole) of one part.
     holes: dict[tuple[str, str, str], _Node[T]] = field(default_factory=dict)
     found: tuple[str, T] | None = None
     all_below: tuple[str, T] | None = None
 
 
 class Templates(Generic[T]):
-    """Templates that a name is matched against: a trie over the dotted parts of names. A literal part comes before a
-    part with a hole, and `*` as the last part stands for all that follows.
+    """Templates that a name is matched against, as a trie over the dotted parts of names.
+
+    A literal part is tried before a part with a hole. `*` as the last part matches all further parts.
 
     Example:
         >>> table = Templates([("encoder.block.{i}.layer.0.q", "attn_q"), ("encoder.block.{i}.layer.1.wi", "ffn_up")])
@@ -64,7 +65,7 @@ class Templates(Generic[T]):
             node.found = (template, value)
 
     def find(self, name: str) -> Match[T] | None:
-        """What is known of the template that `name` fits; of several the one whose first parts are literal."""
+        """The match of `name`; None if no template matches. Of several, the one with literal first parts counts."""
         return next(self._walk(self._root, name.split("."), 0, {}), None)
 
     def _walk(self, node: _Node[T], parts: list[str], at: int, numbers: Mapping[str, int]) -> Iterator[Match[T]]:
@@ -89,7 +90,10 @@ def _match(found: tuple[str, T], numbers: Mapping[str, int]) -> Match[T]:
 
 
 def find_with_suffix(table: Templates[str], name: str) -> Match[str] | None:
-    """A name in a table of targets, as it is or without its suffix, which the target then gets."""
+    """Looks a name up in a table of targets, first as it is, then without its suffix.
+
+    A suffix that was removed for the look-up is appended to the target.
+    """
     match = table.find(name)
     if match is not None:
         return match
@@ -102,7 +106,7 @@ def find_with_suffix(table: Templates[str], name: str) -> Match[str] | None:
 
 
 class ParsedName(NamedTuple):
-    """A name: its template, and the numbers that were in the holes."""
+    """A name as its template and the numbers that stood in the holes."""
 
     template: str
     layer: int | None
@@ -110,8 +114,10 @@ class ParsedName(NamedTuple):
 
 
 def parse(name: str) -> ParsedName:
-    """Puts a hole where the first and second number of a dotted name stand: for GGUF names, and to group names in
-    messages. A checkpoint's name may have numbers that belong to it; `Templates` knows them.
+    """Replaces the first and the second number of a dotted name by holes.
+
+    This is for GGUF names, and to group names in messages. A checkpoint's name may have numbers that are neither a
+    layer nor an expert; `Templates` handles these.
 
     Example:
         >>> parse("blk.3.ffn_up.weight")
@@ -132,7 +138,7 @@ def fill(template: str, layer: int | None = None, expert: int | None = None) -> 
 
 
 def role(target: str) -> str:
-    """What a GGUF tensor is, without its layer and suffix.
+    """The role of a GGUF tensor: its name without layer and suffix.
 
     Example:
         >>> role("blk.{i}.attn_q.bias")
@@ -145,7 +151,7 @@ def role(target: str) -> str:
 
 
 def target_of(template: str, names: Mapping[str, str]) -> str | None:
-    """The GGUF template for a checkpoint template, by name or by name without suffix."""
+    """The GGUF template for a checkpoint template, looked up with suffix and then without; None if unknown."""
     if template in names:
         return names[template]
     for suffix in SUFFIXES:
@@ -156,7 +162,7 @@ def target_of(template: str, names: Mapping[str, str]) -> str | None:
 
 
 def group_names(names: Iterable[str], most: int = 30) -> list[str]:
-    """Names that differ in numbers only, as one line each, fit to print; a long list is cut.
+    """Names for a message: one line for all names that differ only in numbers. A long list is cut.
 
     Example:
         >>> group_names(["a.0.w", "a.1.w", "b"])

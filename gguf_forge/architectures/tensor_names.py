@@ -1,7 +1,7 @@
-"""Which tensors a GGUF architecture has, and what checkpoints call them.
+"""The tensors of each GGUF architecture, and their names in checkpoints.
 
-The table, tensor_names.json, carries the facts of gguf-py's `TensorNameMap` and of its constants. It is made by
-tools/refresh_names.py. Holes are written `{i}` for a layer and `{e}` for an expert or an inner part.
+The table, tensor_names.json, holds the facts of gguf-py's `TensorNameMap` and of its constants. tools/refresh_names.py
+generates it. Holes are written `{i}` for a layer and `{e}` for an expert or an inner part.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class _Table(NamedTuple):
     architectures: dict[str, list[str]]
     """GGUF architecture -> its tensors."""
     replaced: dict[str, dict[str, list[str]]]
-    """GGUF architecture -> tensor -> templates that stand in place of those in `sources`."""
+    """GGUF architecture -> tensor -> templates that replace those in `sources`."""
 
 
 @lru_cache
@@ -36,8 +36,8 @@ def _table() -> _Table:
 def known_names(architecture: str) -> Mapping[str, str]:
     """Checkpoint template -> GGUF template of one GGUF architecture, both without suffix.
 
-    A GGUF template is among the checkpoint templates too: a tensor may already have its GGUF name. An unknown
-    architecture has no names.
+    The GGUF templates are also among the checkpoint templates, because a tensor may already have its GGUF name. An
+    unknown architecture has no names.
 
     Example:
         >>> known_names("llama")["model.layers.{i}.self_attn.q_proj"]
@@ -58,7 +58,7 @@ def known_names(architecture: str) -> Mapping[str, str]:
 
 @lru_cache
 def roles_of(architecture: str) -> frozenset[str]:
-    """The roles of all tensors of one GGUF architecture, with those that only a declaration can produce.
+    """The roles of all tensors of one GGUF architecture, also of those that only a declaration can produce.
 
     Example:
         >>> "attn_q" in roles_of("llama")
