@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from gguf_forge.tensors.expression import NUMBERS_BYTES, TensorExpr
 from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import F32, TensorType
 
+# Rows that share their scales are changed together where there are at least so many.
+_FEW = 8
 _INTACT = "get an intact copy of the model"
 
 
@@ -61,12 +64,12 @@ class Scaled(TensorExpr):
         below, at = np.unique(matrix * self.scales.matrix_rows + within // self.row_block, return_inverse=True)
         values = _as_float32(self.codes.take(rows))
         if isinstance(self.zeros, TensorExpr):
-            self._apply(np.subtract, values, self._numbers(self.zeros, below)[at])
+            self._apply(np.subtract, values, self._numbers(self.zeros, below), at)
         elif self.zeros:
             values -= np.float32(self.zeros)
-        self._apply(np.multiply, values, self._numbers(self.scales, below)[at])
+        self._apply(np.multiply, values, self._numbers(self.scales, below), at)
         if self.shifts is not None:
-            self._apply(np.add, values, self._numbers(self.shifts, below)[at])
+            self._apply(np.add, values, self._numbers(self.shifts, below), at)
         return values
 
     def _numbers(self, numbers: TensorExpr, rows: RowNumbers) -> Rows:
@@ -78,10 +81,19 @@ class Scaled(TensorExpr):
             raise InputError("the scale of the whole tensor is zero", hint=_INTACT)
         return each
 
-    def _apply(self, operation: np.ufunc, values: Rows, each: Rows) -> None:
-        """Changes each block of columns by its own number."""
+    def _apply(self, operation: np.ufunc, values: Rows, each: Rows, at: RowNumbers) -> None:
+        """Changes each block by its own number: row i by the numbers `at[i]`, those that share them together."""
+        starts = np.flatnonzero(np.diff(at, prepend=-1))
+        if len(starts) * _FEW > len(at):
+            self._apply_to_rows(operation, values, each[at])
+            return
+        for start, stop in pairwise((*starts.tolist(), len(at))):
+            self._apply_to_rows(operation, values[start:stop], each[at[start] : at[start] + 1])
+
+    def _apply_to_rows(self, operation: np.ufunc, values: Rows, each: Rows) -> None:
+        """Changes each block of columns by its own number; each row has its own, or all share them."""
         if self.column_block > 1 and self.shape[-1] % self.column_block == 0:
-            values = values.reshape(*each.shape, self.column_block)
+            values = values.reshape(len(values), each.shape[1], self.column_block)
             each = each[:, :, None]
         elif self.column_block > 1:
             each = each.repeat(self.column_block, axis=1)[:, : self.shape[-1]]

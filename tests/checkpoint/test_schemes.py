@@ -1,4 +1,4 @@
-"""Schemes beside the formulas of their formats, for weights that were packed here as the formats' libraries pack them."""
+"""Schemes beside the formulas of their formats, for weights that are packed here as the formats' libraries do it."""
 
 from __future__ import annotations
 
