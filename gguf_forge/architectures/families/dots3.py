@@ -130,7 +130,7 @@ dots3note = deepseek2.derive(
         *deepseek2.hf_names,
         *INDEXER_NAMES,
         *NEXTN_NAMES,
-        "model.layers.{i}.self_attn.k_rope_only_layernorm",
+        *(f"model.layers.{{i}}.self_attn.{name}" for name in ("k_rope_only_layernorm", "g_proj")),
     ),
     drops=(*deepseek2.drops, LEFT_OUT_LAYERS),
     prepare=_prepared,

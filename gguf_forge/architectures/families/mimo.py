@@ -142,11 +142,14 @@ mimo2 = Architecture(
         ends("attention_sink_bias", "attention_sink_bias.weight"),
     ),
     rules=(
-        *(replace(rule, after="", when=_is_packed, first=1) for rule in MLP_EXPERTS),
         *(replace(rule, when=lambda site: not _is_packed(site)) for rule in _EXPERTS),
+        *(replace(rule, after="", when=_is_packed, first=1) for rule in MLP_EXPERTS),
         Rule(("model.layers.{i}.self_attn.qkv_proj.weight",), "blk.{i}.attn_qkv.weight", _ungrouped),
     ),
-    hf_names=("model.layers.{i}.self_attn.attention_sink_bias", *NEXTN_NAMES),
+    hf_names=(
+        *NEXTN_NAMES,
+        *(f"model.layers.{{i}}.{name}" for name in ("self_attn.attention_sink_bias", "final_layernorm")),
+    ),
     drops=(LEFT_OUT_LAYERS,),
     choices=CHOICES,
     block_count=lambda site: site.config.block_count + _predicting(site),
