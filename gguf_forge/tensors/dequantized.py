@@ -111,9 +111,10 @@ class Scaled(TensorExpr):
 
     @property
     def words(self) -> str:
-        less = " less zero points" if self.zeros else ""
+        stored = "" if self.codes.words else f"{self.codes.dtype} "
+        less = "less zero points, " if self.zeros else ""
         plus = ", plus biases" if self.shifts is not None else ""
-        return f"{self.codes.words or self.codes.dtype}{less} times scales{plus}"
+        return f"{stored}{less}times scales{plus}"
 
 
 @lru_cache
