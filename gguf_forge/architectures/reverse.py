@@ -178,7 +178,7 @@ def _config(architecture: Architecture, metadata: Metadata) -> Config:
         found = data(key)
         return found if isinstance(found, int) else None
 
-    entries: dict[str, object] = {name: number(key) for name, key in _CONFIG_KEYS.items()}
+    entries: dict[str, object] = {name: data(key) for name, key in _CONFIG_KEYS.items()}
     for line in architecture.metadata:
         if isinstance(line, Line):
             entries |= {key: data(line.key) for key in line.keys}

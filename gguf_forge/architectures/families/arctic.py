@@ -27,6 +27,7 @@ arctic = Architecture(
     operations={"attn_q": permute_rope(heads), "attn_k": permute_rope(key_heads)},
     hf_names=(
         "model.layers.{i}.block_sparse_moe.gate",
+        "model.layers.{i}.residual_layernorm",
         *(f"model.layers.{{i}}.residual_mlp.{name}" for name in ("w1", "w2", "w3")),
     ),
     # the dense part is as wide as the model, whatever the experts are

@@ -7,10 +7,10 @@ from typing import Any
 
 from gguf_forge.architectures.completeness import ATTENTION, GATED
 from gguf_forge.architectures.config import Config
-from gguf_forge.architectures.declaration import Architecture
+from gguf_forge.architectures.declaration import Architecture, Rule
 from gguf_forge.architectures.families.llama import llama3_rope_factors
 from gguf_forge.architectures.metadata import DECODER, Lines, f32, file_type, rope, u32
-from gguf_forge.architectures.operations import permute_rope
+from gguf_forge.architectures.operations import keep, permute_rope
 from gguf_forge.architectures.shapes import DECODER_SHAPES, at_layer, heads, hidden, key_heads
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
@@ -93,14 +93,17 @@ def _table(site: Site) -> Lines:
         yield from line(site)
 
 
-def _layer(site: Site) -> tuple[str, ...]:
-    def count(key: str) -> Any:
-        found = site.config.find(key)
-        return found[site.layer] if isinstance(found, list) and site.layer is not None else found
+def _at(site: Site, key: str) -> Any:
+    """What the config says of the layer at hand."""
+    found = site.config.find(key)
+    layer = site.layer or 0
+    return found[layer] if isinstance(found, list) and layer < len(found) else found
 
-    linear = ("attn_norm", "attn_output") if count(_HEADS) else ()
-    attention = linear if count(_KEY_HEADS) == 0 else ATTENTION
-    return (*attention, *(("ffn_norm", *GATED) if count(_INNER) else ()))
+
+def _layer(site: Site) -> tuple[str, ...]:
+    linear = ("attn_norm", "attn_output") if _at(site, _HEADS) else ()
+    attention = linear if _at(site, _KEY_HEADS) == 0 else ATTENTION
+    return (*attention, *(("ffn_norm", *GATED) if _at(site, _INNER) else ()))
 
 
 deci = Architecture(
@@ -112,6 +115,14 @@ deci = Architecture(
         u32("rope.dimension_count", lambda site: site.config.head_dim),
     ),
     tokenizer=either(has_vocab_size(128256), bpe, llama_hf),
+    rules=(
+        Rule(
+            ("model.layers.{i}.self_attn.linear_attn.weight",),
+            "blk.{i}.attn_output.weight",
+            keep,
+            when=lambda site: _at(site, _KEY_HEADS) == 0,
+        ),
+    ),
     operations={"attn_q": permute_rope(heads), "attn_k": permute_rope(_key_heads)},
     generated=llama3_rope_factors,
     prepare=_by_layer,

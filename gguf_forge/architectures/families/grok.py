@@ -56,17 +56,21 @@ grok = Architecture(
     tokenizer=first_of(sentencepiece, bpe),
     rules=(
         *experts(
-            "transformer.decoder_layer.{i}.moe.{e}",
-            ("linear", "ffn_gate_exps"),
-            ("linear_1", "ffn_down_exps"),
-            ("linear_v", "ffn_up_exps"),
-        ),
-        *experts(
             "model.layers.{i}.block_sparse_moe.experts.{e}",
             ("w1", "ffn_gate_exps"),
             ("w2", "ffn_down_exps"),
             ("w3", "ffn_up_exps"),
         ),
+        *experts(
+            "transformer.decoder_layer.{i}.moe.{e}",
+            ("linear", "ffn_gate_exps"),
+            ("linear_1", "ffn_down_exps"),
+            ("linear_v", "ffn_up_exps"),
+        ),
+    ),
+    hf_names=(
+        "model.layers.{i}.block_sparse_moe.gate",
+        *(f"model.layers.{{i}}.{name}_norm" for name in ("pre_attn", "post_attn", "pre_moe", "post_moe")),
     ),
     layer_tensors=lambda site: (
         *ATTENTION,

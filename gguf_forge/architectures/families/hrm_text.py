@@ -16,7 +16,7 @@ _ATTENTION = ("attn_gate", "attn_q", "attn_k", "attn_v")
 
 def _with_stack(site: Site) -> Config:
     """The config whose count of layers is that of one stack, which some configs give another name."""
-    return site.config.updated(num_hidden_layers=site.config.get("num_layers_per_stack") or site.config.block_count)
+    return site.config.updated(n_layers=site.config.get("num_layers_per_stack") or site.config.block_count)
 
 
 def _turns(site: Site) -> int:
@@ -32,7 +32,7 @@ hrm_text = Architecture(
         *DECODER,
         u32("rope.dimension_count", lambda site: site.config.head_dim),
         f32("embedding_scale", "embedding_scale"),
-        u32("hrm.layers_per_stack", lambda site: site.config.block_count),
+        u32("hrm.layers_per_stack", "n_layers"),
         u32("hrm.h_cycles", "H_cycles"),
         u32("hrm.l_cycles", "L_cycles"),
         flag("hrm.prefix_lm", lambda site: bool(site.config.get("prefix_lm", False))),
