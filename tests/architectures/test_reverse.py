@@ -53,11 +53,18 @@ _OTHERWISE = {
     **dict.fromkeys(
         ("llama-base", "qwen2-base"), "the names come back with the outermost module, which a whole model has"
     ),
+    "glm": "the file says ChatGLM, whose checkpoints have other names",
     "granite-moe-swa": "checkpoints hold gate and up of the experts under two names, and the file does not tell which",
     "granite-switch": "adapters of tokens, in the file, are behind an empty one, which has no name in a checkpoint",
     "minimax-text-01": "the last module of attention is called otherwise in layers of linear attention",
+    **dict.fromkeys(
+        ("qrwkv6", "rwkv7"),
+        "of what mixes a token with the one before, the file holds one tensor where they have several",
+    ),
     "rugpt3xl": "the file says GPT-2, whose checkpoints have other names",
-    "qwen3vl": "the language model comes back by itself: its file does not tell of the other part",
+    **dict.fromkeys(
+        ("minicpmv46", "qwen3vl"), "the language model comes back by itself: its file does not tell of the other part"
+    ),
     "qwen3vlmoe": "the language model comes back by itself, with one tensor for each expert",
     "xlmroberta-reranker": "the positions before the first that is used are not in the file",
 }
