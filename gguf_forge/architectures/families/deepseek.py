@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gguf_forge.architectures.appended_layers import NEXTN_NAMES
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, Drop, Rule
@@ -135,7 +136,7 @@ deepseek2 = Architecture(
     tokenizer=first_of(bpe, kimi),
     prepare=with_epsilon,
     rules=(*MLP_EXPERTS, *absorbed("num_key_value_heads")),
-    hf_names=SHARED_EXPERTS,
+    hf_names=(*SHARED_EXPERTS, *NEXTN_NAMES),
     drops=UNTIED,
     shapes=LATENT_SHAPES,
     drop_extra_layers=True,

@@ -7,7 +7,6 @@ from gguf_forge.architectures.appended_layers import (
     LEFT_OUT_LAYERS,
     NEXTN,
     NEXTN_COUNT,
-    NEXTN_NAMES,
     SOME_NEXTN,
     is_appended,
     is_left_out,
@@ -57,7 +56,6 @@ glm4_moe_lite = deepseek2.derive(
     metadata=(*deepseek2.metadata, SOME_NEXTN),
     tokenizer=glm,
     drops=(*deepseek2.drops, LEFT_OUT_LAYERS),
-    hf_names=(*deepseek2.hf_names, *NEXTN_NAMES),
     choices=CHOICES,
     block_count=with_counted_layers,
     drop_extra_layers=False,
@@ -69,7 +67,7 @@ deepseek32 = glm4_moe_lite.derive(
     hf=("DeepseekV32ForCausalLM",),
     metadata=(*deepseek2.metadata, NEXTN_COUNT, *INDEXER_METADATA),
     tokenizer=bpe,
-    hf_names=(*glm4_moe_lite.hf_names, *INDEXER_NAMES),
+    hf_names=(*deepseek2.hf_names, *INDEXER_NAMES),
     layer_tensors=lambda site: (*_sparse_layer(site), *(() if is_left_out(site) else INDEXER)),
 )
 

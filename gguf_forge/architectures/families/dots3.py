@@ -9,7 +9,6 @@ from gguf_forge.architectures.appended_layers import (
     CHOICES,
     LEFT_OUT_LAYERS,
     NEXTN,
-    NEXTN_NAMES,
     is_appended,
     is_left_out,
 )
@@ -129,7 +128,6 @@ dots3note = deepseek2.derive(
     hf_names=(
         *deepseek2.hf_names,
         *INDEXER_NAMES,
-        *NEXTN_NAMES,
         *(f"model.layers.{{i}}.self_attn.{name}" for name in ("k_rope_only_layernorm", "g_proj")),
     ),
     drops=(*deepseek2.drops, LEFT_OUT_LAYERS),
