@@ -1,4 +1,4 @@
-"""The one exception tree. Each class is one kind of failure and carries the exit code of the command line."""
+"""The exceptions of gguf-forge. Each class is one kind of failure and has the exit code of the command line for it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 
 class ForgeError(Exception):
-    """Something the user can act on.
+    """An error that the user can act on.
 
     Args:
         problem: What is wrong, in one sentence without a final full stop.
-        file: The file it is wrong in.
-        tensor: The tensor it is wrong in.
+        file: The file with the problem.
+        tensor: The tensor with the problem.
         hint: What to do next.
 
     Example:
@@ -68,14 +68,14 @@ class OutputError(ForgeError):
 
 
 class RefusedError(ForgeError):
-    """A request that would destroy something or is unsafe, or whose result is not what the user insists on."""
+    """A request that is unsafe or would destroy something, or whose result fails a condition that the user set."""
 
     exit_code = 8
 
 
 @contextmanager
 def naming(tensor: str, *, hint: str | None = None) -> Iterator[None]:
-    """Errors of the block that name neither a tensor nor a file name this tensor; `hint` is for those without one."""
+    """Adds `tensor` to errors of the block that name neither a tensor nor a file, and `hint` if they have none."""
     try:
         yield
     except ForgeError as error:
@@ -85,5 +85,5 @@ def naming(tensor: str, *, hint: str | None = None) -> Iterator[None]:
 
 
 def printable(name: str) -> str:
-    """`name` as it can be shown in a message: short, and with nothing a terminal acts on."""
+    """`name` in a form for messages: short, and without characters that control a terminal."""
     return name if name.isprintable() and len(name) <= 100 else ascii(name[:100])

@@ -1,4 +1,4 @@
-"""The reference: the versions of llama.cpp and of its libraries whose bytes are promised."""
+"""The reference: the versions of llama.cpp and of its libraries whose output bytes we promise to reproduce."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from importlib.resources import files
 
 @lru_cache(maxsize=1)
 def reference() -> Mapping[str, Mapping[str, str]]:
-    """The sections of REFERENCE.toml. Python 3.10 has no reader of TOML, so the file has only what looks alike in INI
-    files: sections, and keys with text in quotes.
+    """The sections of REFERENCE.toml.
+
+    Python 3.10 cannot read TOML. So the file uses only syntax that is the same in INI files: sections, and keys with
+    quoted text.
 
     Example:
         >>> reference()["llama_cpp"]["distribution"]

@@ -1,4 +1,4 @@
-"""Memory for rows."""
+"""Memory buffers for the rows of tensors."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
-# Allocators keep smaller pieces for the next one, which is fast; larger ones they keep in a pool for each thread, too.
+# Buffers from this size on get an `mmap` of their own, because the allocator would keep their memory in a pool for each
+# thread. It also keeps the memory of smaller buffers, which makes the next ones fast and costs little.
 _OWN_PAGES = 4 << 20
 
 
-# Disks and file systems move blocks of this size, or of a part of it. No page is written both past the cache and by it.
+# The unit of `O_DIRECT` writes. It is a multiple of the block size of disks and file systems. It is also a multiple of
+# the page size, so that no page is written both with `O_DIRECT` and through the page cache.
 ALIGNMENT = max(4096, mmap.PAGESIZE)
 
 
 def fresh(nbytes: int, *, at: int = 0) -> NDArray[np.uint8]:
-    """So many bytes of any value; a large piece goes back to the system as soon as nobody uses it.
+    """A new buffer with undefined values. The memory of a large one returns to the system as soon as nobody uses it.
 
     Args:
-        nbytes: How many.
-        at: The offset that they are for in a file: blocks of it begin at addresses that are whole blocks, too.
+        nbytes: The size of the buffer.
+        at: The offset in a file that the bytes are for. The buffer's address is chosen so that blocks of the file begin
+            at aligned addresses, as `O_DIRECT` needs it.
 
     Example:
         >>> fresh(3).shape
@@ -37,6 +40,6 @@ def _pages(nbytes: int) -> NDArray[np.uint8]:
         return np.empty(nbytes, np.uint8)
     pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a kernel without: small pages do as well
+        with suppress(OSError):  # Some kernels lack huge pages. Small pages work too, only slower.
             pages.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(pages, np.uint8)

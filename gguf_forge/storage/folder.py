@@ -8,24 +8,24 @@ from typing import Protocol
 
 from gguf_forge.storage.source import Source
 
-SMALL_BYTES = 256 << 20  # the largest tokenizer.json are about 35 MB
+SMALL_BYTES = 256 << 20  # The largest tokenizer.json files have about 35 MB.
 
 
 class Folder(Protocol):
-    """Files under names. A name may lead to a folder of the folder, with `/` between the two."""
+    """A folder whose files are found by name. A name with `/` leads to a file in a subfolder."""
 
     @property
     def path(self) -> Path:
-        """What messages call the folder; `path / name` is what they call a file of it. Nothing else opens it."""
+        """The path of the folder in messages; `path / name` is that of a file. It is not used to open anything."""
         ...
 
     @property
     def name(self) -> str:
-        """What the folder itself is called, which may name the model."""
+        """The name of the folder itself. It may be the name of the model."""
         ...
 
     def names(self) -> tuple[str, ...]:
-        """All that is in the folder, in order; nothing if it is not there.
+        """The names of all entries of the folder, sorted; empty if the folder does not exist.
 
         Raises:
             InputError: the folder cannot be read.
@@ -33,11 +33,11 @@ class Folder(Protocol):
         ...
 
     def has(self, name: str) -> bool:
-        """Is there anything under this name, and not a link that leads nowhere?"""
+        """Whether there is a file or folder with this name. A broken link does not count."""
         ...
 
     def read_small(self, name: str, limit: int = SMALL_BYTES) -> bytes:
-        """A whole file.
+        """The content of a whole file.
 
         Raises:
             InputError: the file is missing, cannot be read, or has more than `limit` bytes.
@@ -45,7 +45,7 @@ class Folder(Protocol):
         ...
 
     def open(self, name: str) -> Source:
-        """A file to read in any order, until it is closed.
+        """Opens a file, which can be read in any order until it is closed.
 
         Raises:
             InputError: the file is missing or cannot be read.
@@ -53,12 +53,12 @@ class Folder(Protocol):
         ...
 
     def subfolder(self, name: str) -> Folder:
-        """A folder of the folder, whether it is there or not."""
+        """A subfolder, which need not exist."""
         ...
 
 
 def read_beginning(folder: Folder, name: str, nbytes: int) -> bytes:
-    """The first bytes of a file, at most so many.
+    """The first `nbytes` bytes of a file, or all of a shorter file.
 
     Raises:
         InputError: the file is missing or cannot be read.

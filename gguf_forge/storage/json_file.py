@@ -1,4 +1,4 @@
-"""JSON files that others wrote: read whole, bounded, and refused with a clear message."""
+"""Reads JSON files that others wrote, up to a bounded size. A broken file is refused with a clear message."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from gguf_forge.errors import InputError
 from gguf_forge.storage.folder import Folder
 
-# What is often found in place of a file of the model: its first bytes, what it is, what to do.
+# Other files that people often have in place of a model's file: the first bytes, a description, and a hint.
 _IMPOSTORS = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "fetch it with `git lfs pull`"),
     (b"<!doctype html", "a web page, not a file of the model", "download it again, logged in if need be"),
@@ -22,7 +22,7 @@ IMPOSTOR_BYTES = 64
 
 
 def refuse_impostor(head: bytes, file: Path) -> None:
-    """Raise InputError if `head`, the first bytes of `file`, shows that it is something else altogether."""
+    """Raises InputError if `head`, the first bytes of `file`, shows that it is a completely different kind of file."""
     start = head.lstrip().lower()
     for prefix, what, hint in _IMPOSTORS:
         if start.startswith(prefix):
@@ -33,7 +33,7 @@ def read_json_object(folder: Folder, name: str) -> dict[str, Any]:
     """The object in a JSON file of a folder, as `read_json` reads it.
 
     Raises:
-        InputError: as there, and what is not an object.
+        InputError: the file cannot be read as in `read_json`, or its value is not an object.
     """
     value = read_json(folder, name)
     if not isinstance(value, dict):
@@ -42,7 +42,7 @@ def read_json_object(folder: Folder, name: str) -> dict[str, Any]:
 
 
 def read_json(folder: Folder, name: str) -> Any:
-    """The value in a JSON file of a folder. NaN and Infinity are taken, as Python does: published configs have them.
+    """The value in a JSON file of a folder. NaN and Infinity are accepted, because published configs have them.
 
     Raises:
         InputError: the file is missing, unreadable, empty, too large, not UTF-8, or not JSON.

@@ -1,4 +1,4 @@
-"""What is at a path; a path that cannot be looked at, such as one that is too long, is nothing of either kind."""
+"""Predicates for paths. All are false for a path that the system refuses, such as one that is too long."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def is_folder(path: Path) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Is it a regular file, or a link to one?"""
+    """Whether the path is a regular file, or a link to one."""
     try:
         return path.is_file()
     except OSError:
@@ -21,7 +21,7 @@ def is_file(path: Path) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """Is there anything, and not a link that leads nowhere?"""
+    """Whether the path exists. A broken link does not count."""
     try:
         return path.exists()
     except OSError:
@@ -29,7 +29,7 @@ def is_there(path: Path) -> bool:
 
 
 def is_same(path: Path, other: Path) -> bool:
-    """Do both names lead to one file? A link that leads nowhere is the same as nothing."""
+    """Whether both paths lead to the same file. A broken link is the same as no file."""
     try:
         return path.samefile(other)
     except OSError:

@@ -1,8 +1,8 @@
-"""Where the time of a run goes: seconds of each phase, thread by thread.
+"""Measures where the time of a run goes: the seconds of each phase, for each thread.
 
-A thread is in one phase at a time, the innermost that it entered, so the phases of a thread add up to its time. Threads
-find their watch in a context variable: runs in one process do not see each other, and where nobody measures, entering
-a phase is a look at that variable.
+A thread is in one phase at a time, which is the innermost that it entered. So the phases of a thread add up to its
+time. A context variable holds the thread's watch. So several runs in one process do not disturb each other, and a run
+that is not measured only looks at this variable.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 
 PLAN = "plan"  # headers, tokenizer, metadata, types and offsets
 READ = "read"
-CONVERT = "convert"  # what an expression computes, rounding to the base type, unpacking
+CONVERT = "convert"  # evaluating expressions, rounding to the base type, unpacking
 QUANTIZE = "quantize"
 WRITE = "write"
-SYNC = "sync"  # until the bytes are on the disk and the file has its name
-WAIT = "wait"  # for other threads
+SYNC = "sync"  # waiting until the bytes are on the disk, and renaming the file
+WAIT = "wait"  # waiting for other threads
 PHASES = (PLAN, READ, CONVERT, QUANTIZE, WRITE, SYNC, WAIT)
 
 
@@ -30,12 +30,12 @@ def _no_time() -> defaultdict[str, float]:
 
 @dataclass
 class Watch:
-    """One thread's time.
+    """The time of one thread.
 
     Attributes:
-        thread: What it is called.
-        seconds: By phase, as a clock on the wall counts them.
-        busy: By phase, those that a processor worked; the rest is waiting for a disk or for a free processor.
+        thread: The thread's name.
+        seconds: Wall-clock seconds by phase.
+        busy: Seconds of processor time by phase. In the remaining time the thread waited for a disk or a processor.
     """
 
     thread: str
@@ -46,7 +46,7 @@ class Watch:
     _busy_since: float = field(default_factory=time.thread_time)
 
     def enter(self, phase: str) -> str:
-        """Goes over to another phase; the one that ended."""
+        """Enters another phase and returns the one that ended."""
         now, busy, ended = time.perf_counter(), time.thread_time(), self._phase
         self.seconds[ended] += now - self._since
         self.busy[ended] += busy - self._busy_since
@@ -59,7 +59,7 @@ _WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 @dataclass
 class Profile:
-    """The watches of one run, that of its main thread first.
+    """The watches of one run. The watch of its main thread comes first.
 
     Example:
         >>> profile = Profile()
@@ -73,7 +73,7 @@ class Profile:
 
     @contextmanager
     def thread(self, name: str) -> Iterator[None]:
-        """Measures this thread, to the end of the block."""
+        """Measures this thread until the end of the block."""
         watch = Watch(name)
         self.watches.append(watch)
         before = _WATCH.set(watch)
@@ -84,7 +84,7 @@ class Profile:
             _WATCH.reset(before)
 
     def as_object(self) -> list[Mapping[str, object]]:
-        """For scripts: for each thread its name, and seconds and busy seconds by phase."""
+        """The profile for scripts: for each thread its name, and its seconds and busy seconds by phase."""
         return [
             {"thread": watch.thread, "seconds": _rounded(watch.seconds), "busy": _rounded(watch.busy)}
             for watch in self.watches
@@ -97,7 +97,7 @@ def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
 
 @contextmanager
 def phase(name: str) -> Iterator[None]:
-    """What this thread does in the block is of this phase; nothing if nobody measures it."""
+    """Counts the time of the block as this phase of the thread. It does nothing if the thread is not measured."""
     watch = _WATCH.get()
     if watch is None:
         yield
@@ -110,5 +110,5 @@ def phase(name: str) -> Iterator[None]:
 
 
 def measured(profile: Profile | None, thread: str) -> AbstractContextManager[None]:
-    """`profile.thread`, if there is a profile."""
+    """`profile.thread(thread)`, or a block that measures nothing if there is no profile."""
     return nullcontext() if profile is None else profile.thread(thread)

@@ -1,4 +1,4 @@
-"""Files that are made: written at offsets, and named together when all are complete."""
+"""Output files. They are written at offsets, and get their names together when all are complete."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from gguf_forge.storage.source import Source
 
 @dataclass(frozen=True)
 class Output:
-    """A file to be.
+    """A file that will be written.
 
     Attributes:
-        path: Its name.
-        size: Its bytes.
-        fingerprint: `name=digest` words, of which one differs wherever other bytes would be written.
-        mode: Its permissions, from the beginning; None for those of any new file.
+        path: Its path.
+        size: Its size in bytes.
+        fingerprint: `name=digest` words. At least one differs if a run would write other bytes.
+        mode: Its permissions, which it has from the beginning; None for the usual permissions of a new file.
     """
 
     path: Path
@@ -29,9 +29,9 @@ class Output:
 
 
 class Sink(Protocol):
-    """A file of known size that is being written. All methods may be called by any thread.
+    """A file of known size that is being written. Any thread may call its methods.
 
-    Bytes that are not written are zero.
+    Bytes that are never written are zero.
     """
 
     def write_at(self, offset: int, data: memoryview) -> None:
@@ -43,7 +43,7 @@ class Sink(Protocol):
         ...
 
     def copy_from(self, source: Source, source_offset: int, offset: int, nbytes: int) -> None:
-        """Copies bytes of a source.
+        """Copies bytes from a source.
 
         Raises:
             InputError: the source cannot be read, or became shorter.
@@ -52,16 +52,16 @@ class Sink(Protocol):
         ...
 
     def has(self, offset: int, nbytes: int) -> bool:
-        """Did an earlier run finish these bytes?"""
+        """Whether an earlier run finished these bytes."""
         ...
 
     def finished(self, offset: int, nbytes: int) -> None:
-        """These bytes have been written and, after a stop, need not be again."""
+        """Notes that these bytes are written. A run that resumes this one does not write them again."""
         ...
 
 
 class Publish(Protocol):
-    """How a storage makes files: each has its name when the block ends well, and is abandoned when it does not."""
+    """The function of a storage that makes files. They get their names if the block succeeds, and vanish otherwise."""
 
     def __call__(
         self, outputs: Sequence[Output], *, overwrite: bool, resume: bool = False
@@ -69,12 +69,13 @@ class Publish(Protocol):
         """New files, in the order of `outputs`.
 
         Args:
-            outputs: The files to be.
-            overwrite: They may replace others.
-            resume: Go on from what a stopped run left; and if this one is stopped, leave that.
+            outputs: The files that will be written.
+            overwrite: Whether they may replace existing files.
+            resume: Whether to continue from the files of a stopped run, and to keep unfinished files if this run is
+                stopped.
 
         Raises:
-            RefusedError: another run is writing one of them; or one exists, and may not be replaced.
-            OutputError: one cannot be written; nothing has changed under its name.
+            RefusedError: another run is writing one of the files; or one exists and may not be replaced.
+            OutputError: a file cannot be written. An old file with its name is unchanged.
         """
         ...

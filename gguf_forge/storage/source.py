@@ -1,4 +1,4 @@
-"""Byte ranges of files, wherever they lie."""
+"""Input files that are read by byte ranges, wherever they are stored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class Source(Protocol):
-    """A file whose bytes can be read in any order, until it is closed. All names in messages come from `path`."""
+    """A file whose bytes can be read in any order until it is closed. Messages name it by `path`."""
 
     @property
     def path(self) -> Path: ...
@@ -20,33 +20,34 @@ class Source(Protocol):
 
     @property
     def identity(self) -> str:
-        """What tells the file from others, and from itself before it was written to; what it is made of is the
-        storage's own affair."""
+        """A text that differs between files, and changes when the file is written to. Each storage has its own form."""
         ...
 
     def read(self, offset: int, nbytes: int, *, at: int = 0) -> NDArray[np.uint8]:
-        """The bytes `offset` to `offset + nbytes` in memory of their own; all of them or an InputError. `at` as for
-        `buffers.fresh`."""
+        """The bytes from `offset` to `offset + nbytes` in a new buffer. `at` is as in `buffers.fresh`.
+
+        It raises InputError if it cannot read all of them.
+        """
         ...
 
     def copy_range(self, target: int, nbytes: int, offset: int, at: int) -> int:
-        """Lets the system copy bytes into an open file, without a way through this process.
+        """Lets the kernel copy bytes into an open file, with `copy_file_range`, without passing through this process.
 
         Args:
-            target: The descriptor of the file that they go to.
-            nbytes: How many at most.
-            offset: Where they begin here.
-            at: Where they begin there.
+            target: The descriptor of the file that is written.
+            nbytes: The most bytes to copy.
+            offset: The offset of the bytes in this source.
+            at: The offset in the target.
 
         Returns:
-            How many were copied; 0 if this is not the way.
+            The number of bytes that were copied; 0 if the kernel cannot copy here, and the caller must read and write.
         """
         ...
 
     def check_unchanged(self) -> None:
-        """Raises InputError if this is not the file any more that was opened."""
+        """Raises InputError if the file was replaced or changed after it was opened."""
         ...
 
     def close(self) -> None:
-        """Nothing is read after that."""
+        """Closes the file. Reading is an error afterwards."""
         ...

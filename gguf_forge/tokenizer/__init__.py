@@ -1,6 +1,6 @@
-"""From the tokenizer files of a Hugging Face folder to the tokenizer metadata of a GGUF file.
+"""Makes the tokenizer metadata of a GGUF file from the tokenizer files of a Hugging Face folder.
 
-Each kind of vocabulary is a reader in a file of its own; a model family composes the readers that fit it:
+Each kind of vocabulary has a reader in a file of its own. A model family composes the readers that fit it:
 
     llama = in_order(
         configured_space_prefix,
@@ -9,7 +9,7 @@ Each kind of vocabulary is a reader in a file of its own; a model family compose
     )
     metadata = read_vocabulary(folder, config, llama)
 
-The readers, by the files that they take:
+The readers, by the files that they read:
 
     tokenizer.json      bpe, bpe_as_marked, bpe_with(...), chatglm, glm, glm_edge, interns1, solar_open, whitespace,
                         wordpiece (all these also vocab.json or vocab.txt), llama_hf, gemma4, xlm_roberta,
@@ -178,8 +178,8 @@ def read_vocabulary(
     Args:
         folder: The Hugging Face folder.
         config: The model's configuration with the defaults of its class.
-        reader: What its family reads.
-        pre_tokenizer: The name of a pre-tokenizer, instead of the one found by hash.
+        reader: The reader that its family declares.
+        pre_tokenizer: The name of a pre-tokenizer, which replaces the one found by hash.
 
     Raises:
         InputError: a tokenizer file is missing, broken, or contradicts another.
@@ -204,7 +204,7 @@ def read_vocabulary(
 
 
 def real_vocabulary_size(folder: Folder, config: Mapping[str, Any]) -> int | None:
-    """How many embedding rows have a token, where embeddings have more; None without tokenizer files.
+    """The number of embedding rows that belong to a token, if the embeddings have more; None without tokenizer files.
 
     Source: Gemma 3's `modify_tensors` in llama.cpp's converter.
     """
@@ -214,7 +214,7 @@ def real_vocabulary_size(folder: Folder, config: Mapping[str, Any]) -> int | Non
 
 
 def base_vocabulary_size(folder: Folder) -> int | None:
-    """How many tokens a tokenizer has without those that were added to it; None without tokenizer.json."""
+    """The number of tokens of a tokenizer, not counting its added tokens; None without tokenizer.json."""
     tokenizer = load_tokenizer(TokenizerFiles(folder))
     return None if tokenizer is None else tokenizer.base_size()
 

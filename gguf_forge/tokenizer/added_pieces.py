@@ -1,4 +1,4 @@
-"""What JSON files add to the pieces of a SentencePiece model.
+"""The tokens that JSON files add to the pieces of a SentencePiece model.
 
 Source: `_create_vocab_sentencepiece` and Phi-3's `set_vocab` in llama.cpp's converter.
 """
@@ -21,7 +21,7 @@ ADDED_SCORE = -1000.0
 
 @dataclass(frozen=True)
 class AddedPiece:
-    """A token that a JSON file adds or changes, and where it says so."""
+    """A token that a JSON file adds or changes, and its place in this file."""
 
     id: int
     text: str
@@ -30,7 +30,7 @@ class AddedPiece:
 
 
 def add_in_range(vocabulary: Pieces, tokens: Iterable[AddedPiece]) -> None:
-    """Puts tokens into the vocabulary; those whose id it does not have are left out."""
+    """Puts tokens into the vocabulary. Tokens whose id is beyond its end are left out."""
     size = len(vocabulary.texts)
     for token in tokens:
         if token.id < size:
@@ -40,7 +40,7 @@ def add_in_range(vocabulary: Pieces, tokens: Iterable[AddedPiece]) -> None:
 
 
 def put(vocabulary: Pieces, token: AddedPiece) -> None:
-    """Puts a token whose id the vocabulary has into it."""
+    """Puts a token into the vocabulary, which must have the token's id."""
     text = token.text.encode()
     if vocabulary.types[token.id] is not TokenType.UNUSED and vocabulary.texts[token.id] != text:
         log.info("token %d: %r becomes %r", token.id, vocabulary.texts[token.id].decode(), token.text)
@@ -50,7 +50,7 @@ def put(vocabulary: Pieces, token: AddedPiece) -> None:
 
 
 def from_added_tokens(files: TokenizerFiles) -> Iterator[AddedPiece]:
-    """Those of added_tokens.json."""
+    """The tokens of added_tokens.json."""
     place = files.place("added_tokens.json")
     for text, id in (files.added_tokens or {}).items():
         here = place / repr(text)
@@ -58,7 +58,10 @@ def from_added_tokens(files: TokenizerFiles) -> Iterator[AddedPiece]:
 
 
 def from_tokenizer_config(files: TokenizerFiles, by_text: bool = True) -> Iterator[AddedPiece]:
-    """Those of tokenizer_config.json; `by_text`: some are control tokens by their text, marked or not."""
+    """The tokens of tokenizer_config.json.
+
+    With `by_text`, a token whose text looks like a control token becomes one, even if it is not marked as special.
+    """
     place = files.place("tokenizer_config.json") / "added_tokens_decoder"
     listed = (files.tokenizer_config or {}).get("added_tokens_decoder", {})
     for key, value in as_mapping(listed, place).items():
@@ -69,7 +72,7 @@ def from_tokenizer_config(files: TokenizerFiles, by_text: bool = True) -> Iterat
 
 
 def from_tokenizer(files: TokenizerFiles) -> Iterator[AddedPiece]:
-    """Those of tokenizer.json."""
+    """The added tokens of tokenizer.json."""
     place = files.place("tokenizer.json") / "added_tokens"
     for index, value in enumerate(as_list((files.tokenizer or {}).get("added_tokens", []), place)):
         here = place / index

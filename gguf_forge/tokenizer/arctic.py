@@ -1,4 +1,4 @@
-"""Arctic's vocabulary: a SentencePiece model, of which tokenizer_config.json redefines some tokens.
+"""Arctic's vocabulary: a SentencePiece model. tokenizer_config.json redefines some of its tokens.
 
 Source: Arctic's `set_vocab` in llama.cpp's converter.
 """

@@ -1,9 +1,10 @@
-"""A tokenizer as transformers' AutoTokenizer sets it up, on the `tokenizers` library alone.
+"""Builds a tokenizer as transformers' AutoTokenizer does, with only the `tokenizers` library.
 
-The JSON files of a folder disagree about added and special tokens, and transformers has its own way of
-settling that, which depends on the class that they name. The ids and texts in a GGUF file follow from it.
+The JSON files of a folder may disagree about added and special tokens. transformers settles this by rules that depend
+on the tokenizer class that the files name, and the ids and texts in a GGUF file follow from these rules.
+
 Source: transformers 4.57.6, `tokenization_utils_base.py`, `tokenization_utils_fast.py` and
-`convert_slow_tokenizer.py`; the defaults of its tokenizer classes are data here.
+`convert_slow_tokenizer.py`. The defaults of its tokenizer classes are in transformers_classes.json.
 """
 
 from __future__ import annotations
@@ -38,18 +39,19 @@ _CLEAN_UP = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (
              (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"))  # fmt: skip
 
 
-# Real normalizers replace single characters by single ones; this leaves room, and memory.
+# The largest factor by which a tokenizer may lengthen a text. Real normalizers replace single characters by single
+# ones, so this leaves enough room and still bounds the memory.
 _MAX_GROWTH = 1e4
 
 
 @dataclass(frozen=True)
 class AutoTokenizer:
-    """A tokenizer with every added and special token settled.
+    """A tokenizer with all of its added and special tokens.
 
     Attributes:
         engine: The tokenizer of the `tokenizers` library.
         special_tokens: The texts of the special tokens, in the order of their roles.
-        place: The file it was made from.
+        place: The file that it was made from.
     """
 
     engine: Tokenizer
@@ -59,7 +61,7 @@ class AutoTokenizer:
     _clean_up: bool
 
     def vocabulary(self) -> dict[str, int]:
-        """Text -> id, added tokens included. Raises InputError when two texts have one id."""
+        """Text -> id, including added tokens. Raises InputError if two texts have the same id."""
         vocabulary = self.engine.get_vocab(with_added_tokens=True)
         if len(set(vocabulary.values())) != len(vocabulary):
             texts: dict[int, str] = {}
@@ -70,7 +72,7 @@ class AutoTokenizer:
         return vocabulary
 
     def base_size(self) -> int:
-        """The number of tokens without the added ones."""
+        """The number of tokens, not counting the added ones."""
         return self.engine.get_vocab_size(with_added_tokens=False)
 
     def added_tokens(self) -> dict[int, AddedToken]:
@@ -86,7 +88,7 @@ class AutoTokenizer:
             return before + list(self.engine.encode(text, add_special_tokens=False).ids) + after
 
     def round_trip(self, text: str) -> str:
-        """The text after encoding and decoding: how the tokenizer's normalizer would have it."""
+        """The text after encoding and decoding, which is the text as the tokenizer's normalizer changes it."""
         with _engine_errors(self.place):
             ids = self.engine.encode(text, add_special_tokens=False).ids
             decoded = self.engine.decode(ids, skip_special_tokens=False)
@@ -96,7 +98,7 @@ class AutoTokenizer:
 
 
 def load_tokenizer(files: TokenizerFiles) -> AutoTokenizer | None:
-    """The tokenizer of a folder; None where it has no tokenizer.json, nor what its class needs instead.
+    """The tokenizer of a folder; None if it has neither tokenizer.json nor the files that its class can use instead.
 
     Raises:
         InputError: a file is broken or contradicts itself.
@@ -137,7 +139,7 @@ def load_tokenizer(files: TokenizerFiles) -> AutoTokenizer | None:
 
 
 def settled_tokens(files: TokenizerFiles) -> tuple[list[AddedToken], list[SpecialToken]]:
-    """The tokens that the files add to a tokenizer.json, and the special ones; read without making a tokenizer."""
+    """The added tokens and the special tokens of the files. They are read without making a tokenizer."""
     name, defaults = _class_of(files)
     arguments, added = _arguments(files)
     tokenizer = files.tokenizer or {}
@@ -156,7 +158,7 @@ def _classes() -> Mapping[str, Any]:
 
 
 def _class_of(files: TokenizerFiles) -> tuple[str, Mapping[str, Any]]:
-    """The tokenizer class that the files ask for, and its defaults; the generic one where none is known."""
+    """The tokenizer class that the files name, and its defaults; the generic class if the named one is not known."""
     config = files.config or {}
     name = (files.tokenizer_config or {}).get("tokenizer_class") or config.get("tokenizer_class")
     if name is None:
@@ -170,7 +172,7 @@ def _class_of(files: TokenizerFiles) -> tuple[str, Mapping[str, Any]]:
 
 
 def _arguments(files: TokenizerFiles) -> tuple[dict[str, Any], list[AddedToken]]:
-    """What the files ask the class for, and the added tokens by id. Source: `_from_pretrained`."""
+    """The arguments that the files give to the class, and the added tokens by id. Source: `_from_pretrained`."""
     place = files.place("tokenizer_config.json")
     arguments = dict(files.tokenizer_config or {})
     by_id: dict[int, AddedToken] = {}
@@ -222,7 +224,7 @@ def _legacy_added_tokens(files: TokenizerFiles, arguments: Mapping[str, Any]) ->
 
 
 def _special_tokens(settings: Mapping[str, Any], name: str, place: Place) -> list[SpecialToken]:
-    """The special tokens by role, each text once. Source: `all_special_tokens_extended`."""
+    """The special tokens in the order of their roles, each text once. Source: `all_special_tokens_extended`."""
     found: dict[str, SpecialToken] = {}
     extra = settings.get("extra_special_tokens") or {}
     candidates = [
@@ -243,14 +245,14 @@ def _infill_tokens(name: str) -> Iterable[tuple[str, str]]:
 
 
 def _normalized_role(name: str, role: str, token: Any) -> Any:
-    """Roberta's mask takes the space before it; given as a plain text, it becomes a token that says so."""
+    """The token for a role. A mask token of Roberta that is a plain text becomes one that takes the space before it."""
     if name == "RobertaTokenizerFast" and role == "mask_token" and isinstance(token, str):
         return {"content": token, "lstrip": True, "normalized": False}
     return token
 
 
 def _set_prefix_space(engine: Tokenizer, wanted: Any) -> None:
-    """The class's add_prefix_space outranks that of a byte-level pre-tokenizer."""
+    """Sets add_prefix_space of a byte-level pre-tokenizer to the value of the class, which overrides its own."""
     from tokenizers.pre_tokenizers import ByteLevel
 
     current = engine.pre_tokenizer
@@ -259,7 +261,7 @@ def _set_prefix_space(engine: Tokenizer, wanted: Any) -> None:
 
 
 def _set_bert_normalizer(engine: Tokenizer, settings: Mapping[str, Any]) -> None:
-    """The settings of BERT's classes outrank those of the normalizer."""
+    """Sets the options of a BERT normalizer to those of the class, which override its own."""
     from tokenizers.normalizers import BertNormalizer
 
     current = engine.normalizer
@@ -270,7 +272,7 @@ def _set_bert_normalizer(engine: Tokenizer, settings: Mapping[str, Any]) -> None
 
 
 def _end(engine: Tokenizer, settings: Mapping[str, Any], role: str, place: Place) -> list[int]:
-    """The ids of the special token that the class puts at one end of a text: none or one."""
+    """The id of the special token that the class puts at one end of a text, as a list; empty if it puts none."""
     if not role:
         return []
     token = read_special_token(settings.get(f"{role}_token"), place)
@@ -282,7 +284,7 @@ def _end(engine: Tokenizer, settings: Mapping[str, Any], role: str, place: Place
 
 
 def _check_growth(step: Any, place: Place) -> None:
-    """Refuses steps that would make one text grow without bound: each replacement may multiply its length."""
+    """Refuses steps that would make a text grow without bound, because each replacement may multiply its length."""
     pending, growth = [step], 1.0
     while pending:
         step = pending.pop()
@@ -298,7 +300,7 @@ def _check_growth(step: Any, place: Place) -> None:
 
 
 def _from_json(data: bytes, place: Place) -> tuple[Tokenizer, str | None]:
-    """The tokenizer of a tokenizer.json without truncation and padding, and the token that pads."""
+    """The tokenizer of a tokenizer.json without its truncation and padding, and its padding token."""
     from tokenizers import Tokenizer
 
     with _engine_errors(place):
@@ -311,12 +313,12 @@ def _from_json(data: bytes, place: Place) -> tuple[Tokenizer, str | None]:
 
 @contextmanager
 def _engine_errors(place: Place) -> Iterator[None]:
-    """Turns whatever the `tokenizers` library raises, its panics too, into an InputError."""
+    """Turns every exception of the `tokenizers` library, including a Rust panic, into an InputError."""
     try:
         yield
     except ForgeError:
         raise
     except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
         raise
-    except BaseException as error:  # a Rust panic is no Exception
+    except BaseException as error:  # A Rust panic is not an Exception.
         raise InputError(f"the tokenizer cannot be used: {error}", file=place.file) from error

@@ -1,4 +1,4 @@
-"""Texts, types and pre-tokenizer of a vocabulary whose tokenizer splits text before it looks tokens up.
+"""Texts, types and pre-tokenizer of a vocabulary whose tokenizer splits text before it looks up tokens.
 
 Byte-level BPE and WordPiece have such vocabularies. Source: `get_vocab_base` in llama.cpp's converter.
 """
@@ -18,7 +18,7 @@ from gguf_forge.tokenizer.vocabulary import TokenizerSource
 
 @dataclass(frozen=True)
 class BaseVocabulary:
-    """A vocabulary; the index is the token id. `added` are the ids of the tokens added to it, by text."""
+    """A vocabulary. The index is the token id. `added` has the ids of the added tokens, by text."""
 
     pre_tokenizer: str
     texts: list[str]
@@ -26,7 +26,7 @@ class BaseVocabulary:
     added: Mapping[str, int] = field(default_factory=dict)
 
     def metadata(self, model: str) -> Metadata:
-        """The keys of the vocabulary under llama.cpp's name for its kind of tokenizer."""
+        """The metadata keys of the vocabulary. `model` is llama.cpp's name for the kind of tokenizer."""
         return {
             "tokenizer.ggml.model": string(model),
             "tokenizer.ggml.pre": string(self.pre_tokenizer),
@@ -38,17 +38,18 @@ class BaseVocabulary:
 def read_base_vocabulary(
     source: TokenizerSource, pre_tokenizer: str | None = None, *, as_marked: bool = False
 ) -> BaseVocabulary | None:
-    """The vocabulary of a folder; None without the files of a tokenizer.
+    """The vocabulary of a folder; None if it has no tokenizer files.
 
     Args:
         source: The folder's files and the model's configuration.
-        pre_tokenizer: The name that this kind of vocabulary always has, instead of the one found by hash.
-        as_marked: Added tokens are written as they are, and are control tokens if marked special, whatever their text.
+        pre_tokenizer: The name that this kind of vocabulary always has, which replaces the one found by hash.
+        as_marked: Whether added tokens are written unchanged, and are control tokens only if marked as special,
+            whatever their text.
 
     Raises:
         InputError: a file is broken, or the vocabulary does not fit the model's vocab_size.
-        UnsupportedError: the pre-tokenizer is unknown, and none was named.
-        UsageError: the named pre-tokenizer is none of llama.cpp's.
+        UnsupportedError: the pre-tokenizer is unknown, and the user named none.
+        UsageError: llama.cpp does not know the named pre-tokenizer.
     """
     tokenizer = load_tokenizer(source.files)
     if tokenizer is None:
@@ -59,7 +60,8 @@ def read_base_vocabulary(
         if as_marked:
             texts[id], types[id] = token.content, marked(token.special)
         else:
-            # Runtimes match added tokens in plain text, so one that the normalizer changes is written changed.
+            # Runtimes match added tokens in the plain text. So a token that is changed by encoding and decoding is
+            # written in its changed form.
             text = token.content if token.normalized else tokenizer.round_trip(token.content)
             texts[id], types[id] = added_token(text, token.special)
     name = pre_tokenizer or _pre_tokenizer(tokenizer, source)

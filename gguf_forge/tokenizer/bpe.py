@@ -21,8 +21,8 @@ def bpe(source: TokenizerSource) -> Metadata | None:
 
     Raises:
         InputError: a file is broken, or the vocabulary does not fit the model's vocab_size.
-        UnsupportedError: the pre-tokenizer is unknown, and none was named.
-        UsageError: the named pre-tokenizer is none of llama.cpp's.
+        UnsupportedError: the pre-tokenizer is unknown, and the user named none.
+        UsageError: llama.cpp does not know the named pre-tokenizer.
     """
     vocabulary = read_base_vocabulary(source)
     if vocabulary is None:
@@ -31,7 +31,7 @@ def bpe(source: TokenizerSource) -> Metadata | None:
 
 
 def bpe_as_marked(source: TokenizerSource) -> Metadata | None:
-    """As `bpe`, and added tokens are written as they are: control tokens if marked special, whatever their text."""
+    """Like `bpe`, but added tokens are written unchanged, and are control tokens only if marked as special."""
     vocabulary = read_base_vocabulary(source, as_marked=True)
     if vocabulary is None:
         return None
@@ -39,7 +39,9 @@ def bpe_as_marked(source: TokenizerSource) -> Metadata | None:
 
 
 def bpe_with(texts: Mapping[str, str], ids: Mapping[str, int] | None = None) -> Reader:
-    """As `bpe`, with special tokens for kinds that the files do not tell: kind -> text of an added token, or id.
+    """Like `bpe`, with special tokens for kinds that the files do not name.
+
+    `texts` maps a kind to the text of an added token, `ids` maps a kind to a token id.
 
     Example:
         >>> chatglm = bpe_with({"eos": "<|endoftext|>", "eot": "<|user|>", "unk": "<|endoftext|>"})
@@ -82,7 +84,7 @@ def whitespace(source: TokenizerSource) -> Metadata | None:
 
 
 def tokenizer_json_size(source: TokenizerSource) -> int | None:
-    """How many tokens tokenizer.json lists (those in both of its lists count twice); None without it."""
+    """The number of tokens that tokenizer.json lists; None without it. A token in both of its lists counts twice."""
     tokenizer = source.files.tokenizer
     if tokenizer is None:
         return None

@@ -1,4 +1,4 @@
-"""Vocabularies that are the same for every model of a family, and not in its folders.
+"""Vocabularies that are the same for every model of a family, and that its folders do not have.
 
 Source: `_set_vocab_builtin` and `_set_vocab_none` in llama.cpp's converter.
 """
@@ -18,12 +18,12 @@ from gguf_forge.tokenizer.vocabulary import Reader, TokenizerSource
 
 log = logging.getLogger(__name__)
 
-# What is cut to the model's number of tokens.
+# The keys whose arrays are cut to the model's number of tokens.
 _PER_TOKEN = frozenset(f"tokenizer.ggml.{name}" for name in ("tokens", "scores", "token_type"))
 
 
 def builtin(name: Literal["gpt-neox", "llama-spm"]) -> Reader:
-    """A reader that takes a vocabulary which comes with the package, cut to the model's vocab_size.
+    """A reader that uses a vocabulary which comes with the package, cut to the model's vocab_size.
 
     Example:
         >>> mamba = first_of(bpe, sentencepiece, builtin("gpt-neox"))
@@ -38,7 +38,7 @@ def builtin(name: Literal["gpt-neox", "llama-spm"]) -> Reader:
 
 
 def no_vocabulary(_: TokenizerSource) -> Metadata:
-    """What a model without tokens of its own says."""
+    """The metadata of a model that has no vocabulary."""
     return {"tokenizer.ggml.model": string("none")}
 
 

@@ -1,6 +1,6 @@
-"""Chat templates: text to carry over, never run.
+"""Chat templates. They are copied as text and never run.
 
-Source: gguf-py's `SpecialVocab` (where a template is looked for) and `GGUFWriter.add_chat_template`.
+Source: gguf-py's `SpecialVocab` (the files that may have a template) and `GGUFWriter.add_chat_template`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ KEY = "tokenizer.chat_template"
 
 
 def chat_templates(files: TokenizerFiles) -> Metadata:
-    """The templates of a folder: of tokenizer_config.json, else chat_template.jinja, else chat_template.json.
+    """The templates of a folder: from tokenizer_config.json, else chat_template.jinja, else chat_template.json.
 
-    A folder without tokenizer_config.json, or with an empty one, has none.
+    The result is empty if tokenizer_config.json is missing or empty.
     """
     config = files.tokenizer_config
     if not config:
@@ -38,7 +38,7 @@ def chat_templates(files: TokenizerFiles) -> Metadata:
 
 
 def bundled_template(name: str) -> str:
-    """A template that comes with the package, for models that come without one."""
+    """A template that comes with the package, for models that have none."""
     return package_files(__package__).joinpath(f"chat_templates/{name}.jinja").read_text(encoding="utf-8")
 
 
@@ -51,10 +51,10 @@ def _with_additional(files: TokenizerFiles, template: str) -> str | list[Mapping
 
 
 def templates_of(template: Any, place: Place) -> Metadata:
-    """The keys of a template, or of a list of named ones as `chat_template` of tokenizer_config.json may be.
+    """The metadata keys of `chat_template` in tokenizer_config.json: one template, or a list of named templates.
 
     Raises:
-        InputError: a list that is none of templates; text that is not valid Unicode.
+        InputError: the list has an entry that is not a template, or a text is not valid Unicode.
 
     Example:
         >>> list(templates_of("{{ messages }}", Place("tokenizer_config.json")))

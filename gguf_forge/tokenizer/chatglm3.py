@@ -1,6 +1,7 @@
 """ChatGLM 3's reading of tokenizer.model (llama.cpp's pre-tokenizer `chatglm-spm`).
 
-The special tokens stand in the publisher's code, which is never run.
+The publisher's code defines the special tokens. This module has them as data, because the code is never run.
+
 Source: `set_vocab_chatglm3` in llama.cpp's converter, tokenization_chatglm.py of the publisher.
 """
 

@@ -1,4 +1,4 @@
-"""Typed access to what JSON files say: the value asked for, or an InputError that names file and place."""
+"""Typed access to values in JSON files. Each function returns the value or raises an InputError with its place."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from gguf_forge.errors import InputError
 
-# Far above any real vocabulary, far below what would exhaust memory.
+# The most tokens of a vocabulary: far more than any real one has, and few enough for the memory.
 MAX_TOKENS = 1 << 24
 _MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
 
 
 class Place:
-    """Where a value stands: a file and a path inside it. `place / "key"` goes one step down.
+    """The place of a value: a file and a path inside it. `place / "key"` goes one step down.
 
     Example:
         >>> str((Place("tokenizer.json") / "model" / "merges").error("is a number"))
@@ -49,7 +49,7 @@ def as_list(value: Any, place: Place) -> list[Any]:
 
 
 def as_text(value: Any, place: Place) -> str:
-    """A string that UTF-8 can carry: JSON escapes can make lone surrogates, which no GGUF string holds."""
+    """A string that can be written as UTF-8. JSON escapes can make lone surrogates, which a GGUF string cannot hold."""
     if not isinstance(value, str):
         raise place.expected("a string", value)
     if not encodable(value):
@@ -58,7 +58,7 @@ def as_text(value: Any, place: Place) -> str:
 
 
 def as_texts(value: Any, place: Place) -> list[str]:
-    """A list of strings that UTF-8 can carry, checked as a whole: merges come by the hundred thousand."""
+    """A list of strings that can be written as UTF-8. It is checked as a whole, because a list of merges is long."""
     texts = as_list(value, place)
     try:
         whole = "".join(texts)
@@ -100,14 +100,14 @@ def as_id(value: Any, place: Place, maximum: int = (1 << 32) - 1) -> int:
 
 
 def as_decimal_id(key: str, place: Place) -> int:
-    """A token id that is the key of an object: decimal digits."""
+    """A token id from the key of an object, which must consist of decimal digits."""
     if not (key.isascii() and key.isdigit() and len(key) <= 10):
         raise place.error(f"has the key {key[:40]!r}, which is not a token id")
     return as_id(int(key), place)
 
 
 def vocabulary_size(config: Mapping[str, Any], place: Place, keys: Iterable[str] = ("vocab_size",)) -> int | None:
-    """The first of `keys` that the configuration has, or None. Raises InputError for absurd sizes."""
+    """The value of the first of `keys` that the configuration has, or None. Raises InputError for impossible sizes."""
     for key in keys:
         if key in config and config[key] is not None:
             size = config[key]

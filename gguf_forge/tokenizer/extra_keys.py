@@ -1,4 +1,4 @@
-"""Keys that a family adds to what its vocabulary's reader gives, or puts in place of it: readers for `in_order`.
+"""Readers for `in_order` that add keys to the metadata of a vocabulary's reader, or replace some of them.
 
 Source: the `set_vocab` of the families in llama.cpp's converter.
 """
@@ -16,7 +16,7 @@ _TYPES = "tokenizer.ggml.token_type"
 
 
 def chat_template(text: str, name: str = "default") -> Reader:
-    """A chat template, whatever the folder has; `name` for one beside the default.
+    """A chat template that replaces the one of the folder. `name` is for a template other than the default one.
 
     Example:
         >>> reranker = in_order(chat_template("Judge {document} by {query}", "rerank"), bpe)
@@ -25,12 +25,12 @@ def chat_template(text: str, name: str = "default") -> Reader:
 
 
 def bundled_chat_template(name: str) -> Reader:
-    """A chat template that comes with the package, whatever the folder has."""
+    """A chat template that comes with the package. It replaces the one of the folder."""
     return lambda _: templates_of(bundled_template(name), Place(name))
 
 
 def default_chat_template(name: str) -> Reader:
-    """A chat template that comes with the package, where the folder has none.
+    """A chat template that comes with the package. It is used only if the folder has none.
 
     Example:
         >>> kimi = in_order(kimi_linear, default_chat_template("kimi-k3"))
@@ -39,7 +39,10 @@ def default_chat_template(name: str) -> Reader:
 
 
 def own_chat_template(fallback: str | None = None) -> Reader:
-    """chat_template.jinja in place of what tokenizer_config.json has; `fallback` comes with the package."""
+    """chat_template.jinja, which here counts before tokenizer_config.json.
+
+    `fallback` names a template of the package, for folders without this file.
+    """
 
     def read(source: TokenizerSource) -> Metadata:
         template = source.files.chat_template_jinja
@@ -51,7 +54,7 @@ def own_chat_template(fallback: str | None = None) -> Reader:
 
 
 def token_by_text(text: str, *kinds: str) -> Reader:
-    """The id of an added token of tokenizer_config.json for these kinds, nothing where it is not there.
+    """The id of an added token of tokenizer_config.json, for these kinds; nothing if the token is missing.
 
     Example:
         >>> qwen3_omni = in_order(bpe, token_by_text("<|im_end|>", "bos", "eos"))
@@ -69,7 +72,7 @@ def token_by_text(text: str, *kinds: str) -> Reader:
 
 
 def suppressed_tokens(source: TokenizerSource) -> Metadata:
-    """The tokens that generation_config.json says are never sampled, nothing where it does not say."""
+    """The tokens that are never sampled according to generation_config.json; nothing if it names none."""
     listed = (source.files.object("generation_config.json") or {}).get("suppress_tokens")
     if not listed:
         return {}
@@ -79,7 +82,7 @@ def suppressed_tokens(source: TokenizerSource) -> Metadata:
 
 
 def as_control(text: str, reader: Reader) -> Reader:
-    """The reader's vocabulary with one token made a control token, so that runtimes do not show it."""
+    """The reader's vocabulary with one token changed to a control token, so that runtimes do not show it."""
 
     def read(source: TokenizerSource) -> Metadata | None:
         metadata = reader(source)

@@ -1,4 +1,4 @@
-"""The tokenizer files of a Hugging Face folder: read once, when asked, and never trusted."""
+"""The tokenizer files of a Hugging Face folder. Each is read once, when it is first needed, and never trusted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _JINJA = ".jinja"
 
 
 def _read_bytes(folder: Folder, name: str) -> bytes | None:
-    """The content of a file, None where there is none. Raises InputError when it cannot be the file meant."""
+    """The content of a file; None if it is missing. Raises InputError if it is clearly another kind of file."""
     if not folder.has(name):
         return None
     data = folder.read_small(name)
@@ -25,7 +25,7 @@ def _read_bytes(folder: Folder, name: str) -> bytes | None:
 
 
 def _read_text(folder: Folder, name: str) -> str | None:
-    """A UTF-8 text with `\\n` line ends (as Python's text mode gives it), None where there is no file."""
+    """A UTF-8 text with `\\n` line ends, as Python's text mode gives it; None if the file is missing."""
     data = _read_bytes(folder, name)
     if data is None:
         return None
@@ -39,7 +39,7 @@ def _read_text(folder: Folder, name: str) -> str | None:
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """The tokenizer files of one folder. Each attribute is a parsed file, or None where there is none.
+    """The tokenizer files of one folder. Each attribute is a parsed file, or None if the file is missing.
 
     Example:
         >>> TokenizerFiles(LocalFolder(Path("Qwen3-0.6B"))).tokenizer_config["tokenizer_class"]
@@ -56,7 +56,7 @@ class TokenizerFiles:
 
     @cached_property
     def tokenizer_bytes(self) -> bytes | None:
-        """tokenizer.json as it is, for the `tokenizers` library."""
+        """tokenizer.json as unparsed bytes, for the `tokenizers` library."""
         return _read_bytes(self.folder, "tokenizer.json")
 
     @cached_property
@@ -77,7 +77,7 @@ class TokenizerFiles:
 
     @cached_property
     def config(self) -> Mapping[str, Any] | None:
-        """config.json as it stands, without any default."""
+        """config.json without any defaults."""
         return self._object("config.json")
 
     @cached_property
@@ -90,24 +90,24 @@ class TokenizerFiles:
 
     @cached_property
     def wordpieces(self) -> str | None:
-        """vocab.txt: a token a line."""
+        """vocab.txt, which has one token per line."""
         return _read_text(self.folder, "vocab.txt")
 
     @cached_property
     def sentencepiece(self) -> bytes | None:
-        """tokenizer.model as it is."""
+        """tokenizer.model as unparsed bytes."""
         return _read_bytes(self.folder, "tokenizer.model")
 
     def content(self, name: str) -> bytes | None:
-        """A file that few vocabularies have, as it is."""
+        """The unparsed bytes of a file that only few vocabularies have."""
         return _read_bytes(self.folder, name)
 
     def text(self, name: str) -> str | None:
-        """A text file that few vocabularies have, with `\\n` line ends."""
+        """A text file that only few vocabularies have, with `\\n` line ends."""
         return _read_text(self.folder, name)
 
     def object(self, name: str) -> Mapping[str, Any] | None:
-        """A JSON file that few vocabularies have."""
+        """A JSON file that only few vocabularies have."""
         return self._object(name)
 
     @cached_property
@@ -120,7 +120,7 @@ class TokenizerFiles:
 
     @cached_property
     def additional_chat_templates(self) -> dict[str, str]:
-        """Name -> template of the folder additional_chat_templates, by name."""
+        """Name -> template, from the folder additional_chat_templates, in order of name."""
         folder = self.folder.subfolder("additional_chat_templates")
         found = (name for name in folder.names() if name.endswith(_JINJA))
         return {name.removesuffix(_JINJA): text for name in found if (text := _read_text(folder, name)) is not None}

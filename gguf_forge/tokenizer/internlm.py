@@ -15,7 +15,7 @@ from gguf_forge.tokenizer.spm import sentencepiece
 from gguf_forge.tokenizer.token_types import TokenType
 from gguf_forge.tokenizer.vocabulary import TokenizerSource, configured_space_prefix
 
-# The end of a turn in the chat models.
+# The token that ends a turn in the chat models.
 _CHAT_END = "<|im_end|>"
 _PER_TOKEN = tuple(f"tokenizer.ggml.{name}" for name in ("model", "pre", "tokens", "scores", "token_type"))
 
@@ -23,7 +23,8 @@ _PER_TOKEN = tuple(f"tokenizer.ggml.{name}" for name in ("model", "pre", "tokens
 def internlm2(source: TokenizerSource) -> Metadata | None:
     """The metadata of InternLM2's vocabulary; None without tokenizer.model.
 
-    The byte zero is written as another character, because C ends texts there. Chat models end with their end of turn.
+    A zero byte is written as another character, because it would end a C string. In chat models the token that ends a
+    turn is also the end of sequence.
 
     Raises:
         InputError: a file is broken, or the vocabulary does not fit the model's vocab_size.
@@ -59,7 +60,7 @@ def internlm2(source: TokenizerSource) -> Metadata | None:
 
 
 def internlm3(source: TokenizerSource) -> Metadata | None:
-    """The metadata of InternLM3's vocabulary: as `sentencepiece`, and chat models end with their end of turn."""
+    """The metadata of InternLM3's vocabulary: like `sentencepiece`, but chat models end with their end of turn."""
     metadata = sentencepiece(source)
     if metadata is None:
         return None

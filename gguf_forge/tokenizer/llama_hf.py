@@ -16,7 +16,7 @@ from gguf_forge.tokenizer.special import special_tokens
 from gguf_forge.tokenizer.token_types import TokenType
 from gguf_forge.tokenizer.vocabulary import TokenizerSource
 
-# Such files carry no scores.
+# The score of every token, because these files have no scores.
 _SCORE = -1000.0
 _GEMMA4_VISIBLE = frozenset(
     mark.encode() for name in ("channel", "tool_call", "tool_response") for mark in (f"<|{name}>", f"<{name}|>")
@@ -25,7 +25,7 @@ _BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
 def llama_hf(source: TokenizerSource) -> Metadata | None:
-    """The metadata of a SentencePiece-like tokenizer.json; None where the folder has none of this kind."""
+    """The metadata of a SentencePiece-like tokenizer.json; None if the folder has no such file."""
     vocabulary = _read(source)
     if vocabulary is None:
         return None
@@ -36,9 +36,10 @@ def llama_hf(source: TokenizerSource) -> Metadata | None:
 
 
 def gemma4(source: TokenizerSource) -> Metadata | None:
-    """Gemma 4's reading of a SentencePiece-like tokenizer.json, with merges; None where the folder has none.
+    """Gemma 4's reading of a SentencePiece-like tokenizer.json, with merges; None if the folder has no such file.
 
-    The marks of thoughts and tool calls are user-defined, so that runtimes show them and chat parsers can read them.
+    The marks of thoughts and tool calls are user-defined tokens, so that runtimes show them and chat parsers can read
+    them.
     """
     vocabulary = _read(source)
     if vocabulary is None:

@@ -14,12 +14,13 @@ from gguf_forge.tokenizer.files import TokenizerFiles
 
 log = logging.getLogger(__name__)
 
-# What byte-level BPE writes for a space: pairs may hold a plain one, which would cut the merge elsewhere.
+# The character that byte-level BPE writes for a space. It replaces plain spaces inside the parts of a merge, because a
+# plain space separates the two parts.
 _SPACE = "\u0120"
 
 
 def merges(files: TokenizerFiles) -> Metadata:
-    """The merges as `left right` strings, nothing where there are none."""
+    """The merges as `left right` strings; nothing if the vocabulary has none."""
     found = _from_tokenizer(files) or _from_text(files)
     if not found:
         log.warning("%s: the vocabulary has no merges; the model may not work", files.folder.path)

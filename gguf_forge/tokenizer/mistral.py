@@ -1,7 +1,7 @@
 """Mistral's own tokenizer files: tekken.json, and tokenizer.model with a version as its suffix.
 
 Source: `_set_vocab_mistral` and `get_community_chat_template` in llama.cpp's converter, gguf-py's `MistralVocab`, and
-`tekken.py`, `sentencepiece.py` and `utils.py` of mistral-common, which it asks.
+`tekken.py`, `sentencepiece.py` and `utils.py` of mistral-common, which `MistralVocab` uses.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from gguf_forge.tokenizer.token_types import TokenType
 from gguf_forge.tokenizer.vocabulary import Reader, TokenizerSource
 
 _ROLES = {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "<pad>"}
-# The special tokens of tekken.json files that list none.
+# The special tokens of a tekken.json file that does not list its own.
 _TEKKEN_SPECIAL = (
     "<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]",
     "[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]", "[PREFIX]", "[MIDDLE]", "[SUFFIX]",
     "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]",
 )  # fmt: skip
 _MODEL_NAME = re.compile(r"tokenizer\.model(?:\.(v\d+)(?:m\d+)?)?")
-# Names of templates that llama.cpp has built in, and files of those that it has not.
+# Names of templates that are built into llama.cpp, and file names of those that are not.
 _TEMPLATES = {
     ("v1", "spm"): "mistral-v1",
     ("v1", "tekken"): "mistral-v1",
@@ -45,7 +45,7 @@ _BUNDLED_TEMPLATES = {"v11": "mistral-v11", "v13": "mistral-v13"}
 
 @dataclass(frozen=True)
 class _Vocabulary:
-    """A vocabulary of Mistral's. `merges` is None for a SentencePiece model; `scores` are integers for tekken."""
+    """A vocabulary of Mistral. `merges` is None for a SentencePiece model. `scores` are integers for tekken."""
 
     kind: str
     version: str
@@ -57,12 +57,12 @@ class _Vocabulary:
 
 
 def mistral(architecture: str, *, native: bool = True, community_template: bool = True) -> Reader:
-    """A reader of tekken.json, or of the newest tokenizer.model; it gives None without either.
+    """A reader of tekken.json, or of the newest tokenizer.model. It returns None if the folder has neither.
 
     Args:
-        architecture: The name under which the number of tokens is written among the tokenizer's keys.
-        native: The checkpoint is of Mistral's own format (params.json): its chat_template.jinja goes first.
-        community_template: A chat template of the community's stands in where there is no other.
+        architecture: The GGUF architecture, whose name begins the key for the number of tokens.
+        native: Whether the checkpoint has Mistral's own format (params.json). Then chat_template.jinja counts first.
+        community_template: Whether to use a chat template of the community if there is no other.
 
     Example:
         >>> mistral_native = mistral("llama")
@@ -78,7 +78,7 @@ def mistral(architecture: str, *, native: bool = True, community_template: bool 
 
 
 def has_tekken_alone(source: TokenizerSource) -> bool:
-    """A condition: the folder has tekken.json and no tokenizer.json."""
+    """A condition for `when` and `either`: the folder has tekken.json but not tokenizer.json."""
     return source.files.tokenizer is None and source.files.object("tekken.json") is not None
 
 
@@ -143,7 +143,7 @@ def _tekken(files: TokenizerFiles) -> _Vocabulary | None:
 
 
 def _special_texts(listed: Any, count: int, place: Place) -> list[str]:
-    """The special tokens by rank; those that the file leaves open have a name of their number."""
+    """The special tokens by rank. A rank that the file does not name gets a text made of its number."""
     if listed is None:
         known = dict(enumerate(_TEKKEN_SPECIAL))
     else:
@@ -176,7 +176,7 @@ def _tekken_ranks(listed: Any, size: int, place: Place) -> dict[bytes, int]:
 
 
 def _tekken_merges(ranks: Mapping[bytes, int], place: Place) -> Iterator[tuple[bytes, bytes]]:
-    """Every way to make each token of two others, by rank of the token, then of the two."""
+    """Every way to make each token from two others, in order of the token's rank, then of the ranks of the two."""
     for token, rank in ranks.items():
         if rank < 256:
             continue
@@ -203,7 +203,7 @@ def _sentencepiece(files: TokenizerFiles) -> _Vocabulary | None:
 
 
 def _piece_ids(pieces: Pieces, place: Place) -> dict[str, int]:
-    """The ids of SentencePiece's own control pieces; without padding, the end pads."""
+    """The ids of SentencePiece's own control pieces. Without a padding piece, the end of sequence is the padding."""
     controls = {
         text.decode(): id
         for id, (text, kind) in enumerate(zip(pieces.texts, pieces.types, strict=True))

@@ -1,4 +1,4 @@
-"""PLaMo's vocabularies (llama.cpp's model `plamo2`): tokenizer.jsonl, a token a line.
+"""PLaMo's vocabularies (llama.cpp's model `plamo2`): tokenizer.jsonl, with one token per line.
 
 Source: `_set_vocab_plamo` and PLaMo 3's `set_vocab` in llama.cpp's converter.
 """
@@ -29,7 +29,7 @@ def plamo(source: TokenizerSource) -> Metadata | None:
     """The metadata of PLaMo 2's vocabulary; None without tokenizer.jsonl.
 
     Raises:
-        InputError: a line is no token, or tokenizer_config.json names a token that there is not.
+        InputError: a line is not a token, or tokenizer_config.json names a token that the vocabulary lacks.
     """
     lines = source.files.text(FILE)
     if lines is None:
@@ -49,7 +49,7 @@ def plamo(source: TokenizerSource) -> Metadata | None:
 
 
 def plamo3(source: TokenizerSource) -> Metadata | None:
-    """The metadata of PLaMo 3's vocabulary, with its chat template: that of chat_template.jinja goes first."""
+    """The metadata of PLaMo 3's vocabulary, with its chat template, for which chat_template.jinja counts first."""
     metadata = plamo(source)
     if metadata is None:
         return None

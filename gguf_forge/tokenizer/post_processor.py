@@ -1,7 +1,7 @@
-"""What a tokenizer.json's post-processor tells about special tokens: which it adds, and the part of each.
+"""Reads from a tokenizer.json's post-processor which special tokens it adds to a prompt, and the role of each.
 
-The rules are gguf-py's own reading of templates (`SpecialVocab`): simple, wrong on unusual ones, and those
-that all GGUF files were made by. So they are followed to the letter.
+The rules are those of gguf-py's `SpecialVocab`. They are simple, and wrong for unusual templates. We still follow them
+exactly, because all GGUF files are made by them.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Additions:
-    """What the post-processor adds to tokenizer_config.json.
+    """The information that the post-processor adds to tokenizer_config.json.
 
     Attributes:
-        settings: tokenizer_config.json, with the tokens that the post-processor implies filled in.
-        types: The kinds of special tokens to look for; a second end of sequence adds a kind.
+        settings: tokenizer_config.json, completed with the tokens that the post-processor implies.
+        types: The kinds of special tokens to look for. A second end of sequence adds a kind.
         added: Kind -> whether the post-processor adds it to a prompt.
     """
 
@@ -48,7 +48,7 @@ def read_post_processor(files: TokenizerFiles, types: tuple[str, ...]) -> Additi
 
 @dataclass
 class _Reading:
-    """The state while steps are read. `roles` are the tokens as far as known: a text, an object, or None."""
+    """The state while steps are read. `roles` has the tokens known so far: each is a text, an object, or None."""
 
     settings: dict[str, Any]
     types: tuple[str, ...]
@@ -121,7 +121,7 @@ class _Reading:
         self.added["eos"] = token == self.roles["eos"]
 
     def _pair(self, pair: list[Mapping[str, Any]], first: Any, last: Any, place: Place) -> None:
-        """A separator is added where two sequences have one between them, and no end is added."""
+        """Notes that a separator is added if the template for two sequences has one between them and adds no end."""
         start = 1 if first and _special(pair[0], place) == first else 0
         stop = -1 if last and _special(pair[-1], place) == last else None
         inner = pair[start:stop]

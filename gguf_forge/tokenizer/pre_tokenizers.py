@@ -1,9 +1,10 @@
-"""Which of llama.cpp's pre-tokenizers splits text as a model's tokenizer does.
+"""Finds the llama.cpp pre-tokenizer that splits text in the same way as a model's tokenizer.
 
-llama.cpp names about 90 ways of splitting text. Its converter finds the name by the sha256 of the token ids
-that one text gives; the table of known hashes is data.
-Source: `get_vocab_base_pre` of llama.cpp's converter, the names that `src/llama-vocab.cpp` reads, and the
-patterns that it quotes from the tokenizers.
+llama.cpp has names for about 90 ways of splitting text. Its converter encodes one text and finds the name by the sha256
+of the token ids, in a table of known hashes.
+
+Source: `get_vocab_base_pre` of llama.cpp's converter, the names that `src/llama-vocab.cpp` reads, and the patterns that
+it quotes from the tokenizers.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import Any
 
 from gguf_forge.errors import UnsupportedError, UsageError
 
-# Spaces, emoji, digits, scripts, punctuation and contractions: what splitting rules disagree on.
+# The text that is encoded. It has spaces, emoji, digits, scripts, punctuation and contractions, because splitting rules
+# differ in these.
 PROBE = (
     "\n \n\n \n\n\n \t \t\t \t\n  \n   \n    \n     \n"
     "🚀 (normal) 😶\u200d🌫️ (multiple emojis concatenated) ✅ 🦙🦙 "
@@ -43,7 +45,7 @@ def known_names() -> tuple[str, ...]:
 
 
 def checked_name(name: str) -> str:
-    """The name, if llama.cpp knows it; else UsageError with the nearest ones."""
+    """The name, if llama.cpp knows it. Otherwise raises UsageError with the most similar names."""
     if name in known_names():
         return name
     near = difflib.get_close_matches(name, known_names(), n=3, cutoff=0.5)
@@ -60,7 +62,7 @@ def name_of(ids: Sequence[int], tokenizer: Mapping[str, Any] | None, file: PathL
 
     Args:
         ids: The token ids of PROBE, special tokens included.
-        tokenizer: tokenizer.json, for a guess where the hash is unknown.
+        tokenizer: tokenizer.json, for a guess if the hash is unknown.
         file: The file to name in the error.
 
     Raises:

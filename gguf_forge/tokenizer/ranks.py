@@ -1,4 +1,4 @@
-"""Byte-level BPE vocabularies that are given as ranks: which bytes are a token, and which merge comes first.
+"""Byte-level BPE vocabularies that are given as ranks: for each token its bytes, and its place in the order of merges.
 
 The merges follow from the ranks. Source: tiktoken's file format, and `_set_vocab_qwen` in llama.cpp's converter.
 """
@@ -11,15 +11,15 @@ from itertools import pairwise
 
 from gguf_forge.tokenizer.checks import MAX_TOKENS, Place
 
-# Steps of work for all merges: a second or so for real vocabularies, whose tokens are short.
+# The most steps of work for all merges of a vocabulary. Real vocabularies have short tokens and need about a second.
 _MAX_WORK = 1 << 27
 
 
 def read_ranks(data: bytes, place: Place) -> dict[bytes, int]:
-    """The ranks of a tiktoken file: a line has the token in base64 and its rank.
+    """The ranks of a tiktoken file. Each line has a token in base64 and its rank.
 
     Raises:
-        InputError: a line is of another form, a token or rank is there twice, or a rank is far too large.
+        InputError: a line has another form, a token or rank occurs twice, or a rank is far too large.
     """
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(data.splitlines(), 1):
@@ -42,13 +42,13 @@ def read_ranks(data: bytes, place: Place) -> dict[bytes, int]:
 
 
 def check_work(ranks: Mapping[bytes, int], place: Place) -> None:
-    """Refuses tokens so long that finding their merges would take without end."""
+    """Refuses tokens that are so long that finding their merges would never end."""
     if sum(len(token) ** 2 for token in ranks) > _MAX_WORK:
         raise place.error("has tokens that are far longer than any real ones", "download the file again")
 
 
 def merges_of(ranks: Mapping[bytes, int]) -> Iterator[tuple[bytes, bytes]]:
-    """The last merge that makes each token, in the order of the file; none for one that no two others make."""
+    """The last merge of each token, in the order of the file. A token that no two others make has no merge."""
     for token, rank in ranks.items():
         if len(token) > 1:
             parts = _parts(ranks, token, rank)
@@ -57,7 +57,7 @@ def merges_of(ranks: Mapping[bytes, int]) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _parts(ranks: Mapping[bytes, int], token: bytes, below: int) -> list[bytes]:
-    """What merging makes of a token when only merges of a lower rank are made."""
+    """The parts of a token that are left after all merges of a lower rank."""
     parts = [token[index : index + 1] for index in range(len(token))]
     while len(parts) > 1:
         pairs = [ranks.get(left + right, below) for left, right in pairwise(parts)]
@@ -70,7 +70,7 @@ def _parts(ranks: Mapping[bytes, int], token: bytes, below: int) -> list[bytes]:
 
 
 def _printable_bytes() -> dict[int, str]:
-    """GPT-2's characters for bytes: those that show stand for themselves, the others for later ones in order."""
+    """GPT-2's character for each byte: a printable byte is its own character, the others get characters from 256 on."""
     shown = [*range(ord("!"), ord("~") + 1), *range(ord("\xa1"), ord("\xac") + 1), *range(ord("\xae"), ord("\xff") + 1)]
     hidden = [byte for byte in range(256) if byte not in shown]
     return {byte: chr(byte) for byte in shown} | {byte: chr(256 + index) for index, byte in enumerate(hidden)}
@@ -90,5 +90,5 @@ def shown(token: bytes) -> str:
 
 
 def joined(pair: tuple[bytes, bytes]) -> str:
-    """A merge as GGUF has it."""
+    """A merge as GGUF files store it."""
     return f"{shown(pair[0])} {shown(pair[1])}"

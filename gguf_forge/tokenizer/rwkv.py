@@ -1,4 +1,4 @@
-"""RWKV's vocabulary (llama.cpp's model `rwkv`): byte strings as Python literals, a line each.
+"""RWKV's vocabulary (llama.cpp's model `rwkv`): byte strings as Python literals, one per line.
 
 Source: `_set_vocab_rwkv_world` in llama.cpp's converter.
 """
@@ -17,9 +17,9 @@ from gguf_forge.tokenizer.vocabulary import TokenizerSource
 
 FILE = "rwkv_vocab_v20230424.txt"
 _SIZE = 65536
-# The number of the token, one literal of a string or of bytes, and its length in bytes.
+# A line has the number of the token, one literal of a string or of bytes, and its length in bytes.
 _LINE = re.compile(r"""\d+ (b?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")) (\d{1,9})""")
-# Two line ends end a turn, and the first token ends all.
+# The token of two line ends ends a turn. The first token ends the text.
 _TURN_END = 261
 _END = 0
 
@@ -28,7 +28,7 @@ def rwkv_world(source: TokenizerSource) -> Metadata | None:
     """The metadata of RWKV's vocabulary; None without its file.
 
     Raises:
-        InputError: a line is no token, or there are more tokens than the model's vocab_size.
+        InputError: a line is not a token, or there are more tokens than the model's vocab_size.
     """
     lines = source.files.text(FILE)
     if lines is None:
@@ -52,7 +52,7 @@ def rwkv_world(source: TokenizerSource) -> Metadata | None:
 
 
 def _tokens(lines: str, place: Place) -> list[bytes]:
-    """The tokens as Python shows bytes, which is how llama.cpp reads them."""
+    """The tokens in the form in which Python prints bytes, because llama.cpp reads this form."""
     found = []
     for number, line in enumerate(lines.removesuffix("\n").split("\n"), 1):
         match = _LINE.fullmatch(line)

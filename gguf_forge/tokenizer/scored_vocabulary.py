@@ -13,10 +13,10 @@ PADDING_SCORE = -10000.0
 
 
 def padded(pieces: Pieces, size: int) -> Pieces:
-    """As many pieces as the model has tokens: holes are `[PADn]`, the excess is left out."""
+    """The pieces, brought to `size`: missing tokens become `[PADn]`, tokens beyond `size` are left out."""
     used = min(len(pieces.texts), size)
     holes = range(used, size)
-    # The pieces that the user defined when training are written as plain ones.
+    # Pieces that the user defined for the training are written as normal ones.
     plain = {TokenType.USER_DEFINED: TokenType.NORMAL}
     return Pieces(
         pieces.texts[:used] + [b"[PAD%d]" % index for index in holes],
@@ -26,7 +26,7 @@ def padded(pieces: Pieces, size: int) -> Pieces:
 
 
 def scored_vocabulary(vocabulary: Pieces, model: str = "llama") -> Metadata:
-    """The keys of the vocabulary under llama.cpp's name for its kind of tokenizer."""
+    """The metadata keys of the vocabulary. `model` is llama.cpp's name for the kind of tokenizer."""
     return {
         "tokenizer.ggml.model": string(model),
         "tokenizer.ggml.pre": string("default"),

@@ -1,7 +1,7 @@
-"""Reads a SentencePiece model, with bounds checked before every step.
+"""Reads a SentencePiece model and checks bounds before every step.
 
-A model is one protobuf message; a vocabulary needs the pieces, and of the rest a few settings. A parser of
-these alone is safer on hostile files, and faster, than asking the sentencepiece library for each piece.
+A model is one protobuf message. A vocabulary needs only its pieces and a few settings. This parser reads only these,
+which is safer on hostile files, and faster, than asking the sentencepiece library for each piece.
 Source: sentencepiece's `sentencepiece_model.proto`, and the checks of its `ModelInterface`.
 """
 
@@ -23,7 +23,7 @@ _HINT = "the file may be truncated or of another kind: download it again"
 
 
 class Algorithm(IntEnum):
-    """How a model was trained, and so how it splits text. Source: `TrainerSpec.ModelType`."""
+    """The training algorithm of a model, which also decides how it splits text. Source: `TrainerSpec.ModelType`."""
 
     UNIGRAM = 1
     BPE = 2
@@ -33,7 +33,7 @@ class Algorithm(IntEnum):
 
 @dataclass(frozen=True)
 class Pieces:
-    """A vocabulary; the index is the token id. GGUF's token types have the numbers of SentencePiece's."""
+    """A vocabulary. The index is the token id. GGUF's token types have the same numbers as SentencePiece's."""
 
     texts: list[bytes] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
@@ -47,12 +47,12 @@ class Pieces:
 
 @dataclass
 class SentencePieceModel:
-    """A model's pieces and settings; a setting that the file leaves out has the value that it has here.
+    """A model's pieces and settings. The defaults are the values of settings that the file leaves out.
 
     Attributes:
         pieces: The vocabulary.
         algorithm: How text is split.
-        charsmap: The compiled table of what characters are replaced by; empty for none.
+        charsmap: The compiled table of character replacements; empty if there is none.
         add_dummy_prefix: Whether a text gets a space before it.
         remove_extra_whitespaces: Whether several spaces become one.
     """
@@ -68,7 +68,7 @@ def read_model(data: bytes, place: Place) -> SentencePieceModel:
     """The pieces and settings of a SentencePiece model.
 
     Raises:
-        InputError: the data is no such model, is cut off, or its pieces contradict each other.
+        InputError: the data is not a SentencePiece model, is cut off, or its pieces contradict each other.
     """
     try:
         model = _parse(data)

@@ -1,4 +1,4 @@
-"""Tokenizers that come without tokenizer.json: BPE as vocab.json and merges.txt, WordPiece as vocab.txt.
+"""Tokenizers without tokenizer.json: BPE from vocab.json and merges.txt, WordPiece from vocab.txt.
 
 Source: transformers 4.57.6, `convert_slow_tokenizer.py`, and the slow classes that it converts.
 """
@@ -26,7 +26,7 @@ _WORDPIECE = ("BertTokenizerFast", "DistilBertTokenizerFast", "ElectraTokenizerF
 
 
 def slow_vocabulary(files: TokenizerFiles, name: str) -> Place | None:
-    """The file that the class `name` makes a tokenizer of; None where the folder lacks it."""
+    """The file that the class `name` makes a tokenizer from; None if the folder lacks it."""
     if name in _WORDPIECE:
         return files.place("vocab.txt") if files.wordpieces is not None else None
     return files.place("vocab.json") if files.vocab is not None and files.merges is not None else None
@@ -43,7 +43,7 @@ def slow_settings(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def build_slow_tokenizer(files: TokenizerFiles, name: str, settings: Mapping[str, Any], place: Place) -> Tokenizer:
-    """The tokenizer that the class `name` makes of its vocabulary."""
+    """The tokenizer that the class `name` makes from its vocabulary."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     if name in _WORDPIECE:

@@ -1,4 +1,4 @@
-"""Special tokens: their ids, whether a prompt gets them, and what else the JSON files say.
+"""Special tokens: their ids, whether they are added to a prompt, and related settings in the JSON files.
 
 Source: gguf-py's `SpecialVocab` (`gguf/vocab.py`) and the keys of its writer.
 """
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_TYPES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
-# Types without a key (cls, prefix, suffix, middle, fsep) are looked up but not written.
+# The GGUF keys of token ids. Kinds that are not here (cls, prefix, suffix, middle, fsep) are looked up but not written.
 ID_KEYS = {
     "bos": "tokenizer.ggml.bos_token_id",
     "eos": "tokenizer.ggml.eos_token_id",
@@ -48,14 +48,14 @@ def special_tokens(
 
     Args:
         files: The folder's tokenizer files.
-        with_merges: Also the merges of a BPE vocabulary.
+        with_merges: Whether to include the merges of a BPE vocabulary.
         types: The kinds of special tokens to look for.
-        vocabulary_size: Ids from here on are left out; None: no bound.
-        fallback: Ids of kinds that the files do not tell.
-        overrides: Ids of kinds whatever the files tell.
+        vocabulary_size: Ids from this number on are left out; None for no bound.
+        fallback: Ids of kinds that the files do not give.
+        overrides: Ids of kinds, which replace those of the files.
 
     Raises:
-        InputError: a file holds something of another type than it should, or a negative id.
+        InputError: a value in a file has the wrong type, or an id is negative.
 
     Example:
         >>> special_tokens(TokenizerFiles(folder))["tokenizer.ggml.bos_token_id"].data
@@ -77,7 +77,7 @@ def special_tokens(
 
 
 def special_ids(fallback: Mapping[str, int]) -> Reader:
-    """Special token ids that a family knows where its files do not say: kind -> id.
+    """Special token ids of a family, for kinds that its files do not give: kind -> id.
 
     Example:
         >>> gemma = in_order(sentencepiece, special_ids({"eot": 107}), add_space_prefix(False))
@@ -88,7 +88,7 @@ def special_ids(fallback: Mapping[str, int]) -> Reader:
 def _ids(files: TokenizerFiles, additions: Additions, vocabulary_size: int | None) -> dict[str, int]:
     ids: dict[str, int] = {}
     for kind, id, place in (*_ids_by_text(files, additions), *_ids_by_config(files, additions)):
-        # Lists are several ends of a turn, which GGUF has no key for; -1 is an old way to say none.
+        # A list has several ends of a turn, for which GGUF has no key. -1 is an old way to say that there is none.
         if isinstance(id, bool) or not isinstance(id, int) or id == -1:
             continue
         if vocabulary_size is None or as_id(id, place) < vocabulary_size:
@@ -126,7 +126,7 @@ def _ids_by_config(files: TokenizerFiles, additions: Additions) -> Iterator[tupl
 
 
 def _added(files: TokenizerFiles, additions: Additions) -> dict[str, bool]:
-    """Kind -> whether the tokenizer adds it; what the post-processor does outranks what the settings say."""
+    """Kind -> whether the tokenizer adds it. The post-processor overrides the settings."""
     added = dict(additions.added)
     for kind in additions.types:
         flag = additions.settings.get(f"add_{kind}_token")

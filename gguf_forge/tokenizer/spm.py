@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 def sentencepiece(source: TokenizerSource) -> Metadata | None:
     """The metadata of a SentencePiece vocabulary; None without tokenizer.model.
 
-    The vocabulary has as many tokens as the configuration says: holes are `[PADn]`, the excess is left out.
+    The vocabulary gets the size in the configuration: missing tokens become `[PADn]`, tokens beyond it are left out.
     """
     return _sentencepiece(source, _size_key(source))
 
 
 def gemma3n_sentencepiece(source: TokenizerSource) -> Metadata | None:
-    """As `sentencepiece`, and vocab_size counts alone: it is larger where the model sees and hears."""
+    """Like `sentencepiece`, but the size is always vocab_size, which is larger in models that see and hear."""
     return _sentencepiece(source, "vocab_size")
 
 
@@ -53,7 +53,7 @@ def _sentencepiece(source: TokenizerSource, size_key: str) -> Metadata | None:
 def phi3(source: TokenizerSource) -> Metadata | None:
     """Phi-3's reading of a SentencePiece vocabulary; None without tokenizer.model.
 
-    Added tokens are user-defined unless marked special, whatever their text; tokenizer.json has some too.
+    Added tokens are user-defined unless they are marked as special, whatever their text. Some are in tokenizer.json.
     """
     pieces = _pieces(source.files)
     if pieces is None:
@@ -74,7 +74,7 @@ def phi3(source: TokenizerSource) -> Metadata | None:
 
 
 def sentencepiece_size(source: TokenizerSource) -> int | None:
-    """How many tokens `sentencepiece` writes; None without tokenizer.model."""
+    """The number of tokens that `sentencepiece` writes; None without tokenizer.model."""
     pieces = _pieces(source.files)
     return None if pieces is None else _size(source, pieces, _size_key(source))
 
@@ -85,7 +85,7 @@ def _pieces(files: TokenizerFiles) -> Pieces | None:
 
 
 def _size_key(source: TokenizerSource) -> str:
-    """The config key of the vocabulary's size: that of the embeddings for each layer, where the model has some."""
+    """The config key of the vocabulary's size: the one for embeddings of each layer, if the model has these."""
     per_layer = "vocab_size_per_layer_input"
     return per_layer if source.config.get(per_layer) else "vocab_size"
 

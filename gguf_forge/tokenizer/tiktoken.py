@@ -1,6 +1,7 @@
-"""Vocabularies of tiktoken files, whose special tokens stand in the publisher's code: Qwen's, HunYuan's and Kimi's.
+"""Vocabularies of tiktoken files, whose special tokens are in the publisher's code: Qwen's, HunYuan's and Kimi's.
 
-The code is never run; what it says of special tokens is data here.
+The code is never run. This module has its special tokens as data.
+
 Source: `_set_vocab_qwen` and the `set_vocab` of HunYuan, DeepSeek V2 and Kimi in llama.cpp's converter;
 tokenization_qwen.py, tokenization_hy.py and tokenization_kimi.py of the publishers.
 """
@@ -45,7 +46,7 @@ class _Tiktoken:
 def _read(
     source: TokenizerSource, name: str, pre: str, special: Callable[[TokenizerFiles, int, int], list[str]]
 ) -> _Tiktoken | None:
-    """The vocabulary of a tiktoken file, special tokens after the ranks; `pre` is what splits text for it."""
+    """The vocabulary of a tiktoken file, with special tokens after the ranks. `pre` is its pre-tokenizer's name."""
     data = source.files.content(name)
     if data is None:
         return None
@@ -69,7 +70,7 @@ def _read(
 
 
 def _configured(key: str) -> Reader:
-    """The end of a text as a key of the configuration says, nothing where it does not say."""
+    """The end-of-sequence id from a key of the configuration; nothing if the key is missing."""
 
     def read(source: TokenizerSource) -> Metadata:
         end = source.config.get(key)
@@ -79,7 +80,7 @@ def _configured(key: str) -> Reader:
 
 
 def qwen(source: TokenizerSource) -> Metadata | None:
-    """The first Qwen's reading of qwen.tiktoken; None without it."""
+    """The reading of qwen.tiktoken by the first generation of Qwen; None without it."""
     found = _read(source, "qwen.tiktoken", "qwen2", _qwen_tokens)
     if found is None:
         return None
@@ -109,7 +110,7 @@ def hunyuan(source: TokenizerSource) -> Metadata | None:
 
 
 def hunyuan_vl(source: TokenizerSource) -> Metadata | None:
-    """As `hunyuan`, and a text ends where eod_token_id says. The dense models' config class drops that key."""
+    """Like `hunyuan`, but eod_token_id is the end of sequence. The dense models' config class drops that key."""
     return in_order(hunyuan, _configured("eod_token_id"))(source)
 
 
@@ -137,7 +138,7 @@ def _kimi_tiktoken(source: TokenizerSource) -> Metadata | None:
 
 
 def _kimi_with_own_end(source: TokenizerSource) -> Metadata | None:
-    """As the tokenizer's own settings have the end, which config.json gives otherwise."""
+    """Kimi's vocabulary with the end of sequence from tokenizer_config.json. The one in config.json differs."""
     metadata = _kimi_tiktoken(source)
     if metadata is None:
         return None

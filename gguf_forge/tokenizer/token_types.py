@@ -1,4 +1,4 @@
-"""What kind of token an entry of the vocabulary is. Source: llama.cpp's `llama_token_type`."""
+"""The types of tokens in a vocabulary. Source: llama.cpp's `llama_token_type`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CONTROL_SHAPES = (("<|", "|>"), ("<｜", "｜>"), ("<unused", ">"))  # noqa: RU
 
 
 def looks_like_control(text: str) -> bool:
-    """Whether a token is a control token by its text: some models do not mark theirs as special.
+    """Whether a token's text looks like a control token. Some models do not mark their control tokens as special.
 
     Source: `does_token_look_special` of llama.cpp's converter.
 
@@ -31,12 +31,12 @@ def looks_like_control(text: str) -> bool:
 
 
 def marked(special: bool) -> TokenType:
-    """The type of an added token that goes by its mark alone."""
+    """The type of an added token, if only its mark as special counts."""
     return TokenType.CONTROL if special else TokenType.USER_DEFINED
 
 
 def added_token(text: str, special: bool) -> tuple[str, TokenType]:
-    """The text and type under which a token added to the vocabulary is written.
+    """The text and type with which an added token is written.
 
     User-defined tokens match plain text, so their spaces are written as spaces.
     """

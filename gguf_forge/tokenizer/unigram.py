@@ -33,7 +33,7 @@ from gguf_forge.tokenizer.spm import sentencepiece
 from gguf_forge.tokenizer.token_types import TokenType
 from gguf_forge.tokenizer.vocabulary import Reader, TokenizerSource, add_space_prefix, token_type_count
 
-# The first tokens of XLM-RoBERTa, which its SentencePiece model has in another order and without padding.
+# The first tokens of XLM-RoBERTa. Its SentencePiece model has them in another order and without the padding token.
 _XLM_ROBERTA_STARTS = {
     b"<s>": TokenType.CONTROL,
     b"<pad>": TokenType.CONTROL,
@@ -46,10 +46,10 @@ _NOMIC_MASK = 250001
 def t5(source: TokenizerSource) -> Metadata | None:
     """T5's reading of tokenizer.model or spiece.model; None without either.
 
-    Some models of this family have a BPE tokenizer.model, which is read as any other.
+    Some models of this family have a BPE tokenizer.model, which is read like that of other families.
 
     Raises:
-        InputError: a file is broken, of another kind, or has more tokens than the model's vocab_size.
+        InputError: a file is broken, has another kind of tokenizer, or has more tokens than the model's vocab_size.
     """
     name = "spiece.model" if source.files.sentencepiece is None else "tokenizer.model"
     data = source.files.content(name)
@@ -75,16 +75,16 @@ def t5(source: TokenizerSource) -> Metadata | None:
 def xlm_roberta(source: TokenizerSource) -> Metadata | None:
     """XLM-RoBERTa's reading of sentencepiece.bpe.model or tokenizer.json, with the number of token types.
 
-    None without either.
+    None if the folder has neither file.
 
     Raises:
-        InputError: a file is broken or of another kind.
+        InputError: a file is broken or has another kind of tokenizer.
     """
     return _xlm_roberta(source, None)
 
 
 def nomic_bert_moe(source: TokenizerSource) -> Metadata | None:
-    """XLM-RoBERTa's reading, with the mask that the SentencePiece model of Nomic's lacks."""
+    """Like `xlm_roberta`, with the mask token added, which Nomic's SentencePiece model lacks."""
     return _xlm_roberta(source, _NOMIC_MASK)
 
 
@@ -114,7 +114,7 @@ def _configured_size(source: TokenizerSource) -> int | None:
 
 
 def _realigned(pieces: Pieces) -> Pieces:
-    """The pieces where XLM-RoBERTa's embeddings have them. Source: `XLMRobertaTokenizer` of transformers."""
+    """The pieces in the order of XLM-RoBERTa's embeddings. Source: `XLMRobertaTokenizer` of transformers."""
     starts = _XLM_ROBERTA_STARTS
     return Pieces(
         [*starts, *pieces.texts[3:-1]],
@@ -140,7 +140,7 @@ def _metadata(source: TokenizerSource, model: SentencePieceModel, *between: Read
 
 
 def _from_tokenizer(source: TokenizerSource) -> SentencePieceModel | None:
-    """What tokenizer.json tells of a Unigram tokenizer; None where it is none."""
+    """The pieces and settings of a Unigram tokenizer.json; None if it has no Unigram tokenizer."""
     files = source.files
     place = files.place("tokenizer.json")
     tokenizer = files.tokenizer or {}
@@ -191,14 +191,14 @@ def _set_types(files: TokenizerFiles, pieces: Pieces, unknown: Any, place: Place
 
 
 def _added_and_special(files: TokenizerFiles) -> tuple[set[bytes], set[bytes]]:
-    """The texts of the tokens that are added to a tokenizer, and of those among them that are special."""
+    """The texts of a tokenizer's added tokens, and the texts of its special tokens."""
     added, special = settled_tokens(files)
     special_texts = {text_of(token).encode() for token in special}
     return {token.content.encode() for token in added} | special_texts, special_texts
 
 
 def _charsmap(normalizer: Any, place: Place) -> bytes:
-    """The compiled table of replaced characters, which is one step of the normalizer or all of it."""
+    """The compiled table of character replacements, which is the whole normalizer or one of its steps."""
     whole = as_mapping(normalizer, place)
     steps = as_list(whole.get("normalizers"), place) if whole.get("type") == "Sequence" else [whole]
     for step in steps:

@@ -1,7 +1,7 @@
-"""What tokenizer readers take and give, and how a model family composes its own from them.
+"""The type of tokenizer readers, and functions with which a model family composes its own reader.
 
-A reader is a function of a `TokenizerSource`; it gives metadata in file order, or None where the folder lacks
-the files it needs. A family declares one:
+A reader is a function that takes a `TokenizerSource`. It returns metadata in file order, or None if the folder lacks
+the files that it needs. A family declares one reader:
 
     gemma3 = first_of(in_order(sentencepiece, add_space_prefix(False)), bpe)
 """
@@ -19,12 +19,12 @@ from gguf_forge.tokenizer.files import TokenizerFiles
 
 @dataclass(frozen=True)
 class TokenizerSource:
-    """All that a reader may look at.
+    """The input of a reader.
 
     Attributes:
         files: The folder's tokenizer files.
         config: The model's configuration with the defaults of its class (`vocab_size` is what readers use).
-        pre_tokenizer: A pre-tokenizer name given by the user, instead of the one found by hash.
+        pre_tokenizer: A pre-tokenizer name given by the user, which replaces the one found by hash.
     """
 
     files: TokenizerFiles
@@ -36,7 +36,7 @@ Reader: TypeAlias = Callable[[TokenizerSource], "Metadata | None"]
 
 
 def first_of(*readers: Reader) -> Reader:
-    """The first reader whose files are there."""
+    """The metadata of the first reader whose files are in the folder."""
 
     def read(source: TokenizerSource) -> Metadata | None:
         for reader in readers:
@@ -49,7 +49,10 @@ def first_of(*readers: Reader) -> Reader:
 
 
 def in_order(*readers: Reader) -> Reader:
-    """The metadata of all readers; None if one lacks its files. A key given again keeps its place."""
+    """The metadata of all readers, joined; None if one lacks its files.
+
+    If two readers give the same key, the later value counts, and the key keeps its first place.
+    """
 
     def read(source: TokenizerSource) -> Metadata | None:
         merged: Metadata = {}
@@ -64,7 +67,7 @@ def in_order(*readers: Reader) -> Reader:
 
 
 def when(condition: Callable[[TokenizerSource], bool], reader: Reader) -> Reader:
-    """The reader where the condition holds, nothing elsewhere."""
+    """The reader's metadata if the condition holds, otherwise empty metadata."""
 
     def read(source: TokenizerSource) -> Metadata | None:
         return reader(source) if condition(source) else {}
@@ -73,12 +76,15 @@ def when(condition: Callable[[TokenizerSource], bool], reader: Reader) -> Reader
 
 
 def either(condition: Callable[[TokenizerSource], bool], reader: Reader, other: Reader) -> Reader:
-    """The first reader where the condition holds, the other one elsewhere."""
+    """The first reader if the condition holds, otherwise the other one."""
     return lambda source: reader(source) if condition(source) else other(source)
 
 
 def with_rounded_size(reader: Reader, multiple: int) -> Reader:
-    """The reader for a model whose vocab_size is rounded up to a multiple: pad_vocab_size_multiple or the given."""
+    """The reader for a model whose vocab_size must be rounded up.
+
+    It is rounded to a multiple of the config's pad_vocab_size_multiple, or of `multiple` if the config lacks this key.
+    """
 
     def read(source: TokenizerSource) -> Metadata | None:
         place = source.files.place("config.json")
@@ -91,7 +97,7 @@ def with_rounded_size(reader: Reader, multiple: int) -> Reader:
 
 
 def has_vocab_size(size: int) -> Callable[[TokenizerSource], bool]:
-    """A condition for `when` and `either`: how some families tell their variants apart."""
+    """A condition for `when` and `either`: the model's vocab_size. Some families have variants that differ in it."""
     return lambda source: source.config.get("vocab_size") == size
 
 
@@ -116,7 +122,7 @@ def _part_type(source: TokenizerSource, part: str) -> object:
 
 
 def token_type_count(source: TokenizerSource) -> Metadata:
-    """How many kinds of token the embeddings tell apart, as the configuration says; 1 where it does not say."""
+    """The number of token types that the embeddings distinguish, from the configuration; 1 if it gives none."""
     place = source.files.place("config.json") / "type_vocab_size"
     return {"tokenizer.ggml.token_type_count": u32(as_id(source.config.get("type_vocab_size", 1), place))}
 
@@ -142,7 +148,7 @@ def add_sep_token(flag: bool) -> Reader:
 
 
 def configured_space_prefix(source: TokenizerSource) -> Metadata:
-    """`add_space_prefix` as tokenizer_config.json's add_prefix_space says, nothing where it does not say."""
+    """`add_space_prefix` from add_prefix_space in tokenizer_config.json; nothing if this is missing."""
     flag = (source.files.tokenizer_config or {}).get("add_prefix_space")
     if flag is None:
         return {}

@@ -17,12 +17,12 @@ _CONTINUATION = "##"
 
 
 def wordpiece(source: TokenizerSource) -> Metadata | None:
-    """The metadata of a WordPiece vocabulary, the number of token types before it; None without its files.
+    """The metadata of a WordPiece vocabulary, after the number of token types; None without its files.
 
     Raises:
         InputError: a file is broken, or the vocabulary does not fit the model's vocab_size.
-        UnsupportedError: the pre-tokenizer is unknown, and none was named.
-        UsageError: the named pre-tokenizer is none of llama.cpp's.
+        UnsupportedError: the pre-tokenizer is unknown, and the user named none.
+        UsageError: llama.cpp does not know the named pre-tokenizer.
     """
     vocabulary = read_base_vocabulary(source)
     if vocabulary is None:
@@ -36,7 +36,7 @@ def wordpiece(source: TokenizerSource) -> Metadata | None:
 
 
 def _marked_at_start(text: str, kind: TokenType) -> str:
-    """A token as llama.cpp has it: the start of a word is marked, where WordPiece marks what continues one."""
+    """A token as llama.cpp stores it, with a mark at the start of a word. WordPiece marks the continuation instead."""
     if kind is TokenType.CONTROL:
         return text
     return text[len(_CONTINUATION) :] if text.startswith(_CONTINUATION) else f"\u2581{text}"

@@ -15,7 +15,7 @@ from gguf_forge.tokenizer.token_types import TokenType, marked
 from gguf_forge.tokenizer.vocabulary import TokenizerSource
 
 _BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
-# A byte that would end a C string is written as Python prints it.
+# A zero byte, which would end a C string, is written in this printed form.
 _NUL, _PRINTED_NUL = "\0", "<b'\\x00'>"
 
 
@@ -23,7 +23,7 @@ def xverse(source: TokenizerSource) -> Metadata | None:
     """The metadata of Xverse's tokenizer.json; None without one.
 
     Raises:
-        InputError: the tokenizer has more tokens than the model, or leaves one of them out.
+        InputError: the tokenizer has more tokens than the model, or lacks one of the model's tokens.
     """
     tokenizer = load_tokenizer(source.files) if source.files.tokenizer is not None else None
     if tokenizer is None:

@@ -266,7 +266,7 @@ def test_a_model_that_changed_begins_anew(
     tiny_llama(folder, dtype="F16")
     results = run_convert(folder, resume=True)
     assert [result.resumed_tensors for result in results] == [0, 0]
-    assert "begins anew instead of resuming (not the same as then: inputs, output)" in caplog.text
+    assert "starts again from the beginning instead of resuming (changed since then: inputs, output)" in caplog.text
     written = outputs(folder)
     run_convert(folder, overwrite=True)
     assert outputs(folder) == written
@@ -332,7 +332,7 @@ def test_the_command_line_says_what_was_resumed(folder: Path, monkeypatch: pytes
         assert main([*command, "--resume"]) == 5
     error = capsys.readouterr().err
     assert "error: stopped" in error
-    assert "out.gguf: what is finished is kept: run again with --resume to go on from there" in error
+    assert "out.gguf: the finished part is kept: run again with --resume to continue from there" in error
     assert main([*command, "--resume"]) == 0
     assert "tensors were finished by an earlier run" in capsys.readouterr().out
     assert main([*command, "--resume", "--json"]) == 0

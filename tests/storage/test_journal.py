@@ -97,7 +97,7 @@ def test_a_run_that_is_stopped_keeps_what_it_has_if_it_resumes(path: Path, caplo
             put(out, 10, 20)
             raise KeyboardInterrupt
         assert len(listing(path.parent)) == left
-        assert ("a.gguf: what is finished is kept: run again with --resume" in caplog.text) == resume
+        assert ("a.gguf: the finished part is kept: run again with --resume" in caplog.text) == resume
     assert resumed(path, "") == [10 <= at < 20 for at in range(SIZE)]
 
 
@@ -130,7 +130,7 @@ def test_another_run_begins_anew_and_says_why(
         put(out, 0, 10)
     with caplog.at_level(logging.WARNING):
         assert not any(resumed(path, "version=1 inputs=2 output=1"))
-    assert "a.gguf: begins anew instead of resuming (not the same as then: inputs)" in caplog.text
+    assert "a.gguf: starts again from the beginning instead of resuming (changed since then: inputs)" in caplog.text
     assert path.read_bytes() == bytes(SIZE)
 
 
@@ -253,7 +253,7 @@ def test_a_journal_that_cannot_be_written_is_given_up(
             put(out, start, start + 100)
     assert path.read_bytes() == bytes([7]) * SIZE
     assert listing(path.parent) == ["a.gguf"]
-    assert caplog.text.count("No space left on device; --resume will find no more than what is there") == 1
+    assert caplog.text.count("No space left on device; a later --resume repeats the work from here on") == 1
 
 
 @pytest.mark.usefixtures("often")

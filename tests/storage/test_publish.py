@@ -316,7 +316,7 @@ def test_a_file_system_without_locks(folder: Path, monkeypatch: pytest.MonkeyPat
     """A file that is there may be somebody's: only the user can tell."""
     failing("lock", monkeypatch, errno.ENOLCK)
     with published(folder / "a.gguf", 8, overwrite=False):
-        with pytest.raises(RefusedError, match=r"no locks here to tell; if none is running, remove .*\.partial"):
+        with pytest.raises(RefusedError, match=r"no locks to tell which; if none is running, remove .*\.partial"):
             write(folder / "a.gguf")
         assert len(listing(folder)) == 1
     assert listing(folder) == ["a.gguf"]

@@ -1,1 +1,1 @@
-"""Files of this machine's disks: every system call of a run, locks, journals, complete outputs."""
+"""Files on this machine's disks: the system calls of a run, locks, journals, and outputs that appear when complete."""

@@ -1,8 +1,9 @@
-"""Writing past the page cache, from the buffers that rows are packed in.
+"""Writes with `O_DIRECT`, which bypasses the page cache, from the buffers that rows are packed in.
 
-A page cache copies every byte, and finding free pages for it costs more than the copy; what is written once, and may be
-larger than memory, has no use for it. The system wants addresses, offsets and sizes of whole blocks of the disk: what a
-piece has before its first and after its last one goes through the cache, in pages of their own.
+The page cache copies every byte, and finding free pages for it costs more than the copy. An output file is written once
+and may be larger than memory, so the cache does not help it. `O_DIRECT` requires that addresses, offsets and sizes are
+multiples of the disk's block size. So the bytes of a buffer before its first whole block and after its last one go
+through the page cache, in pages that `O_DIRECT` does not write.
 """
 
 from __future__ import annotations
@@ -15,20 +16,21 @@ import numpy as np
 from gguf_forge.storage.buffers import ALIGNMENT
 from gguf_forge.storage.local import disk
 
-# Its blocks are larger; or a lock on a file, as on SMB shares, stands between two openings of it.
+# Errors of an `O_DIRECT` write that a normal write does not have. The disk has larger blocks; or a lock on the file
+# blocks writes through a second descriptor, as on SMB shares.
 _REFUSED = frozenset({errno.EINVAL, errno.EACCES, errno.EAGAIN})
 
-# Less than this is not worth a wait for the disk.
+# Smaller writes go through the page cache, because waiting for the disk costs more than the copy.
 _LEAST = 64 << 10
 
 
 class DirectWriter:
-    """Writes to an open file at offsets, past the page cache where the system can."""
+    """Writes to an open file at offsets, with `O_DIRECT` where the system has it."""
 
     def __init__(self, descriptor: int):
         self._plain = descriptor
         self._direct: int | None = None
-        with suppress(OSError):  # a file system without
+        with suppress(OSError):  # Some file systems lack `O_DIRECT`.
             self._direct = disk.open_direct(descriptor)
 
     @property
@@ -36,8 +38,10 @@ class DirectWriter:
         return self._direct is not None
 
     def write_all(self, data: memoryview, offset: int) -> None:
-        """Writes all of `data` (bytes), however many calls that takes; pieces from `buffers.fresh` with the same `at`
-        are those that go past the cache."""
+        """Writes all of `data` (bytes), with as many calls as needed.
+
+        Only data from `buffers.fresh`, with `offset` as its `at`, is aligned so that `O_DIRECT` can write it.
+        """
         address = np.frombuffer(data, np.uint8).__array_interface__["data"][0] if self._direct is not None else 0
         while data:
             written = self._write_some(data, offset, address)
@@ -57,8 +61,8 @@ class DirectWriter:
             return disk.pwrite(self._plain, data, offset)
 
     def close(self) -> None:
-        """Closes what it opened, not the file that it was given."""
+        """Closes the second descriptor, which it opened itself. The given descriptor stays open."""
         descriptor, self._direct = self._direct, None
         if descriptor is not None:
-            with suppress(OSError):  # all that counts has been synced
+            with suppress(OSError):  # An error here loses nothing, because the file is already synced.
                 disk.close(descriptor)

@@ -1,8 +1,8 @@
-"""Every file operation of a run, one thin function for each.
+"""One thin function for each file operation of a run.
 
-Callers say `disk.pwrite(...)`: tests replace functions of this module by ones that fail at the n-th call, and so meet
-every place where a disk can fail. All raise OSError as the system does, and may do less than they are asked to where
-the system may.
+Callers write `disk.pwrite(...)`, so that tests can replace a function of this module by one that fails at the n-th
+call. In this way the tests reach every place where a disk can fail. All functions raise OSError like the system calls,
+and like these may process fewer bytes than requested.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-# What file systems and kernels answer that do not know an operation.
+# Error numbers from file systems and kernels that lack an operation.
 UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK})
 
 _PRIVATE = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
@@ -25,13 +25,15 @@ def open_read(path: Path) -> int:
 
 
 def open_own(path: Path) -> int:
-    """Opens a file of our own for reading and writing; not through a link that somebody put there."""
+    """Opens one of our own files for reading and writing. It does not follow a link that somebody else put there."""
     return os.open(path, os.O_RDWR | _PRIVATE)
 
 
 def create(path: Path, mode: int = 0o666) -> int:
-    """A new file, for reading and writing, of the mode that the process allows of `mode`; FileExistsError if anything
-    has the name."""
+    """Creates a file for reading and writing. The process's umask applies to `mode`.
+
+    It raises FileExistsError if anything has this name.
+    """
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _PRIVATE, mode)
 
 
@@ -40,12 +42,12 @@ def close(descriptor: int) -> None:
 
 
 def status(path: Path) -> os.stat_result:
-    """Of the file that a link leads to."""
+    """The status of a file; for a link, the status of the file that it leads to."""
     return path.stat()
 
 
 def status_of_name(path: Path) -> os.stat_result:
-    """Of the name itself, even if it is a link."""
+    """The status of the name itself, even if it is a link."""
     return path.lstat()
 
 
@@ -58,20 +60,20 @@ def change_mode(descriptor: int, mode: int) -> None:
 
 
 def open_direct(descriptor: int) -> int:
-    """Opens an open file once more, for writing whole blocks past the page cache."""
+    """Opens an open file a second time with `O_DIRECT`, for writing whole blocks past the page cache."""
     if not hasattr(os, "O_DIRECT"):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    # not by its name, which may be another file's by now
+    # The path leads to the descriptor. The file's own name may meanwhile belong to another file.
     return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
 
 
 def pread(descriptor: int, into: memoryview, offset: int) -> int:
-    """Fills `into` from its beginning; how many bytes it was, 0 at the end of the file."""
+    """Reads into `into`, from its beginning. Returns the number of bytes, which is 0 at the end of the file."""
     return os.preadv(descriptor, [into], offset)
 
 
 def pread_all(descriptor: int, nbytes: int, offset: int) -> bytes:
-    """So many bytes, or fewer if the file ends before."""
+    """Reads `nbytes` bytes, or fewer if the file ends earlier."""
     data, done = bytearray(nbytes), 0
     while done < nbytes and (got := pread(descriptor, memoryview(data)[done:], offset + done)):
         done += got
@@ -79,7 +81,7 @@ def pread_all(descriptor: int, nbytes: int, offset: int) -> bytes:
 
 
 def pwrite(descriptor: int, data: memoryview, offset: int) -> int:
-    """How many bytes were written."""
+    """Writes bytes at an offset. Returns the number of bytes that were written."""
     return os.pwrite(descriptor, data, offset)
 
 
@@ -90,7 +92,10 @@ def pwrite_all(descriptor: int, data: memoryview, offset: int) -> None:
 
 
 def copy_range(source: int, target: int, nbytes: int, source_offset: int, offset: int) -> int:
-    """Lets the kernel copy, or the file system share the blocks; how many bytes it was, 0 at the end of the source."""
+    """Copies with `copy_file_range`: the kernel copies the bytes, or the file system shares the blocks.
+
+    Returns the number of bytes that were copied, which is 0 at the end of the source.
+    """
     if not hasattr(os, "copy_file_range"):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     return os.copy_file_range(source, target, nbytes, source_offset, offset)
@@ -99,7 +104,8 @@ def copy_range(source: int, target: int, nbytes: int, source_offset: int, offset
 def allocate(descriptor: int, size: int) -> None:
     """Makes the file at least `size` bytes, with room on the disk for all of them.
 
-    The system's own call: what stands in for it in C libraries writes to every block of the file.
+    This uses the system call `fallocate` itself. `posix_fallocate` of C libraries writes to every block of the file if
+    the file system lacks the call.
     """
     call = _fallocate()
     if call is None:
@@ -131,17 +137,17 @@ def truncate(descriptor: int, size: int) -> None:
 
 
 def sync(descriptor: int) -> None:
-    """Waits until the file is on the disk."""
+    """Waits until the file and its metadata are on the disk (`fsync`)."""
     os.fsync(descriptor)
 
 
 def sync_data(descriptor: int) -> None:
-    """Waits until the bytes are on the disk, whatever is with the times of the file."""
+    """Waits until the bytes are on the disk, but not the file's times (`fdatasync`)."""
     getattr(os, "fdatasync", os.fsync)(descriptor)
 
 
 def sync_folder(path: Path) -> None:
-    """Waits until the names in a folder are on the disk, where the file system knows how."""
+    """Waits until the names in a folder are on the disk, if the file system supports this."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -153,7 +159,7 @@ def sync_folder(path: Path) -> None:
 
 
 def lock(descriptor: int) -> bool:
-    """Takes the file for this process, until it is closed or the process ends; False if another one has it."""
+    """Locks the file (`flock`) until it is closed or the process ends. False if another process has it locked."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -162,12 +168,12 @@ def lock(descriptor: int) -> bool:
 
 
 def rename(path: Path, to: Path) -> None:
-    """Gives a file another name, of which an existing file loses it."""
+    """Renames a file. An existing file with the new name is replaced."""
     path.replace(to)
 
 
 def link(path: Path, to: Path) -> None:
-    """Gives a file a second name; FileExistsError if anything has it."""
+    """Gives a file a second name (a hard link). It raises FileExistsError if anything has this name."""
     os.link(path, to, follow_symlinks=False)
 
 
@@ -176,15 +182,15 @@ def unlink(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """FileExistsError if anything has the name."""
+    """Makes a folder. It raises FileExistsError if anything has this name."""
     path.mkdir()
 
 
 def list_folder(path: Path) -> list[Path]:
-    """All that is in a folder, in no order."""
+    """The paths of all entries of a folder, in no particular order."""
     return list(path.iterdir())
 
 
 def remove_folder(path: Path) -> None:
-    """Of a folder in which nothing is."""
+    """Removes an empty folder."""
     path.rmdir()

@@ -1,4 +1,4 @@
-"""Folders of this machine's disks."""
+"""Folders on this machine's disks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gguf_forge.storage.paths import is_there
 
 @dataclass(frozen=True)
 class LocalFolder:
-    """A `Folder` of a disk.
+    """A `Folder` on a disk.
 
     Example:
         >>> LocalFolder(Path("Qwen3-0.6B")).subfolder("1_Pooling").path.as_posix()
@@ -43,7 +43,7 @@ class LocalFolder:
         path = self.path / name
         try:
             status = path.stat()
-            if not S_ISREG(status.st_mode) and not S_ISDIR(status.st_mode):  # opening a pipe would wait for its writer
+            if not S_ISREG(status.st_mode) and not S_ISDIR(status.st_mode):  # Opening a pipe would wait for its writer.
                 raise InputError("not a regular file", file=path)
             if status.st_size > limit:
                 raise InputError(f"the file is larger than {limit >> 20} MiB", file=path)
@@ -61,5 +61,5 @@ class LocalFolder:
 
 
 def located(path: Path) -> tuple[LocalFolder, str]:
-    """A file that is named by its path, as a folder and a name in it."""
+    """Splits the path of a file into its folder and its name."""
     return LocalFolder(path.parent), path.name

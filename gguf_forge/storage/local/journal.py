@@ -1,8 +1,8 @@
-"""Which bytes of an unfinished file are finished, so that a later run goes on from there.
+"""Journals record which bytes of an unfinished file are finished, so that a later run can continue from there.
 
-A journal is a text file beside the unfinished one: a line that says what run it belongs to, then lines of finished byte
-ranges, each line with a checksum. A range is written down after its bytes have reached the disk, so what a journal says
-holds after a power cut, too. Reading stops at the first line that is torn.
+A journal is a text file next to the unfinished file. Its first line identifies the run. The other lines have finished
+byte ranges, and each line has a checksum. A range is recorded after its bytes have reached the disk, so the journal is
+also right after a power cut. Reading stops at the first incomplete line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from gguf_forge.storage.local import disk
 
 log = logging.getLogger(__name__)
 
-# Finished bytes are written down when there are as many, or after as many seconds: what a kill costs at most.
+# Finished ranges are recorded once they have this many bytes, or after this many seconds. A killed run loses about as
+# much work.
 BATCH_BYTES = 64 << 20
 BATCH_SECONDS = 1.0
 
@@ -33,7 +34,7 @@ ByteRange = tuple[int, int]
 
 
 def merged(ranges: Iterable[ByteRange]) -> list[ByteRange]:
-    """The same bytes as ranges (start, stop) in order, of which none touches the next.
+    """The same bytes as sorted ranges (start, stop) that do not touch each other.
 
     Example:
         >>> merged([(8, 9), (0, 4), (4, 6), (5, 6)])
@@ -50,12 +51,12 @@ def merged(ranges: Iterable[ByteRange]) -> list[ByteRange]:
 
 @dataclass(frozen=True)
 class JournalRecord:
-    """What a journal says.
+    """The content of a journal.
 
     Attributes:
-        fingerprint: Of the run that wrote it.
-        ranges: What is finished, in order; none touches the next.
-        end: The bytes of the journal that were understood.
+        fingerprint: The fingerprint of the run that wrote it.
+        ranges: The finished byte ranges, sorted; they do not touch each other.
+        end: The number of bytes of the journal that are valid.
     """
 
     fingerprint: str = ""
@@ -63,16 +64,16 @@ class JournalRecord:
     end: int = 0
 
     def covers(self, start: int, stop: int) -> bool:
-        """Are these bytes finished, all of them?"""
+        """Whether all of these bytes are finished."""
         at = bisect_right(self.ranges, (start, float("inf"))) - 1
         return at >= 0 and stop <= self.ranges[at][1]
 
 
 def read_journal(path: Path, size: int) -> JournalRecord:
-    """What the journal of a file of `size` bytes says; nothing if there is none.
+    """Reads the journal of a file of `size` bytes. The record is empty if there is no journal.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the journal cannot be read.
     """
     try:
         descriptor = disk.open_own(path)
@@ -101,28 +102,28 @@ def _line(text: str) -> bytes:
 
 
 def _checked(line: bytes) -> str:
-    """The text of a line without its line end, or nothing if its checksum does not hold."""
+    """The text of a line without its checksum and line end; empty if the checksum is wrong."""
     text, _, checksum = line.rpartition(b" ")
     return text.decode("ascii", "replace") if checksum == b"%08x" % crc32(text) else ""
 
 
 def differences(fingerprint: str, other: str) -> Sequence[str]:
-    """The names of what differs, in fingerprints of `name=digest` words."""
+    """The names whose digests differ between two fingerprints of `name=digest` words."""
     words = set(other.split())
     return [word.partition("=")[0] for word in fingerprint.split() if word not in words]
 
 
 class Journal:
-    """Writes down what is finished of an output file. All methods may be called by any thread.
+    """Records the finished bytes of an output file. Any thread may call its methods.
 
-    A journal that cannot be written any more is given up with a warning: the output does not need it.
+    If the journal can no longer be written, it is given up with a warning, because the output does not need it.
 
     Args:
-        path: Of the journal.
-        output: Descriptor of the file that it is about.
-        fingerprint: Of this run.
-        thread: What writes, one thing after the other, so that no worker waits for the disk.
-        recorded: What earlier runs wrote down, if this one goes on from there.
+        path: The path of the journal.
+        output: The descriptor of the output file.
+        fingerprint: The fingerprint of this run.
+        thread: The executor that writes the journal with one thread, so that no worker waits for the disk.
+        recorded: The record of earlier runs, if this run continues from them.
     """
 
     def __init__(
@@ -142,10 +143,10 @@ class Journal:
         self._last: Future[None] | None = None
 
     def finished(self, start: int, stop: int) -> None:
-        """These bytes have been written.
+        """Notes that these bytes have been written.
 
         Raises:
-            OSError: what was written before could not be brought to the disk.
+            OSError: bytes that were written earlier could not be synced to the disk.
         """
         with self._mutex:
             self._waiting.append((start, stop))
@@ -161,14 +162,14 @@ class Journal:
 
     @property
     def is_written(self) -> bool:
-        """Does it say anything?"""
+        """Whether the journal records anything."""
         return self._end > 0
 
     def close(self, *, write_down: bool) -> None:
-        """Ends the journal, at first with what waits to be written down, if so wanted.
+        """Closes the journal. With `write_down`, it first records the finished ranges that are still waiting.
 
         Raises:
-            OSError: what was written could not be brought to the disk.
+            OSError: bytes that were written could not be synced to the disk.
         """
         try:
             if self._last is not None:
@@ -191,7 +192,7 @@ class Journal:
             self._append(_line(" ".join(f"{start}-{stop}" for start, stop in ranges)))
         except OSError as error:
             self._given_up = True
-            log.warning("%s: %s; --resume will find no more than what is there", self._path, error.strerror or error)
+            log.warning("%s: %s; a later --resume repeats the work from here on", self._path, error.strerror or error)
 
     def _append(self, line: bytes) -> None:
         is_new = self._end == 0

@@ -1,4 +1,8 @@
-"""Locks on files of our own: a lock ends with its process, so what is locked is in work, and what is not was left."""
+"""Locks on our own files (`flock`).
+
+A lock ends with its process. So a locked file is in use, and a file without a lock was left by a process that was
+killed.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from gguf_forge.storage.local import disk
 def locked_file(path: Path) -> int | None:
     """Makes or opens a file and locks it; None if another process has it locked.
 
-    The lock lasts until the descriptor that this returns is closed. A file system without locks keeps nobody out.
+    The lock lasts until the returned descriptor is closed. On a file system without locks, every caller succeeds.
 
     Raises:
         OSError: the file cannot be made or locked.
@@ -23,7 +27,7 @@ def locked_file(path: Path) -> int | None:
             try:
                 descriptor = disk.open_own(path)
             except FileNotFoundError:
-                continue  # the process that had it has just ended well
+                continue  # The process that had the file has just finished and removed it.
         try:
             is_locked = _lock(descriptor)
             is_current = is_at(descriptor, path)
@@ -47,7 +51,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def is_at(descriptor: int, path: Path) -> bool:
-    """Is it this very file that has the name?"""
+    """Whether the path still names the open file."""
     try:
         return os.path.samestat(disk.status_of_name(path), disk.status_of_open(descriptor))
     except FileNotFoundError:

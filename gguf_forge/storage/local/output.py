@@ -1,8 +1,8 @@
-"""A file that is being written: beside its name, locked, and with a journal of what is finished.
+"""An output file while it is written: under a temporary name, locked, and with a journal of its finished bytes.
 
-It is `.gguf-forge-HASH.partial`, where HASH is of the name it will have. The process that writes it has it locked, and
-a lock ends with its process: an unfinished file without one is what a killed run left, and whoever comes next to write
-the same file takes it over.
+The temporary name is `.gguf-forge-HASH.partial`, where HASH is a hash of the final name. The process that writes the
+file holds a lock on it (`flock`), which ends with the process. So an unfinished file without a lock was left by a
+killed run, and the next run that writes the same file takes it over.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ log = logging.getLogger(__name__)
 
 MORE_ROOM = "free some room, or choose a folder on another disk"
 _HINTS = {ENOSPC: MORE_ROOM, EDQUOT: MORE_ROOM, EMFILE: TOO_MANY_FILES}
-# Of what is beside an output: the file that is being written, its journal, and the old file while files are renamed.
+# The endings of the files next to an output: the unfinished file, its journal, and the old file during the renaming.
 ENDINGS = ("partial", "journal", "old")
 _COPY_PIECE = 1 << 20
-# An unfinished file can be taken over by the next run, even one that will be read-only.
+# An unfinished file has these permissions, even if it will be read-only, so that the next run can take it over.
 _OPENABLE = S_IRUSR | S_IWUSR
 
 
 def beside(path: Path, ending: str) -> Path:
-    """Where something goes that belongs to the output `path`."""
-    # not made of the name, which may be as long as a name can be
+    """The path of a temporary file that belongs to the output `path`."""
+    # The name is a hash, because the output's name may already have the greatest possible length.
     return path.with_name(f".gguf-forge-{sha256(os.fsencode(path.name)).hexdigest()[:16]}.{ending}")
 
 
 @contextmanager
 def output_errors(path: Path) -> Iterator[None]:
-    """What the system says of the output `path`, as an OutputError."""
+    """Turns an OSError about the output `path` into an OutputError."""
     try:
         yield
     except OSError as error:
@@ -59,9 +59,9 @@ def refuse_existing(path: Path, problem: str) -> None:
 
 
 class LocalSink:
-    """A file of known size that is written at offsets, by several threads if need be.
+    """A file of known size that is written at offsets. Several threads may write at the same time.
 
-    Bytes that are not written are zero. Its life (`begin`, `complete`, `take_name`, `end`) is run by `published`.
+    Bytes that are never written are zero. `published_together` calls `begin`, `complete`, `take_name` and `end`.
     """
 
     def __init__(self, output: Output):
@@ -77,20 +77,20 @@ class LocalSink:
         self._writer: DirectWriter | None = None
 
     def write_at(self, offset: int, data: memoryview) -> None:
-        """Writes all of `data`, however many calls that takes."""
+        """Writes all of `data`, with as many system calls as needed."""
         with output_errors(self.path):
             if self._writer is None:
                 raise OutputError("the file was written after it was closed", file=self.path)
             self._writer.write_all(data, offset)
 
     def copy_from(self, source: Source, source_offset: int, offset: int, nbytes: int) -> None:
-        """Copies bytes of a source, without a way through this process where system and file system can.
+        """Copies bytes from a source. The kernel copies them (`copy_file_range`) unless we write with `O_DIRECT`.
 
         Raises:
             InputError: the source cannot be read, or became shorter.
             OutputError: the file cannot be written.
         """
-        # the system copies from cache to cache, which is slower than past the cache
+        # `copy_file_range` copies inside the page cache, which is slower than writing with `O_DIRECT`.
         while (
             not self._is_direct
             and nbytes
@@ -103,28 +103,28 @@ class LocalSink:
             source_offset, offset, nbytes = source_offset + part.size, offset + part.size, nbytes - part.size
 
     def has(self, offset: int, nbytes: int) -> bool:
-        """Did an earlier run finish these bytes?"""
+        """Whether an earlier run finished these bytes."""
         return self._recorded.covers(offset, offset + nbytes)
 
     def finished(self, offset: int, nbytes: int) -> None:
-        """These bytes have been written and, after a stop, need not be again."""
+        """Notes that these bytes are written. A run that resumes this one does not write them again."""
         if self._journal is not None:
             with output_errors(self.path):
                 self._journal.finished(offset, offset + nbytes)
 
     def begin(self, journals: Executor, *, overwrite: bool, resume: bool) -> None:
-        """Takes the unfinished file and the room on the disk. What is finished is written down by `journals`.
+        """Takes over or creates the unfinished file and reserves its room on the disk. `journals` writes the journal.
 
         Raises:
-            RefusedError: another run has it; or the output exists and may not be replaced.
-            OutputError: there is no room, or no such file can be made.
+            RefusedError: another run has the file; or the output exists and may not be replaced.
+            OutputError: there is no room, or the file cannot be created.
         """
         with output_errors(self.path):
             self.take()
             self._set_mode(_OPENABLE)
             if not overwrite:
                 refuse_existing(self.path, "exists already")
-            # an inode has one journal, even if somebody removes a file that is being written
+            # The inode is in the fingerprint, so that a journal never counts for another file of the same name.
             fingerprint = f"{self._fingerprint} file={disk.status_of_open(self._opened).st_ino}"
             if resume:
                 self._recorded = self._still_valid(read_journal(self._journal_path, self._size), fingerprint)
@@ -145,7 +145,7 @@ class LocalSink:
         return self._descriptor
 
     def take(self) -> None:
-        """Opens the unfinished file and locks it, whoever made it."""
+        """Creates the unfinished file, or opens the one that an earlier run left, and locks it."""
         self._is_begun = True
         while not self._is_ours:
             try:
@@ -155,12 +155,12 @@ class LocalSink:
                 try:
                     self._descriptor, self._is_new = disk.open_own(self._partial), False
                 except FileNotFoundError:
-                    continue  # a run has just completed it
+                    continue  # Another run has just completed it.
             if not S_ISREG(disk.status_of_open(self._opened).st_mode):
                 raise OutputError("is in the way: not a regular file", file=self._partial, hint="remove it")
             self._lock()
             if self._is_at(self._partial) and disk.status_of_open(self._opened).st_nlink > 1:
-                disk.unlink(self._partial)  # its run was killed when it had its final name already
+                disk.unlink(self._partial)  # Its run was killed after it had given the file its final name.
             self._is_ours = self._is_at(self._partial)
             if not self._is_ours:
                 self._close()
@@ -171,7 +171,7 @@ class LocalSink:
         try:
             disk.change_mode(self._opened, self._mode | more)
         except OSError as error:
-            if error.errno not in disk.UNSUPPORTED | {EPERM}:  # a file system without modes
+            if error.errno not in disk.UNSUPPORTED | {EPERM}:  # Some file systems lack permissions.
                 raise
 
     def _lock(self) -> None:
@@ -182,7 +182,7 @@ class LocalSink:
                 raise
             if not self._is_new:
                 raise RefusedError(
-                    "another run is writing this file or was killed, and there are no locks here to tell",
+                    "another run is writing this file or was killed; the file system has no locks to tell which",
                     file=self.path,
                     hint=f"if none is running, remove {self._partial}",
                 ) from None
@@ -196,18 +196,21 @@ class LocalSink:
         return is_at(self._opened, path)
 
     def _still_valid(self, recorded: JournalRecord, fingerprint: str) -> JournalRecord:
-        """What holds of that for this run."""
+        """The record if it is valid for this run, otherwise an empty one."""
         if not recorded.ranges:
             return JournalRecord()
         changed = differences(fingerprint, recorded.fingerprint)
         if not changed and disk.status_of_open(self._opened).st_size == self._size:
             return recorded
-        reason = f"not the same as then: {', '.join(changed) or 'size of the unfinished file'}"
-        log.warning("%s: begins anew instead of resuming (%s)", self.path, reason)
+        reason = f"changed since then: {', '.join(changed) or 'size of the unfinished file'}"
+        log.warning("%s: starts again from the beginning instead of resuming (%s)", self.path, reason)
         return JournalRecord()
 
     def _empty(self) -> None:
-        """Forgets what an earlier run left: its journal first, which must not speak of what is not there any more."""
+        """Removes the content that an earlier run left.
+
+        The journal goes first, because it must never record bytes that are no longer there.
+        """
         with suppress(FileNotFoundError):
             disk.unlink(self._journal_path)
             disk.sync_folder(self.path.parent)
@@ -215,7 +218,7 @@ class LocalSink:
             disk.truncate(self._opened, 0)
 
     def _reserve(self) -> None:
-        """Takes the room on the disk before any work. Where no file system can, the file is a hole."""
+        """Reserves the room on the disk (`fallocate`) before any work. Without support for it, the file is sparse."""
         if not self._size:
             return
         try:
@@ -226,7 +229,7 @@ class LocalSink:
             disk.truncate(self._opened, self._size)
 
     def complete(self) -> None:
-        """Brings everything to the disk."""
+        """Waits until everything is on the disk."""
         with output_errors(self.path):
             if self._journal is not None:
                 self._journal.close(write_down=False)
@@ -236,15 +239,15 @@ class LocalSink:
         """Gives the complete file its name.
 
         Raises:
-            RefusedError: something else has the name meanwhile, and may not be replaced.
-            OutputError: it cannot be renamed, or somebody removed or replaced it.
+            RefusedError: another file has got the name meanwhile, and may not be replaced.
+            OutputError: the file cannot be renamed, or somebody removed or replaced it.
         """
         with output_errors(self.path):
             if not self._is_at(self._partial):
                 raise OutputError(
                     "the unfinished file was removed or replaced while it was written",
                     file=self._partial,
-                    hint="run again, and leave it alone",
+                    hint="run again, and do not touch this file meanwhile",
                 )
             if overwrite:
                 self._replace()
@@ -256,12 +259,12 @@ class LocalSink:
         with suppress(FileNotFoundError):
             disk.unlink(self._old)
         self._had_old = os.path.lexists(self.path)
-        with suppress(OSError):  # there is no old file, or the file system has no links
+        with suppress(OSError):  # There is no old file, or the file system has no hard links.
             disk.link(self.path, self._old)
         disk.rename(self._partial, self.path)
 
     def give_name_back(self) -> None:
-        """Undoes `take_name`, however far that came: the old file has its name again."""
+        """Undoes `take_name`, even if it was interrupted, so that the old file has its name again."""
         if not self._is_at(self.path):
             return
         is_partial = self._is_at(self._partial)
@@ -275,9 +278,10 @@ class LocalSink:
             disk.rename(self.path, self._partial)
 
     def end(self, *, keep: bool) -> None:
-        """Leaves nothing beside the output or, with `keep`, what a later run needs to go on.
+        """Removes the temporary files, or with `keep` leaves those that a later run needs to continue.
 
-        What cannot be removed stays: it has no name that anybody reads, and the next run takes it over.
+        A file that cannot be removed stays. It does no harm, because nobody reads its name and the next run takes it
+        over.
         """
         with suppress(OSError):
             self._end(keep=keep)
@@ -292,20 +296,20 @@ class LocalSink:
             return
         is_unfinished = self._is_at(self._partial)
         if not is_unfinished and not self._is_at(self.path):
-            return  # somebody removed it: what is there now is not ours
+            return  # Somebody removed our file, so the file that has its name now is not ours.
         if self._journal is not None:
             with suppress(OSError):
                 self._journal.close(write_down=keep and is_unfinished)
-        # where it did not come to a journal, an earlier one may be there
+        # If this run did not get as far as its journal, there may be the journal of an earlier run.
         if keep and is_unfinished and (self._journal.is_written if self._journal else not self._is_new):
-            log.warning("%s: what is finished is kept: run again with --resume to go on from there", self.path)
+            log.warning("%s: the finished part is kept: run again with --resume to continue from there", self.path)
             return
         for left in (self._journal_path, self._old, *([self._partial] if is_unfinished else [])):
             with suppress(OSError):
                 disk.unlink(left)
 
     def _remove_empty(self) -> None:
-        """What was made when a signal came, before it was locked or even known here."""
+        """Removes an empty unfinished file that was created just before a signal, so that it is not locked yet."""
         if self._descriptor is None:
             self._descriptor = disk.open_own(self._partial)
         is_empty = disk.status_of_open(self._opened).st_size == 0
@@ -318,19 +322,19 @@ class LocalSink:
             writer.close()
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            with suppress(OSError):  # all that counts has been synced
+            with suppress(OSError):  # An error here loses nothing, because the file is already synced.
                 disk.close(descriptor)
 
 
 def _take_free_name(partial: Path, path: Path) -> None:
-    """Names a file as long as nothing else has the name: unlike renaming, linking never replaces."""
+    """Gives a file its name only if no other file has it. A hard link never replaces a file, but renaming would."""
     problem = "appeared while it was being made"
     try:
         disk.link(partial, path)
     except FileExistsError:
         refuse_existing(path, problem)
         raise
-    except OSError:  # a file system without hard links
+    except OSError:  # Some file systems lack hard links.
         refuse_existing(path, problem)
         disk.rename(partial, path)
     else:

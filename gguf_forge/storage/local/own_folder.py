@@ -1,8 +1,8 @@
-"""Folders of single runs, for what they have not finished: they go when their run ends, unless it is killed.
+"""Temporary folders of single runs. A run removes its folder when it ends, unless it is killed.
 
-Each has a lock beside it that its run holds. A run that begins removes what killed ones left: those whose lock is free.
-Some network file systems keep locks to the machine that took them. So a lock also names its machine, and what a run of
-another one left has to lie untouched for a day as well.
+Next to each folder is a lock file, which the run keeps locked. A new run removes the folders of killed runs, which are
+those whose lock file is not locked. On some network file systems, other machines do not see a lock. So the lock file
+also names its machine, and a folder of another machine is removed only if it was not changed for a day.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ PREFIX = "run-"
 _LOCK = ".lock"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MAX_MACHINE = 256
-# A run that is wrongly taken for dead ends with an error, and no bytes are wrong.
+# The age at which a folder of another machine counts as left by a dead run. If its run is still alive, that run ends
+# with an error and writes no wrong bytes.
 _DEAD_SECONDS = 24 * 3600
 
 
 @contextmanager
 def own_folder(parent: Path) -> Iterator[Path]:
-    """A new folder in `parent` that is this run's alone, to the end of the block.
+    """A new folder in `parent` that only this run uses, until the end of the block.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the folder cannot be made.
     """
     path, lock = _claimed(parent)
     try:
         disk.pwrite_all(lock, memoryview(_this_machine()), 0)
-        now = disk.status_of_open(lock).st_mtime  # by the clock of the disk, as all others
+        now = disk.status_of_open(lock).st_mtime  # The disk's clock also made the times of the other folders.
         _remove_dead(parent, path, now)
         disk.make_folder(path)
         yield path
@@ -46,7 +47,10 @@ def own_folder(parent: Path) -> Iterator[Path]:
 
 
 def remove_all_dead(parent: Path) -> None:
-    """Removes what killed runs left in `parent`, when nothing is needed of them any more, whatever machine it was."""
+    """Removes the folders of all dead runs in `parent`, of every machine, without waiting a day.
+
+    It is for a time when nothing from these runs is needed any more.
+    """
     _remove_dead(parent, None, float("inf"))
 
 
@@ -54,7 +58,7 @@ def _claimed(parent: Path) -> tuple[Path, int]:
     while True:
         path = parent / f"{PREFIX}{secrets.token_hex(8)}"
         descriptor = locked_file(_lock_of(path))
-        if descriptor is not None:  # or somebody took it for that of a dead run before it was locked
+        if descriptor is not None:  # None: another run took the lock file for a dead run's before we locked it.
             return path, descriptor
 
 
@@ -63,7 +67,7 @@ def _lock_of(path: Path) -> Path:
 
 
 def _this_machine() -> bytes:
-    """As it runs now: no lock outlasts that."""
+    """An identifier of this machine since its last start, because no lock survives a restart."""
     try:
         found = _BOOT_ID.read_bytes()
     except OSError:
@@ -83,7 +87,7 @@ def _remove_if_dead(path: Path, now: float) -> None:
     lock = _lock_of(path)
     descriptor = disk.open_own(lock)
     try:
-        # where there are no locks nobody can tell, and this raises
+        # On a file system without locks this raises an error, so nothing is removed there.
         if not disk.lock(descriptor) or not is_at(descriptor, lock):
             return
         is_of_this_machine = disk.pread_all(descriptor, _MAX_MACHINE, 0) == _this_machine()
@@ -101,7 +105,7 @@ def _last_change(path: Path) -> float:
 
 
 def _remove(path: Path) -> None:
-    """The lock last: a folder is never without."""
+    """Removes a folder and then its lock file, so that a folder never lacks its lock file."""
     with suppress(FileNotFoundError):
         for left in disk.list_folder(path):
             disk.unlink(left)

@@ -1,4 +1,4 @@
-"""Files that appear under their names complete, or not at all."""
+"""Output files that appear under their names when they are complete, or not at all."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _LONGEST_NAME = 255
 
 
 def check_output(path: Path, size: int, inputs: Iterable[Path], *, overwrite: bool) -> None:
-    """Says before any work what would go wrong after it.
+    """Checks before any work whether the output can be written.
 
     Args:
-        path: The file to be.
-        size: Its bytes.
+        path: The path of the output.
+        size: Its size in bytes.
         inputs: Files that it must not replace.
-        overwrite: An existing file may be replaced.
+        overwrite: Whether an existing file may be replaced.
 
     Raises:
         RefusedError: the path is an input (by name, link or hard link), or exists and may not be replaced.
-        OutputError: it is a folder, its folder is missing or not writable, or the disk has too little room.
+        OutputError: the path is a folder, its folder is missing or not writable, or the disk has too little room.
     """
     if len(os.fsencode(path.name)) > _LONGEST_NAME:
         raise OutputError(
@@ -59,9 +59,9 @@ def check_output(path: Path, size: int, inputs: Iterable[Path], *, overwrite: bo
 
 
 def check_room(folder: Path, outputs: Sequence[tuple[Path, int]]) -> None:
-    """Raise OutputError if the disk has too little room for files of these sizes, all in `folder`.
+    """Raises OutputError if the disk has too little room for files of these sizes, all in `folder`.
 
-    What killed runs left of the same files does not count: its room is used again.
+    Unfinished files that killed runs left under the same names count as free room, because they are used again.
     """
     size = sum(size for _, size in outputs)
     free = shutil.disk_usage(folder).free + sum(_left_behind(path) for path, _ in outputs)
@@ -70,7 +70,7 @@ def check_room(folder: Path, outputs: Sequence[tuple[Path, int]]) -> None:
 
 
 def tidy(path: Path) -> None:
-    """Removes what a killed run left beside a complete file, unless another run is writing that anew."""
+    """Removes temporary files that a killed run left next to a complete file, unless another run uses them now."""
     if any(os.path.lexists(beside(path, ending)) for ending in ENDINGS):
         file = LocalSink(Output(path, 0))
         with suppress(OutputError, RefusedError):
@@ -79,7 +79,7 @@ def tidy(path: Path) -> None:
 
 
 def _left_behind(path: Path) -> int:
-    """The room on the disk that an unfinished file takes."""
+    """The room on the disk that the unfinished file of an output takes."""
     try:
         return disk.status_of_name(beside(path, "partial")).st_blocks * 512
     except OSError:
@@ -90,7 +90,7 @@ def _left_behind(path: Path) -> int:
 def published(
     path: Path, size: int, *, overwrite: bool, resume: bool = False, fingerprint: str = "", mode: int | None = None
 ) -> Iterator[LocalSink]:
-    """One file, as `published_together` makes several."""
+    """One new file. `published_together` is the same for several."""
     with published_together([Output(path, size, fingerprint, mode)], overwrite=overwrite, resume=resume) as (file,):
         yield file
 
@@ -99,20 +99,21 @@ def published(
 def published_together(
     outputs: Sequence[Output], *, overwrite: bool, resume: bool = False
 ) -> Iterator[tuple[LocalSink, ...]]:
-    """New files that take their names when the block ends well, and vanish when it does not.
+    """New files that get their names if the block succeeds, and vanish otherwise.
 
-    Before the first one takes its name all of them are on the disk, and if one cannot have its own, those before give
-    theirs back. So each path holds the old file or the complete new one, also after a power cut. The first output
-    comes last: a reader of a split begins there.
+    All files are synced to the disk before the first one gets its name. If one of them cannot get its name, the others
+    give theirs back. So each path has the old file or the complete new one, even after a power cut. The first output
+    gets its name last, because readers of a split file open the first shard first.
 
     Args:
-        outputs: The files to be.
-        overwrite: They may replace others.
-        resume: Go on from what a stopped run left; and if this one is stopped, leave that.
+        outputs: The files that will be written.
+        overwrite: Whether they may replace existing files.
+        resume: Whether to continue from the files of a stopped run, and to keep unfinished files if this run is
+            stopped.
 
     Raises:
-        RefusedError: another run is writing one of them; or one exists, and may not be replaced.
-        OutputError: one cannot be written; nothing has changed under its name.
+        RefusedError: another run is writing one of the files; or one exists and may not be replaced.
+        OutputError: a file cannot be written. An old file with its name is unchanged.
     """
     files = tuple(map(LocalSink, outputs))
     journals = ThreadPoolExecutor(1, "journals")
@@ -128,7 +129,7 @@ def published_together(
         try:
             for file in files:
                 file.end(keep=resume)
-        except BaseException:  # a signal, in the middle of it
+        except BaseException:  # A signal may come in the middle of it.
             for file in files:
                 file.end(keep=resume)
             raise

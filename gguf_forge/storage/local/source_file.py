@@ -1,4 +1,4 @@
-"""Files of this machine's disks, read at offsets."""
+"""Files on this machine's disks, which are read at offsets."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _AGAIN = "run again when it is complete"
 class SourceFile:
     """A regular file, opened read-only.
 
-    Nothing is mapped: what was read leaves memory when it has been used, and a file that shrinks or fails meanwhile is
-    an error, where a map would end the process.
+    The file is read with `pread` and never mapped into memory. Bytes that were read leave memory after their use. If
+    the file shrinks or the disk fails, reading raises an error; with `mmap` it would kill the process.
 
     Raises:
         InputError: the file is missing, cannot be read, or is not a regular file.
@@ -39,7 +39,7 @@ class SourceFile:
         self.path = path
         self.descriptor: int | None = None
         try:
-            if not S_ISREG(disk.status(path).st_mode):  # opening a pipe would wait for its writer
+            if not S_ISREG(disk.status(path).st_mode):  # Opening a pipe would wait for its writer.
                 raise InputError("not a regular file", file=path)
             self.descriptor = disk.open_read(path)
             status = disk.status_of_open(self.descriptor)
@@ -50,7 +50,7 @@ class SourceFile:
             raise InputError(f"the file cannot be read: {error.strerror or error}", file=path, hint=hint) from error
 
     def read(self, offset: int, nbytes: int, *, at: int = 0) -> NDArray[np.uint8]:
-        """The bytes `offset` to `offset + nbytes` as an array of their own.
+        """The bytes from `offset` to `offset + nbytes` as a new array.
 
         Raises:
             InputError: the range is not inside the file, the file is closed, or it cannot be read.
@@ -77,7 +77,7 @@ class SourceFile:
         try:
             return disk.copy_range(self.descriptor, target, nbytes, offset, at)
         except OSError:
-            return 0  # reading and writing does it, or says which of the two fails
+            return 0  # The caller then reads and writes, which works or shows which of the two files fails.
 
     def _check_range(self, offset: int, nbytes: int) -> None:
         if offset < 0 or nbytes < 0 or offset + nbytes > self.size:
@@ -86,7 +86,7 @@ class SourceFile:
             )
 
     def check_unchanged(self) -> None:
-        """Raise InputError if another file is at `path` now, or this one was written to."""
+        """Raises InputError if `path` now names another file, or if this file was written to."""
         try:
             now = _identity(disk.status(self.path))
         except OSError as error:
@@ -97,7 +97,7 @@ class SourceFile:
     def close(self) -> None:
         descriptor, self.descriptor = self.descriptor, None
         if descriptor is not None:
-            with suppress(OSError):  # nothing was written, so nothing is lost
+            with suppress(OSError):  # An error here loses nothing, because the file is only read.
                 disk.close(descriptor)
 
     def __enter__(self) -> SourceFile:
