@@ -61,9 +61,11 @@ _OTHERWISE = {
         ("qrwkv6", "rwkv7"),
         "of what mixes a token with the one before, the file holds one tensor where they have several",
     ),
+    "lfm25-audio-tokenizer": "the window and codes of sound, which llama.cpp does not use, are not in the file",
     "rugpt3xl": "the file says GPT-2, whose checkpoints have other names",
     **dict.fromkeys(
-        ("minicpmv46", "qwen3vl"), "the language model comes back by itself: its file does not tell of the other part"
+        ("minicpmv46", "qwen3vl"),
+        "the language model comes back by itself: its file does not tell of the other part",
     ),
     "qwen3vlmoe": "the language model comes back by itself, with one tensor for each expert",
     "xlmroberta-reranker": "the positions before the first that is used are not in the file",
