@@ -104,7 +104,8 @@ laguna = Architecture(
         u32("rope.dimension_count", _rotated("full_attention")),
         u32("rope.dimension_count_swa", _rotated("sliding_attention")),
     ),
-    tokenizer=in_order(as_control("</assistant>", bpe), own_chat_template(), _turn_end),
+    # the ids bring the template of tokenizer_config.json along, which may only include the one of the file
+    tokenizer=in_order(as_control("</assistant>", bpe), _turn_end, own_chat_template()),
     rules=experts(
         "model.layers.{i}.mlp.experts.{e}",
         ("gate_proj", "ffn_gate_exps"),
