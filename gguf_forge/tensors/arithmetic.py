@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -234,3 +235,57 @@ class Product(Combined):
     @property
     def words(self) -> str:
         return f"the product of {len(self.parts)}"
+
+
+@dataclass(frozen=True)
+class FoldedNorm(TensorExpr):
+    """A batch norm without mean and variance of its own: both are folded into the weight, or into the bias.
+
+    Attributes:
+        weight: The weight, a vector as all others are.
+        bias: The bias.
+        mean: The running mean.
+        variance: The running variance.
+        gives: Which of the two comes out.
+    """
+
+    weight: TensorExpr
+    bias: TensorExpr
+    mean: TensorExpr
+    variance: TensorExpr
+    gives: Literal["weight", "bias"] = "weight"
+
+    def __post_init__(self) -> None:
+        if len({part.shape for part in self.children()}) != 1 or len(self.weight.shape) != 1:
+            raise InputError("weight, bias, mean and variance of a norm are not vectors of one length")
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.weight.shape
+
+    @property
+    def dtype(self) -> TensorType:  # type: ignore[override]
+        return F32
+
+    @property
+    def source_type(self) -> TensorType:
+        return self.weight.source_type
+
+    def take(self, rows: RowNumbers) -> Rows:
+        weight, bias, mean, variance = (part.take(rows).astype(np.float32) for part in self.children())
+        with np.errstate(all="ignore"):  # what is not finite is told when it is packed
+            scale: Rows = weight / np.sqrt(variance + np.float32(1e-5))
+            shift: Rows = bias - mean * scale
+        return scale if self.gives == "weight" else shift
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        below = max(part.working_set(n_rows, scattered=scattered) for part in self.children())
+        return below + 8 * n_rows * F32.row_bytes(self.shape[-1])
+
+    def sources(self) -> Iterator[Source]:
+        for part in self.children():
+            yield from part.sources()
+
+    @property
+    def words(self) -> str:
+        return "mean and variance folded in"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gguf_forge.errors import InputError, UnsupportedError
-from gguf_forge.tensors.arithmetic import Add, Divide, Multiply, NegExp, Product, Sum
+from gguf_forge.tensors.arithmetic import Add, Divide, FoldedNorm, Multiply, NegExp, Product, Sum
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack, concat
 from gguf_forge.tensors.packed import RepackMxfp4
@@ -241,6 +241,16 @@ def test_a_product_is_float32_whatever_its_parts_are() -> None:
     product = Product((stored(half), stored(half)))
     assert product.rows(0, 1).dtype == np.float32
     assert product.rows(0, 1).tolist() == [[(1 + 2.0**-10) ** 2, 9.0, 1.0]]
+
+
+def test_a_folded_norm_scales_and_shifts_as_the_norm_does() -> None:
+    weight, bias, mean, variance = (np.array(v, np.float32) for v in ([2.0, 3.0], [1.0, -1.0], [0.5, 4.0], [4.0, 9.0]))
+    parts = [stored(values) for values in (weight, bias, mean, variance)]
+    scale = FoldedNorm(*parts).rows(0, 1)
+    assert scale.tolist() == [(weight / np.sqrt(variance + np.float32(1e-5))).tolist()]
+    assert FoldedNorm(*parts, gives="bias").rows(0, 1).tolist() == (bias - mean * scale).tolist()
+    with pytest.raises(InputError, match="not vectors of one length"):
+        FoldedNorm(parts[0], parts[1], parts[2], stored(weight[:1]))
 
 
 def test_repacked_mxfp4_has_the_same_values() -> None:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 
+from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Rule
 from gguf_forge.architectures.metadata import f32, flag, text, u32
 from gguf_forge.architectures.operations import index, part_of
@@ -172,6 +173,29 @@ qwen3_vision = projector(
     prepare=QWEN3_CONFIG,
     takes=lambda name: name.startswith(("visual.", "model.visual.")),
     renames=(starts("model."), *QWEN3_RENAMES),
+    rules=FRAMES,
+    model_tensors=("v.patch_embd", "mm.0", "mm.2"),
+)
+
+
+def _without_merger(site: Site) -> Config:
+    if vision(site).find("disable_merger_proj") is not True:
+        raise UnsupportedError("disable_merger_proj is not true; only such a projector is known", file="config.json")
+    return site.config
+
+
+ling_vision = projector(
+    "BailingMoeV3VLForConditionalGeneration",
+    metadata=(*VISION, projector_type("ling3vl"), *QWEN3_SHAPE[:-1]),
+    prepare=one_after_the_other(_without_merger, QWEN3_CONFIG),
+    takes=lambda name: name.startswith(("visual.", "model.visual.", "linear_proj.")),
+    # the projector stands outside of the encoder, which ends with a norm
+    renames=(
+        starts("model."),
+        starts("linear_proj.", "mm."),
+        starts("visual.merger.norm.", "mm.input_norm."),
+        Deepstack(),
+    ),
     rules=FRAMES,
     model_tensors=("v.patch_embd", "mm.0", "mm.2"),
 )

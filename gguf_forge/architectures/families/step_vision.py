@@ -1,0 +1,80 @@
+"""The encoder of pictures of Step3-VL and Step 3.7."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gguf_forge.architectures.config import Config
+from gguf_forge.architectures.metadata import f32, u32
+from gguf_forge.architectures.projector import (
+    BLOCKS,
+    PATCHES,
+    VISION,
+    always,
+    as_base,
+    norm_epsilon,
+    of_preprocessor,
+    one_after_the_other,
+    projector,
+    projector_type,
+    vision,
+    with_vision,
+)
+from gguf_forge.architectures.renames import ends
+from gguf_forge.architectures.site import Site
+from gguf_forge.errors import UnsupportedError
+
+_STRIDE = 2
+# The one encoder that llama.cpp knows: what its config says.
+_KNOWN = {"image_size": 728, "hidden_size": 1536, "num_hidden_layers": 47}
+# What its processing code has, where no file says it: how pictures are normalized, and how large they may be.
+_MEAN, _DEVIATION = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+_LARGEST = 3024
+
+
+def _inner(site: Site) -> Any:
+    found = vision(site)
+    if found.find("intermediate_size"):
+        return found["intermediate_size"]
+    return round(found.integer("hidden_size", "width") * found.number("mlp_ratio", default=8960 / 1536))
+
+
+def _known(site: Site) -> Config:
+    found = vision(site)
+    values = {
+        "image_size": found.find("image_size"),
+        "hidden_size": found.find("hidden_size", "width"),
+        "num_hidden_layers": found.find(*BLOCKS),
+    }
+    if values != _KNOWN or site.config.find("understand_projector_stride") != _STRIDE:
+        raise UnsupportedError("only the encoder of Step3-VL-10B is known, and this is another", file="config.json")
+    return site.config
+
+
+step_vision = projector(
+    "StepVLForConditionalGeneration",
+    "Step3p7ForConditionalGeneration",
+    metadata=(
+        *VISION[:-2],
+        f32("vision.image_mean", of_preprocessor("image_mean", default=_MEAN)),
+        f32("vision.image_std", of_preprocessor("image_std", default=_DEVIATION)),
+        projector_type("step3vl"),
+        norm_epsilon("layer_norm_eps", default=1e-5),
+        u32("vision.projector.scale_factor", always(_STRIDE**2)),
+        u32("vision.preproc_image_size", always(_LARGEST)),
+    ),
+    prepare=one_after_the_other(_known, with_vision(intermediate_size=_inner)),
+    takes=lambda name: name.startswith(("vision_model.", "vit_large_projector.")) and "language_model." not in name,
+    renames=(
+        ends("positional_embedding", "positional_embedding.weight"),
+        *(ends(f".ls_{number}.gamma", f".ls_{number}.weight") for number in (1, 2)),
+        *(ends(f"attn.in_proj_{kind}", f"attn.in_proj.{kind}") for kind in ("weight", "bias")),
+    ),
+    names={
+        "vision_model.vit_downsampler1": "mm.0",
+        "vision_model.vit_downsampler2": "mm.1",
+        "vit_large_projector": "mm.model.fc",
+    },
+    forced_types={**PATCHES, "mm.{i}": as_base},
+    model_tensors=("v.patch_embd", "mm.0", "mm.1", "mm.model.fc"),
+)
