@@ -24,7 +24,7 @@ apertus = llama.derive(
     early=tuple(f32(f"xielu.{name}", _of_all_layers(name)) for name in ("alpha_n", "alpha_p", "beta", "eps")),
     tokenizer=llama_vocabulary("apertus"),
     rules=(),
-    # heads are rotated as the checkpoint stores them
+    # The graph rotates heads in the order of the checkpoint, so their rows are not permuted.
     operations={},
     drops=(Drop("model.layers.{i}.mlp.act_fn.*"),),
     hf_names=("model.layers.{i}.attention_layernorm", "model.layers.{i}.feedforward_layernorm"),

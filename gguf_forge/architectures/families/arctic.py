@@ -1,4 +1,4 @@
-"""Snowflake's Arctic: a dense model and experts beside it in every layer."""
+"""Snowflake's Arctic: every layer has a dense feed-forward part and experts next to it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ arctic = Architecture(
         "model.layers.{i}.residual_layernorm",
         *(f"model.layers.{{i}}.residual_mlp.{name}" for name in ("w1", "w2", "w3")),
     ),
-    # the dense part is as wide as the model, whatever the experts are
+    # The dense part is as wide as the model. The experts have a width of their own.
     shapes={**DECODER_SHAPES, **{f"ffn_{name}": (hidden, hidden) for name in ("gate", "up", "down")}},
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", "ffn_norm_exps", *GATED, *EXPERTS),
 )

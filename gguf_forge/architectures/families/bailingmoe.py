@@ -1,4 +1,4 @@
-"""BailingMoE (Ling), its second version, and Sarvam, which is that with a router of its own."""
+"""BailingMoE (Ling), its second version, and Sarvam, which is the second version with another router."""
 
 from __future__ import annotations
 
@@ -117,6 +117,6 @@ sarvam = bailingmoe2.derive(
     "bailingmoe2",
     hf=("SarvamMoEForCausalLM", "modeling_sarvam_moe.SarvamMoEForCausalLM"),
     metadata=(*bailingmoe2.metadata, u32("rope.dimension_count", lambda site: site.config.head_dim)),
-    # what is added to the experts' scores is on average nothing
+    # The bias of the experts' scores is shifted so that its mean is 0.
     operations={"exp_probs_b": center},
 )

@@ -36,7 +36,7 @@ _KNOWN = {"no_kda_lora": True, "kda_safe_gate": True, "gated_attention_proj_gran
 
 
 def _has_attention(site: Site) -> bool:
-    """Does the layer attend to all? The last one of each group does, and so do those behind the last whole group."""
+    """Whether the layer has full attention: the last one of each group, and all layers after the last whole group."""
     layer, own, group = site.layer or 0, site.config.block_count, site.config.integer("layer_group_size")
     return layer >= own // group * group or (layer + 1) % group == 0
 
@@ -55,7 +55,7 @@ def _checked(site: Site) -> Config:
 
 
 def _clamps(key: str, source: str) -> MetadataLine:
-    """How far each layer's experts may go; 0 where there is no limit."""
+    """The limit of the values in each layer's experts; 0 if there is none."""
 
     def limits(site: Site) -> Any:
         listed = site.config.find(source)
@@ -92,7 +92,7 @@ bailingmoe3 = Architecture(
     hf=("BailingMoeV3ForCausalLM",),
     metadata=(
         *DECODER,
-        # no key head marks a recurrent layer
+        # A recurrent layer is marked by 0 key heads.
         u32("attention.head_count_kv", per_layer(lambda site: int(_has_attention(site)))),
         u32("vocab_size", "vocab_size"),
         u32("ssm.conv_kernel", "short_conv_kernel_size"),

@@ -1,4 +1,4 @@
-"""BERT and its kin with learned positions: CamemBERT, DistilBERT, RoBERTa, XLM-RoBERTa."""
+"""BERT and related models with learned positions: CamemBERT, DistilBERT, RoBERTa, XLM-RoBERTa."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gguf_forge.tokenizer import bpe, first_of, in_order, token_type_count, word
 
 _LAYER = "encoder.layer.{i}"
 
-# The layers of an encoder that normalizes behind its parts.
+# The tensors in a layer of an encoder that normalizes after attention and after the feed-forward part.
 ENCODER_LAYER = (
     *(f"attn_{name}|attn_qkv" for name in "qkv"),
     *("attn_output", "attn_output_norm", "ffn_up", "ffn_down", "layer_output_norm"),
@@ -37,7 +37,7 @@ ENCODER_SHAPES: Mapping[str, tuple[Size, ...]] = {
 
 
 def _labels(site: Site) -> list[str] | None:
-    """The classes of a classification head; None where config.json only counts them, and two as all models do."""
+    """The class names of a classification head; None if there are none, or only the default of two unnamed classes."""
     named = site.config.find("id2label")
     if not named:
         return None
@@ -57,7 +57,7 @@ ENCODER = (
     text("classifier.output_labels", _labels),
 )
 
-# The last layer of a head, where it is called so. RoBERTa's is called `classifier.out_proj`.
+# The last layer of a classification head in models with this name. In RoBERTa it is `classifier.out_proj`.
 CLASSIFIER = tuple(Rule((f"classifier.{suffix}",), f"cls.output.{suffix}", keep) for suffix in ("weight", "bias"))
 NO_HEAD = (
     Drop("embeddings.position_ids"),
@@ -99,13 +99,13 @@ distilbert = bert.derive(
 
 
 def _first_position(site: Site) -> int:
-    """RoBERTa's positions begin behind the number of the token that fills up: the rows before have no use."""
+    """Removes RoBERTa's unused first rows. Its positions begin after the id of the padding token."""
     padding = site.config.find("pad_token_id")
     return 0 if padding is None else 1 + site.config.integer("pad_token_id", minimum=0)
 
 
 def used_positions(site: Site) -> Config:
-    """The config with as many positions as a text can have."""
+    """The config with the number of positions that a text can really have."""
     if "max_position_embeddings" not in site.config:
         return site.config
     first = _first_position(site)

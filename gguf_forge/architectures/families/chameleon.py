@@ -11,7 +11,7 @@ from gguf_forge.tokenizer import bpe
 
 
 def _head_norm(heads: Number) -> Operation:
-    """The first head's norm for every head, its halves interleaved as the rows of the queries are.
+    """Repeats the first head's norm for every head, with its halves interleaved like the rows of the queries.
 
     Each checkpoint has the same numbers for all heads. Source: the script in transformers that made these checkpoints.
     """

@@ -26,7 +26,7 @@ def _heads(site: Site) -> int:
 
 
 def _or(default: Callable[[Site], float], *keys: str) -> Callable[[Site], Any]:
-    """The value of the first key that is there, or what takes its place."""
+    """The value of the first key that exists, or the default."""
 
     def value(site: Site) -> Any:
         return site.config.find(*keys) if any(key in site.config for key in keys) else default(site)
@@ -64,12 +64,12 @@ chatglm_model = Architecture(
         *(f"encoder.layers.{{i}}.self_attention.{name}" for name in ("query_key_value", "dense")),
         *(f"encoder.layers.{{i}}.mlp.dense_{name}" for name in ("h_to_4h", "4h_to_h")),
     ),
-    # the older form counts otherwise
+    # The config of the older form has other keys for the sizes, so the shapes are not checked.
     shapes={},
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *DENSE),
 )
 
-# the form that transformers has a class for
+# The newer form, for which transformers has a class.
 glm = chatglm_model.derive(
     "chatglm", hf=("GlmForCausalLM",), renames=WRAPPERS, hf_names=("model.layers.{i}.mlp.gate_up_proj",), drops=()
 )

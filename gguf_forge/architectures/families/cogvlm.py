@@ -1,11 +1,11 @@
-"""CogVLM's language model: a Llama with attention and a feed-forward part of their own for what it sees."""
+"""CogVLM's language model: a Llama with further attention and feed-forward matrices for the tokens of pictures."""
 
 from __future__ import annotations
 
 from gguf_forge.architectures.families.llama import llama, llama_vocabulary
 from gguf_forge.architectures.parts import is_text
 
-# Names that look like an encoder's, and are the language model's.
+# Names that look like those of an encoder but belong to the language model.
 _FOR_PICTURES = (".self_attn.vision_expert_", ".mlp.vision_mlp.")
 
 cogvlm = llama.derive(

@@ -24,7 +24,7 @@ from gguf_forge.tokenizer import bpe
 
 
 def _dense_layers(site: Site) -> int:
-    """How many layers from the first on have no experts."""
+    """The number of leading layers without experts."""
     kinds = site.config.find("mlp_layer_types")
     if kinds is None:
         return site.config.integer("first_k_dense_replace", minimum=0) if "first_k_dense_replace" in site.config else 0
@@ -54,7 +54,7 @@ def _shared_experts(site: Site) -> Lines:
 
 
 def _no_bias(template: str) -> Drop:
-    """Leaves out a bias of zeros: the model has none, and checkpoints may."""
+    """Leaves out a bias of zeros. The model has no biases, but some checkpoints store zeros for them."""
 
     def is_zero(site: Site) -> bool:
         name = fill(template, site.layer)

@@ -38,7 +38,7 @@ def _count(key: str) -> Callable[[Site], int]:
 
 _N_EXPERTS, _INNER = _count("moe_num_experts"), _count("ffn_hidden_size")
 _WIDTH: Number = "d_model"
-# all experts' matrices lie behind one another, each with a row for each inner unit
+# One matrix holds all experts, one after the other. Each has one row for each inner unit.
 _EXPERTS = reshape(_N_EXPERTS, _INNER, _WIDTH)
 _MLP = "transformer.blocks.{i}.ffn.experts.mlp."
 
@@ -65,7 +65,7 @@ dbrx = Architecture(
         Rule((_MLP + "w2",), "blk.{i}.ffn_down_exps.weight", chain(_EXPERTS, transpose)),
         Rule((_MLP + "v1",), "blk.{i}.ffn_up_exps.weight", _EXPERTS),
     ),
-    # routers too have the type of the other matrices
+    # Routers have the same type as the other matrices.
     forced_types={"*": lambda base: base},
     hf_names=(
         *("transformer.wte", "transformer.norm_f"),

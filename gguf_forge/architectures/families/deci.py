@@ -28,7 +28,7 @@ def _part(block: Any, name: str) -> Mapping[str, Any]:
 
 
 def _inner_size(multiplier: Any, width: int) -> int:
-    """Two thirds of so many times the model's width, up to the next multiple of 256; 0 for a layer without."""
+    """2/3 of `ffn_mult` times the model's width, rounded up to a multiple of 256; 0 for a layer without this part."""
     if multiplier is None:
         return 0
     if isinstance(multiplier, bool) or not isinstance(multiplier, int | float) or not 0 <= multiplier < 1000:
@@ -37,7 +37,7 @@ def _inner_size(multiplier: Any, width: int) -> int:
 
 
 def _head_counts(attention: Mapping[str, Any], count: int) -> tuple[int, int]:
-    """How many heads of queries and of keys a layer has. One with linear attention has no keys."""
+    """The numbers of query heads and key heads of a layer. A layer with linear attention has no key heads."""
     group = attention.get("n_heads_in_group")
     if group is None:
         return (count if attention.get("replace_with_linear") is True else 0), 0
@@ -45,7 +45,7 @@ def _head_counts(attention: Mapping[str, Any], count: int) -> tuple[int, int]:
 
 
 def _by_layer(site: Site) -> Config:
-    """The config with a number for each layer, where the layers differ in more than their keys."""
+    """The config with lists that have a number for each layer, if layers differ in more than their key heads."""
     config = site.config
     if _BLOCKS not in config:
         return config
@@ -94,7 +94,7 @@ def _table(site: Site) -> Lines:
 
 
 def _at(site: Site, key: str) -> Any:
-    """What the config says of the layer at hand."""
+    """The config's entry for the site's layer."""
     found = site.config.find(key)
     layer = site.layer or 0
     return found[layer] if isinstance(found, list) and layer < len(found) else found

@@ -28,7 +28,7 @@ NOPE, VALUE = "qk_nope_head_dim", "v_head_dim"
 
 
 def dense_layers(site: Site) -> int:
-    """How many layers from the first on have no experts."""
+    """The number of leading layers without experts."""
     if site.config.find("first_k_dense_replace") is not None:
         return site.config.integer("first_k_dense_replace", minimum=0)
     return site.config.block_count if site.config.find("n_routed_experts") is None else 0
@@ -43,13 +43,13 @@ def _head_width(site: Site) -> int:
 
 
 def _yarn_log_multiplier(site: Site) -> Any:
-    # a tenth, unlike elsewhere: what readers of this architecture have come to expect
+    # The file has a tenth of the value. Readers of this architecture expect this, unlike those of others.
     mscale = site.config["rope_parameters"].get("mscale_all_dim")
     return 0.1 * mscale if isinstance(mscale, int | float) else mscale
 
 
 def feed_forward(site: Site) -> tuple[str, ...]:
-    """What a layer has behind its attention."""
+    """The tensors of a layer after its attention."""
     return GATED if (site.layer or 0) < dense_layers(site) else EXPERTS
 
 
@@ -89,8 +89,10 @@ def with_epsilon(site: Site) -> Config:
 
 
 def absorbed(heads: Number, nope: Number = NOPE, value: Number = VALUE, module: str = "self_attn") -> tuple[Rule, Rule]:
-    """Latent attention as llama.cpp computes it: keys are absorbed into the queries, so their part of kv_b is stored
-    transposed."""
+    """Rules that split kv_b for latent attention.
+
+    llama.cpp multiplies the queries with the keys' part of kv_b, so this part is stored transposed.
+    """
     source = (f"model.layers.{{i}}.{module}.kv_b_proj.weight",)
     return (
         Rule(source, "blk.{i}.attn_k_b.weight", chain(by_head(heads, (nope, value), 0), transpose)),
@@ -98,10 +100,10 @@ def absorbed(heads: Number, nope: Number = NOPE, value: Number = VALUE, module: 
     )
 
 
-# What a layer with latent attention has around its feed-forward part.
+# The tensors of a layer with latent attention, except its feed-forward part.
 LATENT = ("attn_norm", "attn_q|attn_q_b", "attn_kv_a_mqa", "attn_k_b", "attn_v_b", "attn_output", "ffn_norm")
 
-# Latent attention has shapes of its own.
+# Latent attention does not have the usual shapes of attention.
 LATENT_SHAPES = {
     role: sizes for role, sizes in DECODER_SHAPES.items() if not role.startswith("attn_") or role == "attn_norm"
 }
@@ -118,7 +120,7 @@ deepseek2 = Architecture(
     ),
     metadata=(
         *DECODER,
-        # latent attention has one key/value head, as wide as the latent
+        # Latent attention has one key/value head, which is as wide as the latent vector.
         u32("attention.head_count_kv", lambda site: 1),
         u32("leading_dense_block_count", dense_layers),
         u32("vocab_size", "vocab_size"),

@@ -19,7 +19,7 @@ from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
 from gguf_forge.tokenizer import bpe, glm
 
-# Which tokens a layer attends to, an indexer chooses.
+# Keys of the indexer, which chooses the tokens that a layer attends to.
 INDEXER_METADATA: tuple[MetadataLine, ...] = (
     u32("attention.indexer.head_count", "index_n_heads"),
     u32("attention.indexer.key_length", "index_head_dim"),
@@ -32,7 +32,7 @@ INDEXER_NAMES = tuple(
 
 
 def full_indexers(site: Site) -> list[bool] | None:
-    """Which layers have an indexer of their own; the others go by that of a layer before."""
+    """For each layer, whether it has its own indexer. The others use the indexer of an earlier layer."""
     types = site.config.find("indexer_types")
     if types is None:
         return None

@@ -1,7 +1,7 @@
-"""DeepSeek V4: compressed and sparse attention, hyper-connections, and layers whose experts go by the tokens' ids.
+"""DeepSeek V4: compressed and sparse attention, hyper-connections, and layers that choose experts by token id.
 
-Checkpoints use the names of DeepSeek's own code. What is stored in FP4 keeps its bits, and every other matrix the
-precision that it is stored in.
+Checkpoints use the names of DeepSeek's own code. Tensors in FP4 keep their bits, and every other matrix keeps its
+stored precision.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _mtp_only(site: Site) -> bool:
 
 
 def _left_out(site: Site) -> bool:
-    """Layers that predict further tokens have a file of their own, and are in no other."""
+    """Whether to leave out the site's layer. Layers that predict further tokens are always in a file of their own."""
     return is_appended(site) != _mtp_only(site)
 
 
@@ -51,7 +51,7 @@ def _clamps(site: Site) -> list[float]:
 
 
 def _kept_type(expr: TensorExpr) -> TensorType | None:
-    """FP8 becomes the type that is nearest."""
+    """The type of a tensor that was stored in FP8: the nearest type of ggml."""
     if isinstance(expr, Scaled):
         return _Q8_0
     return expr.dtype if expr.dtype in (BF16, F32) else None
@@ -110,7 +110,7 @@ deepseek4 = Architecture(
     "deepseek4",
     hf=("DeepseekV4ForCausalLM",),
     takes=lambda name: is_text(name) and not name.startswith(("aligner.", "image_")),
-    # checkpoints come without a template
+    # The checkpoints have no chat template.
     early=(text("tokenizer.chat_template", _template),),
     metadata=(
         *DECODER,
@@ -142,7 +142,7 @@ deepseek4 = Architecture(
         "norm.weight": "output_norm.weight",
         "head.weight": "output.weight",
         **{f"hc_head_{name}": f"output_hc_{name}.weight" for name in _HEAD},
-        # the head that a layer for further tokens has for itself is the only one of its file
+        # A layer that predicts further tokens has its own head, which is the only one in its file.
         **{f"{_LAYER}hc_head_{name}": f"output_hc_{name}.weight" for name in _HEAD},
         **{_LAYER + name: _BLK + role for name, role in _OF_LAYER.items()},
     },
@@ -161,7 +161,7 @@ deepseek4 = Architecture(
         ),
     ),
     drops=(
-        # layers that go by ids have it, and do not use it
+        # Layers that choose experts by token id have this bias but do not use it.
         Drop(f"{_LAYER}ffn.gate.bias", when=lambda site: _left_out(site) or _is_hashed(site)),
         Drop(f"{_LAYER}*", when=_left_out),
         *(Drop(f"hc_head_{name}", when=_mtp_only) for name in _HEAD),

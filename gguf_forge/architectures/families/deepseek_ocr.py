@@ -17,7 +17,7 @@ _TEMPLATE = "{% for m in messages %}{{m['content']}}{% endfor %}"
 
 
 def _has_sam(config: Config) -> bool:
-    """Does the config describe DeepSeek-OCR's encoder? Its language model calls itself DeepSeek V2."""
+    """Whether the config describes DeepSeek-OCR's encoder. Its language model has the class name of DeepSeek V2."""
     vision = config.find("vision_config")
     width = vision.get("width") if isinstance(vision, dict) else None
     return isinstance(width, dict) and "sam_vit_b" in width
@@ -31,7 +31,7 @@ deepseek_ocr = deepseek2.derive(
     "deepseek2-ocr",
     hf=("DeepseekOCRForCausalLM", "DeepseekOCR2ForCausalLM", "UnlimitedOCRForCausalLM"),
     takes=lambda name: is_text(name) and "sam_model" not in name and "qwen2_model" not in name,
-    # checkpoints come without a template
+    # The checkpoints have no chat template.
     early=(text("tokenizer.chat_template", lambda site: _TEMPLATE),),
     metadata=(
         *DECODER,

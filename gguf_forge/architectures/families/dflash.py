@@ -26,7 +26,7 @@ _ROPE = ("rope_parameters", "rope_scaling", "rope_theta")
 
 
 def _settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the draft's own part of the config says."""
+    """The part of the config that describes the draft model."""
     found = config.get("dflash_config") or {}
     if not isinstance(found, dict):
         raise InputError(f"dflash_config is {found!r:.40}, not an object", file="config.json")
@@ -34,7 +34,7 @@ def _settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _setting(key: str, beside: str | None = None) -> Any:
-    """A value of the draft's own part, or else of the config as a whole."""
+    """A value from the draft model's part of the config, or else from the whole config."""
 
     def value(site: Site) -> Any:
         found = _settings(site.config).get(key)
@@ -53,7 +53,7 @@ def _of_convolutions(key: str) -> Any:
 
 
 def _target_layers(site: Site) -> list[int] | None:
-    """The layers of the target whose inputs the draft reads; the config numbers their outputs."""
+    """The target's layers whose inputs the draft reads. The config has the numbers of the layers before them."""
     layers = _setting("target_layer_ids", "target_layer_ids")(site)
     if layers is not None and (not isinstance(layers, list) or not all(isinstance(each, int) for each in layers)):
         raise InputError(f"target_layer_ids is {layers!r:.40}, not a list of layers", file="config.json")
@@ -89,14 +89,14 @@ def _rotated(site: Site) -> int | None:
 
 
 def _sections(site: Site) -> list[int] | None:
-    """Of a target that rotates by time, height and width, the draft rotates by time alone."""
+    """The rotary sections of the draft. If the target rotates by time, height and width, the draft uses only time."""
     if site.target is None or "mrope_section" not in site.target.config["rope_parameters"]:
         return None
     return [site.config.head_dim // 2, 0, 0, 0]
 
 
 def target_vocabulary(source: TokenizerSource) -> Metadata | None:
-    """What the target's family reads in the target's folder."""
+    """The tokenizer metadata that the target's family reads from the target's folder."""
     target = find_architecture(source.files.config or {})
     reader = qwen3.tokenizer if target.vocabulary_of_target else target.tokenizer
     return reader(source) if reader is not None else None
@@ -109,7 +109,7 @@ def mask_token(source: TokenizerSource) -> Metadata:
 
 
 def _to_halves(site: Site, /, *sources: TensorExpr) -> TensorExpr:
-    """The rows of each head from interleaved pairs to two halves, where the config says that they are pairs."""
+    """Reorders the rows of each head from interleaved pairs to two halves, if the config says that they are pairs."""
     (x,) = sources
     if site.config.get("rope_is_neox_style", True):
         return x
@@ -173,7 +173,7 @@ _TABLE = "d2t"
 
 
 def with_layer_config(config: Config) -> Config:
-    """The values of `transformer_layer_config`, where speculators keep what their layers are, at the top."""
+    """The config with the values of `transformer_layer_config` at the top. The speculators library nests them there."""
     nested = config.find("transformer_layer_config")
     if not isinstance(nested, dict):
         return config
@@ -183,11 +183,11 @@ def with_layer_config(config: Config) -> Config:
 
 
 def _of_dspark(site: Site) -> Config:
-    """Both forms of a DSpark config as that of DFlash.
+    """Turns both forms of a DSpark config into the form of DFlash.
 
     Raises:
-        UnsupportedError: a head that is not a vanilla Markov head.
-        InputError: more tokens than the target has, or fewer without a table of which they are.
+        UnsupportedError: the head is not a vanilla Markov head.
+        InputError: the draft has more tokens than the target, or fewer and no table that maps them.
     """
     config = _checked(site)
     is_speculator = "transformer_layer_config" in config or "aux_hidden_state_layer_ids" in config

@@ -1,4 +1,4 @@
-"""dots.llm1: Qwen's experts behind dense layers, and shared ones beside them."""
+"""dots.llm1: dense layers first, then layers with Qwen's experts and shared experts."""
 
 from __future__ import annotations
 

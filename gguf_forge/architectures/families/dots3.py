@@ -22,7 +22,7 @@ from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.tokenizer import bpe_with
 
-# What llama.cpp's graph takes for granted: config key -> its only value. A key that is missing has it.
+# Values that llama.cpp's graph assumes: config key -> the only value it supports, which is also the default.
 _KNOWN = {
     "use_dsa": True,
     "normalization": "RMSNorm",
@@ -41,12 +41,12 @@ _MTP_EMBEDDING = "model.mtp.embed_tokens."
 
 
 def _predicting(site: Site) -> int:
-    """How many layers predict further tokens: the config does not say, the checkpoint's embeddings for one do."""
+    """The number of layers that predict further tokens. The config lacks it, so the checkpoint's tensors tell it."""
     return int("no_mtp" not in site.choices and f"{_MTP_EMBEDDING}weight" in site.tensors)
 
 
 def _slides(site: Site) -> bool:
-    """Does the layer at hand attend within the window? The one for further tokens does."""
+    """Whether the site's layer attends within the window. The layer for further tokens always does."""
     kinds, own = site.config.find("layer_types"), site.config.block_count
     if not isinstance(kinds, list) or len(kinds) < own:
         raise InputError(f"layer_types is not a list of {own} layers", file="config.json")
@@ -58,12 +58,12 @@ def _own_layers(site: Site) -> list[bool]:
 
 
 def _by_kind(key: str) -> Callable[[Site], int]:
-    """A number that the two kinds of layers have under names of their own."""
+    """A number that has a different config key in each of the two kinds of layers."""
     return lambda site: site.config.integer(f"swa_{key}" if _slides(site) else key)
 
 
 def _prepared(site: Site) -> Config:
-    """The config with the heads of each layer, if the graph knows all that it asks for."""
+    """The config with the heads of each layer. It raises an error if llama.cpp's graph lacks a requested feature."""
     config = site.config
     odd = [key for key, value in _KNOWN.items() if config.get(key, value) != value]
     odd += [key for key in ("q_lora_rank", "qk_rope_head_dim") if config.find(f"swa_{key}") != config.find(key)]
@@ -78,7 +78,7 @@ def _prepared(site: Site) -> Config:
 
 
 def _rescaled(rank: Callable[[Site], int]) -> Callable[[Site], float]:
-    """What the activations behind a norm are multiplied by, which its weight does here."""
+    """Multiplies a norm's weight by the factor that the model applies to the activations after the norm."""
 
     def factor(site: Site) -> float:
         if site.config.find("apply_mla_qkv_lora_rescale") is not True:

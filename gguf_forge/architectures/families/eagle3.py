@@ -1,4 +1,4 @@
-"""EAGLE-3: draft models of one Llama layer, which read what some layers of their target have made."""
+"""EAGLE-3: draft models of one Llama layer, which read the outputs of some layers of their target."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gguf_forge.architectures.renames import WRAPPERS, starts
 from gguf_forge.architectures.shapes import DECODER_SHAPES, keys, queries
 from gguf_forge.architectures.site import Site
 
-# What checkpoints of the speculators library say of the layer itself.
+# The config key under which checkpoints of the speculators library describe the layer itself.
 _NESTED = "transformer_layer_config"
 _TABLE = "d2t"
 
@@ -26,7 +26,10 @@ def _merged(raw: Mapping[str, Any]) -> Config:
 
 
 def _is_draft(config: Config) -> bool:
-    """The class name does not always tell: a draft has a vocabulary of its own, and one layer."""
+    """Whether the config is that of a draft model: it has a vocabulary of its own, and one layer.
+
+    The class name does not always tell.
+    """
     nested = config.find(_NESTED)
     layers = (nested if isinstance(nested, dict) else config).get("num_hidden_layers")
     return "draft_vocab_size" in config and layers == 1
@@ -79,7 +82,7 @@ eagle3 = llama.derive(
         ),
     ),
     drops=(Drop("t2d"),),
-    # attention reads the embedding and the target's state side by side
+    # The input of attention is the embedding joined with the target's state.
     shapes={**DECODER_SHAPES, "attn_q": (queries, None), "attn_k": (keys, None), "attn_v": (keys, None)},
     model_tensors=("fc", "output_norm"),
     layer_tensors=lambda site: (*ATTENTION, "attn_norm_2", "ffn_norm", *GATED),

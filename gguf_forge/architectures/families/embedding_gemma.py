@@ -1,4 +1,4 @@
-"""EmbeddingGemma: the body of Gemma 3, which sees both ways, and the dense modules behind it."""
+"""EmbeddingGemma: the body of Gemma 3 with bidirectional attention, and the dense modules after it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from gguf_forge.architectures.site import Site
 from gguf_forge.gguf_file import values
 from gguf_forge.storage.json_file import read_json_object
 
-# The folder of a dense module -> what llama.cpp calls its tensor.
+# The folder of a dense module -> llama.cpp's name for its tensor.
 _DENSE = {"2_Dense": "dense_2", "3_Dense": "dense_3"}
 _WEIGHTS = "model.safetensors"
 
 
 def _sliding_window(site: Site) -> int:
-    """As config.json has it: its class halves it for a model that sees both ways, and llama.cpp does so by itself."""
+    """The window as in config.json. The config class halves it for bidirectional attention, as llama.cpp does later."""
     return Config(read_json_object(site.folder, "config.json")).integer("sliding_window")
 
 
 def _wanted_modules(site: Site) -> dict[str, str]:
-    """Those of the dense modules that the conversion asks for and the folder has."""
+    """The dense modules that the conversion includes and that the folder has."""
     if "dense_modules" not in site.choices:
         return {}
     named = {module.name for module in modules_of(site.folder, "Dense") if module.has(_WEIGHTS)}
@@ -52,7 +52,7 @@ embedding_gemma = gemma3.derive(
         _dense_features,
         *POOLING,
     ),
-    # what is opened last comes first
+    # The files are in reverse, because the tensors of the file that is opened last come first.
     modules={f"{folder}/{_WEIGHTS}": f"{name}." for folder, name in reversed(_DENSE.items())},
     names={f"{name}.linear.weight": f"{name}.weight" for name in _DENSE.values()},
     drops=(

@@ -36,7 +36,7 @@ ernie45 = Architecture(
     metadata=DECODER,
     tokenizer=in_order(sentencepiece, configured_space_prefix),
     renames=(*WRAPPERS, starts("ernie.", "model.", put_back=False)),
-    # some checkpoints hold queries, keys and values as one, and gate above up
+    # Some checkpoints store queries, keys and values as one matrix, and gate and up as another.
     rules=_rules(
         *(((f"model.layers.{{i}}.self_attn.{part}_proj.weight",), f"attn_{part}", keep) for part in "qkv"),
         *(((f"model.layers.{{i}}.mlp.{part}_proj.weight",), f"ffn_{part}", keep) for part in ("gate", "up")),
@@ -53,7 +53,7 @@ paddle_ocr = ernie45.derive("paddleocr", hf=("PaddleOCRVLForConditionalGeneratio
 
 
 def _shared_length(site: Site) -> Any:
-    """What llama.cpp's own files say; their shared experts are as wide as their tensors."""
+    """The value in llama.cpp's own files. The shared experts are as wide as their tensors show."""
     shared, inner = site.config.find("moe_num_shared_experts"), site.config.find("intermediate_size")
     groups = site.config.find("num_key_value_heads")
     return inner // groups if shared and inner is not None and groups else None

@@ -31,7 +31,7 @@ def _rotated(site: Site) -> int:
 
 
 def _with_epsilon(site: Site) -> Config:
-    """llama.cpp demands the epsilon under the name of an RMS norm, which EXAONE 3's norms are; its configs do not."""
+    """The epsilon under the RMS norm's key, which llama.cpp requires. EXAONE 3's config has it under another key."""
     if site.config.find("rms_norm_eps") is not None:
         return site.config
     return site.config.updated(rms_norm_eps=site.config.find("layer_norm_epsilon"))
@@ -62,7 +62,10 @@ def _window(site: Site) -> Any:
 
 
 def _slides(site: Site) -> list[bool] | None:
-    """Which layers attend within the window: a list, a word that is repeated such as LLLG, or every how many do not."""
+    """For each layer, whether it attends within the window.
+
+    The config has a list, a repeated word such as LLLG, or the period of the layers with full attention.
+    """
     if _window(site) is None:
         return None
     layers = range(site.config.block_count)

@@ -1,4 +1,4 @@
-"""Falcon-H1: attention and Mamba 2 side by side in every layer, and multipliers that the weights take up."""
+"""Falcon-H1: attention and Mamba 2 side by side in every layer. Its multipliers are multiplied into the weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MLP_MULTIPLIERS, _SSM_MULTIPLIERS = ("mlp_multipliers", 2), ("ssm_multipliers",
 
 
 def _by(*keys: str) -> Operation:
-    """Times the numbers under these keys, one after the other."""
+    """Multiplies by the numbers under these config keys, one after the other."""
     return chain(*(multiply(_number(key)) for key in keys))
 
 
@@ -48,13 +48,13 @@ def _one_of(listed: tuple[str, int], which: int) -> Callable[[Site], float]:
 
 
 def _ends_of_parts(site: Site) -> tuple[int, ...]:
-    """Where the gate, the values, B and C end among the rows that go in; the steps come last."""
+    """The ends of the gate, the values, B and C among the input rows. The time steps come last."""
     inner, state = inner_size(site), groups(site) * site.config.integer("mamba_d_state")
     return 0, inner, 2 * inner, 2 * inner + state, 2 * inner + 2 * state
 
 
 def _part(which: int) -> Operation:
-    """The rows of one part of five, by its multiplier."""
+    """The rows of one of the five parts, multiplied by its multiplier."""
 
     def start(site: Site) -> int:
         return _ends_of_parts(site)[which]
@@ -102,7 +102,7 @@ falcon_h1 = Architecture(
         *(f"model.layers.{{i}}.mamba.{name}" for name in MAMBA2_NAMES),
     ),
     read_config=Config.raw,
-    # the norm of the state space is there in models that say mamba_rms_norm
+    # Only models with mamba_rms_norm have the norm of the state space.
     layer_tensors=lambda site: (
         *ATTENTION,
         *(name for name in MAMBA2 if name != "ssm_norm" or site.config.find("mamba_rms_norm")),

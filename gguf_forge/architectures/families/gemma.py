@@ -33,7 +33,7 @@ _SHAPE = (
     file_type,
 )
 
-# the tokens of CodeGemma, which every Gemma has places for
+# The special tokens of CodeGemma. Every Gemma vocabulary has these ids.
 _CODE_GEMMA = special_ids({"prefix": 67, "suffix": 69, "middle": 68, "fsep": 70, "eot": 107})
 _GEMMA_VOCABULARY = in_order(sentencepiece, add_space_prefix(False))
 
@@ -44,7 +44,7 @@ gemma = Architecture(
     tokenizer=in_order(sentencepiece, _CODE_GEMMA, add_space_prefix(False)),
     # Gemma multiplies by 1 + weight, llama.cpp by the weight
     operations={"*_norm": add(1)},
-    # the embedding serves as output; some tools store it twice
+    # The embedding is also the output matrix. Some tools store it twice.
     drops=(Drop("lm_head.weight"),),
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *GATED),
 )
@@ -80,7 +80,7 @@ gemma3 = Architecture(
         u32("attention.sliding_window", _sliding_window),
     ),
     tokenizer=first_of(_GEMMA_VOCABULARY, bpe),
-    # rows of the embedding that no token has are cut off
+    # Rows of the embedding that belong to no token are cut off.
     operations={"*_norm": add(1), "token_embd": first_rows("real_vocab_size")},
     prepare=_count_vocabulary,
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *GATED),

@@ -21,7 +21,7 @@ from gguf_forge.tokenizer import add_space_prefix, bpe, first_of, gemma3n_senten
 
 
 def shares_keys(site: Site) -> bool:
-    """Does the layer at hand take over keys and values of a layer before?"""
+    """Whether the site's layer uses the keys and values of an earlier layer."""
     own = site.block_count - site.config.integer("num_kv_shared_layers", minimum=0)
     return site.layer is not None and site.layer >= own
 
@@ -53,7 +53,7 @@ def _layer(site: Site) -> tuple[str, ...]:
 
 
 def _side_inputs(name: str, target: str) -> Rule:
-    """The matrices of the three inputs beside the main one, as one tensor."""
+    """The matrices of the three inputs other than the main one, stacked into one tensor."""
     return Rule(tuple(f"model.{name}.{number}.weight" for number in range(3)), target, stack)
 
 
@@ -76,7 +76,7 @@ gemma3n: Architecture = gemma3.derive(
         _side_inputs("altup_unembed_projections", "altup_unembd_proj.weight"),
     ),
     names={"model.layers.{i}.altup.correct_output_scale": "blk.{i}.altup_correct_scale.weight"},
-    # tokens of images and sounds have no embedding of their own
+    # Tokens of images and sounds have no embeddings here.
     operations={"token_embd": padded_rows("vocab_size"), "per_layer_token_embd": padded_rows("vocab_size")},
     layer_tensors=_layer,
 )

@@ -1,4 +1,4 @@
-"""Gemma 4: wider heads in the layers that see everything, experts beside the dense part, and its draft models."""
+"""Gemma 4: wider heads in layers with full attention, experts next to the dense part, and its draft models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gguf_forge.tokenizer import gemma4 as gemma4_vocabulary
 
 
 def _of_full_layers(site: Site, key: str, own: str) -> int | None:
-    """A number of the layers that see everything: under a key of its own, or under the layers' own configs."""
+    """A number for the layers with full attention: from a key of its own, or from the configs of single layers."""
     if site.config.find(own) is not None:
         return site.config.integer(own)
     layers = site.config.find("per_layer_config")
@@ -121,7 +121,7 @@ gemma4 = gemma3.derive(
         u32("rope.dimension_count_swa", _rotated_in_window),
     ),
     tokenizer=gemma4_vocabulary,
-    # unlike those of the other Gemmas, its norms multiply by the weight
+    # Norms multiply by the weight, unlike those of the other Gemmas, which multiply by 1 + weight.
     operations={"token_embd": first_rows("real_vocab_size")},
     names={
         "model.layers.{i}.layer_scalar": "blk.{i}.layer_output_scale.weight",
@@ -170,7 +170,7 @@ gemma4_unified = gemma4.derive(
     "gemma4", hf=("Gemma4UnifiedForConditionalGeneration",), metadata=(*gemma4.metadata, _suppressed_tokens)
 )
 
-# drafts tokens from what the last layer of the model that it helps has made; all keys and values are that model's
+# A draft model: it reads the output of its target's last layer, and uses the target's keys and values.
 gemma4_assistant = gemma4.derive(
     "gemma4-assistant",
     hf=("Gemma4AssistantForCausalLM", "Gemma4UnifiedAssistantForCausalLM"),

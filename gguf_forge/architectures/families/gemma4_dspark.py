@@ -1,4 +1,4 @@
-"""Gemma 4's DSpark drafts: DFlash with Gemma 4's layers, of the kind that sees everything."""
+"""Gemma 4's DSpark drafts: DFlash with those layers of Gemma 4 that have full attention."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _DEFAULT_ROPE = {"rope_type": "proportional", "partial_rotary_factor": 0.25, "ro
 
 
 def _setting(config: Any, key: str, default: Any = None) -> Any:
-    """A value of the draft's own part of the config, or else of the whole."""
+    """A value from the draft model's part of the config, or else from the whole config."""
     own = config.get("dflash_config")
     return own[key] if isinstance(own, dict) and key in own else config.get(key, default)
 
 
 def _checked(site: Site) -> Config:
-    """The config with the rotary parameters of the layers that see everything, which all are.
+    """The config with the rotary parameters of layers with full attention, because all layers have it.
 
     Raises:
         UnsupportedError: the draft has a part that llama.cpp does not know.

@@ -1,4 +1,4 @@
-"""The encoders of Gemma 4 and Gemma 4 Unified, which takes pictures and sound without layers of its own."""
+"""The encoders of Gemma 4 and Gemma 4 Unified. The latter reads pictures and sound without encoder layers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from gguf_forge.tensors.row_maps import Reorder, reshaped
 
 
 def _axes_swapped(site: Site, /, *sources: TensorExpr) -> TensorExpr:
-    """Positions of both axes for each place, as all places of each axis."""
+    """Reorders positions: the checkpoint has both axes of each place together, the file all places of each axis."""
     (x,) = sources
     a, b, width = x.shape
     return reshaped(
@@ -41,7 +41,7 @@ def _patch(site: Site) -> int:
     return found.integer("patch_size") * found.integer("pooling_kernel_size")
 
 
-# from the colours of each pixel to the pixels of each colour
+# The colours of each pixel are stored together. Afterwards the pixels of each colour are together.
 _BY_COLOUR = reorder(-1, (_patch, _patch, 3), (2, 0, 1), "columns in the order of colours")
 _EMBEDDER = "model.vision_embedder."
 
@@ -58,7 +58,7 @@ gemma4_unified = projector(
     ),
     prepare=one_after_the_other(
         with_vision(
-            # the size of a picture is free; llama.cpp wants a number
+            # Pictures may have any size, but llama.cpp requires a number here.
             image_size=always(224),
             hidden_size=of_vision("mm_embed_dim"),
             intermediate_size=always(0),

@@ -36,13 +36,13 @@ _PARTS = ("multi_modal_projector.", "vision_tower.", "multimodal_projector.", "v
 
 
 def _tokens(site: Site) -> int:
-    """The tokens of a picture."""
+    """The number of tokens of a picture."""
     found = preprocessor(site)
     return found.integer("image_seq_length") if "image_seq_length" in found else 256
 
 
 def _scale_factor(site: Site) -> int | None:
-    """How many patches a side become one token; only small test models have another number than llama.cpp takes."""
+    """The number of patches per side that become one token. Only small test models differ from llama.cpp's default."""
     per_side = vision(site).integer("image_size") // vision(site).integer("patch_size") // isqrt(_tokens(site))
     return per_side if per_side not in (0, 4) else None
 
@@ -58,13 +58,13 @@ gemma3_vision = projector(
     ),
     takes=lambda name: name.startswith(_PARTS) and "vision_model.head." not in name,
     renames=(ends("_weight", ".weight"),),
-    # this norm is Gemma's, which multiplies by 1 + weight; the others are SigLIP's
+    # This norm is one of Gemma and multiplies by 1 + weight. The others are from SigLIP.
     operations={"mm.soft_emb_norm": add(1)},
     model_tensors=("v.patch_embd", "mm.input_projection", "mm.soft_emb_norm"),
     forced_types={"mm.input_projection": as_f16, "v.patch_embd": as_f32, "v.position_embd": as_f32},
 )
 
-# what a block of MobileNet may have
+# The tensors that a block of MobileNet may have.
 _MOBILENET = (
     *("conv_exp.weight", "bn1.weight", "conv_pwl.weight", "bn2.weight", "layer_scale.gamma", "norm.weight"),
     *(f"{step}.{part}.weight" for step in ("dw_start", "dw_mid", "pw_exp", "pw_proj") for part in ("conv", "bn")),
@@ -87,7 +87,7 @@ def _side(site: Site) -> Any:
 gemma3n_vision_audio = projector(
     "Gemma3nForConditionalGeneration",
     metadata=(
-        # MobileNet takes pictures as they are
+        # MobileNet needs no normalization of the pictures.
         *VISION[:-2],
         f32("vision.image_mean", always([0.0, 0.0, 0.0])),
         f32("vision.image_std", always([1.0, 1.0, 1.0])),

@@ -1,4 +1,4 @@
-"""GLM-4, GLM-4.5 with experts, and what wraps them: GLM-4V, GLM-OCR and Solar Open."""
+"""GLM-4, GLM-4.5 with experts, and models that contain them: GLM-4V, GLM-OCR and Solar Open."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from gguf_forge.tokenizer import glm, glm_edge, solar_open
 
 
 def rotated(site: Site) -> int:
-    """How many dimensions of a head are rotated."""
+    """The number of dimensions of a head that are rotated."""
     return int(site.config.head_dim * site.config.rope_number("partial_rotary_factor", 0.5))
 
 
 def _in_halves(site: Site, /, *sources: TensorExpr) -> TensorExpr:
-    """The rotated rows of each head from interleaved pairs to two halves: llama.cpp rotates by sections only so."""
+    """Reorders the rotated rows of each head from interleaved pairs to halves, as llama.cpp's sections require."""
     (x,) = sources
     if "mrope_section" not in site.config["rope_parameters"]:
         return x

@@ -33,7 +33,7 @@ _HEADS = "num_attention_heads"
 
 
 def _without_head_dim(site: Site) -> Config:
-    """What kind of model the graph can compute, and its config without a width of heads, which differ by layer."""
+    """Checks that llama.cpp's graph can compute the model. The config loses its head width, which differs by layer."""
     config = site.config
     if not config.find("mla_use_nope") or config.find("qk_rope_head_dim") != 0 or config.get("mhc", True) is not True:
         raise UnsupportedError(
@@ -71,7 +71,7 @@ def _clamps(site: Site) -> list[float] | None:
 
 
 def _as_kernel(site: Site, /, *sources: TensorExpr) -> TensorExpr:
-    """One kernel for each channel, in the four axes that ggml's convolutions have."""
+    """The kernels of a convolution by channel, with the four axes of ggml's convolutions."""
     (x,) = sources
     return reshaped(x, (1, x.n_rows, 1, x.shape[-1]))
 
@@ -163,7 +163,7 @@ glm5_next = Architecture(
     choices=CHOICES,
     block_count=with_counted_layers,
     shapes=LATENT_SHAPES,
-    # what mixes the streams and the decays stays exact
+    # Tensors that mix the streams, and the decays, keep their full precision.
     forced_types=dict.fromkeys(("hc_*", "indexer_compressor_*", "ssm_a", "ssm_dt"), lambda base: F32),
     layer_tensors=_layer,
 )

@@ -1,4 +1,4 @@
-"""GPT-2 and its near kin: GPT-NeoX (Pythia), BLOOM, StarCoder, and Russian GPT-3 XL."""
+"""GPT-2 and closely related models: GPT-NeoX (Pythia), BLOOM, StarCoder, and Russian GPT-3 XL."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _rotated(site: Site) -> int:
     return int(share * (width(site) // site.config.integer(*_HEADS)))
 
 
-# Queries, keys and values of each head lie together, and are put into three parts, for all heads each.
+# The queries, keys and values of each head are stored together. They are reordered into three parts of all heads.
 _PARTED = "each head's queries, keys and values put apart"
 
 gpt_neox = Architecture(

@@ -56,7 +56,7 @@ def _has_attention(site: Site) -> bool:
 
 
 def _is_attention_alone(config: Config) -> bool:
-    """Is there no layer of another kind? Asked of a config that may lack anything."""
+    """Whether all layers have attention. The config may lack any key."""
     kinds, listed = config.find("layer_types"), config.find("attn_layer_indices")
     if isinstance(kinds, list) and kinds:
         return all(kind == "attention" for kind in kinds)
@@ -92,7 +92,7 @@ _HYBRID_KEYS: tuple[MetadataLine, ...] = (
 
 
 def _rounding(multiple: int) -> Callable[[Site], Config]:
-    """The config with what its vocabulary's size is rounded up to."""
+    """The config with the multiple that the vocabulary's size is rounded up to."""
     return lambda site: without_head_dim(site).updated(pad_vocab_size_multiple=multiple)
 
 

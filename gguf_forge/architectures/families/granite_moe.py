@@ -1,5 +1,7 @@
-"""Granite with experts, and Granite with a sliding window: what is stored for gate and up together is cut for one, and
-kept for the other."""
+"""Granite with experts, and Granite with a sliding window.
+
+Both store gate and up as one matrix. It is cut for the first, and kept for the second.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ _MOE, _SHARED = "model.layers.{i}.block_sparse_moe.", "model.layers.{i}.shared_m
 
 
 def without_head_dim(site: Site) -> Config:
-    """Granite's heads share the hidden size, whatever a config says."""
+    """The config without head_dim, because Granite's heads always share the hidden size equally."""
     return Config({key: value for key, value in site.config.items() if key != "head_dim"})
 
 
@@ -63,7 +65,7 @@ _SHARED_EXPERT = ("ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp")
 
 
 def feed_forward(site: Site) -> tuple[str, ...]:
-    """What a layer has behind its attention or state space."""
+    """The tensors of a layer after its attention or state space."""
     if not has_experts(site):
         return ("ffn_norm", *GATED)
     return ("ffn_norm", *EXPERTS, *(_SHARED_EXPERT if _has_shared(site) else ()))

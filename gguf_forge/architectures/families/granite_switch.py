@@ -110,7 +110,7 @@ granite_switch = granite_moe.derive(
         *_pair(_DOWN + "lora_A", _DOWN + "lora_B", "ffn_down"),
     ),
     operations={},
-    # what chooses an adapter is made anew when the model is loaded
+    # The tensors that choose an adapter are made again when the model is loaded.
     drops=(
         *(Drop(f"{module}switch.*") for module in ("", "model.")),
         *(Drop(f"{module}{buffer}") for module in ("", "model.") for buffer in _BUFFERS),

@@ -1,4 +1,4 @@
-"""Grok 1 and Grok 2, with experts in every layer and norms behind attention and experts."""
+"""Grok 1 and Grok 2, with experts in every layer and norms after attention and after the experts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gguf_forge.tokenizer import bpe, first_of, sentencepiece
 
 
 def _output_scale(site: Site) -> float:
-    """What attention is multiplied with: the inverse root of a head's width where the config does not say."""
+    """The factor of the attention scores; by default 1 / sqrt(width of a head)."""
     return site.config.number("attn_output_multiplier", default=site.config.head_dim**-0.5)
 
 

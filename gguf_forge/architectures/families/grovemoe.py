@@ -1,4 +1,4 @@
-"""GroveMoE: a smaller expert goes along with each group of two."""
+"""GroveMoE: each group of two experts has a smaller expert in addition."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gguf_forge.architectures.operations import MLP_EXPERTS, experts
 from gguf_forge.architectures.site import Site
 from gguf_forge.tokenizer import bpe
 
-# The models' code has these numbers, their configs do not.
+# These numbers are in the models' code and not in their configs.
 _GROUP_SIZE, _GROUP_SCALE = 2, 0.05
 
 _GROUP_EXPERTS = experts(
@@ -38,7 +38,7 @@ grovemoe = Architecture(
     ),
     tokenizer=bpe,
     rules=(*MLP_EXPERTS, *(replace(rule, after="groups", count=_groups) for rule in _GROUP_EXPERTS)),
-    # the models' code does not use it
+    # The models' code does not use this tensor.
     drops=tuple(Drop(f"model.layers.{{i}}.{name}.expert_bias") for name in ("mlp", "mlp.gate")),
     layer_tensors=lambda site: (
         *(*ATTENTION, "attn_q_norm", "attn_k_norm", "ffn_norm", *EXPERTS),

@@ -1,4 +1,4 @@
-"""Hunyuan: dense, with experts, with eyes, and Hy3."""
+"""Hunyuan: the dense models, those with experts, those that read pictures, and Hy3."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ hunyuan_moe = Architecture(
 
 
 def _without_one_expert(site: Site) -> Config:
-    """Some configs say one expert, and mean none."""
+    """The config without num_experts. Some configs of models without experts have a 1 there."""
     return Config({key: value for key, value in site.config.items() if key != "num_experts"})
 
 

@@ -19,7 +19,7 @@ def _head(site: Site) -> int:
 
 
 def _queries(site: Site) -> int:
-    """Rows of queries that share a key."""
+    """The number of query rows that share a key head."""
     return site.config.integer(_HEADS) // site.config.integer(_KEY_HEADS) * _head(site)
 
 
@@ -28,7 +28,7 @@ def _keys_end(site: Site) -> int:
 
 
 def _part(*cutting: Operation) -> Operation:
-    """Some rows of each group of queries with their key and value."""
+    """Selects rows of each group, which has queries and then their key and value."""
     return chain(reshape(_KEY_HEADS, -1, _WIDTH), *cutting, reshape(-1, _WIDTH))
 
 

@@ -26,7 +26,10 @@ def _width_scale(site: Site) -> float:
 
 
 def _max_alibi_bias(site: Site) -> float:
-    """The inverse of how slopes come about: the first one is 2^(-bias / heads), of as many heads as a power of two."""
+    """The largest ALiBi bias, computed back from the first slope.
+
+    The first slope is 2^(-bias / heads), where heads is a power of two.
+    """
     if _SLOPES not in site.tensors:
         return 8.0
     first = float(site.peek(_SLOPES).reshape(-1)[0])

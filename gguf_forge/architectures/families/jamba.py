@@ -1,4 +1,4 @@
-"""Jamba: layers of Mamba with one of attention now and then, and experts in every second one."""
+"""Jamba: layers of Mamba, some layers of attention between them, and experts in every second layer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LONE_EXPERT = re.compile(r"model\.layers\.([0-9]{1,6})\.feed_forward\.experts\.
 
 
 def _is_hit(site: Site, kind: str) -> bool:
-    """Does a layer lie `offset` behind a multiple of `period`?"""
+    """Whether the layer's number is `offset` more than a multiple of `period`."""
     behind = (site.layer or 0) - site.config.integer(f"{kind}_layer_offset", minimum=0)
     return behind >= 0 and behind % site.config.integer(f"{kind}_layer_period") == 0
 
@@ -66,7 +66,7 @@ jamba = Architecture(
         file_type,
     ),
     tokenizer=first_of(sentencepiece, in_order(llama_hf, add_space_prefix(False))),
-    # Mini-Jamba says moe
+    # Mini-Jamba has `moe` in its names.
     renames=(*WRAPPERS, Replacement(".moe.", ".feed_forward.", "inside", put_back=False), _LoneExpert()),
     rules=experts(
         "model.layers.{i}.feed_forward.experts.{e}",

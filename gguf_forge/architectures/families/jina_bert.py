@@ -1,4 +1,4 @@
-"""Jina's embeddings that are kin of BERT: the second ones, and the third ones with an adapter for each task."""
+"""Jina's embedding models that are related to BERT: version 2, and version 3 with an adapter for each task."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ jina_bert_v2 = bert.derive(
 )
 
 _LAYER = "encoder.layers.{i}"
-# What the adapters change.
+# The tensors that the adapters change.
 _ADAPTED = {
     "embeddings.word_embeddings": "token_embd",
     "embeddings.token_type_embeddings": "token_types",
@@ -58,7 +58,7 @@ _ADAPTER_NAMES = {
     for name, target in _ADAPTED.items()
     for letter in "ab"
 } | {
-    # embeddings are the other way round: a token takes a row, and an input takes a column
+    # The matrices of embeddings are transposed: a token is a row, while an input of a linear layer is a column.
     "embeddings.token_type_embeddings.weight.0.lora_A": "token_types.weight.lora_b",
     "embeddings.token_type_embeddings.weight.0.lora_B": "token_types.weight.lora_a",
 }
@@ -80,7 +80,7 @@ def _tasks(site: Site) -> list[str]:
 
 
 def _prompt(site: Site, task: str) -> str | None:
-    """What stands before a text for a task; None where config.json has nothing of it."""
+    """The prompt before a text for a task; None if config.json has none."""
     prompts = site.config.find("task_instructions")
     if not prompts:
         return None
@@ -119,7 +119,7 @@ jina_bert_v3 = xlm_roberta_encoder.derive(
     "jina-bert-v3",
     hf=("XLMRobertaModel", "XLMRobertaForSequenceClassification"),
     when=lambda config: bool(config.find("lora_adaptations")),
-    # how torch stores a weight that something is added to
+    # torch stores a parametrized weight, such as one with an adapter, under these names.
     renames=(
         Replacement(".parametrizations.", ".", "inside", put_back=False),
         ends(".weight.original", ".weight", put_back=False),

@@ -1,4 +1,4 @@
-"""Kimi K3: Kimi Linear with gates, experts in a space of their own, and residuals that layers choose from."""
+"""Kimi K3: Kimi Linear with gates, experts that work in a latent space, and residuals that layers choose from."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _head_length(site: Site) -> int:
 
 
 def _score(site: Site, /, *sources: TensorExpr) -> TensorExpr:
-    """A norm and a projection that are only used as their product."""
+    """The product of a norm's weight and a projection. The model uses only this product."""
     flat = reshape(-1)
     return Product(tuple(flat(site, x) for x in sources))
 
@@ -92,7 +92,7 @@ kimi_k3 = kimi_linear.derive(
     rules=(
         *MOE_RULES,
         *absorbed("num_key_value_heads"),
-        # two tensors of one name: what gates a recurrence, and what gates attention
+        # Two tensors have the same name: the gate of a recurrence, and the gate of attention.
         Rule(_GATE, "blk.{i}.ssm_g.weight", keep, when=_is_recurrent),
         Rule(_GATE, "blk.{i}.attn_gate.weight", keep, when=has_attention),
         _residual(_LAYER + "self_attention_res", "blk.{i}.attn_res_score.weight"),

@@ -21,7 +21,7 @@ _MOE, _ATTENTION = "model.layers.{i}.block_sparse_moe.", "model.layers.{i}.self_
 
 
 def linear_attention(site: Site, key: str) -> Any:
-    """A parameter of the recurrent layers; None if it is not there."""
+    """A parameter of the recurrent layers; None if the config lacks it."""
     parameters = site.config.find("linear_attn_config")
     if not isinstance(parameters, dict):
         raise InputError("linear_attn_config is not an object", file="config.json")
@@ -29,7 +29,7 @@ def linear_attention(site: Site, key: str) -> Any:
 
 
 def has_attention(site: Site) -> bool:
-    """Does the layer attend to all? The config counts layers from 1."""
+    """Whether the layer has full attention. The config counts layers from 1."""
     layers = linear_attention(site, "full_attn_layers")
     if not isinstance(layers, list):
         raise InputError("linear_attn_config has no list full_attn_layers", file="config.json")
@@ -84,7 +84,7 @@ def feed_forward(site: Site) -> tuple[str, ...]:
     return ("ffn_norm", *(GATED if (site.layer or 0) < dense_layers(site) else (*EXPERTS, "exp_probs_b")))
 
 
-# What latent attention and a latent of the experts leave of the usual shapes.
+# The usual shapes that still hold with latent attention and with experts in a latent space.
 SHAPES = {
     role: DECODER_SHAPES[role]
     for role in (
@@ -109,7 +109,7 @@ def _mla_length(key: str, *parts: str) -> MetadataLine:
 
 HYBRID_KEYS: tuple[MetadataLine, ...] = (
     u32("vocab_size", "vocab_size"),
-    # no key head marks a recurrent layer
+    # A recurrent layer is marked by 0 key heads.
     u32("attention.head_count_kv", per_layer(lambda site: int(has_attention(site)))),
     u32("ssm.conv_kernel", lambda site: linear_attention(site, "short_conv_kernel_size")),
     u32("kda.head_dim", lambda site: linear_attention(site, "head_dim")),

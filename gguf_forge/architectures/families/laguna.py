@@ -1,4 +1,4 @@
-"""Laguna: gated attention of as many heads as a layer wants, some of it in a window, and experts."""
+"""Laguna: gated attention, whose number of heads differs by layer, windows in some layers, and experts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gguf_forge.tokenizer import TokenizerSource, as_control, bpe, in_order, own
 
 
 def _turn_end(source: TokenizerSource) -> Metadata:
-    """Of the tokens that end a generation, the one that ends a turn: it is not the first token, too."""
+    """The token that ends a turn: among the tokens that end a generation, the one that is not the first token."""
     ends = source.config.get("eos_token_id")
     others = [end for end in ends if end != source.config.get("bos_token_id")] if isinstance(ends, list) else []
     return special_ids({"eot": others[0]})(source) or {} if others else {}
@@ -66,7 +66,7 @@ def _gate_width(site: Site) -> int:
 
 
 def _dense_layers(site: Site) -> int:
-    """How many layers come before the first one with experts."""
+    """The number of layers before the first one with experts."""
     kinds = _listed(site.config, "mlp_layer_types")
     return next((layer for layer, kind in enumerate(kinds) if kind != "dense"), len(kinds))
 

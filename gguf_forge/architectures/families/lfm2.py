@@ -18,7 +18,7 @@ from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
 from gguf_forge.tokenizer import bpe, no_vocabulary
 
-# the first is what it is called inside of models that hear and speak
+# The first name is the one inside of models that hear and speak.
 _RENAMES = (*WRAPPERS, starts("lfm.", "model.", put_back=False))
 _DENSE = "dense_2."
 _NOT_TEXT = ("audio", "codebook", "conformer", "depth_embedding", "depthformer", "depth_linear")
@@ -101,7 +101,7 @@ lfm2 = Architecture(
 
 
 def _dense_width(site: Site) -> int | None:
-    """How long the vectors are behind the module that comes last."""
+    """The length of the vectors after the last module."""
     dense = site.tensors.get(f"{_DENSE}linear.weight")
     return dense.shape[0] if dense is not None else None
 
@@ -110,7 +110,7 @@ def _is_causal(site: Site) -> bool | None:
     return False if site.config["architectures"] == ["Lfm2BidirectionalModel"] else None
 
 
-# an embedding model: without the outermost module in names
+# An embedding model, whose names lack the outermost module.
 lfm2_base = lfm2.derive(
     "lfm2",
     hf=("Lfm2Model", "Lfm2BidirectionalModel"),
@@ -128,7 +128,7 @@ lfm2_base = lfm2.derive(
     hf_names=(*_NAMES, "model.embed_tokens"),
 )
 
-# what speaks: it takes codes of sound, and its vocabulary is elsewhere
+# The part that speaks. Its input are codes of sound, and its vocabulary is elsewhere.
 lfm2_audio_tokenizer = lfm2.derive(
     "lfm2",
     hf=("Lfm25AudioTokenizer",),

@@ -52,7 +52,7 @@ def llama3_rope_factors(site: Site) -> Iterable[tuple[str, NDArray[np.float32]]]
     low, high = site.config.rope_number("low_freq_factor", 1.0), site.config.rope_number("high_freq_factor", 4.0)
     trained = site.config.rope_number("original_max_position_embeddings", 8192)
     exponents = np.arange(0, site.config.head_dim, 2, dtype=np.float32) / np.float32(site.config.head_dim)
-    # the power is rounded once, from float64: that is the same on every machine
+    # The power is computed in float64 and rounded once, which gives the same bits on every machine.
     powers = np.power(site.config.rope_number("rope_theta", 10000.0), exponents.astype(np.float64))
     frequencies = np.float32(1.0) / powers.astype(np.float32)
     wavelengths = _over(2 * math.pi, frequencies)
@@ -67,7 +67,7 @@ def llama3_rope_factors(site: Site) -> Iterable[tuple[str, NDArray[np.float32]]]
 
 
 def llama_vocabulary(architecture: str) -> Reader:
-    """Any vocabulary that Llamas come with; a GGUF architecture's name stands before one of Mistral's keys."""
+    """A reader of all vocabularies that Llamas have. One of Mistral's keys begins with the GGUF architecture's name."""
     usual = in_order(
         configured_space_prefix,
         any_vocabulary,
@@ -83,7 +83,7 @@ llama = Architecture(
     hf=(
         *("LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM", "MixtralForCausalLM", "IQuestCoderForCausalLM"),
         *("LlavaForConditionalGeneration", "VoxtralForConditionalGeneration"),
-        # drafts, which are a Llama unless their config tells that they are not
+        # Draft models are a Llama unless their config tells otherwise.
         *("LlamaForCausalLMEagle3", "Eagle3LlamaForCausalLM", "Eagle3Speculator", "Eagle3DraftModel"),
     ),
     metadata=(
@@ -104,15 +104,15 @@ llama = Architecture(
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *(EXPERTS if site.config.find(*EXPERT_COUNT) else GATED)),
 )
 
-# without the head, and without the outermost module in names
+# Models without the head, whose names lack the outermost module.
 llama_base = llama.derive("llama", hf=("LlamaModel",), renames=(*WRAPPERS, starts("", "model.")))
 
 llama_embed = llama.derive("llama-embed", hf=("LlamaBidirectionalModel",), hf_names=BODY_NAMES)
 
-# speech models around a Llama
+# Speech models that contain a Llama.
 glmasr = llama.derive("llama", hf=("GlmasrModel",), tokenizer=glm_edge)
 
-# SmolVLM2's language model, whose config may leave out how many heads it has
+# SmolVLM2's language model, whose config may lack the number of heads.
 vllama3 = llama.derive(
     "llama",
     hf=("VLlama3ForCausalLM",),
@@ -120,7 +120,7 @@ vllama3 = llama.derive(
     prepare=lambda site: site.config.updated(num_attention_heads=site.config.get("num_attention_heads", 32)),
 )
 
-# language models of models that see; Janus makes pictures, too
+# Language models of models that read pictures. Janus also makes pictures.
 janus = llama.derive(
     "llama",
     hf=("JanusForConditionalGeneration",),

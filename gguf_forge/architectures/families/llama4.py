@@ -1,4 +1,4 @@
-"""Llama 4: experts in every so many layers, stored stacked and transposed."""
+"""Llama 4: experts in some layers at regular intervals, stored stacked and transposed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _has_experts(site: Site) -> bool:
 
 
 def _no_window(site: Site) -> int | None:
-    """0 where all layers see everything, as MobileLLM's do."""
+    """0 if all layers have full attention, as in MobileLLM; otherwise None."""
     types = site.config.find("layer_types")
     return 0 if isinstance(types, list) and all(kind == "full_attention" for kind in types) else None
 
@@ -44,7 +44,7 @@ llama4 = llama.derive(
     ),
     tokenizer=bpe,
     prepare=_dense_size,
-    # heads are rotated as the checkpoint stores them
+    # The graph rotates heads in the order of the checkpoint, so their rows are not permuted.
     operations={},
     rules=(
         Rule((_EXPERTS + "down_proj",), "blk.{i}.ffn_down_exps.weight", transpose),

@@ -25,9 +25,9 @@ llama4_vision = projector(
     ),
     takes=lambda name: "language_model." not in name and ("multi_modal_projector" in name or "vision_model" in name),
     renames=(ends("positional_embedding_vlm", "positional_embedding_vlm.weight"),),
-    # one layer, whatever its number says
+    # The projector has only this layer, although its name has a number.
     names={"multi_modal_projector.linear_1": "mm.model.fc"},
-    # llama.cpp's tables give the second norm the place of another model's
+    # llama.cpp's tables give the second norm the name of a norm in other models.
     layer_tensors=lambda site: tuple(name.replace(".ln2", ".attn_post_norm") for name in usual_layer(site)),
     model_tensors=("v.patch_embd", "mm.model.fc"),
 )

@@ -1,4 +1,4 @@
-"""Mamba, Mamba 2 and Falcon Mamba: state spaces alone. Checkpoints of mamba_ssm have other config keys."""
+"""Mamba, Mamba 2 and Falcon Mamba, which have only state space layers. Checkpoints of mamba_ssm have other config keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.tokenizer import TokenizerSource, bpe, builtin, first_of, sentencepiece, with_rounded_size
 
-# The model has no limit; who does not choose a context gets so much.
+# The default context of a user who chooses none. The model itself has no limit.
 CONTEXT = 1 << 20
 DT_BIAS = ends(".dt_bias", ".dt_proj.bias")
 
@@ -103,7 +103,7 @@ def _heads(site: Site) -> int:
     return int(inner_size(site) // width)
 
 
-# What Mamba 2 writes, also where its layers have attention beside them and other keys come after these.
+# The metadata of Mamba 2. Hybrid models with attention write it too, followed by other keys.
 MAMBA2_KEYS: tuple[MetadataLine, ...] = (
     u32("context_length", lambda site: CONTEXT),
     u32("embedding_length", "hidden_size"),
@@ -130,7 +130,7 @@ MAMBA2_OPERATIONS = {
 }
 
 
-# What checkpoints have as vectors and with an axis of length 1.
+# Checkpoints store these as vectors, or with an axis of length 1.
 MAMBA2_STORED_AS = {"ssm_conv1d": unsqueeze(1), **dict.fromkeys(("ssm_a", "ssm_d", "ssm_norm"), reshape(-1))}
 
 

@@ -11,9 +11,9 @@ from gguf_forge.architectures.site import Site
 from gguf_forge.errors import UnsupportedError
 from gguf_forge.tokenizer import bpe
 
-# What the model cuts the values of its experts' gates at, which its config does not say.
+# The model limits the values of its experts' gates to this number, which its config lacks.
 _CLAMP = 7.0
-# What llama.cpp's Maple takes for granted: key -> (the value, what stands for a missing key).
+# Values that llama.cpp's Maple assumes: config key -> (the only value it supports, the default of a missing key).
 _FIXED = {
     "hidden_act": ("silu", None),
     "num_shared_experts": (0, 0),

@@ -27,7 +27,7 @@ from gguf_forge.tensors.joined import concat
 from gguf_forge.tensors.row_maps import Reshape, Slice, reshaped
 from gguf_forge.tokenizer import bpe
 
-# The released models all have so many, and their configs do not say so.
+# The number of layers that predict further tokens in all released models. Their configs lack it.
 _PREDICTING = 3
 
 
@@ -36,7 +36,7 @@ def _predicting(site: Site) -> int:
 
 
 def _slides(site: Site) -> list[int]:
-    """1 for each layer that attends within the window: those for further tokens do."""
+    """1 for each layer that attends within the window, also for those that predict further tokens."""
     pattern, own = site.config.find("hybrid_layer_pattern"), site.config.block_count
     if not isinstance(pattern, list) or len(pattern) != own:
         raise InputError(f"hybrid_layer_pattern is not a list of {own} layers", file="config.json")
@@ -71,13 +71,13 @@ def _layer(site: Site) -> tuple[str, ...]:
 
 
 def _is_packed(site: Site) -> bool:
-    """Are the experts stored in MXFP4?"""
+    """Whether the experts are stored in MXFP4."""
     quantization = site.config.find("quantization_config")
     return isinstance(quantization, dict) and quantization.get("store_dtype") == "mxfp4"
 
 
 def _shards(x: TensorExpr) -> int:
-    """In how many parts a matrix was trained: blocks of FP8 begin anew in each; 1 for a matrix in another type."""
+    """The number of shards that an FP8 matrix was trained in; 1 for other types. Blocks start anew in each shard."""
     if isinstance(x, Reshape) and isinstance(x.of, Scaled):
         return x.of.scales.shape[0]
     if not isinstance(x, Scaled):
@@ -91,7 +91,7 @@ def _shards(x: TensorExpr) -> int:
 
 
 def _ungrouped(site: Site, /, *sources: TensorExpr) -> TensorExpr:
-    """Queries, keys and values, each as a whole: what is stored in shards has a part of all three in each."""
+    """Joins the queries, the keys and the values of all shards. Each stored shard has a part of all three."""
     (x,) = sources
     count = _shards(x)
     if count == 1:

@@ -19,12 +19,12 @@ from gguf_forge.types.tensor_type import F32
 _MOE = "model.layers.{i}.block_sparse_moe."
 _EXPERTS = experts(_MOE + "experts.{e}", ("w1", "ffn_gate_exps"), ("w2", "ffn_down_exps"), ("w3", "ffn_up_exps"))
 
-# Which part of a layer's output has which scales for the sum with its input.
+# The parts of a layer whose output and input are scaled before they are added. Their names are in the config keys.
 _SUMMED = ("full_attention", "linear_attention", "mlp")
 
 
 def _suppressed(site: Site) -> Lines:
-    """Tokens without embeddings are never to be sampled: rows of zeros behind those of the vocabulary."""
+    """The tokens that must never be sampled, because their embeddings, after those of the vocabulary, are zeros."""
     if not site.tensors:
         return
     known = base_vocabulary_size(site.folder)
@@ -82,7 +82,7 @@ def _with_experts(site: Site) -> list[bool]:
 
 
 def _dense_layers(site: Site) -> int:
-    """How many layers come before the first one with experts."""
+    """The number of layers before the first one with experts."""
     return (*_with_experts(site), True).index(True)
 
 

@@ -27,8 +27,10 @@ _HEAD = 80
 
 
 def _axes_together(site: Site, /, *sources: TensorExpr) -> TensorExpr:
-    """The rotary rows of a head: both halves of time, of height, of width, where checkpoints have the first halves of
-    all three and then the second ones. What is left of the head stays behind."""
+    """Reorders the rotary rows of a head to both halves of time, then of height, then of width.
+
+    Checkpoints have the first halves of all three and then the second halves. The other rows of the head stay last.
+    """
     (x,) = sources
     heads = vision(site).integer("num_attention_heads")
     if x.shape[0] != heads * _HEAD:

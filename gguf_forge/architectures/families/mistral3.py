@@ -1,4 +1,4 @@
-"""Mistral 3, Ministral 3 and Mistral 4, with and without eyes."""
+"""Mistral 3, Ministral 3 and Mistral 4, with and without an encoder of pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _of_yarn(name: str) -> Callable[[Site], float]:
 
 
 def _long_positions(site: Site) -> Lines:
-    """How Ministral 3 attends to what is far away."""
+    """The keys that scale Ministral 3's attention to distant tokens."""
     if site.config.find("model_type") != "ministral3":
         return
     kind = site.config.rope.get("rope_type")

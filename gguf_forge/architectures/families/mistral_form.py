@@ -29,7 +29,7 @@ def _part(config: Config, key: str) -> Mapping[str, Any]:
 
 
 def _long_positions(site: Site) -> Lines:
-    """How positions beyond the trained length are rotated, and how attention to them is scaled."""
+    """The rotary parameters and the attention scale for positions beyond the trained length."""
     yarn = _part(site.config, "yarn")
     if yarn:
         yield "rope.scaling.type", values.string("yarn")
@@ -77,7 +77,7 @@ mistral3_form = mistral_form.derive(
     tokenizer=_vocabulary("mistral3"),
 )
 
-# What the parameters are called in transformers' configs.
+# Key of Mistral's parameters -> key in transformers' configs.
 _KEYS = {
     "dim": "hidden_size",
     "norm_eps": "rms_norm_eps",
@@ -120,7 +120,7 @@ mistral_moe_form = deepseek2.derive(
         *deepseek2.metadata,
         _long_positions,
         u32("attention.temperature_length", _trained_length),
-        # a tenth, as DeepSeek's files have it
+        # The file has a tenth of the value, as in DeepSeek's files.
         f32("rope.scaling.yarn_log_multiplier", lambda site: 0.1),
     ),
     tokenizer=_vocabulary("deepseek2"),

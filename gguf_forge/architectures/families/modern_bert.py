@@ -1,4 +1,4 @@
-"""Encoders that normalize before their parts: ModernBERT, NeoBERT, EuroBERT and Jina's fifth embeddings."""
+"""Encoders that normalize before attention and feed-forward: ModernBERT, NeoBERT, EuroBERT and Jina embeddings v5."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ modern_bert = Architecture(
     tokenizer=in_order(add_bos_token(True), add_eos_token(True), add_sep_token(True), bpe),
     renames=_NAMES,
     rules=CLASSIFIER,
-    # what only guesses masked words
+    # The head that is only for guessing masked words.
     drops=(Drop("decoder.*"), *NO_HEAD),
     hf_names=(
         *("embeddings.tok_embeddings", "embeddings.norm", "final_norm", "head.dense", "head.norm"),
@@ -49,7 +49,7 @@ modern_bert = Architecture(
 
 
 def _two_thirds(site: Site) -> int:
-    """NeoBERT's config tells the width of a layer without gate that has as many weights."""
+    """The inner width. NeoBERT's config has that of a layer without gate that has the same number of weights."""
     return int(2 * site.config.integer("intermediate_size") / 3)
 
 

@@ -73,7 +73,7 @@ def _window(site: Site) -> Lines:
 
 
 def _target_layers(site: Site) -> list[int]:
-    """The layers of the target whose inputs the draft reads; the config numbers their outputs."""
+    """The target's layers whose inputs the draft reads. The config has the numbers of the layers before them."""
     layers = site.config.find("target_layer_ids")
     if not isinstance(layers, list) or not all(isinstance(each, int) for each in layers):
         raise InputError(f"target_layer_ids is {layers!r:.40}, not a list of layers", file="config.json")

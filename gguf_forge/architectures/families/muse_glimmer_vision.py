@@ -25,7 +25,7 @@ _SIDES = ("pos_emb_height", "patch_size", "merge_size")
 
 
 def _sum_of_frames(site: Site, /, *sources: TensorExpr) -> TensorExpr:
-    """A picture is a film that stands still: the convolutions of its frames are added."""
+    """The sum of the convolutions of all frames, because a picture is treated as a film whose frames are all equal."""
     (x,) = sources
     found = vision(site)
     side, frames = found.integer("patch_size"), found.integer("patch_temporal")

@@ -1,4 +1,4 @@
-"""Nemotron and Minitron: decoders whose norms are stored as what they differ from 1."""
+"""Nemotron and Minitron: decoders whose norm weights are stored as the difference from 1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nemotron-H: each layer is one thing alone, a state space, attention or a feed-forward part."""
+"""Nemotron-H: each layer is only a state space, only attention or only a feed-forward part."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.tokenizer import bpe, with_rounded_size
 
-# What a layer is, in the letters of the older configs and in the words of the newer ones.
+# The kinds of layers: the letters in older configs and the words in newer ones.
 _MAMBA, _ATTENTION, _DENSE, _EXPERTS = "M", "*", "-", "E"
 _WORDS = {
     "mamba": _MAMBA,
@@ -33,7 +33,7 @@ _WORDS = {
 
 
 def _kinds(config: Config) -> list[str]:
-    """What each of the model's own layers is."""
+    """The kind of each of the model's own layers."""
     pattern = config.find("hybrid_override_pattern") or config.find("layers_block_type")
     if not isinstance(pattern, str | list) or not all(isinstance(kind, str) for kind in pattern):
         raise InputError("neither hybrid_override_pattern nor layers_block_type is there", file="config.json")

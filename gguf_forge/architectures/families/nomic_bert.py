@@ -15,7 +15,7 @@ from gguf_forge.architectures.site import Site
 from gguf_forge.errors import UnsupportedError
 from gguf_forge.tokenizer import either, has_model_type, nomic_bert_moe, wordpiece, xlm_roberta
 
-# What llama.cpp's graph takes for granted.
+# Values that llama.cpp's graph assumes.
 _GRAPH: Mapping[str, Any] = {
     "causal": False,
     "prenorm": False,
@@ -26,7 +26,7 @@ _GRAPH: Mapping[str, Any] = {
 _DENSE_GRAPH = {**_GRAPH, "activation_function": "swiglu"}
 _EXPERT_GRAPH = {**_GRAPH, "activation_function": "gelu"}
 _BIASES = ("qkv_proj_bias", "mlp_fc1_bias", "mlp_fc2_bias")
-# Positions that config.json tells and those that the model was trained for: v1 and v1.5 promise more than they can.
+# Positions in config.json -> positions that the model was trained for. v1 and v1.5 claim more than they support.
 _TRAINED_POSITIONS = {8192: 2048, 2048: 512}
 
 
@@ -68,7 +68,7 @@ _STACKED = reshape(n_expert, "n_inner", "n_embd")
 
 
 def _has_experts(site: Site) -> bool:
-    """Every so many layers, the last of them has experts."""
+    """Whether the layer has experts, which is so for the second layer of every `moe_every_n_layers`."""
     return (site.layer or 0) % site.config.integer("moe_every_n_layers") == 1
 
 

@@ -29,7 +29,7 @@ def _third(site: Site, number: int) -> int:
     return number * site.config.integer("hidden_size")
 
 
-# How Meta's own checkpoints order rotary rows.
+# The order of rotary rows in Meta's own checkpoints.
 _LAYOUT = text("tensor_data_layout", lambda site: "Meta AI original pth")
 _PACK = ("model.layers.{i}.self_attn.W_pack.weight",)
 
@@ -75,7 +75,7 @@ orion = Architecture(
         u32("feed_forward_length", "intermediate_size"),
         u32("attention.head_count", _HEADS),
         u32("attention.head_count_kv", _key_heads),
-        # the key says RMS, and the model has layer norms
+        # The key names an RMS norm although the model has layer norms.
         f32("attention.layer_norm_epsilon", "rms_norm_eps"),
     ),
     tokenizer=sentencepiece,

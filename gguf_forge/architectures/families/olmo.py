@@ -1,4 +1,4 @@
-"""OLMo 1 to 3, OLMoE, and Seed-OSS, whose file needs no more than they do."""
+"""OLMo 1 to 3, OLMoE, and Seed-OSS, which needs the same declaration."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ olmo = Architecture(
 
 
 def _slides(site: Site) -> bool:
-    """Does a layer look at a window? All but every fourth do, unless the config says it of each."""
+    """Whether a layer attends within the window. By default all except every fourth do; the config may list it."""
     kinds = site.config.find("layer_types")
     layer = site.layer or 0
     if isinstance(kinds, list) and layer < len(kinds):

@@ -66,7 +66,7 @@ def _contexts(site: Site) -> tuple[int, int]:
 
 
 def _attention_factor(site: Site) -> Lines:
-    """How much attention is sharpened beyond the trained context. Source: LongRoPE, section 3.3 of its paper."""
+    """The factor of attention for contexts beyond the trained one. Source: LongRoPE, section 3.3 of its paper."""
     if not site.config.rope.get("long_factor"):
         return
     # transformers reads the old names of long rope, su and yarn, as longrope
@@ -81,7 +81,7 @@ def _attention_factor(site: Site) -> Lines:
 
 
 def _rope_factors(site: Site) -> Iterable[tuple[str, NDArray[np.float32]]]:
-    """What LongRoPE divides each rotary frequency by, for long and for short contexts."""
+    """The divisors of LongRoPE for each rotary frequency, for long and for short contexts."""
     if not site.config.rope.get("long_factor"):
         return
     wanted = rotary_dimensions(site) // 2
@@ -94,7 +94,7 @@ def _rope_factors(site: Site) -> Iterable[tuple[str, NDArray[np.float32]]]:
 
 
 def _sliding_window(site: Site) -> int:
-    """Zero, not nothing, tells Phi-4 from the other models of this architecture."""
+    """The sliding window. Without one it is written as 0, because this distinguishes Phi-4 from other models."""
     return site.config.find("sliding_window") or 0
 
 

@@ -16,7 +16,7 @@ from gguf_forge.tokenizer import plamo as plamo_vocabulary
 from gguf_forge.tokenizer import plamo3 as plamo3_vocabulary
 from gguf_forge.tokenizer import sentencepiece
 
-# The one model there is: its config does not say how many heads share a key.
+# The only published model has this number of query heads per key head. Its config lacks it.
 _KEY_HEADS, _SHARED = 5, 8
 
 plamo = Architecture(
@@ -33,7 +33,7 @@ plamo = Architecture(
         file_type,
     ),
     tokenizer=sentencepiece,
-    # ggml repeats key heads as a whole
+    # ggml repeats each key head as a whole.
     operations={
         "attn_q": reorder(-2, (_SHARED, _KEY_HEADS, -1), (1, 0, 2), "heads of one key side by side"),
         "attn_output": reorder(-1, (_SHARED, _KEY_HEADS, -1), (1, 0, 2), "heads of one key side by side"),

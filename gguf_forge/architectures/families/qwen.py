@@ -1,4 +1,4 @@
-"""Qwen, Qwen2 and Qwen3, dense and with experts, and what wraps them."""
+"""Qwen, Qwen2 and Qwen3, dense and with experts, and models that contain them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gguf_forge.tokenizer import TokenizerSource, bpe, either, first_of, interns
 
 
 def _half_inner(site: Site) -> int:
-    """The config counts gate and up as one."""
+    """The width of the feed-forward part. The config has the sum of gate and up."""
     return inner(site) // 2
 
 
@@ -56,7 +56,7 @@ qwen2_base = qwen2.derive("qwen2", hf=("Qwen2Model",), renames=(*WRAPPERS, start
 
 
 def _is_in_interns1(source: TokenizerSource) -> bool:
-    """Is it the language model of Intern-S1, which adds tokens for molecules and proteins?"""
+    """Whether it is the language model of Intern-S1, which adds tokens for molecules and proteins."""
     return (source.files.config or {}).get("architectures") == ["InternS1ForConditionalGeneration"]
 
 

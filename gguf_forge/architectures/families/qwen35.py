@@ -54,7 +54,7 @@ def _key_heads(site: Site) -> int:
 
 
 def _value_heads(site: Site) -> int:
-    """For each key head."""
+    """The number of value heads for each key head."""
     heads, groups = site.config.integer("linear_num_value_heads"), _key_heads(site)
     if heads % groups:
         raise InputError(f"{heads} value heads have no {groups} key heads in common", file="config.json")
@@ -137,7 +137,7 @@ DELTA_NET = ("attn_qkv", "attn_gate", "ssm_conv1d", "ssm_dt", "ssm_a", "ssm_norm
 
 
 def _block(*feed_forward: str) -> Callable[[Site], tuple[str, ...]]:
-    """What a layer has, around its feed-forward part."""
+    """The tensors of a layer, except its feed-forward part."""
 
     def tensors(site: Site) -> tuple[str, ...]:
         if is_left_out(site) or (is_appended(site) and not any(map(_MTP_LAYER.match, site.tensors))):
@@ -211,7 +211,7 @@ qwen3next = qwen2moe.derive(
 
 
 def _always_sectioned(site: Site) -> Lines:
-    """llama.cpp demands the sections, which some checkpoints leave to the default."""
+    """The default rotary sections, for checkpoints that do not give them. llama.cpp requires the key."""
     if "mrope_section" not in site.config["rope_parameters"]:
         yield "rope.dimension_sections", values.array(ValueType.INT32, (11, 11, 10, 0))
 

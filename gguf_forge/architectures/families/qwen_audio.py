@@ -42,7 +42,7 @@ _POSITIONS = 1500
 
 
 def _of_thinker(site: Site) -> Config:
-    """The encoders' configs stand beside the language model's, in the part that is called thinker."""
+    """The config with the encoders' configs from its part `thinker_config`, where the language model's also is."""
     thinker = site.config.find("thinker_config")
     if not isinstance(thinker, dict):
         raise InputError(f"thinker_config is {thinker!r:.40}, not an object", file="config.json")

@@ -29,7 +29,7 @@ _PROMPT = (
 
 
 def _is_reranker(site: Site) -> bool:
-    """Rerankers come under the class name of the language model: the folder, the card or the config tells."""
+    """Whether the model is a reranker, by its folder, card or config. Its class name is that of the language model."""
     config, classes = site.config, site.config.find("architectures")
     named = str(classes[0]).lower() if isinstance(classes, list) and classes else ""
     hints = (site.folder.name, str(config.find("_name_or_path")), str(config.find("model_type")), named)

@@ -55,7 +55,7 @@ def _qwen2_type(site: Site) -> str:
 
 
 def window_pattern(site: Site) -> int:
-    """Of so many layers one attends to the whole picture."""
+    """The interval of the layers that attend to the whole picture."""
     full = of_vision("fullatt_block_indexes")(site)
     if not isinstance(full, list) or not full or not all(type(layer) is int for layer in full):
         raise InputError(f"fullatt_block_indexes is {full!r:.40}, not a list of layers", file="config.json")

@@ -17,7 +17,7 @@ from gguf_forge.tensors.joined import concat as joined
 from gguf_forge.tensors.row_maps import Slice
 from gguf_forge.tokenizer import bpe, first_of, rwkv_world, sentencepiece
 
-# The state holds what came before, however long that was.
+# The context length in the file. The state keeps the whole past, so the model has no limit.
 CONTEXT = 1 << 20
 
 
@@ -33,7 +33,7 @@ class Suffixed:
 
 
 def _rescaling(site: Site) -> float:
-    """What keeps float16 from overflowing: halves every few layers, which the model undoes."""
+    """Halves the weights once for every few layers, so that float16 does not overflow. The model undoes this."""
     every = site.config.get("rescale_every", 0)
     if not isinstance(every, int) or every < 0:
         raise InputError(f"rescale_every is {every!r:.40}, not a number of layers", file="config.json")

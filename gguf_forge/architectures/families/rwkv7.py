@@ -21,7 +21,7 @@ _ATTENTION = "model.layers.{i}.attention."
 
 @dataclass(frozen=True)
 class _OneNaming:
-    """The names of several makers as one."""
+    """Renames the tensors of several publishers to the same names."""
 
     def __call__(self, name: str, site: Site, /) -> str:
         for old, new in (
@@ -55,7 +55,7 @@ def _lora(site: Site, /, *sources: TensorExpr) -> TensorExpr:
 
 
 def _twice(part: str, operation: Operation) -> tuple[Rule, Rule]:
-    """The first layer has no values to mix in: llama.cpp takes a copy of something else in place of them."""
+    """The first layer has no tensors for mixing values. llama.cpp uses copies of other tensors in their place."""
     source = (f"{_ATTENTION}a{part}.weight",)
     return (
         Rule(source, f"blk.{{i}}.time_mix_v{part}.weight", operation, when=_is_first),

@@ -87,7 +87,7 @@ def _first_with_experts(site: Site) -> int:
 
 
 def _limits(key: str) -> Callable[[Site], list[float] | None]:
-    """How far gates are let out in each layer; 0 for no limit."""
+    """The limit of the gates' values in each layer; 0 for no limit."""
 
     def of_layers(site: Site) -> list[float] | None:
         return None if site.config.find(key) is None else [limit or 0.0 for limit in _padded(site, key, 0.0)]

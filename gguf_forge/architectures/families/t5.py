@@ -1,4 +1,4 @@
-"""T5 and its kin (Flan-T5, MT5, UMT5): an encoder with a decoder, or the encoder alone."""
+"""T5 and related models (Flan-T5, MT5, UMT5): an encoder with a decoder, or the encoder alone."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _stack_shapes(stack: str, *attentions: str) -> dict[str, tuple[Size, ...]]:
 
 
 def _hf_names(stack: str, *attentions: str) -> tuple[str, ...]:
-    """What checkpoints call one stack's tensors, in the form with a gate."""
+    """The checkpoint names of one stack's tensors, in the form with a gate."""
     layer, dense = f"{stack}.block.{{i}}.layer", len(attentions)
     return (
         *(f"{layer}.{at}.{name}.{part}" for at, name in enumerate(attentions) for part in "qkvo"),

@@ -1,4 +1,4 @@
-"""Talkie: gains beside the weights, and a rotation that runs backward."""
+"""Talkie: gains in addition to the weights, and rotation in the opposite direction."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _RESIDUAL = ("norm1", "conv1", "norm2", "conv2")
 _ATTENTION = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output")
 # The blocks of the position network, of which llama.cpp knows six.
 _POSNET = (_RESIDUAL, _RESIDUAL, _ATTENTION, _RESIDUAL, _RESIDUAL, ("attn_norm",))
-# What only training needs of the codebook.
+# Tensors of the codebook that only training needs.
 _OF_TRAINING = tuple(f"codebook.{name}" for name in ("cluster_size", "embed_avg", "inited"))
 
 
