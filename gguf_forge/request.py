@@ -1,8 +1,8 @@
 """What somebody asks for (`Request`), and how to run it (`RunSettings`).
 
-Both are made once, where something comes in: on the command line, in a public verb, from a plan file. From there they
-are handed on whole. Each field says here, and only here, how the command line spells it and what help says of it: to
-add an option is to add a field.
+Both are made once, where a job enters the program: from the command line, in a public function, or from a plan file.
+From there they are passed on as a whole. The spelling and the help of an option are written only at its field here, so
+a new option is a new field.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # The panels of help that commands share.
 OUTPUT, MIX, MODEL, RUNNING, MESSAGES = "Output", "Types of tensors", "Model and metadata", "Running", "Messages"
 
-# The file types, for help; the recipe room has the facts, and a test compares the two.
+# The file types for the help. The recipe package has the facts, and a test compares the two.
 TYPE_NAMES = (
     "F32 F16 BF16 auto Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q2_K_S Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K "
     "IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ2_M IQ3_XXS IQ3_XS IQ3_S IQ3_M IQ4_NL IQ4_XS TQ1_0 TQ2_0 MXFP4_MOE Q1_0 Q2_0"
@@ -35,18 +35,18 @@ _SIZE_LETTERS = ("", "K", "M", "G")
 
 @dataclass(frozen=True)
 class Option:
-    """How the command line spells a value, and what help says of it.
+    """How an option is spelled on the command line, and its help.
 
     Attributes:
         names: "-o --outfile"; for an argument its name in the help, "SOURCE".
         help: One or two sentences.
         panel: The panel of the help; None for that of the command's arguments.
-        metavar: What stands for the value in the help; None for an option that is there or not.
-        least: The smallest number that is taken.
-        envvar: The environment variable that gives the value where the option is not there.
-        typed: The type of what is typed, where `parse` makes something else of it.
-        parse: Makes the value of what is typed.
-        hidden: It works, and help does not list it.
+        metavar: The placeholder for the value in the help; None for a flag.
+        least: The smallest number that is accepted.
+        envvar: The environment variable that gives the value if the option is not used.
+        typed: The type of the typed text, if `parse` converts it to another one.
+        parse: Converts the typed text to the value.
+        hidden: The option works, but the help does not list it.
     """
 
     names: str
@@ -104,16 +104,16 @@ def _parse_profile(is_wanted: bool) -> Profile | None:
 
 
 class Observer:
-    """Is told how a run goes. The methods do nothing; a progress bar overrides them."""
+    """Is told about the progress of a run. The methods here do nothing; a progress bar overrides them."""
 
     def begin(self, files: Sequence[FilePlan]) -> None:
         """These files are about to be written, all in one go."""
 
     def advance(self, n_bytes: int) -> None:
-        """So many bytes of them have been."""
+        """`n_bytes` more bytes of them have been written."""
 
     def begin_other(self, what: str, n_bytes: int) -> None:
-        """Another kind of work begins that goes through so many bytes, such as checking files."""
+        """Another kind of work begins that goes through `n_bytes` bytes, such as checking files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,10 +127,10 @@ class RunSettings:
             already.
         buffer: Bytes that the rows in work may take, in all threads together; None for what `max_memory` leaves.
         overwrite: Replace existing files.
-        resume: Go on from what a stopped run left, and if this one is stopped leave that. Files that are complete
-            stay as they are, unless `overwrite` says otherwise.
-        observer: Is told how it goes.
-        profile: Is told where the time of each thread goes.
+        resume: Go on from what a stopped run left. If this run is stopped, what is finished is kept. Complete files
+            stay as they are, unless `overwrite` is set.
+        observer: Is told about the progress.
+        profile: Records how each thread spends its time.
 
     Raises:
         UsageError: the number of threads is not positive.
@@ -151,7 +151,7 @@ class RunSettings:
         int | None,
         Option(
             "--max-memory",
-            "The most memory to take, everything counted, whatever the model. [default: 1G]",
+            "The most memory that the process may take in all, whatever the size of the model. [default: 1G]",
             RUNNING,
             metavar="N(K|M|G)",
             parse=_parse_memory,
@@ -161,7 +161,7 @@ class RunSettings:
         int | None,
         Option(
             "--max-buffer-size",
-            "Memory for the rows in work, of what --max-memory allows.",
+            "The part of --max-memory that the rows in work may take.",
             RUNNING,
             metavar="MiB",
             least=1,
@@ -207,7 +207,7 @@ class RunSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeChoices:
-    """What deviates from the mix of a file type. The names are those of llama-quantize's options."""
+    """The options that change the mix of a file type. The names are those of llama-quantize's options."""
 
     pure: Annotated[bool, Option("--pure", "One type for all tensors, no mix.", MIX)] = False
     leave_output_tensor: Annotated[bool, Option("--leave-output-tensor", "Do not quantize output.weight.", MIX)] = False
@@ -221,7 +221,7 @@ class RecipeChoices:
         tuple[str, ...],
         Option(
             "--tensor-type",
-            "Type of the tensors whose name the pattern finds. Repeatable; the first that matches counts.",
+            "Type of the tensors whose name matches the pattern. Repeatable; the first pattern that matches decides.",
             MIX,
             metavar="REGEX=TYPE",
         ),
@@ -239,7 +239,7 @@ class RecipeChoices:
         str | None,
         Option(
             "--imatrix",
-            "An importance matrix (.dat or .gguf) of llama-imatrix: errors count by how much a column is used.",
+            "An importance matrix (.dat or .gguf) of llama-imatrix. Errors in columns that are used more count more.",
             MIX,
             metavar="FILE",
         ),
@@ -288,7 +288,7 @@ class SplitChoices:
         str | None,
         Option(
             "--split-max-size",
-            "Split the output into parts of at most so many bytes of tensors; M is a million.",
+            "Split the output into parts of at most N bytes of tensors; M is a million.",
             OUTPUT,
             metavar="N(K|M|G)",
         ),
@@ -297,7 +297,7 @@ class SplitChoices:
         int | None,
         Option(
             "--split-max-tensors",
-            "Split the output into parts of at most so many tensors.",
+            "Split the output into parts of at most N tensors.",
             OUTPUT,
             metavar="N",
             least=1,
@@ -316,7 +316,7 @@ class FileChoices(RecipeChoices, SplitChoices):
         bool,
         Option(
             "--allow-requantize",
-            "Quantize what is quantized already. That loses more than starting from 16 or 32 bits.",
+            "Also quantize tensors that are quantized already. That loses more than starting from 16 or 32 bits.",
             MIX,
         ),
     ] = False
@@ -332,7 +332,7 @@ class FileChoices(RecipeChoices, SplitChoices):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelHints:
-    """What a user says of a checkpoint that does not say it, and of how it is read."""
+    """Facts that a user adds to a checkpoint that lacks them, and options for how it is read."""
 
     model_name: Annotated[
         str | None,
@@ -396,7 +396,7 @@ class ModelHints:
 
     @property
     def told(self) -> frozenset[str]:
-        """What declarations are told of it."""
+        """The choices that are passed to declarations."""
         return frozenset(("no_community_template",) if self.disable_mistral_community_chat_template else ())
 
 
@@ -443,7 +443,7 @@ class PartChoices:
 
     @property
     def layers(self) -> frozenset[str]:
-        """What declarations are told of it.
+        """The choices that are passed to declarations.
 
         Raises:
             UsageError: both were chosen.
@@ -520,18 +520,18 @@ class Request(FileChoices, PartChoices, ModelHints):
 
     @classmethod
     def of(cls, *choices: RecipeChoices | SplitChoices | PartChoices | ModelHints, source: str, **more: Any) -> Request:
-        """A request that has some of its fields from `choices`."""
+        """A request that takes those of its fields that `choices` has from there."""
         return cls(source=source, **{name: value for part in choices for name, value in vars(part).items()}, **more)
 
     def as_json(self) -> dict[str, Any]:
-        """What deviates from the defaults, as JSON has it."""
+        """The fields that differ from the defaults, as JSON values."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}
         given = {field.name: found[field.name] for field in fields(self) if found[field.name] != field.default}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
     @classmethod
     def from_json(cls, value: Any, file: Path) -> Request:
-        """What `as_json` wrote, read from `file`.
+        """Reads what `as_json` wrote. `file` is named in errors.
 
         Raises:
             InputError: it is something else.
@@ -562,7 +562,7 @@ def _checked(name: str, value: Any, wanted: Any) -> Any:
         texts = (value,) if isinstance(value, str) else () if value is None else value
         if isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts):
             return tuple(texts)
-    elif type(value) in (get_args(wanted) or (wanted,)):  # a bool is an int, too, so types are compared
+    elif type(value) in (get_args(wanted) or (wanted,)):  # in Python a bool is also an int, so the types are compared
         return value
     described = wanted.__name__ if isinstance(wanted, type) else str(wanted)
     raise UsageError(f"the request's {name} is {value!r:.80}, and should be {described}")

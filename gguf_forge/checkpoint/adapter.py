@@ -18,7 +18,7 @@ from gguf_forge.tensors.low_rank import LowRank
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
-# What PEFT puts around the base model's names, and how it ends the names of factors.
+# The prefix that PEFT puts before the base model's names, and the endings of the names of factors.
 _WRAPPER = "base_model.model."
 _FACTORS = {
     ".lora_A.weight": "a",
@@ -29,7 +29,7 @@ _FACTORS = {
 
 
 def is_adapter(folder: Folder) -> bool:
-    """Does a folder hold an adapter and no model?"""
+    """Whether a folder holds an adapter and no model."""
     return folder.has(CONFIG) and not folder.has("config.json")
 
 

@@ -1,4 +1,4 @@
-"""The logical tensors of a checkpoint: what its model computes with, however they are stored."""
+"""The logical tensors of a checkpoint: the tensors that its model computes with, however they are stored."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from gguf_forge.types.element_type import ELEMENT_TYPES, ElementType
 from gguf_forge.types.tensor_type import BF16, F16, F32
 
 _FLOATS = {"F32": F32, "F16": F16, "BF16": BF16}
-# Stored numbers that are weights although GGUF has no such type for them.
+# Stored types that hold weights although GGUF has no such type.
 _WIDENED = frozenset(("F64", "I8", "I16", "I32", "I64"))
 
 
 def logical_tensors(checkpoint: Checkpoint) -> Mapping[str, TensorExpr]:
     """Every tensor of a checkpoint by its name, with quantized storage resolved, in the order of llama.cpp's converter.
 
-    Tensors of element types that no weight has keep them: whoever needs one of them says so.
+    Tensors of element types that are never weights keep their type; code that needs one of them checks it.
 
     Raises:
         UnsupportedError: the checkpoint is quantized in a way that is not known.
@@ -34,7 +34,7 @@ def logical_tensors(checkpoint: Checkpoint) -> Mapping[str, TensorExpr]:
 
 
 def as_stored(tensor: StoredTensor) -> Stored:
-    """A stored tensor as the beginning of an expression."""
+    """A stored tensor as an expression."""
     if tensor.dtype in _FLOATS:
         return Stored(tensor.name, tensor.source, tensor.offset, tensor.shape, _FLOATS[tensor.dtype])
     return StoredElements(tensor.name, tensor.source, tensor.offset, tensor.shape, ELEMENT_TYPES[tensor.dtype])

@@ -8,17 +8,17 @@ from gguf_forge.errors import UnsupportedError
 from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.json_file import read_json_object
 
-# The file of parameters, which also stands for the class that such a checkpoint does not name.
+# The file of parameters. Its name is also used in place of the class, which such a checkpoint does not name.
 PARAMS = "params.json"
 
 
 def has_mistral_form(folder: Folder) -> bool:
-    """Is the folder in Mistral's form, and not in that of transformers, too?"""
+    """Whether the folder is in Mistral's form, and not also in that of transformers."""
     return folder.has(PARAMS) and not folder.has("config.json")
 
 
 def read_params(folder: Folder) -> dict[str, Any]:
-    """The parameters with what a config.json has beside: a class name, and how the weights are quantized.
+    """The parameters, with what a config.json would also have: a class name, and how the weights are quantized.
 
     Raises:
         UnsupportedError: they are quantized in another way than to FP8.

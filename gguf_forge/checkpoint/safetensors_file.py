@@ -1,4 +1,4 @@
-"""The header of one .safetensors file, checked before anything it says is used.
+"""Reads the header of a .safetensors file, and checks everything in it before it is used.
 
 The rules are checked here rather than by the safetensors library, because that does not tell where the bytes
 of a tensor are, gives no BF16 to NumPy, and says less about what is wrong.
@@ -19,7 +19,7 @@ from gguf_forge.storage.json_file import IMPOSTOR_BYTES, refuse_impostor
 from gguf_forge.storage.source import Source
 from gguf_forge.types.element_type import ELEMENT_TYPES
 
-MAX_HEADER = 100_000_000  # the library's limit
+MAX_HEADER = 100_000_000  # the limit of the safetensors library
 MAX_DIMS = 32
 _MAX_SIZE = 2**63 - 1
 
@@ -45,7 +45,7 @@ class StoredTensor:
 def read_safetensors_header(source: Source) -> dict[str, StoredTensor]:
     """The tensors of a .safetensors file, sorted by name.
 
-    The header is trusted with nothing: names are unique, every range is inside the file and as long as its
+    Nothing in the header is trusted: names are unique, every range is inside the file and as long as its
     shape and type say, and together the ranges cover the file's data without gap or overlap.
 
     Raises:

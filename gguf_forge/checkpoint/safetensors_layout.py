@@ -1,4 +1,4 @@
-"""Where everything of .safetensors files goes, known before any weight is read. Source: the README of safetensors."""
+"""The layout of .safetensors files, known before any weight is read. Source: the README of safetensors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def checkpoint_shards(
     tensors each, where they can be kept to.
 
     Args:
-        folder: Of the files.
+        folder: The folder of the files.
         tensors: Name -> rows, in the order of the files.
         kind: F32, F16 or BF16, for all tensors.
         max_size: Bytes of tensors in a file.
@@ -46,7 +46,7 @@ def checkpoint_shards(
         "weight_map": {tensor: name for name, part in zip(names, parts, strict=True) for tensor in part},
     }
     text = json.dumps(index, indent=2).encode() + b"\n"
-    # first, so that it gets its name last: a reader begins there
+    # The index is first in the list, so it gets its name last. Readers begin with the index, so it must not come early.
     begin = Shard(folder / f"{_NAME}.index.json", Layout(text, (), len(text)), ())
     return begin, *(_shard(folder / name, part, kind) for name, part in zip(names, parts, strict=True))
 

@@ -1,4 +1,4 @@
 """A conversion on several machines that share a disk: planned once, done in tasks, put together at the end.
 
-What tasks make lies beside the outputs, in a folder named for the plan.
+Tasks write their parts into a folder next to the outputs. The folder is named after the plan.
 """

@@ -1,7 +1,7 @@
 """The end of a conversion on several machines: what the tasks made is checked, put together and gets its names.
 
-It may be stopped at any moment and run again. A part is known by its digest, wherever its bytes lie: in a file of its
-own, or in the output that it was for. So nothing has to be remembered of how far an earlier run came.
+It may be stopped at any moment and run again. A part is identified by its digest, whether its bytes are still in a file
+of their own or already in the output. So a run needs no record of how far an earlier run came.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class FinishResult:
         paths: The files.
         sizes: Their bytes.
         seconds: How long it took.
-        was_finished: They had been there before, and were only checked.
+        was_finished: The files existed already, and were only checked.
     """
 
     paths: tuple[Path, ...]
@@ -62,15 +62,15 @@ def finish(
 ) -> FinishResult:
     """Puts together what the tasks of a plan made and gives it the final names; then the parts are removed.
 
-    Every part is checked against the digest that its task recorded. Files of one part only get a name, the others need
-    room on the disk once more. The first part of a split gets its name last. Stopped, it can be run again; when all is
-    finished, it only checks the files.
+    Every part is checked against the digest that its task recorded. A file that is one part is only renamed. A file of
+    several parts is copied together, which needs its size on the disk once more. The first part of a split gets its
+    name last. If it is stopped, it can be run again. When all is finished, it only checks the files.
 
     Args:
         plan_file: What `plan_work` wrote.
         overwrite: Replace existing files.
-        threads: That read and check; defaults to the processors this process may use.
-        observer: Is told how it goes.
+        threads: How many threads read and check; defaults to the processors this process may use.
+        observer: Is told about the progress.
 
     Raises:
         InputError: the plan is damaged or of another version; tasks are not done, or their parts are damaged: it says
@@ -92,7 +92,8 @@ def finish(
 
 @contextmanager
 def _alone(job: Job) -> Iterator[None]:
-    """Keeps out other processes that would do the same; where there is no folder of parts, there is nothing to do."""
+    """Locks the plan with `flock`, so that no other process finishes it at the same time. Without a folder of parts
+    there is nothing to lock."""
     descriptor = None
     with output_errors(job.lock), suppress(FileNotFoundError):
         descriptor = locked_file(job.lock)
@@ -114,7 +115,7 @@ def _release(descriptor: int, lock: Path) -> None:
 
 
 def _finish(job: Job, overwrite: bool, threads: int, watcher: Observer) -> bool:
-    """Was there anything to do but removing parts?"""
+    """Finishes the plan. The result is whether there was anything to do but removing parts."""
     finished = job.finished()
     recorded = [job.recorded(task, finished) for task in range(job.n_tasks)]
     undone = [task for task, found in enumerate(recorded) if found is None]
@@ -128,7 +129,7 @@ def _finish(job: Job, overwrite: bool, threads: int, watcher: Observer) -> bool:
     if todo:
         _make_outputs(job, todo, checker, overwrite)
     with output_errors(job.outputs[0]):
-        disk.sync_folder(job.folder.parent)  # an earlier run may have been killed before that
+        disk.sync_folder(job.folder.parent)  # an earlier run may have been killed before it synced the folder
     if not finished:
         _write_down(job, digests)
     job.remove_parts()
@@ -143,7 +144,7 @@ def _make_outputs(job: Job, todo: Sequence[int], checker: _Checker, overwrite: b
     for output in todo:
         check_output(job.outputs[output], 0, inputs, overwrite=overwrite)
     joined = [output for output in todo if len(parts[output]) > 1]
-    for output in joined:  # of a run that was stopped, and takes the room that is needed
+    for output in joined:  # a stopped run may have left this file, and its room on the disk is needed
         with output_errors(job.whole(output)), suppress(FileNotFoundError):
             disk.unlink(job.whole(output))
     check_room(job.folder, [(job.whole(output), job.plan.outputs[output].size) for output in joined])
@@ -157,7 +158,7 @@ def _make_outputs(job: Job, todo: Sequence[int], checker: _Checker, overwrite: b
 
 
 def _write_down(job: Job, digests: Mapping[PieceFile, str]) -> None:
-    """So that tasks that are done again, and this, find out that all is finished."""
+    """Records that the plan is finished, for tasks and for `finish` if they are run again."""
     if not os.access(job.file.parent, os.W_OK | os.X_OK):
         log.warning("%s: the folder is not writable, so nothing will tell that the plan is finished", job.file.parent)
         return
@@ -167,7 +168,7 @@ def _write_down(job: Job, digests: Mapping[PieceFile, str]) -> None:
 
 
 def _check_tasks(job: Job, what: str, tasks: Sequence[int]) -> None:
-    """Raises InputError if there are any tasks that are not as they should be."""
+    """Raises InputError if `tasks` has any: they are named, with `what` is wrong with them."""
     if not tasks:
         return
     runs = contiguous_runs(np.asarray(tasks))
@@ -181,7 +182,7 @@ def _check_tasks(job: Job, what: str, tasks: Sequence[int]) -> None:
 
 @dataclass(frozen=True)
 class _Checker:
-    """Compares bytes with what tasks recorded of them, in several threads."""
+    """Compares bytes with the digests that tasks recorded, in several threads."""
 
     job: Job
     digests: Mapping[PieceFile, str]
@@ -189,13 +190,13 @@ class _Checker:
     watcher: Observer
 
     def outputs_there(self) -> set[int]:
-        """The outputs that have their names and all their bytes, from a run that was stopped or one that ended well."""
+        """The outputs that exist under their names with all their bytes, from an earlier run."""
         likely = [output for output in range(len(self.job.outputs)) if self._may_be_there(output)]
         if not likely:
             return set()
         parts = [self.job.parts_of_outputs[output] for output in likely]
         self.watcher.begin_other("checking what is there", sum(part.size for of in parts for part in of))
-        # most of what is something else differs in its first part
+        # A file that is something else mostly differs in its first part. Others are read only if that is right.
         wrong = self._unsound([of[0] for of in parts], self.job.is_in_output)
         wrong |= self._unsound([p for of in parts if of[0] not in wrong for p in of[1:]], self.job.is_in_output)
         return set(likely) - {part.piece.output for part in wrong}
@@ -229,7 +230,7 @@ class _Checker:
 
 
 def _join(parts: Sequence[PieceFile], path: Path, observer: Observer) -> None:
-    """Makes a file of its parts, which are in order."""
+    """Makes a file by copying its parts in order."""
     with published(path, parts[-1].piece.stop, overwrite=True) as out:
         for part in parts:
             with SourceFile(part.path) as source:
@@ -239,7 +240,7 @@ def _join(parts: Sequence[PieceFile], path: Path, observer: Observer) -> None:
 
 
 def _take_name(made: Path, path: Path, *, overwrite: bool) -> None:
-    """Gives a complete file its final name, and leaves it the one it has, so that all this can be done again."""
+    """Gives a complete file its final name as a hard link. The old name stays, so that `finish` can be run again."""
     if is_same(made, path):
         return
     second = made.with_name(f"{made.name}.named")

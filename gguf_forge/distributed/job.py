@@ -24,7 +24,7 @@ from gguf_forge.storage.paths import is_folder, is_there
 log = logging.getLogger(__name__)
 
 _CHUNK = 4 << 20
-_RECORD_LINE = re.compile("([0-9a-f]{64})  (.+)")  # as sha256sum writes it, and checks it
+_RECORD_LINE = re.compile("([0-9a-f]{64})  (.+)")  # a line of a record, in the format of sha256sum
 _MAX_RECORD = 1 << 25
 _OUR_NAMES = re.compile(
     r"task-[0-9]+(-[0-9]+)?\.(part|sha256)(\.named)?|output-[0-9]+(\.named)?|finish\.lock|\.gguf-forge-.*"
@@ -52,7 +52,7 @@ class Job:
 
     @property
     def here(self) -> Path:
-        """Where relative paths begin."""
+        """The folder that relative paths of the plan begin at."""
         return self.file.parent / self.plan.folder
 
     @property
@@ -70,12 +70,12 @@ class Job:
 
     @cached_property
     def folder(self) -> Path:
-        """Where the parts lie: beside the outputs, so that they can be renamed."""
+        """The folder of the parts. It is next to the outputs, so that parts can be renamed to outputs."""
         return self.outputs[0].parent / f"gguf-forge-{self.plan.id}.parts"
 
     @property
     def finished_file(self) -> Path:
-        """The digests of all parts, beside the plan: written when the outputs have their names, and kept."""
+        """The file with the digests of all parts, next to the plan. It is written when all outputs exist, and kept."""
         return self.file.with_name(f"{self.file.name}.finished")
 
     def parts(self, task: int) -> tuple[PieceFile, ...]:
@@ -92,7 +92,7 @@ class Job:
         return tuple(map(tuple, found))
 
     def whole(self, output: int) -> Path:
-        """Where an output is complete before it has its name."""
+        """The path of a complete output before it gets its final name."""
         parts = self.parts_of_outputs[output]
         return parts[0].path if len(parts) == 1 else self.folder / f"output-{output}"
 
@@ -103,19 +103,19 @@ class Job:
 
     @property
     def lock(self) -> Path:
-        """What `finish` has locked."""
+        """The file that `finish` locks."""
         return self.folder / "finish.lock"
 
     def record(self, task: int) -> Path:
-        """The digests of what a task made, written when all of it is there."""
+        """The file with the digests of a task's parts. It is written when all its parts are complete."""
         return self.folder / f"task-{task}.sha256"
 
     def recorded(self, task: int, finished: Mapping[str, str] | None = None) -> Mapping[PieceFile, str] | None:
-        """The digests of the parts of a task; None if it is not done. What became of the parts is not looked at.
+        """The digests of the parts of a task; None if it is not done. The parts themselves are not read.
 
         Args:
             task: Its number.
-            finished: What `finished` said, if the task's own record may be gone.
+            finished: The result of `finished`, for a finished plan, whose tasks no longer have records of their own.
 
         Raises:
             InputError: the record cannot be read.
@@ -128,7 +128,7 @@ class Job:
         return None
 
     def finished(self) -> Mapping[str, str]:
-        """Name of a part -> its digest, of all parts of a plan that was finished; nothing of another one.
+        """Name of a part -> its digest, for all parts of a finished plan; empty if the plan is not finished.
 
         Raises:
             InputError: the record cannot be read.
@@ -141,21 +141,21 @@ class Job:
         return f"# gguf-forge finished the plan {self.plan.id}, of these parts:"
 
     def finished_text(self, digests: Mapping[PieceFile, str]) -> str:
-        """What is written to `finished_file`."""
+        """The text of `finished_file`."""
         return f"{self._first_line}\n{record_text(digests)}"
 
     def is_in_output(self, part: PieceFile, digest: str, progress: Progress = lambda n_bytes: None) -> bool:
-        """Has the output the bytes of this digest where a part belongs, and the size that it should have?"""
+        """Whether the output has the right size, and bytes of this digest at the place of the part."""
         output = part.piece.output
         size = self.plan.outputs[output].size
         return _digest_at(self.outputs[output], size, part.piece.start, part.piece.stop, progress) == digest
 
     def remove_parts(self) -> None:
-        """Removes the parts, and what stopped runs left of them. What else somebody put there stays."""
+        """Removes the parts, and unfinished parts of stopped runs. Other files in the folder are kept."""
         with suppress(OSError):
             remove_all_dead(self.folder)
             ours = [path for path in disk.list_folder(self.folder) if _OUR_NAMES.fullmatch(path.name)]
-            for path in sorted(ours, key=lambda path: path == self.lock):  # that one last
+            for path in sorted(ours, key=lambda path: path == self.lock):  # the lock file is removed last
                 with suppress(OSError):
                     disk.unlink(path)
             disk.remove_folder(self.folder)
@@ -198,7 +198,7 @@ def open_job(plan_file: str | PathLike[str]) -> Job:
 
 
 def is_sound(part: PieceFile, digest: str, progress: Progress = lambda n_bytes: None) -> bool:
-    """Has the file of a part this digest, and the size that it should have?"""
+    """Whether the file of a part has this digest and the right size."""
     return _digest_at(part.path, part.size, 0, part.size, progress) == digest
 
 

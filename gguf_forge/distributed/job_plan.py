@@ -1,7 +1,8 @@
 """plan.json: a conversion written down, so that machines which share a disk can each do a part of it.
 
-It holds what is asked for, what the inputs looked like, and every file with its size and the digest of all that decides
-its bytes but the weights, cut into tasks. Whoever does a task plans anew from the request, and must come to the same.
+It holds the request, samples of the inputs, and every output file with its size and a digest of all that decides its
+bytes except the weights, cut into tasks. A machine that does a task plans the request again, and must get the same
+files.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from gguf_forge.storage.source import Source
 T = TypeVar("T")
 
 FORMAT = 2
-# Of each tensor, from its first bytes to its last ones.
+# The samples of each tensor, and the bytes of each, spread evenly from its first bytes to its last ones.
 _SAMPLES, _SAMPLE_BYTES = 4, 64
-# That wait for a disk, perhaps over a network.
+# Threads that read samples. They mostly wait for the disk, perhaps over a network.
 _SAMPLING_THREADS = 8
 _KEY = "gguf_forge_plan"
 _MAKE_ANEW = "make the plan anew with `gguf-forge job plan`"
@@ -79,7 +80,7 @@ class JobPlan:
 
     @property
     def id(self) -> str:
-        """Tells plans apart: 16 digits that depend on all there is in a plan but the folder."""
+        """Identifies the plan: 16 digits that depend on everything in it except the folder."""
         content = {**self.as_json(), "folder": ""}
         return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -121,10 +122,10 @@ def plan_work(
     """Plans a conversion and writes the plan to `out`, for `work` and `finish`. Reads only samples of the weights.
 
     Args:
-        request: What to make. Relative paths begin at the current folder, which must be found on every machine by the
-            same way from the folder of the plan.
+        request: What to make. Relative paths begin at the current folder. On every machine, the way from the folder of
+            the plan to that folder must be the same.
         out: The plan.
-        tasks: How many; None for one for each file or part of a split. Only if there are more of them, files are cut.
+        tasks: How many; None for one for each file or part of a split. Files are cut only if there are more tasks.
         overwrite: Replace an existing plan.
 
     Raises:
@@ -153,15 +154,15 @@ def save_work_plan(found: RequestPlan, request: Request, file: Path, *, tasks: i
 def make_work_plan(
     found: RequestPlan, request: Request, folder: str, n_tasks: int | None, here: Path, *, with_samples: bool
 ) -> JobPlan:
-    """The plan of what a request came to.
+    """The plan of a job, made from a planned request.
 
     Args:
-        found: What it came to.
+        found: The planned request.
         request: What is asked for.
         folder: Where relative paths begin, as it is written down.
         n_tasks: None for one task for each file or part.
         here: The same folder, as it is reached now.
-        with_samples: Take samples of the inputs; without, theirs is "".
+        with_samples: Take samples of the inputs. Otherwise their digest is "".
 
     Raises:
         UsageError: a number of tasks that makes no sense.
@@ -187,9 +188,9 @@ def _head_digest(file: TensorSource) -> str:
 
 
 def samples_digest(file: TensorSource) -> str:
-    """Of a few bytes of every tensor: other weights in a file of the same layout are told apart.
+    """The digest of a few bytes of every tensor. It differs if a file of the same layout holds other weights.
 
-    A change between the samples is not seen. Times and inodes would show it, but are not the same on all machines.
+    A change between the samples is not seen. Times and inodes would show it, but they differ between machines.
     """
     found = sha256()
     for offset, nbytes in file.tensors:
@@ -200,13 +201,12 @@ def samples_digest(file: TensorSource) -> str:
 
 
 def _written(path: Path, here: Path) -> str:
-    """A path as the plan has it: relative to `here`, if it is below."""
+    """A path as the plan writes it: relative to `here` if it is below that folder."""
     return path.relative_to(here).as_posix() if path.is_relative_to(here) else os.fspath(path)
 
 
 def check_same(plan: JobPlan, now: JobPlan, file: Path) -> None:
-    """Raises InputError if what a plan says is not what planning comes to `now`, but for the samples; `file` is that of
-    the plan."""
+    """Raises InputError if a plan, read from `file`, differs from the plan made `now` except in the samples."""
     here = file.parent / plan.folder
     if [here / known.path for known in plan.inputs] != [here / found.path for found in now.inputs]:
         raise InputError("the source has other files than the plan says", file=file, hint=_MAKE_ANEW)
@@ -225,7 +225,7 @@ def check_same(plan: JobPlan, now: JobPlan, file: Path) -> None:
 
 
 def check_samples(plan: JobPlan, inputs: Iterable[TensorSource], used: Iterable[Source]) -> None:
-    """Raises InputError if one of the `inputs`, in the plan's order, has other samples than it says, and is `used`."""
+    """Raises InputError if an input that is `used` has other samples than the plan says. `inputs` is in its order."""
     paths = {source.path for source in used}
     for known, found in zip(plan.inputs, inputs, strict=True):
         if found.source.path in paths and samples_digest(found) != known.samples:
@@ -273,13 +273,13 @@ def read_job_plan(file: Path) -> JobPlan:
 
 
 def _of_type(kind: type[T], value: Any) -> T:
-    if type(value) is not kind:  # a bool is an int, too
+    if type(value) is not kind:  # in Python, a bool is also an int
         raise TypeError(f"{value!r:.80} is not {kind.__name__}")
     return value
 
 
 def _object_of(kind: type[T], value: Any) -> T:
-    """A dataclass of texts and numbers from an object that has just its fields."""
+    """Reads a dataclass of texts and numbers from a JSON object that has exactly its fields."""
     kinds = get_type_hints(kind)
     if _of_type(dict, value).keys() != kinds.keys():
         raise ValueError(f"{value!r:.80} has not the fields {', '.join(kinds)}")
@@ -291,7 +291,7 @@ def _piece(value: Any) -> Piece:
 
 
 def _is_complete(plan: JobPlan) -> bool:
-    """Do the pieces make every output, each byte once?"""
+    """Whether the pieces make every byte of every output exactly once."""
     done = [0] * len(plan.outputs)
     for piece in sorted(piece for task in plan.tasks for piece in task):
         if not 0 <= piece.output < len(done) or not done[piece.output] == piece.start < piece.stop:

@@ -1,7 +1,7 @@
 """A task of a plan.
 
-The layout of every file is known beforehand, so a task makes its bytes without knowing of the others, twice or at the
-same time if need be: they come out the same.
+The layout of every file is known before the task runs, so a task makes its bytes without the other tasks. It may be run
+twice, even at the same time, because the bytes are always the same.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class TaskResult:
         parts: The files that it made.
         size: Their bytes.
         seconds: How long it took.
-        was_done: It had been done before, and was only checked.
-        is_finished: The plan was finished before; what the task made is in `parts`, which are files of the plan.
+        was_done: The task had been done before, and was only checked.
+        is_finished: The plan was finished before. `parts` are then the files of the plan that hold the task's bytes.
     """
 
     task: int
@@ -63,7 +63,7 @@ def work(
     max_memory: int | None = None,
     observer: Observer | None = None,
 ) -> TaskResult:
-    """Does one task of a plan. It may be done again, also at the same time; what is done already is only checked.
+    """Does one task of a plan. It may be run again, even at the same time. A task that is done is only checked.
 
     Args:
         plan_file: What `plan_work` wrote.
@@ -120,12 +120,13 @@ def _make_parts(job: Job, task: int, run: RunSettings) -> None:
             write_files(files, replace(run, observer=_TaskObserver(task, run.observer or Observer())))
             _write_record(names, record)
     finished = job.finished()
-    if finished and _are_in_outputs(job, job.recorded(task, finished) or {}):  # meanwhile, by another run's parts
+    # Another run of this task may have let `finish` complete the plan meanwhile. Then the new parts are not needed.
+    if finished and _are_in_outputs(job, job.recorded(task, finished) or {}):
         job.remove_parts()
 
 
 class _TaskObserver(Observer):
-    """Says the number of the task, where the names of parts would tell nobody anything."""
+    """Shows the number of the task to the observer, because the names of parts mean nothing to a user."""
 
     def __init__(self, task: int, observer: Observer):
         self._task = task
@@ -140,8 +141,8 @@ class _TaskObserver(Observer):
 
 @contextmanager
 def _own_names(job: Job, task: int) -> Iterator[tuple[Mapping[PieceFile, Path], Path]]:
-    """Names of this run alone for the parts of a task and their record. If all goes well they get their own, the record
-    last; what is at the same time done by another run is the same."""
+    """Gives the parts of a task and their record names that only this run uses. If the run succeeds, they get their
+    final names, the record last. Another run of the same task at the same time makes the same bytes."""
     parts = job.parts(task)
     with ExitStack() as folders:
         with output_errors(job.folder):

@@ -1,4 +1,4 @@
-"""What a run writes, cut into batches: some rows of one expression, and every tensor that is made of them.
+"""The work of a run, cut into batches. A batch is some rows of one expression and every tensor that is made of them.
 
 Files of one run share their expressions, so rows that several of them need are read once.
 """
@@ -17,8 +17,8 @@ from gguf_forge.gguf_file.layout import Layout, PlacedTensor
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.types.tensor_type import F32, TensorType
 
-# A mebibyte of bf16: large enough that Python's part of a batch does not count, small enough to be in a processor's own
-# cache when it is quantized after it was read.
+# The values of a batch: one mebibyte of bf16. This is large enough that the time spent in Python does not count, and
+# small enough that the rows are still in the cache of the processor when they are quantized.
 BATCH_VALUES = 1 << 19
 
 
@@ -79,7 +79,7 @@ class Target:
 
     @property
     def base(self) -> TensorType:
-        """What the rows are before they are packed: rounded to the base type, or unpacked from another packed one."""
+        """The type of the rows before they are packed: the base type, or F32 if they come from another packed type."""
         tensor_type = self.source.expr.dtype
         if tensor_type.is_float:
             return self.source.base
@@ -105,8 +105,8 @@ class Batch:
         return at, target.offset_of(self.stop) - at
 
     def need(self, n_rows: int) -> int:
-        """Bytes that a batch of so many of the rows holds at most: what it reads and computes, one base type at a time,
-        and of that one packed type at a time."""
+        """The most bytes that a batch of this number of rows holds: what it reads and computes, for one base type at a
+        time, and within that for one packed type at a time."""
         n = self.expr.shape[-1]
         per_row = max(
             _row_bytes(target.base, n, self.expr.dtype) + _row_bytes(target.type, n, target.base)
@@ -116,23 +116,23 @@ class Batch:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it holds at most."""
+        """The most bytes that the batch holds."""
         return self.need(self.stop - self.start)
 
 
-# Finding values that are infinite takes a copy of their bits and an answer for each.
+# Bytes for each 16-bit value that is checked for infinities: a copy of its bits and a boolean.
 _CHECK_BYTES = 3
 
 
 def _row_bytes(tensor_type: TensorType, n: int, of: TensorType) -> int:
-    """Of `n` values of one type as another one; nothing if that is the same."""
+    """Bytes that `n` values take after they are converted from another type; 0 if both types are the same."""
     return 0 if tensor_type == of else tensor_type.row_bytes(n) + (_CHECK_BYTES * n if tensor_type.is_float else 0)
 
 
 def whole_tensors(shards: Sequence[Shard]) -> tuple[Batch, ...]:
     """The tensors of all files, each expression once with everything that is made of it, in the order of the files.
 
-    An expression is the same one if it is the same object. Tensors without values are nothing to do.
+    Two expressions are the same only if they are the same object. Tensors without values are left out.
     """
     targets: dict[int, list[Target]] = {}
     for output, shard in enumerate(shards):
@@ -151,9 +151,9 @@ def cut(whole: Iterable[Batch], values: int, *, share: int, total: int) -> Itera
 
     Args:
         whole: Expressions with all their rows.
-        values: How many a batch has, about: one row at least.
+        values: About how many values a batch has. It has at least one row.
         share: Bytes that a batch may hold.
-        total: Bytes that it may hold where each batch reads a whole matrix: few and large ones are best, then.
+        total: Bytes that a batch may hold if each batch has to read a whole matrix. A few large batches are best then.
     """
     for batch in whole:
         if batch.expr.is_columnwise:
@@ -174,8 +174,8 @@ def _rows_within(batch: Batch, n_rows: int, nbytes: int) -> int:
 
 
 def _border(batch: Batch, step: int) -> int:
-    """Rows between borders that no batch crosses: those of each matrix, where each has importance of its own; small
-    matrices without importance share a batch."""
+    """The number of rows after which a new batch must begin: the rows of one matrix if each matrix has its own
+    importance. Small matrices without importance can share a batch."""
     matrix = batch.expr.matrix_rows
     weighed = any(target.source.importance is not None for target in batch.targets)
     if weighed or matrix >= step:

@@ -1,4 +1,4 @@
-"""Is an output there already, as a run would write it?"""
+"""Checks whether an output exists already with the bytes that a run would write."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from gguf_forge.engine.pack import pack
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.output import output_errors
 
-# A row that takes more memory than this is not looked at, as one of a large matrix that is read by columns.
+# A row that takes more memory than this is not checked. One row of a large matrix that is read by columns is an
+# example.
 _MOST_MEMORY = 16 << 20
-# From the row of one tensor to that of the next: of stacked experts, it is not always the same one.
+# The step from the row checked in one tensor to that in the next. It is a prime, so that with stacked experts not
+# always the same expert is checked.
 _STRIDE = 7919
 
 
 def difference(shard: Shard, inputs: Iterable[Path]) -> str | None:
-    """Why what is at the path of a file or part is not what a run would write there; None if nothing tells so.
+    """Why the file at the path of a shard is not what a run would write there; None if no difference is found.
 
-    Compared are size and header, the time of all `inputs`, and a row of every tensor: the header of a later part says
-    nothing of the model, and none says anything of values.
+    It compares the size, the header, the times of all `inputs`, and one row of every tensor. The rows are needed
+    because no header tells the values of tensors, and the header of a later part does not even tell the model.
 
     Args:
         shard: What would be written.
@@ -54,7 +56,7 @@ def _difference(shard: Shard, descriptor: int, inputs: Iterable[Path]) -> str | 
     if disk.pread_all(descriptor, len(header), 0) != header:
         return "it has other metadata or tensors"
     for path in inputs:
-        with suppress(OSError):  # what is gone has been read all the same
+        with suppress(OSError):  # an input that was deleted after it was read has no time to compare
             if disk.status(path).st_mtime_ns > status.st_mtime_ns:
                 return f"{path} is younger"
     for target, batch in _rows(shard):

@@ -1,4 +1,4 @@
-"""What decides the bytes of a file, as digests: a stopped run goes on only where none of it has changed."""
+"""Digests of everything that decides the bytes of a file. A stopped run is resumed only if none of them changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gguf_forge.storage.source import Source
 def fingerprint(shard: Shard) -> str:
     """`name=digest` words, one for each kind of thing that can change: the program, its inputs, what is made of them.
 
-    Inputs are known by what their storage says tells them from others, all else by its value.
+    Inputs are identified by what their storage reports (such as size and time), everything else by its value.
     """
     inputs = sha256()
     for source in _sources(shard).values():
@@ -26,7 +26,7 @@ def fingerprint(shard: Shard) -> str:
 
 
 def content_digest(shard: Shard) -> str:
-    """Of what is made of the inputs, and how: the same on every machine, and whenever the inputs were written."""
+    """The digest of what is made of the inputs, and how. It does not depend on the machine or on their times."""
     numbers = {key: number for number, key in enumerate(_sources(shard))}
     digest = sha256(shard.layout.header)
     for part in _parts((shard.layout.size, shard.sources), numbers):
@@ -41,12 +41,12 @@ def _sources(shard: Shard) -> dict[int, Source]:
 def program_version() -> str:
     try:
         return version("gguf-forge")
-    except PackageNotFoundError:  # a checkout that is not installed
+    except PackageNotFoundError:  # the package runs from a checkout and is not installed
         return "unknown"
 
 
 def _parts(value: Any, sources: Mapping[int, int]) -> Iterator[bytes]:
-    """The value as bytes that no other value has; a source is its number."""
+    """The value as bytes that no other value has. A source is represented by its number."""
     if id(value) in sources:
         yield b"source %d;" % sources[id(value)]
     elif isinstance(value, np.ndarray):

@@ -29,7 +29,7 @@ from gguf_forge.tensors.expression import StoredRun
 from gguf_forge.types.rows import Rows
 from gguf_forge.types.validity import first_invalid_block
 
-# Threads that wait for a disk, so that as many as there are processors have something to compute.
+# Extra threads. While some threads wait for the disk, there are still enough others to keep every processor busy.
 _WAITING = 2
 
 
@@ -47,10 +47,10 @@ def forge(
     """Writes files, or the parts of split ones. What several of them are made of is read once.
 
     Args:
-        shards: The files and parts; their names appear when all are complete, that of the first one last.
-        run: How it is run. As many of its threads compute at the same time, while others wait for a disk.
+        shards: The files and parts. Their names appear when all are complete, the name of the first one last.
+        run: How it is run. `run.threads` threads compute at the same time; a few more wait for a disk.
         progress: Told the bytes of the outputs as they are written.
-        publish: Makes the files; where they lie is its affair.
+        publish: Makes the files. It decides where they are stored.
 
     Returns:
         For each of `shards`, how many of its tensors earlier runs had finished.
@@ -89,13 +89,13 @@ def _resumed(shard: Shard, out: Sink) -> int:
 
 @dataclass(frozen=True)
 class _Work:
-    """What runs a batch.
+    """Runs batches.
 
     Attributes:
         outputs: The files, by their numbers.
         backend: Which kernels.
         budget: The memory for all batches.
-        processors: As many as may compute at the same time.
+        processors: A semaphore for the number of threads that may compute at the same time.
     """
 
     outputs: Sequence[Sink]
@@ -104,7 +104,7 @@ class _Work:
     processors: threading.Semaphore
 
     def run(self, batch: Batch) -> int:
-        """The bytes that it comes to. What an earlier run finished is not made again."""
+        """Runs a batch and gives the number of its output bytes. Rows finished by an earlier run are not made again."""
         left = tuple(target for target in batch.targets if not self.outputs[target.output].has(*batch.place(target)))
         if left:
             with self.budget.taken(batch.nbytes):
@@ -127,7 +127,7 @@ class _Work:
                     at, nbytes = batch.place(target)
                     self.outputs[target.output].write_at(at, data.view(np.uint8).reshape(-1).data)
                     self.outputs[target.output].finished(at, nbytes)
-            del packed, data  # not while the next ones are made
+            del packed, data  # freed before the next rows are made
 
     def _next(self, packing: Iterator[tuple[tuple[Target, ...], Rows]]) -> tuple[tuple[Target, ...], Rows] | None:
         with self.processors:
@@ -145,7 +145,8 @@ class _Work:
 
 
 def _stored_as_they_are(batch: Batch) -> tuple[StoredRun, ...] | None:
-    """The bytes to copy, if they are all that is needed; for several files, reading them once is less work."""
+    """The stored bytes to copy, if the rows are written as they are stored. None for several targets: then reading the
+    rows once is less work than copying them for each."""
     target = batch.targets[0]
     if len(batch.targets) > 1 or target.type != target.base or target.type != batch.expr.dtype:
         return None
@@ -153,7 +154,7 @@ def _stored_as_they_are(batch: Batch) -> tuple[StoredRun, ...] | None:
 
 
 def _refuse_invalid(packed: Rows, target: Target, start: int) -> None:
-    # what is stored in the type it had is not looked at, there as here
+    # A tensor that keeps its stored type is not checked. Like llama-quantize, we validate only blocks that we packed.
     if target.type == target.source.base:
         return
     block = first_invalid_block(packed.view(np.uint8), target.type)

@@ -1,6 +1,6 @@
-"""The bound on what a process holds while it runs batches, whatever the model.
+"""Bounds the memory that a process holds while it runs batches, whatever the size of the model.
 
-What a batch needs is known before it begins. Batches are cut small enough to fit, and each takes its need out of one
+The need of a batch is known before it begins. Batches are cut small enough to fit, and each takes its need out of one
 `Budget` while it runs: where memory is short, threads wait for one another.
 """
 
@@ -17,21 +17,22 @@ from gguf_forge.engine.batches import Batch
 from gguf_forge.errors import UsageError
 from gguf_forge.kernels.binding import table_bytes
 
-# What a process may hold unless it says otherwise.
+# Bytes that the process may hold if the user sets no bound.
 DEFAULT_MAX_MEMORY = 1 << 30
-# One that holds much already, such as a notebook, is not refused for it: it may hold so much more.
+# A process that holds much memory already, such as a notebook, may hold at least this much more. Without it, the
+# default bound would refuse to work there.
 _AT_LEAST_MORE = 256 << 20
-# A thread's own: its stack, and what its allocator keeps in pieces.
+# Bytes that each thread takes for itself: its stack, and memory that its allocator keeps in pieces.
 _THREAD_BYTES = 1 << 20
-# A batch of less is mostly overhead: rather fewer threads.
+# The smallest share of a batch. Smaller batches are mostly overhead, so fewer threads are used instead.
 _LEAST_SHARE = 1 << 20
-# What comes and goes beside the batches: messages, a progress bar, objects of the interpreter.
+# Bytes left for everything but the batches: messages, a progress bar, objects of the interpreter.
 _MARGIN = 16 << 20
 
 
 @dataclass(frozen=True)
 class Room:
-    """What a run may use.
+    """The threads and memory that a run may use.
 
     Attributes:
         threads: How many work at the same time.
@@ -46,7 +47,7 @@ class Room:
 
 
 def room(whole: Sequence[Batch], threads: int, *, max_memory: int | None = None, buffer: int | None = None) -> Room:
-    """How much there is for the batches of a run.
+    """The threads and memory for the batches of a run.
 
     Args:
         whole: Everything to do, not cut yet.
@@ -56,7 +57,7 @@ def room(whole: Sequence[Batch], threads: int, *, max_memory: int | None = None,
         buffer: Bytes that the rows in work may take; more, if a single row takes more.
 
     Raises:
-        UsageError: not even one row at a time fits; it says what would.
+        UsageError: not even one row at a time fits. The message says how much memory would be enough.
     """
     held = resident_bytes() + _MARGIN
     held += sum(map(table_bytes, {target.type for batch in whole for target in batch.targets}))
@@ -90,7 +91,8 @@ def resident_bytes() -> int:
 
 
 class Budget:
-    """Bytes that several threads take and give back; who asks for more than is left waits, and others behind it."""
+    """Bytes that several threads take and give back. A thread that asks for more than is left waits, and so do the
+    threads that ask after it."""
 
     def __init__(self, total: int):
         self._left = total
@@ -99,7 +101,7 @@ class Budget:
 
     @contextmanager
     def taken(self, nbytes: int) -> Iterator[None]:
-        """Has `nbytes`, no more than the total, for the time of the block."""
+        """Takes `nbytes` (at most the total) for the time of the block."""
         with self._turn, self._changed:
             self._changed.wait_for(lambda: self._left >= nbytes)
             self._left -= nbytes

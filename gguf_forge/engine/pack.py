@@ -17,10 +17,10 @@ from gguf_forge.types.tensor_type import TensorType
 
 
 def pack(rows: Rows, batch: Batch, *, backend: str | None = None) -> Iterator[tuple[tuple[Target, ...], Rows]]:
-    """The rows of a batch, packed for each of its targets: those that get the same bytes, and the bytes.
+    """Packs the rows of a batch for its targets. It yields the targets that get the same bytes, with these bytes.
 
-    Values are rounded to a target's base type first, as the reference's two steps do, and once for all that share it.
-    Packed types (a quantized file, repacked MXFP4) pass as they are, or are unpacked to float32 first.
+    Values are first rounded to the base type, as in the reference's two steps, once for all targets that share it.
+    Packed rows (of a quantized file, or repacked MXFP4) are passed on unchanged, or are unpacked to float32 first.
     """
     for _, targets in groupby(sorted(batch.targets, key=_base_id), _base_id):
         yield from _pack_rounded(rows, tuple(targets), batch.start, backend)
@@ -33,7 +33,7 @@ def _base_id(target: Target) -> int:
 def _pack_rounded(
     rows: Rows, targets: Sequence[Target], start: int, backend: str | None
 ) -> Iterator[tuple[tuple[Target, ...], Rows]]:
-    """For targets of the same base type; of what is computed, only the rounded rows stay from one to the next."""
+    """Packs rows for targets of the same base type. Only the rounded rows are kept from one type to the next."""
     base = targets[0].base
     at = next((target.offset_of(start) for target in targets if target.type == base), 0)
     rounded = _converted(rows, targets[0].source.expr.dtype, base, None, backend, at)
@@ -43,7 +43,7 @@ def _pack_rounded(
 
 
 def _alike(targets: Sequence[Target]) -> Iterator[tuple[Target, ...]]:
-    """Targets of one base that get the same bytes, together."""
+    """Groups of targets of one base type that get the same bytes."""
     found: dict[tuple[int, int], list[Target]] = {}
     for target in targets:
         found.setdefault((target.type.id, id(target.source.importance)), []).append(target)

@@ -1,4 +1,4 @@
-"""Files cut into pieces that are made apart from one another, and put together by their bytes alone."""
+"""Files cut into pieces. Pieces are made independently, and are joined by appending their bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_TASKS = 100_000
 
 
 class Piece(NamedTuple):
-    """Bytes `start` to `stop` of one of the files of a run: header, tensors, rows of some, the padding between them."""
+    """Bytes `start` to `stop` of a file of a run. They hold its header, tensors or rows of tensors, and padding."""
 
     output: int
     start: int
@@ -34,7 +34,7 @@ def cut_pieces(
     Args:
         shards: The files.
         n_tasks: None for one task for each file. Files are only cut if there are fewer of them.
-        values: About as many of a tensor stay together.
+        values: About this many values of a tensor stay together.
 
     Raises:
         UsageError: a number of tasks that makes no sense.
@@ -64,7 +64,8 @@ def cut_pieces(
 
 
 class _Stretch(NamedTuple):
-    """Bytes `start` to `stop` of a file, cut only where a number of `step`s from `first` has passed, before `end`."""
+    """Bytes `start` to `stop` of a file. They may be cut only after a whole number of `step`s from `first`, before
+    `end`."""
 
     output: int
     start: int
@@ -76,7 +77,7 @@ class _Stretch(NamedTuple):
     step_weight: int
 
     def border(self, weight: int) -> tuple[int, int]:
-        """The file, and the place in it that has about `weight` of this stretch before it."""
+        """The file, and the place in it that has about `weight` values of this stretch before it."""
         n_steps = (2 * weight + self.step_weight) // (2 * self.step_weight)
         at = self.first + n_steps * self.step
         return self.output, self.start if n_steps == 0 else self.stop if at >= self.end else at
@@ -88,7 +89,7 @@ def _file(output: int, shard: Shard) -> _Stretch:
 
 
 def _tensors(output: int, shard: Shard, values: int) -> Iterator[_Stretch]:
-    """Each tensor with the padding behind it; the first with the header, too."""
+    """A stretch for each tensor and the padding after it. The first stretch also has the header."""
     placed = shard.layout.tensors
     if not placed:
         yield _file(output, shard)
@@ -137,7 +138,7 @@ def _rows_of(piece: Piece, placed: PlacedTensor, source: RowSource) -> tuple[Pla
         return PlacedTensor(info, placed.offset - piece.start), source
     row_bytes = info.type.row_bytes(info.n_per_row)
     first, last = start // row_bytes, stop // row_bytes
-    # errors count rows from the first one of the piece, so the name says which that is
+    # Errors count rows from the first row of the piece, so the name tells the number of that row.
     part = TensorInfo(f"{info.name}[{first}:{last}]", (info.n_per_row, last - first), info.type)
     return PlacedTensor(part, placed.offset + start - piece.start), _row_range(source, first, last)
 

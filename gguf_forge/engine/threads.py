@@ -14,20 +14,20 @@ from gguf_forge.storage.profile import WAIT, Profile, measured, phase
 Progress = Callable[[int], None]
 T = TypeVar("T")
 
-_FIRST_STEPS = 2 << 20  # bytes that a thread may need until it runs
+_FIRST_STEPS = 2 << 20  # bytes that a thread may need before it runs its first item
 
 
 def in_threads(
     items: Iterable[T], run: Callable[[T], int], workers: int, progress: Progress, profile: Profile | None = None
 ) -> None:
-    """Does all the work; the first error of one ends the others, and is raised when no thread works any more.
+    """Runs all items in threads. The first error stops the other threads, and is raised when all have stopped.
 
     Args:
-        items: Taken by the threads, one at a time.
-        run: Is given an item; its answer is told to `progress`, in the calling thread.
+        items: The work. Threads take one item at a time.
+        run: Called with an item. Its result is passed to `progress`, in the calling thread.
         workers: How many threads.
-        progress: Is told what was done.
-        profile: Is told where the time of each thread goes.
+        progress: Called with the result of each item.
+        profile: Records how each thread spends its time.
 
     Raises:
         UsageError: the system does not allow so many threads.
@@ -44,7 +44,7 @@ def in_threads(
                 for item in queue:
                     done.put(run(item))
         finally:
-            queue.close()  # there is no item left, or an error
+            queue.close()  # no item is left, or a thread failed
             done.put(None)
 
     with ThreadPoolExecutor(workers) as pool:
@@ -71,7 +71,7 @@ def _started(pool: ThreadPoolExecutor, work: Callable[[int], None], workers: int
 
 
 class _SharedItems(Generic[T]):
-    """What several threads take from, until it is empty or closed."""
+    """Items that several threads take, until none is left or it is closed."""
 
     def __init__(self, items: Iterator[T]):
         self._items = items

@@ -171,7 +171,7 @@ def _texts(card: Mapping[str, Any], config: Mapping[str, Any], folder: Folder, t
     }
     ids = [_clean(folder.name)]
     source = config.get("_name_or_path")
-    if isinstance(source, str) and source.count("/") <= 1:  # more would be a path on someone's machine
+    if isinstance(source, str) and source.count("/") <= 1:  # with more parts it is a path on some machine
         ids.insert(0, _clean(source))
     for model_id in ids:
         parts = parse_model_id(model_id, total)
@@ -209,7 +209,7 @@ def _card_sources(card: Mapping[str, Any], keys: tuple[str, ...], total: int) ->
 
 
 def _card_source(entry: object, total: int) -> dict[str, str | None]:
-    """The fields of one base model or data set: given, or told by its hub id or URL."""
+    """The fields of one base model or data set: those that are given, and those that its hub id or URL tells."""
     if isinstance(entry, dict):
         return {field: _card_text(entry, field) for field in _SOURCE_FIELDS}
     if not isinstance(entry, str):
@@ -280,7 +280,7 @@ def _sampling_value(kind: ValueType, given: object) -> Value | None:
 
 
 def _read_override(path: Path | None) -> dict[str, Any]:
-    """What the --metadata file says, checked: a text, sampler value, list of texts or of sources, or None."""
+    """The checked values of the --metadata file: a text, a sampler value, a list of texts or of sources, or None."""
     if path is None:
         return {}
     override: dict[str, Any] = {}

@@ -15,12 +15,12 @@ log = logging.getLogger(__name__)
 
 _MAX_BYTES = 16 << 20  # cards with benchmark results reach 2 MB
 _CARD = "README.md"
-_MAX_DEPTH = 100  # the C parser overflows its stack on deep nesting
+_MAX_DEPTH = 100  # deeper nesting could overflow the stack of the C parser
 _KEPT_TAGS = {"tag:yaml.org,2002:null", "tag:yaml.org,2002:bool", "tag:yaml.org,2002:merge"}
 
 
 def _card_loader(base: Any) -> Any:
-    """`base`, but numbers and dates stay the text they are: a version 1.10 is not 1.1."""
+    """A loader like `base` that keeps numbers and dates as text, so that version 1.10 does not become 1.1."""
     resolvers = {
         first: [(tag, pattern) for tag, pattern in known if tag in _KEPT_TAGS]
         for first, known in base.yaml_implicit_resolvers.items()
@@ -28,7 +28,7 @@ def _card_loader(base: Any) -> Any:
     return type("CardLoader", (base,), {"yaml_implicit_resolvers": resolvers})
 
 
-# The C parser is ten times faster; what it refuses, the Python one may still take.
+# The C parser is ten times faster. The Python parser accepts some cards that the C parser refuses.
 _LOADERS = tuple(_card_loader(base) for base in (getattr(yaml, "CSafeLoader", None), yaml.SafeLoader) if base)
 
 
@@ -48,7 +48,7 @@ def read_model_card(folder: Folder) -> dict[str, Any]:
     if not lines or lines[0] != "---":
         return {}
     end = lines.index("---", 1) if "---" in lines[1:] else len(lines)
-    # Norwegian in a list is a language, not a boolean; and tabs are common where YAML allows none.
+    # `no` in a list is the language Norwegian, not a boolean. Tabs are common in places where YAML forbids them.
     text = "".join(f"{line}\n" for line in lines[1:end]).replace("- no\n", '- "no"\n').replace("\t", "  ")
     card = _parse(text, path)
     if card is not None and not isinstance(card, dict):

@@ -1,4 +1,4 @@
-"""What a model's name tells: GGUF's naming convention, read and written.
+"""Reads and writes model names after GGUF's naming convention.
 
 Source: metadata.py and utility.py of gguf-py; ggml's docs/gguf.md.
 """
@@ -67,7 +67,7 @@ version='v2', size_label='1.5B')
 
     parts = [_classify(part, i == 0, total) for i, part in enumerate(filter(None, name.split("-")))]
     if any(kind == "size_label" and any(map(str.isdecimal, part)) for part, kind in parts):
-        # "mini" is no size beside "3B"
+        # "mini" does not count as a size if the name also has a size like "3B"
         parts = [(p, None if kind == "size_label" and p.isalpha() else kind) for p, kind in parts]
     n_base = next((i for i, part in enumerate(parts) if not _may_start(*part)), len(parts))
     if n_base == len(parts):
@@ -98,7 +98,7 @@ def _classify(part: str, first: bool, total: int) -> tuple[str, _Kind | None]:
 
 def _classify_size(part: str, total: int) -> tuple[str, _Kind]:
     part = part.replace("_", ".")
-    if part[-1].isdecimal():  # bloom's "7b1"
+    if part[-1].isdecimal():  # "7b1", as in the names of BLOOM models
         part = f"{part[:-2]}.{part[-1]}{part[-2]}"
     if part[-2].isdecimal() and part[-1] in "kmbt":
         part = part[:-1] + part[-1].upper()
@@ -106,7 +106,7 @@ def _classify_size(part: str, total: int) -> tuple[str, _Kind]:
         size = float(part[:-1]) * 1000.0 ** " KMBT".find(part[-1])
     except ValueError:  # "8x7B", "A3B", "mini"
         return part, "size_label"
-    # An adapter need not have all layers, so only a too small size is wrong there.
+    # An adapter may lack layers, so for an adapter only a size that is too small is wrong.
     is_far = abs(size - total) > 7 * total // 8 if total > 0 else size < -total // 8
     if total and is_far:
         return part[:-1] + part[-1].lower(), "finetune"
@@ -122,7 +122,7 @@ def _join(parts: Iterable[str]) -> str | None:
 
 
 def title(name: str) -> str:
-    """A name with spaces for hyphens and capitals, but for versions and words that have their own.
+    """The name with spaces instead of hyphens, and words capitalized, except versions and words that have capitals.
 
     Example:
         >>> title("tiny-llama-v2-3b-MoE")

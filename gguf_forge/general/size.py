@@ -59,7 +59,7 @@ def parameter_count(tensors: Sequence[TensorInfo]) -> ParameterCount:
 
 
 def size_label(count: ParameterCount) -> str:
-    """The size as people say it: "1.1B", or for experts "8x7B".
+    """The size label: "1.1B", or "8x7B" for a model with experts.
 
     Example:
         >>> size_label(ParameterCount(total=1_100_000_000, shared=1_100_000_000))

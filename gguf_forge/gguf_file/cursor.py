@@ -14,20 +14,21 @@ from gguf_forge.gguf_file.packed_items import LENGTH_BYTES, PackedStrings
 from gguf_forge.gguf_file.values import ByteOrder
 from gguf_forge.storage.source import Source
 
-# How much is read at a time: most things in a header are a few bytes.
+# Bytes that are read at a time. Most items in a header have only a few bytes, so one read serves many of them.
 _WINDOW = 1 << 18
 
-# What all values of a header may cost together. The largest real ones, with a tokenizer.json in them, come to 100 MiB.
+# The most bytes of memory that all values of a header may take. The largest real headers, which contain a
+# tokenizer.json, take 100 MiB.
 MAX_COST = 1 << 28
-# A string of an array is held with the others; finding it takes time, and its place is held besides.
+# What a string of an array costs in addition to its bytes: the time to find it, and the memory for its offset.
 _COST_OF_ITEM = 64
 
 
 class Cursor:
     """A place in a file, and how numbers are stored in it.
 
-    Every method that moves on raises InputError, naming the file, the byte and what was read there, where less is
-    left than is asked for.
+    Every method that moves forward raises InputError if fewer bytes are left than it needs. The error names the file,
+    the byte, and what was read there.
     """
 
     def __init__(self, source: Source, byte_order: ByteOrder, at: int = 0):
@@ -55,7 +56,7 @@ class Cursor:
         return taken
 
     def _look(self, nbytes: int) -> NDArray[np.uint8]:
-        """`nbytes` bytes from here, which are there."""
+        """`nbytes` bytes from here. The caller has checked that the file has them."""
         start = self.at - self._window_at
         if not 0 <= start <= len(self._window) - nbytes:
             start, self._window_at = 0, self.at
@@ -72,7 +73,7 @@ class Cursor:
         return self.numbers(layout, what)[0]
 
     def count(self, what: str, *, each: int, limit: int) -> int:
-        """How many things follow: at most `limit`, and no more than have room at `each` bytes or more."""
+        """Reads a count: at most `limit`, and no more than fit into the rest of the file at `each` bytes an item."""
         count = int(self.number("Q", f"the number of {what}"))
         return self.checked_count(count, what, each=each, limit=limit)
 
@@ -84,7 +85,7 @@ class Cursor:
         return count
 
     def held(self, nbytes: int, what: str) -> NDArray[np.uint8]:
-        """The next bytes, which the caller will hold in memory. A header that costs too much is refused."""
+        """Reads bytes that the caller will keep in memory. A header whose values take too much memory is refused."""
         self._spend(nbytes, what)
         return _alone(self.take(nbytes, what))
 
@@ -102,7 +103,7 @@ class Cursor:
         return self.held(length, what).tobytes()
 
     def strings(self, count: int, what: str) -> PackedStrings:
-        """`count` strings: where each begins is found, and none is decoded."""
+        """Reads `count` strings. Only their offsets are found; no string is decoded."""
         self._spend(count * _COST_OF_ITEM, what)
         first, starts = self.at, [np.zeros(1, np.int64)]
         found = 0
@@ -120,13 +121,13 @@ class Cursor:
         return PackedStrings(_alone(raw), np.concatenate(starts), self.byte_order)
 
     def _ends(self, here: NDArray[np.uint8], count: int) -> list[int]:
-        """Where strings end in the bytes from here on, at most `count`; the last one may end anywhere."""
+        """The ends of at most `count` strings in these bytes. The last one may end beyond the bytes."""
         window = here.data
         length_at = struct.Struct(f"{self.byte_order}Q").unpack_from
         end, last = 0, len(window) - LENGTH_BYTES
         ends: list[int] = []
         add = ends.append
-        for _ in repeat(None, count):  # half a million times for a large vocabulary
+        for _ in repeat(None, count):  # this loop runs half a million times for a large vocabulary, so it is kept cheap
             if end > last:
                 break
             end += LENGTH_BYTES + length_at(window, end)[0]
@@ -135,7 +136,7 @@ class Cursor:
 
 
 def _alone(taken: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The same bytes, read-only, without the window or the padding around them."""
+    """A read-only copy of these bytes, so that the window around them can be freed."""
     alone: NDArray[np.uint8] = taken.copy()
     alone.setflags(write=False)
     return alone

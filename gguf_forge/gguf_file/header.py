@@ -19,7 +19,7 @@ from gguf_forge.gguf_file.values import ByteOrder, Metadata, Value, ValueType
 MAGIC = b"GGUF"
 VERSION = 3
 DEFAULT_ALIGNMENT = 32
-MAX_TENSOR_NAME = 63  # GGML_MAX_NAME counts the terminating NUL
+MAX_TENSOR_NAME = 63  # GGML_MAX_NAME (64) also counts the terminating NUL
 MAX_DIMS = 4
 
 FORMATS = {
@@ -97,7 +97,7 @@ def encode_header(
 
 
 def _value(key: str, value: Value, order: ByteOrder) -> list[bytes]:
-    if isinstance(value.data, np.float32):  # a NaN, every bit of it
+    if isinstance(value.data, np.float32):  # a NaN that must keep all its bits
         return [struct.pack(f"{order}I", value.type), np.asarray(value.data).astype(f"{order}f4").tobytes()]
     if value.type is not ValueType.ARRAY:
         return [struct.pack(f"{order}I", value.type), *_items(key, value.type, (value.data,), order)]
@@ -120,7 +120,7 @@ def _items(key: str, kind: ValueType, items: Sequence[object], order: ByteOrder)
 
 def _strings(items: Sequence[object], key: str, order: ByteOrder) -> list[bytes]:
     try:
-        # One pass in C for each step: a vocabulary and its merges are 400,000 strings.
+        # Each step is one pass in C, because a vocabulary and its merges have 400,000 strings.
         encoded = [item.encode() if isinstance(item, str) else item for item in items]
         lengths = map(struct.Struct(f"{order}Q").pack, map(len, encoded))  # type: ignore[arg-type]
         return list(chain.from_iterable(zip(lengths, encoded, strict=True)))  # type: ignore[arg-type]

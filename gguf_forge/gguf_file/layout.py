@@ -1,4 +1,4 @@
-"""Where everything of a GGUF file goes, known before any weight is read."""
+"""The layout of a GGUF file: the place of all its bytes, known before any weight is read."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class GgufFile:
         }
 
     def data(self) -> Iterator[tuple[Source, int, Sequence[tuple[int, int]]]]:
-        """Each file, where the data of tensors begins in it (its end without any), offset and size of each."""
+        """Each file, the byte where its tensor data begins (its end if it has none), offset and size of each tensor."""
         for file, shard in zip(self._files, self.shards, strict=True):
             tensors = [(tensor.offset, tensor.nbytes) for tensor in shard]
             yield file, min((offset for offset, _ in tensors), default=file.size), tensors
@@ -65,7 +65,7 @@ class GgufFile:
             file.check_unchanged()
 
     def close(self) -> None:
-        """No tensor data can be looked at afterwards."""
+        """Closes the files. No tensor data can be read afterwards."""
         for file in self._files:
             file.close()
 
@@ -132,7 +132,7 @@ def _split_of(path: Path, metadata: Metadata) -> PartName | None:
 
 
 def _check_split(files: Sequence[SourceFile], headers: Sequence[GgufHeader]) -> None:
-    """Do the files say that they belong together, in this order?"""
+    """Raises InputError unless the keys of all files say that they belong together, in this order."""
     names: dict[str, Path] = {}
     for number, (file, header) in enumerate(zip(files, headers, strict=True)):
         for key, expected in ((SPLIT_NO, number), (SPLIT_COUNT, len(files))):

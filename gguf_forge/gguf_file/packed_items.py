@@ -1,7 +1,7 @@
-"""Items of a metadata array as they lie in a file: looked at one by one, written back bit for bit.
+"""The items of a metadata array in the bytes of a file. They are decoded one by one, and written back bit for bit.
 
-A vocabulary is 250,000 strings. Held like this it costs its bytes and an offset for each, and nothing is
-decoded before it is asked for. Both classes are sequences that equal tuples with the same items.
+A vocabulary has 250,000 strings. Held like this, it takes the memory of its bytes and of one offset for each string,
+and a string is decoded only when it is asked for. Both classes are sequences that equal tuples with the same items.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class PackedStrings(PackedItems["str | bytes"]):
 
     @property
     def has_nul(self) -> bool:
-        """Does any string have a NUL in it? Found without looking at the strings one by one."""
+        """Whether any string has a NUL in it. The bytes are searched as a whole, not string by string."""
         in_lengths = np.count_nonzero(self._lengths("<").view(np.uint8) == 0)
         return bool(np.count_nonzero(self._raw == 0) > in_lengths)
 

@@ -1,8 +1,8 @@
-"""The header of a GGUF file that someone else wrote, checked before anything it says is used.
+"""Reads the header of a GGUF file, which may be hostile, and checks everything in it before it is used.
 
 Nothing in it is trusted: every count, length, offset and product is compared with the size of the file, in integers
-that cannot overflow, before anything is allocated or read. What ggml refuses is refused, too, and a few things more
-that no honest file has. Source: ggml's docs/gguf.md and ggml/src/gguf.cpp.
+that cannot overflow, before anything is allocated or read. Whatever ggml refuses is refused here too, and a few things
+more that no honest file has. Source: ggml's docs/gguf.md and ggml/src/gguf.cpp.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 VERSIONS = (2, 3)
 
-# Far above any real file. A hostile one is as large as what it claims, but reading it must stay cheap.
+# Bounds far above any real file. A hostile file can really have as many items as it claims, so its own size does not
+# bound the work of reading it.
 MAX_KEYS = 1 << 16
 MAX_TENSORS = 1 << 17
-MAX_ITEMS = 1 << 30  # of an array: ggml's limit
+MAX_ITEMS = 1 << 30  # items of an array; this is ggml's limit
 MAX_KEY = 65535  # bytes, from docs/gguf.md
 
-_KEY_BYTES = 8 + 1 + 4 + 1  # the least that a key and its value take
+_KEY_BYTES = 8 + 1 + 4 + 1  # the fewest bytes that a key and its value take
 _TENSOR_BYTES = 8 + 1 + 4 + 4 + 8
 _MAX_ELEMENTS = 2**63 - 1
 
@@ -98,7 +99,7 @@ class GgufTensor:
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """What stands before the data of one file.
+    """The header of one file: everything before its tensor data.
 
     Attributes:
         version: 2 or 3.
@@ -116,7 +117,7 @@ class GgufHeader:
 
 
 def read_header(source: Source) -> GgufHeader:
-    """Reads and checks all that comes before the tensor data, and where that data lies.
+    """Reads and checks everything before the tensor data, and the offsets of that data.
 
     Raises:
         InputError: the file breaks a rule of the format, or ends too early; the message says which, and where.
@@ -155,7 +156,7 @@ def _read_version(source: Source) -> tuple[int, ByteOrder]:
         raise InputError(f"the file has only {len(head)} bytes", file=source.path, hint="download it again")
     order: ByteOrder = "<"
     version = int.from_bytes(head[4:8], "little")
-    if version & 0xFFFF == 0:  # a small number, its bytes reversed
+    if version & 0xFFFF == 0:  # a small number whose bytes are reversed, so the file has the other byte order
         order, version = ">", int.from_bytes(head[4:8], "big")
     if version == 0 or version & 0xFFFF == 0:
         raise InputError(f"GGUF version {version} does not exist", file=source.path, hint="download it again")
@@ -190,7 +191,7 @@ def _read_value(cursor: Cursor, what: str) -> Value:
         return Value(kind, text_or_bytes(cursor.string(what)))
     data = cursor.number(FORMATS[kind], what)
     if kind is ValueType.FLOAT32 and math.isnan(data):
-        # Python's floats are doubles, and a NaN may lose bits on the way to one.
+        # Python's floats are doubles, and converting a 32-bit NaN to one can change its bits.
         cursor.at -= 4
         data = cursor.take(4, what).view(f"{cursor.byte_order}f4").astype(np.float32)[0]
     return Value(kind, data)
@@ -206,7 +207,7 @@ def _read_array(cursor: Cursor, what: str) -> Value:
     dtype = np.dtype(cursor.byte_order + FORMATS[element])
     count = cursor.count(f"items in {what}", each=dtype.itemsize, limit=MAX_ITEMS)
     if element is ValueType.BOOL:
-        numbers = cursor.held(count, what) != 0  # any byte but zero is true
+        numbers = cursor.held(count, what) != 0  # every byte except zero means true
     else:
         numbers = cursor.held(count * dtype.itemsize, what).view(dtype)
     return Value(ValueType.ARRAY, PackedNumbers(numbers), element)
@@ -241,7 +242,7 @@ def _read_tensor_info(cursor: Cursor, number: int) -> tuple[TensorInfo, int]:
     if n_dims > MAX_DIMS:
         raise cursor.broken(f"the tensor has {n_dims} dimensions; ggml has {MAX_DIMS}", shown)
     *shape, type_id, offset = cursor.numbers(f"{n_dims}QIQ", f"the description of {shown}")
-    # Empty tensors are legal; the other dimensions still have to make sense.
+    # Empty tensors are allowed, but their other dimensions must still be in range.
     if prod(max(size, 1) for size in shape) > _MAX_ELEMENTS:
         raise cursor.broken(f"shape {tuple(shape)} has more elements than can be counted", shown)
     kind = _TYPE_BY_ID.get(type_id)
@@ -253,7 +254,7 @@ def _read_tensor_info(cursor: Cursor, number: int) -> tuple[TensorInfo, int]:
             tensor=shown,
             hint="convert the original model again" if old else "it may come from a fork or newer release of llama.cpp",
         )
-    # ggml takes a tensor without dimensions as one value
+    # ggml reads a tensor without dimensions as one value
     info = TensorInfo(name, tuple(shape) or (1,), kind)
     if info.n_per_row % kind.block_elements:
         problem = f"a row of {info.n_per_row} values is no whole number of {kind} blocks of {kind.block_elements}"

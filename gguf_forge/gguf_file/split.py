@@ -1,4 +1,4 @@
-"""Splits of a GGUF file: names, keys, and which tensor goes where. Source: llama.cpp's llama-gguf-split."""
+"""Splits of a GGUF file: the names and keys of parts, and the part of each tensor. Source: llama-gguf-split."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PartName(NamedTuple):
 
     @classmethod
     def read(cls, file_name: str) -> PartName | None:
-        """None if it is not the name of a part.
+        """Takes a file name apart; None if it is not the name of a part.
 
         Example:
             >>> PartName.read("m-00001-of-00003.gguf")
@@ -39,12 +39,12 @@ class PartName(NamedTuple):
 
 
 def part_path(file: Path, number: int, count: int) -> Path:
-    """Where part `number`, from 0, of a file goes that would be `file` if it were whole."""
+    """The path of part `number` (from 0) of a split whose unsplit file would be `file`."""
     return file.with_name(str(PartName(file.name.removesuffix(".gguf"), number, count)))
 
 
 def part_keys(number: int, count: int, n_tensors: int) -> Metadata:
-    """The keys that every part has; the first one has those of the model before them."""
+    """The keys that every part has. In the first part, the keys of the model come before them."""
     return {
         SPLIT_NO: Value(ValueType.UINT16, number),
         SPLIT_COUNT: Value(ValueType.UINT16, count),
@@ -63,9 +63,9 @@ def parts_within(
 
     Args:
         infos: The tensors of the file.
-        max_size: Bytes of tensors in a part, where they can be kept to; None for no bound.
-        max_tensors: Tensors in a part; None for no bound.
-        alignment: What the bytes of each tensor are rounded up to before they are counted.
+        max_size: The most bytes of tensors in a part, unless one tensor is larger; None for no bound.
+        max_tensors: The most tensors in a part; None for no bound.
+        alignment: The bytes of each tensor are rounded up to a multiple of this before they are counted.
 
     Example:
         >>> from gguf_forge.types.tensor_type import F32

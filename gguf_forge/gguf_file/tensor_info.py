@@ -1,4 +1,4 @@
-"""What a GGUF file says of a tensor, besides its offset."""
+"""The description of a tensor in a GGUF file, without its offset."""
 
 from __future__ import annotations
 

@@ -25,11 +25,11 @@ from gguf_forge.kernels import binding
 from gguf_forge.types.tensor_type import TENSOR_TYPES, ImportanceUse, TensorType
 
 COLUMNS = 4096
-SMALLEST, LARGEST = 1 << 18, 1 << 24  # elements; the largest, as f32, is larger than most caches
+SMALLEST, LARGEST = 1 << 18, 1 << 24  # values; LARGEST values as f32 are larger than most caches
 SOURCES = ("f32", "f16", "bf16")
 
-# Wheels that carry ggml's library: module, folder beside it, file, and the types that it makes as ggml once did, at
-# another speed. Source: their contents on PyPI.
+# Wheels that contain ggml's library: module, folder next to it, file, and the types whose kernels are from an older
+# ggml and have another speed. Source: their contents on PyPI.
 GGML_WHEELS = (
     ("pywhispercpp", "pywhispercpp.libs", "libggml-base*.so*", ("IQ1_M",)),
     ("xllamacpp", "xllamacpp", "xllamacpp*.so", ()),
@@ -46,8 +46,8 @@ class Measurement:
     backend: str
     million_values_per_second: float
     gigabytes_read_per_second: float
-    ggml: str | None  # the library that was measured beside it; None where none is installed that has the kernel
-    ratio_to_ggml: float | None  # how many times as fast
+    ggml: str | None  # the ggml library that was also measured; None if no installed one has the kernel
+    ratio_to_ggml: float | None  # how many times as fast as ggml
     ratio_to_copy: float  # speed relative to copying the larger of what is read and what is written
 
 
@@ -57,8 +57,8 @@ class BenchReport:
 
     cpu: str
     backends: tuple[str, ...]
-    ggml: tuple[str, ...]  # the libraries at hand
-    copy_gigabytes_per_second: float  # bytes copied, in memory that no cache holds
+    ggml: tuple[str, ...]  # the ggml libraries that are installed
+    copy_gigabytes_per_second: float  # speed of copying memory that is larger than the caches
     measurements: tuple[Measurement, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class BenchReport:
 
 
 class Ggml:
-    """ggml's kernels, out of a wheel that carries them."""
+    """ggml's kernels, loaded from a wheel that contains them."""
 
     def __init__(self, path: Path, outdated: Iterable[str] = ()):
         self.path, self._outdated = path, frozenset(outdated)
@@ -89,7 +89,7 @@ class Ggml:
         self._quantize(tensor_type.id, rows.ctypes.data, out.ctypes.data, 0, *rows.shape, address)
 
     def quantizes(self, tensor_type: TensorType) -> bool:
-        """Does this ggml know the type as it is now? Asked for one that it does not know, it would end the process."""
+        """Whether this ggml has the current kernel of the type. ggml aborts if it is asked for an unknown type."""
         if tensor_type.name in self._outdated:
             return False
         name = "quantize_" + tensor_type.name.lower().replace("_k", "_K")
@@ -109,7 +109,7 @@ class Ggml:
 
 
 def find_ggml() -> tuple[Ggml, ...]:
-    """ggml of each installed wheel that carries one."""
+    """The ggml library of each installed wheel that contains one."""
     libraries = []
     for module, folder, pattern, outdated in GGML_WHEELS:
         found = importlib.util.find_spec(module)
@@ -176,7 +176,7 @@ def copy_speed() -> float:
 
 
 def cpu_name() -> str:
-    """What the machine calls its processor."""
+    """The name of the processor."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -185,7 +185,7 @@ def cpu_name() -> str:
 
 @dataclass(frozen=True)
 class Workload:
-    """A kernel, ready to run, and the same of ggml where it has one."""
+    """A kernel with its data, ready to run, and ggml's kernel for the same work if there is one."""
 
     tensor_type: TensorType
     work: str
@@ -199,7 +199,7 @@ class Workload:
     ggml: str | None
 
     def timed(self, rounds: int, copy: float) -> Measurement:
-        """Ours and theirs in turn, so many times, in this thread; `copy` is in bytes a second."""
+        """Times our kernel and ggml's in turn, `rounds` times, in this thread. `copy` is in bytes a second."""
         self.ours()
         pairs = [(thread_seconds(self.ours), self.seconds_of_ggml()) for _ in range(rounds)]
         return self.measurement(pairs, copy)
@@ -208,7 +208,7 @@ class Workload:
         return None if self.theirs is None else thread_seconds(self.theirs)
 
     def measurement(self, pairs: Iterable[tuple[float, float | None]], copy: float) -> Measurement:
-        """Of pairs of our seconds and ggml's."""
+        """The result for pairs of our seconds and ggml's."""
         pairs = tuple(pairs)
         seconds = statistics.median(ours for ours, _ in pairs)
         ratios = [theirs / ours for ours, theirs in pairs if theirs is not None]
@@ -229,13 +229,13 @@ QUANTIZE, WEIGHTED, DEQUANTIZE = "quantize", "quantize weighted", "dequantize"
 
 
 def works(tensor_type: TensorType) -> tuple[str, ...]:
-    """What there is to measure of a type."""
+    """The kinds of work that can be measured for a type."""
     plain = () if tensor_type in binding.types_needing_importance() else (QUANTIZE,)
     return (*plain, *((WEIGHTED,) if tensor_type.importance >= ImportanceUse.USED else ()), DEQUANTIZE)
 
 
 def workload(tensor_type: TensorType, work: str, source: str, backend: str, ggml: Iterable[Ggml]) -> Workload:
-    """One of `works(tensor_type)`; ggml is the first of those given that has this kernel. Unpacking has no `source`."""
+    """The workload of one of `works(tensor_type)`, with the first `ggml` that has it. Unpacking ignores `source`."""
     if work == DEQUANTIZE:
         return _unpacking(tensor_type, backend, ggml)
     importance = _importance() if work == WEIGHTED else None
@@ -281,7 +281,7 @@ def _bind(function: Callable[..., object], *args: object, **options: object) -> 
 
 
 def thread_seconds(work: Callable[[], object]) -> float:
-    """Of this thread's CPU, so that waiting for a busy machine does not count."""
+    """The CPU seconds of this thread. Unlike wall time, they leave out waiting for a busy machine."""
     start = time.thread_time()
     work()
     return time.thread_time() - start
@@ -304,7 +304,8 @@ def _packed_rows(n_rows: int, tensor_type: TensorType) -> NDArray[np.uint8]:
 
 
 def _sized_values(tensor_type: TensorType, importance: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    """As many values as the fastest backend quantizes in about 20 ms, but no fewer than half a second's at 0.5 M/s."""
+    """About as many values as the fastest backend quantizes in 20 ms. There are at least as many as a backend with
+    0.5 million values a second quantizes in half a second."""
     probe = _values(SMALLEST // COLUMNS)
     work = _bind(
         binding.quantize_rows,

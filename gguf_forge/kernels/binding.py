@@ -20,7 +20,7 @@ from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 BACKEND_VARIABLE = "GGUF_FORGE_BACKEND"
 
-# By dtype name, so that bf16 needs no import of ml_dtypes; plain uint16 holds the bits of a bf16.
+# The keys are names of dtypes, so that bf16 needs no import of ml_dtypes. A plain uint16 holds the bits of a bf16.
 _SOURCES = {
     "float32": lib.FORGE_F32,
     "float16": lib.FORGE_F16,
@@ -98,13 +98,13 @@ def types_needing_importance() -> frozenset[TensorType]:
 
 
 def table_bytes(tensor_type: TensorType) -> int:
-    """Bytes that the process holds from the first packing to `tensor_type` on; 0 for most types."""
+    """Bytes of tables that the process keeps after it first packs to `tensor_type`; 0 for most types."""
     return int(lib.forge_tables_size(tensor_type.id))
 
 
 @cache
 def _tables(tensor_type: TensorType):  # type: ignore[no-untyped-def]
-    """What packing to `tensor_type` looks up: made at its first use (up to a tenth of a second), never changed."""
+    """The lookup tables for packing to `tensor_type`. They are made at first use, which takes up to 0.1 s, and kept."""
     size = table_bytes(tensor_type)
     if not size:
         return ffi.NULL
@@ -163,7 +163,7 @@ def quantize_rows(
             hint="give one: --imatrix on the command line, importance= in Python",
         )
     if rows.size:
-        # The request holds addresses only; these names keep the arrays that they point into alive.
+        # The request holds only addresses. These variables keep the arrays behind the addresses alive.
         data = _pointer(rows, "uint8_t[]")
         columns = ffi.NULL if importance is None else _pointer(importance, "float[]")
         request = {
@@ -243,5 +243,5 @@ def _describe(array: NDArray[np.generic]) -> str:
 
 
 def _pointer(array: NDArray[np.generic], ctype: str = "char[]") -> Any:
-    """To the array's bytes; bfloat16 is no type that Python's buffers know."""
+    """The address of the array's bytes, taken without a buffer because Python's buffers do not know bfloat16."""
     return ffi.from_buffer(ctype, array.view(np.uint16) if array.dtype.name == "bfloat16" else array)

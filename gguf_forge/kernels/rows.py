@@ -1,4 +1,4 @@
-"""The row verbs: arrays of numbers to packed ggml rows and back."""
+"""The public functions on rows: `quantize` packs arrays of numbers to ggml rows, and `dequantize` unpacks them."""
 
 from __future__ import annotations
 

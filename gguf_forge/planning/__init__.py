@@ -1,1 +1,1 @@
-"""From a checkpoint or a GGUF file to files that are decided to the last byte."""
+"""Plans files from a checkpoint, an adapter or a GGUF file: all their bytes except the values of the weights."""

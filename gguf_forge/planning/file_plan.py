@@ -1,4 +1,7 @@
-"""Files decided to the last byte but the weights, whatever they are made of: checked, then written."""
+"""Plans of files, whatever they are made of: how they are checked, and how they are written.
+
+A plan decides every byte of a file except the values of the weights.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TensorChoice:
-    """A tensor of a file, where its values come from, what it is called there, and whether its type is a fallback."""
+    """A tensor of a file, the source of its values, its name in that source, and whether its type is a fallback."""
 
     info: TensorInfo
     source: RowSource
@@ -39,13 +42,13 @@ class TensorChoice:
 
 @dataclass(frozen=True)
 class FilePlan:
-    """One file, or the parts of a split one, decided to the last byte but the weights.
+    """The plan of one file, or of all parts of a split one: every byte except the values of the weights.
 
     Attributes:
         file_type: Its file type, with `auto` resolved.
         shards: The parts, in order; one if it is not split.
-        fallbacks: Tensors whose rows do not divide into the blocks of the type they should have had.
-        warnings: What the user asked for and will not happen.
+        fallbacks: Tensors that got another type, because their rows do not divide into the blocks of the wanted type.
+        warnings: What the user asked for that has no effect.
         source_bytes: Bytes of the tensors as the source holds them.
         inputs: Every file that is read.
     """
@@ -83,7 +86,7 @@ class FilePlan:
 
     @property
     def bytes_to_write(self) -> int:
-        """Headers and tensors: what an observer is told in the end."""
+        """Bytes of headers and tensors: the sum of all bytes that an observer is told about."""
         return sum(len(shard.layout.header) for shard in self.shards) + sum(info.nbytes for info in self.tensors)
 
     @property
@@ -100,7 +103,7 @@ class FilePlan:
 
     @property
     def fallback_share(self) -> float:
-        """The share of the weights that get another type than they should have."""
+        """The share of the weights that are in the tensors of `fallbacks`."""
         fallen = sum(info.n_elements for info in self.fallen)
         return fallen / sum(info.n_elements for info in self.tensors) if fallen else 0.0
 
@@ -131,7 +134,7 @@ class WrittenFile:
 
 @dataclass(frozen=True)
 class BaseFile:
-    """What llama-quantize would be given: a file that exists, or the one its converter would have made.
+    """The input of llama-quantize: a GGUF file that exists, or the one that llama.cpp's converter would make.
 
     Attributes:
         infos: Its tensors.
@@ -146,7 +149,7 @@ class BaseFile:
     def quantized(
         self, options: Options, *, only_planned: bool = False
     ) -> tuple[Metadata, list[TensorChoice], tuple[str, ...]]:
-        """The keys, tensors and warnings of the file that llama-quantize would make of it."""
+        """The keys, tensors and warnings of the file that llama-quantize would make of this one."""
         recipe = make_recipe(self.infos, self.metadata, options, only_planned=only_planned)
         chosen = [
             TensorChoice(
@@ -165,7 +168,7 @@ class BaseFile:
 
 
 def said_and_checked(files: Iterable[FilePlan], *, strict: bool) -> tuple[FilePlan, ...]:
-    """The plans of one run, when their warnings have been said, each once.
+    """Logs the warnings of the plans of one run, each once, and gives the plans.
 
     Raises:
         UsageError: two files would have the same path.
@@ -181,7 +184,7 @@ def said_and_checked(files: Iterable[FilePlan], *, strict: bool) -> tuple[FilePl
 
 
 def refuse_equal_paths(files: Sequence[FilePlan]) -> None:
-    """Raise UsageError if two files would have the same path, whether or not they have as many parts."""
+    """Raise UsageError if two files would have the same path, even if they have different numbers of parts."""
     names = [PartName.read(file.path.name) for file in files]
     paths = {file.path.with_name(name.stem) if name else file.path for file, name in zip(files, names, strict=True)}
     if len(paths) < len(files):
@@ -192,7 +195,7 @@ def refuse_equal_paths(files: Sequence[FilePlan]) -> None:
 
 
 def refuse_fallbacks(files: Iterable[FilePlan]) -> None:
-    """Raise RefusedError if a tensor would get another type than it should have, because its rows do not fit."""
+    """Raise RefusedError if a tensor would get another type than the wanted one, because its rows do not fit."""
     for file in files:
         if file.fallen:
             first = ", ".join(f"{printable(info.name)} as {info.type}" for info in file.fallen[:_NAMED])
@@ -218,7 +221,7 @@ def make_files(files: Iterable[FilePlan], run: RunSettings) -> tuple[WrittenFile
 
 
 def check_files(files: Iterable[FilePlan], run: RunSettings) -> None:
-    """Says before any work what would stop it. The files are all in one folder.
+    """Raises the errors that can be known before any work. All files are in one folder.
 
     Raises:
         UnsupportedError: no kernel makes a type that a file needs, or reads one that it is made of.
@@ -242,12 +245,12 @@ def check_files(files: Iterable[FilePlan], run: RunSettings) -> None:
 
 
 def _why_unfinished(file: FilePlan, shard: Shard, run: RunSettings) -> str | None:
-    """Why a file or part is written; None if it is complete and stays."""
+    """The reason why a file or part is written; None if it is complete already and is kept."""
     return difference(shard, file.inputs) if run.resume and not run.overwrite else "it is made anew"
 
 
 def check_kernels(files: Iterable[FilePlan], run: RunSettings) -> None:
-    """Raises UsageError or UnsupportedError as `check_files` does, of what is wrong with the kernels alone."""
+    """Raises those errors of `check_files` that are about kernels: UsageError or UnsupportedError."""
     backend_lanes(run.backend or default_backend())
     for file in files:
         _check_types(file)
@@ -275,12 +278,12 @@ def _check_types(file: FilePlan) -> None:
 
 
 def write_files(files: Iterable[FilePlan], run: RunSettings) -> tuple[WrittenFile, ...]:
-    """Writes planned files, all from one reading of their sources.
+    """Writes planned files. The sources are read only once for all of them.
 
     To resume, files and parts that are complete stay as they are, unless the settings ask for new ones.
 
     Raises:
-        OutputError: a file cannot be written. Nothing is left under the names of all.
+        OutputError: a file cannot be written. No file is left under any of the names.
     """
     every, watcher = tuple(files), run.observer or Observer()
     begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""A LoRA adapter's folder as what a file is made of: the file of llama.cpp's convert_lora_to_gguf.py."""
+"""A LoRA adapter's folder as a source: plans the file that llama.cpp's convert_lora_to_gguf.py would make."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class AdapterModel:
         return architecture, tuple(each for tensor in planned for each in _in_factors(tensor))
 
     def _base_folder(self) -> Folder:
-        """The folder of the base model, of which the config is enough."""
+        """The folder of the base model. Only its config is needed."""
         if self._base is not None:
             return self._base
         named: Any = self._adapter.config.get("base_model_name_or_path")
@@ -154,7 +154,7 @@ def _cached(repository: str) -> list[Path]:
 
 
 def _in_factors(tensor: PlannedTensor) -> Iterator[PlannedTensor]:
-    """A planned change as the tensors of the file: its two factors, or a norm as it is."""
+    """The tensors in the file for one planned change: its two factors, or an unchanged norm."""
     if not _has_factors(tensor.expr):
         yield tensor
         return
@@ -162,7 +162,7 @@ def _in_factors(tensor: PlannedTensor) -> Iterator[PlannedTensor]:
         a, b = factors(tensor.expr)
     except ForgeError as error:
         raise UnsupportedError(error.problem, tensor=tensor.name, hint=error.hint) from None
-    # embeddings are looked up by columns of A, so that is stored the other way round
+    # llama.cpp looks up embeddings by columns of A, so A is stored transposed
     yield PlannedTensor(f"{tensor.name}.lora_a", transposed(a) if tensor.name == "token_embd.weight" else a)
     yield PlannedTensor(f"{tensor.name}.lora_b", b)
 

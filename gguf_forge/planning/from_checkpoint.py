@@ -1,4 +1,4 @@
-"""A checkpoint folder as the model that files are made of: what llama.cpp's converter and llama-quantize make of it."""
+"""A checkpoint folder as a source: plans the files that llama.cpp's converter and llama-quantize would make."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from gguf_forge.types.tensor_type import F16, F32, Q8_0, TensorType
 log = logging.getLogger(__name__)
 
 DEFAULT_TYPE = "Q4_K_M"
-# The blocks that checkpoints hold -> the file type of a file that keeps them.
+# The tensor type of blocks in a checkpoint -> the file type of a file that keeps these blocks.
 _OF_BLOCKS = {"MXFP4": FILE_TYPES["MXFP4_MOE"], "NVFP4": OF_NVFP4}
 
 
@@ -45,7 +45,7 @@ def plan_file(plan: ModelPlan, options: Options, out: Path | None = None, split:
 
     Args:
         plan: The model.
-        options: File type and what deviates from its mix.
+        options: The file type, and the options that change its mix.
         out: A file, a folder, a name with `{ftype}` in it, or None for the usual name in the current folder.
         split: Whether and how the file is split.
 
@@ -70,9 +70,9 @@ def plan_file(plan: ModelPlan, options: Options, out: Path | None = None, split:
 def plan_files(
     plan: ModelPlan, options: Options, out: Path | None = None, split: Split | None = None
 ) -> tuple[FilePlan, ...]:
-    """A model's file, and those of its adapters; arguments as for `plan_file`.
+    """The plans of a model's file and of its adapters' files; arguments as for `plan_file`.
 
-    Adapters are F32, and lie beside files of float types: a quantized file is llama-quantize's, which makes one file.
+    Adapters are F32. They are only planned with files of float types, because llama-quantize makes a single file.
     """
     main = plan_file(plan, options, out, split)
     if not plan.adapters:
@@ -114,14 +114,14 @@ def choose(plan: ModelPlan, options: Options) -> _FileChoice:
 
 
 def base_file(plan: ModelPlan) -> BaseFile:
-    """The file that llama-quantize would be given: the converter's, of the checkpoint's own type."""
+    """The input of llama-quantize: the converter's file in the checkpoint's own float type."""
     base = plan.native_type or F32
     expressions = {tensor.name: tensor.expr for tensor in plan.tensors}
     return BaseFile(plan.base_infos(base), expressions, _with_file_type(plan, base))
 
 
 def _float_file(plan: ModelPlan, options: Options) -> _FileChoice:
-    """The file of the reference's converter: its order, and one float type for all matrices."""
+    """The content of the converter's file: tensors in its order, and one float type for all matrices."""
     if options.in_use:
         raise UsageError(
             f"{', '.join(options.in_use)}: no use for a file of type {options.file_type}",
@@ -136,12 +136,12 @@ def _float_file(plan: ModelPlan, options: Options) -> _FileChoice:
 
 
 def _rounded_to(expr: TensorExpr, kind: TensorType) -> TensorType:
-    """What values are rounded to first: the type of the file, if it is not quantized to."""
+    """The base type, to which values are rounded first: the type of the file if that is a float type."""
     return F32 if kind.is_packed and expr.dtype.is_float else kind
 
 
 def _quantized_file(plan: ModelPlan, options: Options) -> _FileChoice:
-    """The file of llama-quantize made from the converter's file of the checkpoint's own type."""
+    """The content of the file that llama-quantize makes of the converter's file in the checkpoint's own float type."""
     if plan.packed_type is not None and not options.allow_requantize:
         raise UnsupportedError(
             f"the checkpoint is quantized to {plan.packed_type} already, and is not quantized again to "
@@ -153,12 +153,12 @@ def _quantized_file(plan: ModelPlan, options: Options) -> _FileChoice:
 
 
 def _base_file_type(plan: ModelPlan, base: TensorType) -> FileType:
-    """A checkpoint that is quantized itself keeps its file type, whatever the float type of the rest."""
+    """The file type of the base file. A checkpoint that is quantized itself keeps its own, whatever `base` is."""
     return _OF_BLOCKS[plan.packed_type.name] if plan.packed_type else FILE_TYPES[base.name]
 
 
 def _with_file_type(plan: ModelPlan, base: TensorType) -> Metadata:
-    if "general.file_type" not in plan.metadata:  # an adapter does not say it
+    if "general.file_type" not in plan.metadata:  # the file of an adapter has no file type
         return plan.metadata
     return {**plan.metadata, "general.file_type": u32(_base_file_type(plan, base).id or 0)}
 
@@ -171,7 +171,7 @@ def _path(plan: ModelPlan, file_type: FileType, out: Path | None) -> Path:
 
 
 def _with_fp8_as_q8(plan: ModelPlan) -> ModelPlan:
-    """The plan with matrices that the checkpoint holds in FP8 as Q8_0, or as F16 where rows are no whole blocks."""
+    """The plan with FP8 matrices of the checkpoint as Q8_0, or as F16 if their rows are not whole blocks."""
 
     def as_q8(tensor: PlannedTensor) -> PlannedTensor:
         kind = Q8_0 if tensor.expr.shape[-1] % Q8_0.block_elements == 0 else F16
@@ -192,8 +192,8 @@ class CheckpointModel:
 
         Args:
             folder: The checkpoint.
-            vocab_only: It may lack weights, of which a vocabulary alone needs at most the type that `auto` means.
-            mistral_format: It is read in Mistral's own form, even if it has that of transformers, too.
+            vocab_only: The folder may lack weights. A vocabulary alone needs at most their type, for `auto`.
+            mistral_format: The folder is read in Mistral's own form, even if it also has the form of transformers.
         """
         with ExitStack() as opened:
             native = mistral_format or has_mistral_form(folder)
@@ -298,7 +298,7 @@ def files_of_request(
 
 
 def _target(request: Request, folder: Path) -> Path:
-    """Where the files go; a slash at the end says that it is a folder."""
+    """The path for the files. A slash at the end means a folder."""
     if request.out is None:
         return folder
     target = folder / request.out

@@ -1,4 +1,4 @@
-"""llama-quantize's job: a GGUF file becomes GGUF files of other types. A GGUF file is a source like a checkpoint is."""
+"""A GGUF file as a source: plans the files that llama-quantize would make of it."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class GgufModel:
 
 
 def _refuse_hints(request: Request) -> None:
-    """Raises UsageError if the request says something that a GGUF file says by itself."""
+    """Raises UsageError if the request has options for facts that a GGUF file contains already."""
     of_checkpoints = {
         "--model-name": request.model_name,
         "--metadata": request.metadata,
@@ -121,7 +121,7 @@ def _path(target: Path, file_type: FileType, name: str) -> Path:
 
 
 def _reference_name(file_type: FileType, name: str) -> str:
-    """What llama-quantize calls the type in a file name: aliases stay, and stand for numbers."""
+    """The type as llama-quantize writes it in a file name. Aliases are kept, and a number becomes a name."""
     given = name.strip().upper()
     if given == file_type.name.upper():
         return file_type.name

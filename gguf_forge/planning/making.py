@@ -1,4 +1,4 @@
-"""The main verbs: what is asked for becomes plans, or files."""
+"""The main functions: they turn a request into plans or into files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gguf_forge.storage.profile import PLAN, Profile, measured, phase
 
 
 class RequestPlan(NamedTuple):
-    """What a request comes to, as long as its source is open.
+    """The plans of a request, valid while its source is open.
 
     Attributes:
         files: What is to be written.
@@ -35,11 +35,11 @@ class RequestPlan(NamedTuple):
 def planned(
     request: Request, options: Options | None = None, folder: Path = Path(), *, only_planned: bool = False
 ) -> Iterator[RequestPlan]:
-    """Plans what is asked for. Reads no weight.
+    """Plans the files of a request. Reads no weight.
 
     Args:
         request: What to make.
-        options: What deviates from the mixes; None for what the request says.
+        options: The options that change the mixes; None for those of the request.
         folder: Where relative paths of the request begin.
         only_planned: As for `OpenModel.files`.
 
@@ -56,7 +56,7 @@ def planned(
 
 
 def make(request: Request, run: RunSettings, options: Options | None = None) -> tuple[WrittenFile, ...]:
-    """Makes what is asked for: plans it, checks what would stop it, writes it. Arguments as for `planned`."""
+    """Makes the files of a request: plans them, checks for errors, writes them. Arguments as for `planned`."""
     with measured(run.profile, "main"), phase(PLAN), planned(request, options) as found:
         return make_files(found.files, run)
 
@@ -138,7 +138,7 @@ def plan(
     split: Split | None = None,
     strict: bool = False,
 ) -> tuple[FilePlan, ...]:
-    """What `convert` would write, given the same: every tensor, type, size and offset. Reads no weight.
+    """What `convert` would write with the same arguments: every tensor, type, size and offset. Reads no weight.
 
     Raises:
         ForgeError: what was wrong, where, and what to do.
@@ -212,7 +212,7 @@ def quantize_gguf(
 
 
 def place_of(out: str | PathLike[str] | None, output_dir: str | PathLike[str] | None) -> str | PathLike[str] | None:
-    """The output of llama-quantize's arguments; UsageError if it is named twice."""
+    """The output path from llama-quantize's arguments; UsageError if both `out` and `output_dir` are given."""
     if out is not None and output_dir is not None:
         raise UsageError("both an output and --output-dir are given", hint="leave one of them out")
     return output_dir if out is None else out
@@ -225,7 +225,7 @@ def _request(
     split: Split | None,
     **more: Any,
 ) -> Request:
-    """A request of a verb's arguments; `Request` takes paths, and one type or several."""
+    """The request for the arguments of a public function. It accepts paths, and one type or several."""
     how = split or Split()
     given: dict[str, Any] = {"source": source, "out": out, "types": types, **more}
     return Request(

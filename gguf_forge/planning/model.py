@@ -1,4 +1,4 @@
-"""What files are made of, whatever it is: the interface that every kind of source has."""
+"""The interface of every kind of source that files are made of."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FileContent:
     Attributes:
         metadata: Its keys, in order.
         tensors: In order: what each is, and where its values come from.
-        notes: What a user should know of it, such as options that decide nothing.
+        notes: What a user should know about it, such as options that have no effect.
     """
 
     metadata: Metadata
@@ -42,18 +42,18 @@ class FileContent:
 
 
 class OpenModel(Protocol):
-    """A model that is open. What its methods give is of use as long as it is."""
+    """A model that is open. The results of its methods are valid only while it is."""
 
     @property
     def name(self) -> str:
-        """What its folder or file is called."""
+        """The name of its folder or file."""
 
     @property
     def sources(self) -> tuple[TensorSource, ...]:
         """The files that hold its tensors."""
 
     def tensors(self) -> Mapping[str, TensorExpr]:
-        """Its tensors, by the names that a GGUF file has for them. Neither keys nor vocabulary are looked at."""
+        """Its tensors, by their names in a GGUF file. Neither keys nor vocabulary are read."""
 
     def infos(self) -> tuple[tuple[TensorInfo, ...], str]:
         """Its tensors as those of a GGUF file, with the types that they have now, and the name of its architecture."""
@@ -65,7 +65,7 @@ class OpenModel(Protocol):
 
         Args:
             request: What is asked for; its source is this model.
-            options: What deviates from the mixes of the file types.
+            options: The options that change the mixes of the file types.
             split: Whether and how the files are split.
             folder: Where relative paths of the request begin.
             only_planned: For a GGUF file, an importance matrix that is missing and tensors that are quantized already
@@ -76,11 +76,11 @@ class OpenModel(Protocol):
         """
 
     def content(self, request: Request, options: Options, base: TensorType | None) -> FileContent:
-        """What a file of the options' file type holds, where it may be of another type than the model allows.
+        """The content of a file of the options' file type, even one of a type that could not be made from this model.
 
         Args:
-            request: What is said of the model; paths begin in the current folder.
-            options: The file type, and what deviates from its mix.
+            request: Facts that the user gives about the model; paths begin in the current folder.
+            options: The file type, and the options that change its mix.
             base: The float type of the file that is quantized; None for that of the model.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The whole file to be, before its types are chosen: tensors, metadata and vocabulary of a checkpoint."""
+"""The plan of a model before file types are chosen: tensors, metadata and vocabulary of a checkpoint."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ from gguf_forge.types.tensor_type import F32, TENSOR_TYPES, TensorType
 
 log = logging.getLogger(__name__)
 
-# Of the blocks that ggml quantizes to; it has been this since 2023.
+# The version of ggml's block formats. It has been 2 since 2023.
 QUANTIZATION_VERSION = 2
-# The files that are read: weights, config and tokenizer, merges, SentencePiece models, chat templates, the model card.
+# Endings of the files that can be read: weights, config and tokenizer, merges, SentencePiece models, chat templates,
+# the model card.
 _OF_MODELS = (".safetensors", ".json", ".txt", ".model", ".jinja", ".md")
-# What the command line calls the choices that declarations are told of.
+# The command line's options for the choices that are passed to declarations.
 _FLAGS = {
     "mtp_only": "--mtp",
     "no_mtp": "--no-mtp",
@@ -46,16 +47,16 @@ _FLAGS = {
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """What a checkpoint becomes, whatever the file type.
+    """The part of a plan that is the same for every file type.
 
     Attributes:
         tensors: In the order of the reference's converter; none for a vocabulary alone.
-        metadata: Keys in file order. `general.file_type` holds its place, not yet its value; an adapter has none.
+        metadata: Keys in file order. `general.file_type` has its place but not yet its value; an adapter lacks it.
         native_type: The 16-bit type of the checkpoint; None if it has none.
-        identity: What the model is called, for the name of the file.
-        inputs: The files of the checkpoint's folder that can be of the model, and that of the metadata.
-        file_prefix: What the usual name of the file begins with, where it is but a part of the model.
-        adapters: What the checkpoint holds beside the model, by how the names of their files begin.
+        identity: The parts of the model's name, for the name of the file.
+        inputs: The files in the checkpoint's folder that can belong to the model, and the --metadata file.
+        file_prefix: The beginning of the file's usual name if the file is only a part of the model.
+        adapters: Adapters that the checkpoint also holds, by the beginning of their files' names.
         packed_type: The type of blocks that the checkpoint itself holds and every file keeps; None if it has none.
     """
 
@@ -87,7 +88,7 @@ def _base_of(tensor: PlannedTensor, base: TensorType) -> TensorType:
     if not tensor.expr.dtype.is_float:
         return tensor.expr.dtype
     n_dims = len(tensor.expr.shape)
-    # vectors, norms and biases are F32 whatever a family says
+    # vectors, norms and biases are always F32, even if a family declares another type
     if tensor.forced_type is not None and n_dims > 1 and not tensor.name.endswith(("_norm.weight", ".bias")):
         return tensor.forced_type(base)
     return F32 if stays_f32(tensor.name, n_dims) else base
@@ -113,7 +114,7 @@ def plan_model(
         metadata_file: JSON with `general.*` keys that outrank the model card.
         pre_tokenizer: The pre-tokenizer's name, for vocabularies whose hash is not known.
         vocab_only: Metadata and vocabulary, no tensors.
-        choices: What declarations are told of the conversion, as in `Site.choices`.
+        choices: The choices that are passed to declarations, as in `Site.choices`.
         target: The folder of the model that this one is a draft for.
 
     Raises:
@@ -161,7 +162,7 @@ def plan_model(
 
 
 def _activations(tensors: Sequence[PlannedTensor]) -> Metadata:
-    """Which matrices of NVFP4 blocks are not to be multiplied with 4-bit numbers."""
+    """The keys that name NVFP4 matrices whose activations must not be rounded to 4 bits."""
     names = sorted(t.name for t in tensors if any(part.wide_input for part in repacked(t.expr)))
     if not names:
         return {}
@@ -172,7 +173,7 @@ def _activations(tensors: Sequence[PlannedTensor]) -> Metadata:
 
 
 def _adapter(plan: ModelPlan, architecture: Architecture, site: Site) -> ModelPlan:
-    """The plan of what the checkpoint holds beside the model: a file with neither vocabulary nor file type."""
+    """The plan of an adapter that the checkpoint also holds: a file with neither vocabulary nor file type."""
     metadata = {"general.architecture": string(architecture.name), "general.type": string("adapter")}
     return replace(
         plan,
@@ -221,7 +222,7 @@ def site_of(
         config: The parsed config.json.
         folder: The model's, for small files.
         tensors: The logical tensors to plan.
-        choices: What it is told of the conversion, as in `Site.choices`.
+        choices: The choices that are passed to it, as in `Site.choices`.
         target: The folder of the model that this one is a draft for.
     """
     site = Site(
@@ -237,7 +238,7 @@ def site_of(
 
 
 def has_projector(checkpoint: Checkpoint) -> bool:
-    """Does the checkpoint hold encoders and a projector that can be made a file of?"""
+    """Whether the checkpoint holds encoders and a projector that can become a file."""
     found = declarations_of(checkpoint.config, "mmproj")
     return any(not is_text(name) and belongs_to(one, name) for one in found[:1] for name in checkpoint.tensors)
 
@@ -263,12 +264,12 @@ def native_type(checkpoint: Checkpoint, architecture: Architecture) -> TensorTyp
 
 
 def _files_of_the_model(folder: Folder) -> Iterator[Path]:
-    """Not what was made of it, which may lie beside it."""
+    """The input files of a model. GGUF files made of it may be in the same folder and are not inputs."""
     return (folder.path / name for name in folder.names() if name.endswith(_OF_MODELS) and not name.startswith("."))
 
 
 def plan_weights(checkpoint: Checkpoint) -> tuple[PlannedTensor, ...]:
-    """The tensors of a checkpoint's GGUF file alone: neither metadata nor vocabulary is looked at.
+    """Only the tensors of a checkpoint's GGUF file. Neither metadata nor vocabulary is read.
 
     Raises:
         UnsupportedError: the model or its quantization is not known.
@@ -290,10 +291,11 @@ def plan_infos(checkpoint: Checkpoint) -> tuple[tuple[TensorInfo, ...], str]:
 
 
 def _check_vocabulary(tensors: tuple[PlannedTensor, ...], metadata: Metadata, folder: Path) -> None:
-    """llama.cpp takes the number of tokens from the vocabulary, and loads no embedding of another height.
+    """Compares the rows of the embeddings with the number of tokens. llama.cpp takes that number from the vocabulary,
+    and refuses to load embeddings with another number of rows.
 
-    Rows that no token has do no harm to the file itself, which the reference writes, too: they are told. Tokens without
-    a row are an error.
+    More rows than tokens are only a warning, because the reference writes such a file too. Tokens without a row are an
+    error.
     """
     tokens = metadata.get("tokenizer.ggml.tokens")
     embedding = next((tensor for tensor in tensors if tensor.name == "token_embd.weight"), None)

@@ -1,4 +1,4 @@
-"""The one place that tells what a source is."""
+"""Opens a source. Only this module decides whether it is a checkpoint, an adapter or a GGUF file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def open_model(
         source: A Hugging Face folder, of a model or of a LoRA adapter, or a GGUF file (the first one of a split).
         vocab_only: A folder may lack weights.
         base: The folder of an adapter's base model; None for the one that the adapter names.
-        mistral_format: A folder is read in Mistral's own form, even if it has that of transformers, too.
+        mistral_format: A folder is read in Mistral's own form, even if it also has the form of transformers.
 
     Raises:
         ForgeError: what was wrong, where, and what to do.
@@ -57,5 +57,5 @@ def open_origin(source: str | PathLike[str], *, vocab_only: bool = False) -> Abs
 
 
 def _is_gguf(path: Path) -> bool:
-    """Is it a GGUF file, or the name of one that is not there, rather than a folder?"""
+    """Whether the path is a GGUF file, or the name of one that does not exist, and not a folder."""
     return is_file(path) or (path.suffix == ".gguf" and not is_folder(path))

@@ -1,4 +1,4 @@
-"""A file in parts: which tensors each has, and what its keys say. llama.cpp splits in three ways, and so does this."""
+"""Split files: the tensors and keys of each part. llama.cpp splits files in three ways, and all three are here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gguf_forge.gguf_file.values import ByteOrder, Metadata
 from gguf_forge.planning.file_plan import TensorChoice
 from gguf_forge.request import SplitChoices, parse_size
 
-# What llama-gguf-split takes where no bound is given.
+# The number of tensors in a part that llama-gguf-split uses if no bound is given.
 _USUAL_MAX_TENSORS = 128
 _MOST_PARTS = 0xFFFF
 
@@ -58,7 +58,7 @@ class Split:
 
 
 def split_of(choices: SplitChoices) -> Split:
-    """How the output is split, from the words that a request has for it.
+    """How the output is split, from the options in a request.
 
     Raises:
         UsageError: the size is none or not positive, or there is more than one way.
@@ -84,7 +84,7 @@ def whole_file(
 def split_as_converter(
     path: Path, metadata: Metadata, chosen: Sequence[TensorChoice], split: Split
 ) -> tuple[Shard, ...]:
-    """The parts as llama.cpp's converter makes them: where one is enough, it is an ordinary file.
+    """The parts as llama.cpp's converter makes them. If one part is enough, it is an ordinary file.
 
     Source: gguf_writer.py of gguf-py.
     """
@@ -145,7 +145,7 @@ def _shards(
     count_is_last: bool = False,
     byte_order: ByteOrder = "<",
 ) -> tuple[Shard, ...]:
-    """The shards of tensors that are in `parts`; those after the first have no keys but the split's."""
+    """The shards of the tensors in `parts`. Shards after the first have only the keys of the split."""
     members: list[list[TensorChoice]] = [[] for _ in range(first_is_empty + max(parts, default=0) + 1)]
     for tensor, part in zip(chosen, parts, strict=True):
         members[first_is_empty + part].append(tensor)

@@ -1,4 +1,4 @@
-"""From a base file's tensors and keys to those of the quantized file, without reading a weight."""
+"""Decides the tensors and keys of a quantized file from those of its base file, without reading a weight."""
 
 from gguf_forge.recipe.assign import Assignment, assign
 from gguf_forge.recipe.checks import check, importance_of

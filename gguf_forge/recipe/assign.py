@@ -1,4 +1,4 @@
-"""Which tensors a quantized file has, in which order, each of which type. No weight is read.
+"""Decides which tensors a quantized file has, their order, and the type of each. No weight is read.
 
 Source: llama.cpp's src/llama-quant.cpp.
 """
@@ -31,7 +31,7 @@ class Assignment:
         name: Its name in the output file, which differs from `info.name` where layers before it were pruned.
         wanted: The type that the rules name.
         type: The type it gets: another one where a row of `wanted` would not be a whole number of blocks.
-        needs_imatrix: Is `type` too small to be of use without an importance matrix?
+        needs_imatrix: Whether `type` is too small to be useful without an importance matrix.
         override: The `--tensor-type` that decided, if any.
     """
 
@@ -44,7 +44,7 @@ class Assignment:
 
     @property
     def fallback(self) -> bool:
-        """Was the wanted type impossible for rows of this length?"""
+        """Whether the wanted type was impossible for rows of this length."""
         return self.type != self.wanted
 
     @property
@@ -112,7 +112,7 @@ def _assignment(
 
 
 def _forced(name: str, role: Role, override: TypeOverride | None, options: Options) -> TensorType | None:
-    """The type of --token-embedding-type or --output-tensor-type: they outrank others and never fall back."""
+    """The type of --token-embedding-type or --output-tensor-type. They outrank all other rules and never fall back."""
     if role is Role.OUTPUT:
         return options.output_tensor_type
     if role is Role.EMBEDDING and not (override and name == "per_layer_token_embd.weight"):
@@ -121,7 +121,7 @@ def _forced(name: str, role: Role, override: TypeOverride | None, options: Optio
 
 
 def _fitting(info: TensorInfo, wanted: TensorType) -> TensorType:
-    """`wanted`, or what the reference takes instead where the row is no whole number of its blocks."""
+    """`wanted`, or the type that llama-quantize takes instead if a row is not a whole number of its blocks."""
     if info.n_per_row % wanted.block_elements == 0:
         return wanted
     granted = TENSOR_TYPES[wanted.fallback] if wanted.fallback else wanted

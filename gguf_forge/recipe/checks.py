@@ -1,4 +1,4 @@
-"""What llama-quantize refuses or crashes on, said before any work.
+"""Refuses before any work what llama-quantize refuses or crashes on.
 
 Source: llama.cpp's src/llama-quant.cpp and ggml_quantize_chunk in ggml/src/ggml.c.
 """
@@ -32,7 +32,7 @@ def check(assignments: Iterable[Assignment], options: Options) -> None:
     every = tuple(assignments)
     changed = tuple(a for a in every if a.type != a.info.type)
     imatrix = options.imatrix if options.has_imatrix else None
-    # Without any matrix the reference refuses even tensors that are of the small type already.
+    # Without an importance matrix, llama-quantize refuses even tensors that have the small type already.
     wanting = [a for a in (changed if imatrix else every) if a.needs_imatrix and not _weighs(imatrix, a)]
     _refuse(
         UsageError,
@@ -67,7 +67,7 @@ def check(assignments: Iterable[Assignment], options: Options) -> None:
 
 
 def importance_of(a: Assignment, imatrix: ImportanceMatrix | None) -> NDArray[np.float32] | None:
-    """The importance that `a` is quantized with: by column, for each of its matrices in turn; None without."""
+    """The importance that `a` is quantized with: of each column, for each of its matrices in turn; None for none."""
     if imatrix is None or not _weighs(imatrix, a) or not imatrix.fits(a.info):
         return None
     return imatrix.importance[a.info.name]
@@ -78,7 +78,7 @@ def _weighs(imatrix: ImportanceMatrix | None, a: Assignment) -> bool:
 
 
 def _misfits(imatrix: ImportanceMatrix, a: Assignment) -> bool:
-    # Embeddings are looked up, not multiplied: what a matrix holds for them is not used when it does not fit.
+    # Embeddings are looked up, not multiplied. So an importance that does not fit them is ignored.
     if not _weighs(imatrix, a) or role_of(a.name) is Role.EMBEDDING:
         return False
     return not imatrix.fits(a.info)

@@ -1,4 +1,4 @@
-"""The file types: what a user calls a quantization.
+"""The file types: the names by which a user asks for a quantization.
 
 Source: llama.cpp's include/llama.h, src/llama-quant.cpp and tools/quantize/quantize.cpp.
 """
@@ -25,7 +25,7 @@ class FileType:
 
     @property
     def is_float(self) -> bool:
-        """Is it a type of the converter (F32, F16, BF16, auto), whose file is not requantized?"""
+        """Whether it is a type of the converter (F32, F16, BF16, auto), whose file is not quantized afterwards."""
         return self == AUTO or (self.default_type is not None and self.default_type.is_float)
 
     def __str__(self) -> str:
@@ -54,9 +54,9 @@ class FileType:
 
 AUTO = FileType("auto", None, None)
 COPY = FileType("COPY", None, None)
-# What a file of a checkpoint is called that holds such blocks; no file is quantized to it.
+# The file type of a file that keeps the NVFP4 blocks of its checkpoint. No file is quantized to it.
 OF_NVFP4 = FileType("NVFP4", 39, TENSOR_TYPES["NVFP4"])
-# Name, default type, and the value of general.file_type: None where it is the one that the default type has.
+# Name, default type, and the value of general.file_type. None means the value that the default type has.
 _ROWS: tuple[tuple[str, str, int | None], ...] = (
     ("F32", "F32", None),
     ("F16", "F16", None),

@@ -41,7 +41,7 @@ _TYPED_SUFFIXES = (".weight", ".lora_a", ".lora_b")
 
 
 def stays_f32(name: str, n_dims: int) -> bool:
-    """Is this tensor F32 in a file of any float type?
+    """Whether this tensor is F32 in a file of any float type.
 
     Args:
         name: Its GGUF name.

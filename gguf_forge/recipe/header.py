@@ -25,7 +25,7 @@ _MAX_BYTES = 127
 def quantized_metadata(tensors: Sequence[TensorInfo], metadata: Metadata, options: Options) -> Metadata:
     """The keys of the file that llama-quantize would write, in its order.
 
-    Keys are copied in order; one that is set anew moves to the end. Strings end at their first NUL, as
+    Keys are copied in order, and a key with a new value moves to the end. Strings end at their first NUL, as
     they do in the reference.
 
     Args:
@@ -61,7 +61,7 @@ def quantized_metadata(tensors: Sequence[TensorInfo], metadata: Metadata, option
 def _file_type_id(tensors: Iterable[TensorInfo], metadata: Metadata, options: Options) -> int:
     if options.file_type.id is not None:
         return options.file_type.id
-    # A copy keeps the type that the source states, or is marked as a guess by the most frequent tensor type.
+    # With COPY, the file type of the source is kept. If it has none, it is guessed from the most frequent tensor type.
     overridden = [o.value for o in options.key_overrides if o.key == "general.file_type"]
     stated = next((v for v in overridden if v.type is ValueType.UINT32), metadata.get("general.file_type"))
     if stated is not None:
@@ -72,7 +72,7 @@ def _file_type_id(tensors: Iterable[TensorInfo], metadata: Metadata, options: Op
 
 
 def _guess(types: Sequence[TensorType]) -> int:
-    """The file type after the tensor type that is first to reach the highest count."""
+    """The file type of the most frequent tensor type. Among several, the one that reaches the highest count first."""
     highest = max(Counter(types).values(), default=0)
     seen: Counter[TensorType] = Counter()
     for tensor_type in types:

@@ -1,4 +1,4 @@
-"""The type mixes: which type a file type gives to which tensor.
+"""The type mixes: the type that each file type gives to each tensor.
 
 `_RULES` is a table read from the top: the first row whose role, file type and condition fit decides, and a
 tensor that no row fits has the default type of the file type. A condition judges a `MixSite`, a tensor in place.
@@ -21,7 +21,7 @@ from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 @dataclass(frozen=True)
 class MixSite:
-    """One tensor where it stands: number `position` of `count` of its role that follow the mix."""
+    """A tensor and its place: it is number `position` of the `count` tensors of its role that follow the mix."""
 
     name: str
     shape: tuple[int, ...]
@@ -35,7 +35,7 @@ class MixSite:
 
     @property
     def depth(self) -> int:
-        """How far down the model it is: its position, or its layer where a layer has several of the role.
+        """How far down the model the tensor is: its position, or its layer if a layer has several tensors of the role.
 
         Raises:
             UnsupportedError: a model with experts has a feed-forward tensor outside its layers.
@@ -52,7 +52,7 @@ class MixSite:
         return layer
 
     def in_first(self, share: int) -> bool:
-        """Is it in the first 1/share of the layers?"""
+        """Whether the tensor is in the first 1/share of the layers."""
         return self.depth < self.count // share
 
 
@@ -88,7 +88,7 @@ def _first_sixteenth(site: MixSite) -> bool:
 
 
 def _ends_and_every_third(site: MixSite) -> bool:
-    """The first and the last eighth of the layers, and every third between."""
+    """Whether the layer is in the first or last eighth, or is every third one between them."""
     i, n = site.depth, site.count
     return i < n // 8 or i >= 7 * n // 8 or (i - n // 8) % 3 == 2
 
@@ -107,7 +107,7 @@ def _glm5_next(site: MixSite) -> bool:
 
 
 def _stacked_experts(site: MixSite) -> bool:
-    # MLA's projections are stacks too; only in this family do they have names that are told apart.
+    # MLA's projections are also stacks. Only in this family do their names tell them apart.
     roles = (Role.UP, Role.GATE, Role.DOWN)
     is_stack = len(site.shape) > 2 and site.shape[2] > 1
     return is_stack and (site.facts.architecture != "bailingmoe3" or site.role in roles)
@@ -139,7 +139,7 @@ _KEEP = ""
 
 _RULES: tuple[tuple[Iterable[Role], str, Condition, str], ...] = (
     (Role, _ANY_TYPE, _glm5_next, "Q8_0"),
-    # The output matrix, which is the embedding where both are one.
+    # The output matrix. In a model with tied embeddings it is the embedding.
     ((Role.OUTPUT,), _ANY_TYPE, _any(_falcon, _row_does_not_fit), "Q8_0"),
     ((Role.OUTPUT,), f"{_LOWEST} IQ3_XXS", _always, "Q5_K"),
     ((Role.OUTPUT,), "Q8_0 MXFP4_MOE", _always, "Q8_0"),
@@ -222,7 +222,7 @@ _TABLE = _by_role_and_file_type()
 
 
 class Mix:
-    """Walks the tensors of a file in order and gives each its type; rules count the tensors seen before.
+    """Gives each tensor of a file its type, in file order. The rules count the tensors seen before.
 
     `names` are all tensors of the output file: they tell how many value projections there are and whether the
     output matrix is the embedding.
@@ -267,6 +267,6 @@ class Mix:
         chosen = next((type_name for condition, type_name in rules if condition(site)), _KEEP)
         found = TENSOR_TYPES[chosen] if chosen else self._default
         if role is Role.VALUE and self._facts.is_70b and not self._is_lowest:
-            # A 70B model shares each value projection among eight heads: more bits cost next to nothing.
+            # A 70B model shares each value projection among eight heads, so more bits for it add little to the file.
             return TENSOR_TYPES["Q5_K"] if found.name in ("Q3_K", "Q4_K") else found
         return found

@@ -1,4 +1,4 @@
-"""What the type rules ask of a model, read from its metadata.
+"""The facts about a model that the type rules need, read from its metadata.
 
 Source: llama.cpp's src/llama-model.cpp (load_hparams), src/llama-hparams.cpp and src/models/.
 """
@@ -18,7 +18,7 @@ _LAYERS_OF_70B = {"llama": 80, "llama-embed": 80, "qwen2": 80, "deci": 80, "olmo
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """`n_layers` counts those for multi-token prediction too; `gqa` is layer 0's heads per key-value head."""
+    """`n_layers` also counts layers for multi-token prediction; `gqa` is the heads per key-value head of layer 0."""
 
     architecture: str
     n_layers: int
@@ -40,7 +40,7 @@ class ModelFacts:
         def number(key: str, default: int | None = None) -> int:
             return _number(f"{architecture}.{key}", default, metadata, overridden)
 
-        # The layers of a vision or audio tower are not counted: the rules for depth never apply to them.
+        # The layers of a vision or audio tower are not counted, because the rules for depth never apply to them.
         n_layers = number("block_count", 0 if architecture == "clip" else None)
         n_repeated = n_layers - number("nextn_predict_layers", 0)
         n_experts = number("expert_count", 0)
@@ -68,7 +68,7 @@ def _text(key: str, metadata: Metadata, overridden: Metadata) -> str:
 def _number(key: str, default: int | None, metadata: Metadata, overridden: Metadata) -> int:
     value = metadata.get(key)
     override = overridden.get(key)
-    # An override cannot replace an array when it is read, and one of another type is passed over.
+    # Like llama.cpp, we ignore an override of another type, and an override of an array, when the key is read.
     if override is not None and override.type is ValueType.UINT32 and not _is_array(value):
         return int(override.data)
     if value is None:

@@ -1,9 +1,9 @@
 """Regular expressions over tensor names, as llama-quantize's --tensor-type understands them.
 
 The reference lower-cases a pattern and searches it with std::regex, whose grammar is ECMAScript's. This is
-that grammar without back-references, matched by carrying the set of positions that can be reached, so that no
-pattern can hang a run by backtracking. Since only "does it match?" is asked, greediness and groups change
-nothing: they are read but not tracked.
+that grammar without back-references. A match is computed on the set of all positions that can be reached, so no
+pattern can hang a run by backtracking. Only whether a pattern matches is needed, so greediness and groups are
+parsed but have no effect.
 
 Source: ECMA-262, 3rd edition, 15.10, as libstdc++ reads it.
 """
@@ -66,7 +66,7 @@ class NamePattern:
         return cls(source, _Parser(source).parse())
 
     def search(self, name: str) -> bool:
-        """Does the pattern match anywhere in `name`?"""
+        """Whether the pattern matches anywhere in `name`."""
         text = name.encode(errors="surrogateescape")
         return bool(self._step(text, frozenset(range(len(text) + 1))))
 
@@ -102,7 +102,7 @@ def _either(branches: list[Step]) -> Step:
 
 
 def _repeat(part: Step, low: int, high: int | None) -> Step:
-    # Remembered, because the work would otherwise double with every level of nested repeats.
+    # Results are cached, because the work would otherwise double with every level of nested repeats.
     @lru_cache(maxsize=128)
     def ends(text: bytes, start: int) -> Positions:
         return part(text, frozenset((start,)))
@@ -145,7 +145,7 @@ class _Parser:
 
     def __init__(self, source: str):
         self.source = source
-        # The reference lower-cases byte by byte, which leaves letters outside ASCII alone.
+        # llama-quantize lower-cases byte by byte, which does not change letters outside ASCII.
         self.text = source.encode(errors="surrogateescape").lower().decode("latin-1")
         self.pos = 0
         self.depth = 0
@@ -163,7 +163,7 @@ class _Parser:
         )
 
     def _take(self, *tokens: str) -> str:
-        """The first of `tokens` that comes next, now read; an empty string when none does."""
+        """Reads and returns the first of `tokens` that comes next; an empty string if none does."""
         for token in tokens:
             if self.text.startswith(token, self.pos):
                 self.pos += len(token)
@@ -221,7 +221,7 @@ class _Parser:
         return inner
 
     def _atom(self) -> Step | int:
-        """One thing that can be repeated. A character stays a number, to be joined with its neighbours."""
+        """Reads one item that can be repeated. A character stays a number, so that it can be joined with others."""
         if self._take("(?:") or (not self.text.startswith("(?", self.pos) and self._take("(")):
             return self._group()
         if self._take("["):

@@ -1,4 +1,4 @@
-"""What a user asks of a recipe, parsed and frozen."""
+"""The options of a recipe, parsed and frozen."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ class Options:
 
     @property
     def has_imatrix(self) -> bool:
-        """An importance matrix without entries (all were excluded) counts as none."""
+        """The importance matrix, or None if it has no entries (all were excluded)."""
         return self.imatrix is not None and bool(self.imatrix.importance)
 
     @property
     def in_use(self) -> tuple[str, ...]:
-        """The options, as on the command line, that are set: those a file of the converter cannot honour."""
+        """The options that are set, in the words of the command line. A file of the converter cannot follow them."""
         flags = {
             "--pure": self.pure,
             "--leave-output-tensor": self.leave_output_tensor,

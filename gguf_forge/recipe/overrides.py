@@ -1,7 +1,7 @@
-"""Readers of the options that take a little language: --tensor-type, --override-kv, --prune-layers.
+"""Parsers of the options that have a syntax of their own: --tensor-type, --override-kv, --prune-layers.
 
-Source of the syntax: llama.cpp's tools/quantize/quantize.cpp and common/common.cpp. Where the reference reads
-garbage as zero or drops a sign, a UsageError says so instead.
+Source of the syntax: llama.cpp's tools/quantize/quantize.cpp and common/common.cpp. In some cases llama-quantize reads
+a malformed number as zero or drops a sign; these raise a UsageError here.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def parse_tensor_type_file(path: str | PathLike[str]) -> tuple[TypeOverride, ...
 
 
 def parse_prune_layers(text: str) -> tuple[int, ...]:
-    """Read layer numbers separated by commas; the result is sorted and has no doubles.
+    """Read layer numbers separated by commas; the result is sorted and has no duplicates.
 
     Raises:
         UsageError: an item is not a layer number.

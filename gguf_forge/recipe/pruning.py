@@ -9,7 +9,7 @@ from gguf_forge.errors import UsageError
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.recipe.tensor_rules import file_order
 
-# Unlike the order of tensors, pruning also reaches layers behind a prefix, as in enc.blk.0.
+# Unlike the order of tensors, pruning also applies to layers after a prefix, as in `enc.blk.0`.
 _LAYER = re.compile(r"blk\.([0-9]+)\.")
 
 
@@ -37,7 +37,7 @@ def prune(tensors: Iterable[TensorInfo], layers: Sequence[int]) -> tuple[tuple[T
 def layer_numbers(tensors: Iterable[TensorInfo], pruned: Sequence[int]) -> dict[int, int]:
     """The number after pruning of each layer that stays, by its number before.
 
-    Layers are numbered as they come up in file order; those below the first pruned one keep their number.
+    Layers are numbered in the order in which the file has them; those below the first pruned one keep their number.
 
     Raises:
         UsageError: no layer stays.

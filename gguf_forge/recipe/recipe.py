@@ -17,7 +17,7 @@ from gguf_forge.recipe.tensor_rules import layer_of
 
 @dataclass(frozen=True)
 class Recipe:
-    """Tensors and keys of the output file in file order, and what a user should hear of."""
+    """Tensors and keys of the output file in file order, and warnings for the user."""
 
     assignments: tuple[Assignment, ...]
     metadata: Metadata
@@ -32,7 +32,7 @@ def make_recipe(
     Args:
         tensors: Those of the base file, in any order.
         metadata: That of the base file.
-        only_planned: What `check` refuses is a warning.
+        only_planned: If `check` refuses something, this is a warning and no error.
 
     Raises:
         ForgeError: whatever `assign`, `check` and `quantized_metadata` refuse.

@@ -1,4 +1,4 @@
-"""The options of a recipe, from the words that a request has for them."""
+"""Parses the options of a recipe from the texts in a request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gguf_forge.types.tensor_type import TensorType
 
 
 def options_of(choices: FileChoices, folder: Path = Path()) -> Options:
-    """Parses what deviates from the mix of a file type, and reads the files that it names.
+    """Parses the options that change the mix of a file type, and reads the files that they name.
 
     Args:
         choices: A request.

@@ -1,4 +1,4 @@
-"""What a tensor's name says: its place in a file, its role in the type mixes, whether it may be quantized.
+"""Facts that a tensor's name tells: its place in a file, its role in the type mixes, whether it may be quantized.
 
 Source: llama.cpp's src/llama-quant.cpp and src/llama-model-loader.h.
 """
@@ -31,7 +31,7 @@ _ROLE_OF_NAME = {
     "token_embd.weight": Role.EMBEDDING,
     "per_layer_token_embd.weight": Role.EMBEDDING,
 }
-# In the order of trial: the first part that the name contains decides.
+# The parts are tried in this order. The first one that the name contains decides.
 _ROLE_OF_PART = {
     "attn_qkv.weight": Role.VALUE,
     "attn_kv_b.weight": Role.VALUE,
@@ -125,7 +125,7 @@ def trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def may_quantize(name: str, shape: tuple[int, ...], architecture: str) -> bool:
-    """May this tensor get the type of a mix? Vectors, norms, routers and other small tensors keep theirs."""
+    """Whether this tensor may get the type of a mix. Vectors, norms, routers and other small tensors may not."""
     kept_parts = (*_KEPT_PARTS, *_KEPT_PARTS_OF_ARCHITECTURE.get(architecture, ()))
     return (
         len(trimmed(shape)) > 1

@@ -1,2 +1,2 @@
-"""Tensors as expressions. An operation is one class that carries its shape, its rows, its memory, its words and its
-inverse."""
+"""Tensors as expressions. Each operation is one class that defines its shape, its rows, its memory need, its words for
+people and its inverse."""

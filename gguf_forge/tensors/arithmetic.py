@@ -1,4 +1,4 @@
-"""Operations that compute: each value from the one below it.
+"""Operations that compute new values from the values of their operands.
 
 Values are computed in float32 and rounded to float16 where they were float16, as the reference does: it widens all
 other types to float32 before it computes.
@@ -27,7 +27,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Elementwise(Unary):
-    """Each value of `of` changed by itself."""
+    """An operation that changes each value of `of` independently of the others."""
 
     @property
     def dtype(self) -> TensorType:  # type: ignore[override]
@@ -35,7 +35,7 @@ class Elementwise(Unary):
 
     @abstractmethod
     def compute(self, x: Floats) -> Floats:
-        """The new values of `x`, which may be overwritten."""
+        """The new values for `x`. The array `x` may be overwritten."""
 
     def take(self, rows: RowNumbers) -> Rows:
         below = self.of.take(rows)
@@ -169,7 +169,7 @@ class LogNeg(Elementwise):
 
 @dataclass(frozen=True)
 class Combined(TensorExpr):
-    """Tensors of one shape made one, value by value, in float32 from the first to the last."""
+    """Tensors of one shape combined into one, value by value, in float32, in the order from the first to the last."""
 
     parts: tuple[TensorExpr, ...]
 
@@ -193,7 +193,7 @@ class Combined(TensorExpr):
 
     @abstractmethod
     def combine(self, x: Floats, other: Rows) -> Floats:
-        """Two of them as one, in the place of the first."""
+        """Combines two arrays. The result is written over the first one."""
 
     def take(self, rows: RowNumbers) -> Rows:
         with np.errstate(all="ignore"):  # what is not finite is told when it is packed

@@ -1,4 +1,4 @@
-"""Sums of float32 with the bits of torch's: they depend on the order of their terms.
+"""Sums of float32 values with the same bits as torch's. The bits depend on the order of additions.
 
 Source: `cascade_sum` in torch's SumKernel.cpp, which adds 8 lanes at a time on every CPU. Threads of torch share a sum
 of 32,768 values or more, and then its last bits depend on how many they are: this is the sum of one thread.
@@ -17,13 +17,14 @@ _LANES, _IN_FLIGHT, _LEVELS = 8, 4, 4
 
 
 def cascade_sum(pieces: Iterable[Floats], count: int) -> Floats:
-    """The sum of all values, in float32: eight lanes, each by four sums at a time, and what is left over at last.
+    """The sum of all values, in float32: eight lanes with four sums each, and the values left over at the end.
 
-    Partial sums of powers of two keep small values beside a large sum. Memory is that of a piece, a few times.
+    Partial sums over powers of two keep small values from being lost next to a large sum. The memory is a few times
+    that of one piece.
 
     Args:
         pieces: The values in order, in vectors of any length.
-        count: How many they are.
+        count: How many values there are.
 
     Returns:
         One value.

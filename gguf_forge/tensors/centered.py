@@ -34,7 +34,7 @@ class Centered(Unary):
         return self.of.working_set(n_rows, scattered=scattered) + 4 * wide
 
     def inverse(self, value: TensorExpr) -> TensorExpr:
-        """The values without their mean, which a router of experts does not see."""
+        """The inverse gives the values without their mean back, because a router of experts ignores the mean."""
         return value
 
     @property

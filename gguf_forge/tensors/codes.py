@@ -1,7 +1,7 @@
-"""The codes of quantized checkpoints out of the bytes and words that they are packed in.
+"""Unpacks the codes of quantized checkpoints from the bytes and words that they are packed in.
 
-Codes are small whole numbers without a sign. What they stand for is told by scales and zero points (`dequantized.py`),
-or by a table (`Lookup`).
+Codes are small whole numbers without a sign. Scales and zero points (`dequantized.py`) or a table (`Lookup`) turn them
+into values.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ U8 = ELEMENT_TYPES["U8"]
 
 
 def bit_fields(words: NDArray[np.uint32], bits: int, first: NDArray[np.int64]) -> NDArray[np.uint32]:
-    """Numbers of `bits` bits out of a stream of 32-bit words, lowest bits first; one may lie across two words.
+    """Numbers of `bits` bits from a stream of 32-bit words, lowest bits first. A number may lie across two words.
 
     Args:
         words: (n, W).
-        bits: Of each number, up to 16.
-        first: The bit of a row that each number begins at.
+        bits: How many bits each number has, up to 16.
+        first: The bit of a row at which each number begins.
 
     Example:
         >>> bit_fields(np.array([[0x87654321]], np.uint32), 4, np.arange(8) * 4).tolist()
@@ -46,7 +46,7 @@ def bit_fields(words: NDArray[np.uint32], bits: int, first: NDArray[np.int64]) -
 
 
 class Codes(Unary):
-    """Codes of up to 8 bits, a byte each."""
+    """Codes of up to 8 bits, given as one byte each."""
 
     bits: int
     dtype: ElementType = U8  # type: ignore[assignment]
@@ -72,7 +72,7 @@ class RowCodes(Codes):
         of: Stored integers, (..., W).
         bits: Of a code.
         width: The codes of a row; what is packed beyond them is padding.
-        order: Where in its group of so many codes each column is found, if they do not follow one another.
+        order: The place of each column in its group of `len(order)` codes, if columns do not follow one another.
     """
 
     bits: int
@@ -98,7 +98,7 @@ class RowCodes(Codes):
         return codes
 
     def _of_bytes(self, packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Codes of which a byte holds a whole number."""
+        """Codes of which each byte holds a whole number, such as two codes of 4 bits."""
         each = 8 // self.bits
         codes = np.empty((len(packed), packed.shape[1] * each), np.uint8)
         for place in range(each):
@@ -111,7 +111,7 @@ class RowCodes(Codes):
         return bit_fields(padded.view(np.uint32), self.bits, np.arange(self.width) * self.bits).astype(np.uint8)
 
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
-        # the codes, and what is computed of them as words of 4 bytes where a byte holds no whole number of them
+        # The codes. If a byte does not hold a whole number of codes, they are also computed as words of 4 bytes.
         wide = n_rows * self.width * (3 if 8 % self.bits == 0 else 24)
         return self.of.working_set(n_rows, scattered=scattered) + wide + 16 * self.width + n_rows * NUMBERS_BYTES
 
@@ -200,7 +200,7 @@ class RowPlanes(Codes):
 
 @dataclass(frozen=True)
 class Lookup(TensorExpr):
-    """What codes mean by a table.
+    """The values of codes, looked up in a table.
 
     Attributes:
         codes: Small whole numbers.
@@ -225,7 +225,7 @@ class Lookup(TensorExpr):
 
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         codes = self.codes.working_set(n_rows, scattered=scattered) + self.levels.working_set(1)
-        # whole numbers of 8 bytes are made of the codes to look them up
+        # NumPy converts the codes to 8-byte integers for the look-up
         return codes + 3 * n_rows * F32.row_bytes(self.shape[-1]) + n_rows * NUMBERS_BYTES
 
     def sources(self) -> Iterator[Source]:
@@ -239,7 +239,7 @@ class Lookup(TensorExpr):
 
 @dataclass(frozen=True)
 class Gathered(TensorExpr):
-    """Columns or rows that a stored index names: number i is number `index[i]` below.
+    """Columns or rows chosen by a stored index: number i of the result is number `index[i]` of `of`.
 
     Attributes:
         of: The tensor; a matrix.

@@ -1,7 +1,7 @@
 """Weights of quantized checkpoints, dequantized row by row in float32 as the reference does it.
 
-Every formula is of float32 operations, each rounded once, in the order of its words: the results are the same wherever
-they are computed.
+Every formula is a sequence of float32 operations, each rounded once, in the order in which its text names them. So the
+results are the same on every machine.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _INTACT = "get an intact copy of the model"
 
 @dataclass(frozen=True)
 class Scaled(TensorExpr):
-    """Small numbers less their zero points, times their scales, plus their shifts.
+    """Codes minus their zero points, times their scales, plus their shifts.
 
     Value (m, i, j) has the scale, the zero point and the shift (m, i // row_block, j // column_block).
 
@@ -132,7 +132,7 @@ def _as_float32(codes: Rows) -> Rows:
 
 
 def is_of_fp8(expr: TensorExpr) -> bool:
-    """Is a tensor made of numbers of 8-bit float types with scales? Of stacked ones, the last decides."""
+    """Whether a tensor is made of 8-bit floats with scales. For stacked tensors, the last one decides."""
     if isinstance(expr, Scaled):
         return str(expr.codes.dtype).startswith("F8_")
     parts = tuple(expr.children())

@@ -1,9 +1,9 @@
-"""Tensors as expressions: shape and dtype are known now, rows are read when asked.
+"""Tensors as expressions: shape and dtype are known at once, and rows are read when they are asked for.
 
 A tensor of shape (..., R, C) is seen as a matrix of rows of C values, with all leading axes flattened; a vector is one
 row. Rows are NumPy arrays of float32, float16 or ml_dtypes.bfloat16, or uint8 for packed ggml types. An operation is
-one class that says everything about itself: its shape, which rows below it needs, how much memory taking rows holds,
-its words for people, and its inverse. Nothing is held between calls.
+one class that defines everything about itself: its shape, which rows of its operand it needs, how much memory taking
+rows holds, its words for people, and its inverse. Nothing is kept between calls.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gguf_forge.storage.source import Source
 from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import F32, TensorType
 
-# Row numbers are 8 bytes each, and following an operation takes some arrays of them.
+# Bytes for each row number. A row number has 8 bytes, and mapping numbers through an operation takes some arrays.
 NUMBERS_BYTES = 256
 
 
@@ -47,7 +47,7 @@ class TensorExpr(ABC):
 
     @property
     def source_type(self) -> TensorType:
-        """The type of the values in the checkpoint, whatever is computed from them."""
+        """The type of the values in the checkpoint, before anything is computed from them."""
         return self.dtype
 
     @property
@@ -56,12 +56,12 @@ class TensorExpr(ABC):
 
     @property
     def matrix_rows(self) -> int:
-        """The rows of one matrix (of one expert, say)."""
+        """The rows of one matrix, for example of one expert."""
         return self.shape[-2] if len(self.shape) > 1 else 1
 
     @property
     def is_columnwise(self) -> bool:
-        """Does each row take the reading of a whole matrix? Its rows are best taken together, then."""
+        """Whether reading one row means reading a whole matrix. If so, all rows of a matrix are best taken together."""
         return False
 
     def rows(self, start: int, stop: int) -> Rows:
@@ -73,16 +73,16 @@ class TensorExpr(ABC):
         """The rows with these numbers, in this order."""
 
     def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
-        """The bytes of a range of rows where they lie in files as `rows` would give them; None if they do not."""
+        """The places in files of a range of rows, if the files hold the very bytes that `rows` gives; None if not."""
         return None
 
     @abstractmethod
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
-        """The most bytes that taking so many rows holds, the result included.
+        """The most bytes that taking `n_rows` rows holds, the result included.
 
         Args:
             n_rows: How many rows.
-            scattered: The rows come from here and there; otherwise they are neighbours.
+            scattered: The rows are not neighbours in the tensor.
         """
 
     @property
@@ -104,13 +104,13 @@ class TensorExpr(ABC):
 
     @property
     def words(self) -> str:
-        """What the operation does, for people; empty if it does nothing that they would ask about."""
+        """What the operation does, in words for people; empty if there is nothing to explain."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", type(self).__name__).lower()
 
 
 @dataclass(frozen=True)
 class Unary(TensorExpr):
-    """An operation on one tensor. What a subclass does not change is the tensor's.
+    """An operation on one tensor. Whatever a subclass does not override is taken from that tensor.
 
     Attributes:
         acts_on: "rows" if each row of the result is one row below, whatever its columns are; "columns" if the operation
@@ -137,7 +137,7 @@ class Unary(TensorExpr):
         return self.of.take(self.source_rows(rows))
 
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
-        # what is below, and the result that is made of it
+        # the rows of the operand, and the result that is made of them
         return self.of.working_set(n_rows, scattered=scattered) + n_rows * self.row_bytes
 
     def sources(self) -> Iterator[Source]:
@@ -152,7 +152,7 @@ class Unary(TensorExpr):
         return rows
 
     def inverse(self, value: TensorExpr) -> TensorExpr:
-        """What `of` was, if this operation gave `value`.
+        """The inverse: what `of` was if this operation gave `value`.
 
         Raises:
             UnsupportedError: the operation loses what it would take.
@@ -161,12 +161,12 @@ class Unary(TensorExpr):
 
     @property
     def omission(self) -> str | None:
-        """Words for a tensor where this operation was left out; None where nobody leaves it out by mistake."""
+        """Words for a tensor made without this operation; None if leaving it out is not a known mistake."""
         return None
 
 
 class Stripe(NamedTuple):
-    """Where a piece of a tensor lies along an axis: every `step`-th index from `start` to `stop`."""
+    """The place of a piece of a tensor along an axis: every `step`-th index from `start` to `stop`."""
 
     start: int
     stop: int
@@ -175,7 +175,7 @@ class Stripe(NamedTuple):
 
 
 def common_type(exprs: tuple[TensorExpr, ...]) -> TensorType:
-    """The type of tensors that become one: their own if it is the same for all, otherwise float32.
+    """The type of several tensors that become one: their own if they all have the same, otherwise float32.
 
     The reference widens all float types but float16 to float32 before it computes, and torch's promotion of float16
     with float32 is float32.

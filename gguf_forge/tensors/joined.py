@@ -83,7 +83,7 @@ class Stack(TensorExpr):
             yield from part.sources()
 
     def member(self, value: TensorExpr, number: int) -> TensorExpr:
-        """What part `number` was, if the stack gave `value`."""
+        """The inverse: what part `number` was if the stack gave `value`."""
         n_rows = self.parts[number].n_rows
         return reshaped(RowRange(value, number * n_rows, (number + 1) * n_rows), self.parts[number].shape)
 
@@ -94,8 +94,8 @@ class Stack(TensorExpr):
 
 @dataclass(frozen=True)
 class Joined(TensorExpr):
-    """Pieces along one axis, which is counted from the end; together they are all of it. `concat` puts them one behind
-    the other; the way back puts every second row, say, to its place."""
+    """Pieces that together fill one axis, which is counted from the end. `concat` puts them one behind the other. The
+    way back to a checkpoint also uses other places, for example every second row."""
 
     pieces: tuple[Stripe, ...]
     axis: int

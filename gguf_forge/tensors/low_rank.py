@@ -1,6 +1,6 @@
-"""Low-rank pairs, as LoRA adapters hold them: a change of a weight that is the product of two thin matrices, B times A.
+"""Low-rank pairs, as LoRA adapters hold them: the change of a weight is the product B times A of two thin matrices.
 
-What a declaration does to the weight is done to the pair: an operation on rows to B, one on columns to A.
+Operations that a declaration applies to the weight are applied to the pair: those on rows to B, those on columns to A.
 """
 
 from __future__ import annotations

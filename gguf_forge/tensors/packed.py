@@ -1,4 +1,4 @@
-"""Blocks of other formats as ggml's: bits move, and no value changes."""
+"""Blocks of other formats repacked as ggml's blocks. Only bits are moved; no value changes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RepackMxfp4(TensorExpr):
 
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         stored = self.blocks.working_set(n_rows, scattered=scattered)
-        # both nibbles of each byte, the blocks, and what one assignment computes
+        # both nibbles of each byte, the blocks, and the temporary array of one assignment
         return stored + self.scales.working_set(n_rows, scattered=scattered) + 4 * n_rows * self.row_bytes
 
     def sources(self) -> Iterator[Source]:
@@ -67,9 +67,9 @@ class RepackNvfp4(TensorExpr):
     Attributes:
         codes: Two of them a byte.
         scales: Of 16 values each.
-        tensor_scale: What all values are multiplied by besides. Blocks have no place for it.
-        input_scale: The same of what the tensor is multiplied with.
-        wide_input: What the tensor is multiplied with is not to be rounded to 4 bits.
+        tensor_scale: A factor for all values of the tensor. Blocks have no place for it.
+        input_scale: The same factor for the activations that the tensor is multiplied with.
+        wide_input: Whether these activations must not be rounded to 4 bits.
     """
 
     codes: TensorExpr

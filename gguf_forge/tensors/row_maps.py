@@ -1,7 +1,7 @@
 """Operations that only move values: other shapes, orders and parts of a tensor.
 
-An axis is counted from the end: -1 are the columns, and an index along any other axis is a group of rows that lie in
-equal distances. So each operation but those on columns is a map of row numbers.
+An axis is counted from the end: -1 is the axis of columns, and an index along any other axis stands for a group of rows
+at equal distances. So each operation, except those on columns, is a map of row numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gguf_forge.tensors.expression import NUMBERS_BYTES, StoredRun, TensorExpr, 
 from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import TensorType
 
-# Of a matrix that is transposed, so much is read at a time.
+# Bytes that are read at a time from a matrix that is transposed.
 _BLOCK_BYTES = 2 << 20
 
 
@@ -49,12 +49,12 @@ class Reshape(Unary):
 
     @property
     def _joined(self) -> int:
-        """How many rows below make one row."""
+        """How many rows of the operand make one row."""
         return max(1, self.to[-1] // self.of.shape[-1])
 
     @property
     def _cut(self) -> int:
-        """How many rows one row below is cut into."""
+        """How many rows one row of the operand is cut into."""
         return max(1, self.of.shape[-1] // self.to[-1])
 
     def take(self, rows: RowNumbers) -> Rows:
@@ -92,7 +92,8 @@ class Reshape(Unary):
 
 
 def reshaped(x: TensorExpr, to: tuple[int, ...]) -> TensorExpr:
-    """`x` under another shape of as many values; by way of shorter rows where neither row length divides the other.
+    """`x` in another shape with the same number of values. If neither row length divides the other, it is reshaped
+    twice, by way of shorter rows.
 
     Example:
         >>> from gguf_forge.tensors.stored import StandIn
@@ -118,7 +119,7 @@ def _is_packed(x: TensorExpr) -> bool:
 
 @dataclass(frozen=True)
 class RowRange(Unary):
-    """Rows `start` to `stop`: whole matrices where they are such, otherwise one matrix."""
+    """Rows `start` to `stop`. The result keeps the shape of whole matrices if it can, otherwise it is one matrix."""
 
     start: int
     stop: int
@@ -160,11 +161,11 @@ class AlongAxis(Unary):
 
     @property
     def stride(self) -> int:
-        """The rows that one index of the axis has."""
+        """How many rows one index of the axis stands for."""
         return prod(self.of.shape[self.axis + 1 : -1])
 
     def index_below(self, index: RowNumbers) -> RowNumbers:
-        """The index along the axis of `of` that an index of the result comes from."""
+        """Maps indices along the axis of the result to the indices of `of` that they come from."""
         raise NotImplementedError  # pragma: no cover
 
     def source_rows(self, rows: RowNumbers) -> RowNumbers:
@@ -184,13 +185,13 @@ class AlongAxis(Unary):
 
 @dataclass(frozen=True)
 class Reorder(AlongAxis):
-    """An axis seen as several, `parts`, that are put into another order.
+    """An axis seen as several axes of the lengths `parts`, which are put into another order.
 
     Index (i, j, k) of parts (A, B, C) goes where `order` says: with order (0, 2, 1) to (i, k, j).
 
     Attributes:
-        said: Words for people.
-        left_out: Words for a tensor where this was not done.
+        said: What the operation does, in words for people.
+        left_out: Words for a tensor made without it.
     """
 
     axis: int
@@ -207,7 +208,7 @@ class Reorder(AlongAxis):
 
     @property
     def _stays_together(self) -> int:
-        """How many indices always keep their order and lie beside each other."""
+        """How many indices always stay next to each other in the same order."""
         kept = 0
         while kept < len(self.order) and self.order[-1 - kept] == len(self.order) - 1 - kept:
             kept += 1
@@ -309,7 +310,7 @@ class Slice(AlongAxis):
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         if self.axis == -1:
             return self.of.working_set(n_rows, scattered=scattered) + n_rows * self.row_bytes
-        # where one matrix ends and the next begins, rows are left out, too
+        # rows are also left out between one matrix and the next
         return self.of.working_set(n_rows, scattered=True)
 
     @property
@@ -322,7 +323,7 @@ class Slice(AlongAxis):
 
 @dataclass(frozen=True)
 class Repeat(AlongAxis):
-    """Every index along one axis `times` times, each beside itself (as torch's `repeat_interleave`)."""
+    """Every index along one axis repeated `times` times in a row, as with torch's `repeat_interleave`."""
 
     axis: int
     times: int
@@ -358,7 +359,7 @@ class Repeat(AlongAxis):
 
 @dataclass(frozen=True)
 class Transpose(Unary):
-    """The last two axes swapped: a row is a column below. `transposed` makes one where it is needed."""
+    """The last two axes swapped: a row is a column of the operand. `transposed` makes one where it is needed."""
 
     def __post_init__(self) -> None:
         if len(self.of.shape) < 2:
@@ -375,7 +376,7 @@ class Transpose(Unary):
 
     @property
     def _block_rows(self) -> int:
-        """How many rows below are read at a time."""
+        """How many rows of the operand are read at a time."""
         return min(self.of.shape[-2], max(1, _BLOCK_BYTES // self.of.row_bytes))
 
     def take(self, rows: RowNumbers) -> Rows:
@@ -405,7 +406,7 @@ class Transpose(Unary):
 
 
 def transposed(x: TensorExpr) -> TensorExpr:
-    """The last two axes swapped; twice swapped is as it was, also of packed rows."""
+    """The last two axes swapped. Swapping twice gives the tensor itself, which also works for packed rows."""
     return x.of if isinstance(x, Transpose) else Transpose(x)
 
 

@@ -1,4 +1,4 @@
-"""Tensors that expressions begin with: what files hold, what the config tells, and what is only thought of."""
+"""The tensors that expressions begin with: stored in files, computed from the config, or stand-ins without values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gguf_forge.types.element_type import ElementType
 from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import F32, I32, I64, TENSOR_TYPES, TensorType
 
-# Scattered rows are read in one go, with what lies between, up to so many times their number.
+# Scattered rows are read in one call together with the rows between them, if that is at most this many times as many.
 _MOST_UNUSED = 4
 
 
@@ -63,14 +63,14 @@ class Stored(TensorExpr):
 
 @dataclass(frozen=True)
 class StoredElements(Stored):
-    """Stored numbers that are no weights by themselves, such as packed codes and scales. Only schemes of quantized
-    storage and `Widened` compute with them; a declaration that keeps them is refused."""
+    """Stored numbers that are not weights by themselves, such as packed codes and scales. Only the schemes of quantized
+    checkpoints and `Widened` compute with them. A declaration that would write them to a file is refused."""
 
     dtype: ElementType  # type: ignore[assignment]
 
 
 def as_vector(x: TensorExpr) -> TensorExpr:
-    """A stored scalar as a vector of one value; all else as it is."""
+    """A stored scalar as a vector of one value; other tensors unchanged."""
     return replace(x, shape=(1,)) if isinstance(x, Stored) and not x.shape else x
 
 
@@ -101,7 +101,7 @@ class Constant(TensorExpr):
 
 @dataclass(frozen=True)
 class Zeros(TensorExpr):
-    """A tensor of zeros, which take no room until they are asked for."""
+    """A tensor of zeros. They take no memory until rows are asked for."""
 
     shape: tuple[int, ...]
     dtype: TensorType
@@ -118,8 +118,8 @@ class Zeros(TensorExpr):
 
 @dataclass(frozen=True)
 class StandIn(TensorExpr):
-    """A tensor of a checkpoint that is not there: a name and a shape. A declaration is followed with it to learn what
-    it would do."""
+    """A name and a shape in place of a real checkpoint tensor. Applying a declaration to it shows what the declaration
+    would do."""
 
     name: str
     shape: tuple[int, ...]
@@ -170,7 +170,7 @@ class AsI32(Unary):
 
 @dataclass(frozen=True)
 class PlusIndex(Unary):
-    """Stored integers, each plus its place in its row, as I64: distances become places."""
+    """Stored integers as I64, each plus its column number: stored distances become absolute positions."""
 
     dtype = I64
 
@@ -237,7 +237,7 @@ class Widened(Unary):
         return F32
 
     def take(self, rows: RowNumbers) -> Rows:
-        with np.errstate(over="ignore"):  # a value that is too large becomes infinite, and is told when it is packed
+        with np.errstate(over="ignore"):  # too large values become infinite, and are reported when packed
             return self.of.take(rows).astype(np.float32)
 
     @property

@@ -13,7 +13,7 @@ from gguf_forge.tensors.cascade import cascade_sum
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.types.tensor_type import F32
 
-# The mean of a matrix is taken of so much of it at a time.
+# Bytes of float32 that are read at a time for the mean of a matrix.
 _PIECE_BYTES = 1 << 17
 _LEAST = np.float32(1e-5)
 
@@ -35,7 +35,7 @@ class Ternary(Elementwise):
         return x
 
     def _inverse(self) -> Floats:
-        """One divided by the mean, one value; of several threads the first computes it, and the others wait."""
+        """One divided by the mean, as a single value. The first thread computes it, and the others wait for it."""
         kept = self.__dict__
         with kept.setdefault("_lock", Lock()):
             if "_mean" not in kept:
@@ -59,7 +59,7 @@ class Ternary(Elementwise):
         return super().working_set(n_rows, scattered=scattered) + piece
 
     def inverse(self, value: TensorExpr) -> TensorExpr:
-        """Rounded weights: what was rounded away is not in a file."""
+        """The inverse gives the rounded weights, because a file does not hold what rounding removed."""
         return value
 
     @property

@@ -1,1 +1,1 @@
-"""Tools for GGUF files: look into them, prove them right, change them. One file per verb."""
+"""Tools for GGUF files: inspect them, verify them, edit them, report on them. One file per verb."""

@@ -1,1 +1,1 @@
-"""What a tensor type is: its block layout, the fields of a block, its levels, what no reader should be given."""
+"""The facts of each tensor type: block layout, fields of a block, levels, and which blocks are invalid."""

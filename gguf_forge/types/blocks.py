@@ -1,4 +1,4 @@
-"""What is in packed blocks: their fields, and the code of each value.
+"""Reads packed blocks: their fields, and the code of each value.
 
 The comments of csrc/blocks.h say which bits belong to which element.
 """

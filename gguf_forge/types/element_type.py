@@ -32,12 +32,12 @@ class ElementType:
 
     @property
     def is_packed(self) -> bool:
-        """Does a byte hold parts of several elements?"""
+        """Whether a byte holds parts of several elements."""
         return self.bits < 8
 
     @property
     def is_float(self) -> bool:
-        """Are rows of this type weights as they are? Never: weights are of the tensor types F32, F16 and BF16."""
+        """Whether rows of this type are weights as they are: always False, as weights are F32, F16 or BF16 tensors."""
         return False
 
     def row_bytes(self, n_per_row: int) -> int:

@@ -1,4 +1,4 @@
-"""The levels of a packed type: what its codes stand for, and where the codes lie in a block.
+"""The levels of a packed type: the values of its codes, and the places of the codes in a block.
 
 A type turns the code of a weight into `base + step * value`. The values belong to the type; base and step belong to
 a group of weights that share a scale.
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 Blocks = NDArray[np.void]
 Codes = NDArray[Any]
-# The bits of each item of a field that belong to codes; None where all do.
+# The bits of each item of a field that belong to codes; None if all bits do.
 Masks = Mapping[str, tuple[int, ...] | None]
 
 
@@ -54,7 +54,8 @@ class Bits:
 
 @dataclass(frozen=True)
 class Trits:
-    """The codes of TQ1_0. A byte holds digits in base 3 as a fraction of 256: the first is the whole part of thrice it.
+    """The codes of TQ1_0. A byte, seen as a fraction of 256, holds digits in base 3. The first digit is the whole part
+    of three times this fraction.
 
     Attributes:
         parts: Field, first byte, byte after the last, and how many digits each of these bytes holds.
@@ -78,7 +79,7 @@ class Trits:
 
 @dataclass(frozen=True)
 class Grid:
-    """Codes that stand for several values at once: the points of a grid, and their signs.
+    """Codes that each stand for several values: the points of a grid, and their signs.
 
     Attributes:
         size: Values of a point.
@@ -102,7 +103,7 @@ class LevelScheme:
         values: What each code stands for, before scaling, from the lowest code on. Of a grid: all values that the
             coordinates of its points have, in ascending order.
         codes: Where the codes lie.
-        has_offset: Can a block move its levels away from zero? Such types are called asymmetric.
+        has_offset: Whether a block can move its levels away from zero. Such types are called asymmetric.
         lowest: The lowest code that a quantizer uses.
         fill: A byte that gives all codes the same high value, where the bytes of codes are filled with it.
     """
@@ -121,7 +122,7 @@ class LevelScheme:
 
     @property
     def is_grid(self) -> bool:
-        """Do codes stand for several values at once?"""
+        """Whether each code stands for several values."""
         return isinstance(self.codes, Grid)
 
     @cached_property
@@ -136,5 +137,5 @@ class LevelScheme:
 
     @property
     def is_uniform(self) -> bool:
-        """Are the levels equally far apart?"""
+        """Whether the levels are equally far apart."""
         return len(set(np.diff(self.rungs).tolist())) == 1

@@ -1,4 +1,4 @@
-"""What rows of a tensor are in memory, and how they are numbered."""
+"""The types of a tensor's rows in memory, and of row numbers."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ Rows = NDArray[Any]
 # Rows of numbers, and rows of packed blocks.
 FloatRows = NDArray[np.float32]
 PackedRows = NDArray[np.uint8]
-# Numbers of a tensor's rows, all its matrices counted on.
+# Row numbers of a tensor. They count on from one matrix to the next.
 RowNumbers = NDArray[np.int64]

@@ -1,7 +1,7 @@
-"""The ggml tensor types: one row says every fact of a type, and all other modules ask it.
+"""The ggml tensor types: one row holds every fact of a type, and all other modules take the facts from it.
 
 To add a type, write its row here, and its block and kernel in csrc (csrc/README.md).
-Source: ggml.h, ggml-common.h and ggml-quants.c; what else is said has its source beside the attribute.
+Source: ggml.h, ggml-common.h and ggml-quants.c; facts from elsewhere have their source at the attribute.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from ml_dtypes import bfloat16
 from gguf_forge.errors import UsageError
 from gguf_forge.types.levels import Bits, Grid, LevelScheme, Trits
 
-# A field of a block, as NumPy's structured dtypes have it: name, dtype of an item, and how many items.
+# A field of a block in the form of NumPy's structured dtypes: name, dtype of an item, and number of items.
 Field = tuple[str, Any] | tuple[str, Any, int] | tuple[str, Any, tuple[int, ...]]
 
-# The one field of a type that isn't packed.
+# The only field of a type that is not packed.
 VALUE = "value"
 
 
 class ImportanceUse(IntEnum):
-    """What importance is to the quantizer of a type, from least to most."""
+    """How the quantizer of a type uses importance, from least to most."""
 
     IGNORED = 0  # the bytes do not depend on it
     USED = 1
@@ -46,15 +46,15 @@ class TensorType:
             infinite or not a number. Source: `ggml_validate_row_data`.
         levels: What the codes of its values stand for; None where each value is a number of its own, and for types
             that are only computed with.
-        is_float: Is it a type that weights are stored in unpacked?
-        is_target: Can tensors be quantized to it? Source: `ggml_type` names that llama-quantize takes.
-        is_swappable: Are the scales the only numbers of a block that have a byte order? Big-endian files of such types
-            can be read. Source: gguf_convert_endian.py of gguf-py.
-        is_fusible: Does the quantizer multiply and add in a way that a compiler may fuse, and that shows in the bytes?
-            Source: measured, see docs/exactness.md.
-        rounds_late: Does the quantizer round the scale after it has chosen levels? A few of them aren't the nearest
-            ones any more then.
-        importance: What importance is to the quantizer.
+        is_float: Whether weights are stored in this type unpacked.
+        is_target: Whether tensors can be quantized to it. Source: `ggml_type` names that llama-quantize takes.
+        is_swappable: Whether the scales are the only numbers of a block that have a byte order. Big-endian files of
+            such types can be read. Source: gguf_convert_endian.py of gguf-py.
+        is_fusible: Whether a compiler may fuse multiplications and additions of the quantizer with another result in
+            the bytes. Source: measured, see docs/exactness.md.
+        rounds_late: Whether the quantizer rounds the scale after it has chosen levels. A few levels are then no longer
+            the nearest ones.
+        importance: How the quantizer uses importance.
         fallback: The type that llama-quantize takes where a row is not a whole number of blocks, by name.
             Source: llama-quant.cpp.
         file_type: What `general.file_type` says of a file whose tensors are mostly of this type; None where it does
@@ -85,12 +85,12 @@ class TensorType:
 
     @property
     def is_packed(self) -> bool:
-        """Does a block hold several values?"""
+        """Whether a block holds several values."""
         return self.block_elements > 1
 
     @property
     def scales_at(self) -> tuple[int, ...]:
-        """Where the f16 scales (d, and dmin or m) of a packed block stand, in bytes."""
+        """The byte offsets of the f16 scales (d, and dmin or m) in a packed block."""
         block: Any = np.dtype(list(self.fields))
         found = (block.fields[name] for name in block.names if self.is_packed)
         return tuple(offset for item, offset, *_ in found if item == np.float16)
@@ -132,7 +132,7 @@ _D: Field = ("d", "<f2")
 _M: Field = ("m", "<f2")
 _DMIN: Field = ("dmin", "<f2")
 
-# The bits of a floating-point number that are all ones for infinities and NaN, in its type's unsigned integer.
+# The exponent bits of a floating-point number as an unsigned integer. They are all ones for infinities and NaN.
 _EXPONENT = {"f2": 0x7C00, "bf2": 0x7F80, "f4": 0x7F80_0000, "f8": 0x7FF0 << 48}
 _FINITE_D = (("d", _EXPONENT["f2"]),)
 _FINITE_D_M = (*_FINITE_D, ("m", _EXPONENT["f2"]))

@@ -1,4 +1,4 @@
-"""Packed rows that no reader should be given: blocks whose scale is infinite or not a number.
+"""Finds invalid packed rows: blocks whose scale is infinite or not a number.
 
 Source: `ggml_validate_row_data` of ggml, which llama-quantize runs over all that it has quantized.
 """

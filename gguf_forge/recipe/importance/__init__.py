@@ -1,1 +1,1 @@
-"""How much each column of a tensor matters."""
+"""Importance: how much an error in each column of a tensor counts."""

@@ -30,10 +30,10 @@ _MAX_COUNT = 2.0**62
 
 
 def read_imatrix(source: str | PathLike[str]) -> ImportanceMatrix:
-    """Reads an importance matrix of either format; which one it is shows in its first bytes.
+    """Reads an importance matrix of either format. The first bytes of the file tell which format it is.
 
     Args:
-        source: Is recorded as given in the files that are made with it.
+        source: The file. Its path is recorded, as it is given, in the files that are made with the matrix.
 
     Raises:
         InputError: the file is missing, cut off, no importance matrix, or holds numbers that are none.
@@ -81,7 +81,7 @@ def _read_gguf(path: str, file: GgufFile) -> ImportanceMatrix:
 
 
 def _sums_and_counts(path: str, name: str, tensors: Mapping[str, GgufTensor]) -> tuple[Importance, Importance]:
-    """By expert: sums (n_experts, n_columns), and whole counts (n_experts,)."""
+    """The sums (n_experts, n_columns) and the whole counts (n_experts,) of each expert."""
     parts = [tensors.get(name + end) for end in (_SUMS, _COUNTS)]
     if any(part is None or part.type.name != "F32" for part in parts):
         raise InputError(f"{printable(name)} needs {_SUMS} and {_COUNTS}, both F32", file=path, hint=_NO_MATRIX)
@@ -94,13 +94,13 @@ def _sums_and_counts(path: str, name: str, tensors: Mapping[str, GgufTensor]) ->
 
 
 def _means(sums: Importance, counts: Importance) -> Importance:
-    """Sums over counts; an expert that was never used weighs all columns alike."""
+    """The sums divided by the counts. For an expert that was never used, all columns count the same."""
     uses = counts[:, None]
     return np.divide(sums, uses, out=np.ones_like(sums), where=uses > 0).reshape(-1)
 
 
 def _round_half_away(counts: Importance) -> Importance:
-    """As C's lround does; llama-imatrix counts in whole numbers, but stores floats."""
+    """Rounds as C's `lround` does. llama-imatrix counts in whole numbers but stores them as floats."""
     rounded: Importance = np.copysign(np.floor(np.abs(counts.astype(np.float64)) + 0.5), counts).astype(np.float32)
     return rounded
 
@@ -111,7 +111,7 @@ def _read_legacy(path: str, source: Source) -> ImportanceMatrix:
     if n_entries < 1:
         raise InputError(f"claims {n_entries} entries", file=path, hint=_NO_MATRIX)
     entries = list(_legacy_entries(cursor, n_entries))
-    # what follows is optional
+    # the number of chunks and the dataset are optional
     chunks = cursor.number("i", "the number of chunks") if cursor.left else 0
     dataset = _text(cursor, "the name of the dataset") if cursor.left else ""
     return ImportanceMatrix(

@@ -1,4 +1,4 @@
-"""What an importance matrix says: how much each column of each tensor matters."""
+"""An importance matrix in memory: how much an error in each column of each tensor counts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ImportanceMatrix:
     calls: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def fits(self, info: TensorInfo) -> bool:
-        """Is there one importance for each column of a tensor, in all its matrices together?"""
+        """Whether there is one number for each column of a tensor, counted over all its matrices."""
         n_matrices = info.shape[2] if len(info.shape) > 2 else 1
         return self.importance[info.name].size == info.n_per_row * n_matrices
 

@@ -1,4 +1,4 @@
-"""Files that are made of the tensors of other GGUF files, which stay as they are to the last bit."""
+"""Files that are made of the tensors of other GGUF files. The bytes of the tensors are copied unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_one_byte_order(gguf: GgufFile) -> None:
 
 
 def as_they_are(tensors: Iterable[GgufTensor]) -> list[TensorChoice]:
-    """Tensors of a file as those of another one, described as ggml describes them."""
+    """The tensors of a file for the plan of a new file, with shapes as ggml writes them."""
     return [
         TensorChoice(
             replace(tensor.info, shape=trimmed(tensor.shape)),

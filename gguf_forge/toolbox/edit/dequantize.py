@@ -28,7 +28,7 @@ from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import F32, TENSOR_TYPES
 
 _FLOATS = tuple(name for name, known in TENSOR_TYPES.items() if known.is_float)
-# As the Hub's own tools cut checkpoints.
+# The largest file that the Hub's own tools write when they cut a checkpoint into several.
 _MAX_SIZE = 5_000_000_000
 
 
@@ -66,7 +66,8 @@ def dequantize_gguf(
             NAME-TYPE, beside the file.
         file_type: "F32", "F16" or "BF16"; None for that of a float file, and F32 for all others.
         safetensors: Write a checkpoint's tensors.
-        max_size: Bytes of tensors in a file of several. Checkpoints are cut at 5 GB if it is None, GGUF files are not.
+        max_size: The most bytes of tensors in one file. If it is None, a checkpoint is cut into files of at most 5 GB,
+            and a GGUF file is not cut.
         threads, backend, overwrite, observer: How it is run; see `RunSettings`.
 
     Returns:
@@ -88,7 +89,7 @@ def dequantize_gguf(
 
 
 def make_dequantized(plan: FilePlan, run: RunSettings, *, is_folder_new: bool) -> WrittenFile:
-    """Writes what was planned. A folder may be made for it, and is left if all goes well or something is in it."""
+    """Writes the planned files. If a new folder was made for them and the run fails, the empty folder is removed."""
     with _folder(plan.path.parent, wanted=is_folder_new):
         return make_files([plan], run)[0]
 
@@ -101,7 +102,7 @@ def plan_dequantized(
     safetensors: bool = False,
     max_size: int | None = None,
 ) -> FilePlan:
-    """What `dequantize_gguf` would write of an opened file; of use as long as that is open. Arguments as there."""
+    """What `dequantize_gguf` would write of an opened file, with the same arguments; valid while the file is open."""
     float_type = _target(gguf, file_type)
     split = Split(max_size=max_size)
     if not safetensors:
@@ -142,7 +143,7 @@ def _as_floats(expr: TensorExpr) -> TensorExpr:
 
 
 def _beside(gguf: GgufFile, ending: str) -> Path:
-    """A path beside the file, with another type at the end of its name."""
+    """A path next to the file, with another type at the end of its name."""
     path = gguf.paths[0]
     part = PartName.read(path.name)
     stem = part.stem if part else path.name.removesuffix(".gguf")
@@ -153,7 +154,7 @@ def _beside(gguf: GgufFile, ending: str) -> Path:
 
 @contextmanager
 def _folder(folder: Path, *, wanted: bool) -> Iterator[None]:
-    """A folder that is there meanwhile, and afterwards if all went well or something is in it."""
+    """Makes a folder for the time of the block. If the block fails and the folder is empty, it is removed again."""
     is_new = wanted and not folder.exists()
     if is_new:
         try:

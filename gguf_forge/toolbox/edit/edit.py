@@ -1,4 +1,4 @@
-"""Changing the keys of a GGUF file. The tensors are copied as they lie."""
+"""Changes the keys of a GGUF file. The bytes of the tensors are copied unchanged."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ log = logging.getLogger(__name__)
 
 _ARCHITECTURE = "general.architecture"
 _TOKENS = "tokenizer.ggml.tokens"
-# Keys that say how the rest of the file is to be read: they cannot be right with other values.
+# Keys that say how the rest of the file is laid out. Any other value would make the file unreadable.
 _LAYOUT_KEYS = {
     "general.alignment": "it says where the tensor data lies",
     **dict.fromkeys(SPLIT_KEYS, "it says which files belong together: use `gguf-forge split` or `merge`"),
 }
-# What readers insist on.
+# Readers refuse a file in which one of these keys has another type.
 _TYPES = {
     _ARCHITECTURE: ValueType.STRING,
     "general.file_type": ValueType.UINT32,
@@ -43,7 +43,7 @@ _TYPES = {
     "tokenizer.ggml.pre": ValueType.STRING,
     CHAT_TEMPLATE: ValueType.STRING,
 }
-# Kinds of special tokens, as gguf_new_metadata.py calls them, and the words that others use.
+# The kinds of special tokens: the names of gguf_new_metadata.py, and other names in use.
 _SPECIAL = (
     *("bos", "eos", "eot", "eom", "unknown", "seperator", "padding", "cls", "mask", "prefix", "suffix", "middle"),
     *(f"fim_{part}" for part in ("pre", "suf", "mid", "pad", "rep", "sep")),
@@ -54,7 +54,7 @@ _COPY_PIECE = 1 << 28
 
 @dataclass(frozen=True)
 class Edits:
-    """What is to change, in this order.
+    """The changes to make, in the order in which they are made.
 
     Attributes:
         remove: Keys to leave out.
@@ -75,7 +75,7 @@ class Edits:
 
 @dataclass(frozen=True)
 class Change:
-    """A key that differs: its value before and after, None where it is not there, and its name before if that too."""
+    """A key that changes: its value before and after (None where the file lacks the key), and its old name."""
 
     key: str
     old: Value | None
@@ -85,15 +85,15 @@ class Change:
 
 @dataclass(frozen=True)
 class EditPlan:
-    """An edited file, decided to the last byte.
+    """The plan of an edited file, which decides all its bytes.
 
     Attributes:
         source: The file as it is.
-        path: The file to be; the same for an edit in place.
+        path: The new file; the same path as the source for an edit in place.
         changes: In the order of the new file, keys that were removed first.
         header: The new header.
         old_header: Bytes of the old one.
-        size: Bytes of the file to be.
+        size: Bytes of the new file.
     """
 
     source: Path
@@ -109,7 +109,7 @@ class EditPlan:
 
     @property
     def is_needed(self) -> bool:
-        """Is there anything to write?"""
+        """Whether there is anything to write."""
         return bool(self.changes) or not self.in_place
 
 
@@ -127,8 +127,8 @@ def edit_gguf(
 ) -> EditPlan:
     """Changes keys of a GGUF file: there is the old file or the complete new one, at any time.
 
-    A file that has links beside its name is not changed for them: the name alone gets the new one. The tensors are
-    copied as they lie.
+    An edit in place gives the name a new file; other hard links to the old file keep the old contents. The bytes of the
+    tensors are copied unchanged.
 
     Args:
         source: The file; of a split one the first, which has the keys.
@@ -190,7 +190,7 @@ def plan_edit(file: SourceFile, header: GgufHeader, edits: Edits, out: Path | No
 
 
 def check_edit(plan: EditPlan, *, overwrite: bool = False) -> None:
-    """Says before any work what would stop it: see `write_edit`."""
+    """Raises the errors of `write_edit` that can be known before any work."""
     inputs = () if plan.in_place else (plan.source,)
     check_output(plan.path, plan.size, inputs, overwrite=overwrite or plan.in_place)
 
@@ -214,7 +214,7 @@ def write_edit(
         return
     check_edit(plan, overwrite=overwrite)
     with published(plan.path, plan.size, overwrite=overwrite or plan.in_place, mode=_mode(plan, file)) as out:
-        # where the data keeps its place the file is copied whole: its blocks can be shared then
+        # If the data keeps its offset, the whole file is copied, so that file systems with reflinks share its blocks.
         shift = len(plan.header) - plan.old_header
         begin = 0 if shift == 0 else plan.old_header
         end = file.size if header.tensors else begin
@@ -227,7 +227,8 @@ def write_edit(
 
 
 def _mode(plan: EditPlan, file: SourceFile) -> int | None:
-    """What is changed in place stays as private as it was, while it is written, too."""
+    """The permissions of a file that is edited in place. The new file has them from the start, so it is never readable
+    by more users than the old one."""
     if not plan.in_place or file.descriptor is None:
         return None
     with output_errors(plan.path):
@@ -299,7 +300,7 @@ def _rename(metadata: Metadata, old: str, new: str) -> Metadata:
 
 
 def _old_names(rename: Mapping[str, str]) -> Mapping[str, str]:
-    """New name -> the name before all renaming."""
+    """Each new name -> the name that the key had in the source file."""
     names: dict[str, str] = {}
     for old, new in rename.items():
         names[new] = names.pop(old, old)
@@ -307,7 +308,7 @@ def _old_names(rename: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _with_templates(metadata: Metadata, templates: Metadata) -> Metadata:
-    """The templates in the place of the first one that was there, or at the end."""
+    """The keys with the new templates where the file had its first template, or at the end if it had none."""
     if not any(value.data for value in templates.values()):
         raise UsageError("the chat template is empty", hint=f"remove {CHAT_TEMPLATE} instead")
     result: Metadata = {}
@@ -317,7 +318,7 @@ def _with_templates(metadata: Metadata, templates: Metadata) -> Metadata:
 
 
 def _special(kind: str, token: str | int, metadata: Metadata) -> tuple[str, int]:
-    """The key of a kind of special token, and the id of the token that it shall be."""
+    """The key for a kind of special token, and the id of the token chosen for it."""
     name = _ALIASES.get(kind, kind)
     if name not in _SPECIAL:
         raise UsageError(f"there is no special token {printable(kind)}", hint=f"there are {', '.join(_SPECIAL)}")
@@ -369,7 +370,7 @@ def _changes(old: Metadata, new: Metadata, renamed: Mapping[str, str]) -> tuple[
 
 
 def _same(one: Value, other: Value) -> bool:
-    """Equal to the last bit: 0 and -0 differ, and so do numbers and truth values."""
+    """Whether two values have the same bits. 0 and -0 differ, and so do 1 and True."""
     return (one.type, one.element) == (other.type, other.element) and _digits(one) == _digits(other)
 
 

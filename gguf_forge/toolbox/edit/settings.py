@@ -16,7 +16,7 @@ from gguf_forge.gguf_file.header import FORMATS
 from gguf_forge.gguf_file.values import Value, ValueType
 from gguf_forge.tokenizer.checks import encodable
 
-# The words of --override-kv, and short ones; GGUF's own names are types, too.
+# The type names of --override-kv, and short names. GGUF's own names of types are also accepted.
 _WORDS = {
     "int": ValueType.UINT32,
     "float": ValueType.FLOAT32,
@@ -37,13 +37,13 @@ _FLOATS = (ValueType.FLOAT32, ValueType.FLOAT64)
 
 @dataclass(frozen=True)
 class UntypedValue:
-    """What is to be read as the type that the key has."""
+    """Text without a type. It is read as the type that the key already has."""
 
     text: str
 
 
 class Setting(NamedTuple):
-    """A key, and what it shall be."""
+    """A key, and the value to set."""
 
     key: str
     value: Value | UntypedValue
@@ -125,7 +125,7 @@ def _read(key: str, text: str, kind: ValueType, element: ValueType | None) -> Va
                 hint='write it as JSON, for example [1,2] or ["a","b"]',
             ) from None
     try:
-        if "_" in text:  # which Python reads as 1000 in 1_000
+        if "_" in text:  # Python would read 1_000 as 1000
             raise ValueError
         number: object = float(text) if kind in _FLOATS else int(text)
     except ValueError:

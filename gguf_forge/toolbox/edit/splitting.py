@@ -59,7 +59,7 @@ def split_gguf(
 
 
 def plan_split(gguf: GgufFile, prefix: str | PathLike[str], split: Split) -> FilePlan:
-    """What `split_gguf` would write of an opened file; of use as long as that is open. Raises as it does."""
+    """What `split_gguf` would write of an opened file, with the same errors; valid while the file is open."""
     if split.max_size is not None and split.max_tensors is not None:
         raise UsageError("both a size and a number of tensors bound the parts", hint="leave one of them out")
     if not Path(prefix).name or os.fspath(prefix).endswith(os.sep):
@@ -116,7 +116,7 @@ def make_merged(
 
 
 def plan_merge(gguf: GgufFile, out: str | PathLike[str]) -> FilePlan:
-    """What `merge_gguf` would write of an opened split; of use as long as that is open."""
+    """What `merge_gguf` would write of an opened split. The plan is valid while the split is open."""
     count = gguf.typed_metadata.get(SPLIT_COUNT)
     if count is None or count.data == 0:
         raise InputError(
@@ -125,7 +125,7 @@ def plan_merge(gguf: GgufFile, out: str | PathLike[str]) -> FilePlan:
             hint="the file is whole already" if len(gguf.tensors) else None,
         )
     check_one_byte_order(gguf)
-    # nothing shall take the result for a part again
+    # the merged file must not be taken for a part of a split
     metadata = {**_without(gguf.typed_metadata, SPLIT_COUNT), SPLIT_COUNT: Value(ValueType.UINT16, 0)}
     return copying_plan(whole_file(Path(out), metadata, as_they_are(gguf.tensors), byte_order=gguf.byte_order), gguf)
 

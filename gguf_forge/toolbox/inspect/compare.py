@@ -60,7 +60,7 @@ class Comparison:
     Attributes:
         a, b: Their paths; of a split, the first part's.
         keys: Metadata keys that differ: B is what was found, A what it is compared with.
-        order: Are the tensors that both have in the same order?
+        order: Whether the tensors that both files have are in the same order.
         tensors: All tensors of A, in its order, then those that only B has.
     """
 
@@ -72,7 +72,7 @@ class Comparison:
 
     @property
     def same(self) -> bool:
-        """Do both hold the same keys and the same bytes of tensors, in the same order?"""
+        """Whether both hold the same keys and the same bytes of tensors, in the same order."""
         return not self.keys and self.order and all(each.likeness is Likeness.SAME for each in self.tensors)
 
 
@@ -90,7 +90,7 @@ def compare_gguf(
 
     Args:
         a: A file, or the first one of a split: the reference.
-        b: Another one.
+        b: The file whose errors are measured.
         only_tensors: Leave out the metadata, and the order of tensors.
         threads: Defaults to the processors this process may use.
         progress: Told the bytes of A as they are compared.

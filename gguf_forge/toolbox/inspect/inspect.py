@@ -28,9 +28,9 @@ from gguf_forge.toolbox.inspect.measure import Spread, spread_of
 from gguf_forge.toolbox.inspect.rows_of import as_float32, with_short_rows
 from gguf_forge.types.blocks import levels_of, unpack_blocks
 
-# What tells where the bins of a histogram lie.
+# The edges of a histogram are chosen from a sample of this many rows and at most this many values.
 _SOME_ROWS, _SOME_VALUES = 64, 1 << 18
-# Beyond so many standard deviations from the mean, all values are in one bin.
+# Values farther from the mean than this many standard deviations share the first or the last bin.
 _TAIL = 4.0
 
 
@@ -101,7 +101,7 @@ class Overview:
 
     @property
     def types(self) -> Mapping[str, TypeShare]:
-        """What each type has of the file, that with the most bytes first."""
+        """The share of each type in the file, the type with the most bytes first."""
         tensors, weights, nbytes = Counter[str](), Counter[str](), Counter[str]()
         for tensor in self.tensors:
             type_name = tensor.info.type.name
@@ -250,7 +250,8 @@ def view_tensor(
 ) -> TensorView:
     """The values of a tensor of an opened file; arguments as for `inspect_tensor`.
 
-    The tensor is read once. Where its bins lie is told by a few of its rows; twice, if they are all the same.
+    The tensor is read once, and the bins are chosen from a few of its rows. If the values of these rows are all the
+    same, it is read twice.
     """
     if bins < 3:
         raise UsageError(f"a histogram of {bins} bins shows nothing", hint="take at least 3")

@@ -22,9 +22,10 @@ from gguf_forge.types.blocks import levels_of
 
 Doubles = NDArray[np.float64]
 
-# Of types that have no blocks: what is looked at for the worst place.
+# For types without blocks: this many values count as a block when the block with the greatest error is looked for.
 _STRETCH = 32
-# Values whose doubles an allocator keeps for the next ones: new pages from the system would cost more than the sums.
+# Values in one step. Their float64 arrays are small enough that the allocator reuses their memory. Larger arrays would
+# get new pages from the system each time, which takes longer than the sums.
 _AT_ONCE = 1 << 13
 
 
@@ -258,7 +259,7 @@ def distance_between(
 
 @dataclass(frozen=True)
 class DistanceSums:
-    """What is added up, range by range, to know a `Distance`."""
+    """The sums over ranges of rows that a `Distance` is computed from."""
 
     count: int = 0
     nonfinite: int = 0
@@ -330,7 +331,7 @@ def distance_sums(
 
 
 class _ValueRun(NamedTuple):
-    """Where values come from: the `start`-th one on in rows of `n_per_row`."""
+    """The place of values in a tensor: they begin at value `start`, in rows of `n_per_row` values."""
 
     first_row: int
     n_per_row: int
@@ -381,7 +382,7 @@ def _sums_of_blocks(
 
 
 def _dot(a: Doubles, b: Doubles) -> float:
-    # not np.dot: BLAS has threads of its own, and adds in another order with each number of them
+    # This is not `np.dot`, because BLAS has its own threads, and their number changes the order of additions.
     return float(np.einsum("i,i->", a, b))
 
 

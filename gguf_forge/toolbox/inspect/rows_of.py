@@ -20,7 +20,7 @@ from gguf_forge.types.blocks import unpack_blocks
 from gguf_forge.types.rows import Rows
 from gguf_forge.types.tensor_type import VALUE, TensorType
 
-# Half a mebibyte of float32: it stays in a core's cache, and is mostly memory that the allocator has already.
+# Half a mebibyte of float32. It stays in the cache of a core, and the allocator can mostly reuse memory for it.
 RANGE_VALUES = 1 << 17
 
 _LONGEST_ROW = 1 << 20
@@ -89,7 +89,8 @@ def row_ranges(expr: TensorExpr, *, values: int = RANGE_VALUES, by_matrix: bool 
 def with_short_rows(stored: TensorExpr) -> TensorExpr:
     """A tensor whose rows are too long to hold, seen as shorter ones: the same values in the same order.
 
-    Only a tensor as a file holds it can be seen so; any other, and one of ordinary rows, stays as it is.
+    Only a stored tensor can be seen this way. Any other tensor, and one with rows of ordinary length, is given back
+    unchanged.
     """
     n = stored.shape[-1]
     if not isinstance(stored, Stored) or n <= _LONGEST_ROW:

@@ -1,4 +1,4 @@
-"""`gguf_forge.report`: a page about a GGUF file that a person would rather look at than read."""
+"""`gguf_forge.report`: a page of charts about a GGUF file."""
 
 from __future__ import annotations
 

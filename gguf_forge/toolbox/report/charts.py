@@ -36,7 +36,7 @@ _FEW_LAYERS = 16
 
 
 def bit_ruler(bits: float) -> Markup:
-    """A square for each bit of a 16-bit weight (32-bit, if need be), as many of them filled as are left."""
+    """A square for each bit of a 16-bit weight, or of a 32-bit one if needed. Filled squares are bits that remain."""
     total = 16 if bits < 16.5 else 32
     side, gap = (20.0, 4.0) if total == 16 else (9.0, 3.0)
     cells = []
@@ -234,7 +234,7 @@ def error_by_size(costs: Sequence[SizeCost]) -> Markup:
 
 
 def outlier_cloud(lesson: Outlier) -> Markup:
-    """Blocks by how far their largest weight stands out, and how much they lost."""
+    """A dot for each block: how large its largest weight is next to the others, and the error of the block."""
     height, left, right, bottom, top = 250.0, 48.0, 16.0, 44.0, 14.0
     heights, errors = [x for x, _ in lesson.cloud] or [1.0], [y for _, y in lesson.cloud] or [0.1]
     x = Scale(1, max(heights) * 1.04, left, HALF - right)
@@ -283,7 +283,7 @@ def alternatives(found: Sequence[Alternative], colours: Colours) -> Markup:
 
 
 def _frontier(points: Sequence[tuple[Alternative, float]]) -> list[tuple[Alternative, float]]:
-    """Those that no other type beats with as many bits or fewer."""
+    """The types that have less error than every type with the same number of bits or fewer."""
     best: list[tuple[Alternative, float]] = []
     for one, ratio in sorted(points, key=lambda pair: (pair[0].bits_per_weight, -pair[1])):
         if not best or ratio > best[-1][1]:

@@ -52,7 +52,7 @@ class BlockError:
 
 @dataclass(frozen=True)
 class Error:
-    """How far values are from those of the source.
+    """The error of a tensor's values against those of the source.
 
     Attributes:
         rmse: Root of the mean squared difference.
@@ -148,7 +148,7 @@ class Portrait:
         deviation: The standard deviation.
         largest: The greatest magnitude.
         sampled: How many values were looked at.
-        of_source: Are these the weights of the source, or what the file made of them?
+        of_source: Whether these are the weights of the source, and not the values in the file.
     """
 
     tensor: str
@@ -206,7 +206,7 @@ class Rounding:
 
 @dataclass(frozen=True)
 class Symmetry:
-    """32 weights whose ladder is better off not centred on zero, and how common that is."""
+    """32 weights that have less error with a ladder that is not centred on zero, and how common such weights are."""
 
     tensor: str
     row: int
@@ -286,7 +286,8 @@ class Lessons:
     """Quantization explained on the file's own weights.
 
     Attributes:
-        of_source: Are the weights those of the source? If not, they are those of the finest tensors of the file.
+        of_source: Whether the weights are those of the source. If not, they come from the most precise tensors of the
+            file.
         tensors: Where they come from.
         sampled: How many there are.
         alternatives: Every type on the same sample.

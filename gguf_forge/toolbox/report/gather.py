@@ -50,7 +50,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class _Subject:
-    """A tensor of the file, the same one in the source, and what was found out."""
+    """A tensor of the file, the same tensor in the source, and the results for it."""
 
     tensor: GgufTensor
     stored: TensorExpr | None
@@ -188,7 +188,7 @@ def _relative(found: Tensor) -> float:
 
 
 def _portraits(told: _Told) -> Iterable[Portrait]:
-    """Distributions of tensors that stand out."""
+    """The distributions of a few tensors that are worth a look."""
     matrices = _matrices(told)
     rounded = [pair for pair in matrices if _relative(pair[1]) > 0]
     packed = [pair for pair in matrices if pair[1].levels]
@@ -244,7 +244,7 @@ def _worst(found: Tensor) -> float:
 
 
 def _lessons(told: _Told) -> Lessons | None:
-    """From the source's weights; without a source from those that the file keeps most precisely."""
+    """The lessons, made from the source's weights, or without a source from the most precise tensors of the file."""
     usable = [pair for pair in _matrices(told) if pair[1].shape[0] % 256 == 0]
     usable = usable or [pair for pair in _matrices(told) if pair[1].shape[0] % 32 == 0]
     with_source = [pair for pair in usable if pair[0].source is not None]

@@ -11,8 +11,8 @@ from gguf_forge.toolbox.report import words
 from gguf_forge.toolbox.report.data import Tensor
 
 COLOURS = 9
-_MOST_LAYERS, _MOST_ROLES = 512, 64  # more than any honest file has
-_LEAST = 0.001  # errors below it are as cool as can be; each colour is a factor of two
+_MOST_LAYERS, _MOST_ROLES = 512, 64  # rows and columns of a map; real models have fewer
+_LEAST = 0.001  # errors up to this get the coolest colour; each further colour is a factor of two
 _ORDER = (
     *("attn_qkv", "attn_q", "attn_q_a", "attn_q_b", "attn_k", "attn_kv_a_mqa", "attn_kv_b", "attn_k_b", "attn_v"),
     *("attn_v_b", "attn_gate", "attn_output", "ffn_gate_inp", "ffn_gate", "ffn_up", "ffn_down"),
@@ -151,7 +151,7 @@ UNUSED = Metric(
 
 
 def against_type(tensors: Sequence[Tensor]) -> Metric:
-    """The error of a tensor as a multiple of the median of all tensors of its type: which are hard to round?"""
+    """The error of a tensor as a multiple of the median of its type. It shows which tensors are hard to round."""
     errors: dict[str, list[float]] = {}
     for tensor in tensors:
         if len(tensor.shape) > 1 and (error := _relative(tensor)):

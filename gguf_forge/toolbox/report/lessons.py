@@ -26,7 +26,8 @@ _ALTERNATIVES = (
 )
 _SIZES = (16, 32, 64, 128, 256)
 _CLOUD = 400
-_LEAN = 0.25  # how far from zero the middle of a block is that leans to one side, in halves of its range
+# A block leans to one side if the middle of its range is at least this far from zero, in halves of the range.
+_LEAN = 0.25
 _LARGEST = 60_000.0
 
 
@@ -40,7 +41,7 @@ class SampledRows:
 
     @property
     def is_usable(self) -> bool:
-        """Can they be rounded to every type? Scales are 16-bit floats, which end soon."""
+        """Whether the weights can be rounded to every type. Scales are 16-bit floats, whose largest number is 65504."""
         return self.values.shape[1] % _SMALL == 0 and 0 < float(np.abs(self.values).max()) <= _LARGEST
 
     def place(self, at: int, size: int) -> tuple[int, int]:
@@ -54,8 +55,8 @@ def make_lessons(pool: Sequence[SampledRows], *, of_source: bool, finest: float)
 
     Args:
         pool: Rows of some matrices; those whose length is a multiple of 32 count.
-        of_source: Are they what they were before any rounding?
-        finest: Bits for each of them: types of as many or more lose nothing any more, and are left out.
+        of_source: Whether the weights are those from before any rounding.
+        finest: Bits for each weight. Types of as many bits or more would lose nothing and are left out.
     """
     usable = [weights for weights in pool if weights.is_usable]
     if not usable:
@@ -118,7 +119,7 @@ def _as_rounding(tensor_type: TensorType, levels: FloatRows, stored: FloatRows, 
 
 
 def _symmetry(pool: Sequence[SampledRows]) -> Symmetry | None:
-    """The block that an offset helps most: one that leans to one side, and is neither small nor ruled by one weight."""
+    """The block that an offset helps most. It leans to one side, is not small, and is not dominated by one weight."""
     found: tuple[float, SampledRows, int] | None = None
     better = blocks = 0
     pairs: dict[str, list[tuple[FloatRows, FloatRows]]] = {}

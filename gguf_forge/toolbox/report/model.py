@@ -1,4 +1,4 @@
-"""What a file says of itself: the model, and the types that its file type would give its tensors."""
+"""The model as the file's own keys describe it, and the types that its file type would give its tensors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gguf_forge.types.tensor_type import TensorType
 _LONGEST = 300  # characters of a metadata value
 _ITEMS = 8  # of an array
 _IN_LAYER = re.compile(r"(.*?)blk\.([0-9]{1,6})\.(.+)", re.DOTALL)
-# Facts of an architecture that say something to a person, by the end of their key.
+# Keys of an architecture that a page shows, by the end of the key, and the words for them.
 _FACTS = (
     ("block_count", "layers"),
     ("embedding_length", "width"),

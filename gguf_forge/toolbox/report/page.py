@@ -37,9 +37,9 @@ _NOTES = {
     "IQ4_NL": "symmetric, rungs denser near zero",
 }
 _ROLES = 12
-_OTHER_MODEL = 0.9  # no type is so bad
-_MOST_TENSORS, _MOST_KEYS, _MOST_LAYERS = 4000, 1000, 512  # that are listed: more than any honest file has
-_FEW_LAYERS = 8  # with so few, two charts fit side by side
+_OTHER_MODEL = 0.9  # a relative error that no type reaches, so the source must be another model
+_MOST_TENSORS, _MOST_KEYS, _MOST_LAYERS = 4000, 1000, 512  # the most that a page lists; real models have fewer
+_FEW_LAYERS = 8  # up to this number of layers, two charts fit next to each other
 
 
 def page(report: Report) -> str:
@@ -114,7 +114,7 @@ def _listed(report: Report) -> list[Tensor]:
 
 
 def tip_of(tensor: Tensor) -> str:
-    """What is said of a tensor when it is pointed at."""
+    """The text that appears when the mouse is over a tensor."""
     lines = [
         tensor.name,
         f"{tensor.type}, {words.bits(tensor.bits_per_weight)} bits for each weight",
@@ -181,7 +181,7 @@ def _stand_ins(report: Report) -> list[tuple[str, str, int, list[Tensor]]]:
 
 
 def _findings(report: Report) -> Iterator[tuple[str, str]]:
-    """What stands out: (mood, sentence)."""
+    """The main results as (mood, sentence)."""
     for problem in report.problems or ():
         yield "bad", f"{problem.file}: {problem.tensor + ': ' if problem.tensor else ''}{problem.what}."
     if report.problems == ():
@@ -248,7 +248,7 @@ def _number(count: int, noun: str) -> str:
 
 
 def describe_type(name: str) -> str:
-    """A type in a few sentences, for people."""
+    """A description of a type in a few sentences."""
     tensor_type = TensorType.named(name)
     scheme = tensor_type.levels
     if scheme is None:

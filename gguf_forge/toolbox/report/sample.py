@@ -41,7 +41,7 @@ class Sample:
 
     @property
     def weights(self) -> FloatRows:
-        """The best that is known of the weights before rounding."""
+        """The weights of the source, or without a source the values in the file."""
         return self.stored if self.source is None else self.source
 
     @property

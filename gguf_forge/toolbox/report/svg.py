@@ -1,4 +1,4 @@
-"""Scalable graphics as text: elements, numbers and scales. Whatever is not markup already is escaped."""
+"""SVG as text: elements, numbers and scales. All text that is not `Markup` is escaped."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _attribute(value: str | float) -> Markup:
 
 
 def number(value: float) -> str:
-    """Two decimals are a hundredth of a pixel.
+    """A coordinate with at most two decimals, because a hundredth of a pixel is precise enough.
 
     Example:
         >>> number(2.0), number(1 / 3), number(-0.001)
@@ -148,7 +148,7 @@ def squarified(sizes: Sequence[float], x: float, y: float, width: float, height:
 
 
 def _worst(row: Sequence[float], side: float) -> float:
-    """The greatest ratio of sides, should these areas share a row along `side`."""
+    """The greatest ratio of sides that the rectangles would have if these areas shared a row along `side`."""
     total, least = sum(row), min(row)
     if total <= 0 or least <= 0 or side <= 0:
         return float("inf")

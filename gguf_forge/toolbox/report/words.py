@@ -1,10 +1,10 @@
-"""Numbers as people say them."""
+"""Numbers as text for people."""
 
 from __future__ import annotations
 
 from math import isfinite
 
-# Between a number and its unit no line is broken.
+# A no-break space keeps a number and its unit on one line.
 _GAP = "\N{NO-BREAK SPACE}"
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
@@ -37,7 +37,7 @@ def count(number: int) -> str:
 
 
 def three(value: float) -> str:
-    """Three digits that count.
+    """The number with three significant digits.
 
     Example:
         >>> three(4.3298), three(61.04), three(999.4)

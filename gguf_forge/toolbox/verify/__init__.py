@@ -1,1 +1,1 @@
-"""Proves a GGUF file right."""
+"""Verifies a GGUF file."""

@@ -53,12 +53,12 @@ class Checksum:
 
 @dataclass(frozen=True)
 class SumsCheck:
-    """What checking sums came to: names of files, and FILE:TENSOR.
+    """The result of checking sums. Names are those of files, or FILE:TENSOR.
 
     Attributes:
         matching: How many hashes are right.
-        different: Whose are not.
-        missing: What the sums name, and the file has not.
+        different: The names whose hashes are wrong.
+        missing: The names in the sums that the file does not have.
         unnamed: Tensors that the sums do not name, if they name any.
     """
 
@@ -145,7 +145,7 @@ def _hashed(jobs: Sequence[_Job], threads: int | None, progress: Progress) -> It
             done += len(piece)
         return Checksum(job.kind, state.hexdigest(), job.path.name, job.tensor), done
 
-    # the long ones first: several threads are through sooner
+    # The longest items are hashed first, so that several threads finish at about the same time.
     order = sorted(range(len(jobs)), key=lambda n: (jobs[n].tensor is not None, n))
     found: dict[int, Checksum] = {}
     for number, (result, done) in zip(order, in_order(run, [jobs[n] for n in order], threads=threads), strict=True):
@@ -224,7 +224,7 @@ _Key = tuple[str, str, "str | None"]
 
 
 def _key_of(line: Checksum, every: dict[_Key, _Job], gguf: GgufFile) -> _Key:
-    """What a line is the hash of: `file` is all that stands behind it, perhaps with a tensor."""
+    """What the hash of a line belongs to. `file` is all the text after the hash, which may end with a tensor's name."""
     only = gguf.paths[0].name if len(gguf.paths) == 1 else None
     for at in [match.start() for match in re.finditer(":", line.file)]:
         tensor = line.file[at + 1 :]

@@ -1,4 +1,4 @@
-"""Where packed rows differ from what they should be, and whether a quantizer could make them of the same weights."""
+"""Where packed rows differ from the expected ones, and whether a quantizer could have made them of the same weights."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from gguf_forge.types.blocks import field_at
 from gguf_forge.types.rows import FloatRows, PackedRows
 from gguf_forge.types.tensor_type import TensorType
 
-# The greatest ratio of squared errors seen between blocks that fused and plain arithmetic make is 1.37.
+# A block with more than this many times the expected squared error is odd. The greatest ratio measured between blocks
+# made with and without fused multiply-add is 1.37.
 _WORSE = 1.5
-# Where more than this share of some rows' blocks differ, and more than so many, each sixteenth of them is judged: what
-# they have in common shows in a few, and judging costs many times what comparing does.
+# If more than `_MANY` of the blocks of some rows differ, and more than `_MANY_BLOCKS`, only one in `_EACH` of them is
+# judged. A sample shows what they have in common, and judging a block takes many times longer than comparing it.
 _MANY, _MANY_BLOCKS, _EACH = 0.05, 64, 16
-# Float values of the same weights, rounded to another 16-bit type on the way, are no farther apart.
+# The greatest relative difference of float values that come from the same weights by way of two 16-bit types.
 _ROUNDING = 2.0**-7
 
 
@@ -107,7 +108,7 @@ class Differences:
     errors: Errors = Errors()
 
     def plus(self, other: Differences) -> Differences:
-        """Both; `other` is of later rows."""
+        """The two added together; `other` is of later rows."""
         misplaced = [n for n in (self.misplaced, other.misplaced) if n is not None]
         return Differences(
             self.blocks + other.blocks,
@@ -192,7 +193,7 @@ def differences_between(
 def _judged(
     expected: PackedRows, found: PackedRows, tensor_type: TensorType, weights: FloatRows, importance: FloatRows | None
 ) -> tuple[NDArray[np.bool_], int | None, Errors]:
-    """Of differing blocks: which are odd, how many values are misplaced, and the sums of errors."""
+    """Judges blocks that differ: which are odd, how many values are misplaced, and the sums of errors."""
     mine, theirs = _unpacked(expected, tensor_type), _unpacked(found, tensor_type)
     if mine is None or theirs is None:
         return np.ones(len(expected), bool), None, Errors()
@@ -226,7 +227,7 @@ def _judged(
 
 
 def _counts(weights: NDArray[np.float64], importance: FloatRows | None) -> NDArray[np.float64] | float:
-    """How much the error of each value counts where a matrix gives the importance of columns, nearly as in ggml."""
+    """How much the error of each value counts if each column has an importance. The formula is close to ggml's."""
     if importance is None:
         return 1.0
     squares = weights * weights

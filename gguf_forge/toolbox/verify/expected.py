@@ -59,7 +59,7 @@ def expecting(gguf: GgufFile, request: Request, options: Options, base: str | No
 
 
 def _decides_types(request: Request, options: Options) -> bool:
-    """Do a file type and options decide the type of each tensor, rather than the file?"""
+    """Whether a file type and options decide the type of each tensor, and not the file itself."""
     named = (options.output_tensor_type, options.token_embedding_type)
     return bool(request.types or options.pure or options.leave_output_tensor or options.tensor_types or any(named))
 
@@ -88,7 +88,7 @@ def _with_types_of(gguf: GgufFile, content: FileContent) -> FileContent:
 
 
 def _as(chosen: TensorChoice, tensor_type: TensorType) -> TensorChoice:
-    """A tensor with another type. A float type is what the values are rounded to, too."""
+    """A tensor with another type. If it is a float type, the values are also rounded to it."""
     if tensor_type == chosen.info.type:
         return chosen
     source = chosen.source
@@ -116,7 +116,8 @@ def _check_packable(tensors: tuple[TensorChoice, ...]) -> None:
 
 
 def _with_recorded_matrix(gguf: GgufFile, options: Options) -> Options:
-    """The path of the matrix is recorded as it was typed, and is not typed the same way now."""
+    """The keys with the path of the matrix as the file records it. The file records the path as it was typed when the
+    file was made, and it may be typed differently now."""
     recorded = gguf.typed_metadata.get(f"{IMATRIX_KEYS}file")
     if recorded is None or recorded.type is not ValueType.STRING:
         return options
@@ -132,7 +133,7 @@ def _with_recorded_matrix(gguf: GgufFile, options: Options) -> Options:
 
 
 def _file_type_of(gguf: GgufFile) -> FileType:
-    """What general.file_type says; COPY where it says nothing that is known, which leaves all types to the file."""
+    """The file type of general.file_type. COPY, which keeps the file's own types, if that key is missing or unknown."""
     value = gguf.typed_metadata.get("general.file_type")
     known = _BY_ID.get(value.data) if value is not None and value.type is ValueType.UINT32 else None
     return known or COPY

@@ -1,4 +1,4 @@
-"""Is a GGUF file sound in itself? Blocks that no reader should be given, and bytes where none should be.
+"""Checks a GGUF file by itself: it finds blocks with invalid scales, and bytes other than zero in the padding.
 
 Structure, offsets and overlaps are checked when a file is opened: `gguf_file/reader.py`.
 """

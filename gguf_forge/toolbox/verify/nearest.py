@@ -1,8 +1,8 @@
-"""Is each weight at the level nearest to it?
+"""Checks whether each weight was rounded to the level nearest to it.
 
 A quantizer may choose the scales of a block in many ways (with an importance matrix, with fused arithmetic, by another
-search), but at last it rounds each weight to the nearest level that these scales make. So levels that are not the
-nearest ones tell damaged blocks, and blocks of other weights, from those of the same weights packed in another way.
+search), but in the end it rounds each weight to the nearest level that these scales make. So if levels are not the
+nearest ones, the block is damaged or was made of other weights. It is not the same weights packed in another way.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from gguf_forge.kernels.rows import dequantize
 from gguf_forge.types.blocks import levels_of
 from gguf_forge.types.tensor_type import TensorType
 
-# Of the distance between two levels. The scale is rounded to 16 bits after the older formats have chosen levels.
+# A level counts as the nearest if it is this close to being so, as a share of the distance between two levels. The
+# older formats round the scale to 16 bits after they have chosen levels, so their levels can be slightly off.
 _SLACK = 0.04
 
 

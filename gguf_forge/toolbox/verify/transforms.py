@@ -1,4 +1,4 @@
-"""What was done to a tensor between the checkpoint and the file, in words: from its expression."""
+"""Describes in words what was done to a tensor between the checkpoint and the file. Its expression tells it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """What differences mean: damage, other arithmetic, another recipe, other weights.
 
-The rules stand on what llama.cpp's quantizers give when they are built with and without fused multiply-add, with and
-without importance, on changed weights, and what flipped bits do; docs/exactness.md has the figures.
+The rules are based on measurements: what llama.cpp's quantizers give when they are built with and without fused
+multiply-add, with and without importance, and on changed weights, and what flipped bits do. docs/exactness.md has the
+figures.
 """
 
 from __future__ import annotations
@@ -33,24 +34,26 @@ class Verdict(str, Enum):
     EXTRA = "extra"
 
 
-# Of a tensor's blocks, or fewer than so many: differences up to here are few. Fused arithmetic changes up to 2.4 %.
+# "Few" differing blocks are at most `_FEW` of a tensor's blocks, or at most `_FEW_BLOCKS` in a small tensor. Fused
+# multiply-add changes up to 2.4 % of the blocks, so its differences count as few.
 _FEW, _FEW_BLOCKS = 0.05, 3
-# Of the blocks of one type: fewer do not show that arithmetic was fused.
+# The fewest differing blocks of one type, as a share and as a number, that show that arithmetic was fused.
 _LEAST_FUSED, _LEAST_FUSED_BLOCKS = 1e-4, 3
-# Values off the nearest level: in formats that round the scale late up to 0.1 % for the same weights, and 0.8 % where
-# importance differs much from column to column; none in the others. Weights that changed by 1 % give 0.4 % and more.
+# The most misplaced values (not at the nearest level) for which the weights can be the same. Formats that round the
+# scale late misplace up to 0.1 % of the same weights, and up to 0.8 % if importance differs much between columns. Other
+# formats misplace none. Weights that changed by 1 % give 0.4 % or more.
 _MISPLACED_LATE, _MISPLACED_LATE_BY_IMPORTANCE, _MISPLACED = 0.003, 0.012, 0.0002
-# Of a few differing blocks of these formats, packed by importance.
+# The share of a few differing blocks that may be odd in formats that round the scale late, packed with importance.
 _ODD_LATE_BY_IMPORTANCE = 0.2
-# Where there are no levels: squared errors with and without importance differ by less.
+# For types without levels: the relative difference of squared errors with and without importance stays below this.
 _ODD = 0.1
-# Of the cosine that the right blocks have.
+# Weights are unrelated if their cosine is below this share of the cosine that the right blocks have.
 _UNRELATED = 0.5
 
 
 @dataclass(frozen=True)
 class TensorCheck:
-    """A tensor of the file beside what it should be.
+    """A tensor of the file, and the tensor that it should be.
 
     Attributes:
         info: As the file has it, or as it should be if the file lacks it.
@@ -80,13 +83,13 @@ def verdict_on(found: Differences, tensor_type: TensorType, blocks: int, *, by_i
         found: Where its bytes differ from what they should be.
         tensor_type: Its type.
         blocks: How many blocks it has.
-        by_importance: Should it have been packed with an importance matrix?
+        by_importance: Whether it should have been packed with an importance matrix.
     """
     if not found.blocks:
         return Verdict.IDENTICAL
     if found.blocks <= max(_FEW * blocks, _FEW_BLOCKS):
         tolerated = _ODD_LATE_BY_IMPORTANCE * found.judged if tensor_type.rounds_late and by_importance else 0
-        # a float has no scale that could have been chosen otherwise
+        # a float type has no scales, so no quantizer could have chosen another one
         is_damaged = found.odd_blocks > tolerated or tensor_type.block_elements == 1
         return Verdict.DAMAGED if is_damaged else Verdict.STEPS
     if found.misplaced is not None:
@@ -101,11 +104,11 @@ def verdict_on(found: Differences, tensor_type: TensorType, blocks: int, *, by_i
 
 
 def verdict_on_file(tensors: Sequence[TensorCheck], keys_differ: bool) -> tuple[Verdict, tuple[str, ...]]:
-    """What a file turned out to be, and the sentences that say it.
+    """The verdict on a file, and the sentences that explain it.
 
     Args:
         tensors: All that were compared.
-        keys_differ: Do metadata keys, or the order of tensors?
+        keys_differ: Whether metadata keys or the order of tensors differ.
     """
     verdict, sentences = _verdict_on_tensors(tensors)
     if not keys_differ:
@@ -132,7 +135,7 @@ def _verdict_on_tensors(tensors: Sequence[TensorCheck]) -> tuple[Verdict, tuple[
 
 
 def _steps(tensors: Sequence[TensorCheck], different: Sequence[TensorCheck]) -> tuple[Verdict, tuple[str, ...]]:
-    """Few blocks of each tensor differ, by what a quantizer could have made of the same weights."""
+    """The verdict if few blocks of each tensor differ, and a quantizer could have made them of the same weights."""
     all_blocks, changed = Counter[TensorType](), Counter[TensorType]()
     for check in tensors:
         all_blocks[check.info.type] += check.blocks

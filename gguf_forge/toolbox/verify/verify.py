@@ -1,4 +1,4 @@
-"""Proves a GGUF file right: by itself, by checksums, or against what it was made of, byte by byte."""
+"""Verifies a GGUF file: by itself, with checksums, or byte by byte against what it was made of."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Is everything as it should be?"""
+        """Whether nothing is wrong with the file."""
         return self._is_sound and self.verdict in (None, Verdict.IDENTICAL)
 
     @property
     def only_fused(self) -> bool:
-        """Is all as it should be, but made with fused arithmetic?"""
+        """Whether the only differences are those that fused multiply-add makes."""
         return self._is_sound and self.verdict is Verdict.FUSED and not (self.keys or self.order)
 
     @property
@@ -105,8 +105,8 @@ def verify_gguf(
 ) -> Verification:
     """Checks a GGUF file: its structure and blocks, checksums, and every byte against its source.
 
-    With a source, each tensor is made again, a few rows at a time, and compared. What isn't said of how the file was
-    made is read back from it: the file type, and the type of each tensor.
+    With a source, each tensor is made again, a few rows at a time, and compared. If the arguments do not give the file
+    type, it is read from the file, and so is the type of each tensor.
 
     Args:
         file: The file, or the first one of a split.
@@ -153,7 +153,7 @@ def verify(
     progress: Progress = lambda n_bytes: None,
 ) -> Verification:
     """Checks a GGUF file as `verify_gguf` does; a request, if there is one, says what it was made of and how."""
-    # What was given is looked at before the file is read, which may take long.
+    # The arguments are checked before the file is read, because reading may take long.
     lines = read_sums(sums) if sums is not None else None
     with (
         open_gguf(path) as gguf,
@@ -200,7 +200,7 @@ def _out_of_order(gguf: GgufFile, expected: FileContent) -> str | None:
 
 
 def _checks(gguf: GgufFile, expected: FileContent, run: RunSettings, progress: Progress) -> tuple[TensorCheck, ...]:
-    """Every tensor of the file beside what it should be; in the file's order, missing ones last."""
+    """Every tensor of the file with the tensor that it should be, in the file's order. Missing tensors come last."""
     wanted = {chosen.info.name: chosen for chosen in expected.tensors}
     checks: dict[str, TensorCheck] = {}
     pairs = []
