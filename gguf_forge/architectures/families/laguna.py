@@ -13,14 +13,18 @@ from gguf_forge.architectures.shapes import DECODER_SHAPES, heads, hidden, queri
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
 from gguf_forge.gguf_file.values import Metadata
-from gguf_forge.tokenizer import TokenizerSource, as_control, bpe, in_order, own_chat_template, special_ids
+from gguf_forge.gguf_file.values import u32 as u32_value
+from gguf_forge.tokenizer import TokenizerSource, as_control, bpe, in_order, own_chat_template
+from gguf_forge.tokenizer.checks import as_id
+from gguf_forge.tokenizer.special import ID_KEYS
 
 
 def _turn_end(source: TokenizerSource) -> Metadata:
     """The token that ends a turn: among the tokens that end a generation, the one that is not the first token."""
     ends = source.config.get("eos_token_id")
     others = [end for end in ends if end != source.config.get("bos_token_id")] if isinstance(ends, list) else []
-    return special_ids({"eot": others[0]})(source) or {} if others else {}
+    place = source.files.place("config.json") / "eos_token_id"
+    return {ID_KEYS["eot"]: u32_value(as_id(others[0], place))} if others else {}
 
 
 def _listed(config: Config, key: str) -> list[Any]:
