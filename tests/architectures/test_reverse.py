@@ -42,6 +42,10 @@ def rounded(expr: TensorExpr, kind: str) -> bytes:
 
 _STATES = "the tensors of a state space come back in the shapes of the file"
 _OTHERWISE = {
+    **dict.fromkeys(
+        ("bailingmoe3", "bailingmoe3-vl"), "which layers attend follows from the size of a group, which the file lacks"
+    ),
+    **dict.fromkeys(("bamba", "granite-unmixed"), "the file says Granite, whose checkpoints have other names"),
     "bert": "the pooler, which llama.cpp does not use, is not in the file",
     "falcon-h1": "the multipliers of its config are not in the file",
     "gemma3-vision": "the language model comes back by itself: its file does not tell of the other part",
