@@ -1,4 +1,4 @@
-"""Mamba, Mamba 2 and Falcon Mamba, which have only state space layers. Checkpoints of mamba_ssm have other config keys."""
+"""Mamba, Mamba 2 and Falcon Mamba, which have only state space layers. mamba_ssm has other config keys."""
 
 from __future__ import annotations
 
