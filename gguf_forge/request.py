@@ -496,7 +496,7 @@ class Request(FileChoices, PartChoices, ModelHints):
         Option(
             "-o --outfile",
             "A file, a folder, or a name with {ftype} in it. [default: NAME-TYPE.gguf in the current folder; for a "
-            "GGUF file, ggml-model-TYPE.gguf beside it]",
+            "GGUF file, ggml-model-TYPE.gguf next to it]",
             OUTPUT,
             metavar="OUT",
         ),

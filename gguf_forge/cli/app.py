@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = context.command_path if context else "gguf-forge"
         failure = Failure(2, UsageError.__name__, error.format_message(), hint=f"see {command} --help")
     except MemoryError:
-        hint = "allow less with --max-memory, or say --threads 1"
+        hint = "allow less with --max-memory, or use --threads 1"
         failure = Failure(1, MemoryError.__name__, "the system gave no more memory", hint=hint)
     except Exception as error:
         if verbose:

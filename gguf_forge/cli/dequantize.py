@@ -28,7 +28,7 @@ def dequantize(
         Path | None,
         Option(
             "-o --outfile",
-            "A file or folder; with --safetensors a folder, which is made. [default: beside FILE]",
+            "A file or folder; with --safetensors a folder, which is made. [default: next to FILE]",
             OUTPUT,
             metavar="OUT",
         ),

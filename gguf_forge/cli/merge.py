@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 
 def merge(
-    source: Annotated[Path, Option("FIRST-PART", "NAME-00001-of-0000N.gguf; the others lie beside it.")],
+    source: Annotated[Path, Option("FIRST-PART", "NAME-00001-of-0000N.gguf; the others are in the same folder.")],
     out: Annotated[Path, Option("OUT.gguf", "The file to be.")],
     run: Annotated[RunSettings, only("overwrite", "threads")],
     messages: Messages,

@@ -34,7 +34,7 @@ def quantize(
         tuple[str, ...],
         Option(
             "IN.gguf [OUT.gguf] TYPE [NTHREADS]",
-            "The file, or the first one of a split; the output, by default ggml-model-TYPE.gguf beside it; "
+            "The file, or the first one of a split; the output, by default ggml-model-TYPE.gguf next to it; "
             "the file type by name or number, in any case, COPY to keep all types, several with commas.",
         ),
     ],

@@ -67,7 +67,7 @@ def room(whole: Sequence[Batch], threads: int, *, max_memory: int | None = None,
     if bound < enough:
         raise UsageError(
             f"this needs {enough:,} bytes of memory at least, and {bound:,} are allowed",
-            hint=f"say --max-memory {-(-enough >> 20)}M, or more",
+            hint=f"allow --max-memory {-(-enough >> 20)}M or more",
         )
     threads = min(threads, max(1, (bound - held - least) // (_THREAD_BYTES + 2 * _LEAST_SHARE)))
     free = bound - held - threads * _THREAD_BYTES

@@ -30,7 +30,7 @@ def in_threads(
         profile: Records how each thread spends its time.
 
     Raises:
-        UsageError: the system does not allow so many threads.
+        UsageError: the system does not allow this number of threads.
     """
     queue = _SharedItems(iter(items))
     done: SimpleQueue[int | None] = SimpleQueue()
@@ -67,7 +67,9 @@ def _started(pool: ThreadPoolExecutor, work: Callable[[int], None], workers: int
     try:
         return [pool.submit(work, number) for number in range(1, workers + 1)]
     except RuntimeError as error:  # a limit on processes or memory
-        raise UsageError(f"{workers} threads cannot be started: {error}", hint="say --threads with fewer") from error
+        raise UsageError(
+            f"{workers} threads cannot be started: {error}", hint="give a smaller number with --threads"
+        ) from error
 
 
 class _SharedItems(Generic[T]):

@@ -82,7 +82,7 @@ def open_gguf(source: str | PathLike[str]) -> GgufFile:
     """Opens a GGUF file; of a split one all files, given the first.
 
     Args:
-        source: The file. The others of a split (`NAME-00001-of-00003.gguf`) lie beside it.
+        source: The file. The others of a split (`NAME-00001-of-00003.gguf`) are in the same folder.
 
     Raises:
         InputError: a file is missing, damaged, cut short, or contradicts itself or its siblings.

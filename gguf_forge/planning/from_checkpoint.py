@@ -78,7 +78,7 @@ def plan_files(
     if not plan.adapters:
         return (main,)
     if not options.file_type.is_float:
-        said = f"its {len(plan.adapters)} adapters are written with files of float types only: add -t F16, say"
+        said = f"its {len(plan.adapters)} adapters are written with files of float types only: add for example -t F16"
         return (replace(main, warnings=(*main.warnings, said)),)
     path = _path(plan, main.file_type, out)
     beside = {path.with_name(beginning + path.name): adapter for beginning, adapter in plan.adapters.items()}

@@ -183,7 +183,7 @@ def quantize_gguf(
 
     Args:
         source: The file, or the first one of a split.
-        out: A file, a folder, or a name with `{ftype}` in it; None for ggml-model-TYPE.gguf beside the source.
+        out: A file, a folder, or a name with `{ftype}` in it; None for ggml-model-TYPE.gguf next to the source.
         types: llama.cpp file types, in any case, or their numbers; COPY keeps all types.
         options: What deviates from the types' mixes; its own file type is replaced by each of `types`.
         output_dir: The folder of ggml-model-TYPE.gguf, instead of `out`.

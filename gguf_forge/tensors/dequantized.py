@@ -20,7 +20,7 @@ from gguf_forge.tensors.expression import NUMBERS_BYTES, TensorExpr
 from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import F32, TensorType
 
-# Rows that share their scales are changed together where there are at least so many.
+# Rows that share their scales are changed together if there are at least this many.
 _FEW = 8
 _INTACT = "get an intact copy of the model"
 

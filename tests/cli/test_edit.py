@@ -97,7 +97,7 @@ def test_json(forge: Forge, source: Path) -> None:
     [
         ([], 2, "there is nothing to change"),
         (["--set", "x"], 2, "is not KEY=VALUE"),
-        (["--set", "x=y"], 2, "is a new key: say its type"),
+        (["--set", "x=y"], 2, "is a new key: give its type"),
         (["--set", "a=1", "--set", "a=2"], 2, "--set names a twice"),
         (["--special-token", "eos=x", "--special-token-by-id", "eos=2"], 2, "names eos twice"),
         (["--rename", "x"], 2, "has no = between two words"),

@@ -155,7 +155,7 @@ def test_no_memory_is_said(source: Path, out: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(engine, "pack", hungry)
     assert main(["quantize", str(source), str(out), "Q4_0", "--overwrite"]) == 1
-    assert "error: the system gave no more memory\nhint: allow less with --max-memory, or say" in capfd.readouterr().err
+    assert "error: the system gave no more memory\nhint: allow less with --max-memory, or use" in capfd.readouterr().err
     assert out.read_bytes() == OLD
     assert listing(out.parent) == ["out.gguf"]
 
@@ -169,7 +169,7 @@ def test_threads_that_cannot_be_started(source: Path, out: Path, monkeypatch: py
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(ThreadPoolExecutor, "submit", limited)
-    with pytest.raises(UsageError, match="threads cannot be started: can't start new thread; say --threads"):
+    with pytest.raises(UsageError, match="threads cannot be started: can't start new thread; give a smaller number"):
         quantize(source, out, threads=4)
     assert out.read_bytes() == OLD
     assert listing(out.parent) == ["out.gguf"]

@@ -57,13 +57,13 @@ def dequantize_gguf(
     """Unpacks a GGUF file: to the one that llama-quantize makes with --allow-requantize, or to a checkpoint's tensors.
 
     A checkpoint's tensors have Hugging Face's names, shapes and order of rows: experts are apart again, rotary rows in
-    two halves, what was added to norms is taken away. They go beside the config.json and the tokenizer of the model,
+    two halves, what was added to norms is taken away. They go next to the config.json and the tokenizer of the model,
     which a GGUF file does not have.
 
     Args:
         source: The file; of a split one the first.
         out: A file or folder; with `safetensors` a folder, which is made. None for NAME-TYPE.gguf, or the folder
-            NAME-TYPE, beside the file.
+            NAME-TYPE, next to the file.
         file_type: "F32", "F16" or "BF16"; None for that of a float file, and F32 for all others.
         safetensors: Write a checkpoint's tensors.
         max_size: The most bytes of tensors in one file. If it is None, a checkpoint is cut into files of at most 5 GB,

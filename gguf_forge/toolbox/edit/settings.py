@@ -89,7 +89,7 @@ def typed(key: str, value: object, old: Value | None) -> Value:
         return checked(key, value.data, value.type, value.element)
     if isinstance(value, UntypedValue):
         if old is None:
-            raise UsageError(f"{printable(key)} is a new key: say its type", hint=f"KEY=TYPE:VALUE; {_TYPES}")
+            raise UsageError(f"{printable(key)} is a new key: give its type", hint=f"KEY=TYPE:VALUE; {_TYPES}")
         return _read(key, value.text, old.type, old.element)
     kind, element = (old.type, old.element) if old is not None else _usual(key, value)
     return checked(key, value, kind, element)
@@ -98,7 +98,7 @@ def typed(key: str, value: object, old: Value | None) -> Value:
 def _usual(key: str, value: object) -> tuple[ValueType, ValueType | None]:
     if isinstance(value, list | tuple):
         if not value:
-            raise UsageError(f"{printable(key)} is an empty list: say its type with a Value")
+            raise UsageError(f"{printable(key)} is an empty list: give its type with a Value")
         if isinstance(value[0], list | tuple):
             raise UsageError(f"{printable(key)} is a list of lists, which GGUF readers do not take")
         return ValueType.ARRAY, _usual(key, value[0])[0]
@@ -166,7 +166,7 @@ def _fits(data: Any, kind: ValueType) -> bool:
 
 def _range(kind: ValueType) -> str:
     if kind is ValueType.BOOL:
-        return "say true or false"
+        return "write true or false"
     if kind is ValueType.STRING:
         return "it must be text that UTF-8 can hold"
     if kind in _FLOATS:

@@ -87,7 +87,7 @@ def merge_gguf(
     """Makes one GGUF file of the parts of a split, byte for byte the one that llama-gguf-split makes.
 
     Args:
-        source: The first part; the others lie beside it.
+        source: The first part; the others are in the same folder.
         out: The file to be.
         delete_splits: Delete the parts when the file is complete.
         threads, overwrite, observer: How it is run; see `RunSettings`.

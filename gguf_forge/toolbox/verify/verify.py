@@ -43,7 +43,7 @@ class Verification:
 
     Attributes:
         paths: The file, or the files of a split.
-        size: Bytes of them all.
+        size: Bytes of all files.
         n_tensors: How many tensors they have.
         problems: What is wrong with the file by itself.
         sums: How it compares with checksums; None if none were given.

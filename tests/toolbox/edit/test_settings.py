@@ -54,7 +54,7 @@ def test_settings(text: str, key: str, value: Value | UntypedValue) -> None:
         ("a=int:1_000", "which cannot be 1_000"),
         ("a=i8:128", "from -128 to 127"),
         ("a=f32:1e300", "which cannot be 1e[+]300"),
-        ("a=bool:1", "say true or false"),
+        ("a=bool:1", "write true or false"),
         ("a=[u32]:1,2", r"is a list of UINT32, and 1,2 is no list; write it as JSON"),
         ("a=[u32]:3", "is a list of UINT32, not 3"),
         ('a=[u32]:"ab"', "is a list of UINT32, not 'ab'"),
@@ -96,10 +96,10 @@ def test_the_type_of_a_key_is_kept(value: Any, old: Value | None, becomes: Value
 @pytest.mark.parametrize(
     ("value", "old", "problem"),
     [
-        (UntypedValue("7"), None, "a is a new key: say its type; KEY=TYPE:VALUE"),
+        (UntypedValue("7"), None, "a is a new key: give its type; KEY=TYPE:VALUE"),
         (UntypedValue("x"), U64, "a is UINT64, which cannot be x"),
         (-1, U64, "which cannot be -1"),
-        (1, boolean(True), "say true or false"),
+        (1, boolean(True), "write true or false"),
         (True, U64, "which cannot be True"),
         ("x", U64, "which cannot be x"),
         (None, None, "a cannot be a NoneType"),
