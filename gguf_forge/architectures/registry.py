@@ -116,7 +116,7 @@ def find_architecture(config: Mapping[str, Any], part: Part = "text") -> Archite
     known = sorted({hf for hf, of in table if of == part})
     if part == "mmproj" and (name, "text") in table:
         raise UnsupportedError(f"no projector is known for {name}", file="config.json", hint="leave out --mmproj")
-    raise UnsupportedError(f"{printable(name)} is not supported yet", file="config.json", hint=_nearest(name, known))
+    raise UnsupportedError(f"{printable(name)} is not supported yet", file="config.json", hint=_hint(name, known))
 
 
 def module_files(config: Mapping[str, Any]) -> Mapping[str, str]:
@@ -127,8 +127,10 @@ def module_files(config: Mapping[str, Any]) -> Mapping[str, str]:
         return {}
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def _hint(name: str, known: list[str]) -> str:
+    """The name that a misspelled one means, or where all names are. A similar name may be of another architecture."""
     from difflib import get_close_matches
 
-    close = get_close_matches(name, known, n=3, cutoff=0.8)
-    return f"the nearest that are: {', '.join(close)}" if close else "`gguf-forge info --models` lists what is"
+    by_lowercase = {each.lower(): each for each in known}
+    close = get_close_matches(name.lower(), by_lowercase, n=1, cutoff=0.94)
+    return f"did you mean {by_lowercase[close[0]]}?" if close else "`gguf-forge info --models` lists what is"

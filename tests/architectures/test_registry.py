@@ -52,3 +52,17 @@ def test_parse_takes_the_first_two_numbers() -> None:
     assert parse("a.1.b.2.c.3.w") == ("a.{i}.b.{e}.c.3.w", 1, 2)
     assert parse("lm_head.weight") == ("lm_head.weight", None, None)
     assert parse("w1.weight") == ("w1.weight", None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("Qwen3VLMoEForConditionalGeneration", "did you mean Qwen3VLMoeForConditionalGeneration?"),
+        ("MistralForCasualLM", "did you mean MistralForCausalLM?"),
+        ("Qwen9ForCausalLM", "`gguf-forge info --models` lists what is"),
+    ],
+)
+def test_only_a_misspelling_gets_a_name_as_its_hint(name: str, hint: str) -> None:
+    with pytest.raises(UnsupportedError) as error:
+        find_architecture({"architectures": [name]})
+    assert error.value.hint == hint
