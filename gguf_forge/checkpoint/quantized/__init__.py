@@ -1,8 +1,8 @@
-"""Quantized checkpoints: one file a scheme, found by what the config says.
+"""Quantized checkpoints. Each scheme has a file of its own and is found by the checkpoint's config.
 
-A scheme turns the tensors that a checkpoint stores (`w.qweight`, `w.scales`, ...) into the logical ones (`w.weight`):
-expressions that are dequantized row by row or, where ggml has the same blocks, repacked. A new scheme is a new file
-here that defines a `SCHEME`.
+A scheme turns the stored tensors of a checkpoint (`w.qweight`, `w.scales`, ...) into logical tensors (`w.weight`).
+These are expressions that dequantize row by row, or that repack the blocks if ggml has the same blocks. A new scheme
+needs only a new file here that defines a `SCHEME`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from gguf_forge.types.element_type import ElementType
 
 log = logging.getLogger(__name__)
 
-# Where multimodal configs keep the part that describes the language model.
+# Keys under which multimodal configs describe the language model.
 _TEXT_PARTS = ("text_config", "llm_config", "lm_config", "language_config")
 
 
 def quantization_of(checkpoint: Checkpoint) -> Quantization | None:
-    """What a checkpoint's config says of its quantization, or a file beside it; None if nothing does."""
+    """The quantization that a checkpoint's config describes, or a file next to the config; None if there is none."""
     config = checkpoint.config
     parts = (config, *(config[part] for part in _TEXT_PARTS if isinstance(config.get(part), dict)))
     said, of_mlx = (
@@ -46,7 +46,7 @@ def quantization_of(checkpoint: Checkpoint) -> Quantization | None:
 
 
 def _of_modelopt(folder: Folder, said: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What ModelOpt writes into a file of its own. The method is its producer's, unless the config names one."""
+    """The quantization config in ModelOpt's own file. If config.json names no method, the file's producer is it."""
     if not folder.has("hf_quant_config.json"):
         return {}
     file = read_json_object(folder, "hf_quant_config.json")
@@ -61,18 +61,18 @@ def _object(of: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 @lru_cache
 def schemes() -> tuple[Scheme, ...]:
-    """Every scheme, in the order of their files."""
+    """Every scheme, in the order of the file names."""
     names = sorted(module.name for module in iter_modules(__path__))
     modules = (import_module(f"{__name__}.{name}") for name in names)
     return tuple(module.SCHEME for module in modules if hasattr(module, "SCHEME"))
 
 
 def resolved(stored: Tensors, quantization: Quantization) -> Tensors:
-    """The logical tensors of a checkpoint whose config speaks of quantization.
+    """The logical tensors of a checkpoint whose config describes a quantization.
 
     Raises:
-        UnsupportedError: it is quantized in a way that is not known.
-        InputError: its parts contradict each other or the config.
+        UnsupportedError: no scheme is known for the checkpoint's quantization.
+        InputError: the parts of a weight contradict each other or the config.
     """
     scheme = next((scheme for scheme in schemes() if scheme.fits(quantization, stored)), None)
     if not any(_may_be_codes(expr) for expr in stored.values()):
@@ -92,5 +92,5 @@ def resolved(stored: Tensors, quantization: Quantization) -> Tensors:
 
 
 def _may_be_codes(expr: TensorExpr) -> bool:
-    """Places and masks are stored as I64 and BOOL, which nobody stores codes as."""
+    """Whether a tensor may hold codes. I64 and BOOL are for positions and masks, and no scheme uses them for codes."""
     return isinstance(expr.dtype, ElementType) and expr.dtype.name not in ("I64", "BOOL", "F64")

@@ -1,7 +1,7 @@
-"""Intel's AutoRound, whose weights are packed as GPTQ's or AWQ's; `packing_format` says which.
+"""Intel's AutoRound, whose weights are packed as in GPTQ or AWQ. `packing_format` names the packing.
 
-Source: AutoRound's exporters. Its own packing and that of `gptqmodel` store zero points as they are, that of
-`auto_gptq` less one.
+Source: AutoRound's exporters. Its own packing and that of `gptqmodel` store zero points unchanged. The packing of
+`auto_gptq` stores them minus one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.errors import UnsupportedError
 
 _METHODS = ("auto-round", "intel/auto-round")
-# The packing -> what is added to stored zero points.
+# The packing -> the number that is added to stored zero points.
 _AS_GPTQ = {"auto_round": 0, "auto_round:gptqmodel": 0, "auto_round:auto_gptq": 1}
 _AS_AWQ = "auto_round:auto_awq"
 

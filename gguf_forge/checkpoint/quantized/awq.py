@@ -1,4 +1,4 @@
-"""AWQ of AutoAWQ, order `gemm`: `w.qweight`, `w.qzeros` and `w.scales`, all packed along the outputs.
+"""AutoAWQ in its order `gemm`: `w.qweight`, `w.qzeros` and `w.scales`, all packed along the outputs.
 
 Source: AutoAWQ's packing (`AWQ_ORDER`), whose inverse is below.
 """
@@ -15,7 +15,7 @@ from gguf_forge.tensors.row_maps import transposed
 
 PARTS = (".qweight", ".qzeros", ".scales")
 _BITS = 4
-# Which of the 8 codes of a word each of 8 neighbouring columns is.
+# For each of 8 neighbouring columns, the number of its code among the 8 codes of a word.
 _ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 
 
@@ -31,7 +31,7 @@ def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
 
 
 def awq_weights(stored: Tensors) -> Tensors:
-    """All tensors, with AWQ's parts put together."""
+    """All tensors. The parts of AWQ weights are combined into logical weights."""
     return put_together(stored, endings(stored, ".qweight"), PARTS, lambda stem: _weight(stem, stored))
 
 

@@ -21,9 +21,9 @@ from gguf_forge.tensors.row_maps import reshaped
 
 _PARTS = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map")
 _STATES = (".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4")
-# The first of two codes lies in the high half of their byte.
+# The order of the two codes in a byte: the first is in the high half.
 _ORDER = (1, 0)
-# What an 8-bit code is divided by, as the library's kernels have it: 1 / 127 as a float32.
+# The factor of an 8-bit code, as in the library's kernels: 1 / 127 as a float32.
 _PER_INT8 = 0.007874015718698502
 
 
@@ -48,7 +48,7 @@ def _of_blocks(name: str, stored: Tensors, said: TensorExpr) -> TensorExpr:
         state = _state(said)
         shape, block = _shape(state), _whole(state, "blocksize")
         count = prod(shape)
-        # rows that are whole parts of blocks and of the weight: a block may end within a row of the weight
+        # A block may end inside a row of the weight. So we use shorter rows, which divide both a block and a row.
         width = gcd(block, count)
         if width % 2:
             raise InputError(f"{list(shape)} weights are no whole bytes of codes in blocks of {block}")
@@ -61,7 +61,7 @@ def _of_blocks(name: str, stored: Tensors, said: TensorExpr) -> TensorExpr:
 
 
 def _nested(codes: TensorExpr, levels: TensorExpr, absmax: TensorExpr, state: Mapping[str, Any]) -> TensorExpr:
-    """The scales of blocks where they are quantized themselves."""
+    """The scales of blocks, if these scales are quantized themselves."""
     block, offset = _whole(state, "nested_blocksize"), state.get("nested_offset")
     if not isinstance(offset, float):
         raise InputError(f"its nested_offset is {offset!r:.40}, not a number")
@@ -69,7 +69,7 @@ def _nested(codes: TensorExpr, levels: TensorExpr, absmax: TensorExpr, state: Ma
 
 
 def _state(said: TensorExpr) -> Mapping[str, Any]:
-    """What is stored as JSON of how a weight is quantized."""
+    """The stored JSON object that describes how a weight is quantized."""
     try:
         state = json.loads(numbers_of(said).tobytes())
     except (ValueError, RecursionError):

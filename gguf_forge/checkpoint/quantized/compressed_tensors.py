@@ -1,7 +1,9 @@
 """compressed-tensors, as llm-compressor writes it: packed integers, and bytes with scales.
 
-The shapes of the parts tell most of what the config says in groups of modules, and they are what is read: a pattern of
-a config is not searched. Source: the library compressed-tensors, and the reference's converter.
+The config describes groups of modules, and names them by patterns. We do not evaluate these patterns, because the
+shapes of a weight's parts already show most of the description.
+
+Source: the library compressed-tensors, and the reference's converter.
 """
 
 from __future__ import annotations
@@ -27,10 +29,10 @@ from gguf_forge.tensors.dequantized import Scaled
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import Widened, as_vector
 
-# Scales of activations and of the key-value cache, which a GGUF file has no place for.
+# Scales of activations and of the key-value cache. They are left out, because a GGUF file has no place for them.
 _UNUSED = (".input_scale", ".output_scale", ".input_zero_point", ".k_scale", ".v_scale", ".q_scale")
 _PACKED = (".weight_packed", ".weight_scale", ".weight_shape", ".weight_zero_point", ".weight_g_idx")
-# Of NVFP4; they divide.
+# Scales of whole NVFP4 matrices. Values are divided by them.
 _GLOBAL_SCALES = (".weight_global_scale", ".input_global_scale")
 _BITS = (2, 3, 4, 5, 6, 7, 8)
 
@@ -44,7 +46,7 @@ def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
 
 
 def _weight_configs(quantization: Quantization) -> Iterator[Mapping[str, Any]]:
-    """What the config says of weights, for each group of modules."""
+    """The config's description of weights, for each group of modules."""
     groups = quantization.config.get("config_groups")
     for group in groups.values() if isinstance(groups, dict) else ():
         if isinstance(group, dict) and isinstance(group.get("weights"), dict):
@@ -76,7 +78,7 @@ def _packed_weight(stem: str, stored: Tensors, weights: list[Mapping[str, Any]])
 
 
 def _bits(packed: TensorExpr, rows: int, columns: int, weights: list[Mapping[str, Any]]) -> int:
-    """The bits of a code: of those that the config names, the one that the packed shape is of."""
+    """The number of bits of a code: the one in the config that fits the packed shape."""
     for config in weights:
         bits = config.get("num_bits")
         if bits in _BITS and packed.shape == (rows, -(-columns * bits // 32)):
@@ -87,10 +89,10 @@ def _bits(packed: TensorExpr, rows: int, columns: int, weights: list[Mapping[str
 
 
 def _scaled_weights(stored: Tensors, weights: list[Mapping[str, Any]], naive: bool) -> Tensors:
-    """Weights that are stored under their own names keep their places.
+    """The logical tensors, for weights that are stored under their own names. They keep their places.
 
     Args:
-        naive: Small floats of the format `naive-quantized` do not count as FP8, for whoever asks what was FP8.
+        naive: Whether the format is `naive-quantized`, whose small floats do not count as FP8 for later decisions.
     """
     found = dict(stored)
     for stem in endings(stored, ".weight_scale"):
@@ -105,7 +107,7 @@ def _scaled_weights(stored: Tensors, weights: list[Mapping[str, Any]], naive: bo
 
 
 def _block(codes: TensorExpr, scale: TensorExpr, weights: list[Mapping[str, Any]]) -> tuple[int, int] | None:
-    """The size of the blocks that the scales are of; None where they are of rows or of the tensor."""
+    """The size of the blocks that have a scale each; None if the scales are for rows or for the whole tensor."""
     if scale.shape[-1] == 1:
         return None
     structures = [config.get("block_structure") for config in weights]

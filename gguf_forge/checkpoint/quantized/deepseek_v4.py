@@ -1,7 +1,7 @@
-"""DeepSeek V4's own storage: experts in FP4, and other matrices in FP8, both with `w.scale` beside `w.weight`.
+"""DeepSeek V4's own storage: experts in FP4 and other matrices in FP8. Each `w.weight` has scales in `w.scale`.
 
-FP4 is packed two to a byte, and each 32 of a row share a scale; FP8 shares one in blocks of 128 x 128. Scales are
-powers of two (E8M0). Source: `inference/convert.py` of the released models.
+Two FP4 codes are packed into a byte, and 32 values of a row share a scale. In FP8, blocks of 128 x 128 share a scale.
+Scales are powers of two (E8M0). Source: `inference/convert.py` of the released models.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""EETQ: int8 codes whose bytes are in the order that CUTLASS kernels read, and `w_scales`, one for an output.
+"""EETQ: int8 codes whose bytes are in the order that CUTLASS kernels read, and `w_scales`, with one scale per output.
 
 Source: EETQ's `preprocess_weights_for_mixed_gemm` for compute capability 7.5 to 8.9, undone step by step.
 """
@@ -27,12 +27,12 @@ def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
 
 
 def _codes(shuffled: TensorExpr) -> TensorExpr:
-    """(out, in) codes plus 128, of what is stored as (in, out)."""
+    """The codes plus 128 as (out, in), from the stored (in, out)."""
     n_in, n_out = shuffled.shape
     if n_in % _TILE or n_out % 2:
         raise InputError(f"{n_in} x {n_out} codes are no whole number of tiles of {_TILE} x 2")
     tiles = n_in // _TILE
-    # two rows of the weight lie in tiles by turns
+    # Tiles of two rows of the weight alternate.
     rows: TensorExpr = viewed(bits_as(shuffled, "U8"), (n_out * tiles, _TILE))
     rows = reshaped(Reorder(rows, -2, (n_out // 2, tiles, 2), (0, 2, 1)), (n_out, n_in))
     rows = Reorder(rows, -1, (n_in // 4, 2, 2), (0, 2, 1))

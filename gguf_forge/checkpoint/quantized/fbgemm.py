@@ -1,4 +1,4 @@
-"""FP8 as Meta published Llama 3.1 405B: `w` in e4m3 and `w_scale`, one for a row.
+"""FP8 as in Meta's Llama 3.1 405B: `w` in e4m3 and `w_scale`, with one scale per row.
 
 Source: transformers' FbgemmFp8Linear.
 """

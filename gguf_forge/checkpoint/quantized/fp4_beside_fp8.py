@@ -1,4 +1,4 @@
-"""MXFP4 experts in a checkpoint that is FP8 otherwise, as MiMo V2 has them (`store_dtype`).
+"""MXFP4 experts in a checkpoint whose other matrices are FP8, as in MiMo V2 (`store_dtype`).
 
 An expert's `w.weight` (R, C / 2) has two codes in a byte, and `w.weight_scale` (R, C / 32) an exponent for each 32.
 """

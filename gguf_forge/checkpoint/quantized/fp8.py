@@ -1,6 +1,6 @@
-"""FP8 as DeepSeek, Qwen, MiniMax and Mistral publish it: `w` in e4m3 or e5m2, and `w_scale_inv`, which multiplies.
+"""FP8 as published by DeepSeek, Qwen, MiniMax and Mistral: `w` in e4m3 or e5m2, multiplied by `w_scale_inv`.
 
-A scale belongs to a block of the matrix (`weight_block_size`), to a row, or to the whole tensor. Source: the `fp8`
+A scale is for a block of the matrix (`weight_block_size`), for a row, or for the whole tensor. Source: the `fp8`
 quantization of transformers, as the reference's converter reads it.
 """
 
@@ -14,9 +14,9 @@ from gguf_forge.errors import InputError
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.row_maps import reshaped
 
-# The end of a scale's name -> what stands there in the weight's name. The second is that of Mistral's own format.
+# The ending of a scale's name -> the ending of its weight's name. The second is from Mistral's own format.
 _SCALES = {"_scale_inv": "", ".qscale_weight": ".weight"}
-# Scales of activations, which a GGUF file has no place for.
+# Scales of activations. They are left out, because a GGUF file has no place for them.
 _UNUSED = ("activation_scale", ".qscale_act")
 
 
@@ -38,9 +38,9 @@ def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
 
 
 def _in_shards(codes: TensorExpr, scale: TensorExpr, block: tuple[int, int] | None) -> tuple[TensorExpr, TensorExpr]:
-    """Codes and scales as stacks of shards, where blocks begin anew in each of the parts that a matrix was trained in.
+    """Codes and scales as stacks of shards, if the matrix was trained in shards and blocks start anew in each of them.
 
-    MiMo V2 is stored so. Eight or four shards are known.
+    MiMo V2 is stored like this, with eight or four shards.
     """
     if block is None or len(codes.shape) != 2 or len(scale.shape) != 2:
         return codes, scale

@@ -1,8 +1,8 @@
 """GPTQ: `w.qweight`, `w.qzeros`, `w.scales` and `w.g_idx` stand for `w.weight`.
 
-A weight is stored transposed: codes (in, out) packed along `in`, zero points (groups, out) packed along `out`. Source:
-GPTQModel, and the reference's converter. Both versions of the format are read: the first one (`gptq`) stores zero
-points less one. The bits of each weight are told by its shapes, for they may differ from module to module.
+A weight is stored transposed: codes (in, out) packed along `in`, zero points (groups, out) packed along `out`. Both
+versions of the format are read. The first one (`gptq`) stores zero points minus one. The number of bits may differ from
+module to module, so we compute it from the shapes of each weight. Source: GPTQModel, and the reference's converter.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
 
 
 def gptq_weights(stored: Tensors, quantization: Quantization, offset: int) -> Tensors:
-    """All tensors, with GPTQ's parts put together.
+    """All tensors. The parts of GPTQ weights are combined into logical weights.
 
     Args:
         stored: All tensors.
-        quantization: What the config says.
-        offset: What is added to stored zero points.
+        quantization: The config's description of the quantization.
+        offset: The number that is added to stored zero points.
     """
     size: Any = quantization.config.get("group_size")
 
@@ -49,19 +49,19 @@ def gptq_weights(stored: Tensors, quantization: Quantization, offset: int) -> Te
 def gptq_weight(
     qweight: TensorExpr, qzeros: TensorExpr, scales: TensorExpr, groups: TensorExpr | None, size: Any, offset: int
 ) -> TensorExpr:
-    """A weight: its codes less their zero points, times their scales.
+    """A weight: (codes - zero points) * scales.
 
     Args:
         qweight: int32 (in * bits / 32, out).
         qzeros: int32 (groups, out * bits / 32).
         scales: (groups, out).
-        groups: int32 (in): the group of each input; None for groups of one size, one after the other.
-        size: The inputs of a group, as the config says; where it does not fit, the shapes tell it.
-        offset: What is added to stored zero points, without wrapping.
+        groups: int32 (in): the group of each input; None for consecutive groups of equal size.
+        size: The number of inputs of a group in the config. If it does not fit, it is computed from the shapes.
+        offset: The number that is added to stored zero points, without overflow.
 
     Raises:
-        InputError: the shapes do not fit.
-        UnsupportedError: the codes have a number of bits that is not known.
+        InputError: the shapes do not fit together.
+        UnsupportedError: the codes have an unknown number of bits.
     """
     n_groups, n_out = scales.shape if len(scales.shape) == 2 else (0, 0)
     if not n_groups or len(qzeros.shape) != 2 or qzeros.shape[0] != n_groups or qzeros.shape[1] * 32 % n_out:

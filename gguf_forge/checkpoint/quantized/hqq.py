@@ -1,7 +1,7 @@
-"""HQQ: groups of codes as a matrix `w.W_q`, with a `w.scale` and a `w.zero` that is no whole number for each group.
+"""HQQ: groups of codes as a matrix `w.W_q`. Each group has a `w.scale` and a `w.zero`, which is a fraction.
 
-Source: HQQ's `BitPack` and `Quantizer.dequantize`. Codes are packed in planes: a stored row holds one row of each part
-of the matrix.
+Codes are packed in planes: a stored row holds one row of each part of the matrix. Source: HQQ's `BitPack` and
+`Quantizer.dequantize`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.row_maps import RowRange, reshaped
 from gguf_forge.tensors.stored import Stored, StoredElements, Widened
 
-# The packing -> bits, and where in a stored number the code of each part lies.
+# The packing -> the bits of a code, and the position of each part's code in a stored number.
 _PACKINGS = {
     "8bit_u8": (8, (0,)),
     "4bit_u8": (4, (1, 0)),
@@ -53,7 +53,7 @@ def _weight(stem: str, stored: Tensors) -> TensorExpr:
         n_groups = scale.shape[1 - along]
         group = rows * columns // max(1, n_groups)
         height = n_groups if along else group
-        if height < codes.shape[0] < height + len(_PACKINGS[kind][1]):  # rows that fill the last words
+        if height < codes.shape[0] < height + len(_PACKINGS[kind][1]):  # The excess rows only fill the last words.
             codes = RowRange(codes, 0, height)
         if codes.n_rows * codes.shape[-1] != rows * columns:
             raise InputError(f"codes of shape {codes.shape} are not {rows} x {columns} weights")
@@ -62,7 +62,7 @@ def _weight(stem: str, stored: Tensors) -> TensorExpr:
 
 
 def _as_whole_numbers(packed: TensorExpr, kind: str) -> TensorExpr:
-    """Packed codes may be stored under a float type, with the same bytes."""
+    """Packed codes as integers. They may be stored with a float type and the same bytes."""
     if kind.endswith("u8") and isinstance(packed, Stored):
         shape = (*packed.shape[:-1], packed.row_bytes)
         return StoredElements(packed.name, packed.source, packed.offset, shape, U8)

@@ -1,7 +1,7 @@
 """MLX: `w.weight` as words of packed codes, `w.scales` and, for affine codes, `w.biases`.
 
-Source: mlx's `mx.quantize`, and mlx-lm, which stacks the experts of a layer as `switch_mlp`. The codes of a row are a
-stream of bits.
+The codes of a row are a stream of bits. Source: mlx's `mx.quantize`, and mlx-lm, which stacks the experts of a layer as
+`switch_mlp`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _setting(settings: Mapping[str, Any], key: str) -> int:
 
 
 def _apart(name: str, expr: TensorExpr) -> Iterator[tuple[str, TensorExpr]]:
-    """The experts of a stack, under the names that they have elsewhere."""
+    """The single experts of a stack, with the names that they have in other checkpoints."""
     count, *shape = expr.shape
     rows = expr.n_rows // count
     for number in range(count):

@@ -1,7 +1,7 @@
 """NVIDIA's ModelOpt: FP8 with one scale for a tensor or a row, NVFP4, or both in one model.
 
-Source: ModelOpt's exporter, and the reference's converter. What `quantized_layers` says of modules counts for those
-below them, too.
+An entry of `quantized_layers` also counts for all modules inside the named one. Source: ModelOpt's exporter, and the
+reference's converter.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from gguf_forge.checkpoint.quantized.parts import endings, nvfp4, scaled, withou
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.tensors.expression import TensorExpr
 
-# Scales of the key-value cache, which a GGUF file has no place for.
+# Scales of the key-value cache. They are left out, because a GGUF file has no place for them.
 _UNUSED = (".k_scale", ".v_scale")
-# Weights of 4 bits and activations of 16.
+# The algorithm with weights of 4 bits and activations of 16 bits.
 _WIDE_INPUT = "W4A16_NVFP4"
 
 
@@ -39,7 +39,7 @@ def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
 
 
 def _algorithm(module: str, quantization: Quantization) -> Any:
-    """How a module is quantized: what is said of it or of the nearest module above it, or of the whole model."""
+    """The quantization of a module: from its own entry, that of the nearest module around it, or the whole model's."""
     layers = quantization.config.get("quantized_layers")
     module = re.sub(r"\.experts\.[0-9]+\.", ".experts.", module)
     while module and isinstance(layers, dict):

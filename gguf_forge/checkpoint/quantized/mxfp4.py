@@ -15,7 +15,7 @@ _BLOCKS, _SCALES = "_blocks", "_scales"
 
 
 def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
-    """Blocks come first: the reference's converter writes what it repacks before all else."""
+    """The logical tensors. Blocks come first, because the reference's converter writes repacked tensors first."""
     stems = [name.removesuffix(_BLOCKS) for name in stored if name.endswith(_BLOCKS)]
     packed: dict[str, TensorExpr] = {}
     for stem in stems:

@@ -1,4 +1,4 @@
-"""What schemes have in common: finding the parts of a weight, and putting the usual ones together."""
+"""Common functions of the schemes: they find the parts of a weight and combine the usual ones."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from gguf_forge.tensors.row_maps import reshaped
 from gguf_forge.tensors.stored import Constant, Stored, StoredElements, as_vector
 from gguf_forge.types.element_type import ELEMENT_TYPES
 
-# Numbers that describe one weight (its shape, a scale, a short text) are no more bytes than this.
+# The most bytes of a tensor that describes one weight, such as its shape, a scale or a short text.
 _SMALL_BYTES = 1 << 16
-# What the codes of a 4-bit float with 2 bits of exponent mean. Source: the MX specification of Open Compute.
+# The values of the codes of a 4-bit float (E2M1) without sign. Source: the MX specification of Open Compute.
 _HALF = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 E2M1 = Constant(np.array((*_HALF, *(-value for value in _HALF)), np.float32))
 
 
 def of_weight(name: str) -> AbstractContextManager[None]:
-    """Errors of the block name this weight."""
+    """Adds the name of this weight to errors of the block."""
     return naming(name, hint="is config.json that of these weights?")
 
 
@@ -37,7 +37,7 @@ def part(stored: Tensors, weight: str, name: str) -> TensorExpr:
     """A part of a weight.
 
     Raises:
-        InputError: there is none.
+        InputError: the part is missing.
     """
     if name not in stored:
         raise InputError(f"its part {name.rpartition('.')[2]} is missing", tensor=weight, hint="is a shard missing?")
@@ -45,22 +45,22 @@ def part(stored: Tensors, weight: str, name: str) -> TensorExpr:
 
 
 def endings(stored: Tensors, end: str) -> tuple[str, ...]:
-    """What stands before `end` in the names that end so, in order."""
+    """The beginnings of all names that end in `end`, in order."""
     return tuple(name.removesuffix(end) for name in stored if name.endswith(end))
 
 
 def put_together(
     stored: Tensors, stems: Iterable[str], parts: tuple[str, ...], make: Callable[[str], TensorExpr]
 ) -> Tensors:
-    """The logical tensors where weights are made of parts that have other names.
+    """The logical tensors, if the parts of weights have other names than the weights.
 
-    Weights come after all other tensors, as the reference's converter visits what it puts together.
+    Weights come after all other tensors, because the reference's converter adds combined weights at the end.
 
     Args:
         stored: All tensors.
-        stems: What the names of weights begin with.
+        stems: The beginnings of the names of weights.
         parts: The endings of the names of their parts.
-        make: From a stem to its weight.
+        make: Makes the weight for a stem.
     """
     weights = {f"{stem}.weight": make(stem) for stem in stems}
     used = {stem.removesuffix(".weight") + end for stem in weights for end in parts}
@@ -68,26 +68,26 @@ def put_together(
 
 
 def without(stored: Tensors, ends: tuple[str, ...]) -> Tensors:
-    """The tensors but those whose names end so."""
+    """The tensors except those whose names have one of these endings."""
     return {name: expr for name, expr in stored.items() if not name.endswith(ends)}
 
 
 def viewed(x: TensorExpr, shape: tuple[int, ...]) -> TensorExpr:
-    """Stored numbers under another shape: rows of any length, as they lie in the file."""
+    """Stored numbers in another shape. They keep their order in the file, and rows may have any length."""
     if isinstance(x, Stored) and prod(shape) == prod(x.shape):
         return replace(x, shape=shape)
     return reshaped(x, shape)
 
 
 def bits_as(x: TensorExpr, name: str) -> TensorExpr:
-    """Stored numbers of one byte as numbers of another type of one byte."""
+    """Reinterprets stored one-byte numbers as another one-byte type."""
     if not isinstance(x, Stored) or x.dtype.row_bytes(1) != 1:
         raise InputError(f"has numbers of type {x.dtype}, not of one byte")
     return StoredElements(x.name, x.source, x.offset, x.shape, ELEMENT_TYPES[name])
 
 
 def numbers_of(x: TensorExpr) -> NDArray[Any]:
-    """The values of a small stored tensor, which tell how a weight is stored; read while planning."""
+    """The values of a small tensor that describes how a weight is stored. They are read during planning."""
     x = as_vector(x)
     if x.dtype.nbytes(x.shape) > _SMALL_BYTES:
         raise InputError(f"a tensor of shape {x.shape} says how a weight is stored; that takes a few numbers")
@@ -110,14 +110,14 @@ def scaled(
     block: tuple[int, int] | None,
     zeros: TensorExpr | int = 0,
 ) -> TensorExpr:
-    """Codes times their scale: one of each block, of each row, or of the whole tensor.
+    """Codes times their scales, which are for blocks, for rows, or for the whole tensor.
 
     Args:
-        name: The weight's, for messages.
-        codes: The numbers to be scaled.
-        scale: Their scales.
+        name: The name of the weight, for messages.
+        codes: The numbers to scale.
+        scale: The scales.
         block: The size of blocks; None for scales of rows or of the tensor.
-        zeros: What is subtracted from codes; as many as there are scales, or one for all.
+        zeros: The numbers to subtract from codes: one for each scale, or one for all.
 
     Raises:
         InputError: the scale has another shape than the codes need.
@@ -136,11 +136,11 @@ def scaled(
 def scaled_in_place(
     stored: Tensors, make: Callable[[str, TensorExpr, TensorExpr], TensorExpr] | None = None
 ) -> Tensors:
-    """The logical tensors where weights stand under their own names, each beside its `_scale`.
+    """The logical tensors, if weights have their own names and each has a tensor with the ending `_scale`.
 
     Args:
         stored: All tensors.
-        make: From name, codes and scale to a weight; None for codes times the scales of rows or of the tensor.
+        make: Makes a weight from name, codes and scale. None for codes times the scales of rows or of the tensor.
     """
     found = dict(stored)
     for stem in endings(stored, ".weight_scale"):
@@ -170,16 +170,16 @@ def nvfp4(
     divides: bool = False,
     wide_input: bool = False,
 ) -> TensorExpr:
-    """4-bit floats in blocks of 16 with e4m3 scales, as ggml's blocks.
+    """4-bit floats in blocks of 16 with e4m3 scales, repacked as ggml's blocks.
 
     Args:
-        name: The weight's, for messages.
-        packed: Two codes a byte, the first in its low half.
-        scales: Of the blocks.
-        tensor_scale: What all values are multiplied by, one number; None for 1.
-        input_scale: The same of what the weight is multiplied with.
-        divides: Both divide instead.
-        wide_input: The weight is not to be multiplied with 4-bit numbers.
+        name: The name of the weight, for messages.
+        packed: The codes, two per byte. The first is in the low half.
+        scales: The scales of the blocks.
+        tensor_scale: One number by which all values are multiplied; None for 1.
+        input_scale: The same for the activations that the weight is multiplied with.
+        divides: Whether values are divided by these two numbers instead.
+        wide_input: Whether the activations keep 16 bits instead of 4.
     """
     with of_weight(name):
         if str(scales.dtype) != "F8_E4M3":

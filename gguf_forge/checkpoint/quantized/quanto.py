@@ -1,7 +1,7 @@
-"""optimum-quanto: `w.weight._data` (int8 or FP8) and `w.weight._scale`; `quanto_qmap.json` is its sign.
+"""optimum-quanto: `w.weight._data` (int8 or FP8) and `w.weight._scale`. The file `quanto_qmap.json` identifies it.
 
-Source: optimum-quanto's `QBytesTensor`. What it packs into 4 and 2 bits does not tell the weight's shape, and is
-refused.
+Source: optimum-quanto's `QBytesTensor`. Weights of 4 and 2 bits are refused, because their stored form does not contain
+the weight's shape.
 """
 
 from __future__ import annotations

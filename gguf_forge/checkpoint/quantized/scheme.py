@@ -1,4 +1,4 @@
-"""What a scheme of quantized storage is."""
+"""The type of a scheme, which is one way to store quantized weights."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Tensors: TypeAlias = Mapping[str, TensorExpr]
 
 @dataclass(frozen=True)
 class Quantization:
-    """What a checkpoint says of its quantization.
+    """A checkpoint's description of its quantization.
 
     Attributes:
-        config: `quantization_config` of config.json, or what stands for it.
+        config: `quantization_config` of config.json, or the object that replaces it.
         folder: The model's folder, for messages.
     """
 
@@ -34,9 +34,9 @@ class Scheme:
     """A way to store quantized weights.
 
     Attributes:
-        name: What it is called in messages and in the documentation.
-        fits: Whether a checkpoint is stored this way.
-        logical: From all stored tensors to all logical ones, in the order of the reference's converter.
+        name: Its name in messages and in the documentation.
+        fits: Whether a checkpoint is stored in this way.
+        logical: Makes all logical tensors from all stored ones, in the order of the reference's converter.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """torchao in safetensors: a tensor `w.weight` as `w._weight_qdata`, `w._weight_scale` and `w._weight_zero_point`.
 
-Source: torchao's `flatten_tensor_state_dict`, and the `dequantize` of Int8Tensor, Float8Tensor and
-IntxUnpackedToInt8Tensor. The shapes of the parts tell the groups.
+The sizes of groups follow from the shapes of the parts. Source: torchao's `flatten_tensor_state_dict`, and the
+`dequantize` of Int8Tensor, Float8Tensor and IntxUnpackedToInt8Tensor.
 """
 
 from __future__ import annotations
