@@ -38,7 +38,7 @@ glm4_vision = projector(
 
 
 def _pixels(key: str) -> MetadataLine:
-    """A number of tokens as the pixels of one frame that they stand for."""
+    """The number of pixels of one frame that a number of tokens stands for."""
 
     def pixels(site: Site) -> int | None:
         prepared = preprocessor(site)

@@ -1,5 +1,7 @@
-"""Granite Switch: dense Granite with low-rank adapters in every layer, which tokens turn on. The first of the stacked
-adapters is empty, for text without one."""
+"""Granite Switch: dense Granite with low-rank adapters in every layer, which tokens switch on.
+
+The first of the stacked adapters is empty. It is for text that no adapter is switched on for.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ _BUFFERS = ("adapter_token_ids", "control_to_substitute_lut")
 
 
 def _prepared(site: Site) -> Config:
-    """The config with the width of a head where only projections see it: elsewhere it is the hidden size's share."""
+    """The config with the width of a head under a key that only projections use.
+
+    For everything else, the width is the hidden size divided by the number of heads.
+    """
     width = site.config.find("projection_head_dim") or site.config.head_dim
     return without_head_dim(site).updated(projection_head_dim=width)
 
@@ -40,7 +45,7 @@ def _end_of_keys(site: Site) -> int:
 
 
 def _adapters(site: Site, /, *sources: TensorExpr) -> TensorExpr:
-    """All adapters of one matrix behind an empty one; they are stored with an axis of length 1."""
+    """All adapters of one matrix, after an empty one. They are stored with an additional axis of length 1."""
     (x,) = sources
     if len(x.shape) != 4 or x.shape[1] != 1:
         raise InputError(f"shape {x.shape} is not adapters x 1 x rows x columns")

@@ -15,12 +15,12 @@ _ATTENTION = ("attn_gate", "attn_q", "attn_k", "attn_v")
 
 
 def _with_stack(site: Site) -> Config:
-    """The config whose count of layers is that of one stack, which some configs give another name."""
+    """The config with the number of layers of one stack, for which some configs have another key."""
     return site.config.updated(n_layers=site.config.get("num_layers_per_stack") or site.config.block_count)
 
 
 def _turns(site: Site) -> int:
-    """How many layers a token goes through: each has keys and values of its own, and the file counts these."""
+    """The number of layers that a token passes through. Each has its own keys and values, so the file counts all."""
     cycles = site.config.integer("H_cycles"), site.config.integer("L_cycles")
     return site.config.block_count * cycles[0] * (cycles[1] + 1)
 
@@ -38,7 +38,7 @@ hrm_text = Architecture(
         flag("hrm.prefix_lm", lambda site: bool(site.config.get("prefix_lm", False))),
     ),
     tokenizer=bpe,
-    # the fast stack's layers come first
+    # The layers of the fast stack come first.
     renames=(
         starts("model.L_module.layers.", "model.layers."),
         Appended("model.H_module.layers.{i}."),

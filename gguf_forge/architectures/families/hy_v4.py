@@ -18,7 +18,7 @@ _FUSED = ("model.layers.{i}.mlp.experts.gate_up_proj",)
 
 
 def _with_leading_layers(site: Site) -> Config:
-    """The config with the number of leading dense layers, and without groups of experts where there is one."""
+    """The config with the number of leading dense layers, and without expert groups if there is only one group."""
     config, kinds = site.config, site.config.find("mlp_layer_types")
     stated = config.find("first_k_dense_replace")
     if isinstance(kinds, list):
@@ -40,7 +40,7 @@ def _with_leading_layers(site: Site) -> Config:
 
 
 def _indexers(site: Site) -> list[bool] | None:
-    """Which layers have an indexer of their own; None if no layer attends sparsely."""
+    """For each layer, whether it has its own indexer; None if no layer has sparse attention."""
     types, kinds, count = site.config.find("indexer_types"), site.config.find("layer_types"), site.config.block_count
     if types is None and not (isinstance(kinds, list) and any(kind in _SPARSE for kind in kinds)):
         return None

@@ -25,7 +25,7 @@ _PROJECTOR = {"layer_norm": 0, "linear_1": 1, "linear_2": 3}
 
 
 def _first(key: str) -> Callable[[Site], Any]:
-    """A side of a square, which is told once or twice."""
+    """The side of a square. The config has it once, or twice as height and width."""
 
     def side(site: Site) -> Any:
         found = of_vision(key)(site)

@@ -34,7 +34,7 @@ def _inner_size(site: Site) -> Any:
 
 @dataclass(frozen=True)
 class _LoneExpert:
-    """A dense layer, which some checkpoints store as a layer of one expert."""
+    """Renames the tensors of a dense layer that a checkpoint stores as a layer with one expert."""
 
     def __call__(self, name: str, site: Site, /) -> str:
         found = _LONE_EXPERT.match(name)

@@ -45,7 +45,7 @@ def _rotated(site: Site) -> int:
 
 
 def key_length(site: Site) -> int:
-    """Of the one key that all heads share."""
+    """The width of the one key that all heads share."""
     return _latent(site) + _rotated(site)
 
 

@@ -80,7 +80,7 @@ def _is_dense(site: Site) -> bool:
 
 
 def _rotated(kind: str) -> Any:
-    """How many values of a head are rotated in layers of a kind."""
+    """The number of values of a head that are rotated in layers of one kind."""
 
     def count(site: Site) -> int | None:
         parameters = site.config["rope_parameters"].get(kind)

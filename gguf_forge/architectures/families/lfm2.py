@@ -36,13 +36,13 @@ def _has_attention(site: Site) -> bool:
 
 
 def _key_heads_by_layer(site: Site) -> Config:
-    """Only layers with attention have key heads."""
+    """The config with the number of key heads of each layer, which is 0 in layers without attention."""
     count = site.config.integer("num_key_value_heads")
     return site.config.updated(num_key_value_heads=[0 if kind == "conv" else count for kind in _kinds(site.config)])
 
 
 def _inner_size(site: Site) -> int:
-    """The size of the feed-forward part: two thirds of what the config says, by a factor, rounded up."""
+    """The size of the feed-forward part: 2/3 of the config's value, times a factor, rounded up."""
     size = site.config.integer("block_ff_dim", "intermediate_size")
     if not site.config.find("block_auto_adjust_ff_dim"):
         return size

@@ -22,7 +22,7 @@ from gguf_forge.architectures.site import Site
 
 
 def _used_layers(site: Site) -> int:
-    """The layers up to the one whose output is used, which is counted from the end."""
+    """The number of layers up to the one whose output is used. The config counts this layer from the end."""
     return vision(site).integer(*BLOCKS) + int(of_model("vision_feature_layer", default=-1)(site)) + 1
 
 
@@ -36,7 +36,7 @@ lfm2_vision = projector(
         USE_GELU,
         u32("vision.block_count", _used_layers),
     ),
-    # pictures keep their size; this one only has to be there
+    # Pictures keep their size. llama.cpp only requires that this key exists.
     prepare=with_vision(image_size=always(256), patch_size=of_vision("patch_size")),
     renames=(
         starts("model.vision_tower.", "vision_tower."),

@@ -42,7 +42,7 @@ def _over(number: float, by: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def llama3_rope_factors(site: Site) -> Iterable[tuple[str, NDArray[np.float32]]]:
-    """What Llama 3.1 divides each rotary frequency by: 1 for short waves, `factor` for long ones, a blend between.
+    """Llama 3.1's divisor of each rotary frequency: 1 for short waves, `factor` for long ones, a blend between them.
 
     Source: the `llama3` rope type of transformers, computed in float32 as the reference does.
     """

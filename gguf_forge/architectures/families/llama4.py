@@ -15,7 +15,7 @@ _EXPERTS = "model.layers.{i}.feed_forward.experts."
 
 
 def _dense_size(site: Site) -> Config:
-    """The config with the dense layers' size under its usual name, which Llama 4 gives to that of the experts."""
+    """The config with the dense layers' size under the usual key, which Llama 4 uses for the experts' size."""
     config = site.config
     return config.updated(
         intermediate_size=config.integer("intermediate_size_mlp"), expert_size=config.integer("intermediate_size")

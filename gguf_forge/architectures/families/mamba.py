@@ -23,7 +23,7 @@ EPSILON = ("layer_norm_epsilon", "rms_norm_eps")
 
 
 def given(site: Site, default: Any, *keys: str) -> Any:
-    """The value of the first key that is there; the default also for null and 0."""
+    """The value of the first key that exists. The default also replaces null and 0."""
     return site.config.find(*keys) or default
 
 
@@ -39,7 +39,7 @@ def _inner_size(site: Site) -> int:
 
 
 def _as_named_today(site: Site) -> Config:
-    """The config with the width under the key that transformers has for it."""
+    """The config with the width under transformers' key."""
     return site.config.updated(hidden_size=site.config.integer("hidden_size", "d_model", "dim"))
 
 

@@ -28,7 +28,7 @@ def _logit_scale(site: Site) -> float:
 
 
 def _rope_factors(rotated: Callable[[Site], int]) -> Callable[[Site], Iterable[tuple[str, NDArray[np.float32]]]]:
-    """What rotary frequencies are divided by, for long and for short contexts, if the config says it."""
+    """The divisors of rotary frequencies for long and for short contexts, if the config has them."""
 
     def generated(site: Site) -> Iterable[tuple[str, NDArray[np.float32]]]:
         given = {name: site.config.rope.get(f"{name}_factor") for name in ("long", "short")}

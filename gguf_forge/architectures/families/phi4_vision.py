@@ -36,7 +36,7 @@ def _patch(site: Site) -> int:
 
 
 def _image_size(site: Site) -> int:
-    """The side of a square for whose patches positions are learned."""
+    """The side in pixels of the square picture whose patches have learned positions."""
     shape = next((expr.shape for name, expr in site.tensors.items() if name.endswith(_POSITIONS)), (0,))
     side = isqrt(shape[0])
     if not side or side * side != shape[0]:

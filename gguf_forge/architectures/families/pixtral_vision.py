@@ -57,7 +57,7 @@ def _pixtral(*hf: str, name: str, renames: tuple[Rename, ...] = (), rules: tuple
         metadata=(
             *VISION,
             projector_type(name),
-            # transformers' code has this number, config.json need not
+            # This number is transformers' default, because config.json may lack it.
             norm_epsilon("layer_norm_eps", default=1e-5),
             known_activation("gelu"),
             u32("vision.spatial_merge_size", of_model("spatial_merge_size", default=None)),

@@ -54,7 +54,7 @@ _FUSED_SHAPES = {
     "ffn_down": (hidden, inner),
 }
 
-# Norms multiply by an offset and the weight; those behind a part begin at less than 1.
+# Norms multiply by the sum of an offset and the weight. The offset is less than 1 for norms after a part of a layer.
 _NORMS = {
     "attn_norm": add(1),
     "post_attention_norm": add(1 / 5),
@@ -73,7 +73,7 @@ _AROUND = ("attn_norm", "post_attention_norm", "ffn_norm", *DENSE, "post_ffw_nor
 
 
 def _has_attention(site: Site) -> bool:
-    """Every `mamba_step`-th layer attends; the last one where there are too few for that."""
+    """Whether a layer has attention: every `mamba_step`-th one, or the last one if there are too few layers."""
     config, layer = site.config, site.layer or 0
     if not config.get("mamba_enabled", True):
         return True
@@ -152,7 +152,7 @@ plamo2 = Architecture(
 
 
 def _with_yarn(site: Site) -> Config:
-    """The config with its factor as YaRN's, which these models mean by it."""
+    """The config with its scaling factor as that of YaRN, because these models use YaRN."""
     config = site.config
     parameters = config["rope_parameters"]
     if config.find("rope_scaling_factor") in (None, 1) or "rope_type" in parameters:

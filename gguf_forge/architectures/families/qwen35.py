@@ -78,7 +78,7 @@ def _all_values(site: Site) -> int:
 
 
 def _in_turns(axis: int, *, width: bool = True, behind_keys: bool = False) -> Operation:
-    """The value heads of all groups in turns, along an axis.
+    """Reorders the value heads along an axis, so that heads of all groups alternate.
 
     Args:
         axis: The axis, counted from the end.
@@ -165,7 +165,7 @@ _QKVZ = "model.layers.{i}.linear_attn.in_proj_qkvz.weight"
 
 
 def _of_heads(which: int) -> Operation:
-    """The rows of one part of all heads, of those that are stored head by head: query, key, values and gates."""
+    """The rows of one part of all heads. They are stored head by head, each with query, key, values and gates."""
     parts = (_key_dim, _key_dim, _values_of_key, _values_of_key)
     return chain(by_head(_key_heads, parts, which), reshape(-1, "hidden_size"))
 
@@ -204,7 +204,7 @@ qwen3next = qwen2moe.derive(
     drops=(LEFT_OUT_LAYERS,),
     choices=CHOICES,
     block_count=block_count,
-    # queries are followed by a gate of the same size
+    # The queries have a gate of the same size after them.
     shapes={**DECODER_SHAPES, "attn_q": (lambda site: 2 * queries(site), hidden)},
     layer_tensors=_block(*EXPERTS),
 )
@@ -249,7 +249,7 @@ def _without_weights(site: Site) -> Site:
     return replace(site, tensors={})
 
 
-# the layers that predict further tokens are not taken over, even where the config counts them
+# Layers that predict further tokens are left out, even if the config counts them.
 minicpm_v46 = qwen35.derive(
     "qwen35",
     hf=("MiniCPMV4_6ForConditionalGeneration",),

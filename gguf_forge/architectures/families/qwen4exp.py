@@ -18,7 +18,7 @@ from gguf_forge.gguf_file.values import ValueType
 _PLE = "model.layers.{i}.ple.ple_embedding."
 _SHARD = "ngram_embedding.shard_{e}.weight"
 _INDEXER = "model.layers.{i}.self_attn.indexer.index_qk_proj.weight"
-# Tensor under `_PLE` -> the key that holds it: integers beyond what float32 can tell apart.
+# Tensor under `_PLE` -> the metadata key with its values, which are integers that float32 cannot represent exactly.
 _HASHES = {
     "layer_multipliers": "ple.layer_multipliers",
     "ngram_heads_offsets": "ple.head_offsets",
@@ -113,7 +113,7 @@ qwen4exp = qwen35moe.derive(
     ),
     operations={**qwen35moe.operations, "ple_norm_*": add(1), "ple_conv1d": squeeze},
     stored_as={**qwen35moe.stored_as, "ple_conv1d": unsqueeze(1)},
-    # the layers that predict further tokens are a model by themselves
+    # The layers that predict further tokens are a model of their own.
     drops=(Drop("mtp.*"), Drop("model.mtp.*"), *(Drop(_PLE + end) for end in _HASHES)),
     choices=frozenset(),
     block_count=lambda site: site.config.block_count,

@@ -28,7 +28,7 @@ from gguf_forge.architectures.renames import starts
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
 
-# the convolution takes two frames of a film; each frame's is a tensor of its own
+# The convolution takes two frames of a film. The weights of each frame are a tensor of their own.
 FRAMES = tuple(
     Rule(("visual.patch_embed.proj.weight",), f"v.patch_embd.weight{suffix}", index(frame, -3, of=2))
     for frame, suffix in enumerate(("", ".1"))
@@ -65,7 +65,7 @@ def window_pattern(site: Site) -> int:
     return step
 
 
-# where the encoder has a width of its own (embed_dim), hidden_size is that of the language model
+# If the encoder's config has `embed_dim` as its width, its `hidden_size` is the width of the language model.
 QWEN2_CONFIG = with_vision(
     image_size=of_vision("image_size", default=560),
     num_attention_heads=of_vision("num_heads"),
@@ -108,7 +108,7 @@ sarashina_vision = qwen2_vision.derive(
 
 
 def _image_size(site: Site) -> int:
-    """Positions are learned for the patches of a square."""
+    """The side in pixels of the square picture whose patches have learned positions."""
     found = vision(site)
     positions = found.integer("num_position_embeddings") if "num_position_embeddings" in found else 2304
     return int(positions**0.5 * (found.integer("patch_size") if "patch_size" in found else 16))

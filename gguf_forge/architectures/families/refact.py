@@ -11,7 +11,7 @@ from gguf_forge.tokenizer import bpe, in_order, special_ids
 
 
 def _inner(site: Site) -> int:
-    """Two thirds of four times the width, up to a multiple of 256."""
+    """2/3 of four times the width, rounded up to a multiple of 256."""
     thirds = int(2 * (4 * site.config.integer("n_embd")) / 3)
     return 256 * ((thirds + 255) // 256)
 

@@ -23,7 +23,7 @@ CONTEXT = 1 << 20
 
 @dataclass(frozen=True)
 class Suffixed:
-    """`.weight` behind the names of parameters that are not in a module of their own."""
+    """Appends `.weight` to the names of parameters that are not in a module of their own."""
 
     def __call__(self, name: str, site: Site, /) -> str:
         return name if name.endswith((".weight", ".bias")) else f"{name}.weight"
@@ -43,7 +43,7 @@ def _rescaling(site: Site) -> float:
     return float(2**halvings)
 
 
-# The shifted mixtures of a layer, of which ggml takes five as one tensor, in this order.
+# The shifted mixtures of a layer. ggml needs five of them as one tensor, in this order.
 _FUSED = Rule(
     tuple(
         any_of(
@@ -107,7 +107,7 @@ rwkv6 = Architecture(
 
 
 def _in_order_of_rwkv(site: Site, /, *sources: TensorExpr) -> TensorExpr:
-    """The five parts of the outermost axis in the order that RWKV has, of the one that this model has."""
+    """Reorders the five parts of the outermost axis from this model's order to RWKV's."""
     (x,) = sources
     axis, size = -len(x.shape), x.shape[0] // 5
     if size * 5 != x.shape[0]:

@@ -49,7 +49,7 @@ def _has_gate(site: Site) -> bool:
 
 
 def _lora(site: Site, /, *sources: TensorExpr) -> TensorExpr:
-    """A low-rank matrix, which linear modules store as ggml takes it; parameters are transposed."""
+    """A low-rank matrix. Linear modules store it as ggml needs it, but plain parameters are stored transposed."""
     x = squeeze(site, *sources)
     return x if any(_LORA in name for name in site.tensors) else transpose(site, x)
 
@@ -83,7 +83,7 @@ _RULES: tuple[Rule, ...] = (
 
 
 def _rank(exponent: float, factor: float, *keys: str) -> MetadataLine:
-    """The rank of a low-rank matrix, or what RWKV chooses for a model of this width."""
+    """The rank of a low-rank matrix from the config, or RWKV's default for a model of this width."""
     key = keys[0]
 
     def rank(site: Site) -> Any:

@@ -21,7 +21,7 @@ from gguf_forge.architectures.site import Site
 
 
 def _longest_edge(site: Site) -> Any:
-    """How large a picture is before it is cut into tiles."""
+    """The size of a picture before it is cut into tiles."""
     size = preprocessor(site).find("size")
     usual = of_vision("image_size")(site)
     return size.get("longest_edge", usual) if isinstance(size, dict) else usual
@@ -38,7 +38,7 @@ smolvlm_vision = projector(
         USE_GELU,
         u32("vision.preproc_image_size", _longest_edge),
     ),
-    # config.json may leave these out, transformers has them
+    # These are transformers' defaults, because config.json may lack the keys.
     prepare=with_vision(
         hidden_size=of_vision("hidden_size", default=1152),
         num_attention_heads=of_vision("num_attention_heads", default=16),

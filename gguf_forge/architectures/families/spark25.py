@@ -15,7 +15,7 @@ from gguf_forge.tokenizer import bpe
 
 
 def _rotated(kind: str) -> Callable[[Site], int]:
-    """How many values of a head are rotated in layers of one kind."""
+    """The number of values of a head that are rotated in layers of one kind."""
 
     def count(site: Site) -> int:
         of_kind = site.config["rope_parameters"].get(kind)

@@ -33,7 +33,7 @@ stablelm = Architecture(
         file_type,
     ),
     tokenizer=first_of(bpe, qwen),
-    # one norm for each head; the reference's converter loses what it stacks of them
+    # There is one norm for each head. The reference's converter stacks them but then loses the result.
     rules=(
         Rule(
             ("model.layers.{i}.self_attn.q_layernorm.norms.{e}.weight",),

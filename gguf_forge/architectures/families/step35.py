@@ -30,7 +30,7 @@ from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.tokenizer import bpe
 
-# How much of a head is rotated in layers with full attention; in those with a window it is all.
+# The part of a head that is rotated in layers with full attention. Layers with a window rotate the whole head.
 _ROTATED = 0.5
 
 
@@ -51,7 +51,7 @@ def _with_two_bases(site: Site) -> Config:
 
 
 def _padded(site: Site, key: str, default: Any) -> list[Any]:
-    """A list of the config with one value for each layer of the file; it may be cut short behind the model's own."""
+    """A list of the config with one value per layer of the file. It may lack values for the appended layers."""
     found = site.config.find(key) or []
     if not isinstance(found, list):
         raise InputError(f"{key} is {found!r:.40}, not a list", file="config.json")

@@ -25,7 +25,7 @@ def _half(site: Site) -> int:
     return _head(site) // 2
 
 
-# llama.cpp rotates the other way round: the second half of each head changes its sign
+# llama.cpp rotates in the opposite direction, so the second half of each head changes its sign.
 _backward = chain(
     reshape(-1, _head, "hidden_size"),
     each_of(cut(-2, 0, _half), chain(cut(-2, _half, _head), multiply(-1)), then=concat(-2)),
@@ -50,7 +50,7 @@ talkie = Architecture(
         "model.blocks.{i}.embed_skip.a_g": "blk.{i}.layer_output_scale.weight",
         "model.blocks.{i}.attn.head_gain.head_g": "blk.{i}.attn_q_norm.weight",
     },
-    # a gain for each head, which all its values take
+    # There is one gain for each head, for all of its values.
     operations={"attn_q": _backward, "attn_k": _backward, "attn_q_norm": unsqueeze(-1)},
     drops=(Drop(_GAIN),),
     hf_names=(

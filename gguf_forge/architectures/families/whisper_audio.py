@@ -22,7 +22,7 @@ from gguf_forge.architectures.projector import (
 )
 from gguf_forge.architectures.renames import starts
 
-# configs of Whisper have other names for what all encoders have
+# The config with the usual keys of encoders, filled from those of Whisper.
 WHISPER_CONFIG = with_audio(
     hidden_size=of_audio("hidden_size", "d_model"),
     intermediate_size=of_audio("intermediate_size", "encoder_ffn_dim"),
@@ -40,7 +40,7 @@ CONV1D_BIASES = tuple(
 def _whisper(*hf: str, name: str, more: tuple[MetadataLine, ...] = (), **changes: Any) -> Architecture:
     usual: dict[str, Any] = {
         "prepare": WHISPER_CONFIG,
-        # the projector's names are those that projectors of pictures have, too
+        # The projector's names are also used by projectors of pictures.
         "renames": (starts("multi_modal_projector.", "audio.multi_modal_projector."),),
         "rules": CONV1D_BIASES,
         "forced_types": {"a.conv1d.{i}": as_f16},
@@ -62,7 +62,7 @@ voxtral = _whisper(
 audio_flamingo = _whisper(
     "AudioFlamingo3ForConditionalGeneration",
     name="musicflamingo",
-    # its weights are bfloat16, which float16 may not hold
+    # The weights are bfloat16, whose values float16 may not be able to hold.
     forced_types={"a.conv1d.{i}": as_f32},
 )
 
