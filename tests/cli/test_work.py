@@ -1,4 +1,4 @@
-"""`plan --out`, `work` and `finish`: what they say; tests/distributed has what they do."""
+"""`job plan`, `job work` and `job finish`: what they say; tests/distributed has what they do."""
 
 from __future__ import annotations
 
