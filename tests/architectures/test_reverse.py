@@ -48,6 +48,7 @@ _OTHERWISE = {
     **dict.fromkeys(("bamba", "granite-unmixed"), "the file says Granite, whose checkpoints have other names"),
     "bert": "the pooler, which llama.cpp does not use, is not in the file",
     "falcon-h1": "the multipliers of its config are not in the file",
+    "granite-vision": "the language model comes back by itself: its file does not tell of the other part",
     "gemma3-vision": "the language model comes back by itself: its file does not tell of the other part",
     "nemotron-h-moe": _STATES,
     "nemotron-puzzle": _STATES,

@@ -14,6 +14,7 @@ from gguf_forge.architectures.declaration import Architecture, MetadataLine, Rul
 from gguf_forge.architectures.families.granite import granite
 from gguf_forge.architectures.metadata import flag, u32
 from gguf_forge.architectures.operations import half, keep
+from gguf_forge.architectures.parts import is_text
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
 
@@ -46,6 +47,30 @@ def _cut(module: str, suffix: str, when: Callable[[Site], bool] = always) -> tup
     )
 
 
+def is_text_of_granite(name: str) -> bool:
+    """Is a tensor of the language model, where a model hears or sees, too?"""
+    others = ("image_", "layerwise_projectors", "spatial_projectors")
+    return is_text(name) and not name.startswith("encoder.") and not any(part in name for part in others)
+
+
+def _picture_layers(site: Site) -> list[int] | None:
+    """Which features of a picture a layer adds: their number, in the order of the layers that take some, or -1. The
+    first ones stand in for embeddings."""
+    config = site.config
+    pairs, spatial = config.find("deepstack_layer_map") or [], config.find("spatial_target_layers") or []
+    if not pairs and not spatial:
+        return None
+    try:
+        targets = sorted([layer % config.block_count for _, layer in pairs] + [int(layer) for layer in spatial])
+        numbers = [-1] * site.block_count
+        for number, layer in enumerate(targets[1:], 1):
+            numbers[layer] = number
+    except (TypeError, ValueError, IndexError):
+        raise InputError("deepstack_layer_map or spatial_target_layers name no layers", file="config.json") from None
+    return numbers
+
+
+PICTURE_LAYERS = u32("deepstack_mapping", _picture_layers)
 SHARED_LENGTH = u32(
     "expert_shared_feed_forward_length", lambda site: site.config.find("shared_intermediate_size") or None
 )
@@ -71,10 +96,21 @@ def feed_forward(site: Site) -> tuple[str, ...]:
     return ("ffn_norm", *EXPERTS, *(_SHARED_EXPERT if _has_shared(site) else ()))
 
 
+# inside of models that hear or see
+granite_inside = granite.derive(
+    "granite",
+    hf=("GraniteForCausalLM",),
+    when=lambda config: "head_dim" in config or isinstance(config.find("text_config"), dict),
+    metadata=(*granite.metadata, PICTURE_LAYERS),
+    takes=is_text_of_granite,
+    prepare=without_head_dim,
+)
+
 granite_moe = granite.derive(
     "granitemoe",
     hf=("GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM"),
-    metadata=(*granite.metadata, SHARED_LENGTH),
+    metadata=(*granite.metadata, PICTURE_LAYERS, SHARED_LENGTH),
+    takes=is_text_of_granite,
     rules=MOE_RULES,
     hf_names=MOE_NAMES,
     prepare=without_head_dim,
