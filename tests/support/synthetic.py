@@ -57,6 +57,11 @@ def read_description(folder: Path) -> Description:
     )
 
 
+def small_files(family: str) -> Mapping[Path, Path]:
+    """The files of a family's checkpoint beside its weights, shared ones too, by their names in it."""
+    return read_description(FAMILIES / family).small_files(FAMILIES / family)
+
+
 def write_checkpoint(
     description: Path,
     folder: Path,

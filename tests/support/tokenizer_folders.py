@@ -10,20 +10,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from synthetic import FAMILIES
+from synthetic import small_files
 
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType
 
-_NOT_OURS = ("case.json", "checkpoint.json", "expected.json")
 _FORMATS = {ValueType.UINT8: "<B", ValueType.INT32: "<i", ValueType.FLOAT32: "<f"}
 
 
 def copy_folder(family: str, folder: Path, *, without: tuple[str, ...] = ()) -> Path:
     """A copy of a family's small files in `folder`, which is made."""
     folder.mkdir(parents=True)
-    for file in (FAMILIES / family).iterdir():
-        if file.name not in (*_NOT_OURS, *without):
-            shutil.copyfile(file, folder / file.name)
+    for name, file in small_files(family).items():
+        if name.name not in without:
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, folder / name)
     return folder
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic import FAMILIES
+from synthetic import small_files
 from tokenizer_folders import copy_folder
 
 from gguf_forge.errors import UnsupportedError, UsageError
@@ -56,12 +56,12 @@ def test_a_vocabulary_whose_rules_resemble_none(tmp_path: Path) -> None:
     [("llama3-bpe", ("llama-bpe",)), ("qwen2", ("qwen2",)), ("phi", ("gpt-2",)), ("gemma", ())],
 )
 def test_likely_names_by_splitting_rules(family: str, names: tuple[str, ...]) -> None:
-    tokenizer: dict[str, Any] = json.loads((FAMILIES / family / "tokenizer.json").read_text())
+    tokenizer: dict[str, Any] = json.loads(small_files(family)[Path("tokenizer.json")].read_text())
     assert similar(tokenizer) == names
 
 
 def test_merges_tell_llama_3_from_those_with_the_same_pattern() -> None:
-    tokenizer = json.loads((FAMILIES / "llama3-bpe" / "tokenizer.json").read_text())
+    tokenizer = json.loads(small_files("llama3-bpe")[Path("tokenizer.json")].read_text())
     tokenizer["model"]["ignore_merges"] = False
     assert similar(tokenizer) == ("smaug-bpe", "dbrx")
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sentencepiece_models import field, piece, trained, varint
-from synthetic import FAMILIES
+from synthetic import small_files
 
 from gguf_forge.errors import InputError
 from gguf_forge.tokenizer.checks import Place
@@ -26,7 +28,7 @@ UNKNOWN = piece(b"<unk>", kind=2)
 def test_the_pieces_are_those_of_the_library(family: str) -> None:
     from sentencepiece import SentencePieceProcessor
 
-    data = (FAMILIES / family / "tokenizer.model").read_bytes()
+    data = small_files(family)[Path("tokenizer.model")].read_bytes()
     library = SentencePieceProcessor(model_proto=data)
     ids = range(library.vocab_size())
     pieces = read_pieces(data, PLACE)
@@ -96,7 +98,7 @@ def test_a_broken_model_is_refused(data: bytes, told: str) -> None:
 
 @given(st.integers(1, 4000))
 def test_a_truncated_model_gives_its_first_pieces_or_an_error(length: int) -> None:
-    data = (FAMILIES / "llama2-spm" / "tokenizer.model").read_bytes()
+    data = small_files("llama2-spm")[Path("tokenizer.model")].read_bytes()
     whole = read_pieces(data, PLACE)
     try:
         cut = read_pieces(data[:length], PLACE)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from corpus import CORPUS, read_manifest
 from synthetic import FAMILIES, read_description
-from tokenizer_folders import entries
+from tokenizer_folders import copy_folder, entries
 
 from gguf_forge.architectures import find_architecture
 from gguf_forge.architectures.config import Config
@@ -61,15 +61,15 @@ EXPECTED = json.loads((Path(__file__).parent / "expected.json").read_text())
 
 
 @pytest.mark.parametrize("family", sorted(EXPECTED))
-def test_vocabulary_of_each_family(family: str) -> None:
-    folder = FAMILIES / family
+def test_vocabulary_of_each_family(family: str, tmp_path: Path) -> None:
+    folder = copy_folder(family, tmp_path / "hf")
     raw = json.loads((folder / "config.json").read_text())
     reader = find_architecture(raw).tokenizer
     if family == "phi":
         # Phi's declaration gives this key among its parameters, before the vocabulary.
         reader = in_order(add_bos_token(False), reader)
     found = read_vocabulary(
-        LocalFolder(folder), Config.of(raw), reader, pre_tokenizer=read_description(folder).pre_tokenizer
+        LocalFolder(folder), Config.of(raw), reader, pre_tokenizer=read_description(FAMILIES / family).pre_tokenizer
     )
     assert entries(found) == EXPECTED[family]
 
