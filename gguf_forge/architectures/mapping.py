@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from gguf_forge.architectures.block_scales import block_scales
 from gguf_forge.architectures.completeness import check_complete, check_shapes
 from gguf_forge.architectures.declaration import AnyOf, Architecture, ForcedType, Operation, Optional, Rule, Source
-from gguf_forge.architectures.operations import keep
+from gguf_forge.architectures.operations import keep, vector
 from gguf_forge.architectures.parts import belongs_to
 from gguf_forge.architectures.site import Site
 from gguf_forge.architectures.templates import Match, Templates, fill, find_with_suffix, group_names, parse, role
@@ -129,7 +129,7 @@ def plan_changes(architecture: Architecture, site: Site) -> tuple[PlannedTensor,
             continue
         mine = _rules_for(architecture, names, site, name)
         target = find_with_suffix(names.targets, name)
-        if (mine is not None or target is not None) and (not expr.shape or 0 in expr.shape):
+        if (mine is not None or target is not None) and _holds_nothing(architecture, target, expr):
             raise InputError(f"a tensor of shape {list(expr.shape)} holds nothing to convert", tensor=stored_name)
         if mine is not None:
             for rule_number, source in mine.value:
@@ -150,6 +150,12 @@ def plan_changes(architecture: Architecture, site: Site) -> tuple[PlannedTensor,
     placed.extend(_apply_rules(architecture, collected, site))
     placed.sort(key=lambda item: item[0])
     return tuple(tensor for _, tensor in placed)
+
+
+def _holds_nothing(architecture: Architecture, target: Match[str] | None, expr: TensorExpr) -> bool:
+    """Is it an empty tensor, or a scalar where the declaration does not expect one?"""
+    takes_scalars = target is not None and operation_for(architecture, target.value) is vector
+    return 0 in expr.shape or not (expr.shape or takes_scalars)
 
 
 def renamed(architecture: Architecture, name: str, site: Site) -> str:

@@ -12,13 +12,13 @@ from gguf_forge.architectures.shapes import at_layer
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
 from gguf_forge.tensors import row_maps
-from gguf_forge.tensors.arithmetic import Add, Divide, Multiply, NegExp
+from gguf_forge.tensors.arithmetic import Add, Divide, Multiply, NegExp, Softplus
 from gguf_forge.tensors.centered import Centered
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack
 from gguf_forge.tensors.joined import concat as joined
 from gguf_forge.tensors.row_maps import Reorder, Repeat, Slice, halves, reshaped, squeezed, transposed
-from gguf_forge.tensors.stored import AsI32, PlusIndex, Widened, Zeros
+from gguf_forge.tensors.stored import AsI32, PlusIndex, Widened, Zeros, as_vector
 
 # The largest table of token ids that is read. It has room for far more tokens than any vocabulary has.
 _MOST_TABLE_BYTES = 32 << 20
@@ -112,6 +112,12 @@ def reshape(*sizes: Number) -> Operation:
     return apply
 
 
+def vector(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+    """A scalar as a vector of one value."""
+    (x,) = sources
+    return as_vector(x)
+
+
 def flatten(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     """Merges all axes except the last into one."""
     (x,) = sources
@@ -198,6 +204,12 @@ def as_i32(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     """Stored integers as I32."""
     (x,) = sources
     return AsI32(x.of if isinstance(x, Widened) else x)
+
+
+def softplus(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+    """The logarithm of 1 + e to the power of each value."""
+    (x,) = sources
+    return Softplus(x)
 
 
 def permute_rope(heads: Number) -> Operation:

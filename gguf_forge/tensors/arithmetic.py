@@ -19,6 +19,7 @@ from gguf_forge.errors import InputError
 from gguf_forge.kernels.binding import exp_values
 from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import TensorExpr, Unary
+from gguf_forge.tensors.softplus import softplus
 from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import F16, F32, TensorType
 
@@ -146,6 +147,21 @@ class NegExp(Elementwise):
     @property
     def omission(self) -> str:
         return "without taking e to its power"
+
+
+@dataclass(frozen=True)
+class Softplus(Elementwise):
+    """The logarithm of 1 + e to the power of each value, with the bits of torch's `softplus` (see softplus.py)."""
+
+    def compute(self, x: Floats) -> Floats:
+        return softplus(x)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        return super().working_set(n_rows, scattered=scattered) + 24 * n_rows * F32.row_bytes(self.shape[-1])
+
+    @property
+    def words(self) -> str:
+        return "log(1 + e^x)"
 
 
 @dataclass(frozen=True)

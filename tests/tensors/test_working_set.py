@@ -14,7 +14,18 @@ from gguf_forge.gguf_file.layout import PlacedTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.storage import buffers
 from gguf_forge.storage.local.source_file import SourceFile
-from gguf_forge.tensors.arithmetic import Add, Divide, FoldedNorm, LogNeg, Multiply, NegExp, Product, Reciprocal, Sum
+from gguf_forge.tensors.arithmetic import (
+    Add,
+    Divide,
+    FoldedNorm,
+    LogNeg,
+    Multiply,
+    NegExp,
+    Product,
+    Reciprocal,
+    Softplus,
+    Sum,
+)
 from gguf_forge.tensors.centered import Centered
 from gguf_forge.tensors.codes import ColumnCodes, Gathered, Lookup, RowCodes, RowPlanes
 from gguf_forge.tensors.dequantized import Scaled
@@ -85,6 +96,7 @@ EXPRESSIONS = {
     "repeated": lambda z: Repeat(stored(z, (1024, 256)), -2, 4),
     "reordered columns": lambda z: Reorder(stored(z, (4096, 256)), -1, (2, 128), (1, 0)),
     "multiplied by each other": lambda z: Product((stored(z, (4096, 256)), stored(z, (4096, 256)))),
+    "softplus": lambda z: Softplus(stored(z, (4096, 256))),
     "folded norm": lambda z: FoldedNorm(*(stored(z, (4096,)) for _ in range(4))),
     "summed": lambda z: Sum((stored(z, (4096, 256), F16), stored(z, (4096, 256)))),
     "multiplied": lambda z: Multiply(stored(z, (4096, 256), F16), 3.0),
