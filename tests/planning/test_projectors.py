@@ -1,0 +1,45 @@
+"""Files of encoders and projectors against llama.cpp's tools, pinned in tests/projectors.
+
+The expected digests were made by reference/make_projectors.py; none comes from this project.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from projectors import PROJECTORS, read, write
+
+from gguf_forge import Request
+from gguf_forge.architectures.registry import by_class
+from gguf_forge.planning.making import make
+from gguf_forge.request import RunSettings
+
+# Names of classes that share a declaration with one that is described here or in the conformance corpus.
+_SAME = (
+    ("Glm4vMoeForConditionalGeneration", "Glm4vForConditionalGeneration"),
+    ("GlmOcrForConditionalGeneration", "Glm4vForConditionalGeneration"),
+    ("MiniMaxM3VLForConditionalGeneration", "MiniMaxM3SparseForConditionalGeneration"),
+    ("Qwen2VLModel", "Qwen2VLForConditionalGeneration"),
+    ("Qwen2_5_VLForConditionalGeneration", "Qwen2VLForConditionalGeneration"),
+    ("Qwen3VLMoeForConditionalGeneration", "Qwen3VLForConditionalGeneration"),
+    ("SmolVLMForConditionalGeneration", "Idefics3ForConditionalGeneration"),
+)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PROJECTORS.glob("*.json")))
+def test_every_file_is_the_one_of_the_reference(name: str, tmp_path: Path) -> None:
+    source, expected = write(name, tmp_path / "hf"), read(name)["expected"]
+    made = {}
+    for kind in expected:
+        request = Request(source=source, mmproj=True, types=(kind,), out=str(tmp_path / f"{kind}.gguf"))
+        (file,) = make(request, RunSettings())
+        data = file.path.read_bytes()
+        made[kind] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    assert made == expected
+
+
+@pytest.mark.parametrize(("name", "other"), _SAME)
+def test_classes_of_one_kind_have_one_declaration(name: str, other: str) -> None:
+    assert by_class()[name, "mmproj"] == by_class()[other, "mmproj"]
