@@ -20,7 +20,7 @@ from threading import Event, Lock
 
 import numpy as np
 
-from gguf_forge.distributed.job import Job, PieceFile, is_sound, open_job
+from gguf_forge.distributed.job import Job, PieceFile, is_sound, open_job, planned_again
 from gguf_forge.engine.forge import default_threads
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import InputError, RefusedError
@@ -73,8 +73,8 @@ def finish(
         observer: Is told about the progress.
 
     Raises:
-        InputError: the plan is damaged or of another version; tasks are not done, or their parts are damaged: it says
-            which.
+        InputError: the plan is damaged or of another version, or says other outputs than its request comes to; the
+            source is not there; tasks are not done, or their parts are damaged: it says which.
         RefusedError: an output exists; another process is doing the same.
         OutputError: an output cannot be written.
 
@@ -140,6 +140,11 @@ def _make_outputs(job: Job, todo: Sequence[int], checker: _Checker, overwrite: b
     parts = {output: job.parts_of_outputs[output] for output in todo}
     gone = [part for output in todo for part in parts[output] if not is_there(part.path)]
     _check_tasks(job, "not done", job.tasks_of(gone))
+    with planned_again(job) as found:
+        headers = [shard.layout.header for file in found.files for shard in file.shards]
+    firsts = [parts[output][0] for output in todo]
+    strange = [part for part in firsts if not _begins_with(part, headers[part.piece.output])]
+    _check_tasks(job, "damaged", job.tasks_of(strange))
     inputs = [job.here / file.path for file in job.plan.inputs]
     for output in todo:
         check_output(job.outputs[output], 0, inputs, overwrite=overwrite)
@@ -155,6 +160,12 @@ def _make_outputs(job: Job, todo: Sequence[int], checker: _Checker, overwrite: b
         _join(parts[output], job.whole(output), checker.watcher)
     for output in reversed(todo):
         _take_name(job.whole(output), job.outputs[output], overwrite=overwrite)
+
+
+def _begins_with(part: PieceFile, header: bytes) -> bool:
+    """Whether the first part of an output begins with the header that planning gives."""
+    with SourceFile(part.path) as file:
+        return file.read(0, min(file.size, len(header))).tobytes() == header
 
 
 def _write_down(job: Job, digests: Mapping[PieceFile, str]) -> None:

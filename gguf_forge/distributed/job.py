@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from os import PathLike
 from pathlib import Path
 
-from gguf_forge.distributed.job_plan import JobPlan, read_job_plan
+from gguf_forge.distributed.job_plan import JobPlan, check_same, make_work_plan, read_job_plan
 from gguf_forge.engine.pieces import Piece
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import InputError
+from gguf_forge.planning.making import RequestPlan, planned
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.own_folder import remove_all_dead
 from gguf_forge.storage.local.source_file import SourceFile
@@ -23,6 +24,7 @@ from gguf_forge.storage.paths import is_folder, is_there
 
 log = logging.getLogger(__name__)
 
+_SAME_DISK = "the plan must lie where it was made, on a disk that all machines see in the same way"
 _CHUNK = 4 << 20
 _RECORD_LINE = re.compile("([0-9a-f]{64})  (.+)")  # a line of a record, in the format of sha256sum
 _MAX_RECORD = 1 << 25
@@ -195,6 +197,25 @@ def open_job(plan_file: str | PathLike[str]) -> Job:
             hint="leave the plan where it was made, on a disk that all machines see in the same way",
         )
     return job
+
+
+@contextmanager
+def planned_again(job: Job) -> Iterator[RequestPlan]:
+    """What the request of a job comes to now, which must be what the plan says.
+
+    A plan may come from a stranger. The paths, sizes and headers of its outputs are trusted only because planning the
+    request again gives the same ones.
+
+    Raises:
+        InputError: the source is not there; the plan says other inputs, outputs or tasks.
+    """
+    if not is_there(job.source):
+        raise InputError("the source of the plan is not there", file=job.source, hint=_SAME_DISK)
+    plan = job.plan
+    with planned(plan.request, folder=job.here) as found:
+        now = make_work_plan(found, plan.request, plan.folder, job.n_tasks, job.here, with_samples=False)
+        check_same(plan, now, job.file)
+        yield found
 
 
 def is_sound(part: PieceFile, digest: str, progress: Progress = lambda n_bytes: None) -> bool:

@@ -14,23 +14,18 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
-from gguf_forge.distributed.job import Job, PieceFile, digest_of, is_sound, open_job, record_text
-from gguf_forge.distributed.job_plan import check_same, check_samples, make_work_plan
+from gguf_forge.distributed.job import Job, PieceFile, digest_of, is_sound, open_job, planned_again, record_text
+from gguf_forge.distributed.job_plan import check_samples
 from gguf_forge.engine.pieces import shard_of
-from gguf_forge.errors import InputError
 from gguf_forge.planning.file_plan import FilePlan, check_kernels, write_files
-from gguf_forge.planning.making import planned
 from gguf_forge.request import Observer, RunSettings
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.output import output_errors
 from gguf_forge.storage.local.own_folder import own_folder
 from gguf_forge.storage.local.publish import check_room, published
 from gguf_forge.storage.local.source_file import SourceFile
-from gguf_forge.storage.paths import is_there
 
 log = logging.getLogger(__name__)
-
-_SAME_DISK = "the plan must lie where it was made, on a disk that all machines see in the same way"
 
 
 @dataclass(frozen=True)
@@ -107,12 +102,8 @@ def _are_in_outputs(job: Job, recorded: Mapping[PieceFile, str]) -> bool:
 
 
 def _make_parts(job: Job, task: int, run: RunSettings) -> None:
-    if not is_there(job.source):
-        raise InputError("the source of the plan is not there", file=job.source, hint=_SAME_DISK)
     plan = job.plan
-    with planned(plan.request, folder=job.here) as found:
-        now = make_work_plan(found, plan.request, plan.folder, job.n_tasks, job.here, with_samples=False)
-        check_same(plan, now, job.file)
+    with planned_again(job) as found:
         check_kernels(found.files, run)
         with _own_names(job, task) as (names, record):
             files = list(_pieces(found.files, names))

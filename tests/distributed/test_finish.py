@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -212,3 +214,34 @@ def test_what_others_put_among_the_parts_stays(here: Path, caplog: pytest.LogCap
     (here / "out" / "m.gguf").unlink()
     with pytest.raises(InputError, match="3 of 3 tasks are not done"):
         finish("plan.json")
+
+
+@pytest.mark.parametrize("target", ["victim", "../victim", "out/../../victim"])
+def test_a_plan_of_a_stranger_writes_no_other_file(here: Path, target: str) -> None:
+    """A plan with parts and records of its own: `finish` plans the request again, which comes to other outputs."""
+    plan_work(Q4, tasks=1)
+    value = json.loads(Path("plan.json").read_text())
+    evil = b"export EVIL=1\n"
+    value["outputs"] = [{"path": target, "size": len(evil), "sha256": "0" * 64}]
+    value["tasks"] = [[[0, 0, len(evil)]]]
+    Path("plan.json").write_text(json.dumps(value))
+    job = open_job("plan.json")
+    job.folder.mkdir()
+    (job.folder / "task-0-0.part").write_bytes(evil)
+    job.record(0).write_text(f"{sha256(evil).hexdigest()}  task-0-0.part\n")
+    with pytest.raises(InputError, match="the same request comes to other files now than the plan says"):
+        finish("plan.json", overwrite=True)
+    assert not Path(target).exists()
+
+
+def test_a_part_of_a_stranger_must_begin_with_the_header(here: Path) -> None:
+    plan_work(Q4, tasks=1)
+    work("plan.json", 0)
+    job = open_job("plan.json")
+    (part,) = job.parts(0)
+    evil = bytes(part.size)
+    part.path.write_bytes(evil)
+    job.record(0).write_text(f"{sha256(evil).hexdigest()}  {part.path.name}\n")
+    with pytest.raises(InputError, match="1 of 1 tasks are damaged"):
+        finish("plan.json")
+    assert not job.outputs[0].exists()
