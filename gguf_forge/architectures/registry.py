@@ -5,9 +5,11 @@ The registry collects the declarations from the modules in families/, so that a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib import import_module
+from importlib.resources import files
 from pkgutil import iter_modules
 from types import MappingProxyType
 from typing import Any
@@ -32,23 +34,50 @@ _TOP_LEVEL = frozenset(
 )
 
 
+_BORROWED = re.compile(r"\.hf\b")  # a declaration with the class names of another one
+
+
 @lru_cache
 def declarations() -> tuple[Architecture, ...]:
-    """Every declaration of the families, in the order of their files and then in the order inside each file."""
+    """Every declaration of the families, in the order of their files and in each file's own."""
+    return _declared_in(_modules())
+
+
+@lru_cache
+def by_class() -> Mapping[tuple[str, Part], tuple[Architecture, ...]]:
+    """(class name, part) -> its declarations, those with a condition first."""
+    return _table(declarations())
+
+
+@lru_cache
+def _of_class(name: str) -> Mapping[tuple[str, Part], tuple[Architecture, ...]]:
+    """What `by_class` says of one class, from the modules whose text has its name or takes over another's list (`.hf`).
+
+    A conversion needs one class, and importing all families would take more time and memory than planning it.
+    """
+    texts = {module: files(families).joinpath(f"{module}.py").read_text() for module in _modules()}
+    found = _table(_declared_in(module for module, text in texts.items() if name in text or _BORROWED.search(text)))
+    return found if any(known == name for known, _ in found) else by_class()
+
+
+@lru_cache
+def _modules() -> tuple[str, ...]:
+    return tuple(sorted(module.name for module in iter_modules(families.__path__)))
+
+
+def _declared_in(modules: Iterable[str]) -> tuple[Architecture, ...]:
     found = (
         value
-        for module in sorted(iter_modules(families.__path__), key=lambda module: module.name)
-        for value in vars(import_module(f"{families.__name__}.{module.name}")).values()
+        for module in modules
+        for value in vars(import_module(f"{families.__name__}.{module}")).values()
         if isinstance(value, Architecture)
     )
     return tuple({id(value): value for value in found}.values())
 
 
-@lru_cache
-def by_class() -> Mapping[tuple[str, Part], tuple[Architecture, ...]]:
-    """(class name, part) -> its declarations. Those with a condition come first."""
+def _table(found: Iterable[Architecture]) -> Mapping[tuple[str, Part], tuple[Architecture, ...]]:
     table: dict[tuple[str, Part], tuple[Architecture, ...]] = {}
-    for architecture in sorted(declarations(), key=lambda found: found.when is None):
+    for architecture in sorted(found, key=lambda found: found.when is None):
         for name in architecture.hf:
             others = table.get((name, architecture.part), ())
             if architecture.when is None and any(other.when is None for other in others):
@@ -87,7 +116,8 @@ def declarations_of(config: Mapping[str, Any], part: Part) -> tuple[Architecture
     Raises:
         InputError: config.json names no architecture.
     """
-    found = by_class().get((class_name(config, part), part), ())
+    name = class_name(config, part)
+    found = _of_class(name).get((name, part), ())
     if len(found) > 1:
         model = Config.of(config)
         found = tuple(one for one in found if one.when is None or one.when(model))

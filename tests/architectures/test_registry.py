@@ -4,7 +4,7 @@ import pytest
 
 from gguf_forge.architectures import find_architecture
 from gguf_forge.architectures.declaration import Architecture
-from gguf_forge.architectures.registry import by_class, declarations
+from gguf_forge.architectures.registry import _of_class, by_class, declarations
 from gguf_forge.architectures.site import Part
 from gguf_forge.architectures.templates import parse, role
 from gguf_forge.architectures.tensor_names import known_names, roles_of
@@ -66,3 +66,9 @@ def test_only_a_misspelling_gets_a_name_as_its_hint(name: str, hint: str) -> Non
     with pytest.raises(UnsupportedError) as error:
         find_architecture({"architectures": [name]})
     assert error.value.hint == hint
+
+
+@pytest.mark.parametrize(("hf", "part"), by_class())
+def test_one_class_is_found_without_the_other_families(hf: str, part: Part) -> None:
+    """The modules whose text has its name say all that the whole table says, in the same order."""
+    assert _of_class(hf)[hf, part] == by_class()[hf, part]
