@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -64,7 +65,9 @@ def test_llama_cpp_embeds(family: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", _EMBEDDER, *(result.path for result in results)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
-    assert run.stdout.split() == ["256"] * len(TYPES)
+    config = json.loads((FAMILIES / family / "config.json").read_text())
+    width = config.get("hidden_size") or config["d_model"]
+    assert run.stdout.split() == [str(width)] * len(TYPES)
 
 
 @pytest.mark.parametrize("family", sorted(name for name, gives in GIVES.items() if gives == "text"))
