@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, replace
+from functools import cache
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
@@ -139,7 +140,7 @@ def _marks(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
 
 def _fields(kind: Any, which: Only | None = None) -> Iterator[_Value]:
     """The values of a dataclass's fields that have an option."""
-    hints = get_type_hints(kind, include_extras=True)
+    hints = _hints(kind)
     for field in _in_order(kind):
         typed, marks = _marks(hints[field.name])
         default = inspect.Parameter.empty if field.default is MISSING else field.default
@@ -147,6 +148,12 @@ def _fields(kind: Any, which: Only | None = None) -> Iterator[_Value]:
         if marks and (which is None or is_hidden or field.name in which.shown):
             option = replace(marks[0], hidden=marks[0].hidden or is_hidden)
             yield _Value(field.name, typed, default, option)
+
+
+@cache
+def _hints(kind: type) -> Mapping[str, Any]:
+    """The annotations of a dataclass. Most commands share a few dataclasses, and evaluating annotations is slow."""
+    return get_type_hints(kind, include_extras=True)
 
 
 def _in_order(kind: type) -> Iterator[Field[Any]]:
