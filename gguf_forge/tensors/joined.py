@@ -89,7 +89,7 @@ class Stack(TensorExpr):
 
     @property
     def words(self) -> str:
-        return f"{len(self.parts)} experts stacked"
+        return f"{len(self.parts)} tensors stacked"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ at equal distances. So each operation, except those on columns, is a map of row 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import gcd, prod
@@ -164,9 +165,9 @@ class AlongAxis(Unary):
         """How many rows one index of the axis stands for."""
         return prod(self.of.shape[self.axis + 1 : -1])
 
+    @abstractmethod
     def index_below(self, index: RowNumbers) -> RowNumbers:
         """Maps indices along the axis of the result to the indices of `of` that they come from."""
-        raise NotImplementedError  # pragma: no cover
 
     def source_rows(self, rows: RowNumbers) -> RowNumbers:
         if self.axis == -1:

@@ -33,7 +33,7 @@ class NegativeExp(Unary):
         (Reshape(_tensor(4, 8), (2, 2, 8)), ()),
         (permute_rope(_tensor(8, 8), 2), ("rows permuted for rotary embedding, 2 heads",)),
         (Add(_tensor(8), 1.0), ("plus 1",)),
-        (Stack((Transpose(_tensor(4, 8)),) * 3), ("transposed", "3 experts stacked")),
+        (Stack((Transpose(_tensor(4, 8)),) * 3), ("transposed", "3 tensors stacked")),
         (Slice(_tensor(8, 4), -2, 2, 6), ("rows 2 to 5 of 8",)),
         (Slice(_tensor(8, 4), -1, 0, 4, 2), ("every second of its columns from 0",)),
         (Slice(_tensor(8, 4), -1, 0, 4, 3), ("every 3rd of its columns from 0",)),
