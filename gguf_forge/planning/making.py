@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from gguf_forge.planning.open_model import open_model
 from gguf_forge.planning.splits import Split, split_of
 from gguf_forge.recipe import Options
 from gguf_forge.recipe.requested import options_of
-from gguf_forge.request import Observer, Request, RunSettings
+from gguf_forge.request import Observer, RecipeChoices, Request, RunSettings
 from gguf_forge.storage.profile import PLAN, Profile, measured, phase
 
 
@@ -67,12 +68,7 @@ def convert(
     *,
     types: str | Sequence[str] | None = None,
     options: Options | None = None,
-    model_name: str | None = None,
-    metadata: str | PathLike[str] | None = None,
-    pre_tokenizer: str | None = None,
-    vocab_only: bool = False,
     split: Split | None = None,
-    strict: bool = False,
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
@@ -80,6 +76,7 @@ def convert(
     resume: bool = False,
     observer: Observer | None = None,
     profile: Profile | None = None,
+    **more: Any,
 ) -> tuple[WrittenFile, ...]:
     """Converts a checkpoint, one output for each of `types`, all from one reading of its weights.
 
@@ -88,31 +85,18 @@ def convert(
         out: A file, a folder, a name with `{ftype}` in it, or None for the usual name in the current folder.
         types: llama.cpp file types, in any case. None for Q4_K_M; for `auto` where the checkpoint is quantized itself.
         options: What deviates from the types' mixes; its own file type is replaced by each of `types`.
-        model_name: `general.name`, instead of what the folder and the model card say.
-        metadata: A JSON file with `general.*` keys that outrank the model card.
-        pre_tokenizer: The pre-tokenizer's name, for vocabularies whose hash is not known.
-        vocab_only: Metadata and vocabulary, no tensors.
         split: Whether and how each file is split; None for one file.
-        strict: Refuse to give a tensor another type than it should have where its rows do not fit that one.
         threads, backend, overwrite, max_memory, resume, observer, profile: How it is run; see `RunSettings`.
+        more: Any other field of `Request`, such as `mmproj=True`, `pre_tokenizer="qwen2"` or `strict=True`.
 
     Raises:
         ForgeError: what was wrong, where, and what to do; nothing is left under the final names.
 
     Example:
         >>> convert("Qwen3-0.6B", types=["Q4_K_M", "Q8_0"])  # doctest: +SKIP
+        >>> convert("my-adapter", types="F16", base_model="Qwen3-0.6B")  # doctest: +SKIP
     """
-    request = _request(
-        source,
-        out,
-        types,
-        split,
-        model_name=model_name,
-        metadata=metadata,
-        pre_tokenizer=pre_tokenizer,
-        vocab_only=vocab_only,
-        strict=strict,
-    )
+    request = _request(source, out, types, split, options, **more)
     run = RunSettings(
         threads=threads,
         backend=backend,
@@ -122,7 +106,7 @@ def convert(
         observer=observer,
         profile=profile,
     )
-    return make(request, run, options or Options())
+    return make(request, run, options)
 
 
 def plan(
@@ -131,12 +115,8 @@ def plan(
     *,
     types: str | Sequence[str] | None = None,
     options: Options | None = None,
-    model_name: str | None = None,
-    metadata: str | PathLike[str] | None = None,
-    pre_tokenizer: str | None = None,
-    vocab_only: bool = False,
     split: Split | None = None,
-    strict: bool = False,
+    **more: Any,
 ) -> tuple[FilePlan, ...]:
     """What `convert` would write with the same arguments: every tensor, type, size and offset. Reads no weight.
 
@@ -146,18 +126,8 @@ def plan(
     Example:
         >>> [file.layout.size for file in plan("Qwen3-0.6B", types="Q4_K_M")]  # doctest: +SKIP
     """
-    request = _request(
-        source,
-        out,
-        types,
-        split,
-        model_name=model_name,
-        metadata=metadata,
-        pre_tokenizer=pre_tokenizer,
-        vocab_only=vocab_only,
-        strict=strict,
-    )
-    with planned(request, options or Options()) as found:
+    request = _request(source, out, types, split, options, **more)
+    with planned(request, options) as found:
         return found.files
 
 
@@ -197,7 +167,7 @@ def quantize_gguf(
     Example:
         >>> quantize_gguf("Qwen3-0.6B-BF16.gguf", types="Q4_K_M")  # doctest: +SKIP
     """
-    request = _request(source, place_of(out, output_dir), types, split, strict=strict)
+    request = _request(source, place_of(out, output_dir), types, split, options, strict=strict)
     run = RunSettings(
         threads=threads,
         backend=backend,
@@ -208,7 +178,7 @@ def quantize_gguf(
         observer=observer,
         profile=profile,
     )
-    return make(request, run, options or Options())
+    return make(request, run, options)
 
 
 def place_of(out: str | PathLike[str] | None, output_dir: str | PathLike[str] | None) -> str | PathLike[str] | None:
@@ -223,9 +193,17 @@ def _request(
     out: str | PathLike[str] | None,
     types: str | Sequence[str] | None,
     split: Split | None,
+    options: Options | None,
     **more: Any,
 ) -> Request:
-    """The request for the arguments of a public function. It accepts paths, and one type or several."""
+    """The request for the arguments of a public function. It accepts paths, and one type or several.
+
+    Raises:
+        UsageError: the mix is said twice, by `options` and by fields of `Request`.
+    """
+    mix = sorted(field.name for field in fields(RecipeChoices) if field.name in more)
+    if options is not None and mix:
+        raise UsageError(f"both options and {', '.join(mix)} are given", hint="leave one of them out")
     how = split or Split()
     given: dict[str, Any] = {"source": source, "out": out, "types": types, **more}
     return Request(
