@@ -181,8 +181,8 @@ def quantized_page() -> str:
     lines = []
     for scheme in schemes():
         module = sys.modules[scheme.logical.__module__]
-        file = Path(str(module.__file__)).relative_to(DOCS.parent)
-        lines.append(f"| {scheme.name} | {summary(module)} | `{file.as_posix()}` |")
+        file = f"{module.__name__.replace('.', '/')}.py"
+        lines.append(f"| {scheme.name} | {summary(module)} | `{file}` |")
     generated = GENERATED.format("the declarations in `gguf_forge/checkpoint/quantized/`")
     return QUANTIZED_TITLE.format(generated=generated) + "\n".join(lines) + "\n"
 
