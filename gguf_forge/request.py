@@ -328,6 +328,14 @@ class FileChoices(RecipeChoices, SplitChoices):
             MIX,
         ),
     ] = False
+    as_reference: Annotated[
+        bool,
+        Option(
+            "--as-reference",
+            "Give the bytes of llama.cpp's own tools also where they are wrong; docs/exactness.md lists these cases.",
+            OUTPUT,
+        ),
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -394,11 +402,6 @@ class ModelHints:
         ),
     ] = False
 
-    @property
-    def told(self) -> frozenset[str]:
-        """The choices that are passed to declarations."""
-        return frozenset(("no_community_template",) if self.disable_mistral_community_chat_template else ())
-
 
 @dataclass(frozen=True, kw_only=True)
 class PartChoices:
@@ -440,22 +443,6 @@ class PartChoices:
     def part(self) -> Literal["text", "mmproj"]:
         """The part of the model."""
         return "mmproj" if self.mmproj else "text"
-
-    @property
-    def layers(self) -> frozenset[str]:
-        """The choices that are passed to declarations.
-
-        Raises:
-            UsageError: both were chosen.
-        """
-        if self.mtp and self.no_mtp:
-            raise UsageError("--mtp and --no-mtp exclude each other", hint="make two files, one with each")
-        named = {
-            "mtp_only": self.mtp,
-            "no_mtp": self.no_mtp,
-            "dense_modules": self.sentence_transformers_dense_modules,
-        }
-        return frozenset(name for name, is_chosen in named.items() if is_chosen)
 
 
 FileTypes = Annotated[
@@ -513,6 +500,24 @@ class Request(FileChoices, PartChoices, ModelHints):
             metavar="FOLDER",
         ),
     ] = None
+
+    @property
+    def choices(self) -> frozenset[str]:
+        """The choices that are passed to declarations, as in `Site.choices`.
+
+        Raises:
+            UsageError: two of them exclude each other.
+        """
+        if self.mtp and self.no_mtp:
+            raise UsageError("--mtp and --no-mtp exclude each other", hint="make two files, one with each")
+        named = {
+            "mtp_only": self.mtp,
+            "no_mtp": self.no_mtp,
+            "dense_modules": self.sentence_transformers_dense_modules,
+            "no_community_template": self.disable_mistral_community_chat_template,
+            "as_reference": self.as_reference,
+        }
+        return frozenset(name for name, is_chosen in named.items() if is_chosen)
 
     def __post_init__(self) -> None:
         for name, kind in _field_types().items():

@@ -4,7 +4,9 @@ import os
 import shutil
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -48,6 +50,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         known, missed = _compared(terminalreporter, tests)
         if known:
             terminalreporter.write_line(f"conformance: {len(known - missed)} of {len(known)} manifests reached, {how}")
+    for name, counts in _reports(terminalreporter).items():
+        told = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
+        terminalreporter.write_line(f"report {name:<32} {told}")
+
+
+def _reports(terminalreporter: pytest.TerminalReporter) -> dict[str, Counter[str]]:
+    """The outcomes of the tests of `tests/reports`, by the name of the report."""
+    found: dict[str, Counter[str]] = {}
+    for outcome in ("passed", "failed", "skipped"):
+        for report in terminalreporter.stats.get(outcome, ()):
+            if report.nodeid.startswith("tests/reports/"):
+                name = Path(report.nodeid.partition("::")[0]).stem.removeprefix("test_").replace("_", "-")
+                found.setdefault(name, Counter())[outcome] += 1
+    return dict(sorted(found.items()))
 
 
 def _compared(terminalreporter: pytest.TerminalReporter, tests: tuple[str, ...]) -> tuple[set[str], set[str]]:

@@ -261,7 +261,7 @@ class CheckpointModel:
             metadata_file=folder / request.metadata if request.metadata is not None else None,
             pre_tokenizer=request.pre_tokenizer,
             vocab_only=request.vocab_only,
-            choices=request.layers | request.told,
+            choices=request.choices,
             target=LocalFolder(folder / request.target_model_dir) if request.target_model_dir is not None else None,
         )
         return _with_fp8_as_q8(plan) if request.fp8_as_q8 else plan

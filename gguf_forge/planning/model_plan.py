@@ -36,7 +36,7 @@ QUANTIZATION_VERSION = 2
 # Endings of the files that can be read: weights, config and tokenizer, merges, SentencePiece models, chat templates,
 # the model card.
 _OF_MODELS = (".safetensors", ".json", ".txt", ".model", ".jinja", ".md")
-# The command line's options for the choices that are passed to declarations.
+# The command line's options for the choices that only some declarations know.
 _FLAGS = {
     "mtp_only": "--mtp",
     "no_mtp": "--no-mtp",
@@ -198,10 +198,10 @@ def survey(
         InputError: the checkpoint contradicts itself or misses something.
     """
     architecture = find_architecture(checkpoint.config, part)
-    if choices - architecture.choices:
-        unfit = ", ".join(sorted(_FLAGS[choice] for choice in choices - architecture.choices))
+    if unfit := choices & _FLAGS.keys() - architecture.choices:
+        flags = ", ".join(sorted(_FLAGS[choice] for choice in unfit))
         raise UsageError(
-            f"{unfit}: no use for a {architecture.name} model", file=checkpoint.folder.path, hint="leave it out"
+            f"{flags}: no use for a {architecture.name} model", file=checkpoint.folder.path, hint="leave it out"
         )
     tensors = logical_tensors(checkpoint) if weights else {}
     return architecture, site_of(architecture, checkpoint.config, checkpoint.folder, tensors, choices, target)

@@ -22,6 +22,8 @@ NOT_REACHED = "not reached yet"
 # Cases beyond `corpus/` of which at least one manifest is reached; a list that only grows.
 _REACHED = frozenset((Path(__file__).parents[1] / "reached_cases.txt").read_text().split())
 CORPUS = Path(os.environ.get("GGUF_FORGE_CORPUS", _BESIDE))
+# Inputs that went wrong for people: each folder has a program that makes one.
+REPORTS = CORPUS.parent / "reports"
 
 
 def manifests() -> list[Path]:
