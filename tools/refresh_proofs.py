@@ -3,8 +3,8 @@
     python tools/refresh_proofs.py CONFORMANCE
 
 CONFORMANCE is a folder with cases in two levels of folders, as `tests/support/corpus.py` reads them. The descriptions
-of tests/families count, too: of these, digests are known and no keys, so the kind of vocabulary is read off a plan.
-The script does not convert: tests/test_corpus.py and tests/planning/test_families.py do.
+of tests/families and tests/projectors count, too: of these, digests are known and no keys, so the kind of vocabulary is
+read off a plan. The script does not convert: tests/test_corpus.py and the tests of tests/planning do.
 """
 
 from __future__ import annotations
@@ -20,29 +20,51 @@ from typing import Any
 from gguf_forge import open_gguf, plan
 from gguf_forge.architectures.registry import class_name
 from gguf_forge.architectures.site import Part
+from gguf_forge.checkpoint.mistral_form import PARAMS
 from gguf_forge.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests/support"))
+from projectors import PROJECTORS, read  # noqa: E402
 from synthetic import FAMILIES, read_description, write_checkpoint  # noqa: E402
 
 PARTS: dict[str, Part] = {"model": "text", "mmproj": "mmproj"}
-VOCABULARY = "tokenizer.ggml.model"
+TYPE, VOCABULARY = "general.type", "tokenizer.ggml.model"
 
 
-def files(conformance: Path) -> Iterator[tuple[str, Path, dict[str, Any]]]:
-    """Case name, config.json and keys of every file of the reference."""
+# The name of a checkpoint, its config, and keys of a file that the reference made of it.
+Proof = tuple[str, dict[str, Any], dict[str, Any]]
+
+
+def files(conformance: Path) -> Iterator[Proof]:
+    """Every file of the cases."""
     for path in sorted(conformance.glob("*/*/expected/*.json")):
-        manifest, config = json.loads(path.read_text()), path.parents[1] / "hf/config.json"
-        if "kv" in manifest and config.exists():
+        manifest, config = json.loads(path.read_text()), config_of(path.parents[1] / "hf")
+        if "kv" in manifest and config is not None:
             yield path.parents[1].name, config, {entry["key"]: entry.get("value") for entry in manifest["kv"]}
 
 
-def families() -> Iterator[tuple[str, Path, dict[str, Any]]]:
-    """The same of every description whose files of the reference are pinned."""
+def config_of(folder: Path) -> dict[str, Any] | None:
+    """Its config.json; for a checkpoint in Mistral's form, a config that names its class."""
+    if (folder / "config.json").exists():
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+        return config
+    return {"architectures": [PARAMS]} if (folder / PARAMS).exists() else None
+
+
+def families() -> Iterator[Proof]:
+    """Every description whose files of the reference are pinned."""
     for pinned in sorted(FAMILIES.glob("*/expected.json")):
         family = pinned.parent
-        yield family.name, family / "config.json", {VOCABULARY: vocabulary(family)}
+        yield family.name, json.loads((family / "config.json").read_text()), {VOCABULARY: vocabulary(family)}
+
+
+def projectors() -> Iterator[Proof]:
+    """Every description of a projector whose files of the reference are pinned."""
+    for path in sorted(PROJECTORS.glob("*.json")):
+        description = read(path.stem)
+        if "expected" in description:
+            yield path.stem, description["files"]["config.json"], {TYPE: "mmproj"}
 
 
 def vocabulary(family: Path) -> str:
@@ -60,12 +82,12 @@ def vocabulary(family: Path) -> str:
 
 def proofs(conformance: Path) -> dict[str, dict[str, dict[str, list[str]]]]:
     found: dict[str, dict[str, dict[str, set[str]]]] = defaultdict(dict)
-    for case, path, keys in (*files(conformance), *families()):
-        part = PARTS.get(keys.get("general.type", "model"))
+    for case, config, keys in (*files(conformance), *families(), *projectors()):
+        part = PARTS.get(keys.get(TYPE, "model"))
         if part is None:
             continue
         try:
-            name = class_name(json.loads(path.read_text()), part)
+            name = class_name(config, part)
         except InputError:
             continue
         entry = found[name].setdefault(part, {"cases": set(), "vocabularies": set()})

@@ -190,6 +190,9 @@ AUDIO: tuple[MetadataLine, ...] = (
     u32("audio.attention.head_count", of_audio("num_attention_heads")),
 )
 
+# How CLIP normalizes pictures, for models whose files do not say it.
+CLIP_MEAN, CLIP_DEVIATION = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+
 USE_GELU = flag("use_gelu", always(True))
 USE_SILU = flag("use_silu", always(True))
 

@@ -8,6 +8,8 @@ from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.metadata import f32, u32
 from gguf_forge.architectures.projector import (
     BLOCKS,
+    CLIP_DEVIATION,
+    CLIP_MEAN,
     PATCHES,
     VISION,
     always,
@@ -27,8 +29,7 @@ from gguf_forge.errors import UnsupportedError
 _STRIDE = 2
 # The one encoder that llama.cpp knows: what its config says.
 _KNOWN = {"image_size": 728, "hidden_size": 1536, "num_hidden_layers": 47}
-# What its processing code has, where no file says it: how pictures are normalized, and how large they may be.
-_MEAN, _DEVIATION = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+# How large pictures may be. Only the model's processing code says it.
 _LARGEST = 3024
 
 
@@ -56,8 +57,8 @@ step_vision = projector(
     "Step3p7ForConditionalGeneration",
     metadata=(
         *VISION[:-2],
-        f32("vision.image_mean", of_preprocessor("image_mean", default=_MEAN)),
-        f32("vision.image_std", of_preprocessor("image_std", default=_DEVIATION)),
+        f32("vision.image_mean", of_preprocessor("image_mean", default=CLIP_MEAN)),
+        f32("vision.image_std", of_preprocessor("image_std", default=CLIP_DEVIATION)),
         projector_type("step3vl"),
         norm_epsilon("layer_norm_eps", default=1e-5),
         u32("vision.projector.scale_factor", always(_STRIDE**2)),
