@@ -15,7 +15,7 @@ ROWS := build/rows
 ROWS_FLAGS := -Wall -Wextra -Icsrc
 KERNEL_FILES := $(C_FILES) $(C_HEADERS)
 
-.PHONY: format lint strict sanitize neon valgrind bench
+.PHONY: format lint strict sanitize neon valgrind fuzz bench
 
 format:  ## Lay out the C code.
 	clang-format -i $(LAID_OUT)
@@ -57,6 +57,9 @@ $(ROWS)/heap: BUILD := $(CC) -DON_THE_HEAP -O1 -g -ffp-contract=off
 $(ROWS)/%: tests/emulated/rows.c $(KERNEL_FILES)
 	mkdir -p $(ROWS)
 	$(BUILD) $(ROWS_FLAGS) tests/emulated/rows.c $(C_FILES) -lm -o $@
+
+fuzz:  ## Commands on what generators write, `make fuzz SECONDS=3600` for an hour. What is found is kept in finds/.
+	$(PYTHON) tests/fuzz/harness.py $(or $(SECONDS),120)
 
 bench:  ## Every kernel beside ggml's: about half an hour. `pytest -n 0 bench -k Q4_K` measures some.
 	pytest -q -n 0 bench --benchmark-columns=median,ops

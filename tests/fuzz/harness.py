@@ -1,0 +1,257 @@
+"""Attacks commands with what generators write, for as long as one likes.
+
+    python tests/fuzz/harness.py SECONDS                 all generators
+    python tests/fuzz/harness.py SECONDS names cards     these generators
+    python tests/fuzz/harness.py 0 names:17              one attack once more
+
+A generator is a function `(source: random.Random, folder: Path) -> list[str]`. It writes a model's folder or a file
+into the empty `folder`, and returns the command line that reads it. The modules in `generators/` list theirs in
+`GENERATORS`; `seeds.py` gives them valid models to damage. The same number always gives the same attack.
+
+Each command runs in a child with limits on memory, time and files. `faults_of` says what it may not do. What breaks a
+rule is kept in `finds/NAME-NUMBER/`, and is printed with the name to run it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "support")]
+
+Generator = Callable[[random.Random, Path], list[str]]
+
+MEMORY = 2 << 30  # of address space, on top of what the program has when it begins
+PROCESSOR_SECONDS = 20
+SECONDS = 120  # a command that waits without working, for example for a FIFO
+LARGEST_FILE = 256 << 20
+MOST_TEXT_OF_ERRORS = 64 << 10
+MOST_TEXT_FOR_A_BYTE = 32  # of the input; what is printed may not grow faster
+FORBIDDEN = ("Traceback (most recent call last)", "this is a bug in gguf-forge", "panicked at", "Exception ignored")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a command.
+
+    Attributes:
+        code: The exit code, the negative number of the signal that ended it, or None after `SECONDS`.
+        out: What it wrote to standard output.
+        err: What it wrote to standard error.
+        read: The bytes of all that it could read.
+        names: The names of the files that it left beside the input.
+        changed: Whether the input is not as it was.
+    """
+
+    code: int | None
+    out: bytes
+    err: bytes
+    read: int
+    names: tuple[str, ...]
+    changed: bool
+
+
+def documented_codes() -> set[int]:
+    from gguf_forge import errors
+
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.ForgeError)]
+    return {0} | {kind.exit_code for kind in kinds if kind is not errors.ForgeError}
+
+
+def faults_of(outcome: Outcome) -> Iterator[str]:
+    """What a command did that no input may make it do."""
+    if outcome.code is None:
+        yield f"it did not end in {SECONDS} s"
+    elif outcome.code < 0:
+        yield f"it was ended by {signal.Signals(-outcome.code).name}"
+    elif outcome.code not in documented_codes():
+        yield f"exit code {outcome.code}"
+    for name, raw in (("output", outcome.out), ("errors", outcome.err)):
+        text = raw.decode(errors="surrogateescape")
+        yield from (f"{name}: {words}" for words in FORBIDDEN if words in text)
+        if control := sorted({char for char in text if not char.isprintable() and char not in "\n\t"}):
+            yield f"{name}: control characters {control[:8]}"
+    if len(outcome.err) > MOST_TEXT_OF_ERRORS:
+        yield f"errors: {len(outcome.err)} bytes"
+    if len(outcome.out) > (1 << 20) + MOST_TEXT_FOR_A_BYTE * outcome.read:
+        yield f"output: {len(outcome.out)} bytes for {outcome.read} bytes of input"
+    for name in outcome.names:
+        if not name.isprintable() or name.startswith(("-", ".")):
+            yield f"it left a file called {name!r}"
+    if outcome.changed:
+        yield "it changed its input"
+
+
+def run(arguments: list[str], inside: Path) -> Outcome:
+    """Runs a command line in a child of this process, which has loaded the program already, in `inside/here`."""
+    here, out, err = inside / "here", inside / "out", inside / "err"
+    here.mkdir()
+    before = _listing(inside / "input")
+    child = os.fork()
+    if not child:
+        _command(arguments, here, out, err)
+    code = _wait(child)
+    names = tuple(sorted(path.name for path in here.iterdir()))
+    read = sum(size for size, _ in before.values())
+    return Outcome(code, out.read_bytes(), err.read_bytes(), read, names, _listing(inside / "input") != before)
+
+
+def _command(arguments: list[str], here: Path, out: Path, err: Path) -> None:
+    """What the child does; it never returns."""
+    code = 70
+    try:
+        os.setsid()
+        for number, file in ((1, out), (2, err)):
+            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.chdir(here)
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limits = {
+            resource.RLIMIT_AS: pages * resource.getpagesize() + MEMORY,
+            resource.RLIMIT_CPU: PROCESSOR_SECONDS,
+            resource.RLIMIT_FSIZE: LARGEST_FILE,
+            resource.RLIMIT_CORE: 0,
+        }
+        for limit, value in limits.items():
+            resource.setrlimit(limit, (value, value))
+        from gguf_forge.cli import main
+
+        code = main(arguments)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+
+
+def _wait(child: int) -> int | None:
+    end = time.monotonic() + SECONDS
+    pause = 0.002
+    while time.monotonic() < end:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(pause)
+        pause = min(0.1, pause * 1.5)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+def _listing(folder: Path) -> dict[Path, tuple[int, int]]:
+    """The size and the time of everything in a folder."""
+    facts = ((path, path.lstat()) for path in folder.rglob("*"))
+    return {path: (fact.st_size, fact.st_mtime_ns) for path, fact in facts}
+
+
+def generators() -> dict[str, Generator]:
+    """All generators by their names."""
+    modules = sorted(path.stem for path in (HERE / "generators").glob("*.py"))
+    every = (each for name in modules for each in importlib.import_module(f"generators.{name}").GENERATORS)
+    return {each.__name__: each for each in every}
+
+
+def attack(name_and_number: tuple[str, int], keep: Path) -> tuple[str, int, int | None, list[str]]:
+    """Runs one attack; its name, its number, the exit code and the faults."""
+    name, number = name_and_number
+    inside = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    try:
+        folder = inside / "input"
+        folder.mkdir()
+        arguments = generators()[name](random.Random(f"{name}:{number}"), folder)
+        outcome = run(arguments, inside)
+        faults = list(faults_of(outcome))
+        if faults:
+            (inside / "command").write_text(repr(arguments) + "\n" + "\n".join(faults) + "\n")
+            kept = keep / f"{name}-{number}"
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(inside, kept, symlinks=True)
+        return name, number, outcome.code, faults
+    finally:
+        shutil.rmtree(inside, ignore_errors=True)
+
+
+def _load_all() -> None:
+    """Imports all modules of the package, so that no child has to."""
+    import pkgutil
+
+    import gguf_forge
+
+    for module in pkgutil.walk_packages(gguf_forge.__path__, "gguf_forge."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+
+def _numbered(names: list[str], first: int, end: float) -> Iterator[tuple[str, int]]:
+    number = first
+    while time.monotonic() < end:
+        yield from ((name, number) for name in names)
+        number += 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("seconds", type=float)
+    parser.add_argument("names", nargs="*", metavar="NAME[:NUMBER]")
+    parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--first", type=int, default=time.time_ns() // 10**8, help="number of the first attack")
+    parser.add_argument("--finds", type=Path, default=Path("finds"))
+    given = parser.parse_args()
+
+    import seeds
+
+    _load_all()
+    names = given.names or list(generators())
+    again = [(name, int(number)) for name, _, number in (each.partition(":") for each in names) if number]
+    end = time.monotonic() + given.seconds
+    todo = again or _numbered(names, given.first, end)
+    codes: dict[str, Counter[int | None]] = {}
+    finds = 0
+    context = multiprocessing.get_context("fork")
+    with tempfile.TemporaryDirectory(prefix="seeds-") as scratch:
+        seeds.make(Path(scratch))
+        with context.Pool(given.jobs, maxtasksperchild=500) as pool:
+            for part in _in_parts(todo, 4 * given.jobs):
+                for name, number, code, faults in pool.imap_unordered(partial(attack, keep=given.finds), part):
+                    codes.setdefault(name, Counter())[code] += 1
+                    finds += bool(faults)
+                    for fault in faults:
+                        print(f"{name}:{number}: {fault}", flush=True)
+    for name, counts in codes.items():
+        ends = ", ".join(f"{count} x {code}" for code, count in counts.most_common())
+        print(f"{name:<24} {counts.total():>6} attacks, exit codes: {ends}")
+    print(f"{sum(counts.total() for counts in codes.values())} attacks, {finds} finds")
+    return 1 if finds else 0
+
+
+def _in_parts(items: Iterator[tuple[str, int]] | list[tuple[str, int]], size: int) -> Iterator[list[tuple[str, int]]]:
+    """The items in lists of `size`: a pool would take all of an endless iterator at once."""
+    part = []
+    for item in items:
+        part.append(item)
+        if len(part) == size:
+            yield part
+            part = []
+    yield part
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""The judge of the fuzzer: each thing that a command may not do is noticed, and ordinary outcomes are not."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def harness() -> ModuleType:
+    file = Path(__file__).with_name("harness.py")
+    spec = importlib.util.spec_from_file_location("harness", file)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules["harness"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        ({"code": None}, "did not end"),
+        ({"code": -9}, "SIGKILL"),
+        ({"code": 1}, "exit code 1"),
+        ({"err": b"Traceback (most recent call last):\n"}, "errors: Traceback"),
+        ({"err": b"error: this is a bug in gguf-forge: ValueError\n"}, "this is a bug"),
+        ({"out": b"a\x1b[2Jb"}, "output: control characters"),
+        ({"out": "a\x9bb".encode()}, "output: control characters"),
+        ({"err": "a\u202eb".encode()}, "errors: control characters"),
+        ({"err": b"a\xffb"}, "errors: control characters"),
+        ({"err": b"x" * 100_000}, "errors: 100000 bytes"),
+        ({"out": b"x" * 2_000_000}, "output: 2000000 bytes"),
+        ({"names": ("-rf.gguf",)}, "'-rf.gguf'"),
+        ({"names": (".partial",)}, "'.partial'"),
+        ({"names": ("a\u202eb",)}, "\\u202e"),
+        ({"changed": True}, "changed its input"),
+    ],
+)
+def test_what_no_command_may_do(harness: ModuleType, changed: dict[str, object], fault: str) -> None:
+    outcome = harness.Outcome(4, b"", b"error: x\n", 100, ("out.gguf",), False)
+    assert list(harness.faults_of(outcome)) == []
+    [found] = harness.faults_of(replace(outcome, **changed))
+    assert fault in found
+
+
+def test_every_exit_code_of_an_error_is_known(harness: ModuleType) -> None:
+    assert harness.documented_codes() == {0, 2, 3, 4, 5, 8}
