@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from gguf_forge.kernels.binding import backends as backends
     from gguf_forge.kernels.rows import dequantize as dequantize
     from gguf_forge.kernels.rows import quantize as quantize
+    from gguf_forge.name_pattern import NamePattern as NamePattern
     from gguf_forge.planning.file_plan import FilePlan as FilePlan
     from gguf_forge.planning.file_plan import WrittenFile as WrittenFile
     from gguf_forge.planning.making import convert as convert
@@ -60,7 +61,6 @@ if TYPE_CHECKING:
     from gguf_forge.recipe import parse_key_override as parse_key_override
     from gguf_forge.recipe import parse_tensor_type as parse_tensor_type
     from gguf_forge.recipe import read_imatrix as read_imatrix
-    from gguf_forge.recipe.name_pattern import NamePattern as NamePattern
     from gguf_forge.request import Observer as Observer
     from gguf_forge.request import Request as Request
     from gguf_forge.request import RunSettings as RunSettings
@@ -103,7 +103,7 @@ _HOMES = {
     "InputError": ("gguf_forge.errors", "InputError"),
     "JobPlan": ("gguf_forge.distributed.job_plan", "JobPlan"),
     "KeyOverride": ("gguf_forge.recipe", "KeyOverride"),
-    "NamePattern": ("gguf_forge.recipe.name_pattern", "NamePattern"),
+    "NamePattern": ("gguf_forge.name_pattern", "NamePattern"),
     "Observer": ("gguf_forge.request", "Observer"),
     "Options": ("gguf_forge.recipe", "Options"),
     "OutputError": ("gguf_forge.errors", "OutputError"),

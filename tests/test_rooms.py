@@ -18,7 +18,7 @@ PACKAGE = ROOT / "gguf_forge"
 # another. A folder without a level of its own belongs to the room that it is in.
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("errors", "reference"),
-    ("types", "storage", "foreign"),
+    ("types", "storage", "foreign", "name_pattern"),
     ("kernels",),
     ("tensors", "request"),
     ("gguf_file",),

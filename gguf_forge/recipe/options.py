@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gguf_forge.gguf_file.values import Value
+from gguf_forge.name_pattern import NamePattern
 from gguf_forge.recipe.file_types import FILE_TYPES, FileType
 from gguf_forge.recipe.importance.matrix import ImportanceMatrix
-from gguf_forge.recipe.name_pattern import NamePattern
 from gguf_forge.types.tensor_type import TensorType
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gguf_forge.errors import InputError, UsageError
 from gguf_forge.gguf_file.values import Value, boolean, f32, string, u32
-from gguf_forge.recipe.name_pattern import NamePattern
+from gguf_forge.name_pattern import NamePattern
 from gguf_forge.recipe.options import KeyOverride, TypeOverride
 from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 

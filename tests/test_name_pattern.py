@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gguf_forge.errors import UsageError
-from gguf_forge.recipe.name_pattern import NamePattern
+from gguf_forge.name_pattern import NamePattern
 
 
 @pytest.mark.parametrize(
