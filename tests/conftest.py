@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from command_line import Forge
     from corpus import Cases
 
 # The installed package is tested, in processes that tests start, too: that of the checkout may have no kernels.
@@ -42,6 +43,27 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cases]:
     folder = tmp_path_factory.mktemp("cases")
     yield Cases(folder)
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def forge(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Forge:
+    """Runs a command line in an empty folder, `tmp_path / "here"`."""
+    from command_line import Run
+
+    from gguf_forge.cli import main
+
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for name in ("COLUMNS", "FORCE_COLOR", "GGUF_FORGE_BACKEND", "GGUF_FORGE_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: object) -> Run:
+        code = main([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return Run(code, out, err)
+
+    return run
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

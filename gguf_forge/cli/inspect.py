@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
     from gguf_forge.gguf_file.opened import GgufFile
     from gguf_forge.gguf_file.reader import GgufTensor
-    from gguf_forge.gguf_file.values import Metadata
+    from gguf_forge.gguf_file.rules import BrokenRule
+    from gguf_forge.gguf_file.values import Value
     from gguf_forge.toolbox.inspect.inspect import DecodedBlock, Overview, TensorEntry, TensorView
+
+Keys: TypeAlias = "Sequence[tuple[str, Value]]"
 
 _SHOWN = "What is shown"
 _TEXT = 80  # characters of a value
@@ -82,7 +85,8 @@ def inspect(
 ) -> None:
     """Show what is in a GGUF file: keys, tensors, types and sizes; or the values of some tensors.
 
-    Reads the header alone, unless values are asked for.
+    Reads the header alone, unless values are asked for. Files that llama.cpp would not load are shown too, with what is
+    wrong: tensor types of a fork, one part of a split, the beginning of a download.
 
     Examples:
 
@@ -100,7 +104,7 @@ def inspect(
     if shown.block is not None and not shown.tensor:
         raise UsageError("--block shows a block of a tensor", hint="name it with --tensor")
     as_json = messages.json or shown.json_array
-    with open_gguf(file) as gguf:
+    with open_gguf(file, lenient=True) as gguf:
         if shown.tensor:
             views = _views(gguf, shown, run)
             if as_json:
@@ -110,7 +114,7 @@ def inspect(
                 print_data(*_view_text(view))
             return
         overview = overview_of(gguf)
-        keys = {} if shown.no_metadata else _chosen_keys(overview, shown.key)
+        keys = [] if shown.no_metadata else _chosen_keys(overview, shown.key)
         tensors = () if shown.no_tensors or shown.key else overview.tensors
         if as_json:
             print_json(_object(overview, keys, tensors, with_arrays=shown.json_array))
@@ -120,15 +124,17 @@ def inspect(
             print_data(*_text(overview, keys, tensors))
 
 
-def _chosen_keys(overview: Overview, wanted: Sequence[str]) -> Metadata:
+def _chosen_keys(overview: Overview, wanted: Sequence[str]) -> Keys:
+    """Keys with their values. A key that is there several times comes again at the end."""
     from gguf_forge.errors import UsageError, printable
 
+    every = [*overview.metadata.items(), *overview.repeated]
     if not wanted:
-        return overview.metadata
+        return every
     for text in wanted:
         if not any(fnmatchcase(key, text) for key in overview.metadata):
             raise UsageError(f"no key is called {printable(text)}", hint="without --key, all are listed")
-    return {key: value for key, value in overview.metadata.items() if any(fnmatchcase(key, text) for text in wanted)}
+    return [(key, value) for key, value in every if any(fnmatchcase(key, text) for text in wanted)]
 
 
 def _views(gguf: GgufFile, shown: Shown, run: RunSettings) -> Iterator[TensorView]:
@@ -151,18 +157,17 @@ def _view(tensor: GgufTensor, shown: Shown, run: RunSettings) -> TensorView:
         return view_tensor(tensor, bins=shown.bins, block=place, threads=run.threads, progress=progress)
 
 
-def _object(overview: Overview, keys: Metadata, tensors: Sequence[TensorEntry], *, with_arrays: bool) -> dict[str, Any]:
+def _object(overview: Overview, keys: Keys, tensors: Sequence[TensorEntry], *, with_arrays: bool) -> dict[str, Any]:
     """The names are those of gguf-py's gguf_dump, where it has them."""
+    chosen = {key for key, _ in keys}
     metadata = {
-        key: {
-            "index": index,
-            "type": item.type.name,
-            **({"array_types": [item.element.name], "count": len(item.data)} if item.element is not None else {}),
-            **({"value": json_value(item)} if with_arrays or item.element is None else {}),
-        }
+        key: {"index": index, **_value_object(item, with_arrays=with_arrays)}
         for index, (key, item) in enumerate(overview.metadata.items())
-        if key in keys
+        if key in chosen
     }
+    repeated = [
+        {"key": key, **_value_object(item, with_arrays=with_arrays)} for key, item in overview.repeated if key in chosen
+    ]
     types = {
         kind: {"tensors": share.tensors, "weights": share.weights, "nbytes": share.nbytes}
         for kind, share in overview.types.items()
@@ -178,8 +183,29 @@ def _object(overview: Overview, keys: Metadata, tensors: Sequence[TensorEntry], 
         "weights": overview.weights,
         "bits_per_weight": round(overview.bits_per_weight, 4),
         "types": types,
+        "broken_rules": list(map(_rule_object, overview.broken)),
         "metadata": metadata,
+        **({"repeated_keys": repeated} if repeated else {}),
         "tensors": {entry.name: {"index": index, **_entry_object(entry)} for index, entry in enumerate(tensors)},
+    }
+
+
+def _value_object(item: Value, *, with_arrays: bool) -> dict[str, Any]:
+    return {
+        "type": item.type.name,
+        **({"array_types": [item.element.name], "count": len(item.data)} if item.element is not None else {}),
+        **({"value": json_value(item)} if with_arrays or item.element is None else {}),
+    }
+
+
+def _rule_object(broken: BrokenRule) -> dict[str, Any]:
+    error = broken.error
+    return {
+        "rule": broken.rule.value,
+        "problem": error.problem,
+        "file": str(error.file),
+        "hint": error.hint,
+        "names": broken.names,
     }
 
 
@@ -192,6 +218,7 @@ def _entry_object(entry: TensorEntry) -> dict[str, Any]:
         "bits_per_weight": round(entry.bits_per_weight, 4),
         "file": str(entry.path),
         "offset": entry.offset,
+        **({} if entry.is_whole else {"whole": False}),
     }
 
 
@@ -230,9 +257,12 @@ def _finite(data: Any) -> Any:
     return str(data) if isinstance(data, float) and not abs(data) < float("inf") else data
 
 
-def _text(overview: Overview, keys: Metadata, tensors: Sequence[TensorEntry]) -> Iterator[RenderableType]:
+def _text(overview: Overview, keys: Keys, tensors: Sequence[TensorEntry]) -> Iterator[RenderableType]:
+    from rich.text import Text
 
     yield facts_text(_facts(overview))
+    for broken in overview.broken:
+        yield Text.assemble(("note: ", "bold yellow"), escaped(str(broken.everywhere())))
     if keys:
         yield from ("", _keys_table(keys))
     if tensors:
@@ -254,6 +284,7 @@ def _facts(overview: Overview) -> Mapping[str, str]:
     if overview.tensors:
         facts["weights"] = f"{_short(overview.weights)} ({overview.weights:,})"
         facts["bits per weight"] = f"{overview.bits_per_weight:.3f}"
+    if overview.data_offset is not None:
         facts["data"] = f"from byte {overview.data_offset:,}, aligned to {overview.alignment} bytes"
     return facts
 
@@ -265,21 +296,21 @@ def _short(number: int) -> str:
     return str(number)
 
 
-def _keys_table(keys: Metadata) -> Table:
+def _keys_table(keys: Keys) -> Table:
     from rich.text import Text
 
     table = table_of("key", "type", "items", "value", right=("items",))
-    for key, item in keys.items():
+    for key, item in keys:
         count = f"{len(item.data):,}" if item.element is not None else ""
         table.add_row(Text(escaped(key)), type_text(item), count, Text(value_text(item, _TEXT)))
     return table
 
 
-def _keys_in_full(keys: Metadata) -> Iterator[Text]:
+def _keys_in_full(keys: Keys) -> Iterator[Text]:
     """Shows keys in full, with the line breaks of text. A single key is shown as its bare value, for other programs."""
     from rich.text import Text
 
-    for key, item in keys.items():
+    for key, item in keys:
         text = escaped(item.data, keep="\n\t") if item.type.name == "STRING" else value_text(item)
         yield Text(text if len(keys) == 1 else f"{escaped(key)} = {text}", no_wrap=True)
 
@@ -299,7 +330,7 @@ def _tensors_table(overview: Overview, tensors: Sequence[TensorEntry]) -> Table:
             " x ".join(map(str, info.shape)),
             Text(info.type.name, "dim" if info.type.is_float else ""),
             _short(info.n_elements),
-            decimal(info.nbytes),
+            decimal(info.nbytes) + ("" if entry.is_whole else ", cut short"),
             f"{entry.bits_per_weight:.2f}",
             *([numbers[entry.path]] if is_split else []),
         )

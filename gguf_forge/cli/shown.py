@@ -41,12 +41,15 @@ def value_text(value: Value, limit: int | None = None) -> str:
     if kind != "ARRAY":
         return _number_text(value.data, kind)
     element = value.element.name if value.element is not None else ""
-    items = [
-        repr(_cut(_as_text(item), _ITEM_TEXT)) if element == "STRING" else _number_text(item, element)
-        for item in value.data[:_ITEMS]
-    ]
+    items = [_item_text(item, element) for item in value.data[:_ITEMS]]
     more = len(value.data) - len(items)
     return f"[{', '.join(items)}{f', ... {more} more' if more else ''}]"
+
+
+def _item_text(item: Any, element: str) -> str:
+    if element == "STRING":
+        return repr(_cut(_as_text(item), _ITEM_TEXT))
+    return value_text(item) if element == "ARRAY" else _number_text(item, element)
 
 
 def _number_text(data: Any, kind: str) -> str:
@@ -87,6 +90,8 @@ def json_value(value: Value) -> Any:
 
 
 def _json_item(item: Any, kind: str) -> Any:
+    if kind == "ARRAY":
+        return json_value(item)
     if kind == "STRING":
         return _as_text(item)
     number = _number(item, kind)

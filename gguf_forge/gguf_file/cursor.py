@@ -23,6 +23,8 @@ MAX_COST = 1 << 28
 # What a string of an array costs in addition to its bytes: the time to find it, and the memory for its offset.
 _COST_OF_ITEM = 64
 
+_ODD = "it is damaged, or was written so: compare its SHA-256 with that of its publisher"
+
 
 class Cursor:
     """A place in a file, and how numbers are stored in it.
@@ -42,15 +44,18 @@ class Cursor:
     def left(self) -> int:
         return self.source.size - self.at
 
-    def broken(self, problem: str, tensor: str | None = None) -> InputError:
+    def broken(self, problem: str, tensor: str | None = None, hint: str = _ODD) -> InputError:
         """An error at this place."""
-        hint = "the file is damaged or cut short: download it again"
         return InputError(f"{problem}, before byte {self.at}", file=self.source.path, tensor=tensor, hint=hint)
+
+    def ended(self, problem: str) -> InputError:
+        """An error at this place: the file has fewer bytes than it says."""
+        return self.broken(problem, hint="the file is cut short or damaged: download it again")
 
     def take(self, nbytes: int, what: str) -> NDArray[np.uint8]:
         """The next bytes, read-only."""
         if nbytes > self.left:
-            raise self.broken(f"{what} of {nbytes} bytes does not fit into the {self.left} that are left")
+            raise self.ended(f"{what} of {nbytes} bytes does not fit into the {self.left} that are left")
         taken = self._look(nbytes)
         self.at += nbytes
         return taken
@@ -81,15 +86,16 @@ class Cursor:
         if count > limit:
             raise self.broken(f"{count} {what} are more than the {limit} that this version reads")
         if count * each > self.left:
-            raise self.broken(f"{count} {what} do not fit into the {self.left} bytes that are left")
+            raise self.ended(f"{count} {what} do not fit into the {self.left} bytes that are left")
         return count
 
     def held(self, nbytes: int, what: str) -> NDArray[np.uint8]:
-        """Reads bytes that the caller will keep in memory. A header whose values take too much memory is refused."""
-        self._spend(nbytes, what)
+        """Reads bytes that the caller will keep in memory, and counts them."""
+        self.spend(nbytes, what)
         return _alone(self.take(nbytes, what))
 
-    def _spend(self, cost: int, what: str) -> None:
+    def spend(self, cost: int, what: str) -> None:
+        """Counts memory that the caller will hold. A header that takes too much is refused."""
         self._cost += cost
         if self._cost > MAX_COST:
             raise self.broken(
@@ -104,7 +110,7 @@ class Cursor:
 
     def strings(self, count: int, what: str) -> PackedStrings:
         """Reads `count` strings. Only their offsets are found; no string is decoded."""
-        self._spend(count * _COST_OF_ITEM, what)
+        self.spend(count * _COST_OF_ITEM, what)
         first, starts = self.at, [np.zeros(1, np.int64)]
         found = 0
         while found < count:
@@ -112,8 +118,8 @@ class Cursor:
             if not ends:
                 ends = self._ends(self._look(min(_WINDOW, self.left)), count - found)
             if not ends or self.at + ends[-1] > self.source.size:
-                raise self.broken(f"{what} has a string that does not fit into the {self.left} bytes that are left")
-            self._spend(ends[-1], what)
+                raise self.ended(f"{what} has a string that does not fit into the {self.left} bytes that are left")
+            self.spend(ends[-1], what)
             starts.append(np.array(ends) + (self.at - first))
             found += len(ends)
             self.at += ends[-1]

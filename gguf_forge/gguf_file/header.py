@@ -13,14 +13,13 @@ import numpy as np
 
 from gguf_forge.errors import InputError
 from gguf_forge.gguf_file.packed_items import PackedItems
+from gguf_forge.gguf_file.rules import GGML, Bounds
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import ByteOrder, Metadata, Value, ValueType
 
 MAGIC = b"GGUF"
 VERSION = 3
 DEFAULT_ALIGNMENT = 32
-MAX_TENSOR_NAME = 63  # GGML_MAX_NAME (64) also counts the terminating NUL
-MAX_DIMS = 4
 
 FORMATS = {
     ValueType.UINT8: "B",
@@ -66,6 +65,7 @@ def encode_header(
     offsets: Sequence[int],
     alignment: int = DEFAULT_ALIGNMENT,
     byte_order: ByteOrder = "<",
+    bounds: Bounds = GGML,
 ) -> bytes:
     """Everything that comes before the tensor data, zero-padded to a multiple of `alignment` bytes.
 
@@ -75,10 +75,11 @@ def encode_header(
         offsets: For each tensor, the bytes between the end of the header and its data.
         alignment: 1 leaves the header unpadded.
         byte_order: "<" little-endian, ">" big-endian.
+        bounds: `WIDEST` for a copy of a file that ggml does not load.
 
     Raises:
         InputError: a value that its type cannot hold, text that is not valid Unicode, a tensor name or
-            shape that ggml cannot load.
+            shape beyond the bounds.
 
     Example:
         >>> len(encode_header({}, (), ()))
@@ -87,23 +88,26 @@ def encode_header(
     parts = [MAGIC, struct.pack(f"{byte_order}IQQ", VERSION, len(tensors), len(metadata))]
     for key, value in metadata.items():
         parts += _strings([key], key, byte_order)
-        parts += _value(key, value, byte_order)
+        parts += [struct.pack(f"{byte_order}I", value.type), *_value(key, value, byte_order, bounds.nesting)]
     if len({info.name for info in tensors}) != len(tensors):
         raise InputError("two tensors have the same name", hint="check the tensor names of the checkpoint")
     for info, offset in zip(tensors, offsets, strict=True):
-        parts += _tensor_info(info, offset, byte_order)
+        parts += _tensor_info(info, offset, byte_order, bounds)
     header = b"".join(parts)
     return header.ljust(padded(len(header), alignment), b"\0")
 
 
-def _value(key: str, value: Value, order: ByteOrder) -> list[bytes]:
+def _value(key: str, value: Value, order: ByteOrder, nesting: int) -> list[bytes]:
+    """What follows the type of a value. `nesting` counts the levels of arrays in arrays that are left."""
     if isinstance(value.data, np.float32):  # a NaN that must keep all its bits
-        return [struct.pack(f"{order}I", value.type), np.asarray(value.data).astype(f"{order}f4").tobytes()]
+        return [np.asarray(value.data).astype(f"{order}f4").tobytes()]
     if value.type is not ValueType.ARRAY:
-        return [struct.pack(f"{order}I", value.type), *_items(key, value.type, (value.data,), order)]
-    if value.element is None or value.element is ValueType.ARRAY:
+        return _items(key, value.type, (value.data,), order)
+    if value.element is None or (value.element is ValueType.ARRAY and nesting == 0):
         raise InputError(f"metadata {key!r} is an array of arrays, which GGUF readers do not take")
-    head = struct.pack(f"{order}IIQ", ValueType.ARRAY, value.element, len(value.data))
+    head = struct.pack(f"{order}IQ", value.element, len(value.data))
+    if value.element is ValueType.ARRAY:
+        return [head, *chain.from_iterable(_value(key, item, order, nesting - 1) for item in value.data)]
     return [head, *_items(key, value.element, value.data, order)]
 
 
@@ -131,16 +135,16 @@ def _strings(items: Sequence[object], key: str, order: ByteOrder) -> list[bytes]
         ) from error
 
 
-def _tensor_info(info: TensorInfo, offset: int, order: ByteOrder) -> list[bytes]:
+def _tensor_info(info: TensorInfo, offset: int, order: ByteOrder, bounds: Bounds) -> list[bytes]:
     try:
         name = info.name.encode()
     except UnicodeEncodeError as error:
         raise InputError("tensor name is not valid Unicode", tensor=ascii(info.name)) from error
-    if not 0 < len(name) <= MAX_TENSOR_NAME:
-        raise InputError(f"tensor name has {len(name)} bytes; ggml loads 1 to {MAX_TENSOR_NAME}", tensor=info.name)
+    if not 0 < len(name) <= bounds.name_bytes:
+        raise InputError(f"tensor name has {len(name)} bytes; ggml loads 1 to {GGML.name_bytes}", tensor=info.name)
     n_dims = len(info.shape)
-    if n_dims > MAX_DIMS:
-        raise InputError(f"shape {info.shape} has {n_dims} dimensions; ggml has {MAX_DIMS}", tensor=info.name)
+    if n_dims > bounds.dims:
+        raise InputError(f"shape {info.shape} has {n_dims} dimensions; ggml has {GGML.dims}", tensor=info.name)
     try:
         fixed = struct.pack(f"{order}I{n_dims}QIQ", n_dims, *info.shape, info.type.id, offset)
     except struct.error as error:

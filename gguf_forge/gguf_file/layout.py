@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from gguf_forge.gguf_file.header import alignment_of, encode_header, padded
+from gguf_forge.gguf_file.rules import GGML, Bounds
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import ByteOrder, Metadata
 
@@ -36,7 +37,12 @@ class Layout:
 
 
 def lay_out(
-    metadata: Metadata, tensors: Sequence[TensorInfo], *, vocab_only: bool = False, byte_order: ByteOrder = "<"
+    metadata: Metadata,
+    tensors: Sequence[TensorInfo],
+    *,
+    vocab_only: bool = False,
+    byte_order: ByteOrder = "<",
+    bounds: Bounds = GGML,
 ) -> Layout:
     """Place `tensors` one after the other, each padded to the file's alignment, the last one too.
 
@@ -49,6 +55,7 @@ def lay_out(
         tensors: in the order of the file; shapes in GGUF order.
         vocab_only: leave the header unpadded.
         byte_order: of the numbers in the header.
+        bounds: as for `encode_header`.
 
     Raises:
         InputError: see `encode_header`; or an alignment that is not a power of two of at least 8.
@@ -63,6 +70,6 @@ def lay_out(
     """
     alignment = alignment_of(metadata)
     ends = [0, *accumulate(padded(info.nbytes, alignment) for info in tensors)]
-    header = encode_header(metadata, tensors, ends[:-1], 1 if vocab_only else alignment, byte_order)
+    header = encode_header(metadata, tensors, ends[:-1], 1 if vocab_only else alignment, byte_order, bounds)
     placed = tuple(PlacedTensor(info, len(header) + start) for info, start in zip(tensors, ends[:-1], strict=True))
     return Layout(header, placed, len(header) + ends[-1])

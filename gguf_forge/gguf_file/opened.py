@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
@@ -11,13 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from gguf_forge.errors import InputError, printable
+from gguf_forge.errors import ForgeError, InputError, printable
 from gguf_forge.gguf_file.reader import GgufHeader, GgufTensor, read_header
+from gguf_forge.gguf_file.rules import BrokenRule, Rule, refuse
 from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, PartName
 from gguf_forge.gguf_file.values import ByteOrder, Metadata, ValueType
 from gguf_forge.storage.local.source_file import SourceFile
+from gguf_forge.storage.paths import is_there
 from gguf_forge.storage.source import Source
 
+_MOST_RANGES = 8
 _INTEGERS = frozenset(kind for kind in ValueType if "INT" in kind.name)
 
 
@@ -34,9 +38,11 @@ class GgufFile:
         tensors: In file order: `name`, `shape` (the row length first), `type`, `nbytes`, and the `offset` of its data
             in the file `source.path`.
         shards: The tensors of each file.
+        repeated: Further values of keys that are there several times; `typed_metadata` has the first.
+        broken: The rules that the files break, and what is missing; none unless they were opened leniently.
     """
 
-    def __init__(self, files: Sequence[SourceFile], headers: Sequence[GgufHeader]):
+    def __init__(self, files: Sequence[SourceFile], headers: Sequence[GgufHeader], missing: BrokenRule | None = None):
         self._files = tuple(files)
         self.paths = tuple(file.path for file in files)
         self.version = headers[0].version
@@ -44,6 +50,12 @@ class GgufFile:
         self.typed_metadata: Metadata = headers[0].metadata
         self.shards = tuple(header.tensors for header in headers)
         self.tensors: tuple[GgufTensor, ...] = tuple(tensor for shard in self.shards for tensor in shard)
+        self.repeated = headers[0].repeated
+        self.broken = (*itertools.chain.from_iterable(header.broken for header in headers), *filter(None, [missing]))
+
+    def breaks(self, rule: Rule) -> bool:
+        """Whether the files break this rule."""
+        return any(each.rule is rule for each in self.broken)
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -78,11 +90,14 @@ class GgufFile:
         self.close()
 
 
-def open_gguf(source: str | PathLike[str]) -> GgufFile:
+def open_gguf(source: str | PathLike[str], *, lenient: bool = False) -> GgufFile:
     """Opens a GGUF file; of a split one all files, given the first.
 
     Args:
         source: The file. The others of a split (`NAME-00001-of-00003.gguf`) are in the same folder.
+        lenient: Also open files that llama.cpp does not load but whose bytes can be found: with tensor types that are
+            not known, five dimensions, or a key that is there twice; files that are cut short behind their header;
+            what is there of a split, or a later part of one by itself. `broken` says what is wrong.
 
     Raises:
         InputError: a file is missing, damaged, cut short, or contradicts itself or its siblings.
@@ -94,20 +109,60 @@ def open_gguf(source: str | PathLike[str]) -> GgufFile:
     """
     with ExitStack() as opened:
         first = opened.enter_context(SourceFile(Path(source)))
-        files, headers = [first], [read_header(first)]
-        split = _split_of(first.path, headers[0].metadata)
-        if split:
-            for number in range(1, split.total):
-                name = str(split._replace(number=number))
-                file = opened.enter_context(SourceFile(first.path.with_name(name)))
-                files.append(file)
-                headers.append(read_header(file))
-            _check_split(files, headers)
+        header = read_header(first, lenient=True)
+        try:
+            gguf = _with_siblings(first, header)
+        except ForgeError as error:
+            gguf = GgufFile([first], [header], BrokenRule(Rule.PARTS, error, (printable(first.path.name),)))
+        opened.push(gguf)
+        if not lenient:
+            refuse(gguf.broken)
         opened.pop_all()
-        return GgufFile(files, headers)
+        return gguf
 
 
-def _split_of(path: Path, metadata: Metadata) -> PartName | None:
+def _with_siblings(first: SourceFile, header: GgufHeader) -> GgufFile:
+    """The file with all others of its split that are there."""
+    split = _split_beginning_with(first.path, header.metadata)
+    if split is None:
+        return GgufFile([first], [header])
+    files, headers, missing = {0: first}, {0: header}, []
+    with ExitStack() as opened:
+        for number in range(1, split.total):
+            path = first.path.with_name(str(split._replace(number=number)))
+            if is_there(path):
+                files[number] = opened.enter_context(SourceFile(path))
+                headers[number] = read_header(files[number], lenient=True)
+            else:
+                missing.append(number)
+        _check_split(files, headers, split.total)
+        opened.pop_all()
+    broken = _missing_parts(missing, split, first.path) if missing else None
+    return GgufFile([*files.values()], [*headers.values()], broken)
+
+
+def _missing_parts(missing: Sequence[int], split: PartName, first: Path) -> BrokenRule:
+    """All missing parts, in the message as ranges of their numbers."""
+    runs: list[list[int]] = []
+    for number in missing:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    ranges = [" to ".join(f"{number + 1:05}" for number in run) for run in runs]
+    more = f" and {len(ranges) - _MOST_RANGES} more ranges" if len(ranges) > _MOST_RANGES else ""
+    verb = "is" if len(missing) == 1 else "are"
+    here = f"{split.total - len(missing)} of {split.total} parts are here"
+    names = [str(split._replace(number=number)) for number in missing]
+    error = InputError(
+        f"{here}; {', '.join(ranges[:_MOST_RANGES])}{more} {verb} missing",
+        file=first.with_name(names[0]),
+        hint="put all parts into one folder, under the names that they were published with",
+    )
+    return BrokenRule(Rule.PARTS, error, tuple(map(printable, names)))
+
+
+def _split_beginning_with(path: Path, metadata: Metadata) -> PartName | None:
     """The split that begins with this file; None if it is whole."""
     count = _number(metadata, SPLIT_COUNT, path) if SPLIT_COUNT in metadata else 0
     name = PartName.read(path.name)
@@ -131,16 +186,17 @@ def _split_of(path: Path, metadata: Metadata) -> PartName | None:
     return name
 
 
-def _check_split(files: Sequence[SourceFile], headers: Sequence[GgufHeader]) -> None:
-    """Raises InputError unless the keys of all files say that they belong together, in this order."""
+def _check_split(files: Mapping[int, SourceFile], headers: Mapping[int, GgufHeader], total: int) -> None:
+    """Raises InputError unless the keys of all files say that they belong together, at these places."""
     names: dict[str, Path] = {}
-    for number, (file, header) in enumerate(zip(files, headers, strict=True)):
-        for key, expected in ((SPLIT_NO, number), (SPLIT_COUNT, len(files))):
+    for number, file in files.items():
+        header = headers[number]
+        for key, expected in ((SPLIT_NO, number), (SPLIT_COUNT, total)):
             if (found := _number(header.metadata, key, file.path)) != expected:
                 raise InputError(
                     f"{key} is {found} where {expected} is expected",
                     file=file.path,
-                    hint="the files of different splits are mixed up: download them again",
+                    hint="the files of different splits are mixed up: get all files of one split",
                 )
         for tensor in header.tensors:
             if tensor.name in names:
@@ -148,11 +204,11 @@ def _check_split(files: Sequence[SourceFile], headers: Sequence[GgufHeader]) -> 
                 raise InputError(f"the tensor is in {other}, too", file=file.path, tensor=printable(tensor.name))
             names[tensor.name] = file.path
     expected = _number(headers[0].metadata, SPLIT_TENSORS, files[0].path)
-    if expected != len(names):
+    if len(files) == total and expected != len(names):
         raise InputError(
-            f"{SPLIT_TENSORS} is {expected}, but the {len(files)} files have {len(names)} tensors",
+            f"{SPLIT_TENSORS} is {expected}, but the {total} files have {len(names)} tensors",
             file=files[0].path,
-            hint="download the files again",
+            hint="the files of different splits are mixed up, or were changed one by one",
         )
 
 

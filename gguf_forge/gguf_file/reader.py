@@ -2,33 +2,35 @@
 
 Nothing in it is trusted: every count, length, offset and product is compared with the size of the file, in integers
 that cannot overflow, before anything is allocated or read. Whatever ggml refuses is refused here too, and a few things
-more that no honest file has. Source: ggml's docs/gguf.md and ggml/src/gguf.cpp.
+more that no honest file has. A lenient reader takes the same steps, and notes the broken rules of rules.py where the
+strict one refuses the file. Source: ggml's docs/gguf.md and ggml/src/gguf.cpp.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.errors import InputError, UnsupportedError, printable
+from gguf_forge.errors import ForgeError, InputError, UnsupportedError, printable
 from gguf_forge.gguf_file.cursor import Cursor
 from gguf_forge.gguf_file.header import (
     FORMATS,
     MAGIC,
-    MAX_DIMS,
-    MAX_TENSOR_NAME,
     alignment_of,
     padded,
 )
 from gguf_forge.gguf_file.packed_items import LENGTH_BYTES, PackedNumbers, text_or_bytes
+from gguf_forge.gguf_file.rules import GGML, WIDEST, WRITTEN_SO, BrokenRule, BrokenRules, Rule, refuse
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import ByteOrder, Metadata, Value, ValueType
 from gguf_forge.storage.json_file import IMPOSTOR_BYTES, refuse_impostor
 from gguf_forge.storage.source import Source
+from gguf_forge.types.foreign_type import ForeignType
 from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 VERSIONS = (2, 3)
@@ -42,7 +44,9 @@ MAX_KEY = 65535  # bytes, from docs/gguf.md
 
 _KEY_BYTES = 8 + 1 + 4 + 1  # the fewest bytes that a key and its value take
 _TENSOR_BYTES = 8 + 1 + 4 + 4 + 8
+_ARRAY_BYTES = 4 + 8
 _MAX_ELEMENTS = 2**63 - 1
+_COST_OF_ARRAY = 1024  # of an array in an array, which is a Python object
 
 _TYPE_BY_ID = {kind.id: kind for kind in TENSOR_TYPES.values()}
 # Ids that ggml once used, and what it calls them.
@@ -92,6 +96,11 @@ class GgufTensor:
     def nbytes(self) -> int:
         return self.info.nbytes
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file has all its bytes."""
+        return self.offset + self.nbytes <= self.source.size
+
     def data(self) -> NDArray[np.uint8]:
         """The stored bytes, in memory of their own."""
         return self.source.read(self.offset, self.nbytes)
@@ -107,6 +116,8 @@ class GgufHeader:
         metadata: Typed values in file order.
         tensors: In file order.
         data_offset: The byte at which the data section begins.
+        repeated: Further values of keys that are there several times; `metadata` has the first.
+        broken: The rules that the file breaks; none unless it was read leniently.
     """
 
     version: int
@@ -114,29 +125,43 @@ class GgufHeader:
     metadata: Metadata
     tensors: tuple[GgufTensor, ...]
     data_offset: int
+    repeated: tuple[tuple[str, Value], ...] = ()
+    broken: tuple[BrokenRule, ...] = ()
 
 
-def read_header(source: Source) -> GgufHeader:
+def read_header(source: Source, *, lenient: bool = False) -> GgufHeader:
     """Reads and checks everything before the tensor data, and the offsets of that data.
+
+    Args:
+        source: The file.
+        lenient: Note broken rules in the result, where the file can be read all the same.
 
     Raises:
         InputError: the file breaks a rule of the format, or ends too early; the message says which, and where.
         UnsupportedError: a version or tensor type that this version does not know.
     """
+    header = _read_header(source)
+    if not lenient:
+        refuse(header.broken)
+    return header
+
+
+def _read_header(source: Source) -> GgufHeader:
+    rules = BrokenRules()
     version, byte_order = _read_version(source)
     cursor = Cursor(source, byte_order, at=8)
     n_tensors, n_keys = cursor.numbers("QQ", "the numbers of tensors and keys")
     cursor.checked_count(n_tensors, "tensors", each=_TENSOR_BYTES, limit=MAX_TENSORS)
     cursor.checked_count(n_keys, "keys", each=_KEY_BYTES, limit=MAX_KEYS)
-    metadata = _read_metadata(cursor, n_keys)
+    metadata, repeated = _read_metadata(cursor, n_keys, rules)
     try:
         alignment = alignment_of(metadata)
     except InputError as error:
         raise InputError(error.problem, file=source.path, hint=error.hint) from None
-    described = _read_tensor_infos(cursor, n_tensors)
+    described = _read_tensor_infos(cursor, n_tensors, rules)
     data_offset = padded(cursor.at, alignment) if described else cursor.at
-    tensors = _place(described, data_offset, alignment, cursor)
-    return GgufHeader(version, byte_order, metadata, tensors, data_offset)
+    tensors = _place(described, data_offset, alignment, cursor, rules)
+    return GgufHeader(version, byte_order, metadata, tensors, data_offset, repeated, rules.all())
 
 
 def _read_version(source: Source) -> tuple[int, ByteOrder]:
@@ -170,23 +195,33 @@ def _read_version(source: Source) -> tuple[int, ByteOrder]:
     return version, order
 
 
-def _read_metadata(cursor: Cursor, n_keys: int) -> Metadata:
+def _read_metadata(cursor: Cursor, n_keys: int, rules: BrokenRules) -> tuple[Metadata, tuple[tuple[str, Value], ...]]:
+    """The first value of each key, and the others with their keys."""
     metadata: Metadata = {}
+    repeated = []
     for number in range(n_keys):
         raw = cursor.string(f"key {number}", MAX_KEY)
         key = text_or_bytes(raw)
-        if not isinstance(key, str) or not key:
-            raise cursor.broken(f"key {number}, {raw[:100]!r}, is {'not valid UTF-8' if raw else 'empty'}")
+        if not isinstance(key, str):
+            raise cursor.broken(f"key {number}, {raw[:100]!r}, is not valid UTF-8")
+        shown = printable(key)
+        if not key:
+            rules.note(Rule.EMPTY_KEY, cursor.broken(f"key {number}, b'', is empty", hint=WRITTEN_SO), shown)
         if key in metadata:
-            raise cursor.broken(f"key {printable(key)} is there twice")
-        metadata[key] = _read_value(cursor, f"the value of {printable(key)}")
-    return metadata
+            hint = f"{WRITTEN_SO}: `gguf-forge edit FILE --remove {shown}` keeps the first"
+            rules.note(Rule.KEY_TWICE, cursor.broken(f"key {shown} is there twice", hint=hint), shown)
+        value = _read_value(cursor, f"the value of {shown}", rules)
+        if key in metadata:
+            repeated.append((key, value))
+        else:
+            metadata[key] = value
+    return metadata, tuple(repeated)
 
 
-def _read_value(cursor: Cursor, what: str) -> Value:
+def _read_value(cursor: Cursor, what: str, rules: BrokenRules) -> Value:
     kind = _value_type(cursor, what)
     if kind is ValueType.ARRAY:
-        return _read_array(cursor, what)
+        return _read_array(cursor, what, rules)
     if kind is ValueType.STRING:
         return Value(kind, text_or_bytes(cursor.string(what)))
     data = cursor.number(FORMATS[kind], what)
@@ -197,10 +232,17 @@ def _read_value(cursor: Cursor, what: str) -> Value:
     return Value(kind, data)
 
 
-def _read_array(cursor: Cursor, what: str) -> Value:
+def _read_array(cursor: Cursor, what: str, rules: BrokenRules, depth: int = 0) -> Value:
     element = _value_type(cursor, what)
     if element is ValueType.ARRAY:
-        raise cursor.broken(f"{what} is an array of arrays, which GGUF readers do not take")
+        error = cursor.broken(f"{what} is an array of arrays, which GGUF readers do not take", hint=WRITTEN_SO)
+        if depth == WIDEST.nesting:
+            raise error
+        if depth == 0:
+            rules.note(Rule.NESTED, error, what)
+        count = cursor.count(f"arrays in {what}", each=_ARRAY_BYTES, limit=MAX_ITEMS)
+        cursor.spend(count * _COST_OF_ARRAY, what)
+        return Value(ValueType.ARRAY, tuple(_read_array(cursor, what, rules, depth + 1) for _ in range(count)), element)
     if element is ValueType.STRING:
         count = cursor.count(f"strings in {what}", each=LENGTH_BYTES, limit=MAX_ITEMS)
         return Value(ValueType.ARRAY, cursor.strings(count, what), element)
@@ -221,66 +263,105 @@ def _value_type(cursor: Cursor, what: str) -> ValueType:
         raise cursor.broken(f"{what} has the unknown type {number}") from None
 
 
-def _read_tensor_infos(cursor: Cursor, n_tensors: int) -> list[tuple[TensorInfo, int]]:
+def _read_tensor_infos(cursor: Cursor, n_tensors: int, rules: BrokenRules) -> list[tuple[TensorInfo, int]]:
     """Every tensor and the offset that the file gives it."""
-    found = [_read_tensor_info(cursor, number) for number in range(n_tensors)]
+    found = [_read_tensor_info(cursor, number, rules) for number in range(n_tensors)]
     names = set()
     for info, _ in found:
         if info.name in names:
-            raise cursor.broken("two tensors have this name", printable(info.name))
+            raise cursor.broken("two tensors have this name", printable(info.name), hint=WRITTEN_SO)
         names.add(info.name)
     return found
 
 
-def _read_tensor_info(cursor: Cursor, number: int) -> tuple[TensorInfo, int]:
-    raw = cursor.string(f"the name of tensor {number}", MAX_TENSOR_NAME)
+def _read_tensor_info(cursor: Cursor, number: int, rules: BrokenRules) -> tuple[TensorInfo, int]:
+    raw = cursor.string(f"the name of tensor {number}", WIDEST.name_bytes)
     name = text_or_bytes(raw)
     if not isinstance(name, str) or not name or "\0" in name:
-        raise cursor.broken(f"the name of tensor {number}, {raw!r}, is empty, not valid UTF-8, or has a NUL in it")
+        raise cursor.broken(f"the name of tensor {number}, {raw!r:.200}, is empty, not valid UTF-8, or has a NUL in it")
     shown = printable(name)
+    if len(raw) > GGML.name_bytes:
+        problem = f"the name of tensor {number} has {len(raw)} bytes; {GGML.name_bytes} are allowed"
+        rules.note(Rule.NAME, cursor.broken(problem, shown, hint=WRITTEN_SO), shown)
     n_dims = cursor.number("I", f"the number of dimensions of {shown}")
-    if n_dims > MAX_DIMS:
-        raise cursor.broken(f"the tensor has {n_dims} dimensions; ggml has {MAX_DIMS}", shown)
+    if n_dims > GGML.dims:
+        hint = "files with such tensors are for ComfyUI-GGUF or stable-diffusion.cpp; llama.cpp does not load them"
+        error = cursor.broken(f"the tensor has {n_dims} dimensions; ggml has {GGML.dims}", shown, hint=hint)
+        if n_dims > WIDEST.dims:
+            raise error
+        rules.note(Rule.DIMS, error, shown)
     *shape, type_id, offset = cursor.numbers(f"{n_dims}QIQ", f"the description of {shown}")
     # Empty tensors are allowed, but their other dimensions must still be in range.
     if prod(max(size, 1) for size in shape) > _MAX_ELEMENTS:
         raise cursor.broken(f"shape {tuple(shape)} has more elements than can be counted", shown)
-    kind = _TYPE_BY_ID.get(type_id)
-    if kind is None:
-        old = _REMOVED.get(type_id)
-        raise UnsupportedError(
-            f"tensor type {type_id} is " + (f"{old}, which llama.cpp removed" if old else "not known"),
-            file=cursor.source.path,
-            tensor=shown,
-            hint="convert the original model again" if old else "it may come from a fork or newer release of llama.cpp",
-        )
     # ggml reads a tensor without dimensions as one value
-    info = TensorInfo(name, tuple(shape) or (1,), kind)
-    if info.n_per_row % kind.block_elements:
-        problem = f"a row of {info.n_per_row} values is no whole number of {kind} blocks of {kind.block_elements}"
-        raise cursor.broken(problem, shown)
-    return info, offset
+    whole_shape = tuple(shape) or (1,)
+    foreign = _type_problem(type_id, whole_shape[0], cursor, shown)
+    if foreign is None:
+        return TensorInfo(name, whole_shape, _TYPE_BY_ID[type_id]), offset
+    rules.note(Rule.TYPE, foreign, shown)
+    return TensorInfo(name, whole_shape, ForeignType.numbered(type_id)), offset
+
+
+def _type_problem(type_id: int, n_per_row: int, cursor: Cursor, tensor: str) -> ForgeError | None:
+    """Why a tensor with rows of this length cannot have the type that ggml knows by this number."""
+    kind = _TYPE_BY_ID.get(type_id)
+    if kind is not None:
+        if n_per_row % kind.block_elements == 0:
+            return None
+        problem = f"a row of {n_per_row} values is no whole number of {kind} blocks of {kind.block_elements}"
+        return cursor.broken(problem, tensor, hint=_other_meaning(kind))
+    old = _REMOVED.get(type_id)
+    return UnsupportedError(
+        f"tensor type {type_id} is " + (f"{old}, which llama.cpp removed" if old else "not known"),
+        file=cursor.source.path,
+        tensor=tensor,
+        hint=f"{'convert the original model again' if old else 'it may come from a fork or newer release of llama.cpp'}"
+        "; inspect, edit, split and merge work without knowing it",
+    )
+
+
+def _other_meaning(kind: TensorType) -> str:
+    return (
+        f"a fork of llama.cpp may use number {kind.id}, which is {kind} in llama.cpp, for another type; "
+        "inspect, edit, split and merge work without knowing it"
+    )
 
 
 def _place(
-    described: list[tuple[TensorInfo, int]], data_offset: int, alignment: int, cursor: Cursor
+    described: list[tuple[TensorInfo, int]], data_offset: int, alignment: int, cursor: Cursor, rules: BrokenRules
 ) -> tuple[GgufTensor, ...]:
     """Checks that the tensors lie one behind the other, padded to the alignment, and inside the file."""
-    placed, expected = [], 0
+    size = cursor.source.size
+    starts = sorted({offset for _, offset in described})
+    following = dict(pairwise([*starts, max(size - data_offset, *starts[-1:], 0)]))
+    placed: list[GgufTensor] = []
+    expected = 0
     for info, offset in described:
+        shown = printable(info.name)
         if offset != expected:
-            raise cursor.broken(
-                f"the data is said to be at offset {offset}, but the tensors before it end at {expected}",
-                printable(info.name),
-            )
+            problem = f"the data is said to be at offset {offset}, but the tensors before it end at {expected}"
+            before = _TYPE_BY_ID.get(placed[-1].type.id) if placed else None
+            hint = _other_meaning(before) if before is not None and before.is_packed else WRITTEN_SO
+            rules.note(Rule.OFFSET, cursor.broken(problem, shown, hint=hint), shown)
+        sized = _sized(info, following[offset] - offset, alignment, is_last=offset == starts[-1])
         start = data_offset + offset
-        if start + info.nbytes > cursor.source.size:
-            raise InputError(
-                f"the data ends at byte {start + info.nbytes}, but the file has only {cursor.source.size}",
-                file=cursor.source.path,
-                tensor=printable(info.name),
-                hint="the file is cut short: download it again",
-            )
-        placed.append(GgufTensor(info, cursor.source, start, cursor.byte_order))
-        expected += padded(info.nbytes, alignment)
+        if start + sized.nbytes > size:
+            problem = f"the data ends at byte {start + sized.nbytes}, but the file has only {size}"
+            hint = "the file is cut short: download it again"
+            rules.note(Rule.CUT, InputError(problem, file=cursor.source.path, tensor=shown, hint=hint), shown)
+        placed.append(GgufTensor(sized, cursor.source, start, cursor.byte_order))
+        expected = offset + padded(info.nbytes if _is_known(info) else sized.nbytes, alignment)
     return tuple(placed)
+
+
+def _is_known(info: TensorInfo) -> bool:
+    return not isinstance(info.type, ForeignType)
+
+
+def _sized(info: TensorInfo, distance: int, alignment: int, *, is_last: bool) -> TensorInfo:
+    """The tensor with the bytes up to the next one, if its type does not tell them, or tells other ones."""
+    is_taken = info.type.is_packed and info.nbytes > 0 and not is_last and padded(info.nbytes, alignment) != distance
+    if _is_known(info) and not is_taken:
+        return info
+    return replace(info, type=ForeignType.numbered(info.type.id), foreign_bytes=distance)

@@ -10,11 +10,15 @@ from gguf_forge.types.tensor_type import TensorType
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Name, type and shape; `shape` is in GGUF order: the row length first."""
+    """Name, type and shape; `shape` is in GGUF order: the row length first.
+
+    `foreign_bytes` is the size of a tensor whose type does not tell it (`ForeignType`).
+    """
 
     name: str
     shape: tuple[int, ...]
     type: TensorType
+    foreign_bytes: int | None = None
 
     @property
     def n_per_row(self) -> int:
@@ -30,4 +34,4 @@ class TensorInfo:
 
     @property
     def nbytes(self) -> int:
-        return self.type.nbytes(self.shape)
+        return self.type.nbytes(self.shape) if self.foreign_bytes is None else self.foreign_bytes

@@ -34,7 +34,8 @@ class Value:
     """One metadata value. `data` is an int, float, bool, str or bytes; for an ARRAY a tuple of those.
 
     Strings may be str (written as UTF-8) or bytes (written as they are: tokens need not be valid UTF-8). Arrays that
-    were read from a file are `PackedItems`, and a FLOAT32 that is no number is an np.float32, which keeps its bits.
+    were read from a file are `PackedItems`, an array of arrays (which ggml does not load) is a tuple of `Value`s, and a
+    FLOAT32 that is no number is an np.float32, which keeps its bits.
     """
 
     type: ValueType

@@ -57,7 +57,7 @@ BROKEN: dict[str, tuple[Break, str, str]] = {
     "part missing": (
         lambda folder: (write_split(folder), (folder / "m-00002-of-00003.gguf").unlink()),
         "m-00002-of-00003.gguf",
-        "cannot be read",
+        "2 of 3 parts are here; 00002 is missing",
     ),
     "parts swapped": (
         lambda folder: write_split(folder, second=shard(2, b"c"), third=shard(1, b"b")),

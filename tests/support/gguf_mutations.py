@@ -7,7 +7,10 @@ from pathlib import Path
 
 from raw_gguf import header_again, recorded_fields
 
-from gguf_forge.gguf_file.opened import open_gguf
+from gguf_forge.cli.shown import json_value, value_text
+from gguf_forge.errors import ForgeError
+from gguf_forge.gguf_file.opened import GgufFile, open_gguf
+from gguf_forge.toolbox.inspect.inspect import overview_of
 
 _POWERS = [1 << bit for bit in (4, 5, 8, 16, 30, 31, 32, 40, 62, 63, 64)]
 _TELLING = sorted({0, 1, 2, 3, *(power + off for power in _POWERS for off in (-32, -8, -1, 0, 1))})
@@ -48,19 +51,42 @@ def mutated(raw: bytes, fields: list[tuple[int, int]], random: random.Random) ->
 
 
 def open_and_use(path: Path) -> None:
-    """Everything that a reader of the file may do with it.
+    """Everything that a reader of the file may do with it, strictly and leniently.
 
     Raises:
-        ForgeError: the file is refused.
+        ForgeError: the strict reader refuses the file.
     """
-    with open_gguf(path) as opened:
-        for value in opened.metadata.values():
-            repr(value)
-            if not isinstance(value, (int, float)):
-                list(value)
-        for tensor in opened.tensors:
-            data = tensor.data()
-            assert len(data) == tensor.nbytes
-            if len(data):
-                assert max(data[0], data[-1]) < 256
-        assert len(opened.paths) > 1 or not opened.tensors or header_again(opened)[:4] == b"GGUF"
+    try:
+        with open_gguf(path, lenient=True) as opened:
+            broken = opened.broken
+            _use(opened)
+    except ForgeError as error:
+        broken, refusal = (), error
+    else:
+        refusal = None
+    try:
+        with open_gguf(path) as opened:
+            _use(opened)
+            assert len(opened.paths) > 1 or not opened.tensors or header_again(opened)[:4] == b"GGUF"
+            assert not broken
+            assert refusal is None
+    except ForgeError as error:
+        # The two readers agree on what is wrong.
+        assert str(error) == str(refusal or broken[0].everywhere())
+        raise
+
+
+def _use(opened: GgufFile) -> None:
+    for value in [*opened.typed_metadata.values(), *(value for _, value in opened.repeated)]:
+        repr(value_text(value))
+        json_value(value)
+    overview = overview_of(opened)
+    assert overview.bits_per_weight >= 0
+    assert overview.types or not overview.tensors
+    for tensor in opened.tensors:
+        if not tensor.is_whole:
+            continue
+        data = tensor.data()
+        assert len(data) == tensor.nbytes
+        if len(data):
+            assert max(data[0], data[-1]) < 256

@@ -20,8 +20,9 @@ from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.header import alignment_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.reader import GgufTensor
+from gguf_forge.gguf_file.rules import BrokenRule, Rule
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.gguf_file.values import ByteOrder, Metadata
+from gguf_forge.gguf_file.values import ByteOrder, Metadata, Value
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import Constant
 from gguf_forge.toolbox.inspect.measure import Spread, spread_of
@@ -36,11 +37,15 @@ _TAIL = 4.0
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """What a file says of a tensor: name, shape and type, and the byte of the file `path` that its data begins at."""
+    """What a file says of a tensor: name, shape and type, and the byte of the file `path` that its data begins at.
+
+    `is_whole` is false if the file ends before the tensor does.
+    """
 
     info: TensorInfo
     path: Path
     offset: int
+    is_whole: bool = True
 
     @property
     def name(self) -> str:
@@ -73,6 +78,9 @@ class Overview:
         alignment: Bytes that tensor data is aligned to.
         metadata: Keys and typed values in file order, those of the first file.
         tensors: In file order.
+        repeated: Further values of keys that are there several times.
+        broken: What is wrong with the file, so that llama.cpp would not load it. Of a split that is not complete, the
+            overview is that of the file that was named.
     """
 
     paths: tuple[Path, ...]
@@ -82,6 +90,8 @@ class Overview:
     alignment: int
     metadata: Metadata
     tensors: tuple[TensorEntry, ...]
+    repeated: tuple[tuple[str, Value], ...] = ()
+    broken: tuple[BrokenRule, ...] = ()
 
     @property
     def weights(self) -> int:
@@ -162,30 +172,33 @@ def inspect_gguf(source: str | PathLike[str]) -> Overview:
     """What the header of a GGUF file says: keys, tensors, types, sizes. Reads no weight.
 
     Args:
-        source: The file; of a split one the first.
+        source: The file, which need not be complete; of a split one the first.
 
     Raises:
-        InputError: a file is missing, damaged, cut short, or contradicts itself or its siblings.
-        UnsupportedError: a version or tensor type that this version does not know.
+        InputError: the file is missing, or damaged in its header.
+        UnsupportedError: a version that this version does not know.
 
     Example:
         >>> overview = inspect_gguf("Qwen3-0.6B-Q4_K_M.gguf")  # doctest: +SKIP
         >>> overview.bits_per_weight, list(overview.types)  # doctest: +SKIP
     """
-    with open_gguf(source) as gguf:
+    with open_gguf(source, lenient=True) as gguf:
         return overview_of(gguf)
 
 
 def overview_of(gguf: GgufFile) -> Overview:
     """What the header of an opened file says."""
+    n_files = 1 if gguf.breaks(Rule.PARTS) else len(gguf.paths)
     return Overview(
-        gguf.paths,
+        gguf.paths[:n_files],
         gguf.version,
         gguf.byte_order,
-        sum(file.stat().st_size for file in gguf.paths),
+        sum(file.stat().st_size for file in gguf.paths[:n_files]),
         alignment_of(gguf.typed_metadata),
         gguf.typed_metadata,
-        tuple(map(_entry, gguf.tensors)),
+        tuple(_entry(tensor) for shard in gguf.shards[:n_files] for tensor in shard),
+        gguf.repeated,
+        gguf.broken,
     )
 
 
@@ -209,13 +222,13 @@ def inspect_tensor(
     Raises:
         UsageError: no such tensor or block; too few bins.
         UnsupportedError: no kernel unpacks the tensor's type.
-        InputError: the file is damaged.
+        InputError: the file is damaged, or ends before the tensor does.
 
     Example:
         >>> view = inspect_tensor("Qwen3-0.6B-Q4_K_M.gguf", "blk.0.attn_q.weight")  # doctest: +SKIP
         >>> view.spread.minimum, view.spread.maximum, view.spread.histogram  # doctest: +SKIP
     """
-    with open_gguf(source) as gguf:
+    with open_gguf(source, lenient=True) as gguf:
         (tensor,) = matching_tensors(gguf, [name], patterns=False)
         return view_tensor(tensor, bins=bins, block=block, threads=threads)
 
@@ -255,8 +268,8 @@ def view_tensor(
     """
     if bins < 3:
         raise UsageError(f"a histogram of {bins} bins shows nothing", hint="take at least 3")
-    decoded = decode_block(tensor, block) if block is not None else None
     expr = with_short_rows(expression_of(tensor))
+    decoded = decode_block(tensor, block) if block is not None else None
     edges = _edges(_some(expr), bins)
     spread = spread_of(expr, edges=edges, threads=threads, progress=progress)
     if not edges:
@@ -316,7 +329,7 @@ def parse_block(text: str, info: TensorInfo) -> BlockPlace:
 
 
 def _entry(tensor: GgufTensor) -> TensorEntry:
-    return TensorEntry(tensor.info, tensor.source.path, tensor.offset)
+    return TensorEntry(tensor.info, tensor.source.path, tensor.offset, tensor.is_whole)
 
 
 def _some(expr: TensorExpr) -> Spread:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from gguf_forge.gguf_file.header import encode_header
+from gguf_forge.gguf_file.rules import WIDEST
 from gguf_forge.gguf_file.split import SPLIT_KEYS
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType
 
@@ -74,14 +75,14 @@ def _order(first: Mapping[str, Value], second: Mapping[str, Value]) -> Iterator[
 
 
 def _encoded(value: Value) -> bytes:
-    return encode_header({"": value}, (), (), 1)
+    return encode_header({"": value}, (), (), 1, bounds=WIDEST)
 
 
 def _first_item(value: Value, other: Value) -> int | None:
-    """The first item of two arrays that differs; None if they are none, or of different lengths."""
-    if value.type is not ValueType.ARRAY or value.element is None or len(value.data) != len(other.data):
+    """The first item of two arrays that differs; None if they are none, of different lengths, or hold arrays."""
+    if value.element in (None, ValueType.ARRAY) or len(value.data) != len(other.data):
         return None
-    kind = value.element
+    kind: Any = value.element
     pairs = enumerate(zip(value.data, other.data, strict=True))
     return next(
         (at for at, (a, b) in pairs if a is not b and _encoded(Value(kind, a)) != _encoded(Value(kind, b))), None
