@@ -14,7 +14,7 @@ import numpy as np
 
 from gguf_forge.errors import ForgeError, InputError, printable
 from gguf_forge.gguf_file.reader import GgufHeader, GgufTensor, read_header
-from gguf_forge.gguf_file.rules import BrokenRule, Rule, refuse
+from gguf_forge.gguf_file.rules import BrokenRule, FormatRule, refuse
 from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, PartName
 from gguf_forge.gguf_file.values import ByteOrder, Metadata, ValueType
 from gguf_forge.storage.local.source_file import SourceFile
@@ -53,7 +53,7 @@ class GgufFile:
         self.repeated = headers[0].repeated
         self.broken = (*itertools.chain.from_iterable(header.broken for header in headers), *filter(None, [missing]))
 
-    def breaks(self, rule: Rule) -> bool:
+    def breaks(self, rule: FormatRule) -> bool:
         """Whether the files break this rule."""
         return any(each.rule is rule for each in self.broken)
 
@@ -113,7 +113,7 @@ def open_gguf(source: str | PathLike[str], *, lenient: bool = False) -> GgufFile
         try:
             gguf = _with_siblings(first, header)
         except ForgeError as error:
-            gguf = GgufFile([first], [header], BrokenRule(Rule.PARTS, error, (printable(first.path.name),)))
+            gguf = GgufFile([first], [header], BrokenRule(FormatRule.PARTS, error, (printable(first.path.name),)))
         opened.push(gguf)
         if not lenient:
             refuse(gguf.broken)
@@ -159,7 +159,7 @@ def _missing_parts(missing: Sequence[int], split: PartName, first: Path) -> Brok
         file=first.with_name(names[0]),
         hint="put all parts into one folder, under the names that they were published with",
     )
-    return BrokenRule(Rule.PARTS, error, tuple(map(printable, names)))
+    return BrokenRule(FormatRule.PARTS, error, tuple(map(printable, names)))
 
 
 def _split_beginning_with(path: Path, metadata: Metadata) -> PartName | None:

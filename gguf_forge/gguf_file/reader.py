@@ -25,7 +25,7 @@ from gguf_forge.gguf_file.header import (
     padded,
 )
 from gguf_forge.gguf_file.packed_items import LENGTH_BYTES, PackedNumbers, text_or_bytes
-from gguf_forge.gguf_file.rules import GGML, WIDEST, WRITTEN_SO, BrokenRule, BrokenRules, Rule, refuse
+from gguf_forge.gguf_file.rules import GGML, WIDEST, WRITTEN_SO, BrokenRule, BrokenRules, FormatRule, refuse
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import ByteOrder, Metadata, Value, ValueType
 from gguf_forge.storage.json_file import IMPOSTOR_BYTES, refuse_impostor
@@ -206,10 +206,10 @@ def _read_metadata(cursor: Cursor, n_keys: int, rules: BrokenRules) -> tuple[Met
             raise cursor.broken(f"key {number}, {raw[:100]!r}, is not valid UTF-8")
         shown = printable(key)
         if not key:
-            rules.note(Rule.EMPTY_KEY, cursor.broken(f"key {number}, b'', is empty", hint=WRITTEN_SO), shown)
+            rules.note(FormatRule.EMPTY_KEY, cursor.broken(f"key {number}, b'', is empty", hint=WRITTEN_SO), shown)
         if key in metadata:
             hint = f"{WRITTEN_SO}: `gguf-forge edit FILE --remove {shown}` keeps the first"
-            rules.note(Rule.KEY_TWICE, cursor.broken(f"key {shown} is there twice", hint=hint), shown)
+            rules.note(FormatRule.KEY_TWICE, cursor.broken(f"key {shown} is there twice", hint=hint), shown)
         value = _read_value(cursor, f"the value of {shown}", rules)
         if key in metadata:
             repeated.append((key, value))
@@ -239,7 +239,7 @@ def _read_array(cursor: Cursor, what: str, rules: BrokenRules, depth: int = 0) -
         if depth == WIDEST.nesting:
             raise error
         if depth == 0:
-            rules.note(Rule.NESTED, error, what)
+            rules.note(FormatRule.NESTED, error, what)
         count = cursor.count(f"arrays in {what}", each=_ARRAY_BYTES, limit=MAX_ITEMS)
         cursor.spend(count * _COST_OF_ARRAY, what)
         return Value(ValueType.ARRAY, tuple(_read_array(cursor, what, rules, depth + 1) for _ in range(count)), element)
@@ -282,14 +282,14 @@ def _read_tensor_info(cursor: Cursor, number: int, rules: BrokenRules) -> tuple[
     shown = printable(name)
     if len(raw) > GGML.name_bytes:
         problem = f"the name of tensor {number} has {len(raw)} bytes; {GGML.name_bytes} are allowed"
-        rules.note(Rule.NAME, cursor.broken(problem, shown, hint=WRITTEN_SO), shown)
+        rules.note(FormatRule.NAME, cursor.broken(problem, shown, hint=WRITTEN_SO), shown)
     n_dims = cursor.number("I", f"the number of dimensions of {shown}")
     if n_dims > GGML.dims:
         hint = "files with such tensors are for ComfyUI-GGUF or stable-diffusion.cpp; llama.cpp does not load them"
         error = cursor.broken(f"the tensor has {n_dims} dimensions; ggml has {GGML.dims}", shown, hint=hint)
         if n_dims > WIDEST.dims:
             raise error
-        rules.note(Rule.DIMS, error, shown)
+        rules.note(FormatRule.DIMS, error, shown)
     *shape, type_id, offset = cursor.numbers(f"{n_dims}QIQ", f"the description of {shown}")
     # Empty tensors are allowed, but their other dimensions must still be in range.
     if prod(max(size, 1) for size in shape) > _MAX_ELEMENTS:
@@ -299,7 +299,7 @@ def _read_tensor_info(cursor: Cursor, number: int, rules: BrokenRules) -> tuple[
     foreign = _type_problem(type_id, whole_shape[0], cursor, shown)
     if foreign is None:
         return TensorInfo(name, whole_shape, _TYPE_BY_ID[type_id]), offset
-    rules.note(Rule.TYPE, foreign, shown)
+    rules.note(FormatRule.TYPE, foreign, shown)
     return TensorInfo(name, whole_shape, ForeignType.numbered(type_id)), offset
 
 
@@ -343,13 +343,13 @@ def _place(
             problem = f"the data is said to be at offset {offset}, but the tensors before it end at {expected}"
             before = _TYPE_BY_ID.get(placed[-1].type.id) if placed else None
             hint = _other_meaning(before) if before is not None and before.is_packed else WRITTEN_SO
-            rules.note(Rule.OFFSET, cursor.broken(problem, shown, hint=hint), shown)
+            rules.note(FormatRule.OFFSET, cursor.broken(problem, shown, hint=hint), shown)
         sized = _sized(info, following[offset] - offset, alignment, is_last=offset == starts[-1])
         start = data_offset + offset
         if start + sized.nbytes > size:
             problem = f"the data ends at byte {start + sized.nbytes}, but the file has only {size}"
             hint = "the file is cut short: download it again"
-            rules.note(Rule.CUT, InputError(problem, file=cursor.source.path, tensor=shown, hint=hint), shown)
+            rules.note(FormatRule.CUT, InputError(problem, file=cursor.source.path, tensor=shown, hint=hint), shown)
         placed.append(GgufTensor(sized, cursor.source, start, cursor.byte_order))
         expected = offset + padded(info.nbytes if _is_known(info) else sized.nbytes, alignment)
     return tuple(placed)

@@ -28,7 +28,7 @@ GGML = Bounds(63, 4, 0)  # GGML_MAX_NAME (64) also counts the terminating NUL
 WIDEST = Bounds(1024, 8, 4)  # what is read and copied
 
 
-class Rule(str, Enum):
+class FormatRule(str, Enum):
     """A rule that a file can break and still be read."""
 
     EMPTY_KEY = "empty key"
@@ -43,7 +43,7 @@ class Rule(str, Enum):
 
 
 # What a file lacks if it is not complete.
-INCOMPLETE = (Rule.CUT, Rule.PARTS)
+INCOMPLETE = (FormatRule.CUT, FormatRule.PARTS)
 
 WRITTEN_SO = "it was written so by the program that made it; llama.cpp does not load it"
 
@@ -58,14 +58,14 @@ class BrokenRule:
         names: The tensors, keys or files where it is broken, at least one.
     """
 
-    rule: Rule
+    rule: FormatRule
     error: ForgeError
     names: tuple[str, ...]
 
     def everywhere(self) -> ForgeError:
         """The error at the first place, which also names others."""
         error, others = self.error, self.names[1:]
-        if not others or self.rule is Rule.PARTS:  # an error about parts names them all
+        if not others or self.rule is FormatRule.PARTS:  # an error about parts names them all
             return error
         shown = ", ".join(others[:_MOST_NAMES]) + (", ..." if len(others) > _MOST_NAMES else "")
         problem = f"{error.problem}; so it is with {len(others)} more: {shown}"
@@ -76,16 +76,16 @@ class BrokenRule:
 class BrokenRules:
     """The rules that are found to be broken while a header is read, each once."""
 
-    _found: dict[Rule, tuple[ForgeError, list[str]]] = field(default_factory=dict)
+    _found: dict[FormatRule, tuple[ForgeError, list[str]]] = field(default_factory=dict)
 
-    def note(self, rule: Rule, error: ForgeError, name: str) -> None:
+    def note(self, rule: FormatRule, error: ForgeError, name: str) -> None:
         self._found.setdefault(rule, (error, []))[1].append(name)
 
     def all(self) -> tuple[BrokenRule, ...]:
         return tuple(BrokenRule(rule, error, tuple(names)) for rule, (error, names) in self._found.items())
 
 
-def refuse(broken: Collection[BrokenRule], *, but: Collection[Rule] = ()) -> None:
+def refuse(broken: Collection[BrokenRule], *, but: Collection[FormatRule] = ()) -> None:
     """Raises the error of the first broken rule that is not among `but`."""
     for each in broken:
         if each.rule not in but:

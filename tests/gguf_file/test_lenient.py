@@ -17,30 +17,30 @@ from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.header import encode_header
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.opened import open_gguf
-from gguf_forge.gguf_file.rules import WIDEST, Rule
+from gguf_forge.gguf_file.rules import WIDEST, FormatRule
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
 
 # The files of the strict reader's tests that can be read all the same, and the rules that they break.
 READABLE = {
-    "empty key": [Rule.EMPTY_KEY],
-    "duplicate key": [Rule.KEY_TWICE],
-    "array of arrays": [Rule.NESTED],
-    "alignment of 2^30": [Rule.CUT],
-    "alignment other than the padding": [Rule.OFFSET],
-    "tensor name of 64 bytes": [Rule.NAME],
-    "five dimensions": [Rule.DIMS],
-    "bytes beyond 2^64": [Rule.CUT],
-    "bytes whose padding wraps": [Rule.CUT],
-    "sum of sizes wraps": [Rule.CUT],
-    "row of no whole blocks": [Rule.TYPE],
-    "offset in the header": [Rule.OFFSET, Rule.CUT],
-    "offset not aligned": [Rule.OFFSET, Rule.CUT],
-    "overlap": [Rule.OFFSET],
-    "gap": [Rule.OFFSET],
-    "data cut short": [Rule.CUT],
-    "no data at all": [Rule.CUT],
-    **{attack: [Rule.TYPE] for attack in UNSUPPORTED if "type" in attack},
+    "empty key": [FormatRule.EMPTY_KEY],
+    "duplicate key": [FormatRule.KEY_TWICE],
+    "array of arrays": [FormatRule.NESTED],
+    "alignment of 2^30": [FormatRule.CUT],
+    "alignment other than the padding": [FormatRule.OFFSET],
+    "tensor name of 64 bytes": [FormatRule.NAME],
+    "five dimensions": [FormatRule.DIMS],
+    "bytes beyond 2^64": [FormatRule.CUT],
+    "bytes whose padding wraps": [FormatRule.CUT],
+    "sum of sizes wraps": [FormatRule.CUT],
+    "row of no whole blocks": [FormatRule.TYPE],
+    "offset in the header": [FormatRule.OFFSET, FormatRule.CUT],
+    "offset not aligned": [FormatRule.OFFSET, FormatRule.CUT],
+    "overlap": [FormatRule.OFFSET],
+    "gap": [FormatRule.OFFSET],
+    "data cut short": [FormatRule.CUT],
+    "no data at all": [FormatRule.CUT],
+    **{attack: [FormatRule.TYPE] for attack in UNSUPPORTED if "type" in attack},
 }
 
 
@@ -130,7 +130,7 @@ def test_arrays_of_arrays_are_read_and_written_back(depth: int, tmp_path: Path) 
     raw = raw_gguf([nested(depth), u32_key(b"after", 7)])
     with open_gguf(write(tmp_path, raw), lenient=True) as opened:
         assert opened.metadata["after"] == 7
-        assert [each.rule for each in opened.broken] == [Rule.NESTED]
+        assert [each.rule for each in opened.broken] == [FormatRule.NESTED]
         assert encode_header(opened.typed_metadata, (), (), 1, bounds=WIDEST) == raw
 
 

@@ -20,7 +20,7 @@ from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.header import alignment_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.reader import GgufTensor
-from gguf_forge.gguf_file.rules import BrokenRule, Rule
+from gguf_forge.gguf_file.rules import BrokenRule, FormatRule
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import ByteOrder, Metadata, Value
 from gguf_forge.tensors.expression import TensorExpr
@@ -188,7 +188,7 @@ def inspect_gguf(source: str | PathLike[str]) -> Overview:
 
 def overview_of(gguf: GgufFile) -> Overview:
     """What the header of an opened file says."""
-    n_files = 1 if gguf.breaks(Rule.PARTS) else len(gguf.paths)
+    n_files = 1 if gguf.breaks(FormatRule.PARTS) else len(gguf.paths)
     return Overview(
         gguf.paths[:n_files],
         gguf.version,
