@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -87,3 +87,9 @@ def naming(tensor: str, *, hint: str | None = None) -> Iterator[None]:
 def printable(name: str) -> str:
     """`name` in a form for messages: short, and without characters that control a terminal."""
     return name if name.isprintable() and len(name) <= 100 else ascii(name[:100])
+
+
+def some_of(names: Sequence[str], most: int = 5) -> str:
+    """The first names of a list, for a message."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(printable(name) for name in names[:most]) + more

@@ -392,7 +392,16 @@ class ModelHints:
             MODEL,
         ),
     ] = False
-
+    drop_tensor: Annotated[
+        tuple[str, ...],
+        Option(
+            "--drop-tensor",
+            "Leave out the checkpoint's tensors whose name matches the pattern, which is one as for --tensor-type. "
+            "Repeatable.",
+            MODEL,
+            metavar="REGEX",
+        ),
+    ] = ()
     fp8_as_q8: Annotated[
         bool,
         Option(

@@ -13,6 +13,7 @@ from gguf_forge.architectures.declaration import AnyOf, Architecture, ForcedType
 from gguf_forge.architectures.operations import keep, vector
 from gguf_forge.architectures.parts import belongs_to
 from gguf_forge.architectures.site import Site
+from gguf_forge.architectures.strange_tensors import empty_tensors, unknown_tensors
 from gguf_forge.architectures.templates import Match, Templates, fill, find_with_suffix, group_names, parse, role
 from gguf_forge.architectures.tensor_names import known_names
 from gguf_forge.errors import InputError, UnsupportedError, naming
@@ -130,7 +131,7 @@ def plan_changes(architecture: Architecture, site: Site) -> tuple[PlannedTensor,
         mine = _rules_for(architecture, names, site, name)
         target = find_with_suffix(names.targets, name)
         if (mine is not None or target is not None) and _holds_nothing(architecture, target, expr):
-            raise InputError(f"a tensor of shape {list(expr.shape)} holds nothing to convert", tensor=stored_name)
+            raise empty_tensors(stored_name, site.tensors)
         if mine is not None:
             for rule_number, source in mine.value:
                 collected[rule_number, mine.layer].add(number, source, mine.expert, expr)
@@ -142,11 +143,7 @@ def plan_changes(architecture: Architecture, site: Site) -> tuple[PlannedTensor,
             unknown.append(stored_name)
 
     if unknown:
-        raise UnsupportedError(
-            f"{len(unknown)} tensors have no place in a {architecture.name} model:\n  "
-            + "\n  ".join(group_names(unknown)),
-            hint="the checkpoint may be of another model, be quantized, or hold an adapter",
-        )
+        raise unknown_tensors(architecture.name, unknown)
     placed.extend(_apply_rules(architecture, collected, site))
     placed.sort(key=lambda item: item[0])
     return tuple(tensor for _, tensor in placed)

@@ -9,6 +9,7 @@ from typing import Any
 
 from gguf_forge.checkpoint.logical import as_stored
 from gguf_forge.checkpoint.safetensors_file import StoredTensor, read_safetensors_header
+from gguf_forge.checkpoint.shards import has_weights
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.json_file import read_json_object
@@ -28,9 +29,10 @@ _FACTORS = {
 }
 
 
-def is_adapter(folder: Folder) -> bool:
-    """Whether a folder holds an adapter and no model."""
-    return folder.has(CONFIG) and not folder.has("config.json")
+def is_adapter(folder: Folder, *, vocab_only: bool = False) -> bool:
+    """Whether a folder holds an adapter and no model. The base model's config.json may be there, which is enough for
+    a vocabulary alone."""
+    return folder.has(CONFIG) and not (folder.has("config.json") and (vocab_only or has_weights(folder)))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import typer
 from gguf_forge.cli.help import LOOK
 from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.streams import print_data, print_json
+from gguf_forge.errors import UsageError
 from gguf_forge.request import OUTPUT, Option, RunSettings
 
 if TYPE_CHECKING:
@@ -35,6 +36,15 @@ def report(
             metavar="DIR|GGUF",
         ),
     ] = None,
+    drop_tensor: Annotated[
+        tuple[str, ...],
+        Option(
+            "--drop-tensor",
+            "The tensors of the source that were left out when the file was made: the same patterns as then.",
+            OUTPUT,
+            metavar="REGEX",
+        ),
+    ] = (),
     out: Annotated[
         Path | None,
         Option(
@@ -60,12 +70,22 @@ def report(
     from gguf_forge.toolbox.report import report as make_report
     from gguf_forge.toolbox.report.data import as_object
 
+    if drop_tensor and source is None:
+        raise UsageError("--drop-tensor is for a source", hint="name it with --source")
     if out is None and not messages.json:
         out = Path(f"{file.name.removesuffix('.gguf')}.html")
     with open_gguf(file) as gguf:
         size = sum(tensor.nbytes for tensor in gguf.tensors) * (1 if source is None else 2)
     with counting("looking", size, messages) as progress:
-        found = make_report(file, out, source=source, threads=run.threads, overwrite=run.overwrite, progress=progress)
+        found = make_report(
+            file,
+            out,
+            source=source,
+            drop_tensor=drop_tensor,
+            threads=run.threads,
+            overwrite=run.overwrite,
+            progress=progress,
+        )
     if messages.json:
         print_json({"page": str(out) if out is not None else None, **as_object(found)})
     elif not messages.quiet:

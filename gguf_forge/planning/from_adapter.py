@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.mapping import PlannedTensor, plan_changes
 from gguf_forge.architectures.registry import find_architecture
 from gguf_forge.checkpoint.adapter import CONFIG, Adapter
+from gguf_forge.checkpoint.other_folders import read_config
 from gguf_forge.checkpoint.safetensors_file import header_size
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, UsageError, printable
 from gguf_forge.general import general_metadata, parameter_count
@@ -26,7 +28,6 @@ from gguf_forge.recipe import Options
 from gguf_forge.recipe.file_types import FileType
 from gguf_forge.request import Request
 from gguf_forge.storage.folder import Folder
-from gguf_forge.storage.json_file import read_json_object
 from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.low_rank import LowRank, factors
@@ -122,25 +123,31 @@ class AdapterModel:
 
     def _planned(self) -> tuple[Architecture, tuple[PlannedTensor, ...]]:
         folder = self._base_folder()
-        raw = read_json_object(folder, "config.json")
+        raw = read_config(folder)
         architecture = find_architecture(raw)
         planned = plan_changes(architecture, site_of(architecture, raw, folder, self._adapter.changes()))
         return architecture, tuple(each for tensor in planned for each in _in_factors(tensor))
 
     def _base_folder(self) -> Folder:
         """The folder of the base model. Only its config is needed."""
-        if self._base is not None:
-            return self._base
+        mine = self._adapter.folder
+        if self._base is not None or mine.has("config.json"):
+            return self._base or mine
         named: Any = self._adapter.config.get("base_model_name_or_path")
         hint = "give the base model's folder with --base; its config.json is enough"
         if not isinstance(named, str) or not named:
-            raise InputError(
-                "the adapter does not name its base model", file=self._adapter.folder.path / CONFIG, hint=hint
-            )
+            problem = "this is a LoRA adapter, and it does not name its base model"
+            raise InputError(problem, file=mine.path / CONFIG, hint=hint)
         for folder in map(LocalFolder, (Path(named), *_cached(named))):
             if folder.has("config.json"):
                 return folder
-        raise InputError(f"its base model {printable(named)} is not here", file=self._adapter.folder.path, hint=hint)
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", named):
+            hint = f"{hint}. `hf download {named} config.json` puts it where it is found"
+        raise InputError(
+            f"this is a LoRA adapter, and not a model; its base model {printable(named)} is not here",
+            file=mine.path,
+            hint=f"{hint}. For one file of both, merge the adapter with PEFT's merge_and_unload first",
+        )
 
 
 def _cached(repository: str) -> list[Path]:

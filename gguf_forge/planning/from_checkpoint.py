@@ -14,11 +14,13 @@ from gguf_forge.architectures.registry import module_files
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.checkpoint.mistral_form import has_mistral_form
 from gguf_forge.checkpoint.safetensors_file import header_size
+from gguf_forge.checkpoint.shards import has_weights
 from gguf_forge.engine.batches import RowSource, Shard
 from gguf_forge.errors import OutputError, UnsupportedError, UsageError
 from gguf_forge.general import fill_template, output_name
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, u32
+from gguf_forge.name_pattern import NamePattern
 from gguf_forge.planning.file_plan import BaseFile, FilePlan, TensorChoice, said_and_checked
 from gguf_forge.planning.model import FileContent, TensorSource
 from gguf_forge.planning.model_plan import ModelPlan, has_projector, plan_infos, plan_model, plan_weights
@@ -187,19 +189,27 @@ class CheckpointModel:
         self._checkpoint = checkpoint
 
     @classmethod
-    def open(cls, folder: Folder, *, vocab_only: bool = False, mistral_format: bool = False) -> CheckpointModel:
+    def open(
+        cls,
+        folder: Folder,
+        *,
+        vocab_only: bool = False,
+        mistral_format: bool = False,
+        drop: Sequence[NamePattern] = (),
+    ) -> CheckpointModel:
         """Opens a folder.
 
         Args:
             folder: The checkpoint.
             vocab_only: The folder may lack weights. A vocabulary alone needs at most their type, for `auto`.
             mistral_format: The folder is read in Mistral's own form, even if it also has the form of transformers.
+            drop: Patterns of the names of tensors that are left out.
         """
         with ExitStack() as opened:
             native = mistral_format or has_mistral_form(folder)
-            has_weights = not vocab_only or any(name.endswith(".safetensors") for name in folder.names())
-            checkpoint = opened.enter_context(Checkpoint.of(folder, weights=has_weights, native=native))
-            for path, prefix in module_files(checkpoint.config).items() if has_weights else ():
+            weights = not vocab_only or has_weights(folder, native=native)
+            checkpoint = opened.enter_context(Checkpoint.of(folder, weights=weights, native=native, drop=drop))
+            for path, prefix in module_files(checkpoint.config).items() if weights else ():
                 checkpoint = checkpoint.with_module(path, prefix)
             opened.pop_all()
         return cls(checkpoint)

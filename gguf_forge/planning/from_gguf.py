@@ -108,7 +108,11 @@ def _refuse_hints(request: Request) -> None:
         "--no-mtp": request.no_mtp,
         "--sentence-transformers-dense-modules": request.sentence_transformers_dense_modules,
         "--base": request.base_model,
+        "--mistral-format": request.mistral_format,
     }
+    if request.drop_tensor:
+        hint = "use `gguf-forge edit --drop-tensor` first"
+        raise UsageError("--drop-tensor leaves out tensors of a checkpoint, and this is a GGUF file", hint=hint)
     in_use = [flag for flag, value in of_checkpoints.items() if value]
     if in_use:
         raise UsageError(f"{', '.join(in_use)}: no use for a GGUF file", hint="leave it out, or give a model folder")

@@ -50,7 +50,13 @@ def planned(
     options = options_of(request, folder) if options is None else options
     base = folder / request.base_model if request.base_model is not None else None
     source = folder / request.source
-    with open_model(source, vocab_only=request.vocab_only, base=base, mistral_format=request.mistral_format) as model:
+    with open_model(
+        source,
+        vocab_only=request.vocab_only,
+        base=base,
+        mistral_format=request.mistral_format,
+        drop_tensor=request.drop_tensor,
+    ) as model:
         yield RequestPlan(
             model.files(request, options, split_of(request), folder, only_planned=only_planned), model.sources
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing
 from os import PathLike
 from pathlib import Path
@@ -10,6 +11,7 @@ from gguf_forge.checkpoint.adapter import is_adapter
 from gguf_forge.checkpoint.checkpoint import model_folder
 from gguf_forge.errors import InputError
 from gguf_forge.gguf_file.opened import open_gguf
+from gguf_forge.name_pattern import NamePattern
 from gguf_forge.planning.from_adapter import AdapterModel
 from gguf_forge.planning.from_checkpoint import CheckpointModel
 from gguf_forge.planning.from_gguf import GgufModel
@@ -24,6 +26,7 @@ def open_model(
     vocab_only: bool = False,
     base: str | PathLike[str] | None = None,
     mistral_format: bool = False,
+    drop_tensor: Sequence[str] = (),
 ) -> AbstractContextManager[OpenModel]:
     """Opens what files are made of. Headers are read and checked, weights are not read.
 
@@ -32,6 +35,7 @@ def open_model(
         vocab_only: A folder may lack weights.
         base: The folder of an adapter's base model; None for the one that the adapter names.
         mistral_format: A folder is read in Mistral's own form, even if it also has the form of transformers.
+        drop_tensor: Patterns of names of a checkpoint's tensors that are left out.
 
     Raises:
         ForgeError: what was wrong, where, and what to do.
@@ -43,17 +47,24 @@ def open_model(
     path = Path(source)
     if _is_gguf(path):
         return closing(GgufModel(open_gguf(path)))
-    if is_adapter(LocalFolder(path)):
+    if is_adapter(LocalFolder(path), vocab_only=vocab_only):
         named = LocalFolder(Path(base)) if base is not None else None
         return closing(AdapterModel.open(LocalFolder(path), named))
-    return closing(CheckpointModel.open(model_folder(path), vocab_only=vocab_only, mistral_format=mistral_format))
+    folder, drop = model_folder(path), tuple(map(NamePattern.compile, drop_tensor))
+    return closing(CheckpointModel.open(folder, vocab_only=vocab_only, mistral_format=mistral_format, drop=drop))
 
 
-def open_origin(source: str | PathLike[str], *, vocab_only: bool = False) -> AbstractContextManager[OpenModel]:
+def open_origin(
+    source: str | PathLike[str],
+    *,
+    vocab_only: bool = False,
+    mistral_format: bool = False,
+    drop_tensor: Sequence[str] = (),
+) -> AbstractContextManager[OpenModel]:
     """Opens what an existing file was made of, as `open_model` does; InputError if there is nothing."""
     if not is_there(Path(source)):
         raise InputError("there is no such file or folder", file=source)
-    return open_model(source, vocab_only=vocab_only)
+    return open_model(source, vocab_only=vocab_only, mistral_format=mistral_format, drop_tensor=drop_tensor)
 
 
 def _is_gguf(path: Path) -> bool:

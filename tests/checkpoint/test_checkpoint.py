@@ -135,7 +135,7 @@ def test_tensor_in_two_shards(sharded: Path) -> None:
 def test_leftover_single_file_beside_shards(sharded: Path) -> None:
     (sharded / "model.safetensors.index.json").unlink()
     save_file({"a": tensor(4)}, sharded / "model.safetensors")
-    assert "remove the files" in refused(sharded)
+    assert "two copies of the model" in refused(sharded)
 
 
 def test_tensor_in_the_index_and_in_no_shard(sharded: Path) -> None:

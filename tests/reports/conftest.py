@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from corpus import REPORTS
-
-MadeInput = Callable[..., Path]
+from reports import MadeInput
 
 
 @pytest.fixture

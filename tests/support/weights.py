@@ -6,9 +6,14 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from ml_dtypes import bfloat16
+from safetensors import deserialize
+from synthetic import write_safetensors
+
+from gguf_forge import convert
 
 Change = Callable[[str, np.ndarray], np.ndarray]
 
@@ -26,3 +31,25 @@ def changed(source: Path, folder: Path, change: Change) -> Path:
             raw[start:stop] = change(name, values).astype(bfloat16).tobytes()
     path.write_bytes(raw)
     return folder
+
+
+# Type, shape and bytes of a tensor, as a safetensors file holds it.
+Held = tuple[str, list[int], bytes]
+
+
+def rewritten(source: Path, folder: Path, change: Callable[[dict[str, Held]], dict[str, Held]]) -> Path:
+    """A copy of a checkpoint with other tensors in its file: `change` gets all of them, by name."""
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    path = folder / "model.safetensors"
+    held = {name: (one["dtype"], one["shape"], bytes(one["data"])) for name, one in deserialize(path.read_bytes())}
+    write_safetensors(path, change(held))
+    return folder
+
+
+def file_of(folder: Path, **more: object) -> bytes:
+    """The bytes of the BF16 file that a checkpoint becomes, whatever the name of its folder."""
+    with TemporaryDirectory(dir=folder.parent) as scratch:
+        named = Path(scratch) / "One"
+        named.symlink_to(folder.resolve())
+        (made,) = convert(named, Path(scratch) / "one.gguf", types="BF16", **more)
+        return made.path.read_bytes()

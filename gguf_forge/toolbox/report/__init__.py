@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
@@ -20,6 +20,7 @@ def report(
     out: str | PathLike[str] | None = None,
     *,
     source: str | PathLike[str] | None = None,
+    drop_tensor: Sequence[str] = (),
     threads: int | None = None,
     overwrite: bool = False,
     progress: Progress = lambda n_bytes: None,
@@ -31,6 +32,7 @@ def report(
         out: The page: one HTML file that needs no other. None for no page.
         source: What the file was made of: a Hugging Face folder, or a GGUF file of more bits. With it, the report
             says how far every tensor is from its source.
+        drop_tensor: Patterns of names of a checkpoint's tensors that are left out of the source.
         threads: Defaults to the processors this process may use.
         overwrite: Replace an existing page.
         progress: Told the bytes of tensors as they are done: all of them once, and once more with a source.
@@ -49,7 +51,7 @@ def report(
     """
     with ExitStack() as opened:
         gguf = opened.enter_context(open_gguf(file))
-        origin = opened.enter_context(_origin(source)) if source is not None else None
+        origin = opened.enter_context(_origin(source, drop_tensor)) if source is not None else None
         target = Path(out) if out is not None else None
         if target is not None:
             check_output(target, 0, (*gguf.paths, *(origin.files if origin else ())), overwrite=overwrite)
@@ -65,8 +67,8 @@ def report(
 
 
 @contextmanager
-def _origin(source: str | PathLike[str]) -> Iterator[Origin]:
+def _origin(source: str | PathLike[str], drop_tensor: Sequence[str]) -> Iterator[Origin]:
     """The tensors of a source by the names that a GGUF file has for them, as long as its files are open."""
-    with open_origin(source) as model:
+    with open_origin(source, drop_tensor=drop_tensor) as model:
         yield Origin(model.name, model.tensors())
         model.check_unchanged()

@@ -50,7 +50,12 @@ def expecting(gguf: GgufFile, request: Request, options: Options, base: str | No
     in_parts = len(gguf.paths) > 1 and not _is_in_order(gguf)
     options = replace(_with_recorded_matrix(gguf, options), file_type=file_type, keep_order=in_parts)
     request = replace(request, vocab_only=not gguf.tensors)
-    with open_origin(request.source, vocab_only=request.vocab_only) as model:
+    with open_origin(
+        request.source,
+        vocab_only=request.vocab_only,
+        mistral_format=request.mistral_format,
+        drop_tensor=request.drop_tensor,
+    ) as model:
         content = model.content(request, options, _base(base) if base is not None else None)
         if not _decides_types(request, options):
             content = _with_types_of(gguf, content)

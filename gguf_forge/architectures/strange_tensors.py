@@ -1,0 +1,67 @@
+"""The errors for checkpoint tensors that no file can take, with what their names and shapes tell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from gguf_forge.architectures.templates import group_names
+from gguf_forge.errors import ForgeError, InputError, UnsupportedError, printable, some_of
+from gguf_forge.tensors.expression import TensorExpr
+
+_ADAPTER = re.compile(r"\.lora_(A|B|embedding_A|embedding_B|magnitude_vector)\b")
+_CODES = (".qweight", ".qzeros", ".scales", ".absmax", ".SCB", ".weight_packed", ".weight_scale", ".weight_scale_inv")
+# The most beginnings of names that a hint lists.
+_MOST_MODULES = 4
+
+
+def unknown_tensors(architecture: str, names: Sequence[str]) -> ForgeError:
+    """The error for tensors that a declaration does not know.
+
+    Args:
+        architecture: The name of the declaration.
+        names: All of them.
+    """
+    return UnsupportedError(
+        f"{len(names)} tensors have no place in a {architecture} model:\n  " + "\n  ".join(group_names(names)),
+        hint=_hint(names),
+    )
+
+
+def _hint(names: Sequence[str]) -> str:
+    if any(_ADAPTER.search(name) for name in names):
+        return "these are an adapter that is not merged: merge it with PEFT's merge_and_unload, and save that model"
+    if any(name.endswith(_CODES) for name in names):
+        return (
+            "these are parts of quantized weights, and config.json does not say how they are quantized: take the "
+            "config.json that belongs to them, or convert the original"
+        )
+    modules = list(dict.fromkeys(name.partition(".")[0] for name in names))
+    if len(modules) > _MOST_MODULES or "model" in modules:
+        modules = list(dict.fromkeys(re.sub(r"\d+", r"[0-9]+", re.escape(name)) for name in names))
+        patterns = [f"^{module}$" for module in modules]
+    else:
+        patterns = [rf"^{re.escape(module)}\." for module in modules]
+    if len(patterns) > _MOST_MODULES or any(len(pattern) > 100 or not pattern.isprintable() for pattern in patterns):
+        return "is config.json that of these weights?"
+    options = " ".join(f"--drop-tensor '{pattern}'" for pattern in patterns)
+    return f"is config.json that of these weights? If the model does without them, leave them out with {options}"
+
+
+def empty_tensors(name: str, tensors: Mapping[str, TensorExpr]) -> ForgeError:
+    """The error for a tensor without elements.
+
+    Args:
+        name: The first one that the model needs.
+        tensors: All tensors of the checkpoint.
+    """
+    empty = [each for each, expr in tensors.items() if 0 in expr.shape]
+    shape = list(tensors[name].shape)
+    if shape != [0]:
+        return InputError(f"a tensor of shape {shape} holds nothing to convert", tensor=name)
+    return InputError(
+        f"{len(empty)} of {len(tensors)} tensors have no elements: {some_of(empty)}",
+        tensor=printable(name),
+        hint="the model was saved under DeepSpeed ZeRO-3 or FSDP without its weights: run the zero_to_fp32.py "
+        "of the training checkpoint, or save again with stage3_gather_16bit_weights_on_model_save",
+    )
