@@ -251,7 +251,13 @@ def _vocabulary(architecture: Architecture, site: Site, pre_tokenizer: str | Non
     if architecture.tokenizer is None:
         return {}
     folder = site.named_target().folder if architecture.vocabulary_of_target else site.folder
-    return read_vocabulary(folder, site.config, architecture.tokenizer, pre_tokenizer=pre_tokenizer)
+    return read_vocabulary(
+        folder,
+        site.config,
+        architecture.tokenizer,
+        pre_tokenizer=pre_tokenizer,
+        as_reference="as_reference" in site.choices,
+    )
 
 
 def native_type(checkpoint: Checkpoint, architecture: Architecture) -> TensorType | None:

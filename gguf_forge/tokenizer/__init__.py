@@ -172,6 +172,7 @@ def read_vocabulary(
     reader: Reader = any_vocabulary,
     *,
     pre_tokenizer: str | None = None,
+    as_reference: bool = False,
 ) -> Metadata:
     """The tokenizer metadata of a model.
 
@@ -180,6 +181,7 @@ def read_vocabulary(
         config: The model's configuration with the defaults of its class.
         reader: The reader that its family declares.
         pre_tokenizer: The name of a pre-tokenizer, which replaces the one found by hash.
+        as_reference: Whether to read the files as llama.cpp's converter does, also where it is wrong.
 
     Raises:
         InputError: a tokenizer file is missing, broken, or contradicts another.
@@ -190,10 +192,14 @@ def read_vocabulary(
         >>> read_vocabulary(LocalFolder(Path("Qwen3-0.6B")), {"vocab_size": 151936})["tokenizer.ggml.pre"].data
         'qwen2'
     """
-    files = TokenizerFiles(folder)
+    files = TokenizerFiles(folder, as_reference)
     if pre_tokenizer is not None:
         checked_name(pre_tokenizer)
-    metadata = reader(TokenizerSource(files, config, pre_tokenizer))
+    source = TokenizerSource(files, config, pre_tokenizer)
+    metadata = reader(source)
+    if metadata is None:
+        # The family expects other files than these. What is here says by its content what it is.
+        metadata = any_vocabulary(source)
     if metadata is None:
         raise InputError(
             "has no tokenizer that this model can use",

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from gguf_forge.errors import InputError
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.tokenizer.base_vocabulary import BaseVocabulary, read_base_vocabulary
+from gguf_forge.tokenizer.causal_unigram import unigram_json
 from gguf_forge.tokenizer.checks import as_list, as_mapping
+from gguf_forge.tokenizer.llama_hf import llama_hf
 from gguf_forge.tokenizer.special import special_tokens
 from gguf_forge.tokenizer.vocabulary import Reader, TokenizerSource
 
@@ -19,11 +21,15 @@ from gguf_forge.tokenizer.vocabulary import Reader, TokenizerSource
 def bpe(source: TokenizerSource) -> Metadata | None:
     """The metadata of a byte-level BPE vocabulary; None without its files.
 
+    A tokenizer.json that was made of a SentencePiece model is read as what it is, whatever the family expects.
+
     Raises:
         InputError: a file is broken, or the vocabulary does not fit the model's vocab_size.
         UnsupportedError: the pre-tokenizer is unknown, and the user named none.
         UsageError: llama.cpp does not know the named pre-tokenizer.
     """
+    if not source.files.as_reference and (found := llama_hf(source) or unigram_json(source)):
+        return found
     vocabulary = read_base_vocabulary(source)
     if vocabulary is None:
         return None

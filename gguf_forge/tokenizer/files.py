@@ -41,12 +41,15 @@ def _read_text(folder: Folder, name: str) -> str | None:
 class TokenizerFiles:
     """The tokenizer files of one folder. Each attribute is a parsed file, or None if the file is missing.
 
+    `as_reference` says that they are read as llama.cpp's converter reads them, also where it is wrong.
+
     Example:
         >>> TokenizerFiles(LocalFolder(Path("Qwen3-0.6B"))).tokenizer_config["tokenizer_class"]
         'Qwen2Tokenizer'
     """
 
     folder: Folder
+    as_reference: bool = False
 
     def place(self, name: str) -> Place:
         return Place(self.folder.path / name)

@@ -6,6 +6,7 @@ Source: gguf-py's `SpecialVocab`.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from gguf_forge.gguf_file.values import Metadata, ValueType, array
@@ -25,6 +26,13 @@ def merges(files: TokenizerFiles) -> Metadata:
     if not found:
         log.warning("%s: the vocabulary has no merges; the model may not work", files.folder.path)
     return {"tokenizer.ggml.merges": array(ValueType.STRING, found)} if found else {}
+
+
+def merged_texts(files: TokenizerFiles) -> Iterator[str]:
+    """The token that each merge makes, in the order of the merges."""
+    for merge in _from_tokenizer(files):
+        left, _, right = merge.partition(" ")
+        yield left + right
 
 
 def _from_tokenizer(files: TokenizerFiles) -> list[str]:

@@ -5,9 +5,13 @@ Source: `_create_vocab_sentencepiece` in llama.cpp's converter.
 
 from __future__ import annotations
 
+import logging
+
 from gguf_forge.gguf_file.values import Metadata, ValueType, array, string
 from gguf_forge.tokenizer.sentencepiece_model import Pieces
 from gguf_forge.tokenizer.token_types import TokenType
+
+log = logging.getLogger(__name__)
 
 PADDING_SCORE = -10000.0
 
@@ -23,6 +27,15 @@ def padded(pieces: Pieces, size: int) -> Pieces:
         pieces.scores[:used] + [PADDING_SCORE] * len(holes),
         [plain.get(kind, kind) for kind in pieces.types[:used]] + [TokenType.UNUSED] * len(holes),
     )
+
+
+def fitted(pieces: Pieces, size: int, file: str) -> Pieces:
+    """The pieces, brought to `size` like `padded` does, with all types as they are. `file` is named in the warning."""
+    if len(pieces.texts) > size:
+        log.warning("%s has %d tokens; those from %d on are left out", file, len(pieces.texts), size)
+    resized = padded(pieces, size)
+    used = min(len(pieces.types), size)
+    return Pieces(resized.texts, resized.scores, [*pieces.types[:used], *resized.types[used:]])
 
 
 def scored_vocabulary(vocabulary: Pieces, model: str = "llama") -> Metadata:

@@ -1,12 +1,16 @@
 """Vocabularies of SentencePiece models: tokenizer.model, and the tokens that JSON files add to it.
 
+A folder without tokenizer.model may have all that it says in tokenizer.json.
+
 Source: `_create_vocab_sentencepiece` and Phi-3's `set_vocab` in llama.cpp's converter.
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
+from gguf_forge.errors import UnsupportedError
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.tokenizer.added_pieces import (
     add_in_range,
@@ -15,10 +19,12 @@ from gguf_forge.tokenizer.added_pieces import (
     from_tokenizer_config,
     put,
 )
+from gguf_forge.tokenizer.causal_unigram import causal_unigram, unigram_json
 from gguf_forge.tokenizer.checks import vocabulary_size
 from gguf_forge.tokenizer.files import TokenizerFiles
+from gguf_forge.tokenizer.llama_hf import llama_hf
 from gguf_forge.tokenizer.scored_vocabulary import padded, scored_vocabulary
-from gguf_forge.tokenizer.sentencepiece_model import Pieces, read_model
+from gguf_forge.tokenizer.sentencepiece_model import Algorithm, Pieces, SentencePieceModel, read_model
 from gguf_forge.tokenizer.special import special_tokens
 from gguf_forge.tokenizer.vocabulary import TokenizerSource
 
@@ -26,7 +32,9 @@ log = logging.getLogger(__name__)
 
 
 def sentencepiece(source: TokenizerSource) -> Metadata | None:
-    """The metadata of a SentencePiece vocabulary; None without tokenizer.model.
+    """The metadata of a SentencePiece vocabulary: tokenizer.model, or else the tokenizer.json that was made of it.
+
+    None if the folder has neither, or a tokenizer.json of another kind.
 
     The vocabulary gets the size in the configuration: missing tokens become `[PADn]`, tokens beyond it are left out.
     """
@@ -39,15 +47,15 @@ def gemma3n_sentencepiece(source: TokenizerSource) -> Metadata | None:
 
 
 def _sentencepiece(source: TokenizerSource, size_key: str) -> Metadata | None:
-    pieces = _pieces(source.files)
-    if pieces is None:
-        return None
-    size = _size(source, pieces, size_key)
-    if len(pieces.texts) > size:
-        log.warning("tokenizer.model has %d tokens; those from %d on are left out", len(pieces.texts), size)
-    vocabulary = padded(pieces, size)
+    model = _model(source.files)
+    if model is None:
+        return None if source.files.as_reference else llama_hf(source) or unigram_json(source)
+    size = _size(source, model.pieces, size_key)
+    if len(model.pieces.texts) > size:
+        log.warning("tokenizer.model has %d tokens; those from %d on are left out", len(model.pieces.texts), size)
+    vocabulary = padded(model.pieces, size)
     add_in_range(vocabulary, (*from_added_tokens(source.files), *from_tokenizer_config(source.files)))
-    return _metadata(source, vocabulary)
+    return _metadata(source, model, vocabulary)
 
 
 def phi3(source: TokenizerSource) -> Metadata | None:
@@ -55,9 +63,10 @@ def phi3(source: TokenizerSource) -> Metadata | None:
 
     Added tokens are user-defined unless they are marked as special, whatever their text. Some are in tokenizer.json.
     """
-    pieces = _pieces(source.files)
-    if pieces is None:
+    model = _model(source.files)
+    if model is None:
         return None
+    pieces = model.pieces
     size = _size(source, pieces, "vocab_size")
     if len(pieces.texts) > size:
         raise source.files.place("tokenizer.model").error(
@@ -70,18 +79,18 @@ def phi3(source: TokenizerSource) -> Metadata | None:
         if token.id >= size:
             raise token.place.error(f"is token {token.id}, and the model's vocab_size is {size}")
         put(vocabulary, token)
-    return _metadata(source, vocabulary)
+    return _metadata(source, model, vocabulary)
 
 
 def sentencepiece_size(source: TokenizerSource) -> int | None:
     """The number of tokens that `sentencepiece` writes; None without tokenizer.model."""
-    pieces = _pieces(source.files)
-    return None if pieces is None else _size(source, pieces, _size_key(source))
+    model = _model(source.files)
+    return None if model is None else _size(source, model.pieces, _size_key(source))
 
 
-def _pieces(files: TokenizerFiles) -> Pieces | None:
+def _model(files: TokenizerFiles) -> SentencePieceModel | None:
     data = files.sentencepiece
-    return None if data is None else read_model(data, files.place("tokenizer.model")).pieces
+    return None if data is None else read_model(data, files.place("tokenizer.model"))
 
 
 def _size_key(source: TokenizerSource) -> str:
@@ -94,7 +103,15 @@ def _size(source: TokenizerSource, pieces: Pieces, key: str) -> int:
     return vocabulary_size(source.config, source.files.place("config.json"), (key,)) or len(pieces.texts)
 
 
-def _metadata(source: TokenizerSource, vocabulary: Pieces) -> Metadata:
+def _metadata(source: TokenizerSource, model: SentencePieceModel, vocabulary: Pieces) -> Metadata:
+    if not source.files.as_reference:
+        if model.algorithm is Algorithm.UNIGRAM:
+            return causal_unigram(source, replace(model, pieces=vocabulary))
+        if model.algorithm is Algorithm.WORD:
+            raise UnsupportedError(
+                "the SentencePiece model is of the kind WORD, and llama.cpp has nothing that splits text so",
+                file=source.files.place("tokenizer.model").file,
+            )
     return {
         **scored_vocabulary(vocabulary),
         **special_tokens(source.files, vocabulary_size=len(vocabulary.texts)),

@@ -1,6 +1,6 @@
-"""Xverse's vocabulary: SentencePiece-like texts from tokenizer.json, without scores.
+"""Xverse's vocabulary: SentencePiece-like texts from tokenizer.json, and the scores that its merges give.
 
-Source: Xverse's `set_vocab` in llama.cpp's converter.
+Source: Xverse's `set_vocab` in llama.cpp's converter, which writes no scores. llama.cpp then joins pairs from the left.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import re
 from gguf_forge.gguf_file.values import Metadata, ValueType, array, string
 from gguf_forge.tokenizer.auto_tokenizer import load_tokenizer
 from gguf_forge.tokenizer.checks import vocabulary_size
+from gguf_forge.tokenizer.files import TokenizerFiles
+from gguf_forge.tokenizer.sentencepiece_json import merge_scores
 from gguf_forge.tokenizer.special import special_tokens
 from gguf_forge.tokenizer.token_types import TokenType, marked
 from gguf_forge.tokenizer.vocabulary import TokenizerSource
@@ -47,6 +49,11 @@ def xverse(source: TokenizerSource) -> Metadata | None:
         "tokenizer.ggml.tokens": array(
             ValueType.STRING, [(_PRINTED_NUL if text == _NUL else text).encode() for text in texts]
         ),
+        **({} if source.files.as_reference else _scores(source.files, texts)),
         "tokenizer.ggml.token_type": array(ValueType.INT32, [int(typed(text)) for text in texts]),
         **special_tokens(source.files, vocabulary_size=size),
     }
+
+
+def _scores(files: TokenizerFiles, texts: list[str]) -> Metadata:
+    return {"tokenizer.ggml.scores": array(ValueType.FLOAT32, merge_scores(files, texts))}

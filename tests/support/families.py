@@ -26,13 +26,14 @@ def assert_files_are_expected(description: Path, scratch: Path) -> None:
     floats = [kind for kind in expected if kind in FLOAT_TYPES]
     quantized = [kind for kind in expected if kind not in FLOAT_TYPES and not kind.endswith(WITH_IMATRIX)]
     weighted = [kind.removesuffix(WITH_IMATRIX) for kind in expected if kind.endswith(WITH_IMATRIX)]
-    pre_tokenizer = read_description(description).pre_tokenizer
+    found = read_description(description)
+    hints = {"pre_tokenizer": found.pre_tokenizer, "as_reference": found.fault is not None}
     made = {}
     for kind in floats:  # several of these may have one {ftype}: that of what `auto` stands for, or MXFP4_MOE
-        (result,) = convert(checkpoint, scratch / f"{kind}.gguf", types=kind, pre_tokenizer=pre_tokenizer)
+        (result,) = convert(checkpoint, scratch / f"{kind}.gguf", types=kind, **hints)
         made[kind] = _digest(result.path)
     if quantized:
-        results = convert(checkpoint, scratch / "{ftype}.gguf", types=quantized, pre_tokenizer=pre_tokenizer)
+        results = convert(checkpoint, scratch / "{ftype}.gguf", types=quantized, **hints)
         made |= {kind: _digest(result.path) for kind, result in zip(quantized, results, strict=True)}
     if weighted:
         # The reference was given the matrix by its bare name, and writes that down.
@@ -42,7 +43,7 @@ def assert_files_are_expected(description: Path, scratch: Path) -> None:
             scratch / "with-imatrix-{ftype}.gguf",
             types=weighted,
             options=Options(imatrix=matrix),
-            pre_tokenizer=pre_tokenizer,
+            **hints,
         )
         made |= {kind + WITH_IMATRIX: _digest(result.path) for kind, result in zip(weighted, results, strict=True)}
     assert made == expected

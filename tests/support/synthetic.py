@@ -34,6 +34,7 @@ class Description:
         pre_tokenizer: The pre-tokenizer that its vocabulary needs.
         vocabulary: The folder of tests/vocabularies with its tokenizer files; None where it has its own.
         types: The file types that expected.json pins, some with an importance matrix; None for all.
+        fault: What the reference gets wrong in its files, which are made with --as-reference; None for none.
         gives: What llama.cpp makes of a prompt: "text" or an "embedding"; "nothing" where it takes none.
     """
 
@@ -42,6 +43,7 @@ class Description:
     vocabulary: str | None = None
     types: tuple[str, ...] | None = None
     gives: str = "text"
+    fault: str | None = None
 
     def small_files(self, folder: Path) -> Mapping[Path, Path]:
         """The files of the checkpoint beside its weights, by their names in it; those in `folder` come before shared

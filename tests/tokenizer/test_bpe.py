@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from tokenizer_folders import copy_folder, edit
 
-from gguf_forge.errors import ForgeError, InputError
+from gguf_forge.errors import InputError
 from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tokenizer import (
     Reader,
+    TokenizerFiles,
+    TokenizerSource,
     bpe,
     bpe_as_marked,
     bpe_with,
@@ -228,8 +230,7 @@ def test_llama_hf_refuses_a_hole_in_the_vocabulary(tmp_path: Path) -> None:
 
 
 def test_a_byte_level_tokenizer_is_not_taken_for_a_sentencepiece_one(folder: Path) -> None:
-    with pytest.raises(ForgeError, match="no tokenizer that this model can use"):
-        read_vocabulary(LocalFolder(folder), {}, llama_hf)
+    assert llama_hf(TokenizerSource(TokenizerFiles(LocalFolder(folder)), {})) is None
 
 
 def test_added_tokens_as_marked(folder: Path) -> None:

@@ -68,8 +68,13 @@ def test_vocabulary_of_each_family(family: str, tmp_path: Path) -> None:
     if family == "phi":
         # Phi's declaration gives this key among its parameters, before the vocabulary.
         reader = in_order(add_bos_token(False), reader)
+    description = read_description(FAMILIES / family)
     found = read_vocabulary(
-        LocalFolder(folder), Config.of(raw), reader, pre_tokenizer=read_description(FAMILIES / family).pre_tokenizer
+        LocalFolder(folder),
+        Config.of(raw),
+        reader,
+        pre_tokenizer=description.pre_tokenizer,
+        as_reference=description.fault is not None,
     )
     assert entries(found) == EXPECTED[family]
 
