@@ -209,12 +209,12 @@ def read_vocabulary(
     return metadata
 
 
-def real_vocabulary_size(folder: Folder, config: Mapping[str, Any]) -> int | None:
+def real_vocabulary_size(folder: Folder, config: Mapping[str, Any], *, as_reference: bool = False) -> int | None:
     """The number of embedding rows that belong to a token, if the embeddings have more; None without tokenizer files.
 
     Source: Gemma 3's `modify_tensors` in llama.cpp's converter.
     """
-    source = TokenizerSource(TokenizerFiles(folder), config)
+    source = TokenizerSource(TokenizerFiles(folder, as_reference), config)
     size = sentencepiece_size(source)
     return tokenizer_json_size(source) if size is None else size
 

@@ -34,7 +34,9 @@ def causal_unigram(source: TokenizerSource, model: SentencePieceModel) -> Metada
 
     llama.cpp has no bytes for unknown characters in such a vocabulary. A character without a piece is `<unk>` there.
     """
-    metadata = unigram_metadata(source, model)
+    # Where llama.cpp removes spaces it also puts one before the text.
+    merges_spaces = model.remove_extra_whitespaces and model.add_dummy_prefix
+    metadata = unigram_metadata(source, replace(model, remove_extra_whitespaces=merges_spaces))
     ids = {text: id for id, text in enumerate(model.pieces.texts)}
     for role, usual in _ROLES.items():
         named = (source.files.tokenizer_config or {}).get(f"{role}_token")

@@ -24,6 +24,7 @@ from gguf_forge.tokenizer.checks import vocabulary_size
 from gguf_forge.tokenizer.files import TokenizerFiles
 from gguf_forge.tokenizer.llama_hf import llama_hf
 from gguf_forge.tokenizer.scored_vocabulary import padded, scored_vocabulary
+from gguf_forge.tokenizer.sentencepiece_json import is_sentencepiece_bpe
 from gguf_forge.tokenizer.sentencepiece_model import Algorithm, Pieces, SentencePieceModel, read_model
 from gguf_forge.tokenizer.special import special_tokens
 from gguf_forge.tokenizer.vocabulary import TokenizerSource
@@ -83,9 +84,16 @@ def phi3(source: TokenizerSource) -> Metadata | None:
 
 
 def sentencepiece_size(source: TokenizerSource) -> int | None:
-    """The number of tokens that `sentencepiece` writes; None without tokenizer.model."""
+    """The number of tokens that `sentencepiece` writes; None without tokenizer.model.
+
+    Without it the number is known if the configuration says it, and tokenizer.json has the same vocabulary.
+    """
     model = _model(source.files)
-    return None if model is None else _size(source, model.pieces, _size_key(source))
+    if model is not None:
+        return _size(source, model.pieces, _size_key(source))
+    if source.files.as_reference or not is_sentencepiece_bpe(source.files):
+        return None
+    return vocabulary_size(source.config, source.files.place("config.json"))
 
 
 def _model(files: TokenizerFiles) -> SentencePieceModel | None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
 
-def trained(model_type: str, **settings: Any) -> bytes:
+def trained(model_type: str, lines: Sequence[str] = ("a b c a b",) * 9, **settings: Any) -> bytes:
     """A small model of the library's; pieces `<unk>`, `<s>`, `</s>`, then what the settings ask for."""
     from sentencepiece import SentencePieceTrainer
 
     file = BytesIO()
     whole = {"model_type": model_type, "vocab_size": 8, "hard_vocab_limit": False, "minloglevel": 2, **settings}
-    SentencePieceTrainer.train(sentence_iterator=iter(["a b c a b"] * 9), model_writer=file, **whole)
+    SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=file, **whole)
     return file.getvalue()
 
 

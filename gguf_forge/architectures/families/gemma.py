@@ -67,7 +67,8 @@ def _sliding_window(site: Site) -> Any:
 
 
 def _count_vocabulary(site: Site) -> Config:
-    return site.config.updated(real_vocab_size=real_vocabulary_size(site.folder, site.config))
+    size = real_vocabulary_size(site.folder, site.config, as_reference="as_reference" in site.choices)
+    return site.config.updated(real_vocab_size=size)
 
 
 gemma3 = Architecture(
