@@ -70,6 +70,24 @@ class NamePattern:
         text = name.encode(errors="surrogateescape")
         return bool(self._step(text, frozenset(range(len(text) + 1))))
 
+    def replace(self, name: str, replacement: str) -> str | None:
+        """`name` with the first match replaced, the longest one there; None if there is no match.
+
+        Case does not matter, as patterns are lower-cased.
+
+        Example:
+            >>> NamePattern.compile(r"^(base_)?model\\.").replace("base_model.blk.0.attn_q.weight", "")
+            'blk.0.attn_q.weight'
+        """
+        raw = name.encode(errors="surrogateescape")
+        text = raw.lower()
+        for start in range(len(text) + 1):
+            ends = self._step(text, frozenset((start,)))
+            if ends:
+                changed = raw[:start] + replacement.encode(errors="surrogateescape") + raw[max(ends) :]
+                return changed.decode(errors="surrogateescape")
+        return None
+
 
 def _one_of(accepted: frozenset[int]) -> Step:
     return lambda text, at: frozenset(i + 1 for i in at if i < len(text) and text[i] in accepted)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from llama_cpp_client import generated
 from quantized import make_base
 from synthetic import FAMILIES, read_description, write_checkpoint
 
@@ -18,27 +19,6 @@ pytest.importorskip("xllamacpp", reason="there is no xllamacpp for this platform
 
 GIVES = {folder.name: read_description(folder).gives for folder in FAMILIES.iterdir()}
 TYPES = ("Q4_K_M", "Q8_0", "F16")
-
-# In a process of its own: a file that llama.cpp does not like can end it.
-_CLIENT = """
-import sys, xllamacpp
-for path in sys.argv[1:]:
-    params = xllamacpp.CommonParams()
-    params.model.path, params.n_ctx, params.warmup, params.n_parallel = path, 128, False, 1
-    params.cpuparams.n_threads = 1
-    server = xllamacpp.Server(params)
-    answer = server.handle_completions({"prompt": "Hello", "max_tokens": 6, "temperature": 0, "ignore_eos": True})
-    print(answer["usage"]["completion_tokens"])
-    del server
-"""
-
-
-def generated(*paths: Path) -> list[str]:
-    """How many tokens llama.cpp generates from each file."""
-    run = subprocess.run([sys.executable, "-c", _CLIENT, *paths], capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr[-3000:]
-    return run.stdout.split()
-
 
 _EMBEDDER = """
 import sys, xllamacpp

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TEXT = 80
+_K = TypeVar("_K")
 _T = TypeVar("_T")
+_MOST_LINES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +42,20 @@ class Changes:
         Option(
             "--set --override-kv",
             "Set a key; TYPE is int, float, bool, str, u8 to u64, i8 to i64, f32, f64, or [TYPE] for a list in "
-            "JSON. A key that is there keeps its type without TYPE. Repeatable.",
+            "JSON. A key that is there keeps its type without TYPE. KEY[N] is one item of a list; the value @FILE.json "
+            "is read from a file. Repeatable.",
             MODEL,
             metavar="KEY=TYPE:VALUE",
         ),
     ] = ()
     remove: Annotated[
         tuple[str, ...],
-        Option("--remove --remove-metadata", "Remove a key. Repeatable.", MODEL, metavar="KEY"),
+        Option(
+            "--remove --remove-metadata",
+            "Remove a key; of one that is there several times, keep the first. Repeatable.",
+            MODEL,
+            metavar="KEY",
+        ),
     ] = ()
     rename: Annotated[tuple[str, ...], Option("--rename", "Rename a key. Repeatable.", MODEL, metavar="OLD=NEW")] = ()
     chat_template: Annotated[
@@ -76,6 +84,33 @@ class Changes:
         tuple[str, ...],
         Option("--special-token-by-id", "The same, by the token's number.", MODEL, metavar="KIND=ID"),
     ] = ()
+    token_type: Annotated[
+        tuple[str, ...],
+        Option(
+            "--token-type",
+            "Make a token, by its text or number, normal, unknown, control, user_defined, unused or byte. Repeatable.",
+            MODEL,
+            metavar="TOKEN=TYPE",
+        ),
+    ] = ()
+    drop_tensor: Annotated[
+        tuple[str, ...],
+        Option(
+            "--drop-tensor",
+            "Leave out the tensors in whose names this regular expression is found. Repeatable.",
+            MODEL,
+            metavar="PATTERN",
+        ),
+    ] = ()
+    rename_tensor: Annotated[
+        tuple[str, ...],
+        Option(
+            "--rename-tensor",
+            "Replace the first match of a regular expression in the names of tensors, the longest there. Repeatable.",
+            MODEL,
+            metavar="PATTERN=TEXT",
+        ),
+    ] = ()
 
 
 def register(app: typer.Typer) -> None:
@@ -92,15 +127,18 @@ def edit(
     ] = None,
     dry_run: Annotated[bool, Option("--dry-run", "Only show what would change.", OUTPUT)] = False,
 ) -> None:
-    """Change the keys of a GGUF file, in place or as a new file; the tensors stay as they are.
+    """Change the keys of a GGUF file, in place or as a new file, and which tensors it has; their bytes stay.
 
     There is the old file or the complete new one, at any time. Removals come first, then new names, then values.
+    Files that llama.cpp does not load can be edited, too.
 
     Examples:
 
     - `gguf-forge edit model.gguf --set 'general.name=My model' --dry-run`
     - `gguf-forge edit model.gguf --chat-template chat_template.jinja --special-token 'eos=<|im_end|>'`
     - `gguf-forge edit model.gguf -o longer.gguf --set llama.context_length=131072`
+    - `gguf-forge edit model.gguf --token-type '<|tool_call>=control' --set 'tokenizer.ggml.token_type[7]=3'`
+    - `gguf-forge edit both.gguf -o text.gguf --drop-tensor '^(v|mm)\\.' --rename-tensor '^model\\.='`
     - `gguf-forge edit model.gguf --set 'general.tags=[str]:["text-generation"]' --remove general.url`
     """
     from gguf_forge.cli.progress import counting
@@ -111,7 +149,7 @@ def edit(
     edits = _edits(changes)
     with SourceFile(file) as source:
         with logging_to(console(sys.stderr), messages):
-            header = read_header(source)
+            header = read_header(source, lenient=True)
             plan = plan_edit(source, header, edits, out)
             if dry_run:
                 _say_what_would_stop(plan, overwrite=run.overwrite)
@@ -143,7 +181,10 @@ def _edits(changes: Changes) -> Edits:
         chat_templates=_templates(changes.chat_template) if changes.chat_template is not None else None,
         pre_tokenizer=changes.pre_tokenizer,
         special_tokens=_unique("--special-token", [*special, *((kind, _id(text)) for kind, text in by_id)]),
+        token_types=_unique("--token-type", map(_token_type, changes.token_type)),
         set=_unique("--set", map(parse_setting, changes.set)),
+        drop_tensors=changes.drop_tensor,
+        rename_tensors=_unique("--rename-tensor", map(_tensor_renaming, changes.rename_tensor)),
     )
     if edits == Edits():
         raise UsageError("there is nothing to change", hint="for example --set general.name=str:Mine")
@@ -157,11 +198,30 @@ def _pair(text: str, option: str, example: str) -> tuple[str, str]:
     return left, right
 
 
-def _unique(option: str, pairs: Iterable[tuple[str, _T]]) -> dict[str, _T]:
-    found: dict[str, _T] = {}
+def _token_type(text: str) -> tuple[str | int, str]:
+    """The text of a token may have a = in it, and the name of a type has none."""
+    token, separator, kind = text.rpartition("=")
+    if not token or not separator or not kind:
+        raise UsageError(
+            f"--token-type {escaped(text)!r} is not TOKEN=TYPE", hint="for example --token-type '<|im_end|>=control'"
+        )
+    return int(token) if token.isascii() and token.isdecimal() and len(token) < 10 else token, kind
+
+
+def _tensor_renaming(text: str) -> tuple[str, str]:
+    """The pattern may have a = in it, and the name of a tensor has none."""
+    pattern, separator, replacement = text.rpartition("=")
+    if not pattern or not separator:
+        hint = r"for example --rename-tensor '^model\.='"
+        raise UsageError(f"--rename-tensor {escaped(text)!r} is not PATTERN=TEXT", hint=hint)
+    return pattern, replacement
+
+
+def _unique(option: str, pairs: Iterable[tuple[_K, _T]]) -> dict[_K, _T]:
+    found: dict[_K, _T] = {}
     for name, item in pairs:
         if name in found:
-            raise UsageError(f"{option} names {escaped(name)} twice", hint="name it once")
+            raise UsageError(f"{option} names {escaped(str(name))} twice", hint="name it once")
         found[name] = item
     return found
 
@@ -210,11 +270,13 @@ def _object(plan: EditPlan, *, is_written: bool) -> dict[str, Any]:
             {
                 "key": change.key,
                 **({"renamed_from": change.renamed_from} if change.renamed_from is not None else {}),
+                **({"items": [vars(item) for item in change.items]} if change.items is not None else {}),
                 "old": _value_object(change.old),
                 "new": _value_object(change.new),
             }
             for change in plan.changes
         ],
+        "tensors": [vars(change) for change in plan.tensors],
     }
 
 
@@ -228,7 +290,12 @@ def _text(plan: EditPlan, *, is_written: bool) -> Iterator[RenderableType]:
 
     for change in plan.changes:
         yield _change_text(change)
-    if not plan.changes:
+    for tensor in plan.tensors[:_MOST_LINES]:
+        what = "dropped" if tensor.new_name is None else f"-> {escaped(tensor.new_name)}"
+        yield Text.assemble((escaped(tensor.name), "bold"), " ", what, no_wrap=True)
+    if len(plan.tensors) > _MOST_LINES:
+        yield Text(f"and {len(plan.tensors) - _MOST_LINES} more tensors: --json lists them", "dim")
+    if not plan.changes and not plan.tensors:
         yield Text("nothing changes")
     if plan.is_needed:
         verb = "written" if is_written else "to be written"
@@ -243,7 +310,11 @@ def _change_text(change: Change) -> Text:
     if change.renamed_from is not None:
         name = f"{escaped(change.renamed_from)} -> {name}"
     lines = [Text(name, "bold")]
-    if change.renamed_from is None or change.old != change.new:
+    if change.items is not None:
+        lines += [Text(f"  [{item.index}] {item.old} -> {item.new}") for item in change.items[:_MOST_LINES]]
+        if len(change.items) > _MOST_LINES:
+            lines.append(Text(f"  and {len(change.items) - _MOST_LINES} more items: --json lists them", "dim"))
+    elif change.renamed_from is None or change.old != change.new:
         for sign, style, value in (("-", "red", change.old), ("+", "green", change.new)):
             if value is not None:
                 lines.append(Text(f"  {sign} {value_text(value, _TEXT)}  ({type_text(value)})", style))

@@ -210,7 +210,9 @@ def _read_metadata(cursor: Cursor, n_keys: int, rules: BrokenRules) -> tuple[Met
         if key in metadata:
             hint = f"{WRITTEN_SO}: `gguf-forge edit FILE --remove {shown}` keeps the first"
             rules.note(FormatRule.KEY_TWICE, cursor.broken(f"key {shown} is there twice", hint=hint), shown)
-        value = _read_value(cursor, f"the value of {shown}", rules)
+        value = _read_value(cursor, f"the value of {shown}")
+        if value.element is ValueType.ARRAY:
+            rules.note(FormatRule.NESTED, cursor.broken(_nested(f"the value of {shown}"), hint=WRITTEN_SO), shown)
         if key in metadata:
             repeated.append((key, value))
         else:
@@ -218,10 +220,14 @@ def _read_metadata(cursor: Cursor, n_keys: int, rules: BrokenRules) -> tuple[Met
     return metadata, tuple(repeated)
 
 
-def _read_value(cursor: Cursor, what: str, rules: BrokenRules) -> Value:
+def _nested(what: str) -> str:
+    return f"{what} is an array of arrays, which GGUF readers do not take"
+
+
+def _read_value(cursor: Cursor, what: str) -> Value:
     kind = _value_type(cursor, what)
     if kind is ValueType.ARRAY:
-        return _read_array(cursor, what, rules)
+        return _read_array(cursor, what)
     if kind is ValueType.STRING:
         return Value(kind, text_or_bytes(cursor.string(what)))
     data = cursor.number(FORMATS[kind], what)
@@ -232,17 +238,14 @@ def _read_value(cursor: Cursor, what: str, rules: BrokenRules) -> Value:
     return Value(kind, data)
 
 
-def _read_array(cursor: Cursor, what: str, rules: BrokenRules, depth: int = 0) -> Value:
+def _read_array(cursor: Cursor, what: str, depth: int = 0) -> Value:
     element = _value_type(cursor, what)
     if element is ValueType.ARRAY:
-        error = cursor.broken(f"{what} is an array of arrays, which GGUF readers do not take", hint=WRITTEN_SO)
         if depth == WIDEST.nesting:
-            raise error
-        if depth == 0:
-            rules.note(FormatRule.NESTED, error, what)
+            raise cursor.broken(_nested(what), hint=WRITTEN_SO)
         count = cursor.count(f"arrays in {what}", each=_ARRAY_BYTES, limit=MAX_ITEMS)
         cursor.spend(count * _COST_OF_ARRAY, what)
-        return Value(ValueType.ARRAY, tuple(_read_array(cursor, what, rules, depth + 1) for _ in range(count)), element)
+        return Value(ValueType.ARRAY, tuple(_read_array(cursor, what, depth + 1) for _ in range(count)), element)
     if element is ValueType.STRING:
         count = cursor.count(f"strings in {what}", each=LENGTH_BYTES, limit=MAX_ITEMS)
         return Value(ValueType.ARRAY, cursor.strings(count, what), element)

@@ -86,6 +86,7 @@ def test_json(forge: Forge, source: Path) -> None:
                 "new": {"type": "STRING", "value": "Mine"},
             },
         ],
+        "tensors": [],
     }
     again = forge("edit", "out.gguf", "--set", "general.name=Mine", "--json").json
     assert (again["written"], again["changes"]) == (False, [])

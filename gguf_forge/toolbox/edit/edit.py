@@ -1,10 +1,10 @@
-"""Changes the keys of a GGUF file. The bytes of the tensors are copied unchanged."""
+"""Changes the keys of a GGUF file, and which tensors it has. The bytes of tensors are copied unchanged."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
@@ -13,8 +13,9 @@ from typing import Any
 
 from gguf_forge.errors import InputError, RefusedError, UsageError, printable
 from gguf_forge.gguf_file.header import alignment_of, encode_header
-from gguf_forge.gguf_file.reader import MAX_KEY, GgufHeader, read_header
-from gguf_forge.gguf_file.split import SPLIT_KEYS, SPLIT_NO
+from gguf_forge.gguf_file.reader import MAX_KEY, GgufHeader, GgufTensor, read_header
+from gguf_forge.gguf_file.rules import GGML, WIDEST, FormatRule
+from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_KEYS, SPLIT_NO
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, string, u32
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.output import output_errors
@@ -23,12 +24,20 @@ from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.tokenizer.chat_template import KEY as CHAT_TEMPLATE
 from gguf_forge.tokenizer.checks import encodable
 from gguf_forge.tokenizer.pre_tokenizers import checked_name
-from gguf_forge.toolbox.edit.settings import UntypedValue, typed
+from gguf_forge.toolbox.edit.settings import UntypedValue, typed, with_item
+from gguf_forge.toolbox.edit.tensors import (
+    Copy,
+    TensorChange,
+    as_they_lie,
+    changes_of_tensors,
+    moved_together,
+    renamed,
+)
+from gguf_forge.toolbox.edit.vocabulary import special_token, with_token_types
 
 log = logging.getLogger(__name__)
 
 _ARCHITECTURE = "general.architecture"
-_TOKENS = "tokenizer.ggml.tokens"
 # Keys that say how the rest of the file is laid out. Any other value would make the file unreadable.
 _LAYOUT_KEYS = {
     "general.alignment": "it says where the tensor data lies",
@@ -43,12 +52,6 @@ _TYPES = {
     "tokenizer.ggml.pre": ValueType.STRING,
     CHAT_TEMPLATE: ValueType.STRING,
 }
-# The kinds of special tokens: the names of gguf_new_metadata.py, and other names in use.
-_SPECIAL = (
-    *("bos", "eos", "eot", "eom", "unknown", "seperator", "padding", "cls", "mask", "prefix", "suffix", "middle"),
-    *(f"fim_{part}" for part in ("pre", "suf", "mid", "pad", "rep", "sep")),
-)
-_ALIASES = {"unk": "unknown", "sep": "seperator", "separator": "seperator", "pad": "padding"}
 _COPY_PIECE = 1 << 28
 
 
@@ -62,7 +65,11 @@ class Edits:
         chat_templates: Keys that replace all of `tokenizer.chat_template*`; None leaves those.
         pre_tokenizer: The name of a pre-tokenizer.
         special_tokens: Kind (bos, eos, ...) -> a token's text or id.
-        set: Key -> value, in its old place or at the end. See `gguf_forge.toolbox.edit.settings.typed`.
+        token_types: A token's text or id -> normal, control, user_defined, ...
+        set: Key -> value, in its old place or at the end. `KEY[N]` is one item of a list. See
+            `gguf_forge.toolbox.edit.settings.typed`.
+        drop_tensors: Patterns of names of tensors to leave out.
+        rename_tensors: Pattern -> what takes the place of its first match in names of tensors.
     """
 
     remove: Sequence[str] = ()
@@ -70,7 +77,23 @@ class Edits:
     chat_templates: Metadata | None = None
     pre_tokenizer: str | None = None
     special_tokens: Mapping[str, str | int] = field(default_factory=dict)
+    token_types: Mapping[str | int, str] = field(default_factory=dict)
     set: Mapping[str, Value | UntypedValue | Any] = field(default_factory=dict)
+    drop_tensors: Sequence[str] = ()
+    rename_tensors: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def change_keys(self) -> bool:
+        return replace(self, drop_tensors=(), rename_tensors={}) != Edits()
+
+
+@dataclass(frozen=True)
+class ItemChange:
+    """An item of a list of numbers that changes."""
+
+    index: int
+    old: Any
+    new: Any
 
 
 @dataclass(frozen=True)
@@ -82,6 +105,17 @@ class Change:
     new: Value | None
     renamed_from: str | None = None
 
+    @property
+    def items(self) -> tuple[ItemChange, ...] | None:
+        """The items that change, if both values are lists of numbers of one type and length; else None."""
+        old, new = self.old, self.new
+        if old is None or new is None or old.element in (None, ValueType.STRING, ValueType.ARRAY):
+            return None
+        if old.element is not new.element or len(old.data) != len(new.data):
+            return None
+        pairs = enumerate(zip(old.data, new.data, strict=True))
+        return tuple(ItemChange(index, a, b) for index, (a, b) in pairs if repr(a) != repr(b))
+
 
 @dataclass(frozen=True)
 class EditPlan:
@@ -91,16 +125,20 @@ class EditPlan:
         source: The file as it is.
         path: The new file; the same path as the source for an edit in place.
         changes: In the order of the new file, keys that were removed first.
+        tensors: The tensors that are left out or get another name.
         header: The new header.
         old_header: Bytes of the old one.
+        copies: The bytes that are taken from the old file.
         size: Bytes of the new file.
     """
 
     source: Path
     path: Path
     changes: tuple[Change, ...]
+    tensors: tuple[TensorChange, ...]
     header: bytes
     old_header: int
+    copies: tuple[Copy, ...]
     size: int
 
     @property
@@ -110,7 +148,7 @@ class EditPlan:
     @property
     def is_needed(self) -> bool:
         """Whether there is anything to write."""
-        return bool(self.changes) or not self.in_place
+        return bool(self.changes or self.tensors) or not self.in_place
 
 
 def edit_gguf(
@@ -122,23 +160,30 @@ def edit_gguf(
     chat_template: str | None = None,
     pre_tokenizer: str | None = None,
     special_tokens: Mapping[str, str | int] | None = None,
+    token_types: Mapping[str | int, str] | None = None,
     set: Mapping[str, Any] | None = None,
+    drop_tensors: Iterable[str] = (),
+    rename_tensors: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> EditPlan:
-    """Changes keys of a GGUF file: there is the old file or the complete new one, at any time.
+    """Changes a GGUF file: there is the old file or the complete new one, at any time.
 
     An edit in place gives the name a new file; other hard links to the old file keep the old contents. The bytes of the
     tensors are copied unchanged.
 
     Args:
-        source: The file; of a split one the first, which has the keys.
+        source: The file; of a split one the first, which has the keys. llama.cpp need not be able to load it.
         out: The file to be; None for the same.
-        remove: Keys to leave out.
+        remove: Keys to leave out. Of a key that is there several times, the first one stays.
         rename: Key -> its new name.
         chat_template: A Jinja template, in place of all that the file has.
         pre_tokenizer: A name that llama.cpp knows, such as "llama-bpe".
         special_tokens: Kind ("bos", "eos", "eot", "pad", ...) -> the text of a token, or its id.
-        set: Key -> a number, text, bool or list, stored in the type that the key has, or a `Value` of any type.
+        token_types: A token's text or id -> "normal", "unknown", "control", "user_defined", "unused" or "byte".
+        set: Key -> a number, text, bool or list, stored in the type that the key has, or a `Value` of any type. The key
+            `KEY[N]` is item N of a list, from 0.
+        drop_tensors: Patterns of names, as in `--tensor-type`; tensors with such names are left out.
+        rename_tensors: Pattern -> what takes the place of its first match in names of tensors.
         overwrite: `out` may be replaced.
 
     Returns:
@@ -157,36 +202,76 @@ def edit_gguf(
         {CHAT_TEMPLATE: string(chat_template)} if chat_template is not None else None,
         pre_tokenizer,
         special_tokens or {},
+        token_types or {},
         set or {},
+        tuple(drop_tensors),
+        rename_tensors or {},
     )
     with SourceFile(Path(source)) as file:
-        header = read_header(file)
+        header = read_header(file, lenient=True)
         plan = plan_edit(file, header, edits, Path(out) if out is not None else None)
         write_edit(plan, file, header, overwrite=overwrite)
         return plan
 
 
 def plan_edit(file: SourceFile, header: GgufHeader, edits: Edits, out: Path | None = None) -> EditPlan:
-    """What editing an opened file comes to. Arguments as for `edit_gguf`.
+    """What editing an opened file comes to. Arguments as for `edit_gguf`; the header is read leniently.
 
     Raises:
         UsageError: see `edit_gguf`.
-        InputError: this is a later part of a split.
+        InputError: this is a later part of a split, or the file breaks a rule and would still do so.
+        RefusedError: tensors of one part of a split are dropped, or a file that is cut short is edited in place.
     """
-    part = header.metadata.get(SPLIT_NO)
-    if part is not None and part.data:
-        raise InputError("only the first file of a split has the keys of the model", file=file.path)
-    metadata = edited(header.metadata, edits)
+    _check_part(file, header, edits)
+    metadata = edited(header.metadata, edits, header.repeated)
+    tensors = changes_of_tensors(header.tensors, edits.drop_tensors, edits.rename_tensors)
+    kept = renamed(header.tensors, tensors)
+    _check_broken(header, edits, metadata, [tensor for tensor, _ in kept], in_place=out in (None, file.path))
     alignment = alignment_of(metadata)
     first = header.data_offset
-    infos = [tensor.info for tensor in header.tensors]
-    offsets = [tensor.offset - first for tensor in header.tensors]
+    if len(kept) == len(header.tensors):
+        offsets, copies = as_they_lie(header.tensors, first, file.size)
+        nbytes = sum(copy.nbytes for copy in copies)
+    else:
+        offsets, copies, nbytes = moved_together([tensor for tensor, _ in kept], alignment)
     # a file with a vocabulary alone may end with its last key
-    padding = alignment if infos or file.size > first else 1
-    encoded = encode_header(metadata, infos, offsets, padding, header.byte_order)
-    size = len(encoded) + (file.size - first if infos else 0)
-    changes = _changes(header.metadata, metadata, _old_names(edits.rename))
-    return EditPlan(file.path, out or file.path, changes, encoded, first, size)
+    padding = alignment if header.tensors or file.size > first else 1
+    bounds = WIDEST if header.broken else GGML
+    encoded = encode_header(metadata, [info for _, info in kept], offsets, padding, header.byte_order, bounds)
+    removed = [Change(key, value, None) for key, value in header.repeated if key in edits.remove]
+    changes = (*removed, *_changes(header.metadata, metadata, _old_names(edits.rename)))
+    size = len(encoded) + nbytes
+    return EditPlan(file.path, out or file.path, changes, tensors, encoded, first, tuple(copies), size)
+
+
+def _check_part(file: SourceFile, header: GgufHeader, edits: Edits) -> None:
+    """Raises an error for edits that one part of a split cannot take."""
+    number, count = header.metadata.get(SPLIT_NO), header.metadata.get(SPLIT_COUNT)
+    if number is not None and number.data and edits.change_keys:
+        raise InputError("only the first file of a split has the keys of the model", file=file.path)
+    if edits.drop_tensors and count is not None and count.data not in (0, 1):
+        hint = "make one file of the parts with `gguf-forge merge` first"
+        raise RefusedError("tensors of one part of a split cannot be dropped", file=file.path, hint=hint)
+
+
+def _check_broken(
+    header: GgufHeader, edits: Edits, metadata: Metadata, kept: Sequence[GgufTensor], *, in_place: bool
+) -> None:
+    """Refuses what would make a broken file worse, and says what is still wrong with the new one."""
+    names = {*map(printable, metadata), *(printable(tensor.name) for tensor in kept)}
+    for broken in header.broken:
+        rule = broken.rule
+        if rule is FormatRule.KEY_TWICE:
+            if any(key not in edits.remove for key, _ in header.repeated):
+                raise broken.everywhere()
+        elif rule is FormatRule.CUT and in_place:
+            hint = "name another file with -o; a download can go on if this one stays as it is"
+            raise RefusedError("the file is cut short, so it is not edited in place", file=broken.error.file, hint=hint)
+        elif rule is FormatRule.CUT and len(kept) < len(header.tensors):
+            if not names.isdisjoint(broken.names):
+                raise broken.everywhere()
+        elif not names.isdisjoint(broken.names):
+            log.warning("%s", broken.everywhere())
 
 
 def check_edit(plan: EditPlan, *, overwrite: bool = False) -> None:
@@ -214,16 +299,22 @@ def write_edit(
         return
     check_edit(plan, overwrite=overwrite)
     with published(plan.path, plan.size, overwrite=overwrite or plan.in_place, mode=_mode(plan, file)) as out:
-        # If the data keeps its offset, the whole file is copied, so that file systems with reflinks share its blocks.
-        shift = len(plan.header) - plan.old_header
-        begin = 0 if shift == 0 else plan.old_header
-        end = file.size if header.tensors else begin
-        for start in range(begin, end, _COPY_PIECE):
-            nbytes = min(_COPY_PIECE, end - start)
-            out.copy_from(file, start, start + shift, nbytes)
-            progress(nbytes)
+        for begin, target, nbytes in _placed(plan):
+            for done in range(0, nbytes, _COPY_PIECE):
+                piece = min(_COPY_PIECE, nbytes - done)
+                out.copy_from(file, begin + done, target + done, piece)
+                progress(piece)
         out.write_at(0, memoryview(plan.header))
         file.check_unchanged()
+
+
+def _placed(plan: EditPlan) -> Iterable[Copy]:
+    """The copies at their places in the file. If all data keeps its offset, the whole file is copied, so that file
+    systems with reflinks share its blocks."""
+    base = len(plan.header)
+    if base == plan.old_header and [(copy.start, copy.target) for copy in plan.copies] == [(base, 0)]:
+        return [Copy(0, 0, base + plan.copies[0].nbytes)]
+    return [copy._replace(target=base + copy.target) for copy in plan.copies]
 
 
 def _mode(plan: EditPlan, file: SourceFile) -> int | None:
@@ -235,8 +326,8 @@ def _mode(plan: EditPlan, file: SourceFile) -> int | None:
         return S_IMODE(disk.status_of_open(file.descriptor).st_mode)
 
 
-def edited(metadata: Metadata, edits: Edits) -> Metadata:
-    """The keys of the edited file.
+def edited(metadata: Metadata, edits: Edits, repeated: Sequence[tuple[str, Value]] = ()) -> Metadata:
+    """The keys of the edited file. Removing a key that is `repeated` leaves its first value.
 
     Raises:
         UsageError: a key that is not there, a value that does not fit.
@@ -247,7 +338,11 @@ def edited(metadata: Metadata, edits: Edits) -> Metadata:
         ['general.basename']
     """
     result = dict(metadata)
+    twice = {key for key, _ in repeated}
     for key in edits.remove:
+        if key in twice:
+            twice.remove(key)
+            continue
         _check_there(key, result)
         _check_free_to_change(key)
         if key == _ARCHITECTURE:
@@ -260,9 +355,15 @@ def edited(metadata: Metadata, edits: Edits) -> Metadata:
     if edits.pre_tokenizer is not None:
         result["tokenizer.ggml.pre"] = string(checked_name(edits.pre_tokenizer))
     for kind, token in edits.special_tokens.items():
-        key, id = _special(kind, token, result)
+        key, id = special_token(kind, token, result)
         result[key] = u32(id)
+    if edits.token_types:
+        result = with_token_types(result, edits.token_types)
     for key, value in edits.set.items():
+        item = with_item(key, value, result)
+        if item is not None:
+            result[item[0]] = item[1]
+            continue
         _check_name(key)
         _check_free_to_change(key)
         result[key] = _checked(key, typed(key, value, result.get(key)), result.get(key))
@@ -317,26 +418,6 @@ def _with_templates(metadata: Metadata, templates: Metadata) -> Metadata:
     return result | templates
 
 
-def _special(kind: str, token: str | int, metadata: Metadata) -> tuple[str, int]:
-    """The key for a kind of special token, and the id of the token chosen for it."""
-    name = _ALIASES.get(kind, kind)
-    if name not in _SPECIAL:
-        raise UsageError(f"there is no special token {printable(kind)}", hint=f"there are {', '.join(_SPECIAL)}")
-    tokens = metadata.get(_TOKENS)
-    if tokens is None or tokens.element is not ValueType.STRING:
-        raise UsageError("the file has no vocabulary", hint=f"it lacks {_TOKENS}")
-    if isinstance(token, int):
-        if not 0 <= token < len(tokens.data):
-            raise UsageError(f"{token} is no token", hint=f"the vocabulary has tokens 0 to {len(tokens.data) - 1}")
-        return f"tokenizer.ggml.{name}_token_id", token
-    ids = [id for id, text in enumerate(tokens.data) if text == token]
-    if not ids:
-        raise UsageError(f"the vocabulary has no token {printable(token)}")
-    if len(ids) > 1:
-        log.warning("tokens %s are all %s; the first one is taken", ", ".join(map(str, ids)), printable(token))
-    return f"tokenizer.ggml.{name}_token_id", ids[0]
-
-
 def _checked(key: str, value: Value, old: Value | None) -> Value:
     """The value, if readers take its type for this key."""
     wanted = _TYPES.get(
@@ -358,11 +439,11 @@ def _kind(value: Value) -> str:
     return f"a list of {value.element.name}" if value.element is not None else value.type.name
 
 
-def _changes(old: Metadata, new: Metadata, renamed: Mapping[str, str]) -> tuple[Change, ...]:
-    gone = [key for key in old if key not in new and key not in renamed.values()]
+def _changes(old: Metadata, new: Metadata, old_names: Mapping[str, str]) -> tuple[Change, ...]:
+    gone = [key for key in old if key not in new and key not in old_names.values()]
     found = [Change(key, old[key], None) for key in gone]
     for key, value in new.items():
-        before = renamed.get(key)
+        before = old_names.get(key)
         previous = old.get(before if before is not None else key)
         if before is not None or previous is None or (previous is not value and not _same(previous, value)):
             found.append(Change(key, previous, value, before))

@@ -1,4 +1,8 @@
-"""Metadata values that a user writes: `KEY=TYPE:VALUE`, or `KEY=VALUE` where the key has a type already."""
+"""Metadata values that a user writes: `KEY=TYPE:VALUE`, or `KEY=VALUE` where the key has a type already.
+
+`KEY[N]` is one item of a list, from 0. A value `@FILE.json` is read from a file, because a command line cannot hold the
+items of a vocabulary; only the text of `str:` is always the value itself.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,16 @@ import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gguf_forge.errors import UsageError, printable
 from gguf_forge.gguf_file.header import FORMATS
-from gguf_forge.gguf_file.values import Value, ValueType
+from gguf_forge.gguf_file.values import Metadata, Value, ValueType
+from gguf_forge.storage.json_file import read_json
+from gguf_forge.storage.local.folder import located
 from gguf_forge.tokenizer.checks import encodable
 
 # The type names of --override-kv, and short names. GGUF's own names of types are also accepted.
@@ -32,6 +39,7 @@ _WORDS = {
 }
 _TYPED = re.compile(r"(\[?)([A-Za-z0-9]+)(\]?):(.*)", re.DOTALL)
 _TYPES = "TYPE is str, bool, int, float, u8 to u64, i8 to i64, f32, f64, or [TYPE] for a list such as [i32]:[1,2]"
+_ITEM = re.compile(r"(.+)\[([0-9]{1,10})\]", re.DOTALL)
 _FLOATS = (ValueType.FLOAT32, ValueType.FLOAT64)
 
 
@@ -50,7 +58,7 @@ class Setting(NamedTuple):
 
 
 def parse_setting(text: str) -> Setting:
-    """Reads `KEY=TYPE:VALUE`, `KEY=[TYPE]:[VALUE,...]` with a JSON list, or `KEY=VALUE`.
+    """Reads `KEY=TYPE:VALUE`, `KEY=[TYPE]:[VALUE,...]` with a JSON list, `KEY=[TYPE]:@FILE.json`, or `KEY=VALUE`.
 
     Raises:
         UsageError: it is none of these, or the value does not fit the type.
@@ -66,6 +74,8 @@ def parse_setting(text: str) -> Setting:
     kind = _WORDS.get(found[2].lower()) if found and bool(found[1]) == bool(found[3]) else None
     if found is None or kind is None:
         return Setting(key, UntypedValue(rest))
+    if kind is ValueType.STRING and not found[1]:
+        return Setting(key, checked(key, found[4], kind, None))
     return Setting(key, _read(key, found[4], ValueType.ARRAY if found[1] else kind, kind if found[1] else None))
 
 
@@ -81,7 +91,7 @@ def typed(key: str, value: object, old: Value | None) -> Value:
         UsageError: it does not fit the type, or is text for a new key without saying which type.
 
     Example:
-        >>> from gguf_forge.gguf_file.values import Value, ValueType
+        >>> from gguf_forge.gguf_file.values import Metadata, Value, ValueType
         >>> typed("a", 7, Value(ValueType.UINT64, 1)).type.name, typed("a", 7, None).type.name
         ('UINT64', 'UINT32')
     """
@@ -93,6 +103,33 @@ def typed(key: str, value: object, old: Value | None) -> Value:
         return _read(key, value.text, old.type, old.element)
     kind, element = (old.type, old.element) if old is not None else _usual(key, value)
     return checked(key, value, kind, element)
+
+
+def with_item(key: str, value: object, metadata: Metadata) -> tuple[str, Value] | None:
+    """For `KEY[N]`: KEY, and its list with another item N. None if `key` is a key of its own.
+
+    Raises:
+        UsageError: there is no such list or item, or the value does not fit.
+
+    Example:
+        >>> from gguf_forge.gguf_file.values import array
+        >>> with_item("a[1]", 7, {"a": array(ValueType.INT32, (1, 2))})[1].data
+        (1, 7)
+    """
+    found = _ITEM.fullmatch(key) if key not in metadata else None
+    if found is None:
+        return None
+    name, at = found[1], int(found[2])
+    old = metadata.get(name)
+    if old is None or old.element is None or old.element is ValueType.ARRAY:
+        problem = f"there is no list {printable(name)}, and {printable(key)} is an item of one"
+        raise UsageError(problem, hint="`gguf-forge inspect` lists the keys")
+    if at >= len(old.data):
+        raise UsageError(f"{printable(name)} has no item {at}", hint=f"it has {len(old.data)} items, counted from 0")
+    item = typed(key, value, Value(old.element, old.data[at]))
+    if item.type is not old.element:
+        raise UsageError(f"{printable(name)} is a list of {old.element.name}, not {item.type.name}")
+    return name, Value(old.type, (*old.data[:at], item.data, *old.data[at + 1 :]), old.element)
 
 
 def _usual(key: str, value: object) -> tuple[ValueType, ValueType | None]:
@@ -110,7 +147,9 @@ def _usual(key: str, value: object) -> tuple[ValueType, ValueType | None]:
 
 
 def _read(key: str, text: str, kind: ValueType, element: ValueType | None) -> Value:
-    """Text as a value of a type."""
+    """Text as a value of a type. `@FILE.json` is the value in that file."""
+    if text.startswith("@") and text.endswith(".json"):
+        return checked(key, read_json(*located(Path(text[1:]))), kind, element)
     if kind is ValueType.STRING:
         return checked(key, text, kind, None)
     if kind is ValueType.BOOL:
