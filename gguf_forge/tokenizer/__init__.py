@@ -46,6 +46,7 @@ from gguf_forge.tokenizer.bpe import (
     whitespace,
 )
 from gguf_forge.tokenizer.builtin import builtin, no_vocabulary
+from gguf_forge.tokenizer.chat_template import note_of_templates
 from gguf_forge.tokenizer.chatglm3 import chatglm3
 from gguf_forge.tokenizer.extra_keys import (
     as_control,
@@ -206,6 +207,7 @@ def read_vocabulary(
             file=folder.path,
             hint="it needs tokenizer.json, tokenizer.model, or vocab.json with merges.txt: download them too",
         )
+    note_of_templates(files, metadata)
     return metadata
 
 

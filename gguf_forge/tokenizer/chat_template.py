@@ -1,6 +1,7 @@
 """Chat templates. They are copied as text and never run.
 
-Source: gguf-py's `SpecialVocab` (the files that may have a template) and `GGUFWriter.add_chat_template`.
+Source: gguf-py's `SpecialVocab` (the files that may have a template) and `GGUFWriter.add_chat_template`; the
+`_from_pretrained` of transformers' tokenizers (which file counts).
 """
 
 from __future__ import annotations
@@ -21,10 +22,49 @@ KEY = "tokenizer.chat_template"
 
 
 def chat_templates(files: TokenizerFiles) -> Metadata:
-    """The templates of a folder: from tokenizer_config.json, else chat_template.jinja, else chat_template.json.
+    """The templates of a folder, as transformers finds them, or as the reference does if `files` says so."""
+    return _of_reference(files) if files.as_reference else _of_transformers(files)
 
-    The result is empty if tokenizer_config.json is missing or empty.
-    """
+
+def note_of_templates(files: TokenizerFiles, metadata: Metadata) -> None:
+    """Says which template a file gets where the reference takes another one, or none."""
+    template = metadata.get(KEY)
+    if files.as_reference or template is None or _of_transformers(files).get(KEY) != template:
+        return
+    other = _of_reference(files).get(KEY)
+    if other != template:
+        place = "tokenizer_config.json" if (files.tokenizer_config or {}).get("chat_template") else None
+        log.warning(
+            "%s: the chat template is that of %s, as in transformers; llama.cpp's converter takes %s. To have that "
+            "use --as-reference, and for any other one gguf-forge edit --chat-template",
+            files.folder.path,
+            _independent_name(files),
+            "none" if other is None else f"another one, from {place}",
+        )
+
+
+def _independent_name(files: TokenizerFiles) -> str:
+    if files.chat_template_jinja is not None:
+        return "chat_template.jinja"
+    return "additional_chat_templates" if files.additional_chat_templates else "chat_template.json"
+
+
+def _of_transformers(files: TokenizerFiles) -> Metadata:
+    """Templates in files of their own count before those in tokenizer_config.json."""
+    if files.chat_template_jinja is not None or files.additional_chat_templates:
+        place = files.place("chat_template.jinja")
+        return templates_of(_with_additional(files, files.chat_template_jinja), place)
+    template = (files.tokenizer_config or {}).get("chat_template")
+    if template is None:
+        place = files.place("chat_template.json") / "chat_template"
+        return templates_of((files.chat_template_json or {}).get("chat_template"), place)
+    if isinstance(template, dict):
+        template = [{"name": name, "template": text} for name, text in template.items()]
+    return templates_of(template, files.place("tokenizer_config.json") / "chat_template")
+
+
+def _of_reference(files: TokenizerFiles) -> Metadata:
+    """tokenizer_config.json counts before other files, also with the template null, and without it there is none."""
     config = files.tokenizer_config
     if not config:
         return {}
@@ -42,11 +82,11 @@ def bundled_template(name: str) -> str:
     return package_files(__package__).joinpath(f"chat_templates/{name}.jinja").read_text(encoding="utf-8")
 
 
-def _with_additional(files: TokenizerFiles, template: str) -> str | list[Mapping[str, str]]:
+def _with_additional(files: TokenizerFiles, template: str | None) -> str | list[Mapping[str, str]] | None:
     more = files.additional_chat_templates
     if not more:
         return template
-    named = {"default": template} | more
+    named = ({} if template is None else {"default": template}) | more
     return [{"name": name, "template": text} for name, text in named.items()]
 
 

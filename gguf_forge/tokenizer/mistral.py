@@ -14,7 +14,7 @@ from typing import Any
 
 from gguf_forge.errors import UnsupportedError
 from gguf_forge.gguf_file.values import Metadata, ValueType, array, boolean, string, u32
-from gguf_forge.tokenizer.chat_template import bundled_template, templates_of
+from gguf_forge.tokenizer.chat_template import bundled_template, chat_templates, templates_of
 from gguf_forge.tokenizer.checks import MAX_TOKENS, Place, as_id, as_list, as_mapping, as_text
 from gguf_forge.tokenizer.files import TokenizerFiles
 from gguf_forge.tokenizer.ranks import check_work, joined, shown
@@ -105,6 +105,8 @@ def _template(files: TokenizerFiles, vocabulary: _Vocabulary, native: bool, comm
         return templates_of(files.chat_template_jinja, files.place("chat_template.jinja"))
     if native and not community:
         return {}
+    if not native and not files.as_reference and (own := chat_templates(files)):
+        return own
     bundled = _BUNDLED_TEMPLATES.get(vocabulary.version)
     template = bundled_template(bundled) if bundled else _TEMPLATES.get((vocabulary.version, vocabulary.kind))
     if template is None:
@@ -128,7 +130,7 @@ def _tekken(files: TokenizerFiles) -> _Vocabulary | None:
         raise place.error(f"has {size} tokens, {count} of them special, which cannot be")
     special = _special_texts(tekken.get("special_tokens"), count, place / "special_tokens")
     ranks = _tekken_ranks(tekken.get("vocab"), size - count, place / "vocab")
-    missing = [text for text in _ROLES.values() if text not in special]
+    missing = [text for kind, text in _ROLES.items() if text not in special and kind != "pad"]
     if missing:
         raise place.error(f"has no special token {missing[0]!r}")
     return _Vocabulary(
@@ -137,7 +139,7 @@ def _tekken(files: TokenizerFiles) -> _Vocabulary | None:
         [text.encode() for text in (*special, *map(shown, ranks))],
         [0] * size,
         [TokenType.CONTROL] * count + [TokenType.NORMAL] * len(ranks),
-        {kind: special.index(text) for kind, text in _ROLES.items()},
+        {kind: special.index(text if text in special else _ROLES["eos"]) for kind, text in _ROLES.items()},
         [joined(pair) for pair in _tekken_merges(ranks, place / "vocab")],
     )
 
@@ -149,6 +151,8 @@ def _special_texts(listed: Any, count: int, place: Place) -> list[str]:
     else:
         fields = [as_mapping(item, place / index) for index, item in enumerate(as_list(listed, place))]
         known = {as_id(item.get("rank"), place): as_text(item.get("token_str"), place) for item in fields}
+        if len(known) != len(fields):
+            raise place.error("has two tokens of the same rank")
     if sorted(known) != list(range(len(known))) or len(known) > count:
         raise place.error(f"must have the ranks from 0 on, each once, and no more than {count} of them")
     return [known.get(id, f"<SPECIAL_{id}>") for id in range(count)]

@@ -79,8 +79,9 @@ def test_templates_by_version(folder: Path, version: str, start: str) -> None:
 def test_the_folders_own_template_goes_first_in_mistrals_format(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text("own")
     assert read(folder)[TEMPLATE] == "own"
-    assert read(folder, native=False)[TEMPLATE] == "mistral-v7-tekken"
+    assert read(folder, native=False)[TEMPLATE] == "own"
     (folder / "chat_template.jinja").unlink()
+    assert read(folder, native=False)[TEMPLATE] == "mistral-v7-tekken"
     assert TEMPLATE not in read(folder, community_template=False)
 
 

@@ -130,12 +130,23 @@ def test_normalizer_flags(tmp_path: Path, normalizer: Any, flags: dict[str, bool
     assert found == {f"normalizer.{name}": flag for name, flag in flags.items()}
 
 
-def test_a_chat_template_of_tokenizer_config_goes_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", [{"chat_template": "own"}, {"x": 1}, {"chat_template": None}, {}])
+def test_a_chat_template_of_a_file_of_its_own_goes_first(tmp_path: Path, config: dict[str, Any]) -> None:
     (tmp_path / "chat_template.jinja").write_text("from the file")
-    assert read(tmp_path, tokenizer_config={"chat_template": "own"})["chat_template"] == "own"
-    assert read(tmp_path, tokenizer_config={"x": 1})["chat_template"] == "from the file"
-    assert "chat_template" not in read(tmp_path, tokenizer_config={"chat_template": None})
-    assert "chat_template" not in read(tmp_path, tokenizer_config={})
+    assert read(tmp_path, tokenizer_config=config)["chat_template"] == "from the file"
+
+
+def test_the_reference_takes_the_chat_template_of_tokenizer_config(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_text("from the file")
+
+    def found(config: dict[str, Any]) -> str | None:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+        value = special_tokens(TokenizerFiles(LocalFolder(tmp_path), as_reference=True)).get("tokenizer.chat_template")
+        return None if value is None else str(value.data)
+
+    assert [found({"chat_template": "own"}), found({"x": 1}), found({"chat_template": None}), found({})] == [
+        "own", "from the file", None, None
+    ]  # fmt: skip
 
 
 def test_chat_template_json(tmp_path: Path) -> None:
@@ -165,7 +176,7 @@ def test_templates_as_a_list(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("value", [{"a": "b"}, 5, ""])
+@pytest.mark.parametrize("value", [{}, 5, ""])
 def test_a_template_of_no_use_is_left_out(tmp_path: Path, value: object) -> None:
     assert read(tmp_path, tokenizer_config={"chat_template": value}) == {}
 
