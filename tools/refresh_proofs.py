@@ -3,8 +3,8 @@
     python tools/refresh_proofs.py CONFORMANCE
 
 CONFORMANCE is a folder with cases in two levels of folders, as `tests/support/corpus.py` reads them. The descriptions
-of tests/families and tests/projectors count, too: of these, digests are known and no keys, so the kind of vocabulary is
-read off a plan. The script does not convert: tests/test_corpus.py and the tests of tests/planning do.
+of tests/families, tests/projectors and tests/drafts count, too: of these, digests are known and no keys, so the kind of
+vocabulary is read off a plan. The script does not convert: tests/test_corpus.py and the tests of tests/planning do.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gguf_forge.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests/support"))
-from projectors import PROJECTORS, read  # noqa: E402
+from projectors import PROJECTORS, descriptions, read  # noqa: E402
 from synthetic import FAMILIES, read_description, write_checkpoint  # noqa: E402
 
 PARTS: dict[str, Part] = {"model": "text", "mmproj": "mmproj"}
@@ -59,12 +59,16 @@ def families() -> Iterator[Proof]:
         yield family.name, json.loads((family / "config.json").read_text()), {VOCABULARY: vocabulary(family)}
 
 
-def projectors() -> Iterator[Proof]:
-    """Every description of a projector whose files of the reference are pinned."""
-    for path in sorted(PROJECTORS.glob("*.json")):
-        description = read(path.stem)
+def projectors_and_drafts() -> Iterator[Proof]:
+    """Every description of a projector or draft whose files of the reference are pinned."""
+    for path in descriptions():
+        description = read(path)
         if "expected" in description:
-            yield path.stem, description["files"]["config.json"], {TYPE: "mmproj"}
+            yield (
+                path.stem,
+                description["files"]["config.json"],
+                {TYPE: "mmproj" if path.parent == PROJECTORS else "model"},
+            )
 
 
 def vocabulary(family: Path) -> str:
@@ -82,7 +86,7 @@ def vocabulary(family: Path) -> str:
 
 def proofs(conformance: Path) -> dict[str, dict[str, dict[str, list[str]]]]:
     found: dict[str, dict[str, dict[str, set[str]]]] = defaultdict(dict)
-    for case, config, keys in (*files(conformance), *families(), *projectors()):
+    for case, config, keys in (*files(conformance), *families(), *projectors_and_drafts()):
         part = PARTS.get(keys.get(TYPE, "model"))
         if part is None:
             continue

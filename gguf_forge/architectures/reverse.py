@@ -19,7 +19,7 @@ from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, Operation, Rule
 from gguf_forge.architectures.mapping import operation_for, templates_of
 from gguf_forge.architectures.metadata import Line
-from gguf_forge.architectures.operations import keep
+from gguf_forge.architectures.operations import keep, stack
 from gguf_forge.architectures.registry import declarations
 from gguf_forge.architectures.site import Site
 from gguf_forge.architectures.templates import SUFFIXES, fill, group_names, parse, role, target_of
@@ -232,7 +232,7 @@ def _of_rules(
     if "{e}" in source:
         (rule,) = rules
         n_experts, *shape = targets[rule.target].shape
-        if rule.count is not None or not shape or n_experts > _MOST_EXPERTS:
+        if (rule.count is not None and rule.operation is not stack) or not shape or n_experts > _MOST_EXPERTS:
             return None
         parts = [StandIn(fill(source, site.layer, expert), tuple(shape)) for expert in range(n_experts)]
         return {rule.target: _followed(rule.operation, site, parts, fill(rule.target, site.layer))}

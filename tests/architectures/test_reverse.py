@@ -58,6 +58,11 @@ _OTHERWISE = {
     **dict.fromkeys(
         ("llama-base", "qwen2-base"), "the names come back with the outermost module, which a whole model has"
     ),
+    "dots3-note": "what the two kinds of attention are cut into is not in the file under the names of its config",
+    "hy4": "the layer that predicts further tokens is not in the file",
+    "janus-pro": "the file says Llama, and does not tell of the other parts",
+    "sarashina2.2-vision": "the file says Llama, and does not tell of the other parts",
+    "unlimited-ocr": "the language model comes back by itself: its file does not tell of the encoders",
     "glm": "the file says ChatGLM, whose checkpoints have other names",
     "granite-moe-swa": "checkpoints hold gate and up of the experts under two names, and the file does not tell which",
     "granite-switch": "adapters of tokens, in the file, are behind an empty one, which has no name in a checkpoint",

@@ -1,4 +1,4 @@
-"""Files of encoders and projectors against llama.cpp's tools, pinned in tests/projectors.
+"""Files of projectors and draft models against llama.cpp's tools, pinned in tests/projectors and tests/drafts.
 
 The expected digests were made by reference/make_projectors.py; none comes from this project.
 """
@@ -9,7 +9,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from projectors import PROJECTORS, read, write
+from projectors import descriptions, options, read, write
 
 from gguf_forge import Request
 from gguf_forge.architectures.registry import by_class
@@ -28,12 +28,12 @@ _SAME = (
 )
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in PROJECTORS.glob("*.json")))
-def test_every_file_is_the_one_of_the_reference(name: str, tmp_path: Path) -> None:
-    source, expected = write(name, tmp_path / "hf"), read(name)["expected"]
-    made = {}
+@pytest.mark.parametrize("description", descriptions(), ids=lambda path: path.stem)
+def test_every_file_is_the_one_of_the_reference(description: Path, tmp_path: Path) -> None:
+    source, expected = write(description, tmp_path / "hf"), read(description)["expected"]
+    how, made = options(description, tmp_path), {}
     for kind in expected:
-        request = Request(source=source, mmproj=True, types=(kind,), out=str(tmp_path / f"{kind}.gguf"))
+        request = Request(source=source, types=(kind,), out=str(tmp_path / f"{kind}.gguf"), **how)
         (file,) = make(request, RunSettings())
         data = file.path.read_bytes()
         made[kind] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}

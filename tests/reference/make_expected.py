@@ -34,10 +34,10 @@ IMATRIX_TYPES = (
 )
 
 
-def convert(tree: Path, checkpoint: Path, out: Path, outtype: str, pre_tokenizer: str | None) -> None:
+def convert(tree: Path, checkpoint: Path, out: Path, outtype: str, pre_tokenizer: str | None, *options: str) -> None:
     """Runs the converter in a process of its own, with the pre-tokenizer's name given."""
     command = [sys.executable, __file__, "--convert", str(tree), pre_tokenizer or "", str(checkpoint)]
-    subprocess.run([*command, "--outfile", str(out), "--outtype", outtype], check=True, capture_output=True)
+    subprocess.run([*command, "--outfile", str(out), "--outtype", outtype, *options], check=True, capture_output=True)
 
 
 def run_converter(tree: str, pre_tokenizer: str, *arguments: str) -> None:

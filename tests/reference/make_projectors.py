@@ -1,34 +1,34 @@
-"""Makes the digests in descriptions of projectors (tests/projectors/*.json) with llama.cpp's own tools.
+"""Makes the digests in descriptions of projectors and drafts with llama.cpp's own tools.
 
-    python make_projectors.py LLAMA_CPP_SOURCE_TREE LLAMA_QUANTIZE_BINARY NAME...
+    python make_projectors.py LLAMA_CPP_SOURCE_TREE LLAMA_QUANTIZE_BINARY DESCRIPTION...
 
-Needs what convert_hf_to_gguf.py needs (torch, transformers 4.57.6).
+The descriptions are the files of tests/projectors and tests/drafts. Needs what convert_hf_to_gguf.py needs (torch, transformers 4.57.6).
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-from make_expected import digest, quantized
-from projectors import PROJECTORS, read, write
+from make_expected import convert, digest, quantized
+from projectors import options, read, write
 
 FLOAT_TYPES = ("auto", "F32", "F16")
 
 
-def expected(tree: Path, quantize: Path, name: str) -> dict[str, object]:
+def expected(tree: Path, quantize: Path, description: Path) -> dict[str, object]:
     files: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        checkpoint = write(name, Path(scratch) / "hf")
+        checkpoint = write(description, Path(scratch) / "hf")
+        how = options(description, Path(scratch))
+        target = how.get("target_model_dir")
+        chosen = ("--target-model-dir", str(target)) if target else ("--mmproj",)
         for kind in FLOAT_TYPES:
             out = Path(scratch) / f"{kind}.gguf"
-            converter = [sys.executable, str(tree / "convert_hf_to_gguf.py"), str(checkpoint), "--mmproj"]
-            command = [*converter, "--outtype", kind.lower(), "--outfile", str(out)]
-            subprocess.run(command, check=True, capture_output=True)
+            convert(tree, checkpoint, out, kind.lower(), how.get("pre_tokenizer"), *chosen)
             files[kind] = digest(out)
         out = Path(scratch) / "out.gguf"
         if quantized(quantize, Path(scratch) / "auto.gguf", out, "Q8_0"):
@@ -36,20 +36,22 @@ def expected(tree: Path, quantize: Path, name: str) -> dict[str, object]:
     return files
 
 
-def main(tree: str, quantize: str, *names: str) -> None:
-    for name in names:
-        print(name, flush=True)
-        found = {**read(name), "expected": expected(Path(tree), Path(quantize), name)}
-        (PROJECTORS / f"{name}.json").write_text(written(found))
+def main(tree: str, quantize: str, *descriptions: str) -> None:
+    for path in map(Path, descriptions):
+        print(path.stem, flush=True)
+        found = {**read(path), "expected": expected(Path(tree), Path(quantize), path.resolve())}
+        path.write_text(written(found))
 
 
 def written(description: dict[str, object]) -> str:
     """JSON with a line for each file, tensor and digest."""
     parts = []
     for key, values in description.items():
-        assert isinstance(values, dict)
-        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in values.items())
-        parts.append(f" {json.dumps(key)}: {{\n{lines}\n }}")
+        shown = json.dumps(values)
+        if isinstance(values, dict):
+            lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in values.items())
+            shown = f"{{\n{lines}\n }}"
+        parts.append(f" {json.dumps(key)}: {shown}")
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 

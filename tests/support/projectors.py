@@ -1,8 +1,8 @@
-"""Checkpoints with encoders and projectors, each described by one JSON file in tests/projectors.
+"""Checkpoints with encoders and projectors (tests/projectors), and draft models (tests/drafts), one JSON file each.
 
 `files` are the small files, `tensors` the shapes of all tensors; `{0-3}` in a name stands for four names. All are
-bfloat16, with the weights of synthetic.py. `expected` are the sizes and digests of the files that llama.cpp's tools
-made (reference/make_projectors.py).
+bfloat16, with the weights of synthetic.py. `target` is the family whose model a draft predicts for. `expected` are the
+sizes and digests of the files that llama.cpp's tools made (reference/make_projectors.py).
 """
 
 from __future__ import annotations
@@ -13,20 +13,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from synthetic import tensor_bytes, write_safetensors
+from synthetic import FAMILIES, read_description, tensor_bytes, write_checkpoint, write_safetensors
 
-PROJECTORS = Path(__file__).parents[1] / "projectors"
+PROJECTORS, DRAFTS = (Path(__file__).parents[1] / name for name in ("projectors", "drafts"))
 _RANGE = re.compile(r"\{(\d+)-(\d+)\}")
 
 
-def read(name: str) -> dict[str, Any]:
-    description: dict[str, Any] = json.loads((PROJECTORS / f"{name}.json").read_text())
+def descriptions() -> list[Path]:
+    return sorted(path for folder in (PROJECTORS, DRAFTS) for path in folder.glob("*.json"))
+
+
+def read(path: Path) -> dict[str, Any]:
+    description: dict[str, Any] = json.loads(path.read_text())
     return description
 
 
-def write(name: str, folder: Path) -> Path:
-    """Writes the checkpoint to `folder`, which is made."""
-    description = read(name)
+def write(path: Path, folder: Path) -> Path:
+    """Writes the described checkpoint to `folder`, which is made."""
+    description = read(path)
     folder.mkdir(parents=True)
     for file, value in description["files"].items():
         (folder / file).write_text(json.dumps(value))
@@ -36,10 +40,19 @@ def write(name: str, folder: Path) -> Path:
     return folder
 
 
+def options(path: Path, scratch: Path) -> dict[str, Any]:
+    """The fields of the request that the conversion needs. The model of a draft is written to `scratch`."""
+    if path.parent == PROJECTORS:
+        return {"mmproj": True}
+    target = FAMILIES / read(path)["target"]
+    folder = write_checkpoint(target, scratch / "target")
+    return {"target_model_dir": folder, "pre_tokenizer": read_description(target).pre_tokenizer}
+
+
 def _expanded(name: str) -> Iterator[str]:
     found = _RANGE.search(name)
     if found is None:
         yield name
         return
     for number in range(int(found[1]), int(found[2]) + 1):
-        yield name.replace(found[0], str(number), 1)
+        yield from _expanded(name.replace(found[0], str(number), 1))

@@ -216,7 +216,7 @@ def _has_all_tokens(config: Config) -> bool:
 
 
 def has_confidence_head(site: Site) -> bool:
-    return any("confidence_head.proj" in name for name in site.tensors)
+    return any("confidence_head.proj" in name or "confidence_proj" in name for name in site.tensors)
 
 
 dspark = dflash.derive(
