@@ -15,6 +15,7 @@ from gguf_forge.architectures.declaration import WITHOUT_ARCHITECTURE, Architect
 from gguf_forge.architectures.mapping import PlannedTensor, plan_tensors
 from gguf_forge.architectures.parts import belongs_to, is_text
 from gguf_forge.architectures.registry import declarations_of
+from gguf_forge.architectures.rope_settings import with_one_rope
 from gguf_forge.architectures.site import DraftTarget, Part, Site
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.checkpoint.logical import logical_tensors
@@ -226,7 +227,7 @@ def site_of(
         target: The folder of the model that this one is a draft for.
     """
     site = Site(
-        architecture.read_config(config),
+        architecture.read_config(config if "as_reference" in choices else with_one_rope(config)),
         folder,
         architecture.part,
         tensors,

@@ -1,0 +1,84 @@
+"""One place for rotary settings, where a config has both `rope_parameters` and `rope_scaling`.
+
+transformers 5 writes `rope_parameters`, and people and tools add `rope_scaling` for long contexts, as model cards of
+transformers 4 say. A given `rope_scaling` outranks then. llama.cpp's converter ignores it, so the model loses what it
+needs beyond its trained length.
+
+Source: `convert_rope_params_to_dict` of `RotaryEmbeddingConfigMixin` and of Gemma 3's config in transformers 5.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+_OLD, _NEW = "rope_scaling", "rope_parameters"
+_DEPTH = 2
+_FULL = "full_attention"
+_TYPES = ("rope_type", "type")
+# The settings of one kind of scaling. Those of another kind do not outlast it.
+_OF_SCALING = frozenset(
+    {
+        *_TYPES,
+        *("factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "truncate"),
+        *("low_freq_factor", "high_freq_factor", "short_factor", "long_factor", "mscale", "mscale_all_dim"),
+    }
+)
+
+
+def with_one_rope(config: Mapping[str, Any], depth: int = _DEPTH) -> Mapping[str, Any]:
+    """The config, with `rope_scaling` inside `rope_parameters` wherever a part of it has both.
+
+    Example:
+        >>> with_one_rope({"rope_parameters": {"rope_theta": 1e6}, "rope_scaling": {"type": "yarn", "factor": 4.0}})
+        {'rope_parameters': {'rope_theta': 1000000.0, 'type': 'yarn', 'factor': 4.0}}
+    """
+    if depth:
+        inner = {
+            key: with_one_rope(value, depth - 1)
+            for key, value in config.items()
+            if isinstance(value, dict) and key not in (_OLD, _NEW)
+        }
+        config = {**config, **inner}
+    parameters, scaling = config.get(_NEW), config.get(_OLD)
+    if _NEW not in config or not isinstance(scaling, dict) or not scaling:
+        return config
+    if not isinstance(parameters, dict | None):
+        return config
+    merged = _merged(parameters or {}, scaling)
+    if parameters and _settled(merged) == _settled(parameters):
+        return config
+    log.warning(
+        "config.json: %s (%s) counts before %s (%s), as in transformers 5; llama.cpp's converter ignores it, and "
+        "--as-reference does so, too",
+        *(_OLD, _shown(scaling), _NEW, _shown(parameters or {})),
+    )
+    without = _NEW if not parameters else _OLD
+    rest = {key: value for key, value in config.items() if key != without}
+    return {**rest, _NEW: merged} if parameters else rest
+
+
+def _merged(parameters: Mapping[str, Any], scaling: Mapping[str, Any]) -> dict[str, Any]:
+    full = parameters.get(_FULL)
+    if isinstance(full, dict) and _FULL not in scaling:
+        return {**parameters, _FULL: _merged(full, scaling)}
+    return {**{key: value for key, value in parameters.items() if key not in _OF_SCALING}, **scaling}
+
+
+def _settled(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters with one name for the type. Sections of several axes are no scaling."""
+    kind = _kind(parameters)
+    others = {key: value for key, value in parameters.items() if key not in _TYPES and value is not None}
+    return {**others, "rope_type": "default" if kind == "mrope" else kind}
+
+
+def _kind(parameters: Mapping[str, Any]) -> Any:
+    return next((parameters[key] for key in _TYPES if parameters.get(key) is not None), "default")
+
+
+def _shown(parameters: Mapping[str, Any]) -> str:
+    full = parameters.get(_FULL)
+    return f"{_kind(full if isinstance(full, dict) else parameters)!s:.40}"
