@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gguf_forge.errors import InputError
 from gguf_forge.gguf_file.values import Metadata, ValueType, array, string
 from gguf_forge.tokenizer.auto_tokenizer import AutoTokenizer, load_tokenizer
 from gguf_forge.tokenizer.checks import vocabulary_size
 from gguf_forge.tokenizer.pre_tokenizers import PROBE, checked_name, name_of
+from gguf_forge.tokenizer.renamed_tokens import is_of_tokenizer_json, renamed_token
 from gguf_forge.tokenizer.token_types import TokenType, added_token, marked
 from gguf_forge.tokenizer.vocabulary import TokenizerSource
 
@@ -81,14 +83,31 @@ def _tokens(tokenizer: AutoTokenizer, source: TokenizerSource) -> tuple[list[str
     highest = max(vocabulary.values())
     size = vocabulary_size(source.config, source.files.place("config.json")) or len(vocabulary)
     if highest >= size:
-        raise tokenizer.place.error(
-            f"has a token with id {highest}, and the model's vocab_size is {size}",
-            "the tokenizer has more tokens than the model has embedding rows: take the model's own, "
-            "or resize its embeddings and vocab_size in config.json",
-        )
+        raise _beyond(tokenizer, source, min(vocabulary, key=lambda text: (vocabulary[text] < size, vocabulary[text])))
     texts = [f"[PAD{id}]" for id in range(size)]
     types = [TokenType.UNUSED] * size
     for text, id in vocabulary.items():
         texts[id] = text
         types[id] = TokenType.NORMAL
     return texts, types
+
+
+def _beyond(tokenizer: AutoTokenizer, source: TokenizerSource, text: str) -> InputError:
+    """The error for the first token that has no row in the embeddings."""
+    files = source.files
+    if (renamed := renamed_token(files, text)) is not None:
+        return renamed
+    id = tokenizer.vocabulary()[text]
+    size = vocabulary_size(source.config, files.place("config.json"))
+    problem = f"has a token with id {id} ({text!r:.60}), and the model's vocab_size is {size}"
+    if files.tokenizer is None or is_of_tokenizer_json(files, text):
+        return tokenizer.place.error(
+            problem,
+            "the tokenizer has more tokens than the model has embedding rows: take the model's own, "
+            "or resize its embeddings and vocab_size in config.json",
+        )
+    return files.place("tokenizer_config.json").error(
+        f"or a file beside it names the token {text!r:.60}, which tokenizer.json lacks. It becomes token {id}, and the "
+        f"model's vocab_size is {size}",
+        f"take {text!r:.60} out of the file, or resize the embeddings and vocab_size in config.json",
+    )

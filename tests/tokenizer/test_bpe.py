@@ -58,7 +58,7 @@ def test_holes_are_padding(folder: Path) -> None:
 
 
 def test_a_vocabulary_larger_than_the_model(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"id 499, and the model's vocab_size is 300; .*resize"):
+    with pytest.raises(InputError, match=r"id 300 \('is'\), and the model's vocab_size is 300; .*resize"):
         read(folder, 300)
 
 
