@@ -30,11 +30,13 @@ class RowSource:
         expr: Its rows.
         base: The float type that they are rounded to before quantizing.
         importance: Of each column, for each matrix (expert) in turn; None treats all alike.
+        is_checked: Whether values that are infinite or not a number are refused.
     """
 
     expr: TensorExpr
     base: TensorType
     importance: NDArray[np.float32] | None = None
+    is_checked: bool = True
 
     def importance_of(self, row: int) -> NDArray[np.float32] | None:
         """The importance of the columns of the matrix that a row is in."""

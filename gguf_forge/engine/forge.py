@@ -18,8 +18,9 @@ from gguf_forge.engine.batches import BATCH_VALUES, Batch, Shard, Target, cut, w
 from gguf_forge.engine.fingerprint import fingerprint
 from gguf_forge.engine.memory import Budget, room
 from gguf_forge.engine.pack import pack
+from gguf_forge.engine.refusals import refuse_packed, refuse_weights
 from gguf_forge.engine.threads import Progress, in_threads
-from gguf_forge.errors import InputError, naming
+from gguf_forge.errors import naming
 from gguf_forge.request import RunSettings
 from gguf_forge.storage.local.publish import published_together
 from gguf_forge.storage.profile import CONVERT, WRITE, phase
@@ -27,7 +28,6 @@ from gguf_forge.storage.sink import Output, Publish, Sink
 from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import StoredRun
 from gguf_forge.types.rows import Rows
-from gguf_forge.types.validity import first_invalid_block
 
 # Extra threads. While some threads wait for the disk, there are still enough others to keep every processor busy.
 _WAITING = 2
@@ -118,10 +118,11 @@ class _Work:
             return
         with phase(CONVERT), naming(batch.targets[0].placed.info.name):
             rows = batch.expr.rows(batch.start, batch.stop)
-        packing = pack(rows, batch, backend=self.backend)
+        packing = pack(rows, batch, backend=self.backend, check=refuse_weights)
         while (packed := self._next(packing)) is not None:
             targets, data = packed
-            _refuse_invalid(data, targets[0], batch.start)
+            if targets[0].type != targets[0].base:
+                refuse_packed(data, targets[0], batch.start)
             with phase(WRITE):
                 for target in targets:
                     at, nbytes = batch.place(target)
@@ -134,13 +135,19 @@ class _Work:
             return next(packing, None)
 
     def _copy(self, runs: Iterable[StoredRun], batch: Batch) -> None:
-        out = self.outputs[batch.targets[0].output]
-        begin, nbytes = batch.place(batch.targets[0])
-        at = begin
+        target = batch.targets[0]
+        out, (begin, nbytes) = self.outputs[target.output], batch.place(target)
+        at, row = begin, batch.start
         with phase(WRITE):
             for run in runs:
-                out.copy_from(run.source, run.offset, at, run.nbytes)
-                at += run.nbytes
+                if target.source.is_checked and target.type.exponents:
+                    data = run.source.read(run.offset, run.nbytes, at=at)
+                    rows = data.view(target.type.dtype)
+                    refuse_weights(rows, rows, target, row)
+                    out.write_at(at, data.data)
+                else:
+                    out.copy_from(run.source, run.offset, at, run.nbytes)
+                at, row = at + run.nbytes, row + run.nbytes // batch.expr.row_bytes
             out.finished(begin, nbytes)
 
 
@@ -151,18 +158,3 @@ def _stored_as_they_are(batch: Batch) -> tuple[StoredRun, ...] | None:
     if len(batch.targets) > 1 or target.type != target.base or target.type != batch.expr.dtype:
         return None
     return batch.expr.stored_runs(batch.start, batch.stop)
-
-
-def _refuse_invalid(packed: Rows, target: Target, start: int) -> None:
-    # A tensor that keeps its stored type is not checked. Like llama-quantize, we validate only blocks that we packed.
-    if target.type == target.source.base:
-        return
-    block = first_invalid_block(packed.view(np.uint8), target.type)
-    if block is not None:
-        info = target.placed.info
-        row = start + block * info.type.block_elements // info.n_per_row
-        raise InputError(
-            f"row {row} cannot be packed to {info.type}: the scale of a block is infinite or not a number",
-            tensor=info.name,
-            hint="the weights hold infinite or huge values there: get an intact copy of the model",
-        )

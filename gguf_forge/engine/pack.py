@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -15,15 +15,22 @@ from gguf_forge.storage.profile import CONVERT, QUANTIZE, phase
 from gguf_forge.types.rows import Rows
 from gguf_forge.types.tensor_type import TensorType
 
+# Raises an error for rows that may not be written. It gets the rows, the same in the base type, a target of them, and
+# the number of the first one.
+Check = Callable[[Rows, Rows, Target, int], None]
 
-def pack(rows: Rows, batch: Batch, *, backend: str | None = None) -> Iterator[tuple[tuple[Target, ...], Rows]]:
+
+def pack(
+    rows: Rows, batch: Batch, *, backend: str | None = None, check: Check | None = None
+) -> Iterator[tuple[tuple[Target, ...], Rows]]:
     """Packs the rows of a batch for its targets. It yields the targets that get the same bytes, with these bytes.
 
     Values are first rounded to the base type, as in the reference's two steps, once for all targets that share it.
     Packed rows (of a quantized file, or repacked MXFP4) are passed on unchanged, or are unpacked to float32 first.
+    `check` sees the rows in every base type before they are packed.
     """
     for _, targets in groupby(sorted(batch.targets, key=_base_id), _base_id):
-        yield from _pack_rounded(rows, tuple(targets), batch.start, backend)
+        yield from _pack_rounded(rows, tuple(targets), batch.start, backend, check)
 
 
 def _base_id(target: Target) -> int:
@@ -31,12 +38,15 @@ def _base_id(target: Target) -> int:
 
 
 def _pack_rounded(
-    rows: Rows, targets: Sequence[Target], start: int, backend: str | None
+    rows: Rows, targets: Sequence[Target], start: int, backend: str | None, check: Check | None
 ) -> Iterator[tuple[tuple[Target, ...], Rows]]:
     """Packs rows for targets of the same base type. Only the rounded rows are kept from one type to the next."""
     base = targets[0].base
     at = next((target.offset_of(start) for target in targets if target.type == base), 0)
     rounded = _converted(rows, targets[0].source.expr.dtype, base, None, backend, at)
+    if check is not None:
+        with phase(CONVERT):
+            check(rows, rounded, targets[0], start)
     for alike in _alike(targets):
         importance, at = alike[0].source.importance_of(start), alike[0].offset_of(start)
         yield alike, np.ascontiguousarray(_converted(rounded, base, alike[0].type, importance, backend, at))

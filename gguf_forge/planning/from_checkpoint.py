@@ -84,11 +84,12 @@ def plan_files(
         return (replace(main, warnings=(*main.warnings, said)),)
     path = _path(plan, main.file_type, out)
     beside = {path.with_name(beginning + path.name): adapter for beginning, adapter in plan.adapters.items()}
-    return (main, *(_adapter_file(adapter, path) for path, adapter in beside.items()))
+    of_adapters = Options(file_type=FILE_TYPES["F32"], as_reference=options.as_reference)
+    return (main, *(_adapter_file(adapter, path, of_adapters) for path, adapter in beside.items()))
 
 
-def _adapter_file(plan: ModelPlan, path: Path) -> FilePlan:
-    file_type, metadata, chosen, _ = choose(plan, Options(file_type=FILE_TYPES["F32"]))
+def _adapter_file(plan: ModelPlan, path: Path, options: Options) -> FilePlan:
+    file_type, metadata, chosen, _ = choose(plan, options)
     return FilePlan(
         file_type=file_type,
         shards=whole_file(path, metadata, chosen),
@@ -130,8 +131,12 @@ def _float_file(plan: ModelPlan, options: Options) -> _FileChoice:
             hint="leave it out, or choose a quantized type",
         )
     base = options.file_type.default_type or plan.native_type or F16
+    # The reference's converter alone writes weights that are infinite or not a number; llama-quantize refuses them.
+    is_checked = not options.as_reference
     chosen = [
-        TensorChoice(info, RowSource(tensor.expr, _rounded_to(tensor.expr, info.type)), info.name)
+        TensorChoice(
+            info, RowSource(tensor.expr, _rounded_to(tensor.expr, info.type), is_checked=is_checked), info.name
+        )
         for tensor, info in zip(plan.tensors, plan.base_infos(base), strict=True)
     ]
     return _base_file_type(plan, base), _with_file_type(plan, base), chosen, ()

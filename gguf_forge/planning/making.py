@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +47,7 @@ def planned(
     Raises:
         ForgeError: what was wrong, where, and what to do.
     """
-    options = options_of(request, folder) if options is None else options
+    options = options_of(request, folder) if options is None else _also_as_reference(options, request)
     base = folder / request.base_model if request.base_model is not None else None
     source = folder / request.source
     with open_model(
@@ -60,6 +60,10 @@ def planned(
         yield RequestPlan(
             model.files(request, options, split_of(request), folder, only_planned=only_planned), model.sources
         )
+
+
+def _also_as_reference(options: Options, request: Request) -> Options:
+    return replace(options, as_reference=options.as_reference or request.as_reference)
 
 
 def make(request: Request, run: RunSettings, options: Options | None = None) -> tuple[WrittenFile, ...]:

@@ -37,7 +37,7 @@ class Options:
 
     The names are those of llama-quantize's options. `tensor_types` are tried in order, the first match wins.
     `keep_order` keeps the order of the base file, as --keep-split does; the mixes count the tensors in it. `read_from`
-    names the files that options were read from.
+    names the files that options were read from. `as_reference` gives llama.cpp's bytes where llama.cpp is wrong.
     """
 
     file_type: FileType = FILE_TYPES["Q4_K_M"]
@@ -52,6 +52,7 @@ class Options:
     keep_order: bool = False
     imatrix: ImportanceMatrix | None = None
     read_from: tuple[Path, ...] = ()
+    as_reference: bool = False
 
     @property
     def inputs(self) -> tuple[Path, ...]:

@@ -48,6 +48,7 @@ def options_of(choices: FileChoices, folder: Path = Path()) -> Options:
         allow_requantize=choices.allow_requantize,
         imatrix=_importance(choices, folder),
         read_from=(file,) if file else (),
+        as_reference=choices.as_reference,
     )
 
 

@@ -1,6 +1,6 @@
-"""Finds invalid packed rows: blocks whose scale is infinite or not a number.
+"""Finds invalid rows: values, and scales of packed blocks, that are infinite or not a number.
 
-Source: `ggml_validate_row_data` of ggml, which llama-quantize runs over all that it has quantized.
+Source: `ggml_validate_row_data` of ggml, which llama-quantize runs over all that it reads and all that it quantized.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.types.blocks import block_dtype
-from gguf_forge.types.tensor_type import F32, TensorType
+from gguf_forge.types.tensor_type import TensorType
 
 
 def first_invalid_block(packed: NDArray[np.uint8], tensor_type: TensorType) -> int | None:
@@ -20,14 +20,14 @@ def first_invalid_block(packed: NDArray[np.uint8], tensor_type: TensorType) -> i
 
     Args:
         packed: uint8 rows of whole blocks.
-        tensor_type: Their type. Each value of F16 and BF16 is looked at, but no value of F32, which was not rounded.
+        tensor_type: Their type. In types that are not packed, every value is a block.
 
     Example:
         >>> from gguf_forge.types.tensor_type import tensor_type
         >>> first_invalid_block(np.array([[0, 0x7C] + [0] * 32], np.uint8), TensorType.named("Q8_0"))
         0
     """
-    if tensor_type == F32:
+    if tensor_type.is_float and _all_finite(packed, tensor_type):
         return None
     firsts = [np.flatnonzero(invalid)[:1] for invalid in _invalid(packed, tensor_type)]
     return min((int(first[0]) for first in firsts if len(first)), default=None)
@@ -51,6 +51,20 @@ def invalid_blocks(packed: NDArray[np.uint8], tensor_type: TensorType) -> NDArra
     if not tensor_type.exponents:
         return None
     return np.asarray(np.logical_or.reduce(tuple(_invalid(packed, tensor_type))), bool)
+
+
+def _all_finite(packed: NDArray[np.uint8], tensor_type: TensorType) -> bool:
+    """Whether no value of a float type is infinite or NaN.
+
+    As a signed integer, a float that is not negative is below the bits of infinity if it is finite. As an unsigned
+    one, a negative float is below the bits of minus infinity. So two maxima tell, which NumPy finds at the speed of
+    memory and without a copy.
+    """
+    bits = np.ascontiguousarray(packed).reshape(-1)
+    size = 8 * tensor_type.block_bytes
+    ((_, infinity),) = tensor_type.exponents
+    positive, negative = bits.view(f"<i{size // 8}"), bits.view(f"<u{size // 8}")
+    return not bits.size or (int(positive.max()) < infinity and int(negative.max()) < infinity + (1 << size - 1))
 
 
 def _invalid(packed: NDArray[np.uint8], tensor_type: TensorType) -> Iterator[NDArray[np.bool_]]:

@@ -142,7 +142,7 @@ def test_an_error_says_which_rows(tmp_path: Path) -> None:
     shard = file_of("a", [RowSource(Constant(values), F32)], ["Q8_0"])
     ((first,), (second,)) = cut_pieces([shard], 2, values=32)
     forge([shard_of(first, shard, tmp_path / "first")], RunSettings())
-    with pytest.raises(InputError, match=r"t0\.weight\[50:100\]: row 20 cannot be packed"):
+    with pytest.raises(InputError, match=r"t0\.weight\[50:100\]: row 20, column 3: the weight is infinite"):
         forge([shard_of(second, shard, tmp_path / "second")], RunSettings())
 
 

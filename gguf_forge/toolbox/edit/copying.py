@@ -27,15 +27,17 @@ def check_one_byte_order(gguf: GgufFile) -> None:
 
 
 def as_they_are(tensors: Iterable[GgufTensor]) -> list[TensorChoice]:
-    """The tensors of a file for the plan of a new file, with shapes as ggml writes them."""
+    """The tensors of a file for the plan of a new file, with shapes as ggml writes them. Their values may be anything,
+    so that a file can be repaired in several steps."""
     return [
-        TensorChoice(
-            replace(tensor.info, shape=trimmed(tensor.shape)),
-            RowSource(Stored(tensor.name, tensor.source, tensor.offset, tensor.shape[::-1], tensor.type), tensor.type),
-            tensor.name,
-        )
+        TensorChoice(replace(tensor.info, shape=trimmed(tensor.shape)), _stored(tensor), tensor.name)
         for tensor in tensors
     ]
+
+
+def _stored(tensor: GgufTensor) -> RowSource:
+    expr = Stored(tensor.name, tensor.source, tensor.offset, tensor.shape[::-1], tensor.type)
+    return RowSource(expr, tensor.type, is_checked=False)
 
 
 def copying_plan(shards: tuple[Shard, ...], gguf: GgufFile) -> FilePlan:

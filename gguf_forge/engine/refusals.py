@@ -1,0 +1,64 @@
+"""Refuses weights that are infinite or not a number, and weights that the type of the file cannot hold.
+
+llama-quantize refuses them too, in every tensor that it reads, also in those that it copies. Quantized, such a weight
+would damage the whole block that it is in, and no later check could find it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gguf_forge.engine.batches import Target
+from gguf_forge.errors import InputError
+from gguf_forge.types.rows import Rows
+from gguf_forge.types.tensor_type import TensorType
+from gguf_forge.types.validity import first_invalid_block
+
+_BROKEN = "get an intact copy of the model; if every copy has it, the model was broken when it was trained or merged"
+
+_TOO_LARGE = "weights of this size are hardly intact: get another copy of the model, or name a larger --tensor-type"
+
+
+def refuse_weights(rows: Rows, rounded: Rows, target: Target, start: int) -> None:
+    """Raise InputError if a weight of a checked tensor is infinite or not a number.
+
+    Args:
+        rows: As they are read.
+        rounded: The same rows in the base type.
+        target: The tensor that they belong to.
+        start: The number of the first row.
+    """
+    if not target.source.is_checked:
+        return
+    found = first_invalid_block(rounded.view(np.uint8), target.base)
+    if found is None:
+        return
+    where = _place(target, target.base, found, start)
+    if target.base.is_packed:
+        raise _refused(target, f"{where}: the scale of the block is infinite or not a number", _BROKEN)
+    if target.base.is_float and target.source.expr.dtype.is_float and np.isfinite(rows.reshape(-1)[found]):
+        large = f"{float(rows.reshape(-1)[found]):g} is too large for {target.base}"
+        raise _refused(target, f"{where}: {large}", "choose BF16 or F32")
+    raise _refused(target, f"{where}: the weight is infinite or not a number", _BROKEN)
+
+
+def refuse_packed(packed: Rows, target: Target, start: int) -> None:
+    """Raise InputError if weights were too large for the blocks that they were packed to, `packed` from row `start`."""
+    found = first_invalid_block(packed.view(np.uint8), target.type)
+    if found is None:
+        return
+    where = _place(target, target.type, found, start)
+    if target.type.is_packed:
+        problem = f"{where}: the weights are too large for {target.type}, and the scale of their block is no number"
+        raise _refused(target, problem, _TOO_LARGE)
+    raise _refused(target, f"{where}: the weight is too large for {target.type}", "choose BF16 or F32")
+
+
+def _place(target: Target, kind: TensorType, block: int, start: int) -> str:
+    """The row and column of a block, or of a value of a type without blocks."""
+    row, column = divmod(block * kind.block_elements, target.placed.info.n_per_row)
+    return f"row {start + row}, column {column}"
+
+
+def _refused(target: Target, problem: str, hint: str) -> InputError:
+    return InputError(problem, tensor=target.placed.info.name, hint=hint)
