@@ -231,7 +231,7 @@ def test_the_journal_goes_before_what_it_speaks_of(path: Path, monkeypatch: pyte
         assert not beside(path, "journal").exists()
         raise OSError(errno.EIO, "broken")
 
-    monkeypatch.setattr(disk, "truncate", fail)
+    monkeypatch.setattr(disk, "allocate", fail)
     with pytest.raises(OutputError, match="broken"), published(path, SIZE, overwrite=False):
         pass
 

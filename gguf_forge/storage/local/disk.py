@@ -17,7 +17,8 @@ from pathlib import Path
 # Error numbers from file systems and kernels that lack an operation.
 UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK})
 
-_PRIVATE = os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+# Opening a pipe that somebody else put there does not wait for a writer.
+_PRIVATE = os.O_CLOEXEC | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0)
 
 
 def open_read(path: Path) -> int:

@@ -2,7 +2,10 @@
 
 The temporary name is `.gguf-forge-HASH.partial`, where HASH is a hash of the final name. The process that writes the
 file holds a lock on it (`flock`), which ends with the process. So an unfinished file without a lock was left by a
-killed run, and the next run that writes the same file takes it over.
+killed run. The next run that writes the same file removes it, or continues it with `--resume`.
+
+Everybody can foretell the temporary name, and may be able to make files in the folder. So a run writes only to files
+that it made itself, or that nobody else made or can write to. It opens no links, pipes or devices.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from contextlib import contextmanager, suppress
 from errno import EDQUOT, EMFILE, ENOSPC, EPERM
 from hashlib import sha256
 from pathlib import Path
-from stat import S_IRUSR, S_ISREG, S_IWUSR
+from stat import S_IMODE, S_IRUSR, S_ISREG, S_IWUSR
 
 from gguf_forge.errors import OutputError, RefusedError
 from gguf_forge.storage.local import disk
@@ -30,10 +33,11 @@ log = logging.getLogger(__name__)
 
 MORE_ROOM = "free some room, or choose a folder on another disk"
 _HINTS = {ENOSPC: MORE_ROOM, EDQUOT: MORE_ROOM, EMFILE: TOO_MANY_FILES}
-# The endings of the files next to an output: the unfinished file, its journal, and the old file during the renaming.
-ENDINGS = ("partial", "journal", "old")
+# The endings of the files next to an output: the unfinished file, its journal, the old file during the renaming, and an
+# empty file that shows which owner and permissions a new file gets.
+ENDINGS = ("partial", "journal", "old", "probe")
 _COPY_PIECE = 1 << 20
-# An unfinished file has these permissions, even if it will be read-only, so that the next run can take it over.
+# An unfinished file has these permissions, even if it will be read-only, so that the next run can continue it.
 _OPENABLE = S_IRUSR | S_IWUSR
 
 
@@ -69,9 +73,10 @@ class LocalSink:
         self._size = output.size
         self._fingerprint = output.fingerprint
         self._mode = output.mode
-        self._partial, self._journal_path, self._old = (beside(output.path, ending) for ending in ENDINGS)
+        self._partial, self._journal_path, self._old, self._probe = (beside(output.path, end) for end in ENDINGS)
         self._descriptor: int | None = None
-        self._is_begun = self._is_ended = self._is_new = self._is_ours = self._had_old = False
+        self._is_begun = self._is_ended = self._is_new = self._is_ours = False
+        self._replaced: os.stat_result | None = None
         self._recorded = JournalRecord()
         self._journal: Journal | None = None
         self._writer: DirectWriter | None = None
@@ -113,21 +118,21 @@ class LocalSink:
                 self._journal.finished(offset, offset + nbytes)
 
     def begin(self, journals: Executor, *, overwrite: bool, resume: bool) -> None:
-        """Takes over or creates the unfinished file and reserves its room on the disk. `journals` writes the journal.
+        """Creates or continues the unfinished file and reserves its room on the disk. `journals` writes the journal.
 
         Raises:
             RefusedError: another run has the file; or the output exists and may not be replaced.
             OutputError: there is no room, or the file cannot be created.
         """
         with output_errors(self.path):
-            self.take()
+            self.take(resume=resume)
             self._set_mode(_OPENABLE)
             if not overwrite:
                 refuse_existing(self.path, "exists already")
             # The inode is in the fingerprint, so that a journal never counts for another file of the same name.
             fingerprint = f"{self._fingerprint} file={disk.status_of_open(self._opened).st_ino}"
-            if resume:
-                self._recorded = self._still_valid(read_journal(self._journal_path, self._size), fingerprint)
+            if not self._is_new:
+                self._recorded = self._still_valid(self._read_journal(), fingerprint)
             if not self._recorded.ranges:
                 self._empty()
             self._reserve()
@@ -144,26 +149,81 @@ class LocalSink:
             raise OutputError("the file was written after it was closed", file=self.path)
         return self._descriptor
 
-    def take(self) -> None:
-        """Creates the unfinished file, or opens the one that an earlier run left, and locks it."""
+    def take(self, *, resume: bool = False) -> None:
+        """Creates the unfinished file and locks it. With `resume`, it opens the one that an earlier run left."""
         self._is_begun = True
         while not self._is_ours:
             try:
-                mode = 0o666 if self._mode is None else self._mode | _OPENABLE
-                self._descriptor, self._is_new = disk.create(self._partial, mode), True
+                self._descriptor, self._is_new = disk.create(self._partial, self._first_mode), True
             except FileExistsError:
                 try:
-                    self._descriptor, self._is_new = disk.open_own(self._partial), False
+                    self._descriptor, self._is_new = self._open_left(), False
                 except FileNotFoundError:
                     continue  # Another run has just completed it.
-            if not S_ISREG(disk.status_of_open(self._opened).st_mode):
-                raise OutputError("is in the way: not a regular file", file=self._partial, hint="remove it")
             self._lock()
-            if self._is_at(self._partial) and disk.status_of_open(self._opened).st_nlink > 1:
-                disk.unlink(self._partial)  # Its run was killed after it had given the file its final name.
             self._is_ours = self._is_at(self._partial)
+            if self._is_ours and not self._is_new and not (resume and self._may_continue()):
+                self._is_ours = False
+                self._remove_left()
             if not self._is_ours:
                 self._close()
+
+    @property
+    def _first_mode(self) -> int:
+        return 0o666 if self._mode is None else self._mode | _OPENABLE
+
+    def _open_left(self) -> int:
+        """Opens the file that has the name of the unfinished file already."""
+        try:
+            descriptor = disk.open_own(self._partial)
+        except PermissionError:
+            raise self._in_the_way("another user's file") from None
+        if not S_ISREG(disk.status_of_open(descriptor).st_mode):
+            disk.close(descriptor)
+            raise self._in_the_way("not a regular file")
+        return descriptor
+
+    def _in_the_way(self, what: str) -> OutputError:
+        return OutputError(f"is in the way: {what}", file=self._partial, hint="remove it, or choose another folder")
+
+    def _remove_left(self) -> None:
+        try:
+            disk.unlink(self._partial)
+        except PermissionError:  # In a folder such as /tmp, only its owner can remove a file.
+            raise self._in_the_way("another user's file") from None
+
+    def _may_continue(self) -> bool:
+        """Whether only this user made and can change the unfinished file, as far as owner and permissions can tell."""
+        left = disk.status_of_open(self._opened)
+        # A file with a second name got its final name just before its run was killed.
+        return left.st_nlink == 1 and self._is_like_new(left)
+
+    def _is_like_new(self, left: os.stat_result) -> bool:
+        """Whether a file has the owner and at most the permissions of a file that this process makes.
+
+        Some file systems give files an owner or permissions that the process did not choose. So a new file tells what
+        is usual in the folder.
+        """
+        with suppress(FileNotFoundError):
+            disk.unlink(self._probe)
+        descriptor = disk.create(self._probe, self._first_mode)
+        try:
+            new = disk.status_of_open(descriptor)
+            disk.unlink(self._probe)
+        finally:
+            disk.close(descriptor)
+        usual = S_IMODE(new.st_mode) | _OPENABLE
+        return left.st_uid == new.st_uid and not S_IMODE(left.st_mode) & ~usual
+
+    def _read_journal(self) -> JournalRecord:
+        """The journal of the run that left the unfinished file; an empty one if somebody else could have written it."""
+        try:
+            left = disk.status_of_name(self._journal_path)
+        except FileNotFoundError:
+            return JournalRecord()
+        if not S_ISREG(left.st_mode) or not self._is_like_new(left):
+            return JournalRecord()
+        return read_journal(self._journal_path, self._size)
 
     def _set_mode(self, more: int = 0) -> None:
         if self._mode is None:
@@ -258,7 +318,8 @@ class LocalSink:
     def _replace(self) -> None:
         with suppress(FileNotFoundError):
             disk.unlink(self._old)
-        self._had_old = os.path.lexists(self.path)
+        with suppress(FileNotFoundError):
+            self._replaced = disk.status_of_name(self.path)
         with suppress(OSError):  # There is no old file, or the file system has no hard links.
             disk.link(self.path, self._old)
         disk.rename(self._partial, self.path)
@@ -268,20 +329,19 @@ class LocalSink:
         if not self._is_at(self.path):
             return
         is_partial = self._is_at(self._partial)
-        if os.path.lexists(self._old):
+        if self._replaced is not None and _names(self._old, self._replaced):
             if not is_partial:
                 disk.link(self.path, self._partial)
             disk.rename(self._old, self.path)
         elif is_partial:
             disk.unlink(self.path)
-        elif not self._had_old:
+        elif self._replaced is None:
             disk.rename(self.path, self._partial)
 
     def end(self, *, keep: bool) -> None:
         """Removes the temporary files, or with `keep` leaves those that a later run needs to continue.
 
-        A file that cannot be removed stays. It does no harm, because nobody reads its name and the next run takes it
-        over.
+        A file that cannot be removed stays. It does no harm, because nobody reads its name and the next run removes it.
         """
         with suppress(OSError):
             self._end(keep=keep)
@@ -312,7 +372,8 @@ class LocalSink:
         """Removes an empty unfinished file that was created just before a signal, so that it is not locked yet."""
         if self._descriptor is None:
             self._descriptor = disk.open_own(self._partial)
-        is_empty = disk.status_of_open(self._opened).st_size == 0
+        status = disk.status_of_open(self._opened)
+        is_empty = status.st_size == 0 and status.st_uid == os.geteuid()
         if is_empty and disk.lock(self._opened) and self._is_at(self._partial):
             disk.unlink(self._partial)
 
@@ -324,6 +385,14 @@ class LocalSink:
         if descriptor is not None:
             with suppress(OSError):  # An error here loses nothing, because the file is already synced.
                 disk.close(descriptor)
+
+
+def _names(path: Path, file: os.stat_result) -> bool:
+    """Whether the path names this file."""
+    try:
+        return os.path.samestat(disk.status_of_name(path), file)
+    except FileNotFoundError:
+        return False
 
 
 def _take_free_name(partial: Path, path: Path) -> None:
