@@ -15,7 +15,7 @@ from gguf_forge.cli.help import CHANGE
 from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.shown import escaped, json_value, type_text, value_text
 from gguf_forge.cli.streams import console, logging_to
-from gguf_forge.errors import ForgeError, InputError, UsageError
+from gguf_forge.errors import ForgeError, UsageError
 from gguf_forge.request import MODEL, OUTPUT, Option, RunSettings
 
 if TYPE_CHECKING:
@@ -234,7 +234,9 @@ def _id(text: str) -> int:
 
 def _templates(file: Path) -> Metadata:
     """The template in a Jinja file, or those in a tokenizer_config.json."""
+    from gguf_forge.storage.folder import read_text
     from gguf_forge.storage.json_file import read_json_object
+    from gguf_forge.storage.limits import limit_of
     from gguf_forge.storage.local.folder import located
     from gguf_forge.tokenizer.chat_template import templates_of
     from gguf_forge.tokenizer.checks import Place
@@ -242,12 +244,7 @@ def _templates(file: Path) -> Metadata:
     place = Place(file)
     if file.suffix == ".json":
         return templates_of(read_json_object(*located(file)).get("chat_template"), place / "chat_template")
-    try:
-        return templates_of(file.read_text(encoding="utf-8"), place)
-    except OSError as error:
-        raise InputError(f"the file cannot be read: {error.strerror}", file=file) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"not valid UTF-8 at byte {error.start}", file=file) from error
+    return templates_of(read_text(*located(file), limit_of("template.jinja")), place)
 
 
 def _show(plan: EditPlan, messages: Messages, *, is_written: bool) -> None:

@@ -24,6 +24,7 @@ from gguf_forge.planning.making import RequestPlan, planned
 from gguf_forge.planning.model import TensorSource
 from gguf_forge.request import Request
 from gguf_forge.storage.json_file import read_json_object
+from gguf_forge.storage.limits import limit_of
 from gguf_forge.storage.local.folder import located
 from gguf_forge.storage.local.publish import check_output, published
 from gguf_forge.storage.source import Source
@@ -246,7 +247,7 @@ def read_job_plan(file: Path) -> JobPlan:
     Raises:
         InputError: it is no plan, of another version, or contradicts itself.
     """
-    value = read_json_object(*located(file))
+    value = read_json_object(*located(file), limit_of("plan.json"))
     if _KEY not in value:
         raise InputError("this is no plan of gguf-forge", file=file, hint="make one with `gguf-forge job plan`")
     version = value.get("version")

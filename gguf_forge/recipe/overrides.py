@@ -11,10 +11,12 @@ from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 
-from gguf_forge.errors import InputError, UsageError
+from gguf_forge.errors import UsageError
 from gguf_forge.gguf_file.values import Value, boolean, f32, string, u32
 from gguf_forge.name_pattern import NamePattern
 from gguf_forge.recipe.options import KeyOverride, TypeOverride
+from gguf_forge.storage.folder import read_text
+from gguf_forge.storage.local.folder import located
 from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 _MAX_BYTES = 127
@@ -61,11 +63,7 @@ def parse_tensor_type_file(path: str | PathLike[str]) -> tuple[TypeOverride, ...
         UsageError: an entry is wrong; the error names the file.
     """
     try:
-        entries = Path(path).read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read tensor types: {error}", file=path) from error
-    try:
-        return tuple(parse_tensor_type(entry) for entry in entries)
+        return tuple(parse_tensor_type(entry) for entry in read_text(*located(Path(path))).split())
     except UsageError as error:
         raise UsageError(error.problem, file=path, hint=error.hint) from error
 

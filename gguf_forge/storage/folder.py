@@ -6,9 +6,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
+from gguf_forge.errors import InputError
 from gguf_forge.storage.source import Source
-
-SMALL_BYTES = 256 << 20  # The largest tokenizer.json files have about 35 MB.
 
 
 class Folder(Protocol):
@@ -36,11 +35,15 @@ class Folder(Protocol):
         """Whether there is a file or folder with this name. A broken link does not count."""
         ...
 
-    def read_small(self, name: str, limit: int = SMALL_BYTES) -> bytes:
+    def read_small(self, name: str, limit: int | None = None) -> bytes:
         """The content of a whole file.
 
+        Args:
+            name: Its name.
+            limit: The largest size in bytes; None for the usual one of files with this name (`limits.py`).
+
         Raises:
-            InputError: the file is missing, cannot be read, or has more than `limit` bytes.
+            InputError: the file is missing, cannot be read, is no regular file, or is larger than the limit.
         """
         ...
 
@@ -65,3 +68,26 @@ def read_beginning(folder: Folder, name: str, nbytes: int) -> bytes:
     """
     with closing(folder.open(name)) as file:
         return file.read(0, min(nbytes, file.size)).tobytes()
+
+
+def read_text(folder: Folder, name: str, limit: int | None = None) -> str:
+    """A whole UTF-8 text, as `decoded` gives it.
+
+    Raises:
+        InputError: the file cannot be read as in `read_small`, or is not UTF-8.
+    """
+    return decoded(folder.read_small(name, limit), folder.path / name)
+
+
+def decoded(data: bytes, path: Path) -> str:
+    """The content of a UTF-8 file as a text with `\\n` line ends, as Python's text mode gives them.
+
+    Raises:
+        InputError: the file is not UTF-8.
+    """
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        problem = f"not valid UTF-8 at byte {error.start}"
+        raise InputError(problem, file=path, hint="download it again, or save it as UTF-8") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")

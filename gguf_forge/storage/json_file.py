@@ -29,25 +29,25 @@ def refuse_impostor(head: bytes, file: Path) -> None:
             raise InputError(f"this is {what}", file=file, hint=hint)
 
 
-def read_json_object(folder: Folder, name: str) -> dict[str, Any]:
+def read_json_object(folder: Folder, name: str, limit: int | None = None) -> dict[str, Any]:
     """The object in a JSON file of a folder, as `read_json` reads it.
 
     Raises:
         InputError: the file cannot be read as in `read_json`, or its value is not an object.
     """
-    value = read_json(folder, name)
+    value = read_json(folder, name, limit)
     if not isinstance(value, dict):
         raise InputError(f"a JSON object is expected, not a {type(value).__name__}", file=folder.path / name)
     return value
 
 
-def read_json(folder: Folder, name: str) -> Any:
+def read_json(folder: Folder, name: str, limit: int | None = None) -> Any:
     """The value in a JSON file of a folder. NaN and Infinity are accepted, because published configs have them.
 
     Raises:
         InputError: the file is missing, unreadable, empty, too large, not UTF-8, or not JSON.
     """
-    raw, path = folder.read_small(name), folder.path / name
+    raw, path = folder.read_small(name, limit), folder.path / name
     if not raw.strip():
         raise InputError("the file is empty", file=path, hint="download it again")
     refuse_impostor(raw[:IMPOSTOR_BYTES], path)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from gguf_forge.errors import InputError
-from gguf_forge.storage.folder import Folder
+from gguf_forge.storage.folder import Folder, decoded
 from gguf_forge.storage.json_file import IMPOSTOR_BYTES, read_json_object, refuse_impostor
 from gguf_forge.tokenizer.checks import Place
 
@@ -27,14 +26,7 @@ def _read_bytes(folder: Folder, name: str) -> bytes | None:
 def _read_text(folder: Folder, name: str) -> str | None:
     """A UTF-8 text with `\\n` line ends, as Python's text mode gives it; None if the file is missing."""
     data = _read_bytes(folder, name)
-    if data is None:
-        return None
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        problem = f"not valid UTF-8 at byte {error.start}"
-        raise InputError(problem, file=folder.path / name, hint="download it again") from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return None if data is None else decoded(data, folder.path / name)
 
 
 @dataclass(frozen=True)

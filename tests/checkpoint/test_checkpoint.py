@@ -309,7 +309,7 @@ def test_a_config_may_hold_infinity_as_published_ones_do(sharded: Path) -> None:
 def test_a_config_that_is_a_folder(sharded: Path) -> None:
     (sharded / "config.json").unlink()
     (sharded / "config.json").mkdir()
-    assert "cannot be read" in refused(sharded)
+    assert "this is a folder" in refused(sharded)
 
 
 def test_a_config_without_end(sharded: Path) -> None:

@@ -77,10 +77,10 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     for name, problem in (
         ("none", "No such file"),
-        ("pipe", "not a regular file"),
+        ("pipe", "this is a folder, not a file"),
         ("loop", "symbolic links"),
     ):
         with pytest.raises(InputError, match=problem):
             SourceFile(tmp_path / name)
-    with pytest.raises(InputError, match="not a regular file"):
+    with pytest.raises(InputError, match="this is a folder, not a file"):
         SourceFile(tmp_path)

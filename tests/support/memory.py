@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gguf_forge.errors import InputError, RefusedError
 from gguf_forge.storage.buffers import fresh
-from gguf_forge.storage.folder import SMALL_BYTES
+from gguf_forge.storage.limits import limit_of
 from gguf_forge.storage.sink import Output
 from gguf_forge.storage.source import Source
 
@@ -77,8 +77,8 @@ class MemoryFolder:
     def has(self, name: str) -> bool:
         return name in self.files or any(other.startswith(f"{name}/") for other in self.files)
 
-    def read_small(self, name: str, limit: int = SMALL_BYTES) -> bytes:
-        if len(self._content(name)) > limit:
+    def read_small(self, name: str, limit: int | None = None) -> bytes:
+        if len(self._content(name)) > (limit_of(name) if limit is None else limit):
             raise InputError("the file is too large", file=self.path / name)
         return self._content(name)
 

@@ -22,7 +22,8 @@ _PRIVATE = os.O_CLOEXEC | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0)
 
 
 def open_read(path: Path) -> int:
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    """Opens a file for reading. A pipe or a terminal that has the name meanwhile is opened too, without waiting."""
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def open_own(path: Path) -> int:

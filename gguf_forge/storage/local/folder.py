@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
 
 from gguf_forge.errors import InputError
-from gguf_forge.storage.folder import SMALL_BYTES
+from gguf_forge.storage.limits import limit_of
 from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.storage.paths import is_there
 
@@ -39,19 +38,17 @@ class LocalFolder:
     def has(self, name: str) -> bool:
         return is_there(self.path / name)
 
-    def read_small(self, name: str, limit: int = SMALL_BYTES) -> bytes:
-        path = self.path / name
-        try:
-            status = path.stat()
-            if not S_ISREG(status.st_mode) and not S_ISDIR(status.st_mode):  # Opening a pipe would wait for its writer.
-                raise InputError("not a regular file", file=path)
-            if status.st_size > limit:
-                raise InputError(f"the file is larger than {limit >> 20} MiB", file=path)
-            return path.read_bytes()
-        except FileNotFoundError as error:
-            raise InputError("the file is missing", file=path, hint="download the whole model folder") from error
-        except OSError as error:
-            raise InputError(f"the file cannot be read: {error.strerror or error}", file=path) from error
+    def read_small(self, name: str, limit: int | None = None) -> bytes:
+        if not self.has(name):
+            hint = "check the path, or download the whole model folder"
+            raise InputError("the file is missing", file=self.path / name, hint=hint)
+        most = limit_of(Path(name).name) if limit is None else limit
+        with self.open(name) as file:
+            if file.size > most:
+                raise InputError(
+                    f"the file is larger than {most >> 20:,} MiB, the limit for such files", file=file.path
+                )
+            return file.read(0, file.size).tobytes()
 
     def open(self, name: str) -> SourceFile:
         return SourceFile(self.path / name)

@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from errno import EMFILE
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISDIR, S_ISREG
 from types import TracebackType
 
 import numpy as np
@@ -39,15 +39,18 @@ class SourceFile:
         self.path = path
         self.descriptor: int | None = None
         try:
-            if not S_ISREG(disk.status(path).st_mode):  # Opening a pipe would wait for its writer.
-                raise InputError("not a regular file", file=path)
+            _refuse_special(disk.status(path), path)  # Opening a device may already do something.
             self.descriptor = disk.open_read(path)
             status = disk.status_of_open(self.descriptor)
+            _refuse_special(status, path)
             self.size, self.identity = status.st_size, _identity(status)
         except OSError as error:
             self.close()
             hint = TOO_MANY_FILES if error.errno == EMFILE else None
             raise InputError(f"the file cannot be read: {error.strerror or error}", file=path, hint=hint) from error
+        except InputError:
+            self.close()
+            raise
 
     def read(self, offset: int, nbytes: int, *, at: int = 0) -> NDArray[np.uint8]:
         """The bytes from `offset` to `offset + nbytes` as a new array.
@@ -107,6 +110,14 @@ class SourceFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _refuse_special(status: os.stat_result, path: Path) -> None:
+    """Raises an error unless this is the status of a regular file."""
+    if S_ISDIR(status.st_mode):
+        raise InputError("this is a folder, not a file", file=path)
+    if not S_ISREG(status.st_mode):
+        raise InputError("not a regular file", file=path, hint="devices, pipes and sockets are never read")
 
 
 def _identity(status: os.stat_result) -> str:
