@@ -77,7 +77,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     for name, problem in (
         ("none", "No such file"),
-        ("pipe", "this is a folder, not a file"),
+        ("pipe", "not a regular file"),
         ("loop", "symbolic links"),
     ):
         with pytest.raises(InputError, match=problem):
