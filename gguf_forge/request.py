@@ -410,6 +410,15 @@ class ModelHints:
             MODEL,
         ),
     ] = False
+    keep_quantized: Annotated[
+        bool,
+        Option(
+            "--keep-quantized",
+            "Tensors of a quantized checkpoint become blocks of a type that holds their values exactly, if one does; "
+            "only the rest gets the file type.",
+            MODEL,
+        ),
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)

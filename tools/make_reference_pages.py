@@ -36,14 +36,40 @@ A checkpoint may be quantized already. Its weights are put together row by row w
 as llama.cpp's converter does it, or by the formula of the format's own library where that converter refuses the format.
 They are then rounded to the base type and quantized like any others. NVFP4, and the MXFP4 experts of GPT-OSS and
 DeepSeek V4, stay the blocks that they are, and `general.file_type` says so. Such a file is quantized again only with
-`--allow-requantize`. `--fp8-as-q8` makes Q8_0 of matrices that were FP8.
+`--allow-requantize`, or keeps these blocks with `--keep-quantized`. `--fp8-as-q8` makes Q8_0 of matrices that were FP8.
 
 The shapes of a weight's parts tell its bits and groups for GPTQ, AWQ and compressed-tensors, so one model may mix them.
 A part that is missing, or whose shape does not fit, is an error that names the weight. A config that is left over on
 16-bit weights is told and changes nothing.
 
+## Blocks that are kept
+
+With `--keep-quantized`, a tensor becomes blocks of the smallest type that holds its values exactly, and nothing is
+rounded. The other tensors get the types that they have without the option, and `general.file_type` is that of `-t`.
+
+| codes of the source | blocks |
+| --- | --- |
+| up to 4 bits, symmetric (GPTQ, AutoRound, compressed-tensors) | Q4_0 |
+| up to 4 bits with biases (MLX) or zero points, if float16 holds every minimum | Q4_1 |
+| up to 4 bits with other zero points (AWQ, asymmetric GPTQ and compressed-tensors); 5 bits | Q5_0, Q5_1 |
+| 6 and 8 bits, symmetric; int8 with a scale for a row or group (compressed-tensors, EETQ, quanto, torchao) | Q8_0 |
+| MXFP4 of compressed-tensors, Quark and MLX | MXFP4 |
+| NVFP4, and the MXFP4 of GPT-OSS, DeepSeek V4 and MiMo V2 | as they are |
+| bf16 and f16 weights on Q4_0's grid | Q4_0 |
+
+A scale must be a float16 number for 32 neighbouring columns, or for a multiple of 32. In GPTQ's activation order, this
+holds only if the order moves whole blocks. To prove it, planning reads all scales and zero points, which are a small
+part of the weights, and no codes. Of weights that are not quantized, it looks at 16 rows of each tensor, and a row off
+the grid is then an error when the file is written. What no type holds exactly, such as FP8 or bitsandbytes' NF4, is
+quantized as usual. `gguf-forge plan` says how many tensors keep their blocks. A type that `--tensor-type`,
+`--output-tensor-type` or `--token-embedding-type` names for a tensor outranks its blocks.
+
+## BitNet
+
 The mean by which BitNet's weights are rounded once more is a sum of float32. llama.cpp's converter lets torch's threads
 share it, and the last bit of each value then depends on how many they are; this is the sum of one thread.
+
+## Schemes
 
 | scheme | what is stored | file |
 | --- | --- | --- |

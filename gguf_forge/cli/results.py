@@ -88,6 +88,7 @@ def plan_object(file: FilePlan) -> dict[str, Any]:
         "types": file.types,
         "fallbacks": file.fallbacks,
         "fallback_share": round(file.fallback_share, 6),
+        "kept": file.kept,
         "warnings": file.warnings,
         "parts": [
             {"path": str(shard.path), "size": shard.layout.size, "tensors": len(shard.sources)} for shard in file.shards
@@ -130,6 +131,7 @@ def plan_text(file: FilePlan) -> Iterator[RenderableType]:
     facts = {
         **_sizes(file),
         "tensors": _counts(file),
+        **_kept(file),
         "disk": _disk(file.path.parent, file.size),
     }
     yield _title(file)
@@ -144,7 +146,7 @@ def result_text(result: WrittenFile) -> Iterator[RenderableType]:
     file = result.file
     seconds = max(result.seconds, 1e-9)
     read, wrote = (decimal(int(n / seconds)) for n in (file.source_bytes, file.size))
-    facts = {**_sizes(file), "time": f"{result.seconds:.1f} s"}
+    facts = {**_sizes(file), **_kept(file), "time": f"{result.seconds:.1f} s"}
     if result.resumed_tensors:  # a speed would be wrong: an earlier run read and wrote some of these bytes
         facts["resumed"] = f"{result.resumed_tensors} of {len(file.tensors)} tensors were finished by an earlier run"
     else:
@@ -174,6 +176,18 @@ def _sizes(file: FilePlan) -> dict[str, str]:
 def _counts(file: FilePlan) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in file.types.items())
     return f"{len(file.tensors)}: {counts}" if counts else "none"
+
+
+def _kept(file: FilePlan) -> dict[str, str]:
+    """How many tensors keep the blocks of the source, if that was wished."""
+    if file.kept is None:
+        return {}
+    names = set(file.kept)
+    kept = [info for info in file.tensors if info.name in names]
+    share = sum(info.n_elements for info in kept) / max(1, sum(info.n_elements for info in file.tensors))
+    types = ", ".join(f"{n} {name}" for name, n in Counter(info.type.name for info in kept).most_common())
+    counts = f"{len(kept)} of {len(file.tensors)} tensors ({share:.1%} of the weights)"
+    return {"kept blocks": f"{counts}: {types}" if kept else counts}
 
 
 def _types(file: FilePlan) -> Table:

@@ -9,7 +9,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gguf_forge.engine.batches import RowSource, Shard
@@ -20,7 +20,7 @@ from gguf_forge.gguf_file.split import PartName
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.kernels.binding import backend_lanes, default_backend, dequantizable_types, quantizable_types
-from gguf_forge.recipe import FileType, Options, importance_of, make_recipe
+from gguf_forge.recipe import Assignment, FileType, Options, importance_of, make_recipe
 from gguf_forge.request import Observer, RunSettings
 from gguf_forge.storage.local.output import refuse_existing
 from gguf_forge.storage.local.publish import check_output, check_room, tidy
@@ -32,12 +32,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TensorChoice:
-    """A tensor of a file, the source of its values, its name in that source, and whether its type is a fallback."""
+    """A tensor of a file.
+
+    Attributes:
+        info: Its name, shape and type.
+        source: Where its values come from.
+        origin: Its name in that source.
+        is_fallback: Whether its type is not the wanted one, because its rows do not divide into the blocks of that.
+        is_kept: Whether it keeps the blocks of the source at the user's wish.
+    """
 
     info: TensorInfo
     source: RowSource
     origin: str
     is_fallback: bool = False
+    is_kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,7 @@ class FilePlan:
         warnings: What the user asked for that has no effect.
         source_bytes: Bytes of the tensors as the source holds them.
         inputs: Every file that is read.
+        kept: Tensors that keep the blocks of the source at the user's wish; None if that was not wished.
     """
 
     file_type: FileType
@@ -59,6 +69,7 @@ class FilePlan:
     warnings: tuple[str, ...]
     source_bytes: int
     inputs: tuple[Path, ...]
+    kept: tuple[str, ...] | None = None
 
     @property
     def path(self) -> Path:
@@ -140,31 +151,38 @@ class BaseFile:
         infos: Its tensors.
         expressions: Their values, by name.
         metadata: Its keys.
+        kept: Expressions of packed types that have the values of tensors, by name. They are taken instead of
+            quantizing these tensors.
     """
 
     infos: Sequence[TensorInfo]
     expressions: Mapping[str, TensorExpr]
     metadata: Metadata
+    kept: Mapping[str, TensorExpr] = field(default_factory=dict)
 
     def quantized(
         self, options: Options, *, only_planned: bool = False
     ) -> tuple[Metadata, list[TensorChoice], tuple[str, ...]]:
         """The keys, tensors and warnings of the file that llama-quantize would make of this one."""
-        recipe = make_recipe(self.infos, self.metadata, options, only_planned=only_planned)
+        kept = {name: expr.dtype for name, expr in self.kept.items()}
+        recipe = make_recipe(self.infos, self.metadata, options, kept, only_planned=only_planned)
         chosen = [
             TensorChoice(
                 assignment.output,
-                RowSource(
-                    self.expressions[assignment.info.name],
-                    assignment.info.type,
-                    importance_of(assignment, options.imatrix),
-                ),
+                self._source(assignment, options),
                 assignment.info.name,
                 assignment.fallback,
+                assignment.is_kept,
             )
             for assignment in recipe.assignments
         ]
         return recipe.metadata, chosen, recipe.warnings
+
+    def _source(self, assignment: Assignment, options: Options) -> RowSource:
+        name = assignment.info.name
+        if assignment.is_kept:
+            return RowSource(self.kept[name], assignment.type)
+        return RowSource(self.expressions[name], assignment.info.type, importance_of(assignment, options.imatrix))
 
 
 def said_and_checked(files: Iterable[FilePlan], *, strict: bool) -> tuple[FilePlan, ...]:

@@ -22,6 +22,7 @@ from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, u32
 from gguf_forge.name_pattern import NamePattern
 from gguf_forge.planning.file_plan import BaseFile, FilePlan, TensorChoice, said_and_checked
+from gguf_forge.planning.kept_blocks import say_left, with_kept_blocks
 from gguf_forge.planning.model import FileContent, TensorSource
 from gguf_forge.planning.model_plan import ModelPlan, has_projector, plan_infos, plan_model, plan_weights
 from gguf_forge.planning.splits import Split, split_as_converter, split_as_gguf_split, whole_file
@@ -66,6 +67,7 @@ def plan_file(plan: ModelPlan, options: Options, out: Path | None = None, split:
         warnings=warnings,
         source_bytes=plan.nbytes,
         inputs=(*plan.inputs, *options.inputs),
+        kept=tuple(tensor.info.name for tensor in chosen if tensor.is_kept) if plan.kept is not None else None,
     )
 
 
@@ -120,7 +122,7 @@ def base_file(plan: ModelPlan) -> BaseFile:
     """The input of llama-quantize: the converter's file in the checkpoint's own float type."""
     base = plan.native_type or F32
     expressions = {tensor.name: tensor.expr for tensor in plan.tensors}
-    return BaseFile(plan.base_infos(base), expressions, _with_file_type(plan, base))
+    return BaseFile(plan.base_infos(base), expressions, _with_file_type(plan, base), plan.kept or {})
 
 
 def _float_file(plan: ModelPlan, options: Options) -> _FileChoice:
@@ -134,12 +136,18 @@ def _float_file(plan: ModelPlan, options: Options) -> _FileChoice:
     # The reference's converter alone writes weights that are infinite or not a number; llama-quantize refuses them.
     is_checked = not options.as_reference
     chosen = [
-        TensorChoice(
+        _kept(info, plan.kept[info.name])
+        if plan.kept is not None and info.name in plan.kept
+        else TensorChoice(
             info, RowSource(tensor.expr, _rounded_to(tensor.expr, info.type), is_checked=is_checked), info.name
         )
         for tensor, info in zip(plan.tensors, plan.base_infos(base), strict=True)
     ]
     return _base_file_type(plan, base), _with_file_type(plan, base), chosen, ()
+
+
+def _kept(info: TensorInfo, blocks: TensorExpr) -> TensorChoice:
+    return TensorChoice(replace(info, type=blocks.dtype), RowSource(blocks, blocks.dtype), info.name, is_kept=True)
 
 
 def _rounded_to(expr: TensorExpr, kind: TensorType) -> TensorType:
@@ -149,12 +157,12 @@ def _rounded_to(expr: TensorExpr, kind: TensorType) -> TensorType:
 
 def _quantized_file(plan: ModelPlan, options: Options) -> _FileChoice:
     """The content of the file that llama-quantize makes of the converter's file in the checkpoint's own float type."""
-    if plan.packed_type is not None and not options.allow_requantize:
+    if plan.packed_type is not None and plan.kept is None and not options.allow_requantize:
         raise UnsupportedError(
             f"the checkpoint is quantized to {plan.packed_type} already, and is not quantized again to "
             f"{options.file_type}",
-            hint=f"use --type auto: what is in {plan.packed_type} stays as it is; or add --allow-requantize, which "
-            "loses quality",
+            hint=f"--keep-quantized keeps what is in {plan.packed_type} as it is, and so does --type auto; "
+            "--allow-requantize quantizes it again, which loses quality",
         )
     return options.file_type, *base_file(plan).quantized(options)
 
@@ -249,8 +257,12 @@ class CheckpointModel:
             raise UsageError("--vocab-only: a projector has no vocabulary", hint="leave out one of the two options")
         model = self._plan(request, folder)
         self._say_other_parts(request)
+        if request.keep_quantized and not request.vocab_only:
+            say_left(model)
         keeps = request.vocab_only or request.fp8_as_q8 or model.packed_type is not None
         default = "auto" if keeps else DEFAULT_TYPE
+        if request.keep_quantized and options.allow_requantize:
+            raise UsageError("--keep-quantized and --allow-requantize exclude each other", hint="leave out one")
         if request.fp8_as_q8 and not all(FileType.named(name).is_float for name in request.types):
             raise UsageError("--fp8-as-q8 is for files of float types", hint="add -t auto, or leave it out")
         name = model.metadata["general.architecture"].data
@@ -261,7 +273,8 @@ class CheckpointModel:
         plan = self._plan(request, Path())
         if base is not None:
             plan = replace(plan, native_type=base)
-        if options.file_type.is_float or (plan.packed_type is not None and not options.allow_requantize):
+        is_refused = plan.packed_type is not None and plan.kept is None and not options.allow_requantize
+        if options.file_type.is_float or is_refused:
             found = options.file_type if options.file_type.is_float else AUTO
             _, metadata, chosen, warnings = choose(plan, replace(options, file_type=found))
             return FileContent(metadata, tuple(chosen), warnings)
@@ -279,7 +292,8 @@ class CheckpointModel:
             choices=request.choices,
             target=LocalFolder(folder / request.target_model_dir) if request.target_model_dir is not None else None,
         )
-        return _with_fp8_as_q8(plan) if request.fp8_as_q8 else plan
+        plan = _with_fp8_as_q8(plan) if request.fp8_as_q8 else plan
+        return with_kept_blocks(plan) if request.keep_quantized else plan
 
     def _say_other_parts(self, request: Request) -> None:
         if request.part == "text" and not request.vocab_only and has_projector(self._checkpoint):

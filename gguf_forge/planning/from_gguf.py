@@ -102,6 +102,7 @@ def _refuse_hints(request: Request) -> None:
         "--pre-tokenizer": request.pre_tokenizer,
         "--target-model-dir": request.target_model_dir,
         "--fp8-as-q8": request.fp8_as_q8,
+        "--keep-quantized": request.keep_quantized,
         "--vocab-only": request.vocab_only,
         "--mmproj": request.mmproj,
         "--mtp": request.mtp,

@@ -58,6 +58,7 @@ class ModelPlan:
         inputs: The files in the checkpoint's folder that can belong to the model, and the --metadata file.
         file_prefix: The beginning of the file's usual name if the file is only a part of the model.
         adapters: Adapters that the checkpoint also holds, by the beginning of their files' names.
+        kept: The tensors that stay in blocks of the checkpoint, by name; None if the user did not wish that.
         packed_type: The type of blocks that the checkpoint itself holds and every file keeps; None if it has none.
     """
 
@@ -68,6 +69,7 @@ class ModelPlan:
     inputs: tuple[Path, ...]
     file_prefix: str = ""
     adapters: Mapping[str, ModelPlan] = field(default_factory=dict)
+    kept: Mapping[str, TensorExpr] | None = None
 
     @property
     def packed_type(self) -> TensorType | None:

@@ -5,8 +5,9 @@ Source: llama.cpp's src/llama-quant.cpp.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from gguf_forge.errors import UnsupportedError, UsageError
 from gguf_forge.gguf_file.tensor_info import TensorInfo
@@ -33,6 +34,7 @@ class Assignment:
         type: The type it gets: another one where a row of `wanted` would not be a whole number of blocks.
         needs_imatrix: Whether `type` is too small to be useful without an importance matrix.
         override: The `--tensor-type` that decided, if any.
+        is_kept: Whether its source has blocks of `type` already, which are kept.
     """
 
     info: TensorInfo
@@ -41,6 +43,7 @@ class Assignment:
     type: TensorType
     needs_imatrix: bool = False
     override: TypeOverride | None = None
+    is_kept: bool = False
 
     @property
     def fallback(self) -> bool:
@@ -53,12 +56,19 @@ class Assignment:
         return TensorInfo(self.name, trimmed(self.info.shape), self.type)
 
 
-def assign(tensors: Sequence[TensorInfo], metadata: Metadata, options: Options) -> tuple[Assignment, ...]:
+def assign(
+    tensors: Sequence[TensorInfo],
+    metadata: Metadata,
+    options: Options,
+    kept: Mapping[str, TensorType] = MappingProxyType({}),
+) -> tuple[Assignment, ...]:
     """The tensors of the file that llama-quantize would write, in its order.
 
     Args:
         tensors: Those of the base file, in any order if it need not be kept.
         metadata: That of the base file.
+        kept: Types of tensors that stay as they are, unless an option names another type for them. The mix counts them
+            like any others, so the types of the rest do not depend on them.
 
     Raises:
         UsageError: the file type is `auto`, or every layer would be pruned.
@@ -74,18 +84,28 @@ def assign(tensors: Sequence[TensorInfo], metadata: Metadata, options: Options) 
         >>> [str(a.type) for a in assign(base, header, Options(FileType.named("Q4_K_M")))]
         ['Q6_K', 'F32']
     """
-    kept = prune(tensors, options.prune_layers)
+    remaining = prune(tensors, options.prune_layers)
     if options.keep_order:
         place = {info.name: number for number, info in enumerate(tensors)}
-        kept = tuple(sorted(kept, key=lambda pair: place[pair[0].name]))
+        remaining = tuple(sorted(remaining, key=lambda pair: place[pair[0].name]))
     if options.file_type == COPY:
-        return tuple(Assignment(info, name, info.type, info.type) for info, name in kept)
+        return tuple(Assignment(info, name, info.type, info.type) for info, name in remaining)
     default = options.file_type.default_type
     if default is None:
         raise UsageError(f"a file cannot be quantized to {options.file_type}", hint="name a file type")
     facts = ModelFacts.read(metadata, options.key_overrides)
-    mix = Mix(options, default, facts, (name for _, name in kept))
-    return tuple(_assignment(info, name, default, facts, options, mix) for info, name in kept)
+    mix = Mix(options, default, facts, (name for _, name in remaining))
+    assigned = (_assignment(info, name, default, facts, options, mix) for info, name in remaining)
+    return tuple(_kept(a, options, kept.get(a.info.name)) for a in assigned)
+
+
+def _kept(a: Assignment, options: Options, kept: TensorType | None) -> Assignment:
+    """An assignment after it is decided whether the tensor keeps its blocks."""
+    role = role_of(a.name)
+    is_left = options.leave_output_tensor and role is Role.OUTPUT
+    if kept is None or a.override or is_left or _forced(a.name, role, None, options):
+        return a
+    return Assignment(a.info, a.name, kept, kept, is_kept=True)
 
 
 def _assignment(

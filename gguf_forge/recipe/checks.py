@@ -68,7 +68,7 @@ def check(assignments: Iterable[Assignment], options: Options) -> None:
 
 def importance_of(a: Assignment, imatrix: ImportanceMatrix | None) -> NDArray[np.float32] | None:
     """The importance that `a` is quantized with: of each column, for each of its matrices in turn; None for none."""
-    if imatrix is None or not _weighs(imatrix, a) or not imatrix.fits(a.info):
+    if a.is_kept or imatrix is None or not _weighs(imatrix, a) or not imatrix.fits(a.info):
         return None
     return imatrix.importance[a.info.name]
 

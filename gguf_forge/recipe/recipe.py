@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from gguf_forge.errors import ForgeError
 from gguf_forge.gguf_file.tensor_info import TensorInfo
@@ -13,6 +14,7 @@ from gguf_forge.recipe.checks import check
 from gguf_forge.recipe.header import quantized_metadata
 from gguf_forge.recipe.options import Options
 from gguf_forge.recipe.tensor_rules import layer_of
+from gguf_forge.types.tensor_type import TensorType
 
 
 @dataclass(frozen=True)
@@ -25,19 +27,25 @@ class Recipe:
 
 
 def make_recipe(
-    tensors: Sequence[TensorInfo], metadata: Metadata, options: Options, *, only_planned: bool = False
+    tensors: Sequence[TensorInfo],
+    metadata: Metadata,
+    options: Options,
+    kept: Mapping[str, TensorType] = MappingProxyType({}),
+    *,
+    only_planned: bool = False,
 ) -> Recipe:
     """Decide everything about the file that llama-quantize would make of a base file.
 
     Args:
         tensors: Those of the base file, in any order.
         metadata: That of the base file.
+        kept: Types of tensors that keep the blocks of their source.
         only_planned: If `check` refuses something, this is a warning and no error.
 
     Raises:
         ForgeError: whatever `assign`, `check` and `quantized_metadata` refuse.
     """
-    assignments = assign(tensors, metadata, options)
+    assignments = assign(tensors, metadata, options, kept)
     refused: tuple[str, ...] = ()
     try:
         check(assignments, options)

@@ -60,8 +60,7 @@ class Scaled(TensorExpr):
         return self.codes.shape
 
     def take(self, rows: RowNumbers) -> Rows:
-        matrix, within = np.divmod(rows, self.codes.matrix_rows)
-        below, at = np.unique(matrix * self.scales.matrix_rows + within // self.row_block, return_inverse=True)
+        below, at = self.scale_rows(rows)
         values = _as_float32(self.codes.take(rows))
         if isinstance(self.zeros, TensorExpr):
             self._apply(np.subtract, values, self._numbers(self.zeros, below), at)
@@ -71,6 +70,12 @@ class Scaled(TensorExpr):
         if self.shifts is not None:
             self._apply(np.add, values, self._numbers(self.shifts, below), at)
         return values
+
+    def scale_rows(self, rows: RowNumbers) -> tuple[RowNumbers, RowNumbers]:
+        """The rows of scales that rows of codes need, each once, and for each row of codes its place among them."""
+        matrix, within = np.divmod(rows, self.codes.matrix_rows)
+        below, at = np.unique(matrix * self.scales.matrix_rows + within // self.row_block, return_inverse=True)
+        return below, at
 
     def _numbers(self, numbers: TensorExpr, rows: RowNumbers) -> Rows:
         """One number for each block of columns."""

@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
+
+import numpy as np
 
 from gguf_forge.engine.batches import Batch, RowSource, Target
 from gguf_forge.engine.pack import pack
 from gguf_forge.errors import UnsupportedError, UsageError, printable
+from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.layout import PlacedTensor
 from gguf_forge.gguf_file.opened import GgufFile
 from gguf_forge.gguf_file.tensor_info import TensorInfo
@@ -29,6 +33,7 @@ from gguf_forge.types.tensor_type import TensorType
 IMATRIX_KEYS = "quantize.imatrix."
 _BY_ID = {file_type.id: file_type for file_type in FILE_TYPES.values() if file_type.id is not None}
 _MOST_NAMED = 4
+_MOST_SAMPLED = 16
 
 
 @contextmanager
@@ -56,8 +61,13 @@ def expecting(gguf: GgufFile, request: Request, options: Options, base: str | No
         mistral_format=request.mistral_format,
         drop_tensor=request.drop_tensor,
     ) as model:
-        content = model.content(request, options, _base(base) if base is not None else None)
+        of_base = _base(base) if base is not None else None
+        content = model.content(request, options, of_base)
         if not _decides_types(request, options):
+            kept = model.content(replace(request, keep_quantized=True), options, of_base)
+            if request.keep_quantized or _keeps_blocks(gguf, content, kept):
+                plain = model.content(replace(request, keep_quantized=False), options, of_base)
+                content = _with_kept_blocks(gguf, plain, kept)
             content = _with_types_of(gguf, content)
         _check_packable(content.tensors)
         yield content
@@ -67,6 +77,51 @@ def _decides_types(request: Request, options: Options) -> bool:
     """Whether a file type and options decide the type of each tensor, and not the file itself."""
     named = (options.output_tensor_type, options.token_embedding_type)
     return bool(request.types or options.pure or options.leave_output_tensor or options.tensor_types or any(named))
+
+
+def _keeps_blocks(gguf: GgufFile, content: FileContent, kept: FileContent) -> bool:
+    """Whether the file was made with --keep-quantized.
+
+    A file type shows it that a checkpoint of NVFP4 or MXFP4 blocks gets in no other way, or a row of a tensor.
+    """
+    said, mine, theirs = (
+        metadata.get("general.file_type") for metadata in (gguf.typed_metadata, content.metadata, kept.metadata)
+    )
+    if mine != said == theirs:
+        return True
+    plain = {chosen.info.name: chosen for chosen in content.tensors}
+    there = {tensor.name: tensor for tensor in gguf.tensors}
+    candidates = (
+        (there[chosen.info.name], plain[chosen.info.name], chosen)
+        for chosen in kept.tensors
+        if chosen.is_kept
+        and chosen.info.name in there
+        and chosen.info.name in plain
+        and there[chosen.info.name].info == chosen.info
+        and plain[chosen.info.name].source.expr.dtype != chosen.info.type
+    )
+    for tensor, without, blocks in islice(candidates, _MOST_SAMPLED):
+        row = tensor.info.n_rows // 2
+        stored = np.ascontiguousarray(expression_of(tensor).rows(row, row + 1)).view(np.uint8).reshape(1, -1)
+        made = repacked(blocks.source, tensor.type, row, row + 1)
+        if np.array_equal(stored, made) and not np.array_equal(
+            made, repacked(without.source, tensor.type, row, row + 1)
+        ):
+            return True
+    return False
+
+
+def _with_kept_blocks(gguf: GgufFile, plain: FileContent, kept: FileContent) -> FileContent:
+    """The content with blocks kept where the file has the type of these blocks, and all other tensors quantized."""
+    types = {tensor.name: tensor.type for tensor in gguf.tensors}
+    others = {chosen.info.name: chosen for chosen in plain.tensors}
+    tensors = (
+        others.get(chosen.info.name, chosen)
+        if chosen.is_kept and types.get(chosen.info.name) != chosen.info.type
+        else chosen
+        for chosen in kept.tensors
+    )
+    return replace(kept, tensors=tuple(tensors))
 
 
 def _is_in_order(gguf: GgufFile) -> bool:
