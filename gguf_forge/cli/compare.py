@@ -56,7 +56,7 @@ def compare(
     from gguf_forge.gguf_file.opened import open_gguf
     from gguf_forge.toolbox.inspect.compare import compare_gguf
 
-    with open_gguf(a) as gguf:
+    with open_gguf(a, lenient=True) as gguf:
         size = sum(tensor.nbytes for tensor in gguf.tensors)
     with counting("comparing", size, messages) as progress:
         found = compare_gguf(a, b, only_tensors=only_tensors, threads=run.threads, progress=progress)

@@ -14,7 +14,7 @@ import typer
 
 from gguf_forge.cli.help import LOOK
 from gguf_forge.cli.options import Messages, add_command, only
-from gguf_forge.cli.shown import escaped, json_value, type_text, value_text
+from gguf_forge.cli.shown import escaped, json_value, rule_object, type_text, value_text
 from gguf_forge.cli.tables import facts_text, table_of
 from gguf_forge.request import MESSAGES, Option, RunSettings
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from gguf_forge.gguf_file.opened import GgufFile
     from gguf_forge.gguf_file.reader import GgufTensor
-    from gguf_forge.gguf_file.rules import BrokenRule
     from gguf_forge.gguf_file.values import Value
     from gguf_forge.toolbox.inspect.inspect import DecodedBlock, Overview, TensorEntry, TensorView
 
@@ -183,7 +182,7 @@ def _object(overview: Overview, keys: Keys, tensors: Sequence[TensorEntry], *, w
         "weights": overview.weights,
         "bits_per_weight": round(overview.bits_per_weight, 4),
         "types": types,
-        "broken_rules": list(map(_rule_object, overview.broken)),
+        "broken_rules": list(map(rule_object, overview.broken)),
         "metadata": metadata,
         **({"repeated_keys": repeated} if repeated else {}),
         "tensors": {entry.name: {"index": index, **_entry_object(entry)} for index, entry in enumerate(tensors)},
@@ -195,17 +194,6 @@ def _value_object(item: Value, *, with_arrays: bool) -> dict[str, Any]:
         "type": item.type.name,
         **({"array_types": [item.element.name], "count": len(item.data)} if item.element is not None else {}),
         **({"value": json_value(item)} if with_arrays or item.element is None else {}),
-    }
-
-
-def _rule_object(broken: BrokenRule) -> dict[str, Any]:
-    error = broken.error
-    return {
-        "rule": broken.rule.value,
-        "problem": error.problem,
-        "file": str(error.file),
-        "hint": error.hint,
-        "names": broken.names,
     }
 
 

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gguf_forge.gguf_file.rules import BrokenRule
     from gguf_forge.gguf_file.values import Value
 
 _ITEMS = 6  # items of an array that are shown
@@ -105,3 +106,15 @@ def _number(data: Any, kind: str) -> int | float | bool:
     import numpy as np
 
     return float(str(np.float32(data)))
+
+
+def rule_object(broken: BrokenRule) -> dict[str, Any]:
+    """A rule that a file breaks, as a JSON object."""
+    error = broken.error
+    return {
+        "rule": broken.rule.value,
+        "problem": error.problem,
+        "file": str(error.file),
+        "hint": error.hint,
+        "names": broken.names,
+    }

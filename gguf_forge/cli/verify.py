@@ -12,7 +12,7 @@ import typer
 
 from gguf_forge.cli.help import PROVE
 from gguf_forge.cli.options import Messages, add_command, only
-from gguf_forge.cli.shown import escaped
+from gguf_forge.cli.shown import escaped, rule_object
 from gguf_forge.cli.tables import facts_text, table_of
 from gguf_forge.errors import UsageError
 from gguf_forge.request import MESSAGES, MIX, ModelHints, Option, PartChoices, RecipeChoices, Request, RunSettings
@@ -48,7 +48,8 @@ class VerifyChoices:
         Path | None,
         Option(
             "--check-sums",
-            "A file of checksums that --write-sums, llama-gguf-hash --sha256 or sha256sum wrote.",
+            "A file of checksums: of --write-sums, llama-gguf-hash --sha256 or --sha1, sha256sum, sha1sum or md5sum, "
+            "or a SHA-256 alone.",
             _AGAINST,
             metavar="SUMS",
         ),
@@ -156,14 +157,14 @@ def _verified(
     file: Path, request: Request | None, comparison: VerifyChoices, run: RunSettings, messages: Messages
 ) -> Verification:
     from gguf_forge.cli.progress import counting
-    from gguf_forge.gguf_file.opened import open_gguf
     from gguf_forge.recipe import Options
     from gguf_forge.recipe.requested import options_of
     from gguf_forge.storage.local.publish import check_output
+    from gguf_forge.toolbox.verify.verify import open_to_verify
     from gguf_forge.toolbox.verify.verify import verify as verify_file
 
     options = options_of(request) if request is not None else Options()
-    with open_gguf(file) as gguf:
+    with open_to_verify(file, of_source=request is not None) as gguf:
         size = sum(tensor.nbytes for tensor in gguf.tensors)
         if comparison.write_sums is not None:
             check_output(comparison.write_sums, 0, gguf.paths, overwrite=run.overwrite)
@@ -202,6 +203,7 @@ def _object(found: Verification, is_right: bool) -> dict[str, Any]:
         "size": found.size,
         "tensors": found.n_tensors,
         "problems": [vars(problem) for problem in found.problems],
+        "broken_rules": list(map(rule_object, found.broken)),
         "sums": None if sums is None else {"ok": sums.ok, **vars(sums)},
         "source": source,
     }
@@ -264,8 +266,8 @@ def _text(found: Verification, is_right: bool, *, with_all: bool) -> Iterator[Re
             yield from (Text.assemble((f"{title}: ", "bold red"), escaped(name)) for name in names)
         if found.sums.unnamed:
             yield Text.assemble(("without a checksum: ", "bold red"), ", ".join(map(escaped, found.sums.unnamed)))
-    for note in found.notes:
-        yield Text.assemble(("note: ", "dim"), note)
+    for note in (*(str(broken.everywhere()) for broken in found.broken), *found.notes):
+        yield Text.assemble(("note: ", "dim"), escaped(note))
     first = found.first
     if first is not None:
         yield from ("", Text("the first tensor that differs", "bold"), _first_text(first))

@@ -42,6 +42,10 @@ class FormatRule(str, Enum):
     PARTS = "missing parts"
 
 
+# Other programs write such files on purpose, and load them.
+OF_OTHER_PROGRAMS = (FormatRule.NAME, FormatRule.DIMS, FormatRule.TYPE)
+# The keys and tensors of such files are copied as they are.
+COPYABLE = (*OF_OTHER_PROGRAMS, FormatRule.EMPTY_KEY, FormatRule.NESTED, FormatRule.OFFSET)
 # What a file lacks if it is not complete.
 INCOMPLETE = (FormatRule.CUT, FormatRule.PARTS)
 
@@ -67,8 +71,12 @@ class BrokenRule:
         error, others = self.error, self.names[1:]
         if not others or self.rule is FormatRule.PARTS:  # an error about parts names them all
             return error
-        shown = ", ".join(others[:_MOST_NAMES]) + (", ..." if len(others) > _MOST_NAMES else "")
-        problem = f"{error.problem}; so it is with {len(others)} more: {shown}"
+        if self.rule is FormatRule.CUT:  # the tensors from one place on
+            more = f"the file lacks {len(self.names)} tensors or parts of them, from {self.names[0]} to {others[-1]}"
+        else:
+            shown = ", ".join(others[:_MOST_NAMES]) + (", ..." if len(others) > _MOST_NAMES else "")
+            more = f"so it is with {len(others)} more: {shown}"
+        problem = f"{error.problem}; {more}"
         return type(error)(problem, file=error.file, tensor=error.tensor, hint=error.hint)
 
 

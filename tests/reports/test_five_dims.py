@@ -56,6 +56,18 @@ def test_other_shapes_and_names(dims: int, tmp_path: Path, forge: Forge) -> None
     assert Path("out.gguf").read_bytes().endswith(bytes(range(144)))
 
 
+def test_verify_and_compare_take_it(made: Made, forge: Forge) -> None:
+    file = made() / "five-dims.gguf"
+    run = forge("verify", file, "--write-sums", "sums", "--json")
+    assert (run.code, run.json["problems"], run.json["broken_rules"][0]["rule"]) == (0, [], "dimensions")
+    assert forge("verify", file, "--check-sums", "sums").code == 0
+    assert forge("compare", file, file).code == 0
+    other = Path("other.gguf")
+    other.write_bytes(file.read_bytes()[:-2] + b"\0\0")
+    run = forge("compare", file, other, "--json")
+    assert [each["likeness"] for each in run.json["tensors"]] == ["same", "different"]
+
+
 def test_dropping_the_tensor_makes_an_ordinary_file(made: Made, forge: Forge) -> None:
     file = made() / "five-dims.gguf"
     run = forge("edit", file, "-o", "out.gguf", "--drop-tensor", "^patch_embedding")

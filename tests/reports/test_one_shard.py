@@ -45,6 +45,7 @@ def test_verify_stays_strict(made: Callable[..., Path], forge: Forge) -> None:
     assert (run.code, "00003 is missing" in run.err) == (InputError.exit_code, True)
     run = forge("verify", folder / "head.gguf")
     assert (run.code, "download it again" in run.err) == (InputError.exit_code, True)
+    assert "the file lacks 21 tensors or parts of them, from token_embd.weight to blk.1.ffn_down.weight" in run.err
 
 
 @pytest.fixture

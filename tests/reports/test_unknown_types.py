@@ -48,6 +48,21 @@ def test_commands_that_need_values_name_the_tensors(made: Callable[..., Path], f
         assert "download" not in run.err
 
 
+def test_commands_that_need_none_work(made: Callable[..., Path], forge: Forge) -> None:
+    file = made() / "iq2_kt.gguf"
+    before = file.read_bytes()
+    assert forge("verify", file, "--write-sums", "sums").code == 0
+    assert forge("verify", file, "--check-sums", "sums").code == 0
+    assert forge("edit", file, "-o", "renamed.gguf", "--set", "general.name=Mine").code == 0
+    assert Path("renamed.gguf").read_bytes().endswith(before[-38400:])
+    assert forge("compare", file, "renamed.gguf", "--only-tensors").code == 0
+    other = bytearray(before)
+    other[-2000] ^= 1
+    Path("other.gguf").write_bytes(other)
+    run = forge("compare", file, "other.gguf", "--json")
+    assert [each["likeness"] for each in run.json["tensors"]] == ["same", "not readable", "same"]
+
+
 def several(folder: Path, order: str) -> Path:
     """Three tensors of two unknown types among known ones, in one of the two byte orders."""
     keys = [key(b"general.architecture", STRING, text(b"llama", order), order)]

@@ -13,12 +13,15 @@ from gguf_forge.engine.threads import Progress
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.reader import GgufTensor
+from gguf_forge.gguf_file.rules import COPYABLE, refuse
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.kernels.binding import dequantizable_types
 from gguf_forge.recipe.tensor_rules import trimmed
 from gguf_forge.toolbox.inspect.measure import Distance, distance_between
 from gguf_forge.toolbox.inspect.metadata_diff import KeyDifference, metadata_differences
 from gguf_forge.toolbox.inspect.rows_of import in_order, with_short_rows
+from gguf_forge.types.foreign_type import ForeignType
+from gguf_forge.types.tensor_type import TensorType
 
 _AT_ONCE = 4 << 20
 
@@ -104,7 +107,9 @@ def compare_gguf(
         >>> max(each.distance.relative for each in found.tensors if each.distance)  # doctest: +SKIP
         0.0731
     """
-    with open_gguf(a) as first, open_gguf(b) as second:
+    with open_gguf(a, lenient=True) as first, open_gguf(b, lenient=True) as second:
+        for gguf in (first, second):
+            refuse(gguf.broken, but=COPYABLE)
         others = {tensor.name: tensor for tensor in second.tensors}
         names = {tensor.name for tensor in first.tensors}
         tensors = []
@@ -138,10 +143,10 @@ def _compared(a: GgufTensor, b: GgufTensor | None, threads: int | None) -> Tenso
     theirs = _info(b)
     if mine.shape != theirs.shape:
         return TensorComparison(a.name, Likeness.SHAPE, mine, theirs)
-    alike = (mine.type, a.byte_order) == (theirs.type, b.byte_order)
+    alike = (mine.type, a.byte_order, a.nbytes) == (theirs.type, b.byte_order, b.nbytes)
     if alike and _same_bytes(a, b, threads):
         return TensorComparison(a.name, Likeness.SAME, mine, theirs)
-    if any(kind.block_elements > 1 and kind not in dequantizable_types() for kind in (mine.type, theirs.type)):
+    if not (_can_be_unpacked(mine.type) and _can_be_unpacked(theirs.type)):
         return TensorComparison(a.name, Likeness.UNREADABLE, mine, theirs)
     one, other = expression_of(a), expression_of(b)
     if mine.type.block_elements == theirs.type.block_elements:
@@ -149,6 +154,10 @@ def _compared(a: GgufTensor, b: GgufTensor | None, threads: int | None) -> Tenso
     distance = distance_between(one, other, threads=threads)
     is_same = not distance.differing and not distance.nonfinite
     return TensorComparison(a.name, Likeness.VALUES if is_same else Likeness.DIFFERENT, mine, theirs, distance)
+
+
+def _can_be_unpacked(kind: TensorType) -> bool:
+    return not isinstance(kind, ForeignType) and (not kind.is_packed or kind in dequantizable_types())
 
 
 def _same_bytes(a: GgufTensor, b: GgufTensor, threads: int | None) -> bool:

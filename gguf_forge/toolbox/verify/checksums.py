@@ -2,7 +2,8 @@
 
 The lines for tensors are those of llama.cpp's llama-gguf-hash: type, hash, FILE:TENSOR, and for all tensors of a file
 together FILE. A line of type `sha256sum` is the hash of the file itself, as the program of that name and model hubs
-show it. Lines of that program, without a type, are read, too.
+show it. Other lines that are read: those of sha256sum, sha1sum and md5sum (without a type, or with --tag), a digest
+alone, and the pointer that Git LFS keeps in place of a file.
 """
 
 from __future__ import annotations
@@ -18,16 +19,23 @@ from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import InputError, printable
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.reader import GgufTensor
+from gguf_forge.gguf_file.rules import COPYABLE, refuse
 from gguf_forge.storage.local.publish import check_output, published
 from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.storage.source import Source
 from gguf_forge.toolbox.inspect.rows_of import in_order
 
-TENSORS, WHOLE = "sha256", "sha256sum"
+_OF_FILE = "sum"
+TENSORS = "sha256"
 
 _AT_ONCE = 4 << 20
 _MOST_BYTES = 64 << 20
-_LINE = re.compile(r"(?:(?P<kind>[a-z0-9]+)\s+)?(?P<hash>[0-9a-fA-F]{64})\s+\*?(?P<name>.+)")
+_ALGORITHMS = {64: "sha256", 40: "sha1", 32: "md5"}  # by the length of a digest in hexadecimal
+_HASH = f"(?P<hash>{'|'.join(f'[0-9a-fA-F]{{{length}}}' for length in _ALGORITHMS)})"
+_LINE = re.compile(rf"(?:(?P<kind>[a-z0-9]+)\s+)?{_HASH}\s+\*?(?P<name>.+)")
+_TAGGED = re.compile(rf"(?P<kind>[A-Z0-9]+)\s*\((?P<name>.+)\)\s*=\s*{_HASH}")
+_ALONE = re.compile(rf"(?:(?:oid\s+)?(?P<kind>[a-z0-9]+):)?{_HASH}")
+_XXH64 = re.compile(r"xxh64\s+[0-9a-fA-F]{16}\s+.+")
 
 
 @dataclass(frozen=True)
@@ -35,9 +43,9 @@ class Checksum:
     """One line: the hash of a tensor, of all tensors of a file, or of a file.
 
     Attributes:
-        kind: `TENSORS` or `WHOLE`.
+        kind: The hash function, such as `sha256`, for tensors; with "sum" behind it for a file.
         hash: In hexadecimal.
-        file: The name of the file.
+        file: The name of the file; empty if the digest stands alone.
         tensor: Whose hash it is; None for all.
     """
 
@@ -96,7 +104,8 @@ def write_sums(
     Example:
         >>> write_sums("model.gguf", "model.gguf.sums")  # doctest: +SKIP
     """
-    with open_gguf(source) as gguf:
+    with open_gguf(source, lenient=True) as gguf:
+        refuse(gguf.broken, but=COPYABLE)
         check_output(Path(out), 0, gguf.paths, overwrite=overwrite)
         sums = sums_of(gguf, threads=threads, progress=progress)
         gguf.check_unchanged()
@@ -110,7 +119,8 @@ def sums_of(
     gguf: GgufFile, *, threads: int | None = None, progress: Progress = lambda n_bytes: None
 ) -> tuple[Checksum, ...]:
     """All sums of an opened file, in its order."""
-    jobs = [job for path, tensors in zip(gguf.paths, gguf.shards, strict=True) for job in _jobs(path, tensors)]
+    shards = zip(gguf.paths, gguf.shards, strict=True)
+    jobs = [job for path, tensors in shards for job in _jobs(path, tensors, TENSORS)]
     return tuple(_hashed(jobs, threads, progress))
 
 
@@ -127,18 +137,22 @@ class _Job:
     source: Source | None
     pieces: Sequence[_Piece]
 
+    @property
+    def algorithm(self) -> str:
+        return self.kind.removesuffix(_OF_FILE)
 
-def _jobs(path: Path, tensors: Sequence[GgufTensor]) -> Iterator[_Job]:
+
+def _jobs(path: Path, tensors: Sequence[GgufTensor], algorithm: str) -> Iterator[_Job]:
     for tensor in tensors:
-        yield _Job(TENSORS, path, tensor.name, tensor.source, [(tensor.offset, tensor.nbytes)])
+        yield _Job(algorithm, path, tensor.name, tensor.source, [(tensor.offset, tensor.nbytes)])
     if tensors:
-        yield _Job(TENSORS, path, None, tensors[0].source, [(tensor.offset, tensor.nbytes) for tensor in tensors])
-    yield _Job(WHOLE, path, None, None, ())
+        yield _Job(algorithm, path, None, tensors[0].source, [(tensor.offset, tensor.nbytes) for tensor in tensors])
+    yield _Job(algorithm + _OF_FILE, path, None, None, ())
 
 
 def _hashed(jobs: Sequence[_Job], threads: int | None, progress: Progress) -> Iterator[Checksum]:
     def run(job: _Job) -> tuple[Checksum, int]:
-        state = hashlib.sha256()
+        state = hashlib.new(job.algorithm, usedforsecurity=False)
         done = 0
         for piece in _read(job):
             state.update(piece)
@@ -169,26 +183,39 @@ def _in_pieces(source: Source, pieces: Sequence[_Piece]) -> Iterator[memoryview]
 
 
 def read_sums(path: str | PathLike[str]) -> tuple[Checksum, ...]:
-    """Reads a file of sums: those that `write_sums`, llama-gguf-hash or sha256sum write.
+    """Reads a file of sums: those that `write_sums`, llama-gguf-hash, sha256sum, sha1sum or md5sum write, or a digest.
 
-    Lines with other hashes than SHA-256 are passed over. A name with a colon in it stays whole; `check_sums` knows the
-    names of tensors.
+    Other lines are passed over. A name with a colon in it stays whole; `check_sums` knows the names of tensors.
 
     Raises:
-        InputError: the file can't be read, or has no SHA-256 in it.
+        InputError: the file can't be read, or has no digest in it that is known.
     """
     with SourceFile(Path(path)) as file:
         if file.size > _MOST_BYTES:
             raise InputError(f"has {file.size} bytes: these are no sums", file=path)
         text = file.read(0, file.size).tobytes().decode(errors="surrogateescape")
-    found = []
-    for line in text.splitlines():
-        match = _LINE.fullmatch(line.strip())
-        if match and match["kind"] in (None, TENSORS, WHOLE):
-            found.append(Checksum(match["kind"] or WHOLE, match["hash"].lower(), match["name"]))
-    if not found:
-        raise InputError("no line has a SHA-256 in it", file=path, hint="make sums with --write-sums")
-    return tuple(found)
+    lines = [line.strip() for line in text.splitlines()]
+    found = [sum for sum in map(_read_line, lines) if sum is not None]
+    if found:
+        return tuple(found)
+    if any(map(_XXH64.fullmatch, lines)):
+        hint = "make the sums with `llama-gguf-hash --sha256`, or with --write-sums"
+        raise InputError("xxh64 is not supported, and there are no other sums", file=path, hint=hint)
+    problem = "no line has a SHA-256, SHA-1 or MD5 digest in it"
+    raise InputError(problem, file=path, hint="make sums with --write-sums")
+
+
+def _read_line(line: str) -> Checksum | None:
+    match = _LINE.fullmatch(line) or _TAGGED.fullmatch(line) or _ALONE.fullmatch(line)
+    if match is None:
+        return None
+    digest = match["hash"].lower()
+    algorithm, kind = _ALGORITHMS[len(digest)], (match["kind"] or "").lower()
+    if match.re is not _LINE or not kind:  # what the other forms call SHA256 is that of a file
+        kind = (kind or algorithm) + _OF_FILE
+    if kind not in (algorithm, algorithm + _OF_FILE):
+        return None
+    return Checksum(kind, digest, match.groupdict().get("name") or "")
 
 
 def check_sums(
@@ -202,10 +229,14 @@ def check_sums(
 
     Files go by their names without folders; a single file may be called otherwise in the sums.
     """
+    if len(gguf.paths) > 1 and any(not line.file for line in sums):
+        hint = "write the name of its file behind each digest"
+        raise InputError(f"a digest alone does not say which of {len(gguf.paths)} files it is for", hint=hint)
     every = {
         (job.kind, job.path.name, job.tensor): job
+        for algorithm in {line.kind.removesuffix(_OF_FILE) for line in sums}
         for path, tensors in zip(gguf.paths, gguf.shards, strict=True)
-        for job in _jobs(path, tensors)
+        for job in _jobs(path, tensors, algorithm)
     }
     wanted = [(line, _key_of(line, every, gguf)) for line in sums]
     missing = tuple(printable(line.file) for line, key in wanted if key not in every)
@@ -213,10 +244,9 @@ def check_sums(
     hashes = _hashed([every[key] for _, key in named], threads, progress)
     results = [(found.hash == line.hash, found) for (line, _), found in zip(named, hashes, strict=True)]
     different = tuple(_shown(found) for same, found in results if not same)
-    tensors = {key for _, key in named if key[2] is not None}
-    unnamed = tuple(
-        printable(job.tensor) for key, job in every.items() if tensors and job.tensor is not None and key not in tensors
-    )
+    tensors = {key[1:] for _, key in named if key[2] is not None}
+    places = {key[1:]: job.tensor for key, job in every.items() if job.tensor is not None}
+    unnamed = tuple(printable(tensor) for place, tensor in places.items() if tensors and place not in tensors)
     return SumsCheck(sum(same for same, _ in results), different, missing, unnamed)
 
 
@@ -240,4 +270,4 @@ def _key_of(line: Checksum, every: dict[_Key, _Job], gguf: GgufFile) -> _Key:
 def _shown(found: Checksum) -> str:
     if found.tensor is not None:
         return printable(f"{found.file}:{found.tensor}")
-    return printable(found.file) + ("" if found.kind == WHOLE else " (all tensors)")
+    return printable(found.file) + ("" if found.kind.endswith(_OF_FILE) else " (all tensors)")

@@ -18,9 +18,11 @@ from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.header import alignment_of, encode_header, padded
 from gguf_forge.gguf_file.opened import GgufFile
 from gguf_forge.gguf_file.reader import GgufTensor, read_header
+from gguf_forge.gguf_file.rules import WIDEST
 from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.toolbox.inspect.rows_of import in_order, row_ranges, with_short_rows
+from gguf_forge.types.foreign_type import ForeignType
 from gguf_forge.types.validity import invalid_blocks
 
 _RANGE_VALUES = 1 << 20
@@ -48,7 +50,7 @@ class Problem:
 def problems_of(
     gguf: GgufFile, *, threads: int | None = None, progress: Progress = lambda n_bytes: None
 ) -> tuple[Problem, ...]:
-    """All that is wrong in a file by itself: each tensor is read once.
+    """All that is wrong in a file by itself: each tensor is read once, unless its type is not known.
 
     Args:
         gguf: The file, opened: its structure is sound, then.
@@ -72,6 +74,7 @@ def _invalid(gguf: GgufFile, threads: int | None, progress: Progress) -> Iterato
     ranges = (
         _Rows(tensor, expr, *rows)
         for tensor in gguf.tensors
+        if not isinstance(tensor.type, ForeignType)
         for expr in [with_short_rows(expression_of(tensor))]
         for rows in row_ranges(expr, values=_RANGE_VALUES)
     )
@@ -106,11 +109,11 @@ def _padding(gguf: GgufFile) -> Iterator[Problem]:
     """Bytes between tensors that aren't zero, and bytes after the last one."""
     for path, tensors in zip(gguf.paths, gguf.shards, strict=True):
         with SourceFile(path) as file:
-            header = read_header(file)
+            header = read_header(file, lenient=True)
             alignment = alignment_of(header.metadata)
             infos = [tensor.info for tensor in tensors]
             offsets = [tensor.offset - header.data_offset for tensor in tensors]
-            used = len(encode_header(header.metadata, infos, offsets, 1, header.byte_order))
+            used = len(encode_header(header.metadata, infos, offsets, 1, header.byte_order, WIDEST))
             gaps = [(used, header.data_offset, "the header")]
             gaps += [
                 (end, padded(end, alignment), printable(tensor.name))

@@ -14,10 +14,11 @@ import numpy as np
 
 from gguf_forge.engine.batches import RowSource
 from gguf_forge.engine.threads import Progress
-from gguf_forge.errors import printable
+from gguf_forge.errors import ForgeError, printable
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.reader import GgufTensor
+from gguf_forge.gguf_file.rules import OF_OTHER_PROGRAMS, BrokenRule, refuse
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.planning.file_plan import TensorChoice
 from gguf_forge.planning.model import FileContent
@@ -50,6 +51,7 @@ class Verification:
         verdict: How it compares with its source; None if none was given.
         sentences: The same in words.
         notes: What a user should know of how the file was compared.
+        broken: Why llama.cpp does not load the file, if other programs do.
         keys: Metadata keys that differ.
         order: The first tensor out of its place; None if the order is right.
         tensors: Every tensor, and what became of it; none without a source.
@@ -63,6 +65,7 @@ class Verification:
     verdict: Verdict | None = None
     sentences: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    broken: tuple[BrokenRule, ...] = ()
     keys: tuple[KeyDifference, ...] = ()
     order: str | None = None
     tensors: tuple[TensorCheck, ...] = ()
@@ -156,7 +159,7 @@ def verify(
     # The arguments are checked before the file is read, because reading may take long.
     lines = read_sums(sums) if sums is not None else None
     with (
-        open_gguf(path) as gguf,
+        open_to_verify(path, of_source=request is not None) as gguf,
         expecting(gguf, request, options, base) if request is not None else nullcontext() as expected,
     ):
         found = Verification(
@@ -164,6 +167,7 @@ def verify(
             sum(file.stat().st_size for file in gguf.paths),
             len(gguf.tensors),
             problems_of(gguf, threads=run.threads, progress=progress),
+            broken=gguf.broken,
         )
         if lines is not None:
             found = replace(found, sums=check_sums(gguf, lines, threads=run.threads, progress=progress))
@@ -171,6 +175,18 @@ def verify(
             found = _compared(found, gguf, expected, only_tensors, run, progress)
         gguf.check_unchanged()
     return found
+
+
+def open_to_verify(path: str | PathLike[str], *, of_source: bool) -> GgufFile:
+    """Opens a file that is verified. Files that other programs write on purpose are taken, if there is no source: how
+    they are made nobody here knows."""
+    gguf = open_gguf(path, lenient=not of_source)
+    try:
+        refuse(gguf.broken, but=OF_OTHER_PROGRAMS)
+    except ForgeError:
+        gguf.close()
+        raise
+    return gguf
 
 
 def _compared(

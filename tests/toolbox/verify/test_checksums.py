@@ -49,11 +49,38 @@ def test_what_was_written_is_right(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["{0}  m.gguf", "{0} *m.gguf", "sha256sum  {0}  some/where/m.gguf", "xxh64  0123456789abcdef  m.gguf\n{0}  x"],
+    [
+        "{0}  m.gguf",
+        "{0} *m.gguf",
+        "sha256sum  {0}  some/where/m.gguf",
+        "xxh64  0123456789abcdef  m.gguf\n{0}  x",
+        "{0}",
+        "\n{0}\n\n",
+        "sha256:{0}",
+        "SHA256 (m.gguf) = {0}",
+        "version https://git-lfs.github.com/spec/v1\noid sha256:{0}\nsize 12345",
+    ],
 )
 def test_lines_of_other_programs(line: str, path: Path, tmp_path: Path) -> None:
     (tmp_path / "sums").write_text(line.format(hashlib.sha256(path.read_bytes()).hexdigest().upper()) + "\n")
     assert _checked(path, tmp_path / "sums") == SumsCheck(1, (), (), ())
+
+
+@pytest.mark.parametrize("algorithm", ["sha1", "md5"])
+@pytest.mark.parametrize("line", ["{0}  m.gguf", "{1}sum  {0}  m.gguf", "{0}", "{2} (m.gguf) = {0}"])
+def test_other_hash_functions(line: str, algorithm: str, path: Path, tmp_path: Path) -> None:
+    digest = hashlib.new(algorithm, path.read_bytes()).hexdigest()
+    (tmp_path / "sums").write_text(line.format(digest, algorithm, algorithm.upper()))
+    assert _checked(path, tmp_path / "sums") == SumsCheck(1, (), (), ())
+    (tmp_path / "sums").write_text(line.format(digest[::-1], algorithm, algorithm.upper()))
+    assert _checked(path, tmp_path / "sums").different == ("m.gguf",)
+
+
+def test_a_digest_alone_is_not_for_one_of_several_files(path: Path, tmp_path: Path) -> None:
+    shards = split_gguf(path, tmp_path / "p", max_tensors=8).file.shards
+    (tmp_path / "sums").write_text(hashlib.sha256(shards[0].path.read_bytes()).hexdigest())
+    with pytest.raises(InputError, match="does not say which of 3 files"):
+        _checked(shards[0].path, tmp_path / "sums")
 
 
 def test_what_changed_is_named(path: Path, tmp_path: Path) -> None:
@@ -99,7 +126,7 @@ def test_names_with_colons(tmp_path: Path) -> None:
     assert _checked(path, tmp_path / "sums").ok
 
 
-@pytest.mark.parametrize("text", ["", "nothing here", "sha1  59f79ecefd8125a996fdf419239051a7e99e5f20  m.gguf"])
+@pytest.mark.parametrize("text", ["", "nothing here", "crc32  0123abcd  m.gguf", "sha1  " + "0" * 64 + "  m.gguf"])
 def test_a_file_without_sums(text: str, path: Path, tmp_path: Path) -> None:
     (tmp_path / "sums").write_text(text)
     with pytest.raises(InputError, match="--write-sums"):
