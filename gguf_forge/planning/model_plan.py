@@ -27,7 +27,7 @@ from gguf_forge.recipe import stays_f32
 from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.json_file import read_json_object
 from gguf_forge.tensors.expression import TensorExpr
-from gguf_forge.tokenizer import read_vocabulary
+from gguf_forge.tokenizer import read_vocabulary, with_padding
 from gguf_forge.types.tensor_type import F32, TENSOR_TYPES, TensorType
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,8 @@ QUANTIZATION_VERSION = 2
 # Endings of the files that can be read: weights, config and tokenizer, merges, SentencePiece models, chat templates,
 # the model card.
 _OF_MODELS = (".safetensors", ".json", ".txt", ".model", ".jinja", ".md")
+# The kinds of vocabulary that stay as long as the reference writes them, which its files pin.
+_AS_LONG_AS_THE_REFERENCE = ("gemma4",)
 # The command line's options for the choices that only some declarations know.
 _FLAGS = {
     "mtp_only": "--mtp",
@@ -144,7 +146,7 @@ def plan_model(
     metadata["general.quantization_version"] = u32(QUANTIZATION_VERSION)
     metadata |= _activations(tensors)
     metadata |= _vocabulary(architecture, site, pre_tokenizer)
-    _check_vocabulary(tensors, metadata, checkpoint.folder.path)
+    metadata = _fitted_vocabulary(tensors, metadata, checkpoint.folder.path, "as_reference" in choices)
     prefix = "mmproj-" if part == "mmproj" else "mtp-" if "mtp_only" in choices else ""
     plan = ModelPlan(
         tensors,
@@ -299,27 +301,31 @@ def plan_infos(checkpoint: Checkpoint) -> tuple[tuple[TensorInfo, ...], str]:
     return tuple(TensorInfo(t.name, t.expr.shape[::-1], t.expr.source_type) for t in planned), architecture.name
 
 
-def _check_vocabulary(tensors: tuple[PlannedTensor, ...], metadata: Metadata, folder: Path) -> None:
-    """Compares the rows of the embeddings with the number of tokens. llama.cpp takes that number from the vocabulary,
-    and refuses to load embeddings with another number of rows.
+def _fitted_vocabulary(
+    tensors: tuple[PlannedTensor, ...], metadata: Metadata, folder: Path, as_reference: bool
+) -> Metadata:
+    """The metadata with as many tokens as the embeddings have rows.
 
-    More rows than tokens are only a warning, because the reference writes such a file too. Tokens without a row are an
-    error.
+    llama.cpp takes that number from the vocabulary, and refuses to load embeddings with another number of rows. The reference writes the file without tokens for further rows. Tokens without a row are an error.
     """
     tokens = metadata.get("tokenizer.ggml.tokens")
     embedding = next((tensor for tensor in tensors if tensor.name == "token_embd.weight"), None)
     if tokens is None or embedding is None or len(tokens.data) == embedding.expr.n_rows:
-        return
-    problem = f"has {embedding.expr.n_rows} rows, and the vocabulary has {len(tokens.data)} tokens"
-    if embedding.expr.n_rows > len(tokens.data):
+        return metadata
+    rows = embedding.expr.n_rows
+    problem = f"has {rows} rows, and the vocabulary has {len(tokens.data)} tokens"
+    if rows < len(tokens.data):
+        raise InputError(
+            problem,
+            file=folder,
+            tensor=embedding.name,
+            hint="correct vocab_size in config.json, or take the tokenizer that the model was trained with",
+        )
+    if as_reference or metadata["tokenizer.ggml.model"].data in _AS_LONG_AS_THE_REFERENCE:
         log.warning("%s %s: llama.cpp loads no such file; does tokenizer.json lack tokens?", embedding.name, problem)
-        return
-    raise InputError(
-        problem,
-        file=folder,
-        tensor=embedding.name,
-        hint="correct vocab_size in config.json, or take the tokenizer that the model was trained with",
-    )
+        return metadata
+    log.warning("%s %s: the further rows become unused tokens", embedding.name, problem)
+    return with_padding(metadata, rows)
 
 
 def _lines(architecture: Architecture, lines: Sequence[MetadataLine], site: Site) -> Metadata:

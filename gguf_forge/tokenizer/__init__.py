@@ -61,6 +61,7 @@ from gguf_forge.tokenizer.files import TokenizerFiles
 from gguf_forge.tokenizer.internlm import internlm2, internlm3
 from gguf_forge.tokenizer.llama_hf import gemma4, llama_hf
 from gguf_forge.tokenizer.mistral import has_tekken_alone, mistral
+from gguf_forge.tokenizer.padding import with_padding
 from gguf_forge.tokenizer.plamo import plamo, plamo3
 from gguf_forge.tokenizer.pre_tokenizers import checked_name, known_names
 from gguf_forge.tokenizer.rwkv import rwkv_world
@@ -158,6 +159,7 @@ __all__ = [
     "token_type_count",
     "when",
     "whitespace",
+    "with_padding",
     "with_rounded_size",
     "wordpiece",
     "xlm_roberta",
