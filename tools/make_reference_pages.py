@@ -64,6 +64,18 @@ the grid is then an error when the file is written. What no type holds exactly, 
 quantized as usual. `gguf-forge plan` says how many tensors keep their blocks. A type that `--tensor-type`,
 `--output-tensor-type` or `--token-embedding-type` names for a tensor outranks its blocks.
 
+Quantizing twice adds the errors of both times. A trained Llama of 7 million weights shows it, whose projections were
+rounded to 4 bits in symmetric groups of 32. `python bench/kept_blocks.py MODEL` measures this for any model.
+
+| projections | bits per weight | error against the 4-bit weights | error against the original weights |
+| --- | --- | --- | --- |
+| in the 4-bit checkpoint | 4.50 | 0 | 9.52 % |
+| kept as Q4_0 by `--keep-quantized` | 4.50 | 0 | 9.52 % |
+| dequantized and quantized to Q4_0 | 4.50 | 6.98 % | 11.84 % |
+| dequantized and quantized to Q4_K_M | 4.70 | 5.21 % | 10.89 % |
+
+The error is the root mean square of the differences, over that of the weights.
+
 ## BitNet
 
 The mean by which BitNet's weights are rounded once more is a sum of float32. llama.cpp's converter lets torch's threads
