@@ -13,6 +13,7 @@ from gguf_forge.architectures.declaration import AnyOf, Architecture, ForcedType
 from gguf_forge.architectures.operations import keep, vector
 from gguf_forge.architectures.parts import belongs_to
 from gguf_forge.architectures.site import Site
+from gguf_forge.architectures.stacked_experts import with_stacked_experts
 from gguf_forge.architectures.strange_tensors import empty_tensors, unknown_tensors
 from gguf_forge.architectures.templates import Match, Templates, fill, find_with_suffix, group_names, parse, role
 from gguf_forge.architectures.tensor_names import known_names
@@ -117,6 +118,7 @@ def plan_changes(architecture: Architecture, site: Site) -> tuple[PlannedTensor,
         UnsupportedError: tensors that the declaration does not know (all of them, grouped).
         InputError: an expert is missing, or a tensor is empty.
     """
+    architecture = with_stacked_experts(architecture)
     placed: list[tuple[Position, PlannedTensor]] = []
     names = _Names(architecture)
     collected: dict[tuple[int, int | None], _Collection] = defaultdict(_Collection)

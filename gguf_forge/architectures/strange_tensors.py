@@ -11,6 +11,10 @@ from gguf_forge.tensors.expression import TensorExpr
 
 _ADAPTER = re.compile(r"\.lora_(A|B|embedding_A|embedding_B|magnitude_vector)\b")
 _CODES = (".qweight", ".qzeros", ".scales", ".absmax", ".SCB", ".weight_packed", ".weight_scale", ".weight_scale_inv")
+_OF_LAYERS = re.compile(
+    r"^(model|transformer|language_model|encoder|decoder|layers|backbone)\.|\.(layers|h|blocks)\.[0-9]"
+)
+_MOST_LETTERS = 60
 # The most beginnings of names that a hint lists.
 _MOST_MODULES = 4
 
@@ -36,16 +40,16 @@ def _hint(names: Sequence[str]) -> str:
             "these are parts of quantized weights, and config.json does not say how they are quantized: take the "
             "config.json that belongs to them, or convert the original"
         )
+    question = "is config.json that of these weights?"
     modules = list(dict.fromkeys(name.partition(".")[0] for name in names))
-    if len(modules) > _MOST_MODULES or "model" in modules:
-        modules = list(dict.fromkeys(re.sub(r"\d+", r"[0-9]+", re.escape(name)) for name in names))
-        patterns = [f"^{module}$" for module in modules]
-    else:
-        patterns = [rf"^{re.escape(module)}\." for module in modules]
-    if len(patterns) > _MOST_MODULES or any(len(pattern) > 100 or not pattern.isprintable() for pattern in patterns):
-        return "is config.json that of these weights?"
+    patterns = [rf"^{re.escape(module)}\." for module in modules]
+    # Tensors inside of a model's layers are hardly ever something that the model does without.
+    if len(modules) > _MOST_MODULES or any(_OF_LAYERS.search(name) for name in names):
+        return question
+    if any(len(module) > _MOST_LETTERS or not module.isprintable() for module in modules):
+        return question
     options = " ".join(f"--drop-tensor '{pattern}'" for pattern in patterns)
-    return f"is config.json that of these weights? If the model does without them, leave them out with {options}"
+    return f"{question} If the model does without them, leave them out with {options}"
 
 
 def empty_tensors(name: str, tensors: Mapping[str, TensorExpr]) -> ForgeError:

@@ -1,6 +1,6 @@
 """Takes off what training tools leave in a checkpoint: the names of wrappers in tensor names, and value heads.
 
-None of these names is part of a model that transformers defines, so this needs no declaration of a family.
+No model has these names of its own, so this needs no declaration of a family.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _WRAPPING_MODULES = {
 }
 # PEFT's name for a layer that has an adapter. Without the adapter's own tensors, it is a layer like any other.
 _BASE_LAYER = {"base_layer": "PEFT"}
-_ADAPTERS = (".lora_A.", ".lora_B.", ".lora_embedding_A", ".lora_embedding_B", ".lora_magnitude_vector")
+_ADAPTER = ".lora_"
 # The beginning of all names -> who puts it there.
 _PREFIXES = {
     "module.": "DistributedDataParallel or DeepSpeed",
@@ -63,7 +63,7 @@ def _without_value_head(tensors: Tensors, folder: Path) -> Tensors:
 
 
 def _without_modules(tensors: Tensors, folder: Path) -> Tensors:
-    has_adapter = any(part in name for name in tensors for part in _ADAPTERS)
+    has_adapter = any(_ADAPTER in name for name in tensors)
     for module, who in (_WRAPPING_MODULES if has_adapter else _WRAPPING_MODULES | _BASE_LAYER).items():
         if any(module in name.split(".") for name in tensors if module in name):
             tensors = _renamed(tensors, partial(_without_part, module), module, who, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ def test_a_shard_that_is_really_missing(tmp_path: Path) -> None:
         return {name: tensor for name, tensor in tensors.items() if name != "lm_head.weight"}
 
     partial = rewritten(model, tmp_path / "partial", without_head)
+    shutil.copy(model / INDEX, partial)
     (partial / "model.safetensors").rename(partial / "model-00002-of-00002.safetensors")
     with pytest.raises(InputError, match=r"1 of 2 files of the model are missing: .*; 1 of 21 tensors") as caught:
         plan(partial)
@@ -68,8 +70,10 @@ def test_other_tensors_than_the_index_names(tmp_path: Path) -> None:
     def packed(tensors: dict[str, Held]) -> dict[str, Held]:
         return tensors | {"model.norm.scales": ("BF16", [1], b"\0\0")}
 
+    anew = rewritten(model, tmp_path / "packed", packed)
+    shutil.copy(model / INDEX, anew)
     with pytest.raises(InputError, match="are missing") as caught:
-        plan(rewritten(model, tmp_path / "packed", packed))
+        plan(anew)
     assert f"if model.safetensors is the whole model, remove {INDEX}" in str(caught.value.hint)
 
 

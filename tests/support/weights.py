@@ -38,8 +38,9 @@ Held = tuple[str, list[int], bytes]
 
 
 def rewritten(source: Path, folder: Path, change: Callable[[dict[str, Held]], dict[str, Held]]) -> Path:
-    """A copy of a checkpoint with other tensors in its file: `change` gets all of them, by name."""
+    """A copy of a checkpoint with other tensors in its file, without its index: `change` gets all tensors, by name."""
     shutil.copytree(source, folder, dirs_exist_ok=True)
+    (folder / "model.safetensors.index.json").unlink(missing_ok=True)
     path = folder / "model.safetensors"
     held = {name: (one["dtype"], one["shape"], bytes(one["data"])) for name, one in deserialize(path.read_bytes())}
     write_safetensors(path, change(held))

@@ -1,12 +1,11 @@
 """MLX: `w.weight` as words of packed codes, `w.scales` and, for affine codes, `w.biases`.
 
-The codes of a row are a stream of bits. Source: mlx's `mx.quantize`, and mlx-lm, which stacks the experts of a layer as
-`switch_mlp`.
+The codes of a row are a stream of bits. Source: mlx's `mx.quantize`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from gguf_forge.checkpoint.quantized.parts import endings, mxfp4, of_weight
@@ -15,10 +14,8 @@ from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.tensors.codes import RowCodes
 from gguf_forge.tensors.dequantized import Scaled
 from gguf_forge.tensors.expression import TensorExpr
-from gguf_forge.tensors.row_maps import RowRange, reshaped
 
 _PARTS = (".scales", ".biases")
-_STACKED = ".switch_mlp."
 _BITS = (2, 3, 4, 5, 6, 8)
 
 
@@ -30,8 +27,7 @@ def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
             found[name] = _weight(stem, stored, quantization)
             for end in _PARTS:
                 found.pop(stem + end, None)
-    experts = {name: found.pop(name) for name in tuple(found) if _STACKED in name}
-    return found | {name: expr for stacked in experts.items() for name, expr in _apart(*stacked)}
+    return found
 
 
 def _weight(stem: str, stored: Tensors, quantization: Quantization) -> TensorExpr:
@@ -58,15 +54,6 @@ def _setting(settings: Mapping[str, Any], key: str) -> int:
     if type(value) is not int or value < 1:
         raise InputError(f"{key} is {value!r:.20}, not a whole number")
     return value
-
-
-def _apart(name: str, expr: TensorExpr) -> Iterator[tuple[str, TensorExpr]]:
-    """The single experts of a stack, with the names that they have in other checkpoints."""
-    count, *shape = expr.shape
-    rows = expr.n_rows // count
-    for number in range(count):
-        one = RowRange(expr, number * rows, (number + 1) * rows)
-        yield name.replace(_STACKED, f".experts.{number}."), reshaped(one, tuple(shape))
 
 
 SCHEME = Scheme("MLX", lambda quantization, stored: quantization.method == "mlx", _logical)
