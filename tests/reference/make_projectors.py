@@ -2,7 +2,8 @@
 
     python make_projectors.py LLAMA_CPP_SOURCE_TREE LLAMA_QUANTIZE_BINARY DESCRIPTION...
 
-The descriptions are the files of tests/projectors and tests/drafts. Needs what convert_hf_to_gguf.py needs (torch, transformers 4.57.6).
+The descriptions are the files of tests/projectors and tests/drafts. The script needs what convert_hf_to_gguf.py needs
+(torch, transformers 4.57.6).
 """
 
 from __future__ import annotations

@@ -116,6 +116,8 @@ def tensor_bytes(name: str, dtype: str, shape: list[int]) -> bytes:
     values *= np.where(hashes % np.uint64(4099) == 0, 25.0, 1.0)
     if "norm" in name:
         values += 1.0
+    if name.endswith(".running_var"):
+        values[:] = 1.0  # torch rounds the square roots of most other values otherwise on other processors
     return as_dtype(values.astype(np.float32), dtype).tobytes()
 
 
