@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
@@ -30,7 +31,7 @@ TYPE_NAMES = (
     "IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ2_M IQ3_XXS IQ3_XS IQ3_S IQ3_M IQ4_NL IQ4_XS TQ1_0 TQ2_0 MXFP4_MOE Q1_0 Q2_0"
 )
 
-_SIZE_LETTERS = ("", "K", "M", "G")
+_SIZE_LETTERS = ("", "K", "M", "G", "T")
 
 
 @dataclass(frozen=True)
@@ -65,19 +66,23 @@ class Option:
 
 
 def parse_size(text: str, *, option: str = "--split-max-size", unit: int = 1000) -> int:
-    """The bytes in `text`: a number and K, M, G or nothing, as powers of `unit`.
+    """The bytes in `text`: a number, and K, M, G, T or nothing for a power of `unit`.
+
+    `iB` after the letter says that powers of 1024 are meant, whatever `unit` is.
 
     Raises:
         UsageError: it is something else.
 
     Example:
-        >>> parse_size("2G")
-        2000000000
+        >>> parse_size("2G"), parse_size("1.5GB"), parse_size("512 MiB")
+        (2000000000, 1500000000, 536870912)
     """
-    found = re.fullmatch("([0-9]{1,15})([KMG]?)", text)
-    if found is None:
-        raise UsageError(f"{option} {text!r} is no size", hint="for example 500M or 2G")
-    return int(found[1]) * int(unit ** _SIZE_LETTERS.index(found[2]))
+    found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([KMGT]?)(I?B)?", text.strip().upper())
+    if found is None or (found[3] == "IB" and not found[2]):
+        raise UsageError(
+            f"{option}: invalid size {text!r}", hint="use a number with K, M or G, for example 500M or 1.5G"
+        )
+    return int(Fraction(found[1]) * (1024 if found[3] == "IB" else unit) ** _SIZE_LETTERS.index(found[2]))
 
 
 def parse_names(given: Sequence[str] | None) -> tuple[str, ...]:
@@ -467,7 +472,8 @@ FileTypes = Annotated[
     tuple[str, ...],
     Option(
         "-t --type --outtype",
-        f"File type, in any case; several with commas or by repeating it. [default: Q4_K_M] One of {TYPE_NAMES}.",
+        "File type, in any case; several with commas or by repeating it, all of a kind as 'Q4_*', or all. "
+        f"[default: Q4_K_M] One of {TYPE_NAMES}. `gguf-forge types MODEL` compares them.",
         OUTPUT,
         metavar="TYPE",
         parse=parse_names,

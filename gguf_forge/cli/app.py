@@ -28,6 +28,7 @@ from gguf_forge.cli import (
     quantize,
     report,
     split,
+    types,
     verify,
 )
 from gguf_forge.cli.help import Group
@@ -47,7 +48,7 @@ app = typer.Typer(
 # In the order of the help.
 COMMANDS = (
     *(convert, quantize, dequantize),
-    *(plan, inspect, compare, report, imatrix),
+    *(plan, types, inspect, compare, report, imatrix),
     verify,
     *(edit, split, merge),
     job,

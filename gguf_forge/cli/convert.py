@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+
 import typer
 
 from gguf_forge.cli.help import MAKE
@@ -25,11 +28,18 @@ def convert(request: Request, run: RunSettings, messages: Messages, dry_run: Dry
     - `gguf-forge convert Qwen3-0.6B -o 'qwen-{ftype}.gguf' --tensor-type 'ffn_down=q6_k'`
     - `gguf-forge convert Qwen3-235B-A22B --split-max-size 50G`
     - `gguf-forge convert my-finetune --pre-tokenizer qwen2`
-    - `gguf-forge convert Qwen3-0.6B --dry-run --json | jq '.tensors[].name'`
+    - `gguf-forge convert Qwen3-0.6B --dry-run --json | jq '.files[0].tensors[].name'`
     """
     from gguf_forge.cli.making import make_and_show, plan_and_show
+    from gguf_forge.cli.shown import escaped
+    from gguf_forge.cli.streams import console
 
     if dry_run:
-        plan_and_show(request, run, messages, "converting")
-    else:
-        make_and_show(request, run, messages)
+        plan_and_show(request, run, messages, "converting", only_planned=True)
+        return
+    results = make_and_show(request, run, messages)
+    is_read = sys.stderr is not None and sys.stderr.isatty() and not messages.quiet
+    if is_read and not request.types:
+        name = results[0].file.file_type.name
+        advice = f"{name} is the default type here; `gguf-forge types {shlex.quote(request.source)}` compares all types"
+        console(sys.stderr).print(escaped(advice), style="dim", soft_wrap=True)

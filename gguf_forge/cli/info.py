@@ -50,7 +50,7 @@ def _show_models(*, as_json: bool) -> None:
 
     found = supported_classes()
     if as_json:
-        print_json([asdict(each) for each in found])
+        print_json({"models": [asdict(each) for each in found]})
         return
     table = table_of("class", "part", "GGUF architecture", "vocabulary", "proved by")
     table.columns[0].no_wrap = True  # a class's name is for copying

@@ -12,22 +12,29 @@ from gguf_forge.cli.progress import observing
 from gguf_forge.cli.results import show_plans, show_results
 from gguf_forge.cli.streams import console, logging_to
 from gguf_forge.errors import ForgeError
-from gguf_forge.planning.file_plan import FilePlan, check_files
+from gguf_forge.planning.file_plan import FilePlan, WrittenFile, check_files
 from gguf_forge.planning.making import make, planned
 from gguf_forge.request import Request, RunSettings
 
 log = logging.getLogger(__name__)
 
 
-def make_and_show(request: Request, run: RunSettings, messages: Messages) -> None:
-    """Makes what is asked for, and shows what was made."""
+def make_and_show(request: Request, run: RunSettings, messages: Messages) -> tuple[WrittenFile, ...]:
+    """Makes what is asked for, shows what was made, and gives it back."""
     with observing(messages) as observer:
         results = make(request, replace(run, observer=observer))
     show_results(results, messages, run.profile)
+    return results
 
 
 def plan_and_show(
-    request: Request, run: RunSettings, messages: Messages, what: str, *, only_planned: bool = False
+    request: Request,
+    run: RunSettings,
+    messages: Messages,
+    what: str,
+    *,
+    only_planned: bool = False,
+    summary: bool = False,
 ) -> None:
     """Shows what would be made, and says what would stop it.
 
@@ -37,13 +44,14 @@ def plan_and_show(
         messages: Which messages are shown, and how.
         what: A word for the work, such as "converting".
         only_planned: As for `OpenModel.files`.
+        summary: Only the sizes of the files are shown.
     """
     with (
         logging_to(console(sys.stderr), messages),
         planned(request, only_planned=only_planned) as found,
     ):
         say_what_would_stop(found.files, run, what)
-        show_plans(found.files, messages)
+        show_plans(found.files, messages, summary=summary)
 
 
 def say_what_would_stop(files: Iterable[FilePlan], run: RunSettings, what: str = "this") -> None:

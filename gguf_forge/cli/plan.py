@@ -11,7 +11,7 @@ from gguf_forge.cli.help import LOOK, MACHINES
 from gguf_forge.cli.job import Tasks, save_job
 from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.errors import UsageError
-from gguf_forge.request import OUTPUT, Option, Request, RunSettings
+from gguf_forge.request import MESSAGES, OUTPUT, Option, Request, RunSettings
 
 # Options of `convert` that change nothing in a plan are accepted too, so that its command line works here unchanged.
 Run = Annotated[
@@ -36,6 +36,7 @@ def plan(
         Path | None, Option("--out", "The old name of --save-plan.", MACHINES, metavar="FILE", hidden=True)
     ] = None,
     tasks: Tasks = None,
+    summary: Annotated[bool, Option("--summary", "Only the sizes of the files, no tensors.", MESSAGES)] = False,
     dry_run: Annotated[
         bool, Option("--dry-run", "Accepted and ignored: this command always is a dry run.", OUTPUT, hidden=True)
     ] = False,
@@ -49,6 +50,7 @@ def plan(
 
     - `gguf-forge plan Qwen3-0.6B`
     - `gguf-forge plan Qwen3-0.6B -t Q4_K_M --output-tensor-type q8_0`
+    - `gguf-forge plan Qwen3-0.6B -t 'Q4_*,Q5_*' --summary`
     - `gguf-forge plan Qwen3-0.6B -t Q2_K,Q4_K_M,Q8_0 --json | jq '.files[] | {type, size}'`
     - `gguf-forge plan Qwen3-235B-A22B --save-plan plan.json --tasks 16`
     """
@@ -62,4 +64,4 @@ def plan(
         )
     from gguf_forge.cli.making import plan_and_show
 
-    plan_and_show(request, run, messages, "converting")
+    plan_and_show(request, run, messages, "converting", only_planned=True, summary=summary)

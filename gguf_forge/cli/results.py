@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,14 @@ from gguf_forge.planning.file_plan import FilePlan, WrittenFile
 from gguf_forge.storage.profile import PHASES, Profile
 
 
-def show_plans(files: Sequence[FilePlan], messages: Messages, job: Job | None = None) -> None:
-    """Planned files, and the job whose plan was written, if there is one."""
+def show_plans(files: Sequence[FilePlan], messages: Messages, job: Job | None = None, *, summary: bool = False) -> None:
+    """Planned files, and the job whose plan was written, if there is one; with `summary` only the sizes of files."""
     if messages.json:
-        shown = one_object(map(plan_object, files))
+        shown = {"files": [_without_tensors(file) if summary else plan_object(file) for file in files]}
         print_json(shown if job is None else {**shown, "plan": _job_object(job)})
     elif not messages.quiet:
-        print_data(*_spaced(map(plan_text, files)), *_total(files))
+        texts = () if summary else (*_spaced(map(plan_text, files)), *([""] if len(files) > 1 else []))
+        print_data(*texts, *(_sizes_of_files(files) if summary or len(files) > 1 else ()))
         if job is not None:
             print_data("", _job_text(job))
 
@@ -61,20 +62,18 @@ def _job_text(job: Job) -> Text:
 def show_results(results: Sequence[WrittenFile], messages: Messages, profile: Profile | None = None) -> None:
     """Shows the written files. A profile is part of the JSON object, or is printed on standard error."""
     if messages.json:
-        shown = one_object(map(result_object, results))
+        shown = {"files": [result_object(result) for result in results]}
         print_json(shown if profile is None else {**shown, "profile": profile.as_object()})
         return
     if not messages.quiet:
-        print_data(*_spaced(map(result_text, results)))
+        print_data(*(result_text(results[0]) if len(results) == 1 else _results_text(results)))
     if profile is not None:
         with writing():
             console(sys.stderr).print("", _profile_table(profile))
 
 
-def one_object(files: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The object of a single file. Several files are in the list `files` of one object."""
-    every = list(files)
-    return every[0] if len(every) == 1 else {"files": every}
+def _without_tensors(file: FilePlan) -> dict[str, Any]:
+    return {key: value for key, value in plan_object(file).items() if key != "tensors"}
 
 
 def plan_object(file: FilePlan) -> dict[str, Any]:
@@ -158,6 +157,34 @@ def result_text(result: WrittenFile) -> Iterator[RenderableType]:
     yield from _fallback_note(file)
 
 
+def _results_text(results: Sequence[WrittenFile]) -> Iterator[RenderableType]:
+    """One table for the files of a run, which were written together."""
+    yield from _sizes_of_files([result.file for result in results], written=True)
+    seconds = max(result.seconds for result in results)
+    facts = {"time": f"{seconds:.1f} s"}
+    resumed = sum(result.resumed_tensors for result in results)
+    if resumed:
+        facts["resumed"] = f"{resumed} tensors were finished by an earlier run"
+    yield from ("", facts_text(facts))
+    for result in results:
+        yield from _fallback_note(result.file)
+
+
+def _sizes_of_files(files: Sequence[FilePlan], *, written: bool = False) -> Iterator[RenderableType]:
+    """The sizes of several files side by side."""
+    numbers = ("size", "of source", "bits")
+    table = table_of("type", *numbers, "file", right=numbers)
+    table.columns[-1].no_wrap = True  # a path is for copying
+    for file in files:
+        bits = f"{file.bits_per_weight:.2f}" if file.tensors else ""
+        share = f"{file.size / file.source_bytes:.0%}" if file.source_bytes else ""
+        parts = f" ({len(file.shards)} parts)" if len(file.shards) > 1 else ""
+        table.add_row(file.file_type.name, decimal(file.size), share, bits, Text(f"{file.path}{parts}", "bold green"))
+    yield table
+    if not written:
+        yield from ("", Text(f"all files: {_disk(files[0].path.parent, sum(file.size for file in files))}"))
+
+
 def _title(file: FilePlan) -> Text:
     return Text.assemble((str(file.path), "bold green"), f"  {file.file_type}", no_wrap=True)
 
@@ -239,12 +266,6 @@ def _fallback_note(file: FilePlan) -> Iterator[RenderableType]:
         f"{len(file.fallen)} of {len(file.tensors)} tensors ({file.fallback_share:.1%} of the weights) got another "
         f"type, because their rows do not divide into the blocks of the type they should have: {types}",
     )
-
-
-def _total(files: Sequence[FilePlan]) -> Iterator[RenderableType]:
-    if len(files) > 1:
-        yield ""
-        yield Text(f"all {len(files)} files: " + _disk(files[0].path.parent, sum(file.size for file in files)))
 
 
 def _disk(folder: Path, needed: int) -> str:

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from gguf_forge.cli.options import Messages
 
+# The version of the JSON objects. It goes up when a key gets another meaning or goes away; new keys do not change it.
+SCHEMA = 1
 # A pipe has no width, so lines written to it are never wrapped.
 _UNLIMITED = 10_000
 
@@ -80,9 +82,10 @@ def discard(*streams: TextIO | None) -> None:
     os.close(nowhere)
 
 
-def print_json(value: Any) -> None:
+def print_json(value: Mapping[str, Any]) -> None:
+    """Prints one object, with the version of its form first."""
     with writing():
-        print(json.dumps(value, indent=2), flush=True)
+        print(json.dumps({"schema": SCHEMA, **value}, indent=2), flush=True)
 
 
 def print_data(*data: RenderableType) -> None:

@@ -40,6 +40,7 @@ class TensorChoice:
         origin: Its name in that source.
         is_fallback: Whether its type is not the wanted one, because its rows do not divide into the blocks of that.
         is_kept: Whether it keeps the blocks of the source at the user's wish.
+        lacks_importance: Its type is refused without importance, and it has none.
     """
 
     info: TensorInfo
@@ -47,6 +48,7 @@ class TensorChoice:
     origin: str
     is_fallback: bool = False
     is_kept: bool = False
+    lacks_importance: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,21 +57,26 @@ class FilePlan:
 
     Attributes:
         file_type: Its file type, with `auto` resolved.
+        metadata: Its keys, in order, but for those that tell how it is split; none of a file that is no GGUF file.
         shards: The parts, in order; one if it is not split.
         fallbacks: Tensors that got another type, because their rows do not divide into the blocks of the wanted type.
         warnings: What the user asked for that has no effect.
         source_bytes: Bytes of the tensors as the source holds them.
         inputs: Every file that is read.
         kept: Tensors that keep the blocks of the source at the user's wish; None if that was not wished.
+        lacking: Tensors whose types are refused without importance, and that have none. Only a plan that cannot be
+            carried out has them.
     """
 
     file_type: FileType
+    metadata: Metadata
     shards: tuple[Shard, ...]
     fallbacks: tuple[str, ...]
     warnings: tuple[str, ...]
     source_bytes: int
     inputs: tuple[Path, ...]
     kept: tuple[str, ...] | None = None
+    lacking: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -173,6 +180,7 @@ class BaseFile:
                 assignment.info.name,
                 assignment.fallback,
                 assignment.is_kept,
+                assignment.needs_imatrix and importance_of(assignment, options.imatrix) is None,
             )
             for assignment in recipe.assignments
         ]

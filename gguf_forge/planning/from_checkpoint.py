@@ -43,7 +43,14 @@ DEFAULT_TYPE = "Q4_K_M"
 _OF_BLOCKS = {"MXFP4": FILE_TYPES["MXFP4_MOE"], "NVFP4": OF_NVFP4}
 
 
-def plan_file(plan: ModelPlan, options: Options, out: Path | None = None, split: Split | None = None) -> FilePlan:
+def plan_file(
+    plan: ModelPlan,
+    options: Options,
+    out: Path | None = None,
+    split: Split | None = None,
+    *,
+    only_planned: bool = False,
+) -> FilePlan:
     """Chooses every type, size and offset of a file.
 
     Args:
@@ -51,19 +58,22 @@ def plan_file(plan: ModelPlan, options: Options, out: Path | None = None, split:
         options: The file type, and the options that change its mix.
         out: A file, a folder, a name with `{ftype}` in it, or None for the usual name in the current folder.
         split: Whether and how the file is split.
+        only_planned: As for `OpenModel.files`.
 
     Raises:
         UsageError: an option that the file type has no use for, or a type that needs an importance matrix.
     """
-    file_type, metadata, chosen, warnings = choose(plan, options)
+    file_type, metadata, chosen, warnings = choose(plan, options, only_planned=only_planned)
     path = _path(plan, file_type, out)
     shards = _shards(path, metadata, chosen, options.file_type, split or Split())
     if split and shards[0].path == path:
         warnings = (*warnings, f"{path.name} is not split: one part holds it all")
     return FilePlan(
         file_type=file_type,
+        metadata=metadata,
         shards=shards,
         fallbacks=tuple(tensor.info.name for tensor in chosen if tensor.is_fallback),
+        lacking=tuple(tensor.info.name for tensor in chosen if tensor.lacks_importance),
         warnings=warnings,
         source_bytes=plan.nbytes,
         inputs=(*plan.inputs, *options.inputs),
@@ -72,13 +82,18 @@ def plan_file(plan: ModelPlan, options: Options, out: Path | None = None, split:
 
 
 def plan_files(
-    plan: ModelPlan, options: Options, out: Path | None = None, split: Split | None = None
+    plan: ModelPlan,
+    options: Options,
+    out: Path | None = None,
+    split: Split | None = None,
+    *,
+    only_planned: bool = False,
 ) -> tuple[FilePlan, ...]:
     """The plans of a model's file and of its adapters' files; arguments as for `plan_file`.
 
     Adapters are F32. They are only planned with files of float types, because llama-quantize makes a single file.
     """
-    main = plan_file(plan, options, out, split)
+    main = plan_file(plan, options, out, split, only_planned=only_planned)
     if not plan.adapters:
         return (main,)
     if not options.file_type.is_float:
@@ -94,6 +109,7 @@ def _adapter_file(plan: ModelPlan, path: Path, options: Options) -> FilePlan:
     file_type, metadata, chosen, _ = choose(plan, options)
     return FilePlan(
         file_type=file_type,
+        metadata=metadata,
         shards=whole_file(path, metadata, chosen),
         fallbacks=(),
         warnings=(),
@@ -113,9 +129,10 @@ def _shards(
 _FileChoice = tuple[FileType, Metadata, Sequence[TensorChoice], tuple[str, ...]]
 
 
-def choose(plan: ModelPlan, options: Options) -> _FileChoice:
+def choose(plan: ModelPlan, options: Options, *, only_planned: bool = False) -> _FileChoice:
     """The file type with `auto` resolved, the keys, the tensors and the warnings of a file; see `plan_file`."""
-    return (_float_file if options.file_type.is_float else _quantized_file)(plan, options)
+    make = _float_file if options.file_type.is_float else _quantized_file
+    return make(plan, options, only_planned)
 
 
 def base_file(plan: ModelPlan) -> BaseFile:
@@ -125,9 +142,9 @@ def base_file(plan: ModelPlan) -> BaseFile:
     return BaseFile(plan.base_infos(base), expressions, _with_file_type(plan, base), plan.kept or {})
 
 
-def _float_file(plan: ModelPlan, options: Options) -> _FileChoice:
+def _float_file(plan: ModelPlan, options: Options, only_planned: bool) -> _FileChoice:
     """The content of the converter's file: tensors in its order, and one float type for all matrices."""
-    if options.in_use:
+    if options.in_use and not only_planned:
         raise UsageError(
             f"{', '.join(options.in_use)}: no use for a file of type {options.file_type}",
             hint="leave it out, or choose a quantized type",
@@ -155,16 +172,17 @@ def _rounded_to(expr: TensorExpr, kind: TensorType) -> TensorType:
     return F32 if kind.is_packed and expr.dtype.is_float else kind
 
 
-def _quantized_file(plan: ModelPlan, options: Options) -> _FileChoice:
+def _quantized_file(plan: ModelPlan, options: Options, only_planned: bool) -> _FileChoice:
     """The content of the file that llama-quantize makes of the converter's file in the checkpoint's own float type."""
-    if plan.packed_type is not None and plan.kept is None and not options.allow_requantize:
+    is_refused = plan.packed_type is not None and plan.kept is None and not options.allow_requantize
+    if is_refused and not only_planned:
         raise UnsupportedError(
             f"the checkpoint is quantized to {plan.packed_type} already, and is not quantized again to "
             f"{options.file_type}",
             hint=f"--keep-quantized keeps what is in {plan.packed_type} as it is, and so does --type auto; "
             "--allow-requantize quantizes it again, which loses quality",
         )
-    return options.file_type, *base_file(plan).quantized(options)
+    return options.file_type, *base_file(plan).quantized(options, only_planned=only_planned)
 
 
 def _base_file_type(plan: ModelPlan, base: TensorType) -> FileType:
@@ -267,7 +285,7 @@ class CheckpointModel:
             raise UsageError("--fp8-as-q8 is for files of float types", hint="add -t auto, or leave it out")
         name = model.metadata["general.architecture"].data
         log.info("%s: a %s model, %d tensors", self._checkpoint.folder.path, name, len(model.tensors))
-        return files_of_request(model, request, options, split, folder, default)
+        return files_of_request(model, request, options, split, folder, default, only_planned=only_planned)
 
     def content(self, request: Request, options: Options, base: TensorType | None) -> FileContent:
         plan = self._plan(request, Path())
@@ -308,7 +326,14 @@ class CheckpointModel:
 
 
 def files_of_request(
-    plan: ModelPlan, request: Request, options: Options, split: Split, folder: Path, default: str
+    plan: ModelPlan,
+    request: Request,
+    options: Options,
+    split: Split,
+    folder: Path,
+    default: str,
+    *,
+    only_planned: bool = False,
 ) -> tuple[FilePlan, ...]:
     """The files that are asked for of a planned model: one for each of the request's types.
 
@@ -319,10 +344,15 @@ def files_of_request(
         split: Whether and how the files are split.
         folder: Where relative paths of the request begin.
         default: The name of the file type if the request names none.
+        only_planned: As for `OpenModel.files`.
     """
     target = _target(request, folder)
     file_types = dict.fromkeys(FileType.named(name) for name in request.types or (default,))
-    plans = (file for each in file_types for file in plan_files(plan, replace(options, file_type=each), target, split))
+    plans = (
+        file
+        for each in file_types
+        for file in plan_files(plan, replace(options, file_type=each), target, split, only_planned=only_planned)
+    )
     return said_and_checked(plans, strict=request.strict)
 
 

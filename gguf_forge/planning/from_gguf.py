@@ -76,8 +76,10 @@ class GgufModel:
         metadata, chosen, warnings = base.quantized(options, only_planned=only_planned)
         return FilePlan(
             file_type=options.file_type,
+            metadata=metadata,
             shards=_shards(path, metadata, chosen, self._gguf, split),
             fallbacks=tuple(tensor.info.name for tensor in chosen if tensor.is_fallback),
+            lacking=tuple(tensor.info.name for tensor in chosen if tensor.lacks_importance),
             warnings=warnings,
             source_bytes=sum(tensor.nbytes for tensor in self._gguf.tensors),
             inputs=(*self._gguf.paths, *options.inputs),

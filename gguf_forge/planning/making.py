@@ -14,7 +14,7 @@ from gguf_forge.planning.file_plan import FilePlan, WrittenFile, make_files
 from gguf_forge.planning.model import TensorSource
 from gguf_forge.planning.open_model import open_model
 from gguf_forge.planning.splits import Split, split_of
-from gguf_forge.recipe import Options
+from gguf_forge.recipe import Options, names_of_types
 from gguf_forge.recipe.requested import options_of
 from gguf_forge.request import Observer, RecipeChoices, Request, RunSettings
 from gguf_forge.storage.profile import PLAN, Profile, measured, phase
@@ -48,6 +48,7 @@ def planned(
         ForgeError: what was wrong, where, and what to do.
     """
     options = options_of(request, folder) if options is None else _also_as_reference(options, request)
+    request = replace(request, types=names_of_types(request.types, with_imatrix=options.has_imatrix or only_planned))
     base = folder / request.base_model if request.base_model is not None else None
     source = folder / request.source
     with open_model(

@@ -68,8 +68,8 @@ class OpenModel(Protocol):
             options: The options that change the mixes of the file types.
             split: Whether and how the files are split.
             folder: Where relative paths of the request begin.
-            only_planned: For a GGUF file, an importance matrix that is missing and tensors that are quantized already
-                are warnings, as with llama-quantize's --dry-run.
+            only_planned: An importance matrix that is missing is a warning and no error, and so are tensors of a GGUF
+                file that are quantized already: as with llama-quantize's --dry-run.
 
         Raises:
             ForgeError: what was wrong, where, and what to do.

@@ -2,7 +2,7 @@
 
 from gguf_forge.recipe.assign import Assignment, assign
 from gguf_forge.recipe.checks import check, importance_of
-from gguf_forge.recipe.file_types import FILE_TYPES, FileType
+from gguf_forge.recipe.file_types import FILE_TYPES, FileType, names_of_types
 from gguf_forge.recipe.float_types import stays_f32
 from gguf_forge.recipe.header import quantized_metadata
 from gguf_forge.recipe.importance.imatrix_file import read_imatrix
@@ -30,6 +30,7 @@ __all__ = [
     "check",
     "importance_of",
     "make_recipe",
+    "names_of_types",
     "parse_key_override",
     "parse_prune_layers",
     "parse_target_type",

@@ -5,7 +5,9 @@ Source: llama.cpp's include/llama.h, src/llama-quant.cpp and tools/quantize/quan
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from gguf_forge.errors import UsageError
 from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
@@ -107,6 +109,45 @@ FILE_TYPES = {
 }
 ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 
+# The word for all of them.
+_ALL = "ALL"
+# Those that are too small to be useful without an importance matrix. The recipe decides for each tensor.
+_WITH_IMATRIX = ("IQ1_", "IQ2_", "IQ3_XXS", "IQ3_XS", "Q2_K_S")
+
 _BY_NAME = {name.upper(): found for name, found in FILE_TYPES.items()}
 _BY_NAME |= {alias: FILE_TYPES[name] for alias, name in ALIASES.items()}
 _BY_NAME |= {str(found.id): found for found in FILE_TYPES.values() if found.id is not None}
+
+
+def names_of_types(names: Iterable[str], *, with_imatrix: bool) -> tuple[str, ...]:
+    """The names; patterns such as `Q4_*`, and the word `all`, become the names of the types that they stand for.
+
+    Args:
+        names: Of file types, in any case.
+        with_imatrix: There is an importance matrix; without one, a pattern leaves out the types that need it.
+
+    Raises:
+        UsageError: no type has such a name.
+
+    Example:
+        >>> names_of_types(["q4_k_*", "F16"], with_imatrix=False)
+        ('Q4_K_S', 'Q4_K_M', 'F16')
+    """
+    found = (_matching(name, with_imatrix=with_imatrix) if _is_pattern(name) else (name,) for name in names)
+    return tuple(dict.fromkeys(name for some in found for name in some))
+
+
+def _is_pattern(name: str) -> bool:
+    return name.strip().upper() == _ALL or not set("*?[").isdisjoint(name)
+
+
+def _matching(pattern: str, *, with_imatrix: bool) -> tuple[str, ...]:
+    wanted = pattern.strip().upper()
+    every = (name for name, _, _ in _ROWS if wanted == _ALL or fnmatchcase(name, wanted))
+    found = tuple(name for name in every if with_imatrix or not name.startswith(_WITH_IMATRIX))
+    if not found:
+        raise UsageError(
+            f"no file type is called {pattern!r}" + ("" if with_imatrix else ", or it needs an importance matrix"),
+            hint=f"known file types: {', '.join(FILE_TYPES)}",
+        )
+    return found

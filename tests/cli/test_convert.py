@@ -25,10 +25,10 @@ def test_writes_the_file_and_closes_with_a_table(forge: Forge, model: Path) -> N
 
 def test_json_is_all_of_standard_output(forge: Forge, model: Path) -> None:
     ran = forge("convert", model, "--json", "-o", "out.gguf", "-t", "q8_0")
-    assert ran.json["path"] == "out.gguf"
-    assert ran.json["size"] == Path("out.gguf").stat().st_size
-    assert ran.json["seconds"] >= 0
-    assert len(ran.json["tensors"]) == 21
+    assert ran.file["path"] == "out.gguf"
+    assert ran.file["size"] == Path("out.gguf").stat().st_size
+    assert ran.file["seconds"] >= 0
+    assert len(ran.file["tensors"]) == 21
 
 
 def test_quiet_says_nothing(forge: Forge, model: Path) -> None:
@@ -92,7 +92,7 @@ def test_an_input_is_never_replaced(forge: Forge, tmp_path: Path, link: str) -> 
 
 
 def test_a_full_disk_is_said_before_work(forge: Forge, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    needed = forge("plan", model, "--json").json["size"]
+    needed = forge("plan", model, "--json").file["size"]
     # room for each file, not for both
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=needed + 1))
     ran = forge("convert", model, "-t", "Q4_K_M,Q4_K_S")
@@ -200,8 +200,8 @@ def test_splits(forge: Forge, model: Path, kind: str) -> None:
     assert [words[:2] for words in planned[1:]] == [[name, str(n)] for name, n in zip(names, counts, strict=True)]
     ran = forge("convert", model, *options, "--json")
     assert listing(Path()) == names
-    assert ran.json["path"] == names[0]
-    assert ran.json["parts"] == [
+    assert ran.file["path"] == names[0]
+    assert ran.file["parts"] == [
         {"path": name, "size": Path(name).stat().st_size, "tensors": n} for name, n in zip(names, counts, strict=True)
     ]
     refused = forge("convert", model, *options)
@@ -230,7 +230,7 @@ def test_max_memory(forge: Forge, model: Path) -> None:
     assert "and 5,242,880 are allowed" in refused.err
     assert listing(Path()) == []
     assert forge("convert", model, "-o", "out.gguf", "--max-memory", "1G").code == 0
-    assert "--max-memory 'much' is no size" in forge("convert", model, "--max-memory", "much").err
+    assert "--max-memory: invalid size 'much'" in forge("convert", model, "--max-memory", "much").err
 
 
 def test_a_dry_run_over_what_is_complete(forge: Forge, model: Path) -> None:

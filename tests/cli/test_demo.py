@@ -39,7 +39,7 @@ def test_converts_its_own_model_and_says_what_is_next(forge: Forge, temporary: P
 def test_keeps_the_checkpoint(forge: Forge, temporary: Path) -> None:
     ran = forge("demo", "--keep", "kept", "-o", ".", "-t", "Q8_0", "--json")
     assert ran.code == 0
-    assert ran.json["path"] == "Forge-Demo-17M-Q8_0.gguf"
+    assert ran.file["path"] == "Forge-Demo-17M-Q8_0.gguf"
     assert listing(Path("kept/Forge-Demo")) == [
         "config.json",
         "model.safetensors",

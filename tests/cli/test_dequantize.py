@@ -20,7 +20,7 @@ def test_to_a_gguf_file(forge: Forge, source: Path) -> None:
     ran = forge("dequantize", source)
     assert (ran.code, "F32" in ran.out) == (0, True)
     assert listing(source.parent) == ["m-F32.gguf", "m-Q4_0.gguf"]
-    made = forge("dequantize", source, "-t", "f16", "-o", "a.gguf", "--json").json
+    made = forge("dequantize", source, "-t", "f16", "-o", "a.gguf", "--json").file
     assert (made["path"], made["type"]) == ("a.gguf", "F16")
     assert made["size"] == Path("a.gguf").stat().st_size
 
@@ -29,9 +29,9 @@ def test_to_a_checkpoint(forge: Forge, source: Path) -> None:
     planned = forge("dequantize", source, "--safetensors", "-o", "ck", "--dry-run", "--json")
     assert planned.code == 0
     assert listing(Path()) == []
-    made = forge("dequantize", source, "--safetensors", "-o", "ck", "--split-max-size", "2M", "--json").json
+    made = forge("dequantize", source, "--safetensors", "-o", "ck", "--split-max-size", "2M", "--json").file
     assert made["path"] == "ck/model.safetensors.index.json"
-    assert made["size"] > planned.json["size"]
+    assert made["size"] > planned.file["size"]
     assert made["tensors"][0] == {
         "name": "lm_head.weight",
         "shape": [256, 831],

@@ -73,6 +73,7 @@ def test_json(forge: Forge, source: Path) -> None:
         header = gguf.tensors[0].offset
     ran = forge("edit", source, "-o", "out.gguf", "--set", "general.name=Mine", "--remove", "general.type", "--json")
     assert ran.json == {
+        "schema": 1,
         "file": str(source),
         "path": "out.gguf",
         "written": True,

@@ -17,7 +17,7 @@ def test_json_has_every_tensor(forge: Forge, model: Path) -> None:
     ran = forge("convert", model, "--dry-run", "--json")
     assert ran.code == 0
     assert ran.err == ""
-    plan = ran.json
+    plan = ran.file
     tensors = {tensor["name"]: tensor for tensor in plan["tensors"]}
     assert len(tensors) == 3 + 2 * 9
     n_vocab = tensors["output.weight"]["shape"][1]
@@ -49,7 +49,7 @@ def test_several_types_are_several_files(forge: Forge, model: Path) -> None:
 
 def test_plan_is_dry_run_and_takes_its_options(forge: Forge, model: Path) -> None:
     options = ("--overwrite", "-j", "2", "--backend", "portable", "--json")
-    plan, dry_run = forge("plan", model, *options).json, forge("convert", model, "--dry-run", *options).json
+    plan, dry_run = forge("plan", model, *options).file, forge("convert", model, "--dry-run", *options).file
     assert {**plan, "disk": None} == {**dry_run, "disk": None}
 
 
@@ -101,7 +101,7 @@ def test_fallbacks_are_said(forge: Forge, tmp_path: Path) -> None:
     folder = tiny_llama(tmp_path, NARROW)
     ran = forge("plan", folder)
     assert "fallback: " in ran.out
-    plan = forge("plan", folder, "--json").json
+    plan = forge("plan", folder, "--json").file
     assert "blk.0.attn_q.weight" in plan["fallbacks"]
     assert 0.5 < plan["fallback_share"] < 1
 
@@ -109,7 +109,7 @@ def test_fallbacks_are_said(forge: Forge, tmp_path: Path) -> None:
 def test_strict_refuses_fallbacks(forge: Forge, tmp_path: Path) -> None:
     folder, base, out = tiny_llama(tmp_path, NARROW), tmp_path / "base.gguf", tmp_path / "out.gguf"
     assert forge("convert", folder, "-o", base, "-t", "f32").code == 0
-    plan = forge("plan", folder, "--json").json
+    plan = forge("plan", folder, "--json").file
     count, share = f"{len(plan['fallbacks'])} of {len(plan['tensors'])} tensors", f"{plan['fallback_share']:.1%}"
     for command in (("plan", folder), ("convert", folder, "-o", out), ("quantize", base, out, "Q4_K_M")):
         ran = forge(*command, "--strict")
@@ -147,17 +147,17 @@ def test_options_that_decide_nothing_are_said(forge: Forge, model: Path) -> None
 )
 def test_options_of_the_mix(forge: Forge, model: Path, options: list[str], tensor: str, kind: str) -> None:
     Path("types.txt").write_text("ffn_up=q6_k\nffn_gate=q5_k\n")
-    plan = forge("plan", model, "--json", *options).json
+    plan = forge("plan", model, "--json", *options).file
     assert {found["name"]: found["type"] for found in plan["tensors"]}[tensor] == kind
 
 
 def test_prune_layers(forge: Forge, model: Path) -> None:
-    plan = forge("plan", model, "--json", "--prune-layers", "0").json
+    plan = forge("plan", model, "--json", "--prune-layers", "0").file
     assert {name.split(".")[1] for name in (tensor["name"] for tensor in plan["tensors"]) if name[:3] == "blk"} == {"0"}
 
 
 def test_vocab_only_has_no_tensors(forge: Forge, model: Path) -> None:
-    plan = forge("plan", model, "--json", "--vocab-only").json
+    plan = forge("plan", model, "--json", "--vocab-only").file
     assert plan["tensors"] == []
     assert plan["path"] == "Tiny-vocab.gguf"
     assert "none" in forge("plan", model, "--vocab-only").out
@@ -171,7 +171,7 @@ def test_quiet_prints_nothing(forge: Forge, model: Path) -> None:
 def test_a_folder_that_is_missing_is_a_warning(forge: Forge, model: Path) -> None:
     ran = forge("plan", model, "-o", "nowhere/x.gguf", "--json")
     assert ran.code == 0
-    assert ran.json["disk"]["free"] is None
+    assert ran.file["disk"]["free"] is None
     assert "the folder does not exist" in ran.err
 
 

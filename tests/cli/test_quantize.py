@@ -55,8 +55,10 @@ def test_arguments_that_make_no_sense(given: list[str]) -> None:
 
 def test_sizes() -> None:
     assert [parse_size(text) for text in ("5", "2K", "300M", "1G")] == [5, 2000, 300_000_000, 10**9]
-    for wrong in ("", "1.5G", "-1M", "5T", "M"):
-        with pytest.raises(UsageError, match="is no size"):
+    assert [parse_size(text) for text in ("50GB", "1.5 GiB", "0.5m")] == [50 * 10**9, 3 << 29, 500_000]
+    assert parse_size("1.5G", unit=1024) == parse_size("1.5GB", unit=1024) == 3 << 29
+    for wrong in ("", "-1M", "5X", "M", "1,5G", "5iB", "1e9"):
+        with pytest.raises(UsageError, match="invalid size"):
             parse_size(wrong)
 
 
@@ -68,7 +70,7 @@ def test_the_output_goes_beside_the_input(forge: Forge, source: Path) -> None:
 
 
 def test_an_output_that_is_named(forge: Forge, source: Path) -> None:
-    assert forge("quantize", "--pure", source, "out.gguf", "Q8_0", "--json").json["types"] == {"Q8_0": 16, "F32": 5}
+    assert forge("quantize", "--pure", source, "out.gguf", "Q8_0", "--json").file["types"] == {"Q8_0": 16, "F32": 5}
     assert listing(Path()) == ["out.gguf"]
 
 
@@ -91,7 +93,7 @@ def test_splits(forge: Forge, source: Path) -> None:
 def test_dry_runs_write_nothing(forge: Forge, source: Path) -> None:
     ran = forge("quantize", "--dry-run", source, "Q4_K_M", "--json")
     assert ran.code == 0
-    assert len(ran.json["tensors"]) == 21
+    assert len(ran.file["tensors"]) == 21
     assert listing(source.parent) == ["m.gguf"]
     forge("quantize", source, "Q4_K_M")
     again = forge("quantize", "--dry-run", source, "Q4_K_M")
@@ -108,7 +110,7 @@ def test_dry_runs_only_warn(kind: str, warning: str, forge: Forge, source: Path)
     given = "q4.gguf" if kind == "Q8_0" else source
     assert forge("quantize", given, "out.gguf", kind).code == 2
     ran = forge("quantize", "--dry-run", given, "out.gguf", kind, "--json")
-    assert (ran.code, ran.json["type"]) == (0, kind)
+    assert (ran.code, ran.file["type"]) == (0, kind)
     assert warning in ran.err
     assert listing(Path()) == ["q4.gguf"]
 

@@ -67,7 +67,7 @@ def test_quiet(forge: Forge, source: Path) -> None:
 def test_mistakes(forge: Forge, source: Path) -> None:
     both = forge("split", source, "p", "--split-max-size", "1M", "--split-max-tensors", "3")
     assert (both.code, "leave one of them out" in both.err) == (2, True)
-    assert forge("split", source, "p", "--split-max-size", "1.5G").code == 2
+    assert forge("split", source, "p", "--split-max-size", "1,5G").code == 2
     assert forge("split", source, "p", "--split-max-tensors", "0").code == 2
     assert forge("merge", source, "p").code == 4
     assert listing(Path()) == []

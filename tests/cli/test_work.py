@@ -44,7 +44,7 @@ def test_a_job_for_scripts(forge: Forge, model: Path) -> None:
     assert [work["was_done"] for work in done] == [False, False]
     assert all(Path(path).stat().st_size for work in done for path in work["parts"])
     finished = forge("finish", "plan.json", "--json").json
-    assert finished["files"] == [{"path": "m.gguf", "size": planned["size"]}]
+    assert finished["files"] == [{"path": "m.gguf", "size": planned["files"][0]["size"]}]
     assert not finished["was_finished"]
     assert forge("work", "plan.json", "--task", "0", "--json").json["is_finished"]
     assert forge("finish", "plan.json", "--json").json["was_finished"]
@@ -74,9 +74,9 @@ def test_quiet_says_nothing(forge: Forge, model: Path) -> None:
 
 def test_a_gguf_file_can_be_planned(forge: Forge, model: Path) -> None:
     forge("convert", model, "-o", "base.gguf", "-t", "Q8_0")
-    assert forge("plan", "base.gguf", "-t", "Q4_0").code == 2
+    assert "already quantized" in forge("plan", "base.gguf", "-t", "Q4_0").err
     planned = forge("plan", "base.gguf", "-t", "Q4_0", "--allow-requantize", "-o", "m.gguf", "--json")
-    assert (planned.code, planned.json["type"]) == (0, "Q4_0")
+    assert (planned.code, planned.file["type"]) == (0, "Q4_0")
 
 
 @pytest.mark.parametrize(

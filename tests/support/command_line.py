@@ -21,6 +21,12 @@ class Run:
     def json(self) -> Any:
         return json.loads(self.out)
 
+    @property
+    def file(self) -> Any:
+        """The only file of the JSON object."""
+        (file,) = self.json["files"]
+        return file
+
 
 Forge = Callable[..., Run]
 

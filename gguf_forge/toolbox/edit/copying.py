@@ -44,6 +44,7 @@ def copying_plan(shards: tuple[Shard, ...], gguf: GgufFile) -> FilePlan:
     """The plan of a file or split that is made of the tensors of `gguf`."""
     return FilePlan(
         file_type=COPY,
+        metadata=gguf.typed_metadata,
         shards=shards,
         fallbacks=(),
         warnings=(),

@@ -118,6 +118,7 @@ def plan_dequantized(
     )
     return FilePlan(
         file_type=float_type,
+        metadata={},
         shards=checkpoint_shards(folder, tensors, TENSOR_TYPES[float_type.name], split.max_size or _MAX_SIZE),
         fallbacks=(),
         warnings=(),

@@ -1,0 +1,128 @@
+"""The memory that llama.cpp takes for keys and values, which grows with the context.
+
+Source: llama.cpp's src/llama-kv-cache.cpp, llama-kv-cache-iswa.cpp, llama-hparams.cpp, and src/models/*.cpp for the
+layers that a sliding window has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gguf_forge.gguf_file.values import Metadata
+
+# Of an F16 number, the default type of the cache.
+_NUMBER_BYTES = 2
+# Tokens that llama.cpp computes at a time by default, for which a sliding window has room, too; and the multiple that
+# its size is rounded up to.
+_UBATCH, _PADDING = 512, 256
+# One layer of so many attends to the whole context, where a file does not say it: the last one, or the first one.
+_WHOLE_LAST = {
+    **dict.fromkeys(("gemma2", "gpt-oss"), 2),
+    **dict.fromkeys(("afmoe", "cohere2", "exaone-moe", "exaone4", "llama4", "mellum", "muse-glimmer", "olmo2"), 4),
+    "gemma3n": 5,
+    "gemma3": 6,
+    "plamo3": 8,
+}
+_WHOLE_FIRST = dict.fromkeys(("cohere2moe", "laguna", "smallthinker"), 4)
+# These have a recurrent state in place of keys and values, but for every so-manieth layer.
+_RECURRENT = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4, "qwen4exp": 4, "minimax-01": 8}
+
+
+def kv_cache_bytes(metadata: Metadata, context: int) -> int:
+    """Bytes of the keys and values of one sequence.
+
+    The small state of recurrent layers and the buffers for computing are not counted.
+
+    Args:
+        metadata: The keys of a model's file.
+        context: How many tokens there is room for.
+
+    Example:
+        >>> from gguf_forge.gguf_file.values import string, u32
+        >>> sizes = {"block_count": 2, "embedding_length": 64, "attention.head_count": 4}
+        >>> keys = {f"llama.{key}": u32(number) for key, number in sizes.items()}
+        >>> kv_cache_bytes({"general.architecture": string("llama"), **keys}, 100)
+        51200
+    """
+    model = _Model(metadata)
+    if not model.is_causal:
+        return 0
+    tokens = (model.tokens(layer, context) for layer in range(model.layers))
+    return sum(_NUMBER_BYTES * model.width(layer) * n for layer, n in enumerate(tokens))
+
+
+@dataclass(frozen=True)
+class _Model:
+    """The keys of a file, asked by the part of their names that follows the architecture's."""
+
+    metadata: Metadata
+
+    @property
+    def architecture(self) -> str:
+        return str(self.metadata["general.architecture"].data)
+
+    def _get(self, key: str) -> Any:
+        value = self.metadata.get(f"{self.architecture}.{key}")
+        return None if value is None else value.data
+
+    def _number(self, key: str, layer: int = 0) -> int | None:
+        """A number that may be different for each layer; None if the key is missing or too short."""
+        data = self._get(key)
+        if data is None or isinstance(data, int | float | bool):
+            return None if data is None else int(data)
+        return int(data[layer]) if layer < len(data) else None
+
+    @property
+    def is_causal(self) -> bool:
+        return self._get("attention.causal") in (None, True)
+
+    @property
+    def layers(self) -> int:
+        """The layers that have keys and values of their own; the last ones of some models share those of others."""
+        return (self._number("block_count") or 0) - (self._number("attention.shared_kv_layers") or 0)
+
+    def width(self, layer: int) -> int:
+        """Numbers that a token takes in a layer."""
+        if self._is_recurrent(layer):
+            return 0
+        heads = self._number("attention.head_count", layer) or 0
+        heads_kv = self._number("attention.head_count_kv", layer)
+        n_kv = heads if heads_kv is None else heads_kv
+        keys, values = self._length("key", layer, heads), self._length("value", layer, heads)
+        has_values = self._number("attention.key_length_mla") is None  # latent attention makes values out of keys
+        return n_kv * (keys + (values if has_values else 0))
+
+    def _length(self, of: str, layer: int, heads: int) -> int:
+        """The length of a head's keys or values."""
+        own = self._number(f"attention.{of}_length_swa", layer) if self._slides(layer) else None
+        return own or self._number(f"attention.{of}_length", layer) or self._embedding // max(heads, 1)
+
+    @property
+    def _embedding(self) -> int:
+        return self._number("embedding_length") or 0
+
+    def _is_recurrent(self, layer: int) -> bool:
+        said = self._get("attention.recurrent_layers")
+        if said is not None and not isinstance(said, int | bool):
+            return layer < len(said) and bool(said[layer])
+        period = self._number("full_attention_interval") or _RECURRENT.get(self.architecture)
+        return self.architecture in _RECURRENT and period is not None and (layer + 1) % period != 0
+
+    def tokens(self, layer: int, context: int) -> int:
+        """How many tokens a layer keeps: all of the context, or those of its window."""
+        window = self._number("attention.sliding_window")
+        if not window or not self._slides(layer):
+            return context
+        return min(context, -(-(window + _UBATCH) // _PADDING) * _PADDING)
+
+    def _slides(self, layer: int) -> bool:
+        if not self._number("attention.sliding_window"):
+            return False
+        said = self._get("attention.sliding_window_pattern")
+        if said is not None and not isinstance(said, int | bool):
+            return layer < len(said) and bool(said[layer])
+        if self.architecture in _WHOLE_FIRST:
+            return bool(layer % (said or _WHOLE_FIRST[self.architecture]))
+        period = said or _WHOLE_LAST.get(self.architecture)
+        return period is not None and layer % period < period - 1
