@@ -306,7 +306,8 @@ def _fitted_vocabulary(
 ) -> Metadata:
     """The metadata with as many tokens as the embeddings have rows.
 
-    llama.cpp takes that number from the vocabulary, and refuses to load embeddings with another number of rows. The reference writes the file without tokens for further rows. Tokens without a row are an error.
+    llama.cpp takes that number from the vocabulary, and refuses to load embeddings with another number of rows. The
+    reference writes the file without tokens for further rows. Tokens without a row are an error.
     """
     tokens = metadata.get("tokenizer.ggml.tokens")
     embedding = next((tensor for tensor in tensors if tensor.name == "token_embd.weight"), None)

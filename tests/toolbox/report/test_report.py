@@ -326,7 +326,7 @@ def test_the_command_prints_the_data(model: Path, tmp_path: Path, capfd: pytest.
     file, out = model / "m-Q4_K_M.gguf", tmp_path / "page.html"
     assert main(["report", str(file), "--source", str(model / "hf"), "-o", str(out), "--json"]) == 0
     printed: dict[str, Any] = json.loads(capfd.readouterr().out)
-    assert printed.pop("page") == str(out)
+    assert printed.pop("page") == str(out) and printed.pop("schema") == 1
     found = report(file, source=model / "hf")
     assert printed == json.loads(json.dumps(as_object(found)))
     assert page(found) == out.read_text()
