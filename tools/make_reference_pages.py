@@ -39,8 +39,9 @@ DeepSeek V4, stay the blocks that they are, and `general.file_type` says so. Suc
 `--allow-requantize`, or keeps these blocks with `--keep-quantized`. `--fp8-as-q8` makes Q8_0 of matrices that were FP8.
 
 The shapes of a weight's parts tell its bits and groups for GPTQ, AWQ and compressed-tensors, so one model may mix them.
-A part that is missing, or whose shape does not fit, is an error that names the weight. A config that is left over on
-16-bit weights is told and changes nothing.
+A part that is missing, whose shape does not fit, or that holds infinities or no numbers is an error that names the
+weight. A zero scale of a block stands for a block of zeros; as the one scale of a tensor, it is an error. A config that
+is left over on 16-bit weights is told and changes nothing.
 
 ## Blocks that are kept
 

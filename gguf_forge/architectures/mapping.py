@@ -23,6 +23,8 @@ from gguf_forge.tensors.stored import Constant
 from gguf_forge.types.element_type import ElementType
 from gguf_forge.types.tensor_type import NVFP4
 
+# Types of stored numbers that are weights only together with scales.
+_CODES = frozenset(("U8", "I8", "U32", "F8_E4M3", "F8_E5M2", "F4"))
 # Every model computes these tensors itself. The reference's converter leaves them out for every family.
 _ALWAYS_DROPPED = (".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq")
 
@@ -246,6 +248,11 @@ def _planned(
 ) -> PlannedTensor:
     with naming(name):
         expr = operation(site, *sources)
+        if isinstance(expr.dtype, ElementType) and expr.dtype.name in _CODES and len(expr.shape) > 1:
+            raise InputError(
+                f"has codes of type {expr.dtype}, and their scales are missing",
+                hint="is a shard missing, or the quantization_config in config.json?",
+            )
         if isinstance(expr.dtype, ElementType):
             raise UnsupportedError(
                 f"data type {expr.dtype} is not supported yet", hint="weights are F64, F32, F16, BF16 or integers"

@@ -30,7 +30,7 @@ def logical_tensors(checkpoint: Checkpoint) -> Mapping[str, TensorExpr]:
     quantization = quantization_of(checkpoint)
     if quantization is not None:
         stored = resolved(stored, quantization)
-    return {name: _widened(expr) for name, expr in stored.items()}
+    return {name: _widened(expr, in_quantized=quantization is not None) for name, expr in stored.items()}
 
 
 def as_stored(tensor: StoredTensor) -> Stored:
@@ -40,5 +40,9 @@ def as_stored(tensor: StoredTensor) -> Stored:
     return StoredElements(tensor.name, tensor.source, tensor.offset, tensor.shape, ELEMENT_TYPES[tensor.dtype])
 
 
-def _widened(expr: TensorExpr) -> TensorExpr:
-    return Widened(expr) if isinstance(expr.dtype, ElementType) and expr.dtype.name in _WIDENED else expr
+def _widened(expr: TensorExpr, *, in_quantized: bool) -> TensorExpr:
+    if not isinstance(expr.dtype, ElementType) or expr.dtype.name not in _WIDENED:
+        return expr
+    # In a quantized checkpoint, a matrix of int8 that no scheme took is one of codes without their scales.
+    are_codes = in_quantized and expr.dtype.name == "I8" and len(expr.shape) > 1
+    return expr if are_codes else Widened(expr)

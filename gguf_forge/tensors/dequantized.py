@@ -79,12 +79,25 @@ class Scaled(TensorExpr):
 
     def _numbers(self, numbers: TensorExpr, rows: RowNumbers) -> Rows:
         """One number for each block of columns."""
-        each: Rows = numbers.take(rows).astype(np.float32)
+        # A zero scale of a block or row is legitimate: bitsandbytes, quanto and DeepSeek's FP8 write it for a block of
+        # zeros, and a float16 scale of tiny weights may underflow. Only the one scale of a tensor must not be zero.
+        stored = numbers.take(rows)
+        if numbers is self.zeros and stored.dtype.kind in "iu":
+            self._check_zero_points(stored)
+        each: Rows = stored.astype(np.float32)
         if not np.isfinite(each).all():
             raise InputError("a scale or zero point is infinite or not a number", hint=_INTACT)
         if numbers is self.scales and each.size == 1 == numbers.n_rows and not each.all():
             raise InputError("the scale of the whole tensor is zero", hint=_INTACT)
         return each
+
+    def _check_zero_points(self, zeros: Rows) -> None:
+        """A zero point is the code of zero, so it must be a number that a code can be."""
+        kind = self.codes.dtype.dtype
+        if kind.kind in "iu" and (zeros.min() < np.iinfo(kind).min or zeros.max() > np.iinfo(kind).max):
+            raise InputError(
+                f"zero points from {zeros.min()} to {zeros.max()} do not fit codes of {kind}", hint=_INTACT
+            )
 
     def _apply(self, operation: np.ufunc, values: Rows, each: Rows, at: RowNumbers) -> None:
         """Changes each block by its own number: row i by the numbers `at[i]`, those that share them together."""

@@ -72,8 +72,8 @@ def _packed_weight(stem: str, stored: Tensors, weights: list[Mapping[str, Any]])
             index = stored[f"{name}_g_idx"]
             zeros = Gathered(zeros, index) if isinstance(zeros, TensorExpr) else zeros
             return Scaled(codes, Gathered(scales, index), 1, 1, zeros)
-        if columns % groups:
-            raise InputError(f"{columns} columns are not {groups} groups of one size")
+        if columns % groups or not _may_be_group(columns // groups, bits, weights):
+            raise InputError(f"{columns} columns in {groups} groups are not groups of a size that the config names")
         return Scaled(codes, scales, 1, columns // groups, zeros)
 
 
@@ -86,6 +86,12 @@ def _bits(packed: TensorExpr, rows: int, columns: int, weights: list[Mapping[str
     raise InputError(
         f"packed weights of shape {packed.shape} are not {rows} x {columns} codes of a group of the config"
     )
+
+
+def _may_be_group(size: int, bits: int, weights: list[Mapping[str, Any]]) -> bool:
+    """Whether a group of the config with this number of bits has this group size. Where one has none, any size fits."""
+    named = [config.get("group_size") for config in weights if config.get("num_bits") == bits]
+    return any(type(one) is not int or one <= 0 or one == size for one in named)
 
 
 def _scaled_weights(stored: Tensors, weights: list[Mapping[str, Any]], naive: bool) -> Tensors:

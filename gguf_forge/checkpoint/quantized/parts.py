@@ -126,7 +126,10 @@ def scaled(
         scale = as_vector(scale)
         if block is not None:
             return Scaled(codes, scale, *block, zeros)
-        one = scale.n_rows * scale.shape[-1] == 1
+        n_scales = scale.n_rows * scale.shape[-1]
+        one = n_scales == 1
+        if not one and n_scales != codes.n_rows:
+            raise InputError(f"scales of shape {scale.shape} do not fit {codes.n_rows} rows")
         shape = (1,) * max(2, len(codes.shape)) if one else (*codes.shape[:-1], 1)
         if isinstance(zeros, TensorExpr):
             zeros = reshaped(as_vector(zeros), shape)

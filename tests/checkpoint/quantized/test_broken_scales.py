@@ -1,0 +1,169 @@
+"""Scales and zero points that are missing, of a wrong shape, or no numbers: each is an error that names the tensor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gguf import GGUFReader
+from ml_dtypes import float8_e4m3fn
+from quantized_checkpoints import Format, Parts, awq, compressed, gptq, int8_channel, mlx, mxfp4, quantized_llama
+
+from gguf_forge import InputError, convert
+
+BROKEN = "model.layers.1.mlp.up_proj"
+Break = Callable[[np.ndarray], np.ndarray | None]
+
+
+def fp8(scale_end: str, shape: Callable[[int, int], tuple[int, ...]]) -> Format:
+    def make(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+        codes = (values * 10).astype(float8_e4m3fn)
+        return {".weight": codes, scale_end: np.full(shape(*values.shape), 0.1, np.float32)}, values
+
+    return make
+
+
+def torchao(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+    parts, weights = int8_channel(np.float32)(stem, values)
+    scales = parts[".weight_scale"]
+    return {
+        "._weight_qdata": parts[".weight"],
+        "._weight_scale": scales,
+        "._weight_zero_point": np.zeros(scales.shape, np.int32),
+    }, weights
+
+
+def llm_int8(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+    parts, weights = int8_channel(np.float32)(stem, values)
+    return {".weight": parts[".weight"], ".SCB": parts[".weight_scale"][:, 0] * 127}, weights
+
+
+def nf4(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+    state = {"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": list(values.shape)}
+    return {
+        ".weight": np.zeros((values.size // 2, 1), np.uint8),
+        ".weight.absmax": np.ones(values.size // 64, np.float32),
+        ".weight.quant_map": np.linspace(-1, 1, 16).astype(np.float32),
+        ".weight.quant_state.bitsandbytes__nf4": np.frombuffer(json.dumps(state).encode(), np.uint8),
+    }, values
+
+
+def config(method: str, **more: Any) -> dict[str, Any]:
+    return {"quantization_config": {"quant_method": method, **more}}
+
+
+def groups(**weights: Any) -> dict[str, Any]:
+    return config("compressed-tensors", config_groups={"group_0": {"weights": weights}})
+
+
+INT4 = groups(num_bits=4, group_size=32)
+MLX = {"quantization": {"bits": 4, "group_size": 64, "mode": "affine"}}
+# Format, config, and the ending of the scales' names.
+SCHEMES: dict[str, tuple[Format, dict[str, Any], str]] = {
+    "gptq": (gptq(4, 32), config("gptq"), ".scales"),
+    "awq": (awq(32), config("awq"), ".scales"),
+    "compressed-tensors int4": (compressed(4, 32), INT4, ".weight_scale"),
+    "compressed-tensors int4, asymmetric": (compressed(4, 32, symmetric=False), INT4, ".weight_scale"),
+    "compressed-tensors int8": (int8_channel(), groups(num_bits=8), ".weight_scale"),
+    "mlx": (mlx(4, 64), MLX, ".scales"),
+    "fp8 in blocks": (
+        fp8(".weight_scale_inv", lambda r, c: (r // 128, c // 128)),
+        config("fp8", weight_block_size=[128, 128]),
+        ".weight_scale_inv",
+    ),
+    "fp8 of the tensor": (fp8(".weight_scale", lambda r, c: (1,)), config("modelopt"), ".weight_scale"),
+    "mxfp4": (mxfp4(".weight", ".weight_scale"), config("quark"), ".weight_scale"),
+    "torchao": (torchao, config("torchao"), "._weight_scale"),
+    "llm.int8": (llm_int8, config("bitsandbytes", load_in_8bit=True), ".SCB"),
+    "nf4": (nf4, config("bitsandbytes", load_in_4bit=True), ".weight.absmax"),
+}
+
+
+def one_number(number: float) -> Break:
+    def change(scales: np.ndarray) -> np.ndarray:
+        changed = scales.copy()
+        of_e8m0 = scales.dtype == np.uint8  # a power of two: it has one code for no number, and no infinity
+        changed.reshape(-1)[scales.size // 2] = 255 if of_e8m0 else number
+        return changed
+
+    return change
+
+
+def refuse(scheme: str, change: Break, problem: str, folder: Path, *, end: str | None = None) -> None:
+    """Changes a part of one weight, and expects an error that names this weight."""
+    make, settings, scales_end = SCHEMES[scheme]
+
+    def broken(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+        parts, weights = make(stem, values)
+        if stem == BROKEN:
+            changed = change(parts.pop(end or scales_end))
+            if changed is not None:
+                parts[end or scales_end] = changed
+        return parts, weights
+
+    made = quantized_llama(folder, settings, broken)
+    with pytest.raises(InputError, match=problem) as raised:
+        convert(made.folder, folder / "m.gguf", types="Q8_0")
+    assert raised.value.tensor in (f"{BROKEN}.weight", "blk.1.ffn_up.weight")
+    assert raised.value.hint
+    assert not (folder / "m.gguf").exists()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_scales_that_are_missing(scheme: str, tmp_path: Path) -> None:
+    refuse(scheme, lambda scales: None, r"part .* is missing|scales are missing", tmp_path)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_scales_of_a_wrong_shape(scheme: str, tmp_path: Path) -> None:
+    refuse(
+        scheme,
+        lambda scales: np.concatenate([scales] * 2, -1),
+        r"do not fit|are not (rows|groups)|inputs|cannot be seen",
+        tmp_path,
+    )
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_scales_that_are_no_numbers(scheme: str, number: float, tmp_path: Path) -> None:
+    refuse(scheme, one_number(number), "a scale or zero point is infinite or not a number", tmp_path)
+
+
+def test_the_only_scale_of_a_tensor_must_not_be_zero(tmp_path: Path) -> None:
+    refuse("fp8 of the tensor", one_number(0), "the scale of the whole tensor is zero", tmp_path)
+
+
+@pytest.mark.parametrize("zero", [-129, 300])
+def test_zero_points_that_no_code_can_have(zero: int, tmp_path: Path) -> None:
+    refuse("torchao", one_number(zero), "zero points from .* do not fit codes", tmp_path, end="._weight_zero_point")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "end"),
+    [("gptq", ".qzeros"), ("awq", ".qzeros"), ("mlx", ".biases")],
+)
+def test_zero_points_and_biases_that_are_missing(scheme: str, end: str, tmp_path: Path) -> None:
+    refuse(scheme, lambda zeros: None, "is missing", tmp_path, end=end)
+
+
+@pytest.mark.parametrize("scheme", ["gptq", "compressed-tensors int4", "mlx", "fp8 in blocks", "nf4"])
+def test_a_zero_scale_of_a_block_is_a_block_of_zeros(scheme: str, tmp_path: Path) -> None:
+    make, settings, end = SCHEMES[scheme]
+
+    def with_zeros(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+        parts, weights = make(stem, values)
+        if stem == BROKEN:
+            parts[end] = np.zeros_like(parts[end])
+            parts |= {".biases": parts[end]} if ".biases" in parts else {}
+        return parts, weights
+
+    made = quantized_llama(tmp_path, settings, with_zeros)
+    (file,) = convert(made.folder, tmp_path / "m.gguf", types="F32")
+    found = {tensor.name: tensor.data for tensor in GGUFReader(file.path).tensors}
+    assert not found["blk.1.ffn_up.weight"].any()
+    assert found["blk.0.ffn_up.weight"].any()
