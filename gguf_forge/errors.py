@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
+from gguf_forge.foreign_text import escaped, message
+
 
 class ForgeError(Exception):
-    """An error that the user can act on.
+    """An error that the user can act on. Its words may quote what a file says, so they are made harmless and bounded.
 
     Args:
         problem: What is wrong, in one sentence without a final full stop.
@@ -32,14 +34,14 @@ class ForgeError(Exception):
         tensor: str | None = None,
         hint: str | None = None,
     ):
-        self.problem = problem
+        self.problem = message(problem)
         self.file = Path(file) if file is not None else None
         self.tensor = tensor
-        self.hint = hint
+        self.hint = message(hint) if hint else hint
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        where = "".join(f"{part}: " for part in (self.file, self.tensor) if part)
+        where = "".join(f"{message(str(part))}: " for part in (self.file, self.tensor) if part)
         return f"{where}{self.problem}" + (f"; {self.hint}" if self.hint else "")
 
 
@@ -85,8 +87,8 @@ def naming(tensor: str, *, hint: str | None = None) -> Iterator[None]:
 
 
 def printable(name: str) -> str:
-    """`name` in a form for messages: short, and without characters that control a terminal."""
-    return name if name.isprintable() and len(name) <= 100 else ascii(name[:100])
+    """`name` as a part of a message: short, so that the message keeps its other words."""
+    return escaped(name, 100)
 
 
 def some_of(names: Sequence[str], most: int = 5) -> str:

@@ -32,8 +32,20 @@ from gguf_forge.cli import (
     verify,
 )
 from gguf_forge.cli.help import Group
-from gguf_forge.cli.streams import Failure, ReaderGone, discard, report_failure, writing
+from gguf_forge.cli.options import Messages
+from gguf_forge.cli.streams import (
+    Failure,
+    ReaderGone,
+    discard_output,
+    flush,
+    logging_to,
+    print_line,
+    report_failure,
+    report_traceback,
+    take_any_text,
+)
 from gguf_forge.errors import ForgeError, UsageError
+from gguf_forge.foreign_text import message
 
 app = typer.Typer(
     name="gguf-forge",
@@ -62,7 +74,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"gguf-forge {version('gguf-forge')}")
+        print_line(f"gguf-forge {version('gguf-forge')}")
         raise typer.Exit
 
 
@@ -90,12 +102,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The arguments without the program's name; None means the arguments of this process.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    take_any_text()
     as_json, verbose = "--json" in given, "--verbose" in given or "-v" in given
     try:
-        with _signals_raise():
+        with _signals_raise(), logging_to(Messages(quiet="-q" in given or "--quiet" in given, verbose=verbose)):
             return _run(given)
     except ReaderGone:
-        discard(sys.stdout, sys.stderr)
+        discard_output()
         return 128 + signal.SIGPIPE
     except StopSignal as stopped:
         left = "run it again to go on" if "--resume" in given else "no unfinished file is left behind"
@@ -105,25 +118,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "gguf-forge"
-        failure = Failure(2, UsageError.__name__, error.format_message(), hint=f"see {command} --help")
+        problem = message(" ".join(error.format_message().splitlines()))
+        failure = Failure(2, UsageError.__name__, problem, hint=f"see {command} --help")
     except MemoryError:
         hint = "allow less with --max-memory, or use --threads 1"
         failure = Failure(1, MemoryError.__name__, "the system gave no more memory", hint=hint)
     except Exception as error:
         if verbose:
-            import traceback
-
-            traceback.print_exc()
+            report_traceback()
         failure = Failure(
             1,
             "InternalError",
-            f"this is a bug in gguf-forge: {type(error).__name__}: {error}",
+            message(f"this is a bug in gguf-forge: {type(error).__name__}: {error}"),
             hint="please report it" + ("" if verbose else ", with what the same command prints with --verbose"),
         )
     try:
         report_failure(failure, as_json=as_json)
     except ReaderGone:
-        discard(sys.stdout, sys.stderr)
+        discard_output()
     return failure.code
 
 
@@ -131,9 +143,7 @@ def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] == "help":
         arguments = [*arguments[1:], "--help"]
     code = app(arguments, prog_name="gguf-forge", standalone_mode=False)
-    with writing():
-        if sys.stdout is not None:
-            sys.stdout.flush()
+    flush()
     return code or 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 
 from gguf_forge.cli.help import MACHINE
 from gguf_forge.cli.options import Messages, add_command, only
-from gguf_forge.cli.tables import facts_text, table_of
+from gguf_forge.cli.tables import facts_text, line, table_of
 from gguf_forge.request import RUNNING, Option, parse_names
 
 if TYPE_CHECKING:
@@ -54,16 +53,14 @@ def bench(
     - `gguf-forge bench -t Q4_K,Q8_0`
     - `gguf-forge bench --backend portable,avx2 --source f32,bf16 --json`
     """
-    from gguf_forge.cli.streams import console, print_data, print_json
+    from gguf_forge.cli.streams import print_data, print_json, tell
     from gguf_forge.kernels.bench import measure
 
-    to = console(sys.stderr)
-
-    def tell(done: Measurement) -> None:
+    def say(done: Measurement) -> None:
         if not messages.quiet:
-            to.print(f"{done.kind} {done.work} from {done.source}, {done.backend}", style="dim")
+            tell(line((f"{done.kind} {done.work} from {done.source}, {done.backend}", "dim")))
 
-    report = measure(types, backends=backends, sources=sources or ("f32",), rounds=rounds, progress=tell)
+    report = measure(types, backends=backends, sources=sources or ("f32",), rounds=rounds, progress=say)
     if messages.json:
         print_json(report.as_dict())
     else:

@@ -11,8 +11,7 @@ import typer
 
 from gguf_forge.cli.help import LOOK
 from gguf_forge.cli.options import Messages, add_command, only
-from gguf_forge.cli.shown import escaped
-from gguf_forge.cli.tables import facts_text, table_of
+from gguf_forge.cli.tables import facts_text, line, table_of
 from gguf_forge.cli.verify import MISMATCH
 from gguf_forge.request import MESSAGES, Option, RunSettings
 
@@ -113,17 +112,15 @@ def _distance_object(distance: Distance) -> dict[str, Any]:
 
 
 def _text(found: Comparison, *, with_all: bool) -> Iterator[RenderableType]:
-    from rich.text import Text
-
     from gguf_forge.cli.key_differences import keys_table
 
     counts = Counter(each.likeness.value for each in found.tensors)
     word = ("the same", "bold green") if found.same else ("different", "bold red")
-    yield Text.assemble(word)
+    yield line(word)
     yield facts_text(
         {
-            "A": escaped(str(found.a)),
-            "B": escaped(str(found.b)),
+            "A": str(found.a),
+            "B": str(found.b),
             "tensors": ", ".join(f"{count} {what}" for what, count in counts.items()) or "none",
             "metadata": f"{len(found.keys)} differences" if found.keys else "no difference",
             **({} if found.order else {"order": "the tensors are in another order"}),
@@ -137,13 +134,11 @@ def _text(found: Comparison, *, with_all: bool) -> Iterator[RenderableType]:
 
 
 def _table(rows: list[TensorComparison]) -> Table:
-    from rich.text import Text
-
     distances = ("RMSE", "of the values", "greatest", "cosine", "SNR dB")
     table = table_of("tensor", "A", "B", "likeness", *distances, right=distances)
     for each in rows:
         types = [_described(info, other) for info, other in ((each.a, each.b), (each.b, each.a))]
-        table.add_row(Text(escaped(each.name)), *types, each.likeness.value, *_numbers(each.distance))
+        table.add_row(each.name, *types, each.likeness.value, *_numbers(each.distance))
     return table
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +16,7 @@ import typer
 
 from gguf_forge.cli.help import MACHINE
 from gguf_forge.cli.options import Messages, add_command, only
+from gguf_forge.cli.tables import line, lines
 from gguf_forge.errors import OutputError
 from gguf_forge.request import OUTPUT, FileTypes, Option, Request, RunSettings
 
@@ -62,12 +63,12 @@ def demo(
     from gguf_forge.cli.demo_checkpoint import make_model
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.results import show_results
-    from gguf_forge.cli.streams import console, print_data
+    from gguf_forge.cli.streams import print_data, tell
     from gguf_forge.planning.making import make
 
     with _folder(keep) as folder, _output(out) as place, observing(messages) as observer:
         if not messages.quiet:
-            console(sys.stderr).print(f"making a Llama of random weights in {folder}", soft_wrap=True)
+            tell(line(f"making a Llama of random weights in {folder}", no_wrap=True))
         try:
             make_model(folder)
         except OSError as error:
@@ -103,8 +104,6 @@ def _output(out: str | None) -> Iterator[str]:
 
 
 def _next_steps(result: WrittenFile, checkpoint: Path | None) -> RenderableType:
-    from rich.text import Text
-
     file = shlex.quote(str(result.path))
     source = shlex.quote(str(checkpoint)) if checkpoint is not None else "MODEL_FOLDER"
     steps = {
@@ -114,6 +113,5 @@ def _next_steps(result: WrittenFile, checkpoint: Path | None) -> RenderableType:
         "run it with Ollama": f"echo FROM {file} > Modelfile && ollama create forge-demo -f Modelfile",
         "convert a model of yours": f"gguf-forge convert {source}",
     }
-    lines = Text("\n").join(Text.assemble(f"\n{what}:\n  ", (command, "bold")) for what, command in steps.items())
-    lines.no_wrap = True
-    return lines
+    shown = ((line(), line(f"{what}:"), line("  ", (command, "bold"))) for what, command in steps.items())
+    return lines(chain.from_iterable(shown), no_wrap=True)

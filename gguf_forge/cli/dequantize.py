@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import typer
 
 from gguf_forge.cli.help import MAKE
 from gguf_forge.cli.options import DryRun, Messages, add_command, only
-from gguf_forge.cli.streams import console, logging_to
+from gguf_forge.cli.streams import logging_to
 from gguf_forge.request import OUTPUT, Option, RunSettings, SplitChoices
 
 
@@ -76,7 +75,7 @@ def dequantize(
         return plan_dequantized(gguf, out, file_type=type, safetensors=safetensors, max_size=max_size)
 
     if dry_run:
-        with logging_to(console(sys.stderr), messages), open_gguf(file) as gguf:
+        with logging_to(messages), open_gguf(file) as gguf:
             plan = planned(gguf)
             if plan.path.parent.is_dir():  # the folder of a checkpoint will be made
                 say_what_would_stop([plan], run)

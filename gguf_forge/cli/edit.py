@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,10 @@ import typer
 
 from gguf_forge.cli.help import CHANGE
 from gguf_forge.cli.options import Messages, add_command, only
-from gguf_forge.cli.shown import escaped, json_value, type_text, value_text
-from gguf_forge.cli.streams import console, logging_to
-from gguf_forge.errors import ForgeError, UsageError
+from gguf_forge.cli.shown import json_value, type_text, value_text
+from gguf_forge.cli.streams import logging_to
+from gguf_forge.cli.tables import line, lines
+from gguf_forge.errors import ForgeError, UsageError, printable
 from gguf_forge.request import MODEL, OUTPUT, Option, RunSettings
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def edit(
 
     edits = _edits(changes)
     with SourceFile(file) as source:
-        with logging_to(console(sys.stderr), messages):
+        with logging_to(messages):
             header = read_header(source, lenient=True)
             plan = plan_edit(source, header, edits, out)
             if dry_run:
@@ -194,7 +194,7 @@ def _edits(changes: Changes) -> Edits:
 def _pair(text: str, option: str, example: str) -> tuple[str, str]:
     left, separator, right = text.partition("=")
     if not left or not separator or not right:
-        raise UsageError(f"{option} {escaped(text)!r} has no = between two words", hint=f"for example {example}")
+        raise UsageError(f"{option} {text!r} has no = between two words", hint=f"for example {example}")
     return left, right
 
 
@@ -203,7 +203,7 @@ def _token_type(text: str) -> tuple[str | int, str]:
     token, separator, kind = text.rpartition("=")
     if not token or not separator or not kind:
         raise UsageError(
-            f"--token-type {escaped(text)!r} is not TOKEN=TYPE", hint="for example --token-type '<|im_end|>=control'"
+            f"--token-type {text!r} is not TOKEN=TYPE", hint="for example --token-type '<|im_end|>=control'"
         )
     return int(token) if token.isascii() and token.isdecimal() and len(token) < 10 else token, kind
 
@@ -213,7 +213,7 @@ def _tensor_renaming(text: str) -> tuple[str, str]:
     pattern, separator, replacement = text.rpartition("=")
     if not pattern or not separator:
         hint = r"for example --rename-tensor '^model\.='"
-        raise UsageError(f"--rename-tensor {escaped(text)!r} is not PATTERN=TEXT", hint=hint)
+        raise UsageError(f"--rename-tensor {text!r} is not PATTERN=TEXT", hint=hint)
     return pattern, replacement
 
 
@@ -221,14 +221,14 @@ def _unique(option: str, pairs: Iterable[tuple[_K, _T]]) -> dict[_K, _T]:
     found: dict[_K, _T] = {}
     for name, item in pairs:
         if name in found:
-            raise UsageError(f"{option} names {escaped(str(name))} twice", hint="name it once")
+            raise UsageError(f"{option} names {printable(str(name))} twice", hint="name it once")
         found[name] = item
     return found
 
 
 def _id(text: str) -> int:
     if not (text.isascii() and text.isdecimal()):
-        raise UsageError(f"{escaped(text)!r} is no number of a token")
+        raise UsageError(f"{text!r} is no number of a token")
     return int(text)
 
 
@@ -283,38 +283,33 @@ def _value_object(value: Value | None) -> dict[str, Any] | None:
 
 def _text(plan: EditPlan, *, is_written: bool) -> Iterator[RenderableType]:
     from rich.filesize import decimal
-    from rich.text import Text
 
     for change in plan.changes:
         yield _change_text(change)
     for tensor in plan.tensors[:_MOST_LINES]:
-        what = "dropped" if tensor.new_name is None else f"-> {escaped(tensor.new_name)}"
-        yield Text.assemble((escaped(tensor.name), "bold"), " ", what, no_wrap=True)
+        what = "dropped" if tensor.new_name is None else f"-> {tensor.new_name}"
+        yield line((tensor.name, "bold"), " ", what, no_wrap=True)
     if len(plan.tensors) > _MOST_LINES:
-        yield Text(f"and {len(plan.tensors) - _MOST_LINES} more tensors: --json lists them", "dim")
+        yield line((f"and {len(plan.tensors) - _MOST_LINES} more tensors: --json lists them", "dim"))
     if not plan.changes and not plan.tensors:
-        yield Text("nothing changes")
+        yield line("nothing changes")
     if plan.is_needed:
         verb = "written" if is_written else "to be written"
-        where = f"{escaped(str(plan.path))}: {decimal(plan.size)} {verb}"
-        yield from ("", Text(where, "bold green" if is_written else "", no_wrap=True))
+        where = f"{plan.path}: {decimal(plan.size)} {verb}"
+        yield from ("", line((where, "bold green" if is_written else ""), no_wrap=True))
 
 
 def _change_text(change: Change) -> Text:
-    from rich.text import Text
-
-    name = escaped(change.key)
+    name = change.key
     if change.renamed_from is not None:
-        name = f"{escaped(change.renamed_from)} -> {name}"
-    lines = [Text(name, "bold")]
+        name = f"{change.renamed_from} -> {name}"
+    shown = [line((name, "bold"))]
     if change.items is not None:
-        lines += [Text(f"  [{item.index}] {item.old} -> {item.new}") for item in change.items[:_MOST_LINES]]
+        shown += [line(f"  [{item.index}] {item.old} -> {item.new}") for item in change.items[:_MOST_LINES]]
         if len(change.items) > _MOST_LINES:
-            lines.append(Text(f"  and {len(change.items) - _MOST_LINES} more items: --json lists them", "dim"))
+            shown.append(line((f"  and {len(change.items) - _MOST_LINES} more items: --json lists them", "dim")))
     elif change.renamed_from is None or change.old != change.new:
         for sign, style, value in (("-", "red", change.old), ("+", "green", change.new)):
             if value is not None:
-                lines.append(Text(f"  {sign} {value_text(value, _TEXT)}  ({type_text(value)})", style))
-    text = Text("\n").join(lines)
-    text.no_wrap = True
-    return text
+                shown.append(line((f"  {sign} {value_text(value, _TEXT)}  ({type_text(value)})", style)))
+    return lines(shown, no_wrap=True)

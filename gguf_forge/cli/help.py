@@ -6,6 +6,8 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
+from gguf_forge.cli.streams import writing
+
 # The panels of the program's help. The options of jobs for many machines have a panel of the same name.
 MAKE, LOOK, PROVE, CHANGE = "Make", "Look", "Prove", "Change"
 MACHINES, MACHINE = "Many machines", "This machine"
@@ -26,12 +28,20 @@ class Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_types_of_flags(super().get_params(ctx))
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        with writing():
+            super().format_help(ctx, formatter)
+
 
 class Group(TyperGroup):
     """The program itself, or a command that has subcommands."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _without_types_of_flags(super().get_params(ctx))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        with writing():
+            super().format_help(ctx, formatter)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The commands in the order of their panels. Typer by itself would put groups of commands last."""

@@ -10,7 +10,7 @@ import typer
 
 from gguf_forge.cli.help import LOOK, Group
 from gguf_forge.cli.options import Messages, add_command, only
-from gguf_forge.cli.tables import facts_text, table_of
+from gguf_forge.cli.tables import facts_text, line, table_of
 from gguf_forge.request import Option
 
 if TYPE_CHECKING:
@@ -83,14 +83,12 @@ def _object(matrix: ImportanceMatrix, coverage: Coverage | None) -> dict[str, An
 
 
 def _text(matrix: ImportanceMatrix, coverage: Coverage | None) -> list[Any]:
-    from rich.text import Text
-
     counts = ("columns", "of them zero", "experts", "never used", "calls")
     table = table_of("tensor", *counts, right=counts)
     for row in _rows(matrix):
         calls = {row["least_calls"], row["most_calls"]}
         table.add_row(
-            Text(row["name"]),
+            row["name"],
             str(row["columns"]),
             str(row["zero_columns"]),
             str(row["experts"]),
@@ -103,5 +101,5 @@ def _text(matrix: ImportanceMatrix, coverage: Coverage | None) -> list[Any]:
         "chunks": str(matrix.chunks) if matrix.chunks else "not recorded",
         "tensors": str(len(matrix.importance)),
     }
-    notes = [] if coverage is None else [Text(line) for line in coverage.lines()]
+    notes = [] if coverage is None else [line(words) for words in coverage.lines()]
     return [facts_text(facts), "", table, *([""] if notes else []), *notes]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,8 +13,9 @@ import typer
 
 from gguf_forge.cli.help import LOOK
 from gguf_forge.cli.options import Messages, add_command, only
-from gguf_forge.cli.shown import escaped, json_value, rule_object, type_text, value_text
-from gguf_forge.cli.tables import facts_text, table_of
+from gguf_forge.cli.shown import json_value, rule_object, type_text, value_text
+from gguf_forge.cli.tables import facts_text, line, lines, table_of
+from gguf_forge.foreign_text import as_text, escaped
 from gguf_forge.request import MESSAGES, Option, RunSettings
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _view(tensor: GgufTensor, shown: Shown, run: RunSettings) -> TensorView:
 
     place = parse_block(shown.block, tensor.info) if shown.block is not None else None
     total = 4 * tensor.info.n_elements  # as numbers
-    with counting(escaped(tensor.name), total, Messages()) as advance:
+    with counting(tensor.name, total, Messages()) as advance:
 
         def progress(n_values: int) -> None:
             advance(4 * n_values)
@@ -246,11 +246,10 @@ def _finite(data: Any) -> Any:
 
 
 def _text(overview: Overview, keys: Keys, tensors: Sequence[TensorEntry]) -> Iterator[RenderableType]:
-    from rich.text import Text
 
     yield facts_text(_facts(overview))
     for broken in overview.broken:
-        yield Text.assemble(("note: ", "bold yellow"), escaped(str(broken.everywhere())))
+        yield line(("note: ", "bold yellow"), str(broken.everywhere()))
     if keys:
         yield from ("", _keys_table(keys))
     if tensors:
@@ -264,7 +263,7 @@ def _facts(overview: Overview) -> Mapping[str, str]:
 
     n_files = len(overview.paths)
     facts = {
-        "file": escaped(str(overview.paths[0])) + (f" and {n_files - 1} more" if n_files > 1 else ""),
+        "file": str(overview.paths[0]) + (f" and {n_files - 1} more" if n_files > 1 else ""),
         "format": f"GGUF version {overview.version}, {_ORDERS[overview.byte_order]}",
         "size": f"{decimal(overview.size)} ({overview.size:,} bytes)",
         "tensors": f"{len(overview.tensors):,}",
@@ -285,27 +284,22 @@ def _short(number: int) -> str:
 
 
 def _keys_table(keys: Keys) -> Table:
-    from rich.text import Text
-
     table = table_of("key", "type", "items", "value", right=("items",))
     for key, item in keys:
         count = f"{len(item.data):,}" if item.element is not None else ""
-        table.add_row(Text(escaped(key)), type_text(item), count, Text(value_text(item, _TEXT)))
+        table.add_row(key, type_text(item), count, value_text(item, _TEXT))
     return table
 
 
 def _keys_in_full(keys: Keys) -> Iterator[Text]:
     """Shows keys in full, with the line breaks of text. A single key is shown as its bare value, for other programs."""
-    from rich.text import Text
-
     for key, item in keys:
-        text = escaped(item.data, keep="\n\t") if item.type.name == "STRING" else value_text(item)
-        yield Text(text if len(keys) == 1 else f"{escaped(key)} = {text}", no_wrap=True)
+        text = as_text(item.data) if item.type.name == "STRING" else value_text(item)
+        yield line(*([] if len(keys) == 1 else [f"{escaped(key)} = "]), text, no_wrap=True, keep="\n\t")
 
 
 def _tensors_table(overview: Overview, tensors: Sequence[TensorEntry]) -> Table:
     from rich.filesize import decimal
-    from rich.text import Text
 
     is_split = len(overview.paths) > 1
     right = ("shape", "weights", "size", "bits", "file")
@@ -314,9 +308,9 @@ def _tensors_table(overview: Overview, tensors: Sequence[TensorEntry]) -> Table:
     for entry in tensors:
         info = entry.info
         table.add_row(
-            Text(escaped(entry.name)),
+            entry.name,
             " x ".join(map(str, info.shape)),
-            Text(info.type.name, "dim" if info.type.is_float else ""),
+            line((info.type.name, "dim" if info.type.is_float else "")),
             _short(info.n_elements),
             decimal(info.nbytes) + ("" if entry.is_whole else ", cut short"),
             f"{entry.bits_per_weight:.2f}",
@@ -337,21 +331,20 @@ def _types_table(overview: Overview) -> Table:
 
 def _view_text(view: TensorView) -> Iterator[RenderableType]:
     from rich.filesize import decimal
-    from rich.text import Text
 
     entry, spread = view.entry, view.spread
     info = entry.info
     facts = {
         "shape": f"{' x '.join(map(str, info.shape))} ({info.n_elements:,} values)",
         "type": f"{info.type}, {entry.bits_per_weight:.2f} bits per weight, {decimal(info.nbytes)}",
-        "data": f"byte {entry.offset:,} of {escaped(str(entry.path))}",
+        "data": f"byte {entry.offset:,} of {entry.path}",
         "range": f"{spread.minimum:.6g} to {spread.maximum:.6g}",
         "mean": f"{spread.mean:.6g}, standard deviation {spread.deviation:.6g}",
         "zeros": f"{spread.zeros:,} ({spread.zeros / max(1, spread.count):.2%})",
     }
     if spread.nonfinite:
         facts["not finite"] = f"{spread.nonfinite:,}: infinite or NaN; the other numbers here leave them out"
-    yield from (Text(escaped(entry.name), "bold green"), "", facts_text(facts))
+    yield from (line((entry.name, "bold green")), "", facts_text(facts))
     if view.edges:
         yield from ("", _histogram(view))
     if view.block is not None:
@@ -360,17 +353,15 @@ def _view_text(view: TensorView) -> Iterator[RenderableType]:
 
 
 def _histogram(view: TensorView) -> Text:
-    from rich.text import Text
-
     edges = [f"{edge:.3g}" for edge in (view.spread.minimum, *view.edges, view.spread.maximum)]
     counts = view.spread.histogram
     width, most = max(map(len, edges)), max(1, *counts)
     total = max(1, sum(counts))
-    lines = [
+    rows = [
         f"{low:>{width}} to {high:<{width}}  {_bar(count / most):<{_BAR}}  {count / total:6.2%}"
         for (low, high), count in zip(pairwise(edges), counts, strict=True)
     ]
-    return Text("\n".join(lines), no_wrap=True)
+    return lines(map(line, rows), no_wrap=True)
 
 
 def _bar(share: float) -> str:
@@ -380,22 +371,20 @@ def _bar(share: float) -> str:
 
 
 def _block_text(block: DecodedBlock, kind: str) -> Iterator[RenderableType]:
-    from rich.text import Text
-
-    from gguf_forge.cli.streams import console
+    from gguf_forge.cli.streams import standard_output
 
     first, stop = block.columns
     place = f"block {block.place.block} of row {block.place.row}"
-    yield Text(f"{place}: columns {first} to {stop - 1} ({kind}; bytes in hexadecimal)", "bold")
+    yield line((f"{place}: columns {first} to {stop - 1} ({kind}; bytes in hexadecimal)", "bold"))
     grids = {name: [_digits(item) for item in stored.reshape(-1)] for name, stored in block.fields.items()}
     if block.levels is not None:
         grids["levels"] = [str(level) for level in block.levels]
     grids["values"] = [f"{item:.6g}" for item in block.values]
     label = max(map(len, grids)) + 2
-    room = console(sys.stdout).width - label
+    room = standard_output().width - label
     for name, items in grids.items():
-        lines = _lines(items, 8 if name == "values" else 16, room)
-        yield Text("\n".join(f"{name if number == 0 else '':<{label}}{line}" for number, line in enumerate(lines)))
+        rows = _in_columns(items, 8 if name == "values" else 16, room)
+        yield lines(line(f"{name if number == 0 else '':<{label}}{row}") for number, row in enumerate(rows))
 
 
 def _digits(item: Any) -> str:
@@ -403,7 +392,7 @@ def _digits(item: Any) -> str:
     return f"{item:0{2 * item.itemsize}x}" if item.dtype.kind == "u" else str(item)
 
 
-def _lines(items: Sequence[str], most: int, room: int) -> Iterator[str]:
+def _in_columns(items: Sequence[str], most: int, room: int) -> Iterator[str]:
     """Items in columns: `most` columns, halved until the lines fit."""
     width = max(map(len, items))
     while most > 1 and most * (width + 1) - 1 > room:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import typer
 from gguf_forge.cli import finish, work
 from gguf_forge.cli.help import MACHINES, Group
 from gguf_forge.cli.options import Messages, add_command, only
-from gguf_forge.cli.streams import console, logging_to
+from gguf_forge.cli.streams import logging_to
 from gguf_forge.request import Option, Request, RunSettings
 
 Tasks = Annotated[
@@ -67,7 +66,7 @@ def save_job(request: Request, run: RunSettings, messages: Messages, file: Path,
     from gguf_forge.distributed.job_plan import save_work_plan
     from gguf_forge.planning.making import planned
 
-    with logging_to(console(sys.stderr), messages), planned(request) as found:
+    with logging_to(messages), planned(request) as found:
         say_what_would_stop(found.files, run, "converting")
         written = save_work_plan(found, request, file, tasks=tasks, overwrite=run.overwrite)
         show_plans(found.files, messages, Job(written, file))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from gguf_forge.cli.shown import escaped, json_value, type_text, value_text
+from gguf_forge.cli.shown import json_value, type_text, value_text
 from gguf_forge.cli.tables import table_of
 
 if TYPE_CHECKING:
@@ -38,12 +38,10 @@ def _value_object(value: Value | None, at: int | None) -> dict[str, Any] | None:
 
 def keys_table(differences: Sequence[KeyDifference], first: str, second: str) -> Table:
     """A row for each difference; the columns of the two files are called `first` and `second`."""
-    from rich.text import Text
-
     table = table_of("key", "difference", first, second)
     for each in differences:
-        values = [Text(_shown(value, each)) for value in (each.expected, each.found)]
-        table.add_row(Text(escaped(each.key)), each.kind, *values)
+        values = [_shown(value, each) for value in (each.expected, each.found)]
+        table.add_row(each.key, each.kind, *values)
     return table
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterable
 from dataclasses import replace
 
 from gguf_forge.cli.options import Messages
 from gguf_forge.cli.progress import observing
 from gguf_forge.cli.results import show_plans, show_results
-from gguf_forge.cli.streams import console, logging_to
+from gguf_forge.cli.streams import logging_to
 from gguf_forge.errors import ForgeError
 from gguf_forge.planning.file_plan import FilePlan, WrittenFile, check_files
 from gguf_forge.planning.making import make, planned
@@ -47,7 +46,7 @@ def plan_and_show(
         summary: Only the sizes of the files are shown.
     """
     with (
-        logging_to(console(sys.stderr), messages),
+        logging_to(messages),
         planned(request, only_planned=only_planned) as found,
     ):
         say_what_would_stop(found.files, run, what)

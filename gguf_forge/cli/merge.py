@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ import typer
 from gguf_forge.cli.help import CHANGE
 from gguf_forge.cli.options import DryRun, Messages, add_command, only
 from gguf_forge.cli.split import show_copy
-from gguf_forge.cli.streams import console, logging_to
+from gguf_forge.cli.streams import logging_to
 from gguf_forge.request import OUTPUT, Option, RunSettings
 
 
@@ -43,7 +42,7 @@ def merge(
     from gguf_forge.toolbox.edit.splitting import make_merged, plan_merge
 
     if dry_run:
-        with logging_to(console(sys.stderr), messages), open_gguf(source) as gguf:
+        with logging_to(messages), open_gguf(source) as gguf:
             file = plan_merge(gguf, out)
             say_what_would_stop([file], run)
             show_copy(file, messages)

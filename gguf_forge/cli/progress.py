@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import (
     BarColumn,
@@ -18,12 +17,15 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.text import Text
 
 from gguf_forge.cli.options import Messages
-from gguf_forge.cli.streams import console, logging_to
+from gguf_forge.cli.streams import logging_to, standard_error
+from gguf_forge.cli.tables import line
 from gguf_forge.planning.file_plan import FilePlan
 from gguf_forge.request import Observer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # A line is printed after each `_SHARE` of the run. Two lines are at least `_SOONEST` and at most `_LATEST` seconds
 # apart.
@@ -33,8 +35,8 @@ _SHARE, _SOONEST, _LATEST = 0.1, 5.0, 60.0
 @contextmanager
 def observing(messages: Messages) -> Iterator[Observer]:
     """The observer that suits standard error. While a bar is shown, log lines are printed above it."""
-    to = console(sys.stderr)
-    with logging_to(to, messages):
+    to = standard_error()
+    with logging_to(messages, to):
         if messages.quiet:
             yield Observer()
         elif to.is_terminal and not to.is_dumb_terminal:
@@ -47,8 +49,8 @@ def observing(messages: Messages) -> Iterator[Observer]:
 @contextmanager
 def counting(what: str, total: int, messages: Messages) -> Iterator[Callable[[int], None]]:
     """Counts the bytes that are done and shows them as a bar on a terminal, with log lines above it."""
-    to = console(sys.stderr)
-    with logging_to(to, messages):
+    to = standard_error()
+    with logging_to(messages, to):
         if messages.quiet or not to.is_terminal or to.is_dumb_terminal:
             yield lambda n_bytes: None
             return
@@ -59,7 +61,7 @@ def counting(what: str, total: int, messages: Messages) -> Iterator[Callable[[in
 
 def _bars(to: Console) -> Progress:
     return Progress(
-        TextColumn("{task.description}", style="bold"),
+        TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         DownloadColumn(),
@@ -118,5 +120,5 @@ class Lines(Observer):
         left = (self._total - self._done) / speed
         self._say(f"{self._names}: {share:4.0%}, {decimal(int(speed))}/s, {left:.0f} s left")
 
-    def _say(self, line: str) -> None:
-        self._console.print(Text(line), soft_wrap=True)
+    def _say(self, words: str) -> None:
+        self._console.print(line(words), soft_wrap=True)

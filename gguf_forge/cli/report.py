@@ -12,6 +12,7 @@ from gguf_forge.cli.help import LOOK
 from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.streams import print_data, print_json
 from gguf_forge.errors import UsageError
+from gguf_forge.foreign_text import file_name
 from gguf_forge.request import OUTPUT, Option, RunSettings
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def report(
     if drop_tensor and source is None:
         raise UsageError("--drop-tensor is for a source", hint="name it with --source")
     if out is None and not messages.json:
-        out = Path(f"{file.name.removesuffix('.gguf')}.html")
+        out = Path(f"{file_name(file.name.removesuffix('.gguf')) or 'report'}.html")
     with open_gguf(file) as gguf:
         size = sum(tensor.nbytes for tensor in gguf.tensors) * (1 if source is None else 2)
     with counting("looking", size, messages) as progress:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import RenderableType
 from rich.filesize import decimal
-from rich.table import Table
-from rich.text import Text
 
 from gguf_forge.cli.options import Messages
-from gguf_forge.cli.streams import console, print_data, print_json, writing
-from gguf_forge.cli.tables import facts_text, table_of
+from gguf_forge.cli.streams import print_data, print_json, tell
+from gguf_forge.cli.tables import facts_text, line, table_of
 from gguf_forge.distributed.job import Job
 from gguf_forge.planning.file_plan import FilePlan, WrittenFile
 from gguf_forge.storage.profile import PHASES, Profile
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
 
 
 def show_plans(files: Sequence[FilePlan], messages: Messages, job: Job | None = None, *, summary: bool = False) -> None:
@@ -54,9 +55,7 @@ def _job_text(job: Job) -> Text:
         "each task": f"gguf-forge job work {file} --task 0{last}",
         "in the end": f"gguf-forge job finish {file}",
     }
-    text = facts_text(steps)
-    text.no_wrap = True
-    return text
+    return facts_text(steps, no_wrap=True)
 
 
 def show_results(results: Sequence[WrittenFile], messages: Messages, profile: Profile | None = None) -> None:
@@ -68,8 +67,7 @@ def show_results(results: Sequence[WrittenFile], messages: Messages, profile: Pr
     if not messages.quiet:
         print_data(*(result_text(results[0]) if len(results) == 1 else _results_text(results)))
     if profile is not None:
-        with writing():
-            console(sys.stderr).print("", _profile_table(profile))
+        tell("", _profile_table(profile))
 
 
 def _without_tensors(file: FilePlan) -> dict[str, Any]:
@@ -121,10 +119,10 @@ def plan_text(file: FilePlan) -> Iterator[RenderableType]:
     fallbacks = set(file.fallbacks)
     for info, source in zip(file.tensors, file.sources, strict=True):
         tensors.add_row(
-            Text(info.name),
+            info.name,
             " x ".join(map(str, info.shape)),
             source.expr.source_type.name,
-            Text(info.type.name, "yellow" if info.name in fallbacks else _style(info.type.is_float)),
+            line((info.type.name, "yellow" if info.name in fallbacks else _style(info.type.is_float))),
             decimal(info.nbytes),
         )
     facts = {
@@ -179,14 +177,14 @@ def _sizes_of_files(files: Sequence[FilePlan], *, written: bool = False) -> Iter
         bits = f"{file.bits_per_weight:.2f}" if file.tensors else ""
         share = f"{file.size / file.source_bytes:.0%}" if file.source_bytes else ""
         parts = f" ({len(file.shards)} parts)" if len(file.shards) > 1 else ""
-        table.add_row(file.file_type.name, decimal(file.size), share, bits, Text(f"{file.path}{parts}", "bold green"))
+        table.add_row(file.file_type.name, decimal(file.size), share, bits, line((f"{file.path}{parts}", "bold green")))
     yield table
     if not written:
-        yield from ("", Text(f"all files: {_disk(files[0].path.parent, sum(file.size for file in files))}"))
+        yield from ("", line(f"all files: {_disk(files[0].path.parent, sum(file.size for file in files))}"))
 
 
 def _title(file: FilePlan) -> Text:
-    return Text.assemble((str(file.path), "bold green"), f"  {file.file_type}", no_wrap=True)
+    return line((str(file.path), "bold green"), f"  {file.file_type}", no_wrap=True)
 
 
 def _sizes(file: FilePlan) -> dict[str, str]:
@@ -251,7 +249,7 @@ def _parts(file: FilePlan) -> Iterator[RenderableType]:
         return
     table = table_of("part", "tensors", "size", right=("tensors", "size"), header_style="dim")
     for shard in file.shards:
-        table.add_row(Text(shard.path.name), str(len(shard.sources)), decimal(shard.layout.size))
+        table.add_row(shard.path.name, str(len(shard.sources)), decimal(shard.layout.size))
     yield from ("", table)
 
 
@@ -261,7 +259,7 @@ def _fallback_note(file: FilePlan) -> Iterator[RenderableType]:
         return
     types = ", ".join(f"{n} {name}" for name, n in Counter(info.type.name for info in file.fallen).most_common())
     yield ""
-    yield Text.assemble(
+    yield line(
         ("fallback: ", "bold yellow"),
         f"{len(file.fallen)} of {len(file.tensors)} tensors ({file.fallback_share:.1%} of the weights) got another "
         f"type, because their rows do not divide into the blocks of the type they should have: {types}",

@@ -1,9 +1,11 @@
-"""Metadata values as people and scripts see them. Nothing in a file reaches a terminal as a control character."""
+"""Metadata values as people and scripts see them."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
+
+from gguf_forge.foreign_text import as_text, escaped, shortened
 
 if TYPE_CHECKING:
     from gguf_forge.gguf_file.rules import BrokenRule
@@ -49,32 +51,12 @@ def value_text(value: Value, limit: int | None = None) -> str:
 
 def _item_text(item: Any, element: str) -> str:
     if element == "STRING":
-        return repr(_cut(_as_text(item), _ITEM_TEXT))
+        return repr(shortened(as_text(item), _ITEM_TEXT))
     return value_text(item) if element == "ARRAY" else _number_text(item, element)
 
 
 def _number_text(data: Any, kind: str) -> str:
     return str(_number(data, kind)).lower()  # true, as --set takes it
-
-
-def escaped(text: str | bytes, limit: int | None = None, *, keep: str = "") -> str:
-    """The text with every character that a terminal may act on written as an escape sequence, except those in `keep`.
-
-    Example:
-        >>> escaped("a\\x1b[2Jb")
-        'a\\\\x1b[2Jb'
-    """
-    shown = _as_text(text)
-    cut = shown if limit is None else _cut(shown, limit)
-    return "".join(char if char.isprintable() or char in keep else repr(char)[1:-1] for char in cut)
-
-
-def _as_text(text: str | bytes) -> str:
-    return text if isinstance(text, str) else text.decode(errors="surrogateescape")
-
-
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else f"{text[:limit]}... {len(text) - limit:,} more characters"
 
 
 def json_value(value: Value) -> Any:
@@ -94,7 +76,7 @@ def _json_item(item: Any, kind: str) -> Any:
     if kind == "ARRAY":
         return json_value(item)
     if kind == "STRING":
-        return _as_text(item)
+        return as_text(item)
     number = _number(item, kind)
     return number if not isinstance(number, float) or math.isfinite(number) else str(number)
 

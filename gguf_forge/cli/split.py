@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +11,8 @@ import typer
 
 from gguf_forge.cli.help import CHANGE
 from gguf_forge.cli.options import DryRun, Messages, add_command, only
-from gguf_forge.cli.streams import console, logging_to
-from gguf_forge.cli.tables import facts_text, table_of
+from gguf_forge.cli.streams import logging_to
+from gguf_forge.cli.tables import facts_text, line, table_of
 from gguf_forge.request import Option, RunSettings, SplitChoices
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def split(
 
     how = split_of(parts)
     if dry_run:
-        with logging_to(console(sys.stderr), messages), open_gguf(source) as gguf:
+        with logging_to(messages), open_gguf(source) as gguf:
             file = plan_split(gguf, prefix, how)
             say_what_would_stop([file], run)
             show_copy(file, messages)
@@ -89,11 +88,10 @@ def _object(file: FilePlan, seconds: float | None) -> dict[str, Any]:
 
 def _text(file: FilePlan, seconds: float | None) -> Iterator[RenderableType]:
     from rich.filesize import decimal
-    from rich.text import Text
 
     table = table_of("file", "tensors", "size", right=("tensors", "size"))
     for shard in file.shards:
-        table.add_row(Text(str(shard.path), "bold green"), str(len(shard.layout.tensors)), decimal(shard.layout.size))
+        table.add_row(line((str(shard.path), "bold green")), str(len(shard.layout.tensors)), decimal(shard.layout.size))
     facts = {"tensors": str(len(file.tensors)), "size": decimal(file.size)}
     if seconds is not None:
         facts["time"] = f"{seconds:.1f} s, {decimal(int(file.size / max(seconds, 1e-9)))}/s"

@@ -1,4 +1,7 @@
-"""Standard output for data, standard error for everything else; colours only where a person reads."""
+"""Standard output for data, standard error for everything else; colours only where a person reads.
+
+Only this module writes to them. What it prints may hold text from any file.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,16 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+import traceback
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from gguf_forge.cli.shown import escaped
+from gguf_forge.cli.tables import line
 from gguf_forge.errors import ForgeError, OutputError
+from gguf_forge.foreign_text import escaped, message
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -23,6 +29,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 # A pipe has no width, so lines written to it are never wrapped.
 _UNLIMITED = 10_000
+_MOST_OF_A_KIND = 10  # log records of one line of the program that are shown
+_TRACEBACK = 20_000  # characters
 
 
 @dataclass(frozen=True)
@@ -39,18 +47,37 @@ class Failure:
     @classmethod
     def of(cls, error: ForgeError) -> Failure:
         file = str(error.file) if error.file is not None else None
-        return cls(error.exit_code, type(error).__name__, error.problem, file, error.tensor, error.hint)
+        tensor = message(error.tensor) if error.tensor is not None else None
+        return cls(error.exit_code, type(error).__name__, error.problem, file, tensor, error.hint)
 
 
 class ReaderGone(Exception):
     """The other end of a pipe was closed. This is no OSError, because typer ends those with an exit code of its own."""
 
 
-def console(stream: TextIO | None) -> Console:
-    """A console that writes text unchanged: no markup or emoji codes are read, and no numbers or paths are coloured."""
-    from rich.console import Console
+def standard_output() -> Console:
+    return _console(sys.stdout)
+
+
+def standard_error() -> Console:
+    return _console(sys.stderr)
+
+
+def _console(stream: TextIO | None) -> Console:
+    """A console that reads no markup or emoji codes, colours no numbers or paths, and prints nothing that acts.
+
+    Every piece of text is made harmless on its way to the stream, whoever prints it. What acts on a terminal are the
+    colours and movements that rich adds.
+    """
+    from rich.console import Console, ConsoleOptions
+    from rich.segment import Segment
 
     class PlainConsole(Console):
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+            for segment in super().render(renderable, options):
+                text = segment.text if segment.control else escaped(segment.text, keep="\n")
+                yield segment if text == segment.text else Segment(text, segment.style)
+
         def on_broken_pipe(self) -> None:
             raise ReaderGone
 
@@ -61,6 +88,13 @@ def console(stream: TextIO | None) -> Console:
     )
 
 
+def take_any_text() -> None:
+    """Lets standard output and standard error take characters that their encoding lacks, as escape sequences."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # closed, or not a file
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
 @contextmanager
 def writing() -> Iterator[None]:
     """Turns errors of standard output into ours: a full disk into an OutputError, a closed pipe into ReaderGone."""
@@ -69,11 +103,21 @@ def writing() -> Iterator[None]:
     except BrokenPipeError:
         raise ReaderGone from None
     except OSError as error:
-        discard(sys.stdout)
+        _discard(sys.stdout)
         raise OutputError(f"standard output cannot be written: {error.strerror}") from error
 
 
-def discard(*streams: TextIO | None) -> None:
+def flush() -> None:
+    with writing():
+        if sys.stdout is not None:
+            sys.stdout.flush()
+
+
+def discard_output() -> None:
+    _discard(sys.stdout, sys.stderr)
+
+
+def _discard(*streams: TextIO | None) -> None:
     """Discards what is left in the buffers of these streams. Otherwise the interpreter fails to flush them at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in streams:
@@ -84,57 +128,95 @@ def discard(*streams: TextIO | None) -> None:
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Prints one object, with the version of its form first."""
+    text = json.dumps({"schema": SCHEMA, **value}, indent=2)
     with writing():
-        print(json.dumps({"schema": SCHEMA, **value}, indent=2), flush=True)
+        print(text.replace("\x7f", "\\u007f"), flush=True)  # the one control character that JSON leaves as it is
+
+
+def print_line(text: str) -> None:
+    """Prints text on standard output."""
+    with writing():
+        print(escaped(text), flush=True)
 
 
 def print_data(*data: RenderableType) -> None:
     """Prints text. `no_wrap` leaves long lines to the terminal, so that a path in them can be copied in one piece."""
-    to = console(sys.stdout)
+    _print(standard_output(), data)
+
+
+def tell(*data: RenderableType) -> None:
+    """Prints text on standard error, as `print_data` does on standard output."""
+    _print(standard_error(), data)
+
+
+def _print(to: Console, data: Iterable[RenderableType]) -> None:
     with writing():
         for part in data:
             to.print(part, soft_wrap=bool(getattr(part, "no_wrap", False)))
 
 
 def report_failure(failure: Failure, *, as_json: bool) -> None:
-    from rich.text import Text
-
-    to = console(sys.stderr)
-    where = "".join(f"{part}: " for part in (failure.file, failure.tensor) if part)
-    to.print(Text.assemble(("error: ", "bold red"), escaped(where + failure.message, keep="\n")), soft_wrap=True)
+    where = "".join(f"{message(part)}: " for part in (failure.file, failure.tensor) if part)
+    tell(line(("error: ", "bold red"), where + failure.message, no_wrap=True, keep="\n"))
     if failure.hint:
-        to.print(Text.assemble(("hint: ", "bold"), escaped(failure.hint, keep="\n")), soft_wrap=True)
+        tell(line(("hint: ", "bold"), failure.hint, no_wrap=True, keep="\n"))
     if as_json:
         print_json({"error": {name: value for name, value in vars(failure).items() if value is not None}})
 
 
+def report_traceback() -> None:
+    """Prints the traceback of the exception that is being handled."""
+    text = "".join(traceback.format_exc())
+    tell(line(text[-_TRACEBACK:], no_wrap=True, keep="\n"))
+
+
 class _ConsoleHandler(logging.Handler):
-    """Log records as lines on a console, above a progress bar if there is one."""
+    """Log records as lines on a console, above a progress bar if there is one. Many of one kind are only counted."""
 
     def __init__(self, to: Console, level: int):
         super().__init__(level)
         self._console = to
+        self._counts = Counter[tuple[str, int]]()
+        self._first: dict[tuple[str, int], logging.LogRecord] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        from rich.text import Text
+        kind = (record.pathname, record.lineno)
+        self._counts[kind] += 1
+        if self._counts[kind] == 1:
+            self._first[kind] = record
+        if self._counts[kind] <= _MOST_OF_A_KIND:
+            self._print(record, record.getMessage())
 
+    def tell_counts(self) -> None:
+        """Says how many records of each kind were not printed."""
+        for kind, count in self._counts.items():
+            if count > _MOST_OF_A_KIND:
+                first = self._first[kind]
+                self._print(first, f"{count - _MOST_OF_A_KIND:,} more like this one: {first.getMessage()}")
+        self._counts.clear()
+
+    def _print(self, record: logging.LogRecord, words: str) -> None:
         style = "bold yellow" if record.levelno >= logging.WARNING else "dim"
         label = "note" if record.levelno < logging.WARNING else record.levelname.lower()
-        self._console.print(Text.assemble((f"{label}: ", style), record.getMessage()), soft_wrap=True)
+        self._console.print(line((f"{label}: ", style), message(words), keep="\n"), soft_wrap=True)
 
 
 @contextmanager
-def logging_to(to: Console, messages: Messages) -> Iterator[None]:
-    """Shows the library's log on a console: warnings, with `--verbose` also notes, with `--quiet` only errors."""
+def logging_to(messages: Messages, to: Console | None = None) -> Iterator[None]:
+    """Shows the library's log on standard error, and not where it was shown before.
+
+    Args:
+        messages: Warnings are shown; with `verbose` also notes, with `quiet` only errors.
+        to: The console that shows them; None for a new one. A progress bar and the log need the same one.
+    """
     level = logging.ERROR if messages.quiet else logging.INFO if messages.verbose else logging.WARNING
     logger = logging.getLogger("gguf_forge")
-    handler, before, propagate = _ConsoleHandler(to, level), logger.level, logger.propagate
-    logger.addHandler(handler)
+    handler, before = _ConsoleHandler(to or standard_error(), level), (logger.handlers, logger.level, logger.propagate)
+    logger.handlers, logger.propagate = [handler], False
     logger.setLevel(level)
-    logger.propagate = False
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
-        logger.propagate = propagate
+        logger.handlers, number, logger.propagate = before
+        logger.setLevel(number)
+        handler.tell_counts()

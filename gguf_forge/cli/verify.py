@@ -12,9 +12,9 @@ import typer
 
 from gguf_forge.cli.help import PROVE
 from gguf_forge.cli.options import Messages, add_command, only
-from gguf_forge.cli.shown import escaped, rule_object
-from gguf_forge.cli.tables import facts_text, table_of
-from gguf_forge.errors import UsageError
+from gguf_forge.cli.shown import rule_object
+from gguf_forge.cli.tables import facts_text, line, lines, table_of
+from gguf_forge.errors import UsageError, printable
 from gguf_forge.request import MESSAGES, MIX, ModelHints, Option, PartChoices, RecipeChoices, Request, RunSettings
 
 if TYPE_CHECKING:
@@ -242,12 +242,11 @@ def _differences_object(found: Differences) -> dict[str, Any]:
 
 def _text(found: Verification, is_right: bool, *, with_all: bool) -> Iterator[RenderableType]:
     from rich.filesize import decimal
-    from rich.text import Text
 
     from gguf_forge.cli.key_differences import keys_table
 
     style, word = ("bold green", "right") if is_right else ("bold red", "not right")
-    yield Text.assemble((escaped(str(found.paths[0])), "bold"), "  ", (word, style), no_wrap=True)
+    yield line((str(found.paths[0]), "bold"), "  ", (word, style), no_wrap=True)
     facts = {
         "size": decimal(found.size) + (f" in {len(found.paths)} files" if len(found.paths) > 1 else ""),
         "tensors": str(found.n_tensors),
@@ -259,25 +258,25 @@ def _text(found: Verification, is_right: bool, *, with_all: bool) -> Iterator[Re
         facts["to the source"] = " ".join(found.sentences)
     yield facts_text(facts)
     for problem in found.problems:
-        where = f"{escaped(problem.file)}: " + (f"{escaped(problem.tensor)}: " if problem.tensor else "")
-        yield Text.assemble((f"{problem.kind}: ", "bold red"), where, problem.what)
+        where = f"{problem.file}: " + (f"{problem.tensor}: " if problem.tensor else "")
+        yield line((f"{problem.kind}: ", "bold red"), where, problem.what)
     if found.sums is not None:
         for title, names in (("wrong", found.sums.different), ("not there", found.sums.missing)):
-            yield from (Text.assemble((f"{title}: ", "bold red"), escaped(name)) for name in names)
+            yield from (line((f"{title}: ", "bold red"), name) for name in names)
         if found.sums.unnamed:
-            yield Text.assemble(("without a checksum: ", "bold red"), ", ".join(map(escaped, found.sums.unnamed)))
+            yield line(("without a checksum: ", "bold red"), ", ".join(found.sums.unnamed))
     for note in (*(str(broken.everywhere()) for broken in found.broken), *found.notes):
-        yield Text.assemble(("note: ", "dim"), escaped(note))
+        yield line(("note: ", "dim"), note)
     first = found.first
     if first is not None:
-        yield from ("", Text("the first tensor that differs", "bold"), _first_text(first))
+        yield from ("", line(("the first tensor that differs", "bold")), _first_text(first))
     shown = [check for check in found.tensors if with_all or check.verdict.value != "identical"]
     if shown and (with_all or len(shown) > 1):
         yield from ("", *_tensors_table(shown, with_all=with_all))
     if found.keys:
         yield from ("", keys_table(found.keys, "expected", "found"))
     if found.order:
-        yield Text.assemble(("order of tensors: ", "bold red"), f"another one stands at the place of {found.order}")
+        yield line(("order of tensors: ", "bold red"), f"another one stands at the place of {found.order}")
     if found.tensors and not with_all:
         yield from ("", _ways(found))
 
@@ -293,7 +292,7 @@ def _bad_sums(found: Verification) -> str:
 def _first_text(check: TensorCheck) -> RenderableType:
     info, found = check.info, check.differences
     facts = {
-        "tensor": f"{escaped(info.name)}, {info.type} of {' x '.join(map(str, info.shape))}",
+        "tensor": f"{info.name}, {info.type} of {' x '.join(map(str, info.shape))}",
         "made of": _made_of(check),
         "steps": ", ".join(check.steps) or "as it is",
         "verdict": check.verdict.value + (f": {check.explanation} it is the same" if check.explanation else ""),
@@ -315,7 +314,7 @@ def _first_text(check: TensorCheck) -> RenderableType:
 
 
 def _made_of(check: TensorCheck) -> str:
-    names = [escaped(name, 100) for name in check.sources]
+    names = [printable(name) for name in check.sources]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
@@ -328,8 +327,6 @@ def _place(place: DifferentByte, check: TensorCheck) -> str:
 
 
 def _tensors_table(checks: list[TensorCheck], *, with_all: bool) -> Iterator[RenderableType]:
-    from rich.text import Text
-
     counts = ("blocks differ", "of", "bytes")
     table = table_of("tensor", "type", "verdict", *counts, "first", "steps", right=counts)
     rows = checks if with_all else checks[:_MOST_ROWS]
@@ -337,7 +334,7 @@ def _tensors_table(checks: list[TensorCheck], *, with_all: bool) -> Iterator[Ren
         found = check.differences
         place = found.first if found else None
         table.add_row(
-            Text(escaped(check.info.name)),
+            check.info.name,
             check.info.type.name,
             check.verdict.value,
             str(found.blocks) if found else "",
@@ -348,13 +345,11 @@ def _tensors_table(checks: list[TensorCheck], *, with_all: bool) -> Iterator[Ren
         )
     yield table
     if len(rows) < len(checks):
-        yield Text(f"and {len(checks) - len(rows)} more: --all or --json lists them", "dim")
+        yield line((f"and {len(checks) - len(rows)} more: --all or --json lists them", "dim"))
 
 
 def _ways(found: Verification) -> RenderableType:
     """Prints the steps between the source and the file, each different list of steps once."""
-    from rich.text import Text
-
     ways = Counter(", ".join(check.steps) or "as they are" for check in found.tensors if check.sources or check.steps)
-    lines = [("tensors, from the source to the file\n", "bold")]
-    return Text.assemble(*lines, "\n".join(f"{count:>7}  {way}" for way, count in ways.most_common()))
+    title = line(("tensors, from the source to the file", "bold"))
+    return lines([title, *(line(f"{count:>7}  {way}") for way, count in ways.most_common())])

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from gguf_forge.foreign_text import file_name
+
 _Kind = Literal["version", "type", "size_label", "finetune"]
 
 _VERSION = re.compile(r"(v|iter)?\d+(\.\d+)*", re.IGNORECASE)
@@ -18,7 +20,7 @@ _SIZE = re.compile(r"((a|\d+x)?\d+([._]\d+)?[kmbt]\d?|small|mini|medium|large|x?
 _FINETUNE = re.compile(r"chat|instruct|vision|lora", re.IGNORECASE)
 _KEEPS_CASE = re.compile(r"v\d+(\.\d+)*|\d.*")
 _TEMPLATE = re.compile(r"\{\{|\}\}|\{(0|ftype|outtype|FTYPE|OUTTYPE)?\}")
-_UNSAFE = re.compile(r"[/\x00-\x1f\x7f]")
+_UNNAMED = "ggml-model"
 _MAX_FILE_NAME = 255
 
 
@@ -135,7 +137,7 @@ def title(name: str) -> str:
 def output_name(identity: ModelIdentity, type_name: str, *, vocab_only: bool = False) -> str:
     """The file name that GGUF's naming convention gives a model.
 
-    Characters that cannot be in a file name become hyphens; a name that is too long is cut before the type.
+    Characters that should not be in a file name become hyphens; a name that is too long is cut before the type.
 
     Example:
         >>> output_name(ModelIdentity("Tiny Llama", "Tiny-Llama", "Chat", "v1.0", "1.1B"), "Q4_K_M")
@@ -143,10 +145,10 @@ def output_name(identity: ModelIdentity, type_name: str, *, vocab_only: bool = F
     """
     base = identity.basename if identity.basename is not None else identity.name
     size = None if vocab_only else identity.size_label
-    parts = [base.strip() or "ggml-model", size, identity.finetune, identity.version]
+    parts = [base.strip() or _UNNAMED, size, identity.finetune, identity.version]
     stem = "-".join(part.strip().replace(" ", "-") for part in parts if part)
     end = f"-{'vocab' if vocab_only else type_name.upper()}.gguf"
-    safe = _UNSAFE.sub("-", stem).encode(errors="replace")[: _MAX_FILE_NAME - len(end)]
+    safe = (file_name(stem) or _UNNAMED).encode()[: _MAX_FILE_NAME - len(end)]
     return safe.decode(errors="ignore") + end
 
 

@@ -70,7 +70,9 @@ def documented_codes() -> set[int]:
     from gguf_forge import errors
 
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.ForgeError)]
-    return {0} | {kind.exit_code for kind in kinds if kind is not errors.ForgeError}
+    from gguf_forge.cli.verify import MISMATCH
+
+    return {0, MISMATCH} | {kind.exit_code for kind in kinds if kind is not errors.ForgeError}
 
 
 def faults_of(outcome: Outcome) -> Iterator[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from gguf_forge.architectures.reverse import checkpoint_tensors
 from gguf_forge.checkpoint.safetensors_layout import checkpoint_shards
 from gguf_forge.errors import InputError, OutputError, UsageError
+from gguf_forge.foreign_text import file_name
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.split import PartName
@@ -150,7 +151,7 @@ def _beside(gguf: GgufFile, ending: str) -> Path:
     stem = part.stem if part else path.name.removesuffix(".gguf")
     name, separator, last = stem.rpartition("-")
     is_type = separator and last.upper() in FILE_TYPES
-    return path.with_name(f"{name if is_type else stem}-{ending}")
+    return path.with_name(f"{file_name(name if is_type else stem) or 'model'}-{ending}")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.errors import ForgeError
+from gguf_forge.foreign_text import as_text, escaped
 from gguf_forge.gguf_file.opened import GgufFile
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
@@ -39,13 +40,9 @@ def visible(words: object, longest: int = _LONGEST) -> str:
         >>> visible("a\\u202eb\\x07")
         'a\\\\u202eb\\\\x07'
     """
-    text = words.decode("utf-8", "backslashreplace") if isinstance(words, bytes) else str(words)
+    text = as_text(words) if isinstance(words, bytes) else str(words)
     cut = text if len(text) <= longest else f"{text[:longest]}…"
-    return "".join(char if char.isprintable() else _escaped(char) for char in cut)
-
-
-def _escaped(char: str) -> str:
-    return "\N{RETURN SYMBOL}" if char == "\n" else char.encode("unicode_escape").decode()
+    return escaped(cut.replace("\n", "\N{RETURN SYMBOL}"))
 
 
 def layer_and_role(name: str) -> tuple[int | None, str]:

@@ -27,6 +27,7 @@ from gguf_forge.toolbox.report.heat import (
     heat_map,
     role_order,
 )
+from gguf_forge.toolbox.report.svg import words_of
 from gguf_forge.types.levels import Grid
 from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
@@ -52,6 +53,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("gguf_forge.toolbox.report", "template"),
         autoescape=True,
+        finalize=words_of,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,4 +1,4 @@
-"""SVG as text: elements, numbers and scales. All text that is not `Markup` is escaped."""
+"""SVG as text: elements, numbers and scales. All text that is not `Markup` is made harmless."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from math import ceil, floor, log10
 
 from markupsafe import Markup, escape
 
+from gguf_forge.foreign_text import escaped
+
 Attribute = str | float | None
+
+_KEPT = "\n\N{NO-BREAK SPACE}"  # the page's own words have these
 
 # The widths of charts: of the page, and of half of it.
 FULL = 1080.0
@@ -27,12 +31,22 @@ def element(name: str, *children: object, **attributes: Attribute) -> Markup:
         for key, value in attributes.items()
         if value is not None
     )
-    inside = Markup("").join(map(escape, children))
+    inside = Markup("").join(map(words_of, children))
     return Markup(f"<{name}{given}>{inside}</{name}>") if inside else Markup(f"<{name}{given}/>")
 
 
 def _attribute(value: str | float) -> Markup:
-    return escape(value) if isinstance(value, str) else Markup(number(value))
+    return words_of(value) if isinstance(value, str) else Markup(number(value))
+
+
+def words_of(value: object) -> Markup:
+    """Anything as text of a page: `Markup` as it is, and other text without what would act in a page.
+
+    Example:
+        >>> words_of("<b>\\u202e")
+        Markup('&lt;b&gt;\\\\u202e')
+    """
+    return value if isinstance(value, Markup) else escape(escaped(str(value), keep=_KEPT))
 
 
 def number(value: float) -> str:

@@ -98,7 +98,7 @@ def write_sums(
         progress: Told bytes as they are hashed: those of tensors twice, those of the files once.
 
     Raises:
-        InputError: a file is damaged.
+        InputError: a file is damaged, or a name has a line break.
         RefusedError: `out` exists.
 
     Example:
@@ -109,7 +109,10 @@ def write_sums(
         check_output(Path(out), 0, gguf.paths, overwrite=overwrite)
         sums = sums_of(gguf, threads=threads, progress=progress)
         gguf.check_unchanged()
-    text = "".join(f"{line}\n" for line in sums).encode()
+    broken = next((line for line in sums if "\n" in str(line)), None)
+    if broken is not None:
+        raise InputError("a name has a line break, which no file of sums can hold", file=source, tensor=broken.tensor)
+    text = "".join(f"{line}\n" for line in sums).encode(errors="surrogateescape")
     with published(Path(out), len(text), overwrite=overwrite) as file:
         file.write_at(0, memoryview(text))
     return sums
@@ -194,7 +197,7 @@ def read_sums(path: str | PathLike[str]) -> tuple[Checksum, ...]:
         if file.size > _MOST_BYTES:
             raise InputError(f"has {file.size} bytes: these are no sums", file=path)
         text = file.read(0, file.size).tobytes().decode(errors="surrogateescape")
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in text.split("\n")]
     found = [sum for sum in map(_read_line, lines) if sum is not None]
     if found:
         return tuple(found)
