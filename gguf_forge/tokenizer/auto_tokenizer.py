@@ -1,7 +1,8 @@
-"""Builds a tokenizer as transformers' AutoTokenizer does, with only the `tokenizers` library.
+"""Settles what a folder says about its tokenizer, as transformers' AutoTokenizer does.
 
 The JSON files of a folder may disagree about added and special tokens. transformers settles this by rules that depend
-on the tokenizer class that the files name, and the ids and texts in a GGUF file follow from these rules.
+on the tokenizer class that the files name, and the ids and texts in a GGUF file follow from these rules. The tokenizer
+itself is loaded by the `tokenizers` library in a child process (`foreign/tokenizer_engine.py`).
 
 Source: transformers 4.57.6, `tokenization_utils_base.py`, `tokenization_utils_fast.py` and
 `convert_slow_tokenizer.py`. The defaults of its tokenizer classes are in transformers_classes.json.
@@ -10,23 +11,28 @@ Source: transformers 4.57.6, `tokenization_utils_base.py`, `tokenization_utils_f
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files as package_files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gguf_forge.errors import ForgeError, InputError
-from gguf_forge.tokenizer.added_tokens import SpecialToken, add_tokens, read_added_token, read_special_token, text_of
+from gguf_forge.errors import InputError
+from gguf_forge.foreign.limited import run_limited
+from gguf_forge.foreign.tokenizer_engine import describe
+from gguf_forge.tokenizer.added_tokens import (
+    AddedToken,
+    SpecialToken,
+    read_added_token,
+    read_special_token,
+    text_of,
+)
 from gguf_forge.tokenizer.checks import Place, as_decimal_id, as_id, as_list, as_mapping, as_text
 from gguf_forge.tokenizer.files import TokenizerFiles
-from gguf_forge.tokenizer.slow_tokenizer import build_slow_tokenizer, slow_ends, slow_settings, slow_vocabulary
-
-if TYPE_CHECKING:
-    from tokenizers import AddedToken, Tokenizer
+from gguf_forge.tokenizer.slow_tokenizer import slow_ends, slow_parts, slow_settings, slow_vocabulary
 
 _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_BERT_OPTIONS = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
 _ADDITIONAL = "additional_special_tokens"
 # The infill tokens that CodeLlama's class adds to the special ones.
 _CODE_LLAMA_TOKENS = {
@@ -39,9 +45,10 @@ _CLEAN_UP = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (
              (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"))  # fmt: skip
 
 
-# The largest factor by which a tokenizer may lengthen a text. Real normalizers replace single characters by single
-# ones, so this leaves enough room and still bounds the memory.
-_MAX_GROWTH = 1e4
+# The limits of the child process. A vocabulary of 300,000 tokens takes 0.4 GiB and 3 seconds.
+_MEMORY = 1 << 30
+_SECONDS = 20
+_MOST_OUTPUT = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -49,20 +56,19 @@ class AutoTokenizer:
     """A tokenizer with all of its added and special tokens.
 
     Attributes:
-        engine: The tokenizer of the `tokenizers` library.
         special_tokens: The texts of the special tokens, in the order of their roles.
         place: The file that it was made from.
     """
 
-    engine: Tokenizer
     special_tokens: tuple[str, ...]
     place: Place
+    _found: Mapping[str, Any]
     _ends: tuple[list[int], ...] | None
     _clean_up: bool
 
     def vocabulary(self) -> dict[str, int]:
         """Text -> id, including added tokens. Raises InputError if two texts have the same id."""
-        vocabulary = self.engine.get_vocab(with_added_tokens=True)
+        vocabulary: dict[str, int] = dict(zip(self._found["texts"], self._found["ids"], strict=True))
         if len(set(vocabulary.values())) != len(vocabulary):
             texts: dict[int, str] = {}
             for text, id in sorted(vocabulary.items()):
@@ -73,69 +79,99 @@ class AutoTokenizer:
 
     def base_size(self) -> int:
         """The number of tokens, not counting the added ones."""
-        return self.engine.get_vocab_size(with_added_tokens=False)
+        size: int = self._found["base_size"]
+        return size
 
     def added_tokens(self) -> dict[int, AddedToken]:
-        """Id -> added token."""
-        return self.engine.get_added_tokens_decoder()
+        """Id -> added token, with all of its flags."""
+        return {id: AddedToken(text, *flags) for id, text, flags in self._found["added"]}
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, with the special tokens that the tokenizer puts around it."""
-        with _engine_errors(self.place):
-            if self._ends is None:
-                return list(self.engine.encode(text).ids)
-            before, after = self._ends
-            return before + list(self.engine.encode(text, add_special_tokens=False).ids) + after
+        """The ids of one of the texts that it was loaded with, and of the special tokens that it puts around a text."""
+        with_ends, plain = self._found["encoded"][text]
+        if self._ends is None:
+            return list(with_ends)
+        before, after = self._ends
+        return [*before, *plain, *after]
 
-    def round_trip(self, text: str) -> str:
-        """The text after encoding and decoding, which is the text as the tokenizer's normalizer changes it."""
-        with _engine_errors(self.place):
-            ids = self.engine.encode(text, add_special_tokens=False).ids
-            decoded = self.engine.decode(ids, skip_special_tokens=False)
+    def round_trips(self) -> dict[str, str]:
+        """Each added token that is not normalized, and the same after encoding and decoding.
+
+        The second is the text as the tokenizer's normalizer changes it.
+        """
+        return {text: self._cleaned(changed) for text, changed in self._found["round_trips"].items()}
+
+    def _cleaned(self, text: str) -> str:
         for old, new in _CLEAN_UP if self._clean_up else ():
-            decoded = decoded.replace(old, new)
-        return decoded
+            text = text.replace(old, new)
+        return text
 
 
-def load_tokenizer(files: TokenizerFiles) -> AutoTokenizer | None:
+def load_tokenizer(
+    files: TokenizerFiles, texts: Sequence[str] = (), *, round_trips: bool = False
+) -> AutoTokenizer | None:
     """The tokenizer of a folder; None if it has neither tokenizer.json nor the files that its class can use instead.
 
+    Args:
+        files: The folder's tokenizer files.
+        texts: The texts that `encode` may be asked for.
+        round_trips: Whether `round_trips` may be called.
+
     Raises:
-        InputError: a file is broken or contradicts itself.
+        InputError: a file is broken or contradicts itself, or the tokenizer needs too much memory or time.
     """
     name, defaults = _class_of(files)
     arguments, added = _arguments(files)
     settings = {**defaults, **arguments}
     around: tuple[str, ...] | None = None
+    slow = None
     if files.tokenizer_bytes is not None:
         place = files.place("tokenizer.json")
-        for part in ("normalizer", "decoder"):
-            _check_growth((files.tokenizer or {}).get(part), place / part)
-        engine, padding = _from_json(files.tokenizer_bytes, place)
-        settings = {"pad_token": padding, **settings}
+        settings = {"pad_token": _padding_token(files, place), **settings}
     elif (place_of_slow := slow_vocabulary(files, name)) is not None:
         place = place_of_slow
         settings = slow_settings(settings, name)
-        with _engine_errors(place):
-            engine = build_slow_tokenizer(files, name, settings, place)
-            around = slow_ends(settings, name)
+        slow = slow_parts(files, name, settings, place)
+        around = slow_ends(settings, name)
     else:
         return None
     if "add_bos_token" in defaults:
         around = tuple(role if settings[f"add_{role}_token"] else "" for role in ("bos", "eos"))
-    with _engine_errors(place):
-        special = _special_tokens(settings, name, place)
-        engine = add_tokens(engine, added, special)
-        _set_prefix_space(engine, settings.get("add_prefix_space", False))
-        if "do_lower_case" in defaults:
-            _set_bert_normalizer(engine, settings)
-        return AutoTokenizer(
-            engine,
-            tuple(map(text_of, special)),
-            place,
-            tuple(_end(engine, settings, role, place) for role in around) if around else None,
-            bool(settings.get("clean_up_tokenization_spaces", False)),
-        )
+    special = _special_tokens(settings, name, place)
+    space = settings.get("add_prefix_space", False)
+    request = {
+        "json": files.tokenizer_bytes,
+        "slow": slow,
+        "added": [(token.content, token.flags) for token in added],
+        "special": [token if isinstance(token, str) else (token.content, token.flags) for token in special],
+        "prefix_space": space if isinstance(space, bool) else None,
+        "bert": [settings[option] for option in _BERT_OPTIONS] if "do_lower_case" in defaults else None,
+        "texts": list(texts),
+        "round_trips": round_trips,
+    }
+    found = _run(request, place)
+    tokenizer = AutoTokenizer(
+        tuple(map(text_of, special)),
+        place,
+        found,
+        None,
+        bool(settings.get("clean_up_tokenization_spaces", False)),
+    )
+    if not around:
+        return tokenizer
+    ids = dict(zip(found["texts"], found["ids"], strict=True))
+    return replace(tokenizer, _ends=tuple(_end(ids, settings, role, place) for role in around))
+
+
+def _run(request: Mapping[str, Any], place: Place) -> Mapping[str, Any]:
+    try:
+        return run_limited(describe, request, memory=_MEMORY, seconds=_SECONDS, most_output=_MOST_OUTPUT)
+    except InputError as error:
+        raise InputError(f"the tokenizer cannot be used: {error.problem}", file=place.file) from error
+
+
+def _padding_token(files: TokenizerFiles, place: Place) -> Any:
+    return as_mapping((files.tokenizer or {}).get("padding") or {}, place / "padding").get("pad_token")
 
 
 def settled_tokens(files: TokenizerFiles) -> tuple[list[AddedToken], list[SpecialToken]]:
@@ -146,8 +182,8 @@ def settled_tokens(files: TokenizerFiles) -> tuple[list[AddedToken], list[Specia
     place = files.place("tokenizer.json")
     listed = as_list(tokenizer.get("added_tokens", []), place / "added_tokens")
     added += [read_added_token(value, place / "added_tokens" / index) for index, value in enumerate(listed)]
-    padding = as_mapping(tokenizer.get("padding") or {}, place / "padding")
-    return added, _special_tokens({"pad_token": padding.get("pad_token"), **defaults, **arguments}, name, place)
+    settings = {"pad_token": _padding_token(files, place), **defaults, **arguments}
+    return added, _special_tokens(settings, name, place)
 
 
 @cache
@@ -205,8 +241,6 @@ def _special_tokens_map(files: TokenizerFiles, arguments: Mapping[str, Any]) -> 
 
 
 def _legacy_added_tokens(files: TokenizerFiles, arguments: Mapping[str, Any]) -> dict[int, AddedToken]:
-    from tokenizers import AddedToken
-
     found: dict[int, AddedToken] = {}
     place = files.place("added_tokens.json")
     given = (*(arguments.get(role) for role in _ROLES), *(arguments.get(_ADDITIONAL) or []))
@@ -251,74 +285,13 @@ def _normalized_role(name: str, role: str, token: Any) -> Any:
     return token
 
 
-def _set_prefix_space(engine: Tokenizer, wanted: Any) -> None:
-    """Sets add_prefix_space of a byte-level pre-tokenizer to the value of the class, which overrides its own."""
-    from tokenizers.pre_tokenizers import ByteLevel
-
-    current = engine.pre_tokenizer
-    if isinstance(current, ByteLevel) and isinstance(wanted, bool) and current.add_prefix_space != wanted:
-        engine.pre_tokenizer = ByteLevel(add_prefix_space=wanted, use_regex=current.use_regex)
-
-
-def _set_bert_normalizer(engine: Tokenizer, settings: Mapping[str, Any]) -> None:
-    """Sets the options of a BERT normalizer to those of the class, which override its own."""
-    from tokenizers.normalizers import BertNormalizer
-
-    current = engine.normalizer
-    if isinstance(current, BertNormalizer):
-        current.lowercase = settings["do_lower_case"]
-        current.strip_accents = settings["strip_accents"]
-        current.handle_chinese_chars = settings["tokenize_chinese_chars"]
-
-
-def _end(engine: Tokenizer, settings: Mapping[str, Any], role: str, place: Place) -> list[int]:
+def _end(ids: Mapping[str, int], settings: Mapping[str, Any], role: str, place: Place) -> list[int]:
     """The id of the special token that the class puts at one end of a text, as a list; empty if it puts none."""
     if not role:
         return []
     token = read_special_token(settings.get(f"{role}_token"), place)
-    id = engine.token_to_id(text_of(token)) if token else None
+    id = ids.get(text_of(token)) if token else None
     if id is None:
         hint = f"correct {role}_token or add_{role}_token in tokenizer_config.json"
         raise place.error(f"has no {role} token to put around a text", hint)
     return [id]
-
-
-def _check_growth(step: Any, place: Place) -> None:
-    """Refuses steps that would make a text grow without bound, because each replacement may multiply its length."""
-    pending, growth = [step], 1.0
-    while pending:
-        step = pending.pop()
-        if isinstance(step, dict):
-            inner = step.get("normalizers") or step.get("decoders")
-            pending += inner if isinstance(inner, list) else []
-            pattern = step.get("pattern")
-            replaced = pattern.get("String") if isinstance(pattern, dict) else None
-            inserted = len(str(step.get("content") or "")) + len(str(step.get("prepend") or ""))
-            growth *= max(1.0, inserted / len(replaced) if replaced else inserted)
-        if growth > _MAX_GROWTH:
-            raise place.error("makes texts grow without bound", "such a tokenizer cannot be converted")
-
-
-def _from_json(data: bytes, place: Place) -> tuple[Tokenizer, str | None]:
-    """The tokenizer of a tokenizer.json without its truncation and padding, and its padding token."""
-    from tokenizers import Tokenizer
-
-    with _engine_errors(place):
-        engine = Tokenizer.from_buffer(data)
-        padding = engine.padding
-        engine.no_truncation()
-        engine.no_padding()
-    return engine, str(padding["pad_token"]) if padding else None
-
-
-@contextmanager
-def _engine_errors(place: Place) -> Iterator[None]:
-    """Turns every exception of the `tokenizers` library, including a Rust panic, into an InputError."""
-    try:
-        yield
-    except ForgeError:
-        raise
-    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
-        raise
-    except BaseException as error:  # A Rust panic is not an Exception.
-        raise InputError(f"the tokenizer cannot be used: {error}", file=place.file) from error

@@ -53,19 +53,20 @@ def read_base_vocabulary(
         UnsupportedError: the pre-tokenizer is unknown, and the user named none.
         UsageError: llama.cpp does not know the named pre-tokenizer.
     """
-    tokenizer = load_tokenizer(source.files)
+    texts_to_encode = () if pre_tokenizer or source.pre_tokenizer else (PROBE,)
+    tokenizer = load_tokenizer(source.files, texts_to_encode, round_trips=not as_marked)
     if tokenizer is None:
         return None
     texts, types = _tokens(tokenizer, source)
     added = tokenizer.added_tokens()
+    # Runtimes match added tokens in the plain text. So a token that is changed by encoding and decoding is written in
+    # its changed form.
+    changed = {} if as_marked else tokenizer.round_trips()
     for id, token in added.items():
         if as_marked:
             texts[id], types[id] = token.content, marked(token.special)
         else:
-            # Runtimes match added tokens in the plain text. So a token that is changed by encoding and decoding is
-            # written in its changed form.
-            text = token.content if token.normalized else tokenizer.round_trip(token.content)
-            texts[id], types[id] = added_token(text, token.special)
+            texts[id], types[id] = added_token(changed.get(token.content, token.content), token.special)
     name = pre_tokenizer or _pre_tokenizer(tokenizer, source)
     return BaseVocabulary(name, texts, types, {token.content: id for id, token in added.items()})
 

@@ -106,12 +106,12 @@ def similar(tokenizer: Mapping[str, Any]) -> tuple[str, ...]:
 def _splitting_rules(pre_tokenizer: Any) -> Iterator[str]:
     pending = [pre_tokenizer]
     while pending:
-        step = pending.pop(0)
+        step = pending.pop()
         if not isinstance(step, dict):
             continue
         kind = step.get("type")
         if kind == "Sequence" and isinstance(step.get("pretokenizers"), list):
-            pending = step["pretokenizers"] + pending
+            pending += reversed(step["pretokenizers"])
         elif kind == "Split":
             pattern = step.get("pattern")
             yield str(pattern.get("Regex", pattern)) if isinstance(pattern, dict) else str(pattern)

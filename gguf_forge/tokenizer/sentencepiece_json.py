@@ -45,12 +45,12 @@ def steps_of(part: Any) -> Iterator[Mapping[str, Any]]:
     """The steps of a normalizer or a pre-tokenizer, in order. Sequences are taken apart."""
     pending = [part]
     while pending:
-        step = pending.pop(0)
+        step = pending.pop()
         if not isinstance(step, dict):
             continue
         inner = next((step[name] for name in _INNER if isinstance(step.get(name), list)), None)
         if step.get("type") == "Sequence" and inner is not None:
-            pending = [*inner, *pending]
+            pending += reversed(inner)
         else:
             yield step
 

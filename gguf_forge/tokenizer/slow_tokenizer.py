@@ -6,13 +6,10 @@ Source: transformers 4.57.6, `convert_slow_tokenizer.py`, and the slow classes t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gguf_forge.tokenizer.checks import Place, as_id, as_text
 from gguf_forge.tokenizer.files import TokenizerFiles
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 _QWEN2 = "Qwen2TokenizerFast"
 _QWEN2_PATTERN = (
@@ -42,24 +39,18 @@ def slow_settings(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def build_slow_tokenizer(files: TokenizerFiles, name: str, settings: Mapping[str, Any], place: Place) -> Tokenizer:
-    """The tokenizer that the class `name` makes from its vocabulary."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-
+def slow_parts(files: TokenizerFiles, name: str, settings: Mapping[str, Any], place: Place) -> dict[str, Any]:
+    """What the class `name` makes its tokenizer of, for `foreign/tokenizer_engine.py`."""
     if name in _WORDPIECE:
-        return _wordpiece(files, settings, place)
-    vocab = {as_text(text, place): as_id(id, place / repr(text)) for text, id in (files.vocab or {}).items()}
-    engine = Tokenizer(models.BPE(vocab, _merges(files, name), continuing_subword_prefix="", end_of_word_suffix=""))
-    space = bool(settings.get("add_prefix_space", False))
-    if name == _QWEN2:
-        engine.normalizer = normalizers.NFC()
-        split = pre_tokenizers.Split(Regex(_QWEN2_PATTERN), behavior="isolated", invert=False)
-        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=space, use_regex=False)
-        engine.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
-    else:
-        engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
-    engine.decoder = decoders.ByteLevel()
-    return engine
+        lines = (files.wordpieces or "").split("\n")
+        vocab = {text: id for id, text in enumerate(lines[:-1] if not lines[-1] else lines)}
+        return {"vocab": vocab, "merges": None, "unk_token": as_text(settings["unk_token"], place)}
+    return {
+        "vocab": {as_text(text, place): as_id(id, place / repr(text)) for text, id in (files.vocab or {}).items()},
+        "merges": _merges(files, name),
+        "pattern": _QWEN2_PATTERN if name == _QWEN2 else None,
+        "prefix_space": bool(settings.get("add_prefix_space", False)),
+    }
 
 
 def slow_ends(settings: Mapping[str, Any], name: str) -> tuple[str, str]:
@@ -67,18 +58,6 @@ def slow_ends(settings: Mapping[str, Any], name: str) -> tuple[str, str]:
     if name == "RobertaTokenizerFast" or name in _WORDPIECE:
         return "cls", "sep"
     return ("bos", "") if settings.get("add_bos_token") and name != _QWEN2 else ("", "")
-
-
-def _wordpiece(files: TokenizerFiles, settings: Mapping[str, Any], place: Place) -> Tokenizer:
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
-
-    lines = (files.wordpieces or "").split("\n")
-    vocab = {text: id for id, text in enumerate(lines[:-1] if not lines[-1] else lines)}
-    engine = Tokenizer(models.WordPiece(vocab, unk_token=as_text(settings["unk_token"], place)))
-    engine.normalizer = normalizers.BertNormalizer()
-    engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    engine.decoder = decoders.WordPiece(prefix="##")
-    return engine
 
 
 def _merges(files: TokenizerFiles, name: str) -> list[tuple[str, str]]:

@@ -144,7 +144,7 @@ def _normalizer_flags(files: TokenizerFiles) -> Metadata:
     normalizer = (files.tokenizer or {}).get("normalizer")
     pending = [as_mapping(normalizer, place)] if normalizer else []
     while pending:
-        step = pending.pop(0)
+        step = pending.pop()
         kind = step.get("type")
         if kind == "Lowercase":
             flags["lowercase"] = boolean(True)
@@ -158,6 +158,6 @@ def _normalizer_flags(files: TokenizerFiles) -> Metadata:
                         flags[name] = boolean(as_flag(step[name], place / name))
         elif kind == "Sequence":
             steps = as_list(step.get("normalizers", []), place / "normalizers")
-            pending = [as_mapping(inner, place) for inner in steps] + pending
+            pending += [as_mapping(inner, place) for inner in reversed(steps)]
     names = [name for name in ("lowercase", "strip_accents") if name in flags]
     return {f"tokenizer.ggml.normalizer.{name}": flags[name] for name in names}

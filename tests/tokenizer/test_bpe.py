@@ -132,15 +132,6 @@ def test_a_broken_tokenizer_json(folder: Path, change: Callable[[Any], object]) 
         read(folder)
 
 
-@pytest.mark.parametrize("part", ["normalizer", "decoder"])
-def test_a_tokenizer_that_makes_texts_grow_without_bound(folder: Path, part: str) -> None:
-    step = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
-    steps = {"type": "Sequence", f"{part}s": [step] * 40}
-    edit(folder / "tokenizer.json", lambda tokenizer: tokenizer.update({part: steps}))
-    with pytest.raises(InputError, match=f"{part} makes texts grow without bound"):
-        read(folder)
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [

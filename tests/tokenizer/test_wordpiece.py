@@ -65,7 +65,7 @@ def test_the_count_of_token_types_goes_first(folder: Path) -> None:
 @pytest.mark.parametrize("lowercase", [True, False])
 def test_vocab_txt_gives_the_ids_that_the_tokenizers_library_gives(folder: Path, lowercase: bool) -> None:
     edit(folder / "tokenizer_config.json", lambda config: config.update(do_lower_case=lowercase))
-    tokenizer = load_tokenizer(TokenizerFiles(LocalFolder(folder)))
+    tokenizer = load_tokenizer(TokenizerFiles(LocalFolder(folder)), (PROBE, "a A é"))
     assert tokenizer is not None
     wanted = BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=lowercase).encode(PROBE).ids
     assert tokenizer.encode(PROBE) == wanted
@@ -74,7 +74,7 @@ def test_vocab_txt_gives_the_ids_that_the_tokenizers_library_gives(folder: Path,
 def test_the_settings_of_the_class_outrank_the_normalizer(folder: Path) -> None:
     with_tokenizer_json(folder)
     edit(folder / "tokenizer_config.json", lambda config: config.update(do_lower_case=False, strip_accents=False))
-    tokenizer = load_tokenizer(TokenizerFiles(LocalFolder(folder)))
+    tokenizer = load_tokenizer(TokenizerFiles(LocalFolder(folder)), (PROBE, "a A é"))
     assert tokenizer is not None
     assert tokenizer.encode("a A é") == [2, 5, 1, 9, 3]
 
