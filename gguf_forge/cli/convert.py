@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 
 import typer
 
@@ -31,15 +30,14 @@ def convert(request: Request, run: RunSettings, messages: Messages, dry_run: Dry
     - `gguf-forge convert Qwen3-0.6B --dry-run --json | jq '.files[0].tensors[].name'`
     """
     from gguf_forge.cli.making import make_and_show, plan_and_show
-    from gguf_forge.cli.shown import escaped
-    from gguf_forge.cli.streams import console
+    from gguf_forge.cli.streams import is_read, tell
+    from gguf_forge.cli.tables import line
 
     if dry_run:
         plan_and_show(request, run, messages, "converting", only_planned=True)
         return
     results = make_and_show(request, run, messages)
-    is_read = sys.stderr is not None and sys.stderr.isatty() and not messages.quiet
-    if is_read and not request.types:
+    if is_read() and not messages.quiet and not request.types:
         name = results[0].file.file_type.name
         advice = f"{name} is the default type here; `gguf-forge types {shlex.quote(request.source)}` compares all types"
-        console(sys.stderr).print(escaped(advice), style="dim", soft_wrap=True)
+        tell(line((advice, "dim"), no_wrap=True))

@@ -107,6 +107,11 @@ def writing() -> Iterator[None]:
         raise OutputError(f"standard output cannot be written: {error.strerror}") from error
 
 
+def is_read() -> bool:
+    """Whether standard error is a terminal, so that a person may read it now."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 def flush() -> None:
     with writing():
         if sys.stdout is not None:

@@ -79,13 +79,11 @@ def types(
     - `gguf-forge types Qwen3-0.6B -t IQ2_M,IQ3_M,Q4_K_M --imatrix imatrix.gguf`
     - `gguf-forge types Qwen3-0.6B --fit 2G --json | jq -r .recommended`
     """
-    import sys
-
-    from gguf_forge.cli.streams import console, logging_to, print_data, print_json
+    from gguf_forge.cli.streams import logging_to, print_data, print_json
     from gguf_forge.toolbox.choose import choose_type
 
     # What planning warns of is in the table: types that need an importance matrix, options that have no effect.
-    with logging_to(console(sys.stderr), replace(messages, quiet=not messages.verbose)):
+    with logging_to(replace(messages, quiet=not messages.verbose)):
         found = choose_type(request, fit=fit, context=context, threads=run.threads)
     if messages.json:
         print_json(_object(found))
@@ -121,21 +119,20 @@ def _object(found: TypeChoices) -> dict[str, Any]:
 
 def _text(found: TypeChoices) -> Iterator[RenderableType]:
     from rich.filesize import decimal
-    from rich.text import Text
 
-    from gguf_forge.cli.tables import table_of
+    from gguf_forge.cli.tables import line, table_of
 
     numbers = ("size", "bits", "of F16", "error", *(("memory",) if found.fit is not None else ()))
     table = table_of("type", *numbers, "what it is for", right=numbers)
     for choice in found.choices:
         table.add_row(
-            Text(choice.file_type.name + (" *" if choice.needs_imatrix else ""), _style(choice)),
+            line((choice.file_type.name + (" *" if choice.needs_imatrix else ""), _style(choice))),
             decimal(choice.file.size),
             f"{choice.file.bits_per_weight:.2f}",
             f"{choice.share:.0%}",
             "" if choice.error is None else f"{choice.error:.2%}",
             *((decimal(choice.memory),) if found.fit is not None else ()),
-            Text(choice.purpose, _style(choice)),
+            line((choice.purpose, _style(choice))),
         )
     yield table
     yield ""
@@ -148,7 +145,6 @@ def _text(found: TypeChoices) -> Iterator[RenderableType]:
 
 def _recommended(found: TypeChoices, fit: int) -> Text:
     from rich.filesize import decimal
-    from rich.text import Text
 
     best = found.recommended
     if best is None:

@@ -27,6 +27,7 @@ IN_FOLDER = [
     ("convert", "MODEL", "--vocab-only", "--json"),
     ("job", "plan", "MODEL", "-o", "out.gguf"),
     ("imatrix", "show", "MODEL"),
+    ("types", "MODEL", "-v"),
     ("verify", "GOOD", "--source", "MODEL"),
     ("report", "GOOD", "--source", "MODEL"),
 ]
