@@ -14,17 +14,15 @@ from gguf_forge.architectures.operations import keep, vector
 from gguf_forge.architectures.parts import belongs_to
 from gguf_forge.architectures.site import Site
 from gguf_forge.architectures.stacked_experts import with_stacked_experts
-from gguf_forge.architectures.strange_tensors import empty_tensors, unknown_tensors
+from gguf_forge.architectures.strange_tensors import empty_tensors, strange_type, unknown_tensors
 from gguf_forge.architectures.templates import Match, Templates, fill, find_with_suffix, group_names, parse, role
 from gguf_forge.architectures.tensor_names import known_names
-from gguf_forge.errors import InputError, UnsupportedError, naming
+from gguf_forge.errors import InputError, naming
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import Constant
 from gguf_forge.types.element_type import ElementType
 from gguf_forge.types.tensor_type import NVFP4
 
-# Types of stored numbers that are weights only together with scales.
-_CODES = frozenset(("U8", "I8", "U32", "F8_E4M3", "F8_E5M2", "F4"))
 # Every model computes these tensors itself. The reference's converter leaves them out for every family.
 _ALWAYS_DROPPED = (".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq")
 
@@ -248,15 +246,8 @@ def _planned(
 ) -> PlannedTensor:
     with naming(name):
         expr = operation(site, *sources)
-        if isinstance(expr.dtype, ElementType) and expr.dtype.name in _CODES and len(expr.shape) > 1:
-            raise InputError(
-                f"has codes of type {expr.dtype}, and their scales are missing",
-                hint="is a shard missing, or the quantization_config in config.json?",
-            )
         if isinstance(expr.dtype, ElementType):
-            raise UnsupportedError(
-                f"data type {expr.dtype} is not supported yet", hint="weights are F64, F32, F16, BF16 or integers"
-            )
+            raise strange_type(expr.dtype, expr.shape)
         return _forced(architecture, name, expr)
 
 

@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from gguf_forge.architectures.templates import group_names
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, printable, some_of
 from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.types.element_type import ElementType
 
+# Types of stored numbers that are weights only together with scales.
+_TYPES_OF_CODES = frozenset(("U8", "I8", "U32", "F8_E4M3", "F8_E5M2", "F4"))
 _ADAPTER = re.compile(r"\.lora_(A|B|embedding_A|embedding_B|magnitude_vector)\b")
 _CODES = (".qweight", ".qzeros", ".scales", ".absmax", ".SCB", ".weight_packed", ".weight_scale", ".weight_scale_inv")
 _OF_LAYERS = re.compile(
@@ -50,6 +53,18 @@ def _hint(names: Sequence[str]) -> str:
         return question
     options = " ".join(f"--drop-tensor '{pattern}'" for pattern in patterns)
     return f"{question} If the model does without them, leave them out with {options}"
+
+
+def strange_type(dtype: ElementType, shape: tuple[int, ...]) -> ForgeError:
+    """The error for a tensor whose stored numbers are no weights by themselves."""
+    if dtype.name in _TYPES_OF_CODES and len(shape) > 1:
+        return InputError(
+            f"has codes of type {dtype}, and their scales are missing",
+            hint="is a shard missing, or the quantization_config in config.json?",
+        )
+    return UnsupportedError(
+        f"data type {dtype} is not supported yet", hint="weights are F64, F32, F16, BF16, FP8 or integers"
+    )
 
 
 def empty_tensors(name: str, tensors: Mapping[str, TensorExpr]) -> ForgeError:

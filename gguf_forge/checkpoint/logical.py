@@ -14,7 +14,9 @@ from gguf_forge.types.tensor_type import BF16, F16, F32
 
 _FLOATS = {"F32": F32, "F16": F16, "BF16": BF16}
 # Stored types that hold weights although GGUF has no such type.
-_WIDENED = frozenset(("F64", "I8", "I16", "I32", "I64"))
+_WIDENED = frozenset(("F64", "I8", "I16", "I32", "I64", "F8_E4M3", "F8_E5M2"))
+# Those of them that are codes in a quantized checkpoint.
+_CODES = frozenset(("I8", "F8_E4M3", "F8_E5M2"))
 
 
 def logical_tensors(checkpoint: Checkpoint) -> Mapping[str, TensorExpr]:
@@ -43,6 +45,6 @@ def as_stored(tensor: StoredTensor) -> Stored:
 def _widened(expr: TensorExpr, *, in_quantized: bool) -> TensorExpr:
     if not isinstance(expr.dtype, ElementType) or expr.dtype.name not in _WIDENED:
         return expr
-    # In a quantized checkpoint, a matrix of int8 that no scheme took is one of codes without their scales.
-    are_codes = in_quantized and expr.dtype.name == "I8" and len(expr.shape) > 1
+    # In a quantized checkpoint, a matrix of bytes that no scheme took is one of codes without their scales.
+    are_codes = in_quantized and expr.dtype.name in _CODES and len(expr.shape) > 1
     return expr if are_codes else Widened(expr)

@@ -207,7 +207,7 @@ def read_vocabulary(
         raise InputError(
             "has no tokenizer that this model can use",
             file=folder.path,
-            hint="it needs tokenizer.json, tokenizer.model, or vocab.json with merges.txt: download them too",
+            hint="it needs tokenizer.json, tokenizer.model, tekken.json, or vocab.json with merges.txt: download it",
         )
     note_of_templates(files, metadata)
     return metadata

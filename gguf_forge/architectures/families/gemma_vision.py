@@ -56,8 +56,9 @@ gemma3_vision = projector(
         USE_GELU,
         u32("vision.projector.scale_factor", _scale_factor),
     ),
-    takes=lambda name: name.startswith(_PARTS) and "vision_model.head." not in name,
-    renames=(ends("_weight", ".weight"),),
+    # transformers since 4.52 saves the names with model. in front
+    takes=lambda name: name.removeprefix("model.").startswith(_PARTS) and "vision_model.head." not in name,
+    renames=(starts("model."), ends("_weight", ".weight")),
     # This norm is one of Gemma and multiplies by 1 + weight. The others are from SigLIP.
     operations={"mm.soft_emb_norm": add(1)},
     model_tensors=("v.patch_embd", "mm.input_projection", "mm.soft_emb_norm"),
