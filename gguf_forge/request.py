@@ -267,6 +267,16 @@ class RecipeChoices:
             metavar="TEXT",
         ),
     ] = ()
+    uncovered_type: Annotated[
+        str | None,
+        Option(
+            "--uncovered-type",
+            "Type of the tensors that cannot do without importance and have none in the matrix, such as those of the "
+            "layers that predict further tokens.",
+            MIX,
+            metavar="TYPE",
+        ),
+    ] = None
     override_kv: Annotated[
         tuple[str, ...],
         Option(

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from gguf_forge.recipe import ImportanceMatrix
     from gguf_forge.toolbox.inspect.coverage import Coverage
 
+_ZEROS = (
+    "{} tensors have columns of zeros. Zero means that a column was not seen in calibration, and not that it is of no "
+    "use. llama-quantize loses the weights where all columns that share a scale (8 to 32) are zero; gguf-forge counts "
+    "such columns as much as the others on average, and says so. A matrix of more text has fewer of them."
+)
+
 
 def register(app: typer.Typer) -> None:
     group = typer.Typer(cls=Group, help="Look into importance matrices.", no_args_is_help=True)
@@ -101,5 +107,7 @@ def _text(matrix: ImportanceMatrix, coverage: Coverage | None) -> list[Any]:
         "chunks": str(matrix.chunks) if matrix.chunks else "not recorded",
         "tensors": str(len(matrix.importance)),
     }
-    notes = [] if coverage is None else [line(words) for words in coverage.lines()]
+    zeros = sum(row["zero_columns"] > 0 for row in _rows(matrix))
+    notes = [line(_ZEROS.format(zeros))] if zeros else []
+    notes += [] if coverage is None else [line(words) for words in coverage.lines()]
     return [facts_text(facts), "", table, *([""] if notes else []), *notes]

@@ -180,7 +180,7 @@ class BaseFile:
                 assignment.info.name,
                 assignment.fallback,
                 assignment.is_kept,
-                assignment.needs_imatrix and importance_of(assignment, options.imatrix) is None,
+                assignment.needs_imatrix and importance_of(assignment, options) is None,
             )
             for assignment in recipe.assignments
         ]
@@ -190,7 +190,7 @@ class BaseFile:
         name = assignment.info.name
         if assignment.is_kept:
             return RowSource(self.kept[name], assignment.type)
-        return RowSource(self.expressions[name], assignment.info.type, importance_of(assignment, options.imatrix))
+        return RowSource(self.expressions[name], assignment.info.type, importance_of(assignment, options))
 
 
 def said_and_checked(files: Iterable[FilePlan], *, strict: bool) -> tuple[FilePlan, ...]:

@@ -1,7 +1,7 @@
 """Decides the tensors and keys of a quantized file from those of its base file, without reading a weight."""
 
 from gguf_forge.recipe.assign import Assignment, assign
-from gguf_forge.recipe.checks import check, importance_of
+from gguf_forge.recipe.checks import check
 from gguf_forge.recipe.file_types import FILE_TYPES, FileType, names_of_types
 from gguf_forge.recipe.float_types import stays_f32
 from gguf_forge.recipe.header import quantized_metadata
@@ -16,6 +16,7 @@ from gguf_forge.recipe.overrides import (
     parse_tensor_type_file,
 )
 from gguf_forge.recipe.recipe import Recipe, make_recipe
+from gguf_forge.recipe.weighing import importance_of
 
 __all__ = [
     "FILE_TYPES",

@@ -125,10 +125,17 @@ def _assignment(
     else:
         wanted = default if options.pure else mix.next(name, info.shape)
         granted = _fitting(info, wanted)
-    needs_imatrix = role not in (Role.EMBEDDING, Role.OUTPUT) and (
+    needs_imatrix = _needs_imatrix(granted, role, options)
+    if needs_imatrix and options.uncovered_type and options.lacks_importance_of(info.name):
+        wanted, granted = options.uncovered_type, _fitting(info, options.uncovered_type)
+        needs_imatrix = _needs_imatrix(granted, role, options)
+    return Assignment(info, name, wanted, granted, needs_imatrix, override)
+
+
+def _needs_imatrix(granted: TensorType, role: Role, options: Options) -> bool:
+    return role not in (Role.EMBEDDING, Role.OUTPUT) and (
         granted.importance >= ImportanceUse.WANTED or (granted.name == "Q2_K" and options.file_type.name == "Q2_K_S")
     )
-    return Assignment(info, name, wanted, granted, needs_imatrix, override)
 
 
 def _forced(name: str, role: Role, override: TypeOverride | None, options: Options) -> TensorType | None:

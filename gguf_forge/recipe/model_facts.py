@@ -18,13 +18,15 @@ _LAYERS_OF_70B = {"llama": 80, "llama-embed": 80, "qwen2": 80, "deci": 80, "olmo
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """`n_layers` also counts layers for multi-token prediction; `gqa` is the heads per key-value head of layer 0."""
+    """`n_layers` also counts layers for multi-token prediction, whose numbers are in `predicting`; `gqa` is the heads
+    per key-value head of layer 0."""
 
     architecture: str
     n_layers: int
     n_experts: int
     gqa: int
     is_70b: bool
+    predicting: range = range(0)
 
     @classmethod
     def read(cls, metadata: Metadata, overrides: Iterable[KeyOverride] = ()) -> ModelFacts:
@@ -43,6 +45,7 @@ class ModelFacts:
         # The layers of a vision or audio tower are not counted, because the rules for depth never apply to them.
         n_layers = number("block_count", 0 if architecture == "clip" else None)
         n_repeated = n_layers - number("nextn_predict_layers", 0)
+        predicting = range(max(0, n_repeated), n_layers)
         n_experts = number("expert_count", 0)
         n_head = number("attention.head_count", 0)
         n_head_kv = number("attention.head_count_kv", n_head)
@@ -54,7 +57,7 @@ class ModelFacts:
         elif architecture == "graniteswitch":
             n_layers = n_repeated + 1
         gqa = n_head // n_head_kv if n_head_kv else 0
-        return cls(architecture, n_layers, n_experts, gqa, is_70b)
+        return cls(architecture, n_layers, n_experts, gqa, is_70b, predicting)
 
 
 def _text(key: str, metadata: Metadata, overridden: Metadata) -> str:

@@ -36,6 +36,7 @@ class Options:
     """Everything that decides the types and the metadata of a quantized file.
 
     The names are those of llama-quantize's options. `tensor_types` are tried in order, the first match wins.
+    `uncovered_type` is given to tensors that need importance and have none in the matrix.
     `keep_order` keeps the order of the base file, as --keep-split does; the mixes count the tensors in it. `read_from`
     names the files that options were read from. `as_reference` gives llama.cpp's bytes where llama.cpp is wrong.
     """
@@ -46,6 +47,7 @@ class Options:
     output_tensor_type: TensorType | None = None
     token_embedding_type: TensorType | None = None
     tensor_types: tuple[TypeOverride, ...] = ()
+    uncovered_type: TensorType | None = None
     key_overrides: tuple[KeyOverride, ...] = ()
     prune_layers: tuple[int, ...] = ()
     allow_requantize: bool = False
@@ -64,6 +66,10 @@ class Options:
         """The importance matrix, or None if it has no entries (all were excluded)."""
         return self.imatrix is not None and bool(self.imatrix.importance)
 
+    def lacks_importance_of(self, name: str) -> bool:
+        """Whether there is a matrix, and it has no entry for a tensor."""
+        return self.imatrix is not None and self.has_imatrix and name not in self.imatrix.importance
+
     @property
     def in_use(self) -> tuple[str, ...]:
         """The options that are set, in the words of the command line. A file of the converter cannot follow them."""
@@ -73,6 +79,7 @@ class Options:
             "--output-tensor-type": self.output_tensor_type,
             "--token-embedding-type": self.token_embedding_type,
             "--tensor-type": self.tensor_types,
+            "--uncovered-type": self.uncovered_type,
             "--override-kv": self.key_overrides,
             "--prune-layers": self.prune_layers,
             "--allow-requantize": self.allow_requantize,

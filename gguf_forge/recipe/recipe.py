@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from gguf_forge.errors import ForgeError
@@ -11,9 +11,12 @@ from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.recipe.assign import Assignment, assign
 from gguf_forge.recipe.checks import check
+from gguf_forge.recipe.file_types import COPY
 from gguf_forge.recipe.header import quantized_metadata
+from gguf_forge.recipe.model_facts import ModelFacts
 from gguf_forge.recipe.options import Options
 from gguf_forge.recipe.tensor_rules import layer_of
+from gguf_forge.recipe.weighing import is_used, weighing_warnings
 from gguf_forge.types.tensor_type import TensorType
 
 
@@ -46,15 +49,22 @@ def make_recipe(
         ForgeError: whatever `assign`, `check` and `quantized_metadata` refuse.
     """
     assignments = assign(tensors, metadata, options, kept)
+    last = range(0) if options.file_type == COPY else ModelFacts.read(metadata, options.key_overrides).predicting
     refused: tuple[str, ...] = ()
     try:
-        check(assignments, options)
+        check(assignments, options, last)
     except ForgeError as error:
         if not only_planned:
             raise
         refused = (f"it would be refused: {error}",)
-    header = quantized_metadata(tensors, metadata, options)
-    return Recipe(assignments, header, _warnings(tensors, assignments, options) + refused)
+    has_use = options.as_reference or is_used(assignments, options)
+    header = quantized_metadata(tensors, metadata, options if has_use else replace(options, imatrix=None))
+    warnings = (
+        *_warnings(tensors, assignments, options),
+        *weighing_warnings(tensors, assignments, options, last),
+        *refused,
+    )
+    return Recipe(assignments, header, warnings)
 
 
 def _warnings(tensors: Sequence[TensorInfo], assignments: Sequence[Assignment], options: Options) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ def options_of(choices: FileChoices, folder: Path = Path()) -> Options:
         output_tensor_type=_target(choices.output_tensor_type),
         token_embedding_type=_target(choices.token_embedding_type),
         tensor_types=(*map(parse_tensor_type, choices.tensor_type), *from_file),
+        uncovered_type=_target(choices.uncovered_type),
         key_overrides=tuple(map(parse_key_override, choices.override_kv)),
         prune_layers=parse_prune_layers(choices.prune_layers) if choices.prune_layers is not None else (),
         allow_requantize=choices.allow_requantize,

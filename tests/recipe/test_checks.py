@@ -34,7 +34,9 @@ def test_small_types_need_an_importance_matrix() -> None:
     assert "IQ2_XXS needs an importance matrix for 24 tensors: blk.0.attn_k.weight, " in str(error)
     assert "and 16 more" in str(error) and "--imatrix" in str(error) and ": output" not in str(error)
     assert "blk.0.attn_q.weight" in str(refusal([Q], file_type="Q2_K_S"))
-    assert "blk.0.attn_q.weight" in str(refusal([Q], file_type="IQ2_XXS", imatrix=matrix(other=256)))
+    assert "needs importance for 1 tensors" in str(
+        refusal([Q, V], file_type="IQ2_XXS", imatrix=matrix(blk__0__attn_v__weight=256))
+    )
     assert "blk.0.attn_q.weight" in str(refusal([Q], file_type="IQ2_XXS", imatrix=matrix()))
 
 
@@ -65,11 +67,11 @@ def test_what_the_matrix_lacks_is_quantized_without_or_refused() -> None:
         options = Options(FileType.named(name), imatrix=given)
         assignments = assign([*model(4), *extra], metadata, options)
         check(assignments, options)
-        weighted = {a.name for a in assignments if importance_of(a, given) is not None}
+        weighted = {a.name for a in assignments if importance_of(a, options) is not None}
         assert weighted == set(given.importance)
     error = refusal([*model(4), *extra], metadata, file_type="IQ2_XXS", imatrix=given)
     assert isinstance(error, UsageError)
-    assert "needs an importance matrix for 3 tensors: blk.4." in str(error)
+    assert "needs importance for 3 tensors that the matrix lacks: blk.4." in str(error)
 
 
 def test_a_matrix_of_another_model_is_refused() -> None:

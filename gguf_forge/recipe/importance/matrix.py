@@ -17,7 +17,7 @@ class ImportanceMatrix:
     """An importance matrix: `importance[name]` holds `n_per_row` values for each matrix (expert) of tensor `name`.
 
     `file`, `datasets` and `chunks` are recorded in the output as provenance; `chunks` is 0 when unknown. `calls[name]`
-    says how often each matrix of a tensor was used.
+    says how often each matrix of a tensor was used. `left_out` has the names of entries that the user did not want.
     """
 
     file: str
@@ -25,6 +25,7 @@ class ImportanceMatrix:
     datasets: tuple[str, ...] = ()
     chunks: int = 0
     calls: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    left_out: frozenset[str] = frozenset()
 
     def fits(self, info: TensorInfo) -> bool:
         """Whether there is one number for each column of a tensor, counted over all its matrices."""
@@ -44,4 +45,4 @@ class ImportanceMatrix:
             for name, importance in self.importance.items()
             if not any(part in name for part in exclude) and (not include or any(part in name for part in include))
         }
-        return replace(self, importance=kept)
+        return replace(self, importance=kept, left_out=frozenset(self.importance.keys() - kept.keys()))
