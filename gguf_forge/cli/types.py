@@ -137,9 +137,9 @@ def _text(found: TypeChoices) -> Iterator[RenderableType]:
     yield table
     yield ""
     if any(choice.needs_imatrix for choice in found.choices):
-        yield Text("* needs an importance matrix: --imatrix", "dim")
+        yield line(("* needs an importance matrix: --imatrix", "dim"))
     if found.fit is not None:
-        yield Text(f"memory: with the keys and values of {found.context:,} tokens, {decimal(found.cache)}", "dim")
+        yield line((f"memory: with the keys and values of {found.context:,} tokens, {decimal(found.cache)}", "dim"))
         yield _recommended(found, found.fit)
 
 
@@ -151,9 +151,9 @@ def _recommended(found: TypeChoices, fit: int) -> Text:
         usable = [choice for choice in found.choices if choice.is_for_any_model] or found.choices
         least = min(usable, key=lambda choice: choice.memory)
         said = f"nothing to recommend fits into {decimal(fit)}: {least.file_type} needs {decimal(least.memory)}"
-        return Text(said, "bold yellow")
+        return line((said, "bold yellow"))
     left = decimal(fit - best.memory)
-    return Text(f"recommended: {best.file_type}, which leaves {left} for llama.cpp's own buffers", "bold green")
+    return line((f"recommended: {best.file_type}, which leaves {left} for llama.cpp's own buffers", "bold green"))
 
 
 def _style(choice: TypeChoice) -> str:
