@@ -23,6 +23,8 @@ from gguf_forge.tensors.stored import Constant
 from gguf_forge.types.element_type import ElementType
 from gguf_forge.types.tensor_type import NVFP4
 
+# The keys that the reference's converter counts the experts of NVFP4 checkpoints by.
+_EXPERT_COUNTS = ("num_local_experts", "num_experts")
 # Every model computes these tensors itself. The reference's converter leaves them out for every family.
 _ALWAYS_DROPPED = (".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq")
 
@@ -93,21 +95,24 @@ def plan_tensors(architecture: Architecture, site: Site) -> tuple[PlannedTensor,
     planned = (*generated, *plan_changes(architecture, site))
     check_complete(architecture, site, [tensor.name for tensor in planned])
     check_shapes(architecture, site, {tensor.name: tensor.expr.shape for tensor in planned})
-    return _with_block_scales(planned)
+    return _with_block_scales(planned, counts_experts=bool(site.config.find(*_EXPERT_COUNTS)))
 
 
-def _with_block_scales(planned: tuple[PlannedTensor, ...]) -> tuple[PlannedTensor, ...]:
+def _with_block_scales(planned: tuple[PlannedTensor, ...], *, counts_experts: bool) -> tuple[PlannedTensor, ...]:
     """Moves NVFP4 tensors to the front and adds their scale tensors.
 
-    The reference's converter writes the tensors that it repacks before all others.
+    The reference's converter writes the tensors that it repacks before all others. If it does not know how many experts
+    there are, it writes experts after the others that it repacks.
     """
+    of_blocks = [tensor for tensor in planned if tensor.expr.dtype == NVFP4]
+    if not counts_experts:
+        of_blocks.sort(key=lambda tensor: len(tensor.expr.shape) > 2)
     first: list[PlannedTensor] = []
-    for tensor in planned:
-        if tensor.expr.dtype == NVFP4:
-            stem = tensor.name.removesuffix(".weight")
-            with naming(tensor.name):
-                scales = [PlannedTensor(stem + end, Constant(values)) for end, values in block_scales(tensor.expr)]
-            first += [tensor, *scales]
+    for tensor in of_blocks:
+        stem = tensor.name.removesuffix(".weight")
+        with naming(tensor.name):
+            scales = [PlannedTensor(stem + end, Constant(values)) for end, values in block_scales(tensor.expr)]
+        first += [tensor, *scales]
     return (*first, *(tensor for tensor in planned if tensor.expr.dtype != NVFP4))
 
 
