@@ -9,6 +9,7 @@ import typer
 
 from gguf_forge.cli.help import LOOK
 from gguf_forge.cli.options import Messages, add_command, only
+from gguf_forge.cli.tables import line, table_of
 from gguf_forge.request import Option, Request, RunSettings, parse_size
 
 if TYPE_CHECKING:
@@ -119,8 +120,6 @@ def _object(found: TypeChoices) -> dict[str, Any]:
 
 def _text(found: TypeChoices) -> Iterator[RenderableType]:
     from rich.filesize import decimal
-
-    from gguf_forge.cli.tables import line, table_of
 
     numbers = ("size", "bits", "of F16", "error", *(("memory",) if found.fit is not None else ()))
     table = table_of("type", *numbers, "what it is for", right=numbers)
