@@ -13,6 +13,7 @@ from gguf_forge.gguf_file.values import Metadata, Value, ValueType, string, u32
 from gguf_forge.recipe.importance.matrix import ImportanceMatrix
 from gguf_forge.recipe.model_facts import ModelFacts
 from gguf_forge.recipe.options import Options
+from gguf_forge.recipe.pruned_keys import keys_after_pruning
 from gguf_forge.recipe.pruning import layer_numbers
 from gguf_forge.recipe.tensor_rules import file_order
 from gguf_forge.types.tensor_type import TensorType
@@ -52,6 +53,8 @@ def quantized_metadata(tensors: Sequence[TensorInfo], metadata: Metadata, option
         numbers = layer_numbers(tensors, options.prune_layers)
         changes.append((f"{architecture}.block_count", u32(max(numbers.values()) + 1)))
     result = {key: as_c_strings(value) for key, value in metadata.items() if key not in SPLIT_KEYS}
+    if options.prune_layers and not options.as_reference:
+        result |= keys_after_pruning(tensors, metadata, architecture, options.prune_layers)
     for key, value in changes:
         result.pop(key, None)
         result[key] = value

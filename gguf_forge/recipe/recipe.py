@@ -15,8 +15,9 @@ from gguf_forge.recipe.file_types import COPY
 from gguf_forge.recipe.header import quantized_metadata
 from gguf_forge.recipe.model_facts import ModelFacts
 from gguf_forge.recipe.options import Options
+from gguf_forge.recipe.pruned_keys import keys_after_pruning, keys_by_number
 from gguf_forge.recipe.tensor_rules import layer_of
-from gguf_forge.recipe.weighing import is_used, weighing_warnings
+from gguf_forge.recipe.weighing import is_used, named, weighing_warnings
 from gguf_forge.types.tensor_type import TensorType
 
 
@@ -61,6 +62,7 @@ def make_recipe(
     header = quantized_metadata(tensors, metadata, options if has_use else replace(options, imatrix=None))
     warnings = (
         *_warnings(tensors, assignments, options),
+        *(_pruning_warnings(tensors, metadata, options, last) if options.prune_layers else ()),
         *weighing_warnings(tensors, assignments, options, last),
         *refused,
     )
@@ -74,3 +76,19 @@ def _warnings(tensors: Sequence[TensorInfo], assignments: Sequence[Assignment], 
     layers = {layer_of(info.name) for info in tensors}
     absent = [f"--prune-layers: there is no layer {n}" for n in options.prune_layers if n not in layers]
     return (*(f"--tensor-type {o} {effect}" for o in idle), *absent)
+
+
+def _pruning_warnings(
+    tensors: Sequence[TensorInfo], metadata: Metadata, options: Options, last: range
+) -> tuple[str, ...]:
+    """What a user should know of the keys after layers were pruned."""
+    architecture = str(metadata["general.architecture"].data)
+    predicting = [layer for layer in options.prune_layers if layer in last]
+    by_number = keys_by_number(metadata, architecture)
+    wrong = keys_after_pruning(tensors, metadata, architecture, options.prune_layers) if options.as_reference else {}
+    found = {
+        f"--prune-layers leaves out layers that predict further tokens: {named([*map(str, predicting)])}": predicting,
+        f"after --prune-layers, keys that go by the layers' numbers may be wrong: {named(by_number)}": by_number,
+        f"--prune-layers does not change {named([*wrong])}, so the file may not load; see --as-reference": wrong,
+    }
+    return tuple(words for words, is_so in found.items() if is_so)
