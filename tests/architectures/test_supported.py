@@ -39,7 +39,7 @@ def test_a_proof_in_words(proof: tuple[str, ...], proved_as: str, text: str) -> 
 
 def test_the_command_line_lists_them(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "--models", "--json"]) == 0
-    found = {(each["name"], each["part"]): each for each in json.loads(capfd.readouterr().out)}
+    found = {(each["name"], each["part"]): each for each in json.loads(capfd.readouterr().out)["models"]}
     assert found["Qwen3ForCausalLM", "text"]["architectures"] == ["qwen3"]
     assert main(["info", "--models"]) == 0
     out = "\n" + capfd.readouterr().out

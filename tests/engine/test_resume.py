@@ -336,5 +336,5 @@ def test_the_command_line_says_what_was_resumed(folder: Path, monkeypatch: pytes
     assert main([*command, "--resume"]) == 0
     assert "tensors were finished by an earlier run" in capsys.readouterr().out
     assert main([*command, "--resume", "--json"]) == 0
-    shown = json.loads(capsys.readouterr().out)
+    (shown,) = json.loads(capsys.readouterr().out)["files"]
     assert shown["resumed_tensors"] == len(shown["tensors"])

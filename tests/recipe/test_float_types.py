@@ -57,7 +57,7 @@ def test_types_equal_those_of_the_converter(
     code = main(["convert", "--dry-run", "--json", *arguments, "-o", str(tmp_path / "out.gguf"), "-t", kind])
     out, err = capfd.readouterr()
     skip_if_not_reached(path, code, err)
-    planned = {tensor["name"]: tensor["type"] for tensor in json.loads(out)["tensors"]}
+    planned = {tensor["name"]: tensor["type"] for tensor in json.loads(out)["files"][0]["tensors"]}
     assert {str(name): planned.get(str(name)) for name, *_ in wrong} == {name: given for name, given, *_ in wrong}
 
 
