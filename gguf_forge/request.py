@@ -299,6 +299,14 @@ class SplitChoices:
     keep_split: Annotated[
         bool, Option("--keep-split", "Split the output as the input, a GGUF file, is split.", OUTPUT)
     ] = False
+    partial: Annotated[
+        bool,
+        Option(
+            "--partial",
+            "With --keep-split: make the parts whose input is here, as a run with all parts would make them.",
+            OUTPUT,
+        ),
+    ] = False
     split_max_size: Annotated[
         str | None,
         Option(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gguf_forge.cli.help import CHANGE
-from gguf_forge.cli.options import DryRun, Messages, add_command, only
+from gguf_forge.cli.options import DryRun, Messages, Partial, add_command, only
 from gguf_forge.cli.split import show_copy
 from gguf_forge.cli.streams import logging_to
 from gguf_forge.request import OUTPUT, Option, RunSettings
@@ -27,6 +27,7 @@ def merge(
     delete_splits: Annotated[
         bool, Option("--delete-splits", "Delete the parts when the file is complete.", OUTPUT)
     ] = False,
+    partial: Partial = False,
     dry_run: DryRun = False,
 ) -> None:
     """Merge the parts of a split into one GGUF file, with the bytes of llama-gguf-split.
@@ -42,11 +43,12 @@ def merge(
     from gguf_forge.toolbox.edit.splitting import make_merged, plan_merge
 
     if dry_run:
-        with logging_to(messages), open_gguf(source) as gguf:
-            file = plan_merge(gguf, out)
+        with logging_to(messages), open_gguf(source, lenient=True) as gguf:
+            file = plan_merge(gguf, out, partial=partial)
             say_what_would_stop([file], run)
             show_copy(file, messages)
         return
     with observing(messages) as observer:
-        result = make_merged(source, out, replace(run, observer=observer), delete_splits=delete_splits)
+        run = replace(run, observer=observer)
+        result = make_merged(source, out, run, delete_splits=delete_splits, partial=partial)
     show_copy(result.file, messages, result.seconds)

@@ -34,6 +34,10 @@ class Messages:
     verbose: Annotated[bool, Option("-v --verbose", "Also show notes on what is done.", MESSAGES)] = False
 
 
+Partial = Annotated[
+    bool, Option("--partial", "Take what is here of a split with missing parts or of a file that is cut short.", OUTPUT)
+]
+
 DryRun = Annotated[
     bool,
     Option(

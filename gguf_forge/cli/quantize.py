@@ -54,6 +54,7 @@ def quantize(
     - `gguf-forge quantize model-BF16.gguf model-Q4_K_M.gguf q4_k_m 8`
     - `gguf-forge quantize model-BF16.gguf Q4_K_M,Q8_0 --output-dir quantized`
     - `gguf-forge quantize model-BF16-00001-of-00004.gguf out.gguf Q6_K --keep-split`
+    - `gguf-forge quantize model-BF16-00001-of-00004.gguf out.gguf Q6_K --keep-split --partial --resume`
     - `gguf-forge quantize --dry-run --tensor-type 'ffn_down=q6_k' model-BF16.gguf Q4_K_M --json`
     """
     from gguf_forge.cli.making import make_and_show, plan_and_show

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gguf_forge.cli.help import CHANGE
-from gguf_forge.cli.options import DryRun, Messages, add_command, only
+from gguf_forge.cli.options import DryRun, Messages, Partial, add_command, only
 from gguf_forge.cli.streams import logging_to
 from gguf_forge.cli.tables import facts_text, line, table_of
 from gguf_forge.request import Option, RunSettings, SplitChoices
@@ -31,6 +31,7 @@ def split(
     parts: Annotated[SplitChoices, only("split_max_size", "split_max_tensors", "no_tensor_first_split")],
     run: Annotated[RunSettings, only("overwrite", "threads")],
     messages: Messages,
+    partial: Partial = False,
     dry_run: DryRun = False,
 ) -> None:
     """Split a GGUF file into several: the options of llama-gguf-split, and its bytes.
@@ -52,13 +53,13 @@ def split(
 
     how = split_of(parts)
     if dry_run:
-        with logging_to(messages), open_gguf(source) as gguf:
-            file = plan_split(gguf, prefix, how)
+        with logging_to(messages), open_gguf(source, lenient=True) as gguf:
+            file = plan_split(gguf, prefix, how, partial=partial)
             say_what_would_stop([file], run)
             show_copy(file, messages)
         return
-    with observing(messages) as observer, open_gguf(source) as gguf:
-        result = make_files([plan_split(gguf, prefix, how)], replace(run, observer=observer))[0]
+    with observing(messages) as observer, open_gguf(source, lenient=True) as gguf:
+        result = make_files([plan_split(gguf, prefix, how, partial=partial)], replace(run, observer=observer))[0]
     show_copy(result.file, messages, result.seconds)
 
 

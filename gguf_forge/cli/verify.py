@@ -48,7 +48,7 @@ class VerifyChoices:
         Path | None,
         Option(
             "--check-sums",
-            "A file of checksums: of --write-sums, llama-gguf-hash --sha256 or --sha1, sha256sum, sha1sum or md5sum, "
+            "A file of checksums: of --write-sums, llama-gguf-hash (not its xxh64), sha256sum, sha1sum or md5sum, "
             "or a SHA-256 alone.",
             _AGAINST,
             metavar="SUMS",

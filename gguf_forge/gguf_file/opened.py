@@ -14,7 +14,7 @@ import numpy as np
 
 from gguf_forge.errors import ForgeError, InputError, printable
 from gguf_forge.gguf_file.reader import GgufHeader, GgufTensor, read_header
-from gguf_forge.gguf_file.rules import BrokenRule, FormatRule, refuse
+from gguf_forge.gguf_file.rules import INCOMPLETE, BrokenRule, FormatRule, refuse
 from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, PartName
 from gguf_forge.gguf_file.values import ByteOrder, Metadata, ValueType
 from gguf_forge.storage.local.source_file import SourceFile
@@ -90,7 +90,7 @@ class GgufFile:
         self.close()
 
 
-def open_gguf(source: str | PathLike[str], *, lenient: bool = False) -> GgufFile:
+def open_gguf(source: str | PathLike[str], *, lenient: bool = False, partial: bool = False) -> GgufFile:
     """Opens a GGUF file; of a split one all files, given the first.
 
     Args:
@@ -98,6 +98,7 @@ def open_gguf(source: str | PathLike[str], *, lenient: bool = False) -> GgufFile
         lenient: Also open files that llama.cpp does not load but whose bytes can be found: with tensor types that are
             not known, five dimensions, or a key that is there twice; files that are cut short behind their header;
             what is there of a split, or a later part of one by itself. `broken` says what is wrong.
+        partial: Of a split, parts may be missing or cut short. `broken` says which.
 
     Raises:
         InputError: a file is missing, damaged, cut short, or contradicts itself or its siblings.
@@ -113,10 +114,10 @@ def open_gguf(source: str | PathLike[str], *, lenient: bool = False) -> GgufFile
         try:
             gguf = _with_siblings(first, header)
         except ForgeError as error:
-            gguf = GgufFile([first], [header], BrokenRule(FormatRule.PARTS, error, (printable(first.path.name),)))
+            gguf = GgufFile([first], [header], BrokenRule(FormatRule.SPLIT, error, (printable(first.path.name),)))
         opened.push(gguf)
         if not lenient:
-            refuse(gguf.broken)
+            refuse(gguf.broken, but=INCOMPLETE if partial else ())
         opened.pop_all()
         return gguf
 
@@ -157,7 +158,8 @@ def _missing_parts(missing: Sequence[int], split: PartName, first: Path) -> Brok
     error = InputError(
         f"{here}; {', '.join(ranges[:_MOST_RANGES])}{more} {verb} missing",
         file=first.with_name(names[0]),
-        hint="put all parts into one folder, under the names that they were published with",
+        hint="put all parts into one folder, under their own names; quantize, split and merge take what is here with "
+        "--partial",
     )
     return BrokenRule(FormatRule.PARTS, error, tuple(map(printable, names)))
 

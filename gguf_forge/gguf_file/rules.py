@@ -40,6 +40,7 @@ class FormatRule(str, Enum):
     OFFSET = "offset"
     CUT = "cut short"
     PARTS = "missing parts"
+    SPLIT = "part of a split"
 
 
 # Other programs write such files on purpose, and load them.
@@ -69,7 +70,7 @@ class BrokenRule:
     def everywhere(self) -> ForgeError:
         """The error at the first place, which also names others."""
         error, others = self.error, self.names[1:]
-        if not others or self.rule is FormatRule.PARTS:  # an error about parts names them all
+        if not others or self.rule is FormatRule.PARTS:  # its error names them all
             return error
         if self.rule is FormatRule.CUT:  # the tensors from one place on
             more = f"the file lacks {len(self.names)} tensors or parts of them, from {self.names[0]} to {others[-1]}"

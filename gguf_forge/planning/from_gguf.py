@@ -8,20 +8,30 @@ from dataclasses import replace
 from pathlib import Path
 
 from gguf_forge.engine.batches import Shard
-from gguf_forge.errors import UsageError
+from gguf_forge.errors import InputError, UsageError
 from gguf_forge.general import fill_template
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile
+from gguf_forge.gguf_file.rules import FormatRule
+from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_TENSORS, PartName
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.planning.file_plan import BaseFile, FilePlan, TensorChoice, said_and_checked
 from gguf_forge.planning.model import FileContent, TensorSource
-from gguf_forge.planning.splits import Split, split_as_gguf_split, split_as_source, whole_file
+from gguf_forge.planning.splits import (
+    Split,
+    SplitSize,
+    some_parts_of_source,
+    split_as_gguf_split,
+    split_as_source,
+    whole_file,
+)
 from gguf_forge.recipe import FileType, Options
 from gguf_forge.recipe.file_types import ALIASES
 from gguf_forge.request import Request
 from gguf_forge.storage.paths import is_folder
 from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.stored import StandIn
 from gguf_forge.types.tensor_type import TensorType
 
 log = logging.getLogger(__name__)
@@ -42,7 +52,13 @@ class GgufModel:
         return tuple(TensorSource(*item) for item in self._gguf.data())
 
     def tensors(self) -> Mapping[str, TensorExpr]:
-        return {tensor.name: expression_of(tensor) for tensor in self._gguf.tensors}
+        """A tensor that its file does not have whole has no values."""
+        return {
+            tensor.name: expression_of(tensor)
+            if tensor.is_whole
+            else StandIn(tensor.name, tensor.shape[::-1], tensor.type)
+            for tensor in self._gguf.tensors
+        }
 
     def infos(self) -> tuple[tuple[TensorInfo, ...], str]:
         infos = tuple(tensor.info for tensor in self._gguf.tensors)
@@ -57,7 +73,10 @@ class GgufModel:
         gguf = self._gguf
         target = gguf.paths[0].parent if request.out is None else folder / request.out
         log.info("%s: %d tensors in %d files", gguf.paths[0], len(gguf.tensors), len(gguf.paths))
-        given = replace(options, keep_order=split.keep)
+        is_partial = gguf.breaks(FormatRule.PARTS)
+        if gguf.broken and options.prune_layers:
+            raise UsageError("layers are not pruned from some parts of a split", hint="leave out --prune-layers")
+        given = replace(options, keep_order=split.keep, is_partial=is_partial)
         base = self._base_file()
         names = {FileType.named(name): name for name in request.types}
         plans = (
@@ -138,7 +157,15 @@ def _reference_name(file_type: FileType, name: str) -> str:
 def _shards(
     path: Path, metadata: Metadata, chosen: Sequence[TensorChoice], gguf: GgufFile, split: Split
 ) -> tuple[Shard, ...]:
-    if split.keep:
-        part_of = {tensor.name: number for number, shard in enumerate(gguf.shards) for tensor in shard}
+    if not split.keep:
+        return split_as_gguf_split(path, metadata, chosen, split) if split else whole_file(path, metadata, chosen)
+    numbers = [name.number if (name := PartName.read(file.name)) else 0 for file in gguf.paths]
+    part_of = {tensor.name: n for n, shard in zip(numbers, gguf.shards, strict=True) for tensor in shard}
+    if not gguf.broken:
         return split_as_source(path, metadata, chosen, part_of)
-    return split_as_gguf_split(path, metadata, chosen, split) if split else whole_file(path, metadata, chosen)
+    size = SplitSize(*(int(gguf.metadata[key]) for key in (SPLIT_COUNT, SPLIT_TENSORS)))
+    wanted = [n for n, shard in zip(numbers, gguf.shards, strict=True) if all(tensor.is_whole for tensor in shard)]
+    if not wanted:
+        raise InputError("no part is here with all its data", file=gguf.paths[0], hint="download one of them")
+    log.warning("%d of %d parts are made: the others are missing or cut short", len(wanted), size.parts)
+    return some_parts_of_source(path, metadata, chosen, part_of, size, wanted)

@@ -57,6 +57,7 @@ def planned(
         base=base,
         mistral_format=request.mistral_format,
         drop_tensor=request.drop_tensor,
+        partial=request.partial,
     ) as model:
         yield RequestPlan(
             model.files(request, options, split_of(request), folder, only_planned=only_planned), model.sources
@@ -223,4 +224,5 @@ def _request(
         split_max_tensors=how.max_tensors,
         no_tensor_first_split=how.no_tensor_first,
         keep_split=how.keep,
+        partial=how.partial,
     )

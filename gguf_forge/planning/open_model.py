@@ -27,6 +27,7 @@ def open_model(
     base: str | PathLike[str] | None = None,
     mistral_format: bool = False,
     drop_tensor: Sequence[str] = (),
+    partial: bool = False,
 ) -> AbstractContextManager[OpenModel]:
     """Opens what files are made of. Headers are read and checked, weights are not read.
 
@@ -36,6 +37,7 @@ def open_model(
         base: The folder of an adapter's base model; None for the one that the adapter names.
         mistral_format: A folder is read in Mistral's own form, even if it also has the form of transformers.
         drop_tensor: Patterns of names of a checkpoint's tensors that are left out.
+        partial: Of a split GGUF file, parts may be missing or cut short.
 
     Raises:
         ForgeError: what was wrong, where, and what to do.
@@ -46,7 +48,7 @@ def open_model(
     """
     path = Path(source)
     if _is_gguf(path):
-        return closing(GgufModel(open_gguf(path)))
+        return closing(GgufModel(open_gguf(path, partial=partial)))
     if is_adapter(LocalFolder(path), vocab_only=vocab_only):
         named = LocalFolder(Path(base)) if base is not None else None
         return closing(AdapterModel.open(LocalFolder(path), named))

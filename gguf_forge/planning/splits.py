@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from gguf_forge.engine.batches import Shard
 from gguf_forge.errors import UsageError
 from gguf_forge.gguf_file.header import DEFAULT_ALIGNMENT
 from gguf_forge.gguf_file.layout import lay_out
+from gguf_forge.gguf_file.rules import GGML, Bounds
 from gguf_forge.gguf_file.split import SPLIT_COUNT, part_keys, part_path, parts_within
 from gguf_forge.gguf_file.values import ByteOrder, Metadata
 from gguf_forge.planning.file_plan import TensorChoice
@@ -29,19 +31,21 @@ class Split:
         max_size: Bytes of tensors in a part; a tensor that is larger has a part of its own.
         max_tensors: Tensors in a part.
         no_tensor_first: The first part has the keys and no tensor.
+        partial: With `keep`, the parts whose input is there (`--partial`).
 
     Raises:
-        UsageError: bounds that are not positive, or anything together with `keep`.
+        UsageError: bounds that are not positive, anything but `partial` together with `keep`, or `partial` alone.
 
     Example:
-        >>> Split(max_size=2_000_000_000, no_tensor_first=True)
-        Split(keep=False, max_size=2000000000, max_tensors=None, no_tensor_first=True)
+        >>> Split(max_size=2_000_000_000).max_tensors is None
+        True
     """
 
     keep: bool = False
     max_size: int | None = None
     max_tensors: int | None = None
     no_tensor_first: bool = False
+    partial: bool = False
 
     def __post_init__(self) -> None:
         bounds = [bound for bound in (self.max_size, self.max_tensors) if bound is not None]
@@ -52,9 +56,19 @@ class Split:
                 "--keep-split is a split already",
                 hint="leave out --split-max-size, --split-max-tensors and --no-tensor-first-split",
             )
+        if self.partial and not self.keep:
+            hint = "add --keep-split"
+            raise UsageError("--partial makes some parts of a split, and no file by itself", hint=hint)
 
     def __bool__(self) -> bool:
         return self != Split()
+
+
+class SplitSize(NamedTuple):
+    """How many parts a split has, and how many tensors they have together."""
+
+    parts: int
+    tensors: int
 
 
 def split_of(choices: SplitChoices) -> Split:
@@ -64,7 +78,7 @@ def split_of(choices: SplitChoices) -> Split:
         UsageError: the size is none or not positive, or there is more than one way.
     """
     size = parse_size(choices.split_max_size) if choices.split_max_size is not None else None
-    return Split(choices.keep_split, size, choices.split_max_tensors, choices.no_tensor_first_split)
+    return Split(choices.keep_split, size, choices.split_max_tensors, choices.no_tensor_first_split, choices.partial)
 
 
 def whole_file(
@@ -74,10 +88,11 @@ def whole_file(
     *,
     vocab_only: bool = False,
     byte_order: ByteOrder = "<",
+    bounds: Bounds = GGML,
 ) -> tuple[Shard, ...]:
-    """A file that is not split; `vocab_only` and `byte_order` as for `lay_out`."""
+    """A file that is not split; `vocab_only`, `byte_order` and `bounds` as for `lay_out`."""
     infos = [tensor.info for tensor in chosen]
-    layout = lay_out(metadata, infos, vocab_only=vocab_only, byte_order=byte_order)
+    layout = lay_out(metadata, infos, vocab_only=vocab_only, byte_order=byte_order, bounds=bounds)
     return (Shard(path, layout, tuple(tensor.source for tensor in chosen)),)
 
 
@@ -95,7 +110,13 @@ def split_as_converter(
 
 
 def split_as_gguf_split(
-    path: Path, metadata: Metadata, chosen: Sequence[TensorChoice], split: Split, *, byte_order: ByteOrder = "<"
+    path: Path,
+    metadata: Metadata,
+    chosen: Sequence[TensorChoice],
+    split: Split,
+    *,
+    byte_order: ByteOrder = "<",
+    bounds: Bounds = GGML,
 ) -> tuple[Shard, ...]:
     """The parts that llama-gguf-split makes of the whole file; there may be one only.
 
@@ -113,6 +134,7 @@ def split_as_gguf_split(
         first_is_empty=split.no_tensor_first,
         count_is_last=True,
         byte_order=byte_order,
+        bounds=bounds,
     )
 
 
@@ -135,6 +157,19 @@ def split_as_source(
     return _shards(path, metadata, chosen, parts)
 
 
+def some_parts_of_source(
+    path: Path,
+    metadata: Metadata,
+    chosen: Sequence[TensorChoice],
+    part_of: Mapping[str, int],
+    whole: SplitSize,
+    wanted: Collection[int],
+) -> tuple[Shard, ...]:
+    """Those parts of `split_as_source` that are `wanted`, of a source with `whole` parts and tensors."""
+    parts = [part_of[tensor.origin] for tensor in chosen]
+    return _shards(path, metadata, chosen, parts, whole=whole, wanted=wanted)
+
+
 def _shards(
     path: Path,
     metadata: Metadata,
@@ -144,9 +179,14 @@ def _shards(
     first_is_empty: bool = False,
     count_is_last: bool = False,
     byte_order: ByteOrder = "<",
+    bounds: Bounds = GGML,
+    whole: SplitSize | None = None,
+    wanted: Collection[int] | None = None,
 ) -> tuple[Shard, ...]:
     """The shards of the tensors in `parts`. Shards after the first have only the keys of the split."""
-    members: list[list[TensorChoice]] = [[] for _ in range(first_is_empty + max(parts, default=0) + 1)]
+    n_parts = whole.parts if whole else first_is_empty + max(parts, default=0) + 1
+    n_tensors = whole.tensors if whole else len(chosen)
+    members: list[list[TensorChoice]] = [[] for _ in range(n_parts)]
     for tensor, part in zip(chosen, parts, strict=True):
         members[first_is_empty + part].append(tensor)
     total = len(members)
@@ -154,10 +194,12 @@ def _shards(
         raise UsageError(f"that would be {total:,} parts, and GGUF counts to {_MOST_PARTS:,}", hint="make them larger")
     shards: list[Shard] = []
     for number, tensors in enumerate(members):
-        keys = part_keys(number, total, len(chosen))
+        if wanted is not None and number not in wanted:
+            continue
+        keys = part_keys(number, total, n_tensors)
         if count_is_last:
             keys[SPLIT_COUNT] = keys.pop(SPLIT_COUNT)
         of_model = metadata if number == 0 else {}
         name = part_path(path, number, total)
-        shards += whole_file(name, {**of_model, **keys}, tensors, byte_order=byte_order)
+        shards += whole_file(name, {**of_model, **keys}, tensors, byte_order=byte_order, bounds=bounds)
     return tuple(shards)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from gguf_forge.errors import UnsupportedError
+from gguf_forge.errors import UnsupportedError, UsageError
 from gguf_forge.recipe.file_types import FILE_TYPES
 from gguf_forge.recipe.model_facts import ModelFacts
 from gguf_forge.recipe.options import Options
@@ -21,7 +21,8 @@ from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 @dataclass(frozen=True)
 class MixSite:
-    """A tensor and its place: it is number `position` of the `count` tensors of its role that follow the mix."""
+    """A tensor and its place: it is number `position` of the `count` tensors of its role that follow the mix. If not
+    all tensors are known (`is_partial`), its place is not known either."""
 
     name: str
     shape: tuple[int, ...]
@@ -32,6 +33,18 @@ class MixSite:
     position: int
     count: int
     by_layer: bool
+    is_partial: bool = False
+
+    @property
+    def place(self) -> int:
+        """`position`, if it is known.
+
+        Raises:
+            UsageError: it is not.
+        """
+        if self.is_partial:
+            raise _depends_on_others(self.name)
+        return self.position
 
     @property
     def depth(self) -> int:
@@ -41,7 +54,7 @@ class MixSite:
             UnsupportedError: a model with experts has a feed-forward tensor outside its layers.
         """
         if not self.by_layer:
-            return self.position
+            return self.place
         layer = layer_of(self.name)
         if layer is None or layer >= self.count:
             raise UnsupportedError(
@@ -54,6 +67,14 @@ class MixSite:
     def in_first(self, share: int) -> bool:
         """Whether the tensor is in the first 1/share of the layers."""
         return self.depth < self.count // share
+
+
+def _depends_on_others(tensor: str) -> UsageError:
+    return UsageError(
+        "in this mix, its type depends on tensors of the missing parts",
+        tensor=tensor,
+        hint="fetch the beginnings of the missing parts, which describe the tensors, or use --pure or --tensor-type",
+    )
 
 
 Condition = Callable[[MixSite], bool]
@@ -118,7 +139,7 @@ def _row_does_not_fit(site: MixSite) -> bool:
 
 
 def _before(position: int) -> Condition:
-    return lambda site: site.position < position
+    return lambda site: site.place < position
 
 
 def _not(condition: Condition) -> Condition:
@@ -243,11 +264,17 @@ class Mix:
         """The type for this tensor; call it once for each tensor that follows the mix, in file order.
 
         Raises:
-            UnsupportedError: see `Site.depth`.
+            UnsupportedError: see `MixSite.depth`.
+            UsageError: see `MixSite.place`.
         """
         role = role_of(name)
         if role is Role.EMBEDDING and self._tied:
+            if self._options.is_partial and self._type(name, shape, role) != self._type(name, shape, Role.OUTPUT):
+                raise _depends_on_others(name)
             role = Role.OUTPUT
+        return self._type(name, shape, role)
+
+    def _type(self, name: str, shape: tuple[int, ...], role: Role) -> TensorType:
         site = MixSite(
             name,
             shape,
@@ -258,6 +285,7 @@ class Mix:
             position=self._seen.get(role, 0),
             count=self._counts.get(role, 0),
             by_layer=role is not Role.VALUE and self._facts.n_experts > 1 and not self._is_lowest,
+            is_partial=self._options.is_partial,
         )
         if role in self._seen:
             self._seen[role] += 1

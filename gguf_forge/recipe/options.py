@@ -39,6 +39,7 @@ class Options:
     `uncovered_type` is given to tensors that need importance and have none in the matrix.
     `keep_order` keeps the order of the base file, as --keep-split does; the mixes count the tensors in it. `read_from`
     names the files that options were read from. `as_reference` gives llama.cpp's bytes where llama.cpp is wrong.
+    `is_partial` says that the base file has tensors that nobody can name here; types may not depend on them.
     """
 
     file_type: FileType = FILE_TYPES["Q4_K_M"]
@@ -55,6 +56,7 @@ class Options:
     imatrix: ImportanceMatrix | None = None
     read_from: tuple[Path, ...] = ()
     as_reference: bool = False
+    is_partial: bool = False
 
     @property
     def inputs(self) -> tuple[Path, ...]:

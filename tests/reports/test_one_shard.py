@@ -76,7 +76,7 @@ def test_parts_that_do_not_belong_together_are_looked_at_one_by_one(parts: Path,
 
 def test_a_part_under_another_name(parts: Path, forge: Forge) -> None:
     renamed = parts.rename(parts.with_name("model.gguf"))
-    assert forge("inspect", renamed, "--json").json["broken_rules"][0]["rule"] == "missing parts"
+    assert forge("inspect", renamed, "--json").json["broken_rules"][0]["rule"] == "part of a split"
     assert forge("verify", renamed).code == InputError.exit_code
 
 

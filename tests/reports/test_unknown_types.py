@@ -63,6 +63,25 @@ def test_commands_that_need_none_work(made: Callable[..., Path], forge: Forge) -
     assert [each["likeness"] for each in run.json["tensors"]] == ["same", "not readable", "same"]
 
 
+def test_split_and_merge_copy_what_nobody_can_read(made: Callable[..., Path], forge: Forge) -> None:
+    file = made() / "iq2_kt.gguf"
+    run = forge("split", file, "part", "--split-max-tensors", "1")
+    assert (run.code, "type 153 is not known" in run.err) == (0, True)
+    assert Path("part-00002-of-00003.gguf").read_bytes().endswith(b"\x11" * 4608)
+    assert forge("merge", "part-00001-of-00003.gguf", "whole.gguf").code == 0
+    assert forge("compare", file, "whole.gguf", "--only-tensors").code == 0
+    assert Path("whole.gguf").read_bytes()[-38400:] == file.read_bytes()[-38400:]
+
+
+@pytest.mark.parametrize("size", [0, 1, 33, 4095, 4097, 70001])
+def test_tensors_of_any_size_are_copied(size: int, tmp_path: Path, forge: Forge) -> None:
+    raw = (bytes(range(251)) * 300)[:size]
+    file = write(tmp_path, raw_gguf([], [RawTensor(b"a"), RawTensor(b"b", (7,), 153, 128)], bytes(128) + raw))
+    assert forge("split", file, "part", "--split-max-tensors", "1").code == 0
+    assert forge("merge", "part-00001-of-00002.gguf", "whole.gguf").code == 0
+    assert Path("whole.gguf").read_bytes()[128:].rstrip(b"\0").endswith(raw.rstrip(b"\0"))
+
+
 def several(folder: Path, order: str) -> Path:
     """Three tensors of two unknown types among known ones, in one of the two byte orders."""
     keys = [key(b"general.architecture", STRING, text(b"llama", order), order)]

@@ -1,18 +1,32 @@
-"""Files that are made of the tensors of other GGUF files. The bytes of the tensors are copied unchanged."""
+"""Files that are made of the tensors of other GGUF files. The bytes of the tensors are copied unchanged.
+
+The source may be a file that llama.cpp does not load, and lack some of its tensors. What stays wrong is said.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import replace
+from math import gcd
 
 from gguf_forge.engine.batches import RowSource, Shard
 from gguf_forge.errors import UnsupportedError
+from gguf_forge.gguf_file.layout import PlacedTensor
 from gguf_forge.gguf_file.opened import GgufFile
 from gguf_forge.gguf_file.reader import GgufTensor
+from gguf_forge.gguf_file.rules import COPYABLE, GGML, INCOMPLETE, WIDEST, Bounds, FormatRule, refuse
+from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.planning.file_plan import FilePlan, TensorChoice
 from gguf_forge.recipe.file_types import COPY
 from gguf_forge.recipe.tensor_rules import trimmed
 from gguf_forge.tensors.stored import Stored
+from gguf_forge.types.foreign_type import ForeignType
+from gguf_forge.types.tensor_type import I8
+
+log = logging.getLogger(__name__)
+
+_ROW_BYTES = 4096  # of a tensor of unknown type, at most
 
 
 def check_one_byte_order(gguf: GgufFile) -> None:
@@ -26,6 +40,23 @@ def check_one_byte_order(gguf: GgufFile) -> None:
             )
 
 
+def tensors_to_copy(gguf: GgufFile, *, partial: bool) -> list[GgufTensor]:
+    """The tensors of a file that was opened leniently; with `partial` those that are there.
+
+    Raises:
+        ForgeError: the file is not complete, without `partial`, or cannot be copied as it is.
+    """
+    refuse(gguf.broken, but=(*COPYABLE, *INCOMPLETE, FormatRule.SPLIT) if partial else COPYABLE)
+    for broken in gguf.broken:
+        log.warning("%s", broken.everywhere())
+    return [tensor for tensor in gguf.tensors if tensor.is_whole]
+
+
+def bounds_of(gguf: GgufFile) -> Bounds:
+    """What the header of a copy may hold."""
+    return WIDEST if gguf.broken else GGML
+
+
 def as_they_are(tensors: Iterable[GgufTensor]) -> list[TensorChoice]:
     """The tensors of a file for the plan of a new file, with shapes as ggml writes them. Their values may be anything,
     so that a file can be repaired in several steps."""
@@ -36,8 +67,17 @@ def as_they_are(tensors: Iterable[GgufTensor]) -> list[TensorChoice]:
 
 
 def _stored(tensor: GgufTensor) -> RowSource:
-    expr = Stored(tensor.name, tensor.source, tensor.offset, tensor.shape[::-1], tensor.type)
-    return RowSource(expr, tensor.type, is_checked=False)
+    info = _in_known_rows(tensor.info)
+    expr = Stored(tensor.name, tensor.source, tensor.offset, info.shape[::-1], info.type)
+    return RowSource(expr, info.type, is_checked=False)
+
+
+def _in_known_rows(info: TensorInfo) -> TensorInfo:
+    """A tensor of unknown type as rows of bytes."""
+    if not isinstance(info.type, ForeignType):
+        return info
+    width = gcd(info.nbytes, _ROW_BYTES) or 1
+    return TensorInfo(info.name, (width, info.nbytes // width), I8)
 
 
 def copying_plan(shards: tuple[Shard, ...], gguf: GgufFile) -> FilePlan:
@@ -45,9 +85,15 @@ def copying_plan(shards: tuple[Shard, ...], gguf: GgufFile) -> FilePlan:
     return FilePlan(
         file_type=COPY,
         metadata=gguf.typed_metadata,
-        shards=shards,
+        shards=tuple(map(_with_known_rows, shards)),
         fallbacks=(),
         warnings=(),
         source_bytes=sum(tensor.nbytes for tensor in gguf.tensors),
         inputs=gguf.paths,
     )
+
+
+def _with_known_rows(shard: Shard) -> Shard:
+    """The shard as it is written: its header has the unknown types already."""
+    placed = tuple(PlacedTensor(_in_known_rows(tensor.info), tensor.offset) for tensor in shard.layout.tensors)
+    return replace(shard, layout=replace(shard.layout, tensors=placed))

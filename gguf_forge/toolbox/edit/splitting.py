@@ -9,7 +9,7 @@ import os
 from os import PathLike
 from pathlib import Path
 
-from gguf_forge.errors import InputError, OutputError, UsageError
+from gguf_forge.errors import InputError, OutputError, RefusedError, UsageError
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.packed_items import as_c_strings
 from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_KEYS
@@ -18,7 +18,7 @@ from gguf_forge.planning.file_plan import FilePlan, WrittenFile, make_files
 from gguf_forge.planning.splits import Split, split_as_gguf_split, whole_file
 from gguf_forge.request import Observer, RunSettings
 from gguf_forge.storage.local import disk
-from gguf_forge.toolbox.edit.copying import as_they_are, check_one_byte_order, copying_plan
+from gguf_forge.toolbox.edit.copying import as_they_are, bounds_of, check_one_byte_order, copying_plan, tensors_to_copy
 
 
 def split_gguf(
@@ -28,6 +28,7 @@ def split_gguf(
     max_size: int | None = None,
     max_tensors: int | None = None,
     no_tensor_first: bool = False,
+    partial: bool = False,
     threads: int | None = None,
     overwrite: bool = False,
     observer: Observer | None = None,
@@ -40,6 +41,7 @@ def split_gguf(
         max_size: Bytes of tensors in a part; a tensor that is larger has a part of its own.
         max_tensors: Tensors in a part. Without any bound it is 128.
         no_tensor_first: The first part holds the metadata alone.
+        partial: Take what is there of a split with missing parts, or of a file that is cut short.
         threads, overwrite, observer: How it is run; see `RunSettings`.
 
     Returns:
@@ -53,13 +55,14 @@ def split_gguf(
         >>> split_gguf("Qwen3-0.6B-BF16.gguf", "parts/Qwen3-0.6B", max_size=500_000_000)  # doctest: +SKIP
     """
     split = Split(max_size=max_size, max_tensors=max_tensors, no_tensor_first=no_tensor_first)
-    with open_gguf(source) as gguf:
+    with open_gguf(source, lenient=True) as gguf:
         run = RunSettings(threads=threads, overwrite=overwrite, observer=observer)
-        return make_files([plan_split(gguf, out, split)], run)[0]
+        return make_files([plan_split(gguf, out, split, partial=partial)], run)[0]
 
 
-def plan_split(gguf: GgufFile, prefix: str | PathLike[str], split: Split) -> FilePlan:
-    """What `split_gguf` would write of an opened file, with the same errors; valid while the file is open."""
+def plan_split(gguf: GgufFile, prefix: str | PathLike[str], split: Split, *, partial: bool = False) -> FilePlan:
+    """What `split_gguf` would write of a file that was opened leniently, with the same errors; valid while the file is
+    open."""
     if split.max_size is not None and split.max_tensors is not None:
         raise UsageError("both a size and a number of tensors bound the parts", hint="leave one of them out")
     if not Path(prefix).name or os.fspath(prefix).endswith(os.sep):
@@ -68,9 +71,10 @@ def plan_split(gguf: GgufFile, prefix: str | PathLike[str], split: Split) -> Fil
     shards = split_as_gguf_split(
         Path(f"{os.fspath(prefix)}.gguf"),
         _without(gguf.typed_metadata, *SPLIT_KEYS),
-        as_they_are(gguf.tensors),
+        as_they_are(tensors_to_copy(gguf, partial=partial)),
         split,
         byte_order=gguf.byte_order,
+        bounds=bounds_of(gguf),
     )
     return copying_plan(shards, gguf)
 
@@ -80,6 +84,7 @@ def merge_gguf(
     out: str | PathLike[str],
     *,
     delete_splits: bool = False,
+    partial: bool = False,
     threads: int | None = None,
     overwrite: bool = False,
     observer: Observer | None = None,
@@ -90,6 +95,7 @@ def merge_gguf(
         source: The first part; the others are in the same folder.
         out: The file to be.
         delete_splits: Delete the parts when the file is complete.
+        partial: Take what is there of a split with missing parts.
         threads, overwrite, observer: How it is run; see `RunSettings`.
 
     Raises:
@@ -101,22 +107,31 @@ def merge_gguf(
         >>> merge_gguf("Qwen3-0.6B-BF16-00001-of-00003.gguf", "Qwen3-0.6B-BF16.gguf")  # doctest: +SKIP
     """
     run = RunSettings(threads=threads, overwrite=overwrite, observer=observer)
-    return make_merged(source, out, run, delete_splits=delete_splits)
+    return make_merged(source, out, run, delete_splits=delete_splits, partial=partial)
 
 
 def make_merged(
-    source: str | PathLike[str], out: str | PathLike[str], run: RunSettings, *, delete_splits: bool
+    source: str | PathLike[str],
+    out: str | PathLike[str],
+    run: RunSettings,
+    *,
+    delete_splits: bool = False,
+    partial: bool = False,
 ) -> WrittenFile:
     """Makes one file of a split, as `merge_gguf` does."""
-    with open_gguf(source) as gguf:
-        result = make_files([plan_merge(gguf, out)], run)[0]
+    if delete_splits and partial:
+        hint = "leave one of the two out"
+        raise RefusedError("parts are not deleted for a file that may lack some of them", hint=hint)
+    with open_gguf(source, lenient=True) as gguf:
+        result = make_files([plan_merge(gguf, out, partial=partial)], run)[0]
     for part in gguf.paths if delete_splits else ():
         _delete(part)
     return result
 
 
-def plan_merge(gguf: GgufFile, out: str | PathLike[str]) -> FilePlan:
-    """What `merge_gguf` would write of an opened split. The plan is valid while the split is open."""
+def plan_merge(gguf: GgufFile, out: str | PathLike[str], *, partial: bool = False) -> FilePlan:
+    """What `merge_gguf` would write of a split that was opened leniently. The plan is valid while the split is open."""
+    tensors = tensors_to_copy(gguf, partial=partial)
     count = gguf.typed_metadata.get(SPLIT_COUNT)
     if count is None or count.data == 0:
         raise InputError(
@@ -127,7 +142,9 @@ def plan_merge(gguf: GgufFile, out: str | PathLike[str]) -> FilePlan:
     check_one_byte_order(gguf)
     # the merged file must not be taken for a part of a split
     metadata = {**_without(gguf.typed_metadata, SPLIT_COUNT), SPLIT_COUNT: Value(ValueType.UINT16, 0)}
-    return copying_plan(whole_file(Path(out), metadata, as_they_are(gguf.tensors), byte_order=gguf.byte_order), gguf)
+    chosen = as_they_are(tensors)
+    shards = whole_file(Path(out), metadata, chosen, byte_order=gguf.byte_order, bounds=bounds_of(gguf))
+    return copying_plan(shards, gguf)
 
 
 def _without(metadata: Metadata, *keys: str) -> Metadata:
