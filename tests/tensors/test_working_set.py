@@ -32,11 +32,13 @@ from gguf_forge.tensors.dequantized import Scaled
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack, concat
 from gguf_forge.tensors.packed import RepackMxfp4, RepackNvfp4
+from gguf_forge.tensors.q4_grid import OnQ4Grid
 from gguf_forge.tensors.row_maps import Reorder, Repeat, Reshape, RowRange, Slice, Transpose, permute_rope, reshaped
+from gguf_forge.tensors.scaled_blocks import RepackScaled
 from gguf_forge.tensors.stored import AsI32, BigEndian, Constant, PlusIndex, Stored, StoredElements, Widened, Zeros
 from gguf_forge.tensors.ternary import Ternary
 from gguf_forge.types.element_type import ELEMENT_TYPES
-from gguf_forge.types.tensor_type import BF16, F16, F32, TensorType
+from gguf_forge.types.tensor_type import BF16, F16, F32, Q4_0, Q4_1, Q5_0, Q8_0, TensorType
 
 # Objects of the interpreter, which no tensor makes larger.
 _SMALL = 20_000
@@ -116,6 +118,36 @@ EXPRESSIONS = {
     "codes plus biases": lambda z: Scaled(
         RowCodes(elements(z, (4096, 32), "U32"), 4, 256), stored(z, (4096, 4)), 1, 64, shifts=stored(z, (4096, 4))
     ),
+    "codes kept as Q4_1": lambda z: RepackScaled(
+        Scaled(
+            RowCodes(elements(z, (4096, 32), "U32"), 4, 256), stored(z, (4096, 4)), 1, 64, shifts=stored(z, (4096, 4))
+        ),
+        Q4_1,
+    ),
+    "codes kept as Q5_0": lambda z: RepackScaled(
+        Scaled(
+            RowCodes(elements(z, (4096, 32), "I32"), 4, 256),
+            stored(z, (4096, 8)),
+            1,
+            32,
+            ColumnCodes(elements(z, (512, 8), "I32"), 4, 4096),
+        ),
+        Q5_0,
+    ),
+    "bytes kept as Q8_0": lambda z: RepackScaled(
+        Scaled(elements(z, (4096, 256), "I8"), stored(z, (4096, 1)), 1, 256), Q8_0
+    ),
+    "gptq kept as Q4_0": lambda z: RepackScaled(
+        Scaled(
+            Transpose(ColumnCodes(elements(z, (512, 1024), "I32"), 4, 4096)),
+            Gathered(Transpose(stored(z, (128, 1024), F16)), elements(z, (128,), "I32")),
+            1,
+            32,
+            Gathered(Transpose(RowCodes(elements(z, (128, 128), "I32"), 4, 1024)), elements(z, (128,), "I32")),
+        ),
+        Q4_0,
+    ),
+    "weights on the grid of Q4_0": lambda z: OnQ4Grid(stored(z, (4096, 256))),
     "codes of bytes": lambda z: RowCodes(elements(z, (4096, 128), "U8"), 4, 256),
     "codes in another order": lambda z: RowCodes(elements(z, (4096, 32), "I32"), 4, 256, (0, 4, 1, 5, 2, 6, 3, 7)),
     "codes of a stream": lambda z: RowCodes(elements(z, (4096, 24), "I32"), 3, 256),

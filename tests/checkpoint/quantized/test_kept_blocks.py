@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import NARROW
+from command_line import Forge
 from gguf import GGMLQuantizationType, GGUFReader, dequantize
+from jobs import run
 from ml_dtypes import float8_e4m3fn
 from quantized_checkpoints import (
     Format,
@@ -26,7 +28,7 @@ from quantized_checkpoints import (
     quantized_llama,
 )
 
-from gguf_forge import InputError, UnsupportedError, UsageError, convert, plan, verify_gguf
+from gguf_forge import InputError, Request, UnsupportedError, UsageError, convert, plan, report, verify_gguf
 from gguf_forge.cli.demo_checkpoint import Shape
 from gguf_forge.planning.file_plan import WrittenFile
 
@@ -265,10 +267,29 @@ def test_verify_finds_that_blocks_were_kept(make: Format, config: dict[str, Any]
     assert [check.info.name for check in found.tensors if check.verdict.name != "IDENTICAL"] == ["blk.1.ffn_up.weight"]
 
 
-def test_a_part_of_a_job_plans_the_same_file(tmp_path: Path) -> None:
+def test_a_job_makes_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = quantized_llama(tmp_path, INT4, compressed(4, 32))
-    (planned,) = plan(made.folder, tmp_path / "m.gguf", types="Q4_K_M", keep_quantized=True)
-    assert planned.size == kept(made, tmp_path / "m.gguf").path.stat().st_size
+    monkeypatch.chdir(tmp_path)
+    assert run(Request(source="Tiny", out="job.gguf", types=("Q4_K_M",), keep_quantized=True), 3) == 3
+    assert (tmp_path / "job.gguf").read_bytes() == kept(made, tmp_path / "m.gguf").path.read_bytes()
+
+
+def test_a_report_shows_that_nothing_was_lost(tmp_path: Path) -> None:
+    made = quantized_llama(tmp_path, INT4, compressed(4, 32))
+    told = report(kept(made, tmp_path / "m.gguf").path, tmp_path / "m.html", source=made.folder)
+    errors = {tensor.name: tensor.error for tensor in told.tensors}
+    assert all(error is not None for error in errors.values())
+    equal = {name for name, error in errors.items() if error is not None and error.worst is None}
+    assert equal >= set(made.values)
+    assert "output.weight" not in equal
+
+
+def test_what_is_shown_says_how_many_blocks_are_kept(tmp_path: Path, forge: Forge) -> None:
+    made = quantized_llama(tmp_path, INT4, compressed(4, 32))
+    options = (str(made.folder), "-t", "Q4_K_M", "--keep-quantized", "-o", str(tmp_path / "m.gguf"))
+    assert "14 of 21 tensors" in forge("plan", *options).out
+    assert forge("plan", *options, "--json").json["files"][0]["kept"] == sorted(made.values)
+    assert "14 Q4_0" in forge("convert", *options).out
 
 
 def test_the_option_is_refused_where_it_makes_no_sense(tmp_path: Path) -> None:
