@@ -45,9 +45,10 @@ _CLEAN_UP = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (
              (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"))  # fmt: skip
 
 
-# The limits of the child process. A vocabulary of 300,000 tokens takes 0.4 GiB and 3 seconds.
-_MEMORY = 1 << 30
-_SECONDS = 20
+# The limits of the child process: some for any tokenizer, and more for a large file. A file of 6 MB with 128,000 tokens
+# needs 0.1 GiB and a second.
+_MEMORY, _MEMORY_PER_BYTE, _MOST_MEMORY = 256 << 20, 20, 1 << 30
+_SECONDS, _BYTES_PER_SECOND = 5, 1 << 20
 _MOST_OUTPUT = 128 << 20
 
 
@@ -164,8 +165,11 @@ def load_tokenizer(
 
 
 def _run(request: Mapping[str, Any], place: Place) -> Mapping[str, Any]:
+    size = len(request["json"] or b"") or 32 * len((request["slow"] or {}).get("vocab", ()))
+    memory = min(_MEMORY + _MEMORY_PER_BYTE * size, _MOST_MEMORY)
+    seconds = _SECONDS + size // _BYTES_PER_SECOND
     try:
-        return run_limited(describe, request, memory=_MEMORY, seconds=_SECONDS, most_output=_MOST_OUTPUT)
+        return run_limited(describe, request, memory=memory, seconds=seconds, most_output=_MOST_OUTPUT)
     except InputError as error:
         raise InputError(f"the tokenizer cannot be used: {error.problem}", file=place.file) from error
 

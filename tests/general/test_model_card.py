@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,6 +69,9 @@ def test_norwegian_and_tabs(tmp_path: Path) -> None:
         "a: " + "[" * 200_000 + "]" * 200_000,
         "- " * 10_000 + "a",
         "a: &a [*a",
+        'a: !!int "1:1"',
+        "a: !!float .5",
+        "a: !!set {b}",
     ],
 )
 def test_front_matter_that_cannot_be_used_is_ignored_with_a_warning(
@@ -80,6 +84,52 @@ def test_front_matter_that_cannot_be_used_is_ignored_with_a_warning(
 
 def test_bytes_that_are_not_utf8_leave_the_rest(tmp_path: Path) -> None:
     assert card(tmp_path, b"---\nlicense: mit\n---\nby Andr\xe9\n") == {"license": "mit"}
+
+
+@pytest.mark.parametrize(
+    ("front", "reason"),
+    [
+        ("a: b\n" * 150_000, "more than 200000 values"),
+        ("tags:\n" + "- b\n" * 250_000, "more than 200000 values"),
+        ('tags:\n- &a "' + "x" * 200_000 + '"\n' + "- *a\n" * 10_000, "characters with its aliases"),
+        ("m: &a {name: " + "x" * 100_000 + "}\nb: [" + "*a, " * 1000 + "]", "characters with its aliases"),
+        ("a: &a [x, x, x, x, x, x, x, x]\n" + "".join(
+            f"{new}: &{new} [{', '.join(['*' + old] * 8)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+        ), "characters with its aliases"),
+        ("a: " + "x" * (4 << 20), "longer than 4 MiB"),
+    ],
+    ids=["a mapping", "a list", "a long text", "a long mapping", "many laughs", "one text"],
+)  # fmt: skip
+def test_front_matter_that_would_take_too_much(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, front: str, reason: str
+) -> None:
+    assert card(tmp_path, f"---\n{front}\n---\n") == {}
+    assert reason in caplog.text
+
+
+def test_the_slow_parser_reads_only_short_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+    parse = yaml.parse
+
+    def noting(text: str, Loader: Any) -> Any:
+        used.append(len(Loader.__mro__) > 5)
+        return parse(text, Loader=Loader)
+
+    monkeypatch.setattr(yaml, "parse", noting)
+    for lines, parsers in ((10, 2), (20_000, 1)):
+        used.clear()
+        assert card(tmp_path, "---\n" + "a: b\n" * lines + "x: [\n---\n") == {}
+        assert len(used) == parsers
+
+
+def test_a_card_with_many_results(tmp_path: Path) -> None:
+    """Real cards with the results of benchmarks have up to 2 MB."""
+    result = "  - task: {type: retrieval}\n    dataset: {name: MTEB, type: mteb/a, split: test}\n    metrics:\n"
+    metric = "    - type: ndcg_at_10\n      value: 61.123\n"
+    front = "license: mit\nmodel-index:\n- name: m\n  results:\n" + (result + metric * 30) * 1000
+    found = card(tmp_path, f"---\n{front}---\n")
+    assert len(front) > 1 << 20
+    assert len(found["model-index"][0]["results"]) == 1000
 
 
 @given(st.text() | st.binary())
