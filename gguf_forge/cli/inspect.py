@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from gguf_forge.gguf_file.reader import GgufTensor
     from gguf_forge.gguf_file.values import Value
     from gguf_forge.toolbox.inspect.inspect import DecodedBlock, Overview, TensorEntry, TensorView
+
+log = logging.getLogger(__name__)
 
 Keys: TypeAlias = "Sequence[tuple[str, Value]]"
 
@@ -69,6 +72,10 @@ class Shown:
         int,
         Option("--bins", "With --tensor: bars of the histogram. [default: 16]", _SHOWN, metavar="N", least=3),
     ] = 16
+    template: Annotated[
+        bool,
+        Option("--template", "Show only the chat templates, rendered for a sample chat, and what is wrong.", _SHOWN),
+    ] = False
     json_array: Annotated[bool, Option("--json-array", "The JSON object, with all items of arrays.", MESSAGES)] = False
 
 
@@ -91,6 +98,7 @@ def inspect(
 
     - `gguf-forge inspect model.gguf`
     - `gguf-forge inspect model.gguf --key tokenizer.chat_template`
+    - `gguf-forge inspect model.gguf --template`
     - `gguf-forge inspect model.gguf --tensor 'blk.0.ffn_*.weight'`
     - `gguf-forge inspect model.gguf --tensor blk.0.attn_q.weight --block 12:3`
     - `gguf-forge inspect model.gguf --no-tensors --json-array | jq '.metadata."tokenizer.ggml.tokens".value[:9]'`
@@ -112,6 +120,9 @@ def inspect(
             for view in views:
                 print_data(*_view_text(view))
             return
+        if shown.template:
+            _show_templates(gguf, as_json=as_json)
+            return
         overview = overview_of(gguf)
         keys = [] if shown.no_metadata else _chosen_keys(overview, shown.key)
         tensors = () if shown.no_tensors or shown.key else overview.tensors
@@ -121,6 +132,39 @@ def inspect(
             print_data(*_keys_in_full(keys))
         else:
             print_data(*_text(overview, keys, tensors))
+
+
+def _show_templates(gguf: GgufFile, *, as_json: bool) -> None:
+    """Prints each chat template as it comes out for a sample chat, and says what is wrong with it."""
+    from gguf_forge.cli.streams import logging_to, print_data, print_json
+    from gguf_forge.errors import InputError
+    from gguf_forge.tokenizer import template_problems
+    from gguf_forge.toolbox.inspect.template import rendered_templates
+
+    rendered = rendered_templates(gguf.typed_metadata)
+    file = gguf.paths[0]
+    if not rendered:
+        hint = "gguf-forge edit --chat-template gives it one"
+        raise InputError("the file has no chat template", file=file, hint=hint)
+    problems = template_problems(gguf.typed_metadata)
+    if as_json:
+        templates = {one.name: {"rendered": one.text, "problem": one.problem} for one in rendered}
+        print_json({"filename": str(file), "templates": templates, "problems": problems})
+        return
+    if all(one.text is None for one in rendered):
+        problem = f"the chat template cannot be rendered: {rendered[0].problem}"
+        raise InputError(problem, file=file, hint="gguf-forge edit --chat-template replaces it")
+    with logging_to(Messages()):
+        for problem in problems:
+            log.warning("%s: %s", file, problem)
+        for one in rendered:
+            if one.problem is not None:
+                what = "fails" if one.text is None else "takes no message of the system"
+                log.warning("%s: the chat template %s %s: %s", file, one.name, what, one.problem)
+    for one in rendered:
+        if one.text is not None:
+            heading = [f"[{escaped(one.name)}]\n"] if len(rendered) > 1 else []
+            print_data(line(*heading, one.text, no_wrap=True, keep="\n\t"))
 
 
 def _chosen_keys(overview: Overview, wanted: Sequence[str]) -> Keys:

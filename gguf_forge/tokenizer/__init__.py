@@ -25,6 +25,7 @@ Keys, values, types and their order are those of llama.cpp's converter.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,6 +68,7 @@ from gguf_forge.tokenizer.pre_tokenizers import checked_name, known_names
 from gguf_forge.tokenizer.rwkv import rwkv_world
 from gguf_forge.tokenizer.special import special_ids
 from gguf_forge.tokenizer.spm import gemma3n_sentencepiece, phi3, sentencepiece, sentencepiece_size
+from gguf_forge.tokenizer.template_check import template_problems, templates_in
 from gguf_forge.tokenizer.tiktoken import hunyuan, hunyuan_moe, hunyuan_vl, kimi, kimi_k3, kimi_linear, qwen
 from gguf_forge.tokenizer.unigram import nomic_bert_moe, t5, xlm_roberta
 from gguf_forge.tokenizer.vocabulary import (
@@ -91,6 +93,8 @@ from gguf_forge.tokenizer.vocabulary import (
 )
 from gguf_forge.tokenizer.wordpiece import wordpiece
 from gguf_forge.tokenizer.xverse import xverse
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "Reader",
@@ -154,6 +158,8 @@ __all__ = [
     "special_ids",
     "suppressed_tokens",
     "t5",
+    "template_problems",
+    "templates_in",
     "token_by_text",
     "token_ids",
     "token_type_count",
@@ -210,6 +216,8 @@ def read_vocabulary(
             hint="it needs tokenizer.json, tokenizer.model, tekken.json, or vocab.json with merges.txt: download it",
         )
     note_of_templates(files, metadata)
+    if problems := template_problems(metadata):
+        log.warning("%s: %s", folder.path, "; ".join(problems))
     return metadata
 
 
