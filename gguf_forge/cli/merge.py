@@ -20,7 +20,10 @@ def register(app: typer.Typer) -> None:
 
 
 def merge(
-    source: Annotated[Path, Option("FIRST-PART", "NAME-00001-of-0000N.gguf; the others are in the same folder.")],
+    source: Annotated[
+        Path,
+        Option("FIRST-PART", "The first part, or any plain piece; the others are in the same folder."),
+    ],
     out: Annotated[Path, Option("OUT.gguf", "The file to be.")],
     run: Annotated[RunSettings, only("overwrite", "threads")],
     messages: Messages,
@@ -32,18 +35,22 @@ def merge(
 ) -> None:
     """Merge the parts of a split into one GGUF file, with the bytes of llama-gguf-split.
 
+    Parts that `cat` has joined are taken apart first. The plain pieces of a file (model.gguf.part1of2,
+    model.gguf-split-a, model.gguf.001) become the file that they were.
+
     Examples:
 
     - `gguf-forge merge model-00001-of-00003.gguf model.gguf`
     - `gguf-forge merge model-00001-of-00003.gguf model.gguf --delete-splits`
+    - `gguf-forge merge model.gguf.part1of2 model.gguf`
     """
     from gguf_forge.cli.making import say_what_would_stop
     from gguf_forge.cli.progress import observing
-    from gguf_forge.gguf_file.opened import open_gguf
+    from gguf_forge.gguf_file.opened import open_parts
     from gguf_forge.toolbox.edit.splitting import make_merged, plan_merge
 
     if dry_run:
-        with logging_to(messages), open_gguf(source, lenient=True) as gguf:
+        with logging_to(messages), open_parts(source) as gguf:
             file = plan_merge(gguf, out, partial=partial)
             say_what_would_stop([file], run)
             show_copy(file, messages)

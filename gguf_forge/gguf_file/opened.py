@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gguf_forge.errors import ForgeError, InputError, printable
+from gguf_forge.gguf_file.joined import hint_for_piece, joined_parts, pieces_of
 from gguf_forge.gguf_file.reader import GgufHeader, GgufTensor, read_header
 from gguf_forge.gguf_file.rules import INCOMPLETE, BrokenRule, FormatRule, refuse
 from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, PartName
@@ -20,6 +21,7 @@ from gguf_forge.gguf_file.values import ByteOrder, Metadata, ValueType
 from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.storage.paths import is_there
 from gguf_forge.storage.source import Source
+from gguf_forge.storage.views import Concatenated
 
 _MOST_RANGES = 8
 _INTEGERS = frozenset(kind for kind in ValueType if "INT" in kind.name)
@@ -32,6 +34,7 @@ class GgufFile:
 
     Attributes:
         paths: The file, or the files of the split in order.
+        pieces: The files on the disk. They are others than `paths` if `open_parts` found files joined, or cut.
         version: 2 or 3.
         byte_order: "<" little-endian, ">" big-endian.
         typed_metadata: Keys and typed values in file order, those of the first file.
@@ -42,8 +45,18 @@ class GgufFile:
         broken: The rules that the files break, and what is missing; none unless they were opened leniently.
     """
 
-    def __init__(self, files: Sequence[SourceFile], headers: Sequence[GgufHeader], missing: BrokenRule | None = None):
+    def __init__(
+        self,
+        files: Sequence[Source],
+        headers: Sequence[GgufHeader],
+        missing: BrokenRule | None = None,
+        *,
+        pieces: Sequence[Path] | None = None,
+        owned: Source | None = None,
+    ):
         self._files = tuple(files)
+        self._closed = (*files, *filter(None, [owned]))
+        self.pieces = tuple(pieces) if pieces is not None else tuple(file.path for file in files)
         self.paths = tuple(file.path for file in files)
         self.version = headers[0].version
         self.byte_order: ByteOrder = headers[0].byte_order
@@ -78,7 +91,7 @@ class GgufFile:
 
     def close(self) -> None:
         """Closes the files. No tensor data can be read afterwards."""
-        for file in self._files:
+        for file in self._closed:
             file.close()
 
     def __enter__(self) -> GgufFile:
@@ -108,7 +121,7 @@ def open_gguf(source: str | PathLike[str], *, lenient: bool = False, partial: bo
         >>> with open_gguf("Qwen3-0.6B-Q4_K_M.gguf") as gguf:  # doctest: +SKIP
         ...     print(gguf.metadata["general.architecture"], [tensor.name for tensor in gguf.tensors])
     """
-    with ExitStack() as opened:
+    with ExitStack() as opened, _telling_of_pieces(Path(source)):
         first = opened.enter_context(SourceFile(Path(source)))
         header = read_header(first, lenient=True)
         try:
@@ -122,9 +135,54 @@ def open_gguf(source: str | PathLike[str], *, lenient: bool = False, partial: bo
         return gguf
 
 
+def open_parts(source: str | PathLike[str]) -> GgufFile:
+    """Opens what is to be merged: a split as a lenient `open_gguf` does, and also parts of a split that were joined by
+    `cat`, or a file that was cut into plain pieces.
+
+    Raises:
+        ForgeError: as for `open_gguf`.
+    """
+    path = Path(source)
+    with ExitStack() as opened:
+        if pieces := pieces_of(path):
+            files = [opened.enter_context(SourceFile(piece)) for piece in pieces]
+            whole = Concatenated(files)
+            try:
+                header = read_header(whole)
+            except InputError as error:
+                hint = f"the pieces up to {pieces[-1].name} were joined: is there a further one?"
+                raise InputError(error.problem, file=error.file, tensor=error.tensor, hint=hint) from error
+            opened.pop_all()
+            return GgufFile([whole], [header], pieces=pieces)
+        first = opened.enter_context(SourceFile(path))
+        parts = joined_parts(first, read_header(first, lenient=True))
+        if len(parts) == 1:
+            return open_gguf(source, lenient=True)
+        headers = [read_header(part) for part in parts]
+        count = _number(headers[0].metadata, SPLIT_COUNT, path)
+        if len(parts) != count:
+            problem = f"{len(parts)} GGUF files lie here one behind the other, and {SPLIT_COUNT} is {count}"
+            raise InputError(problem, file=path, hint="get the parts again, and merge those")
+        _check_split(dict(enumerate(parts)), dict(enumerate(headers)), len(parts))
+        opened.pop_all()
+        return GgufFile(parts, headers, pieces=(path,), owned=first)
+
+
+@contextmanager
+def _telling_of_pieces(path: Path) -> Iterator[None]:
+    """Replaces the hint of errors if the name of the file is that of a plain piece."""
+    try:
+        yield
+    except InputError as error:
+        hint = hint_for_piece(path) if is_there(path) else None
+        if hint is None:
+            raise
+        raise InputError(error.problem, file=error.file, tensor=error.tensor, hint=hint) from error
+
+
 def _with_siblings(first: SourceFile, header: GgufHeader) -> GgufFile:
     """The file with all others of its split that are there."""
-    split = _split_beginning_with(first.path, header.metadata)
+    split = _split_beginning_with(first, header)
     if split is None:
         return GgufFile([first], [header])
     files, headers, missing = {0: first}, {0: header}, []
@@ -164,11 +222,18 @@ def _missing_parts(missing: Sequence[int], split: PartName, first: Path) -> Brok
     return BrokenRule(FormatRule.PARTS, error, tuple(map(printable, names)))
 
 
-def _split_beginning_with(path: Path, metadata: Metadata) -> PartName | None:
+def _split_beginning_with(first: SourceFile, header: GgufHeader) -> PartName | None:
     """The split that begins with this file; None if it is whole."""
+    path, metadata = first.path, header.metadata
     count = _number(metadata, SPLIT_COUNT, path) if SPLIT_COUNT in metadata else 0
     name = PartName.read(path.name)
     named = name.total if name else 1
+    if count > 1 and name is None and len(joined_parts(first, header)) > 1:
+        raise InputError(
+            f"these are files of a split of {count}, one behind the other",
+            file=path,
+            hint=f"take them apart and make one file of them: `gguf-forge merge {path} OUT.gguf`",
+        )
     if count <= 1:
         if named > 1:
             raise InputError(
@@ -188,7 +253,7 @@ def _split_beginning_with(path: Path, metadata: Metadata) -> PartName | None:
     return name
 
 
-def _check_split(files: Mapping[int, SourceFile], headers: Mapping[int, GgufHeader], total: int) -> None:
+def _check_split(files: Mapping[int, Source], headers: Mapping[int, GgufHeader], total: int) -> None:
     """Raises InputError unless the keys of all files say that they belong together, at these places."""
     names: dict[str, Path] = {}
     for number, file in files.items():

@@ -89,7 +89,7 @@ def copying_plan(shards: tuple[Shard, ...], gguf: GgufFile) -> FilePlan:
         fallbacks=(),
         warnings=(),
         source_bytes=sum(tensor.nbytes for tensor in gguf.tensors),
-        inputs=gguf.paths,
+        inputs=gguf.pieces,
     )
 
 

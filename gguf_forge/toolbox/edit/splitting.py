@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 
 from gguf_forge.errors import InputError, OutputError, RefusedError, UsageError
-from gguf_forge.gguf_file.opened import GgufFile, open_gguf
+from gguf_forge.gguf_file.opened import GgufFile, open_gguf, open_parts
 from gguf_forge.gguf_file.packed_items import as_c_strings
 from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_KEYS
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType
@@ -92,7 +92,8 @@ def merge_gguf(
     """Makes one GGUF file of the parts of a split, byte for byte the one that llama-gguf-split makes.
 
     Args:
-        source: The first part; the others are in the same folder.
+        source: The first part; the others are in the same folder. Also one file in which `cat` has joined all parts,
+            or a plain piece of a file (`model.gguf.part1of2`).
         out: The file to be.
         delete_splits: Delete the parts when the file is complete.
         partial: Take what is there of a split with missing parts.
@@ -122,16 +123,22 @@ def make_merged(
     if delete_splits and partial:
         hint = "leave one of the two out"
         raise RefusedError("parts are not deleted for a file that may lack some of them", hint=hint)
-    with open_gguf(source, lenient=True) as gguf:
+    with open_parts(source) as gguf:
         result = make_files([plan_merge(gguf, out, partial=partial)], run)[0]
-    for part in gguf.paths if delete_splits else ():
+    for part in gguf.pieces if delete_splits else ():
         _delete(part)
     return result
 
 
 def plan_merge(gguf: GgufFile, out: str | PathLike[str], *, partial: bool = False) -> FilePlan:
-    """What `merge_gguf` would write of a split that was opened leniently. The plan is valid while the split is open."""
+    """What `merge_gguf` would write of a split that `open_parts` opened. The plan is valid while the split is open."""
     tensors = tensors_to_copy(gguf, partial=partial)
+    chosen = as_they_are(tensors)
+    check_one_byte_order(gguf)
+    if gguf.pieces != gguf.paths and len(gguf.paths) == 1:  # plain pieces of a whole file
+        whole = gguf.typed_metadata
+        shards = whole_file(Path(out), whole, chosen, byte_order=gguf.byte_order, bounds=bounds_of(gguf))
+        return copying_plan(shards, gguf)
     count = gguf.typed_metadata.get(SPLIT_COUNT)
     if count is None or count.data == 0:
         raise InputError(
@@ -139,10 +146,8 @@ def plan_merge(gguf: GgufFile, out: str | PathLike[str], *, partial: bool = Fals
             file=gguf.paths[0],
             hint="the file is whole already" if len(gguf.tensors) else None,
         )
-    check_one_byte_order(gguf)
     # the merged file must not be taken for a part of a split
     metadata = {**_without(gguf.typed_metadata, SPLIT_COUNT), SPLIT_COUNT: Value(ValueType.UINT16, 0)}
-    chosen = as_they_are(tensors)
     shards = whole_file(Path(out), metadata, chosen, byte_order=gguf.byte_order, bounds=bounds_of(gguf))
     return copying_plan(shards, gguf)
 
