@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -39,8 +40,26 @@ class PartName(NamedTuple):
 
 
 def part_path(file: Path, number: int, count: int) -> Path:
-    """The path of part `number` (from 0) of a split whose unsplit file would be `file`."""
-    return file.with_name(str(PartName(file.name.removesuffix(".gguf"), number, count)))
+    """The path of part `number` (from 0) of a split whose unsplit file would be `file`.
+
+    If `file` has the name of a part itself, its beginning counts.
+
+    Example:
+        >>> part_path(Path("m.gguf"), 0, 3).name, part_path(Path("m-00001-of-00002.gguf"), 0, 3).name
+        ('m-00001-of-00003.gguf', 'm-00001-of-00003.gguf')
+    """
+    name = PartName.read(file.name)
+    stem = name.stem if name else file.name.removesuffix(".gguf")
+    return file.with_name(str(PartName(stem, number, count)))
+
+
+def is_header_of_part(header: bytes, total: int) -> bool:
+    """Whether an encoded header says that its file is one of `total` parts."""
+    return any(
+        SPLIT_COUNT.encode() + struct.pack(f"{order}IH", ValueType.UINT16, total) in header
+        for order in "<>"
+        if total < 1 << 16
+    )
 
 
 def part_keys(number: int, count: int, n_tensors: int) -> Metadata:

@@ -16,7 +16,7 @@ from gguf_forge.engine.batches import RowSource, Shard
 from gguf_forge.engine.complete import difference
 from gguf_forge.engine.forge import default_threads, forge
 from gguf_forge.errors import RefusedError, UnsupportedError, UsageError, printable
-from gguf_forge.gguf_file.split import PartName
+from gguf_forge.gguf_file.split import PartName, is_header_of_part
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.kernels.binding import backend_lanes, default_backend, dequantizable_types, quantizable_types
@@ -193,20 +193,44 @@ class BaseFile:
         return RowSource(self.expressions[name], assignment.info.type, importance_of(assignment, options))
 
 
-def said_and_checked(files: Iterable[FilePlan], *, strict: bool) -> tuple[FilePlan, ...]:
+def said_and_checked(files: Iterable[FilePlan], *, strict: bool, may_keep_split: bool = False) -> tuple[FilePlan, ...]:
     """Logs the warnings of the plans of one run, each once, and gives the plans.
 
+    Args:
+        files: The plans.
+        strict: Refuse other types than the wanted ones.
+        may_keep_split: The source is a split that the output could follow.
+
     Raises:
-        UsageError: two files would have the same path.
+        UsageError: two files would have the same path; a whole file would have the name of a part.
         RefusedError: with `strict`, a tensor would get another type because its rows do not fit.
     """
     every = tuple(files)
     for warning in dict.fromkeys(warning for file in every for warning in file.warnings):
         log.warning("%s", warning)
     refuse_equal_paths(every)
+    for file in every:
+        refuse_part_name(file.path, file.shards[0].layout.header, ", or add --keep-split" if may_keep_split else "")
     if strict:
         refuse_fallbacks(every)
     return every
+
+
+def refuse_part_name(path: Path, header: bytes, other_way: str = "") -> None:
+    """Raise UsageError if a whole file would have the name of a part of a split, which readers would take it for.
+
+    Args:
+        path: Of the file.
+        header: Its encoded header.
+        other_way: What else helps; the end of the hint.
+    """
+    name = PartName.read(path.name)
+    if name and not is_header_of_part(header, name.total):
+        raise UsageError(
+            f"this is the name of one of {name.total} parts of a split, and the output is a whole file",
+            file=path,
+            hint=f"choose {printable(name.stem)}.gguf{other_way}",
+        )
 
 
 def refuse_equal_paths(files: Sequence[FilePlan]) -> None:

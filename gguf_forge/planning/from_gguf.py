@@ -83,7 +83,7 @@ class GgufModel:
             self._plan(base, _path(target, file_type, name), replace(given, file_type=file_type), split, only_planned)
             for file_type, name in names.items()
         )
-        return said_and_checked(plans, strict=request.strict)
+        return said_and_checked(plans, strict=request.strict, may_keep_split=len(gguf.paths) > 1)
 
     def content(self, request: Request, options: Options, base: TensorType | None) -> FileContent:
         if base is not None:

@@ -88,18 +88,15 @@ def test_each_kind_of_key(key: str, before: Any, wanted: Any) -> None:
 
 
 def test_a_list_of_the_layers_that_do_not_predict() -> None:
-    assert after((1,), nextn_predict_layers=1, feed_forward_length=[5, 6, 7])["llama.feed_forward_length"].data == (
-        5,
-        7,
-    )
+    keys = after((1,), nextn_predict_layers=1, feed_forward_length=[5, 6, 7])
+    assert keys["llama.feed_forward_length"].data == (5, 7)
 
 
 def test_patterns_by_number_are_named() -> None:
     metadata = {**header(4), "llama.attention.sliding_window_pattern": u32(2)}
     recipe = make_recipe(model(4), metadata, Options(FileType.named("Q8_0"), prune_layers=(1,)))
-    assert recipe.warnings == (
-        "after --prune-layers, keys that go by the layers' numbers may be wrong: llama.attention.sliding_window_pattern",
-    )
+    (warning,) = recipe.warnings
+    assert warning.endswith("go by the layers' numbers may be wrong: llama.attention.sliding_window_pattern")
 
 
 def test_convert_prunes_in_the_same_way(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from gguf_forge.gguf_file.opened import GgufFile
 from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.gguf_file.rules import COPYABLE, GGML, INCOMPLETE, WIDEST, Bounds, FormatRule, refuse
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.planning.file_plan import FilePlan, TensorChoice
+from gguf_forge.planning.file_plan import FilePlan, TensorChoice, refuse_part_name
 from gguf_forge.recipe.file_types import COPY
 from gguf_forge.recipe.tensor_rules import trimmed
 from gguf_forge.tensors.stored import Stored
@@ -81,8 +81,12 @@ def _in_known_rows(info: TensorInfo) -> TensorInfo:
 
 
 def copying_plan(shards: tuple[Shard, ...], gguf: GgufFile) -> FilePlan:
-    """The plan of a file or split that is made of the tensors of `gguf`."""
-    return FilePlan(
+    """The plan of a file or split that is made of the tensors of `gguf`.
+
+    Raises:
+        UsageError: a whole file would have the name of a part of a split.
+    """
+    plan = FilePlan(
         file_type=COPY,
         metadata=gguf.typed_metadata,
         shards=tuple(map(_with_known_rows, shards)),
@@ -91,6 +95,8 @@ def copying_plan(shards: tuple[Shard, ...], gguf: GgufFile) -> FilePlan:
         source_bytes=sum(tensor.nbytes for tensor in gguf.tensors),
         inputs=gguf.pieces,
     )
+    refuse_part_name(plan.path, plan.shards[0].layout.header)
+    return plan
 
 
 def _with_known_rows(shard: Shard) -> Shard:

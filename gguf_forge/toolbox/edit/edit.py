@@ -17,6 +17,7 @@ from gguf_forge.gguf_file.reader import MAX_KEY, GgufHeader, GgufTensor, read_he
 from gguf_forge.gguf_file.rules import GGML, WIDEST, FormatRule
 from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_KEYS, SPLIT_NO
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, string, u32
+from gguf_forge.planning.file_plan import refuse_part_name
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.output import output_errors
 from gguf_forge.storage.local.publish import check_output, published
@@ -238,6 +239,8 @@ def plan_edit(file: SourceFile, header: GgufHeader, edits: Edits, out: Path | No
     padding = alignment if header.tensors or file.size > first else 1
     bounds = WIDEST if header.broken else GGML
     encoded = encode_header(metadata, [info for _, info in kept], offsets, padding, header.byte_order, bounds)
+    if out not in (None, file.path):
+        refuse_part_name(out, encoded)
     removed = [Change(key, value, None) for key, value in header.repeated if key in edits.remove]
     changes = (*removed, *_changes(header.metadata, metadata, _old_names(edits.rename)))
     size = len(encoded) + nbytes

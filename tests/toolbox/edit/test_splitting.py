@@ -106,10 +106,13 @@ def test_parts_that_cannot_be_deleted(whole: Path, parts: list[Path], monkeypatc
 
 def test_files_in_the_way(whole: Path, parts: list[Path]) -> None:
     before = digests(whole.parent)
+    link = whole.with_name("link.gguf")
+    link.symlink_to(parts[1])
     with pytest.raises(RefusedError, match="exists already"):
         split_gguf(whole, whole.with_name("p"), max_tensors=8)
     with pytest.raises(RefusedError, match="one of the inputs"):
-        merge_gguf(parts[0], parts[1], overwrite=True)
+        merge_gguf(parts[0], link, overwrite=True)
+    link.unlink()
     with pytest.raises(RefusedError, match="one of the inputs"):
         split_gguf(parts[0], whole.with_name("p"), max_tensors=8, overwrite=True)
     assert digests(whole.parent) == before
