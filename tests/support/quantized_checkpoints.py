@@ -68,23 +68,32 @@ def quantized_llama(folder: Path, config: Mapping[str, Any], make: Format, shape
     source.mkdir(parents=True)
     for file, data in _plain(shape).items():
         (source / file).write_bytes(data)
-    tensors = read_safetensors(source / "model.safetensors")
-    made, stored = Made(source), {}
-    for name, values in tensors.items():
-        stem = name.removesuffix(".weight")
-        _, _, rest = stem.partition("layers.")
-        layer, _, role = rest.partition(".")
-        if role not in _GGUF:
-            stored[name] = values
-            continue
-        parts, weights = make(stem, values.astype(np.float32))
-        stored |= {stem + end: part for end, part in parts.items()}
+    made = Made(source)
+    for stem, weights in quantize_folder(source, config, make).items():
+        layer, _, role = stem.removeprefix("model.layers.").partition(".")
         heads = {"attn_q": shape.n_head, "attn_k": shape.n_head_kv}.get(_GGUF[role])
         made.values[f"blk.{layer}.{_GGUF[role]}.weight"] = weights if heads is None else interleaved(weights, heads)
-    write_safetensors(source / "model.safetensors", stored)
-    path = source / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
     return made
+
+
+def quantize_folder(folder: Path, config: Mapping[str, Any], make: Format) -> dict[str, np.ndarray]:
+    """Stores the projections of a checkpoint in a format; gives the values of each by the name of its module."""
+    values: dict[str, np.ndarray] = {}
+    for path in folder.glob("*.safetensors"):
+        stored: dict[str, np.ndarray] = {}
+        for name, weights in read_safetensors(path).items():
+            stem = name.removesuffix(".weight")
+            if not stem.endswith("_proj"):
+                stored[name] = weights
+                continue
+            parts, values[stem] = make(stem, weights.astype(np.float32))
+            stored |= {stem + end: part for end, part in parts.items()}
+        write_safetensors(path, stored)
+    for index in folder.glob("*.index.json"):
+        index.unlink()
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **config}))
+    return values
 
 
 @cache

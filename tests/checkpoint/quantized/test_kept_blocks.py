@@ -25,8 +25,10 @@ from quantized_checkpoints import (
     mlx,
     mxfp4,
     on_grid,
+    quantize_folder,
     quantized_llama,
 )
+from synthetic import FAMILIES, read_description, write_checkpoint
 
 from gguf_forge import InputError, Request, UnsupportedError, UsageError, convert, plan, report, verify_gguf
 from gguf_forge.cli.demo_checkpoint import Shape
@@ -124,6 +126,40 @@ def test_the_values_are_those_of_the_source(make: Format, config: dict[str, Any]
 def test_other_shapes_keep_their_blocks(make: Format, config: dict[str, Any], kind: str, tmp_path: Path) -> None:
     made = quantized_llama(tmp_path, config, make, WIDE)
     assert_kept(made, kept(made, tmp_path / "m.gguf", "Q6_K"), kind)
+
+
+@pytest.mark.parametrize(
+    ("make", "config", "kind"), [(gptq(4, 32), GPTQ, "Q4_0"), (compressed(4, 64), INT4, "Q4_0"), (awq(64), AWQ, "Q5_0")]
+)
+def test_experts_keep_their_blocks(make: Format, config: dict[str, Any], kind: str, tmp_path: Path) -> None:
+    folder = write_checkpoint(FAMILIES / "qwen3moe", tmp_path / "hf")
+    values = quantize_folder(folder, config, make)
+    pre_tokenizer = read_description(FAMILIES / "qwen3moe").pre_tokenizer
+    (file,) = convert(folder, tmp_path / "m.gguf", types="Q4_K_M", keep_quantized=True, pre_tokenizer=pre_tokenizer)
+    found = values_of(file.path)
+    for role in ("gate", "up", "down"):
+        experts = [stem for stem in values if stem.startswith("model.layers.1.") and stem.endswith(f".{role}_proj")]
+        stacked = np.stack([values[f"model.layers.1.mlp.experts.{n}.{role}_proj"] for n in range(len(experts))])
+        assert found[f"blk.1.ffn_{role}_exps.weight"][0] == kind
+        np.testing.assert_array_equal(
+            found[f"blk.1.ffn_{role}_exps.weight"][1].view(np.uint32), stacked.view(np.uint32)
+        )
+    np.testing.assert_array_equal(found["blk.0.attn_q.weight"][1], values["model.layers.0.self_attn.q_proj"])
+
+
+def test_an_expert_that_no_block_holds_is_a_reason_to_quantize_all(tmp_path: Path) -> None:
+    def make(stem: str, values: np.ndarray) -> Any:
+        kind = np.float32 if stem == "model.layers.1.mlp.experts.2.up_proj" else np.float16
+        return compressed(4, 32, kind, symmetric="experts.1.gate" not in stem)(stem, values)
+
+    folder = write_checkpoint(FAMILIES / "qwen3moe", tmp_path / "hf")
+    quantize_folder(folder, INT4, make)
+    pre_tokenizer = read_description(FAMILIES / "qwen3moe").pre_tokenizer
+    (file,) = plan(folder, tmp_path / "m.gguf", types="Q4_K_M", keep_quantized=True, pre_tokenizer=pre_tokenizer)
+    types = {info.name: info.type.name for info in file.tensors}
+    assert types["blk.1.ffn_up_exps.weight"] == "Q4_K"
+    assert types["blk.1.ffn_gate_exps.weight"] == "Q5_0"  # one expert has zero points
+    assert types["blk.1.ffn_down_exps.weight"] == "Q4_0"
 
 
 def test_columns_of_a_group_may_lie_apart_in_whole_blocks(tmp_path: Path) -> None:
