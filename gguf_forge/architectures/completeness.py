@@ -44,7 +44,7 @@ def check_complete(architecture: Architecture, site: Site, names: Sequence[str])
             for what in architecture.layer_tensors(site.at(layer))
             if not _is_there(what, layer, seen)
         ]
-    hint = f"is a shard missing? The config says {site.block_count} layers"
+    hint = _hint(site, seen)
     if missing:
         raise InputError(
             f"{len(missing)} tensors that the model must have are made of nothing in the checkpoint:\n  "
@@ -54,6 +54,18 @@ def check_complete(architecture: Architecture, site: Site, names: Sequence[str])
     odd = list(_odd_ones_out(seen, site.block_count))
     if architecture.layer_tensors is None and odd:
         log.warning("other layers have what these lack; %s: %s", hint, ", ".join(group_names(odd)))
+
+
+def _hint(site: Site, names: Iterable[str]) -> str:
+    """What may be wrong where tensors are missing: the number of layers, or the files."""
+    layers = {layer for name in names if (layer := parse(name).layer) is not None}
+    count = max(layers, default=-1) + 1
+    if 0 < count < site.block_count:
+        return (
+            f"the config says {site.block_count} layers, and the checkpoint has {count}: is a shard missing, or is "
+            "config.json that of a model with more layers?"
+        )
+    return f"is a shard missing? The config says {site.block_count} layers"
 
 
 def _template(what: str) -> str:

@@ -239,10 +239,13 @@ def _parts_in_order(
         raise InputError(
             f"{len(missing)} of its {len(wanted)} parts are missing:\n  " + "\n  ".join(group_names(missing)),
             tensor=target,
-            hint="is a shard of the checkpoint missing?",
+            hint=f"is a shard missing? Or is config.json, which speaks of {count(site)} experts, of another model?"
+            if any(expert is not None for _, expert in wanted)
+            else "is a shard of the checkpoint missing?",
         )
     if len(met.parts) > len(wanted):
-        raise InputError(f"the checkpoint holds {len(met.parts)} parts, the config says {len(wanted)}", tensor=target)
+        problem = f"the checkpoint holds {len(met.parts)} parts, the config says {len(wanted)}"
+        raise InputError(problem, tensor=target, hint="are config.json and the weights of the same model?")
     return [met.parts[key] for key in wanted if key in met.parts]
 
 

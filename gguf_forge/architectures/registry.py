@@ -102,11 +102,7 @@ def class_name(config: Mapping[str, Any], part: Part = "text") -> str:
     if isinstance(inner, list) and inner and isinstance(inner[0], str) and not (part == "text" and top in _TOP_LEVEL):
         return inner[0]
     if top is None:
-        raise InputError(
-            "no architecture is named",
-            file="config.json",
-            hint='a checkpoint of a model says, for example, "architectures": ["LlamaForCausalLM"]',
-        )
+        raise InputError("no architecture is named", file="config.json", hint=_hint_for_class(config))
     return top
 
 
@@ -155,6 +151,21 @@ def module_files(config: Mapping[str, Any]) -> Mapping[str, str]:
         return find_architecture(config).modules
     except (InputError, UnsupportedError):
         return {}
+
+
+def _hint_for_class(config: Mapping[str, Any]) -> str:
+    """What helps if a config names no class: what it is instead, or the classes of its type of model."""
+    if isinstance(config.get("_class_name"), str):
+        return "this is the config of a part of a diffusers pipeline, not of a language model"
+    kind = config.get("model_type")
+    names = [name for name, part in by_class() if part == "text" and isinstance(kind, str) and _is_of(name, kind)]
+    example = names[0] if names else "LlamaForCausalLM"
+    which = f"of type {kind}" if names else "of a model"
+    return f'the config of a checkpoint {which} says, for example, "architectures": ["{example}"]: add the right one'
+
+
+def _is_of(name: str, kind: str) -> bool:
+    return name.lower() == f"{kind.replace('_', '').lower()}forcausallm"
 
 
 def _hint(name: str, known: list[str]) -> str:

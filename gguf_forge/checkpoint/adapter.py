@@ -55,7 +55,9 @@ class Adapter:
         config = read_json_object(folder, CONFIG)
         _check_kind(config, folder)
         if not folder.has(WEIGHTS):
-            hint = "save the adapter as safetensors: adapter_model.bin is a pickle, which can run code"
+            hint = f"download {WEIGHTS}, too"
+            if folder.has("adapter_model.bin"):
+                hint = "save the adapter as safetensors: adapter_model.bin is a pickle, which can run code"
             raise InputError("the adapter's weights are missing", file=folder.path / WEIGHTS, hint=hint)
         file = folder.open(WEIGHTS)
         try:
@@ -119,7 +121,9 @@ def _check_kind(config: Mapping[str, Any], folder: Folder) -> None:
     kind = config.get("peft_type", "LORA")
     if kind != "LORA":
         raise UnsupportedError(
-            f"adapters of kind {kind!r:.40} are not known", file=folder.path / CONFIG, hint="LORA is"
+            f"adapters of kind {kind!r:.40} are not known",
+            file=folder.path / CONFIG,
+            hint="LoRA is; merge this one into its base model with PEFT's merge_and_unload, and convert that",
         )
     if config.get("use_dora"):
         raise UnsupportedError(

@@ -23,6 +23,12 @@ MAX_HEADER = 100_000_000  # the limit of the safetensors library
 MAX_DIMS = 32
 _MAX_SIZE = 2**63 - 1
 
+_CUT = "the file is cut short, or another one: download it again"
+_BROKEN = (
+    "the file is damaged, or was written so: if its checksum is the published one, save the model again with the "
+    "safetensors library; if not, download it again"
+)
+
 
 @dataclass(frozen=True)
 class StoredTensor:
@@ -66,15 +72,15 @@ def header_size(source: Source) -> int:
 
 def _read_header(source: Source) -> tuple[dict[str, Any], int]:
     if source.size == 0:
-        raise _broken(source, "the file is empty")
+        raise _broken(source, "the file is empty", hint=_CUT)
     refuse_impostor(source.read(0, min(source.size, IMPOSTOR_BYTES)).tobytes(), source.path)
     if source.size < 8:
-        raise _broken(source, f"the file has only {source.size} bytes")
+        raise _broken(source, f"the file has only {source.size} bytes", hint=_CUT)
     length = header_size(source) - 8
     if length > MAX_HEADER:
         raise _broken(source, f"the header claims {length} bytes; the format allows {MAX_HEADER}")
     if 8 + length > source.size:
-        raise _broken(source, f"the header claims {length} bytes, but the file has {source.size} in all")
+        raise _broken(source, f"the header claims {length} bytes, but the file has {source.size} in all", hint=_CUT)
     return _parse_header(source.read(8, length).tobytes(), source), 8 + length
 
 
@@ -138,6 +144,7 @@ def _tensor(name: str, entry: object, source: Source, data_start: int) -> Stored
             source,
             f"the data ends at byte {data_start + end}, but the file has only {source.size}: it is cut short",
             name,
+            hint=_CUT,
         )
     if prod(shape) * ELEMENT_TYPES[dtype].bits != 8 * (end - begin):
         raise _broken(source, f"{end - begin} bytes cannot be {dtype} of shape {shape}", name)
@@ -162,6 +169,6 @@ def _check_coverage(tensors: list[StoredTensor], data_start: int, source: Source
         raise _broken(source, f"the last {source.size - end} bytes belong to no tensor")
 
 
-def _broken(source: Source, problem: str, tensor: str | None = None) -> InputError:
+def _broken(source: Source, problem: str, tensor: str | None = None, *, hint: str = _BROKEN) -> InputError:
     shown = None if tensor is None else printable(tensor)
-    return InputError(problem, file=source.path, tensor=shown, hint="download the file again")
+    return InputError(problem, file=source.path, tensor=shown, hint=hint)

@@ -7,17 +7,21 @@ from contextlib import AbstractContextManager, closing
 from os import PathLike
 from pathlib import Path
 
-from gguf_forge.checkpoint.adapter import is_adapter
+from gguf_forge.checkpoint.adapter import CONFIG, is_adapter
 from gguf_forge.checkpoint.checkpoint import model_folder
-from gguf_forge.errors import InputError
+from gguf_forge.errors import InputError, UsageError
+from gguf_forge.gguf_file.header import MAGIC
 from gguf_forge.gguf_file.opened import open_gguf
 from gguf_forge.name_pattern import NamePattern
 from gguf_forge.planning.from_adapter import AdapterModel
 from gguf_forge.planning.from_checkpoint import CheckpointModel
 from gguf_forge.planning.from_gguf import GgufModel
 from gguf_forge.planning.model import OpenModel
-from gguf_forge.storage.local.folder import LocalFolder
+from gguf_forge.storage.folder import read_beginning
+from gguf_forge.storage.local.folder import LocalFolder, located
 from gguf_forge.storage.paths import is_file, is_folder, is_there
+
+_OF_CHECKPOINTS = (".safetensors", ".json", ".bin", ".pt", ".pth", ".ckpt", ".model")
 
 
 def open_model(
@@ -48,6 +52,7 @@ def open_model(
     """
     path = Path(source)
     if _is_gguf(path):
+        _refuse_file_of_checkpoint(path)
         return closing(GgufModel(open_gguf(path, partial=partial)))
     if is_adapter(LocalFolder(path), vocab_only=vocab_only):
         named = LocalFolder(Path(base)) if base is not None else None
@@ -72,3 +77,18 @@ def open_origin(
 def _is_gguf(path: Path) -> bool:
     """Whether the path is a GGUF file, or the name of one that does not exist, and not a folder."""
     return is_file(path) or (path.suffix == ".gguf" and not is_folder(path))
+
+
+def _refuse_file_of_checkpoint(path: Path) -> None:
+    """Raises UsageError if the path is a file out of a checkpoint's folder, whose name says so, and no GGUF file."""
+    if path.suffix not in _OF_CHECKPOINTS or not is_file(path):
+        return
+    folder, name = located(path)
+    if read_beginning(folder, name, len(MAGIC)) == MAGIC:
+        return
+    hint = "give the folder that holds config.json and the .safetensors files"
+    if folder.has("config.json") or folder.has(CONFIG):
+        hint = f"give its folder: {folder.path}"
+    elif path.suffix == ".safetensors":
+        hint = "put config.json and the tokenizer's files of the same model beside it, and give their folder"
+    raise UsageError("this is a file of a checkpoint, not a GGUF file", file=path, hint=hint)

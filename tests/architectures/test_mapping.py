@@ -63,7 +63,7 @@ def test_experts_of_different_shapes(tmp_path: Path) -> None:
 
 def test_layers_without_tensors(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"(?s)18 tensors that the model must have.*The config says 4 layers"
+        InputError, match=r"(?s)18 tensors that the model must have.*the config says 4 layers, and the checkpoint has 2"
     ) as caught:
         plan(tmp_path, "llama3-bpe", num_hidden_layers=4)
     assert "blk.{2..3}.attn_q.weight (2)" in str(caught.value)
