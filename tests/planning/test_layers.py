@@ -9,7 +9,6 @@ from synthetic import FAMILIES, write_checkpoint
 
 from gguf_forge import Request, UsageError
 from gguf_forge.planning.making import planned
-from gguf_forge.request import PartChoices
 
 
 @pytest.mark.parametrize(("choice", "flag"), [({"mtp": True}, "--mtp"), ({"no_mtp": True}, "--no-mtp")])
@@ -25,7 +24,7 @@ def test_a_model_without_such_layers_has_no_use_for_the_option(
 
 
 def test_the_options_exclude_each_other() -> None:
-    assert PartChoices().layers == frozenset()
-    assert PartChoices(no_mtp=True).layers == {"no_mtp"}
+    assert Request(source="x").choices == frozenset()
+    assert Request(source="x", no_mtp=True).choices == {"no_mtp"}
     with pytest.raises(UsageError, match="exclude each other"):
-        _ = PartChoices(mtp=True, no_mtp=True).layers
+        _ = Request(source="x", mtp=True, no_mtp=True).choices
