@@ -480,6 +480,14 @@ class PartChoices:
         ),
     ] = False
 
+    fuse_qkv: Annotated[
+        bool, Option("--fuse-qkv", "Queries, keys and values of a layer as one tensor, where they are several.", MODEL)
+    ] = False
+    fuse_gate_up_exps: Annotated[
+        bool,
+        Option("--fuse-gate-up-exps", "Gates and ups of a layer's experts as one tensor, where they are two.", MODEL),
+    ] = False
+
     @property
     def part(self) -> Literal["text", "mmproj"]:
         """The part of the model."""
@@ -558,6 +566,8 @@ class Request(FileChoices, PartChoices, ModelHints):
             "dense_modules": self.sentence_transformers_dense_modules,
             "no_community_template": self.disable_mistral_community_chat_template,
             "as_reference": self.as_reference,
+            "fuse_qkv": self.fuse_qkv,
+            "fuse_gate_up_exps": self.fuse_gate_up_exps,
         }
         return frozenset(name for name, is_chosen in named.items() if is_chosen)
 

@@ -162,6 +162,14 @@ def _holds_nothing(architecture: Architecture, target: Match[str] | None, expr: 
     return 0 in expr.shape or not (expr.shape or takes_scalars)
 
 
+def named_targets(architecture: Architecture, site: Site) -> set[str]:
+    """The GGUF names that the tables of names give to the site's tensors, whatever the rules make of these."""
+    names = _Names(architecture)
+    stored = (renamed(architecture, name, site) for name in site.tensors if belongs_to(architecture, name))
+    found = (find_with_suffix(names.targets, name) for name in stored if not _is_dropped(names, site, name))
+    return {fill(target.value, target.layer, target.expert) for target in found if target is not None}
+
+
 def renamed(architecture: Architecture, name: str, site: Site) -> str:
     """A checkpoint's name after the declaration's renames, as the name tables know it."""
     for rename in architecture.renames:

@@ -33,6 +33,7 @@ from gguf_forge.cli import (
 )
 from gguf_forge.cli.help import Group
 from gguf_forge.cli.options import Messages
+from gguf_forge.cli.other_tools import instead_of
 from gguf_forge.cli.streams import (
     Failure,
     ReaderGone,
@@ -119,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "gguf-forge"
         problem = message(" ".join(error.format_message().splitlines()))
-        failure = Failure(2, UsageError.__name__, problem, hint=f"see {command} --help")
+        failure = Failure(2, UsageError.__name__, problem, hint=instead_of(problem) or f"see {command} --help")
     except MemoryError:
         hint = "allow less with --max-memory, or use --threads 1"
         failure = Failure(1, MemoryError.__name__, "the system gave no more memory", hint=hint)

@@ -8,6 +8,7 @@ import typer
 
 from gguf_forge.cli.help import MAKE
 from gguf_forge.cli.options import DryRun, Messages, add_command
+from gguf_forge.cli.other_tools import WithoutEffect
 from gguf_forge.request import Request, RunSettings
 
 
@@ -15,7 +16,9 @@ def register(app: typer.Typer) -> None:
     add_command(app, "convert", convert, panel=MAKE)
 
 
-def convert(request: Request, run: RunSettings, messages: Messages, dry_run: DryRun = False) -> None:
+def convert(
+    request: Request, run: RunSettings, messages: Messages, ignored: WithoutEffect, dry_run: DryRun = False
+) -> None:
     """Convert a Hugging Face folder to a quantized GGUF file, in one pass.
 
     A GGUF file is a source, too: it is quantized, as `gguf-forge quantize` does it.
@@ -29,6 +32,7 @@ def convert(request: Request, run: RunSettings, messages: Messages, dry_run: Dry
     - `gguf-forge convert my-finetune --pre-tokenizer qwen2`
     - `gguf-forge convert Qwen3-0.6B --dry-run --json | jq '.files[0].tensors[].name'`
     """
+    del ignored
     from gguf_forge.cli.making import make_and_show, plan_and_show
     from gguf_forge.cli.streams import is_read, tell
     from gguf_forge.cli.tables import line

@@ -129,6 +129,8 @@ def _refuse_hints(request: Request) -> None:
         "--mtp": request.mtp,
         "--no-mtp": request.no_mtp,
         "--sentence-transformers-dense-modules": request.sentence_transformers_dense_modules,
+        "--fuse-qkv": request.fuse_qkv,
+        "--fuse-gate-up-exps": request.fuse_gate_up_exps,
         "--base": request.base_model,
         "--mistral-format": request.mistral_format,
     }

@@ -12,6 +12,7 @@ from gguf_forge.architectures import find_architecture
 from gguf_forge.architectures.block_scales import repacked
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import WITHOUT_ARCHITECTURE, Architecture, MetadataLine
+from gguf_forge.architectures.fused import fused
 from gguf_forge.architectures.mapping import PlannedTensor, plan_tensors
 from gguf_forge.architectures.parts import belongs_to, is_text
 from gguf_forge.architectures.registry import declarations_of
@@ -128,7 +129,7 @@ def plan_model(
         InputError: the checkpoint contradicts itself or misses something.
     """
     architecture, site = survey(checkpoint, part, weights=not vocab_only, choices=choices, target=target)
-    tensors = () if vocab_only else plan_tensors(architecture, site)
+    tensors = () if vocab_only else fused(plan_tensors(architecture, site), architecture, site)
     count = parameter_count([TensorInfo(t.name, t.expr.shape[::-1], F32) for t in tensors])
     identity, general = general_metadata(
         checkpoint.folder,

@@ -238,3 +238,29 @@ def test_a_dry_run_over_what_is_complete(forge: Forge, model: Path) -> None:
     run = forge("convert", model, "-o", "m.gguf", "--dry-run", "--resume")
     assert (run.code, run.err) == (0, "")
     assert "would be refused: m.gguf: exists already" in forge("convert", model, "-o", "m.gguf", "--dry-run").err
+
+
+def test_options_of_llama_cpp_that_nothing_needs_here_are_accepted(forge: Forge, model: Path) -> None:
+    plain = forge("convert", model, "--json", "-o", "plain.gguf")
+    as_there = forge("convert", model, "--json", "-o", "as-there.gguf", "--no-lazy", "--use-temp-file")
+    assert (plain.code, as_there.code) == (0, 0)
+    assert Path("plain.gguf").read_bytes() == Path("as-there.gguf").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("--print-supported-models", "`gguf-forge info --models` lists the classes that can be converted"),
+        ("--bigendian", "gguf_convert_endian.py"),
+        ("--remote", "`hf download`"),
+        ("--base-model-id=x/y", "name its folder with --base"),
+        ("--trust-remote-code", "no code of a model is ever run"),
+        ("--no-such-thing", "see gguf-forge convert --help"),
+    ],
+)
+def test_other_options_of_llama_cpp_are_answered_with_what_there_is_instead(
+    forge: Forge, model: Path, option: str, hint: str
+) -> None:
+    ran = forge("convert", model, option)
+    assert ran.code == 2
+    assert hint in ran.err
