@@ -56,14 +56,16 @@ rounded. The other tensors get the types that they have without the option, and 
 | 6 and 8 bits, symmetric; int8 with a scale for a row or group (compressed-tensors, EETQ, quanto, torchao) | Q8_0 |
 | MXFP4 of compressed-tensors, Quark and MLX | MXFP4 |
 | NVFP4, and the MXFP4 of GPT-OSS, DeepSeek V4 and MiMo V2 | as they are |
-| bf16 and f16 weights on Q4_0's grid | Q4_0 |
+| bf16 and f16 weights that are levels of Q4_0 times scales, rounded to their type | Q4_0 |
 
 A scale must be a float16 number for 32 neighbouring columns, or for a multiple of 32. In GPTQ's activation order, this
 holds only if the order moves whole blocks. To prove it, planning reads all scales and zero points, which are a small
-part of the weights, and no codes. Of weights that are not quantized, it looks at 16 rows of each tensor, and a row off
-the grid is then an error when the file is written. What no type holds exactly, such as FP8 or bitsandbytes' NF4, is
-quantized as usual. `gguf-forge plan` says how many tensors keep their blocks. A type that `--tensor-type`,
-`--output-tensor-type` or `--token-embedding-type` names for a tensor outranks its blocks.
+part of the weights, and no codes. A model that was trained for Q4_0 may be stored in 16 bits. Planning looks at 16 rows
+of each tensor of 16 bits, and a row off Q4_0's grid is then an error when the file is written.
+
+What no type holds exactly, such as FP8 or bitsandbytes' NF4, is quantized as usual. `gguf-forge plan` says how many
+tensors keep their blocks. A type that `--tensor-type`, `--output-tensor-type` or `--token-embedding-type` names for a
+tensor outranks its blocks.
 
 Quantizing twice adds the errors of both times. A trained Llama of 7 million weights shows it, whose projections were
 rounded to 4 bits in symmetric groups of 32. `python bench/kept_blocks.py MODEL` measures this for any model.

@@ -280,8 +280,12 @@ def mxfp4(codes_end: str, scales_end: str, kind: Any = np.uint8) -> Format:
 
 
 def on_grid(*, lowest: int = -8, scale_bits: int = 4) -> Format:
-    """bf16 weights on Q4_0's grid, as after training that was aware of it: `lowest` is the lowest level that is used,
-    and scales have few bits, so that bf16 holds each product."""
+    """bf16 weights on Q4_0's grid, as after training that was aware of it.
+
+    Args:
+        lowest: The lowest level that is used.
+        scale_bits: Of scales. With up to 4, bf16 holds each product; otherwise products are rounded.
+    """
 
     def make(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
         blocks = values.reshape(len(values), -1, 32)
@@ -289,7 +293,7 @@ def on_grid(*, lowest: int = -8, scale_bits: int = 4) -> Format:
         scales = np.ldexp(np.rint(np.ldexp(fraction, scale_bits)), exponent - scale_bits)
         levels = np.rint(blocks / scales[..., None]).clip(lowest, 7) + 0.0  # without a sign of zero
         weights = (levels * scales[..., None]).reshape(values.shape)
-        assert np.array_equal(weights.astype(bfloat16).astype(np.float32), weights)
+        assert np.array_equal(weights.astype(bfloat16), weights) == (scale_bits <= 4)
         return {".weight": weights.astype(bfloat16)}, weights.astype(np.float32)
 
     return make

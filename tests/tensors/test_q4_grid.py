@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, dequantize
+from ml_dtypes import bfloat16
 
 from gguf_forge import InputError
 from gguf_forge.storage.local.source_file import SourceFile
@@ -21,7 +22,7 @@ from gguf_forge.types.tensor_type import F32
 @pytest.mark.parametrize("levels", [range(-8, 8), range(-7, 8), (-5, 0, 5, 7), (0, 8), (0,), (7,), (-3, 2)])
 def test_values_on_the_grid_keep_their_values(scale: float, levels: tuple[int, ...]) -> None:
     values = np.random.default_rng(0).choice(np.array(levels), (50, 32)).astype(np.float32) * np.float32(scale)
-    scales, found, on_grid = levels_on_grid(values + np.float32(0))
+    scales, found, on_grid = levels_on_grid(values + np.float32(0), np.dtype(np.float32))
     assert on_grid.all()
     assert found.min() >= -8
     assert found.max() <= 7
@@ -47,9 +48,32 @@ def test_values_on_the_grid_keep_their_values(scale: float, levels: tuple[int, .
 def test_other_values_are_off_the_grid(block: list[float]) -> None:
     values = np.zeros((1, 32), np.float32)
     values[0, : len(block)] = block
-    assert not levels_on_grid(values)[2].any()
+    assert not levels_on_grid(values, np.dtype(np.float32))[2].any()
     with pytest.raises(InputError, match="row 0 is not on the grid of Q4_0"):
         OnQ4Grid(Constant(values)).rows(0, 1)
+
+
+@pytest.mark.parametrize(("kind", "bits"), [(bfloat16, 8), (bfloat16, 11), (np.float16, 8), (np.float16, 11)])
+def test_values_that_were_rounded_are_found(kind: type, bits: int) -> None:
+    """`bits` is how many bits the scales have; a product with a level has up to three more."""
+    random = np.random.default_rng(0)
+    scales = np.ldexp(random.integers(1 << bits - 1, 1 << bits, (4000, 1)), -9 - bits).astype(np.float32)
+    wanted = random.integers(-8, 8, (4000, 32)).astype(np.float32)
+    values = (wanted * scales).astype(kind).astype(np.float32)
+    assert (values != wanted * scales).any() or (kind, bits) == (np.float16, 8)
+    found, levels, on_grid = levels_on_grid(values, np.dtype(kind))
+    assert on_grid.all()
+    np.testing.assert_array_equal((found[:, None] * levels).astype(kind).astype(np.float32), values)
+    np.testing.assert_array_equal(levels, wanted)
+    if bits == 8:  # a level of 1 tells the very scale
+        tells = (np.abs(wanted) == 1).any(axis=1)
+        np.testing.assert_array_equal(found[tells], scales[tells, 0])
+
+
+@pytest.mark.parametrize("kind", [bfloat16, np.float16])
+def test_weights_that_were_not_trained_for_it_are_off_the_grid(kind: type) -> None:
+    values = np.random.default_rng(0).standard_normal((20_000, 32)).astype(kind).astype(np.float32)
+    assert not levels_on_grid(values, np.dtype(kind))[2].any()
 
 
 def test_only_stored_weights_that_are_not_ternary_are_looked_at(tmp_path: Path) -> None:

@@ -148,6 +148,7 @@ EXPRESSIONS = {
         Q4_0,
     ),
     "weights on the grid of Q4_0": lambda z: OnQ4Grid(stored(z, (4096, 256))),
+    "levels that are far apart": lambda z: OnQ4Grid(Constant(np.tile(np.array([-5, 0, 7, 5], np.float32), (4096, 64)))),
     "codes of bytes": lambda z: RowCodes(elements(z, (4096, 128), "U8"), 4, 256),
     "codes in another order": lambda z: RowCodes(elements(z, (4096, 32), "I32"), 4, 256, (0, 4, 1, 5, 2, 6, 3, 7)),
     "codes of a stream": lambda z: RowCodes(elements(z, (4096, 24), "I32"), 3, 256),

@@ -14,7 +14,7 @@ from checkpoints import NARROW
 from command_line import Forge
 from gguf import GGMLQuantizationType, GGUFReader, dequantize
 from jobs import run
-from ml_dtypes import float8_e4m3fn
+from ml_dtypes import bfloat16, float8_e4m3fn
 from quantized_checkpoints import (
     Format,
     Made,
@@ -243,6 +243,17 @@ def test_a_type_that_the_user_names_for_a_tensor_is_given(tmp_path: Path) -> Non
     )
     assert mine.tensor_type == other.tensor_type == GGMLQuantizationType.Q6_K
     assert mine.data.tobytes() == other.data.tobytes()
+
+
+def test_products_that_bf16_rounded_are_on_the_grid(tmp_path: Path) -> None:
+    made = quantized_llama(tmp_path, {}, on_grid(lowest=-7, scale_bits=11))
+    file = kept(made, tmp_path / "m.gguf")
+    assert set(file.file.kept or ()) == set(made.values)
+    found = values_of(file.path)
+    for name, values in made.values.items():
+        assert found[name][0] == "Q4_0"
+        np.testing.assert_array_equal(found[name][1].astype(bfloat16), values.astype(bfloat16))
+    assert verify_gguf(file.path, made.folder).ok
 
 
 def test_rows_off_the_grid_that_no_sample_met_are_refused(tmp_path: Path) -> None:
