@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 
 from gguf_forge.errors import InputError, UnsupportedError, printable
 from gguf_forge.storage.json_file import IMPOSTOR_BYTES, refuse_impostor
+from gguf_forge.storage.memory import check_memory, json_cost
 from gguf_forge.storage.source import Source
 from gguf_forge.types.element_type import ELEMENT_TYPES
 
 MAX_HEADER = 100_000_000  # the limit of the safetensors library
 MAX_DIMS = 32
+# What the objects of a tensor take in addition to those of its entry in the header.
+_COST_OF_TENSOR = 512
 _MAX_SIZE = 2**63 - 1
 
 _CUT = "the file is cut short, or another one: download it again"
@@ -87,6 +90,7 @@ def _read_header(source: Source) -> tuple[dict[str, Any], int]:
 def _parse_header(raw: bytes, source: Source) -> dict[str, Any]:
     if not raw.startswith(b"{"):
         raise _broken(source, "the header does not start with '{', so this is no safetensors file")
+    check_memory(json_cost(raw) + _COST_OF_TENSOR * raw.count(b"data_offsets"), "its header", source.path)
     try:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except UnicodeDecodeError as error:

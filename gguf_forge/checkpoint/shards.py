@@ -14,6 +14,9 @@ from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.json_file import read_json_object
 from gguf_forge.storage.source import Source
 
+# Tensors of all shards together. The largest real models have 150,000.
+MAX_TENSORS = 1 << 19
+
 log = logging.getLogger(__name__)
 
 INDEX = "model.safetensors.index.json"
@@ -147,6 +150,8 @@ def _collect(files: Iterable[Source]) -> dict[str, StoredTensor]:
                 hint="the folder holds two copies of the model, or parts of two models: keep the files of one",
             )
         tensors |= found
+        if len(tensors) > MAX_TENSORS:
+            raise InputError(f"the model has more than the {MAX_TENSORS:,} tensors that are read", file=file.path)
     return tensors
 
 

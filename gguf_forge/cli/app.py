@@ -47,6 +47,7 @@ from gguf_forge.cli.streams import (
 )
 from gguf_forge.errors import ForgeError, UsageError
 from gguf_forge.foreign_text import message
+from gguf_forge.storage.memory import memory_bound
 
 app = typer.Typer(
     name="gguf-forge",
@@ -106,7 +107,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     take_any_text()
     as_json, verbose = "--json" in given, "--verbose" in given or "-v" in given
     try:
-        with _signals_raise(), logging_to(Messages(quiet="-q" in given or "--quiet" in given, verbose=verbose)):
+        with (
+            _signals_raise(),
+            memory_bound(None),
+            logging_to(Messages(quiet="-q" in given or "--quiet" in given, verbose=verbose)),
+        ):
             return _run(given)
     except ReaderGone:
         discard_output()

@@ -6,22 +6,16 @@ The need of a batch is known before it begins. Batches are cut small enough to f
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from gguf_forge.engine.batches import Batch
 from gguf_forge.errors import UsageError
 from gguf_forge.kernels.binding import table_bytes
+from gguf_forge.storage.memory import AT_LEAST_MORE, DEFAULT_MAX_MEMORY, resident_bytes
 
-# Bytes that the process may hold if the user sets no bound.
-DEFAULT_MAX_MEMORY = 1 << 30
-# A process that holds much memory already, such as a notebook, may hold at least this much more. Without it, the
-# default bound would refuse to work there.
-_AT_LEAST_MORE = 256 << 20
 # Bytes that each thread takes for itself: its stack, and memory that its allocator keeps in pieces.
 _THREAD_BYTES = 1 << 20
 # The smallest share of a batch. Smaller batches are mostly overhead, so fewer threads are used instead.
@@ -62,7 +56,7 @@ def room(whole: Sequence[Batch], threads: int, *, max_memory: int | None = None,
     held = resident_bytes() + _MARGIN
     held += sum(map(table_bytes, {target.type for batch in whole for target in batch.targets}))
     least = max((batch.need(1) for batch in whole), default=0)
-    bound = max(DEFAULT_MAX_MEMORY, held + _AT_LEAST_MORE) if max_memory is None else max_memory
+    bound = max(DEFAULT_MAX_MEMORY, held + AT_LEAST_MORE) if max_memory is None else max_memory
     enough = held + least + _THREAD_BYTES
     if bound < enough:
         raise UsageError(
@@ -76,18 +70,6 @@ def room(whole: Sequence[Batch], threads: int, *, max_memory: int | None = None,
     if buffer is not None:
         total, share = min(total, max(buffer, least)), min(share, buffer // threads)
     return Room(threads, total, share)
-
-
-def resident_bytes() -> int:
-    """What this process holds in memory now; where the system does not tell, the most it ever held."""
-    try:
-        fields = Path("/proc/self/status").read_text().split("VmRSS:")
-        return int(fields[1].split()[0]) << 10
-    except (OSError, IndexError, ValueError):
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak << 10
 
 
 class Budget:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gguf_forge.errors import InputError
 from gguf_forge.gguf_file.packed_items import LENGTH_BYTES, PackedStrings
 from gguf_forge.gguf_file.values import ByteOrder
+from gguf_forge.storage.memory import SMALL_NEED, check_memory
 from gguf_forge.storage.source import Source
 
 # Bytes that are read at a time. Most items in a header have only a few bytes, so one read serves many of them.
@@ -96,11 +97,13 @@ class Cursor:
 
     def spend(self, cost: int, what: str) -> None:
         """Counts memory that the caller will hold. A header that takes too much is refused."""
-        self._cost += cost
+        before, self._cost = self._cost // SMALL_NEED, self._cost + cost
         if self._cost > MAX_COST:
             raise self.broken(
                 f"with {what}, the header takes more than the {MAX_COST >> 20} MiB that this version reads"
             )
+        if self._cost // SMALL_NEED > before:
+            check_memory(max(cost, SMALL_NEED), "its header", self.source.path)
 
     def string(self, what: str, limit: int = MAX_COST) -> bytes:
         length = int(self.number("Q", f"the length of {what}"))

@@ -20,6 +20,8 @@ from gguf_forge.gguf_file.values import ByteOrder, Value, ValueType
 Item = TypeVar("Item")
 
 LENGTH_BYTES = 8
+# Numbers that become objects at a time.
+_PIECE = 1 << 16
 
 
 class PackedItems(Sequence[Item], Generic[Item]):
@@ -77,10 +79,11 @@ class PackedNumbers(PackedItems[Any]):
         return self._array[index].item()
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._array.tolist())
+        for start in range(0, len(self._array), _PIECE):
+            yield from self._array[start : start + _PIECE].tolist()
 
     def encoded(self, byte_order: ByteOrder) -> bytes:
-        return self._array.astype(self._array.dtype.newbyteorder(byte_order)).tobytes()
+        return self._array.astype(self._array.dtype.newbyteorder(byte_order), copy=False).tobytes()
 
 
 class PackedStrings(PackedItems["str | bytes"]):

@@ -46,7 +46,9 @@ _KEY_BYTES = 8 + 1 + 4 + 1  # the fewest bytes that a key and its value take
 _TENSOR_BYTES = 8 + 1 + 4 + 4 + 8
 _ARRAY_BYTES = 4 + 8
 _MAX_ELEMENTS = 2**63 - 1
-_COST_OF_ARRAY = 1024  # of an array in an array, which is a Python object
+# What Python's objects take: those of an array in an array, of a tensor, of a key, and of a number in an array, which
+# becomes an object of its own if somebody looks at it.
+_COST_OF_ARRAY, _COST_OF_TENSOR, _COST_OF_KEY, _COST_OF_NUMBER = 1024, 1024, 512, 32
 
 _TYPE_BY_ID = {kind.id: kind for kind in TENSOR_TYPES.values()}
 # Ids that ggml once used, and what it calls them.
@@ -153,6 +155,7 @@ def _read_header(source: Source) -> GgufHeader:
     n_tensors, n_keys = cursor.numbers("QQ", "the numbers of tensors and keys")
     cursor.checked_count(n_tensors, "tensors", each=_TENSOR_BYTES, limit=MAX_TENSORS)
     cursor.checked_count(n_keys, "keys", each=_KEY_BYTES, limit=MAX_KEYS)
+    cursor.spend(n_tensors * _COST_OF_TENSOR + n_keys * _COST_OF_KEY, "its tensors and keys")
     metadata, repeated = _read_metadata(cursor, n_keys, rules)
     try:
         alignment = alignment_of(metadata)
@@ -251,6 +254,7 @@ def _read_array(cursor: Cursor, what: str, depth: int = 0) -> Value:
         return Value(ValueType.ARRAY, cursor.strings(count, what), element)
     dtype = np.dtype(cursor.byte_order + FORMATS[element])
     count = cursor.count(f"items in {what}", each=dtype.itemsize, limit=MAX_ITEMS)
+    cursor.spend(count * _COST_OF_NUMBER, what)
     if element is ValueType.BOOL:
         numbers = cursor.held(count, what) != 0  # every byte except zero means true
     else:

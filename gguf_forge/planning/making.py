@@ -17,6 +17,7 @@ from gguf_forge.planning.splits import Split, split_of
 from gguf_forge.recipe import Options, names_of_types
 from gguf_forge.recipe.requested import options_of
 from gguf_forge.request import Observer, RecipeChoices, Request, RunSettings
+from gguf_forge.storage.memory import memory_bound
 from gguf_forge.storage.profile import PLAN, Profile, measured, phase
 
 
@@ -70,7 +71,12 @@ def _also_as_reference(options: Options, request: Request) -> Options:
 
 def make(request: Request, run: RunSettings, options: Options | None = None) -> tuple[WrittenFile, ...]:
     """Makes the files of a request: plans them, checks for errors, writes them. Arguments as for `planned`."""
-    with measured(run.profile, "main"), phase(PLAN), planned(request, options) as found:
+    with (
+        memory_bound(run.max_memory),
+        measured(run.profile, "main"),
+        phase(PLAN),
+        planned(request, options) as found,
+    ):
         return make_files(found.files, run)
 
 

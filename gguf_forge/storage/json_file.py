@@ -8,6 +8,7 @@ from typing import Any
 
 from gguf_forge.errors import InputError
 from gguf_forge.storage.folder import Folder
+from gguf_forge.storage.memory import check_memory, json_cost
 
 # Other files that people often have in place of a model's file: the first bytes, a description, and a hint.
 _IMPOSTORS = (
@@ -51,6 +52,7 @@ def read_json(folder: Folder, name: str, limit: int | None = None) -> Any:
     if not raw.strip():
         raise InputError("the file is empty", file=path, hint="download it again")
     refuse_impostor(raw[:IMPOSTOR_BYTES], path)
+    check_memory(json_cost(raw), "its JSON", path)
     try:
         return json.loads(raw.decode("utf-8"))
     except json.JSONDecodeError as error:

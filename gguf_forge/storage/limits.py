@@ -27,17 +27,13 @@ class FileLimit:
 
 # The first pattern that fits counts.
 FILE_LIMITS = (
-    FileLimit(
-        "vocabularies",
-        ("tokenizer.json", "tekken.json", "vocab.json", "*.txt", "*.model", "tokenizer.model.*", "*.tiktoken"),
-        96 * _MIB,
-        "35 MB",
-    ),
+    FileLimit("JSON files of vocabularies", ("tokenizer.json", "tekken.json", "vocab.json"), 96 * _MIB, "35 MB"),
+    FileLimit("other vocabularies", ("*.txt", "*.model", "tokenizer.model.*", "*.tiktoken"), 16 * _MIB, "8 MB"),
     FileLimit("lists of shards", ("*.index.json",), 64 * _MIB, "15 MB"),
     FileLimit("plans of jobs", ("plan.json",), 256 * _MIB, "60 MB"),
     FileLimit("chat templates", ("*.jinja",), 4 * _MIB, "0.1 MB"),
     FileLimit("other files that are read whole", ("*",), 16 * _MIB, "4 MB"),
-)  # fmt: skip
+)
 
 
 def limit_of(name: str) -> int:

@@ -9,9 +9,12 @@ from typing import Any
 
 from gguf_forge.storage.folder import Folder, decoded
 from gguf_forge.storage.json_file import IMPOSTOR_BYTES, read_json_object, refuse_impostor
+from gguf_forge.storage.memory import check_memory
 from gguf_forge.tokenizer.checks import Place
 
 _JINJA = ".jinja"
+# What the objects of a vocabulary take for each line of a text, and for each byte of a SentencePiece model.
+_COST_OF_LINE, _COST_OF_BYTE = 400, 40
 
 
 def _read_bytes(folder: Folder, name: str) -> bytes | None:
@@ -23,9 +26,18 @@ def _read_bytes(folder: Folder, name: str) -> bytes | None:
     return data
 
 
+def _read_vocabulary(folder: Folder, name: str) -> bytes | None:
+    """Like `_read_bytes`, for a file whose lines or pieces become objects."""
+    data = _read_bytes(folder, name)
+    if data is not None:
+        need = max(_COST_OF_LINE * data.count(b"\n"), _COST_OF_BYTE * len(data))
+        check_memory(need, "its vocabulary", folder.path / name)
+    return data
+
+
 def _read_text(folder: Folder, name: str) -> str | None:
     """A UTF-8 text with `\\n` line ends, as Python's text mode gives it; None if the file is missing."""
-    data = _read_bytes(folder, name)
+    data = _read_vocabulary(folder, name)
     return None if data is None else decoded(data, folder.path / name)
 
 
@@ -91,11 +103,11 @@ class TokenizerFiles:
     @cached_property
     def sentencepiece(self) -> bytes | None:
         """tokenizer.model as unparsed bytes."""
-        return _read_bytes(self.folder, "tokenizer.model")
+        return _read_vocabulary(self.folder, "tokenizer.model")
 
     def content(self, name: str) -> bytes | None:
         """The unparsed bytes of a file that only few vocabularies have."""
-        return _read_bytes(self.folder, name)
+        return _read_vocabulary(self.folder, name)
 
     def text(self, name: str) -> str | None:
         """A text file that only few vocabularies have, with `\\n` line ends."""

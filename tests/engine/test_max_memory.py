@@ -15,11 +15,12 @@ from checkpoints import tiny_llama
 from gguf_forge import convert
 from gguf_forge.engine.batches import RowSource, Shard, whole_tensors
 from gguf_forge.engine.forge import forge
-from gguf_forge.engine.memory import Budget, resident_bytes, room
+from gguf_forge.engine.memory import Budget, room
 from gguf_forge.errors import UsageError
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.request import RunSettings
+from gguf_forge.storage.memory import resident_bytes
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack
 from gguf_forge.tensors.row_maps import Transpose, permute_rope

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import tracemalloc
 from pathlib import Path
@@ -35,6 +36,7 @@ from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.opened import open_gguf
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import ByteOrder, Metadata
+from gguf_forge.storage.memory import memory_bound, resident_bytes
 from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 
@@ -181,9 +183,29 @@ def test_what_costs_too_much_is_refused(
 def test_headers_have_a_budget(keys: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = raw_gguf(keys)
     open_gguf(write(tmp_path, raw))
-    monkeypatch.setattr(cursor, "MAX_COST", 99)
+    monkeypatch.setattr(cursor, "MAX_COST", len(keys) * 512 + 99)
     with pytest.raises(InputError, match="the header takes more than"):
         raise refusal(raw, tmp_path)
+
+
+@pytest.mark.parametrize("kind", [BOOL, U8])
+def test_numbers_of_an_array_cost_what_they_take_as_objects(kind: int, tmp_path: Path) -> None:
+    """The bytes themselves are few, and a sparse file has them for nothing."""
+    count = 9 << 20
+    raw = raw_gguf([array_of(kind, count, b"")])
+    path = write(tmp_path, raw)
+    os.truncate(path, len(raw) + count)
+    with pytest.raises(InputError, match="the header takes more than the 256 MiB"):
+        open_gguf(path)
+
+
+def test_a_header_fits_into_the_memory_of_the_run(tmp_path: Path) -> None:
+    raw = raw_gguf([array_of(U8, 4 << 20, bytes(4 << 20))])
+    path = write(tmp_path, raw)
+    open_gguf(path).close()
+    message = "its header would take about 132 MiB.*allow --max-memory"
+    with memory_bound(resident_bytes() + (64 << 20)), pytest.raises(InputError, match=message):
+        open_gguf(path)
 
 
 def test_names_cannot_write_to_the_terminal(tmp_path: Path) -> None:

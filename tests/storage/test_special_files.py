@@ -138,6 +138,6 @@ def test_files_are_opened_in_one_place_only() -> None:
     }
     assert {text.partition(":")[0] for text in rest} == {
         "cli/streams.py",
-        "engine/memory.py",
+        "storage/memory.py",
         "storage/local/own_folder.py",
     }

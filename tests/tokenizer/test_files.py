@@ -53,7 +53,7 @@ def test_text_that_is_not_utf_8(tmp_path: Path) -> None:
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "tokenizer.model").open("wb") as file:
         file.truncate(300 << 20)
-    with pytest.raises(InputError, match="larger than 96 MiB, the limit for such files"):
+    with pytest.raises(InputError, match="larger than 16 MiB, the limit for such files"):
         _ = TokenizerFiles(LocalFolder(tmp_path)).sentencepiece
 
 
