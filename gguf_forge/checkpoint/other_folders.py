@@ -77,11 +77,14 @@ def _hub_cache(folder: Folder, names: Sequence[str]) -> ForgeError | None:
     if "snapshots" not in names or not ("refs" in names or "blobs" in names):
         return None
     snapshots = folder.subfolder("snapshots")
-    whole = [name for name in snapshots.names()[:_MOST_ENTRIES] if _holds_model(snapshots, name)]
+    all_of_them = [name for name in _names_below(folder, "snapshots") if not name.startswith(".")]
+    whole = [name for name in all_of_them if _holds_model(snapshots, name)]
+    if not whole and all_of_them:
+        return no_weights(snapshots.subfolder(all_of_them[-1]))
     return UsageError(
         "this is a repository in the hub's cache, and the model lies in one of its snapshots",
         file=folder.path,
-        hint=f"give {snapshots.path / whole[-1]}" if whole else _download(folder, "the model again: none is complete"),
+        hint=f"give {snapshots.path / whole[-1]}" if whole else _download(folder, "the model: it has no snapshot"),
     )
 
 
@@ -135,8 +138,18 @@ def _holds_model(folder: Folder, name: str) -> bool:
     return folder.has(f"{name}/params.json") and has_weights(below, native=True)
 
 
+def _names_below(folder: Folder, name: str) -> tuple[str, ...]:
+    """The names in a subfolder; none if this is the name of a file."""
+    try:
+        return folder.subfolder(name).names()[:_MOST_ENTRIES]
+    except InputError:
+        return ()
+
+
 def _gguf(folder: Folder, names: Sequence[str]) -> ForgeError | None:
     files = [name for name in names if name.endswith(".gguf")]
+    if not files:  # repositories of GGUF files often have a folder for each type
+        files = [f"{name}/{file}" for name in names for file in _names_below(folder, name) if file.endswith(".gguf")]
     if not files:
         return None
     first = next((name for name in files if not name.startswith("mmproj")), files[0])
@@ -220,6 +233,8 @@ def _old_mlx(folder: Folder, names: Sequence[str]) -> ForgeError | None:
 
 def _download(folder: Folder, what: str) -> str:
     """The hint to download something, with the command if the path tells the repository of the hub."""
+    if any(name.endswith(".incomplete") for name in _names_below(folder, ".cache/huggingface/download")):
+        return "a download into this folder is not finished: run the same `hf download` again"
     found = next((part for part in reversed(folder.path.parts) if part.startswith("models--")), "")
     repository = found.removeprefix("models--").replace("--", "/")
     return f"download {what}" + (f": `hf download {repository}`" if repository else "")

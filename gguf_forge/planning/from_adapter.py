@@ -134,7 +134,7 @@ class AdapterModel:
         if self._base is not None or mine.has("config.json"):
             return self._base or mine
         named: Any = self._adapter.config.get("base_model_name_or_path")
-        hint = "give the base model's folder with --base; its config.json is enough"
+        hint = "put the base model's config.json beside the adapter, or give its folder to `convert` with --base"
         if not isinstance(named, str) or not named:
             problem = "this is a LoRA adapter, and it does not name its base model"
             raise InputError(problem, file=mine.path / CONFIG, hint=hint)

@@ -25,9 +25,34 @@ FOLDERS = {
     ),
     "half of a repository": (
         ["refs/main", "blobs/1", f"snapshots/0a/{CONFIG}"],
+        InputError,
+        "holds no model*.safetensors",
+        "download the weights, too",
+    ),
+    "nothing of a repository": (
+        ["refs/main", "blobs/1", "snapshots/.x"],
         UsageError,
         "a repository in the hub's cache",
-        "download the model again",
+        "download the model: it has no snapshot",
+    ),
+    "repository of GGUF files": (
+        ["refs/main", "blobs/1", "snapshots/0a/a-Q4_K_M.gguf"],
+        UnsupportedError,
+        "GGUF files",
+        "quantize FOLDER/snapshots/0a/a-Q4_K_M.gguf",
+    ),
+    "repository of pickles": (
+        ["refs/main", f"snapshots/0a/{CONFIG}", "snapshots/0a/pytorch_model.bin"],
+        UnsupportedError,
+        "pickle",
+        "save_pretrained",
+    ),
+    "GGUF below": ([CONFIG, "Q8_0/a-Q8_0.gguf"], UnsupportedError, "GGUF files", "quantize FOLDER/Q8_0/a-Q8_0.gguf"),
+    "a download that was stopped": (
+        [CONFIG, ".cache/huggingface/download/x.incomplete"],
+        InputError,
+        "holds no model*.safetensors",
+        "is not finished",
     ),
     "one level below": (
         [f"Small/{CONFIG}", f"Small/{WEIGHTS}"],
