@@ -18,6 +18,8 @@ from gguf_forge.request import OUTPUT, Option, RunSettings
 if TYPE_CHECKING:
     from gguf_forge.toolbox.report.data import Report
 
+_NO_BREAK = "\N{NO-BREAK SPACE}"  # between numbers and units, on the page
+
 
 def register(app: typer.Typer) -> None:
     add_command(app, "report", report, panel=LOOK)
@@ -90,7 +92,7 @@ def report(
     if messages.json:
         print_json({"page": str(out) if out is not None else None, **as_object(found)})
     elif not messages.quiet:
-        print_data(*_summary(found, str(out)))
+        print_data(*(text.replace(_NO_BREAK, " ") for text in _summary(found, str(out))))
 
 
 def _summary(found: Report, page: str) -> Iterator[str]:

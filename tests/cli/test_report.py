@@ -24,3 +24,11 @@ def test_json_makes_a_page_only_where_one_is_named(forge: Forge, model: Path, tm
     assert not list(Path().iterdir())
     assert forge("report", made, "--json", "-o", "page.html").json["page"] == "page.html"
     assert Path("page.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_numbers_are_told_as_plain_text(forge: Forge, model: Path, tmp_path: Path) -> None:
+    made = convert(model, tmp_path / "m.gguf", types="Q8_0")[0].path
+    told = forge("report", made, "--source", model).out
+    assert " %" in told
+    assert " dB" in told
+    assert "\\x" not in told
