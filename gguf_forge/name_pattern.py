@@ -11,7 +11,7 @@ Source: ECMA-262, 3rd edition, 15.10, as libstdc++ reads it.
 from __future__ import annotations
 
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -87,6 +87,20 @@ class NamePattern:
                 changed = raw[:start] + replacement.encode(errors="surrogateescape") + raw[max(ends) :]
                 return changed.decode(errors="surrogateescape")
         return None
+
+
+def found_in(patterns: Iterable[NamePattern], names: Iterable[str]) -> tuple[set[str], set[str]]:
+    """The names in which one of the patterns is found, as --drop-tensor looks for them, and the patterns found in any.
+
+    Case does not matter.
+
+    Example:
+        >>> found_in([NamePattern.compile("^v"), NamePattern.compile("^x")], ["V.a", "blk.0.attn_v"])
+        ({'V.a'}, {'^v'})
+    """
+    every = tuple(patterns)
+    found = {name: {pattern.source for pattern in every if pattern.search(name.lower())} for name in names}
+    return {name for name, sources in found.items() if sources}, set().union(*found.values())
 
 
 def _one_of(accepted: frozenset[int]) -> Step:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gguf_forge.errors import UsageError
-from gguf_forge.name_pattern import NamePattern
+from gguf_forge.name_pattern import NamePattern, found_in
 
 
 @pytest.mark.parametrize(
@@ -103,3 +103,29 @@ def test_any_text_is_a_pattern_or_a_usage_error(pattern: str, name: str) -> None
         assert NamePattern.compile(pattern).search(name) in (True, False)
     except UsageError as error:
         assert repr(pattern) in str(error)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "replacement", "expected"),
+    [
+        (r"^model\.", "model.blk.0.attn_q.weight", "", "blk.0.attn_q.weight"),
+        (r"^model\.", "blk.0.model.weight", "", None),
+        ("a|ab|abc", "xabcd", "-", "x-d"),
+        ("a*", "baab", "-", "-baab"),
+        ("(q|K)$", "attn_K", "v", "attn_v"),
+        ("ü", "größe.ü", "ue", "größe.ue"),
+        (r"(?=attn)", "blk.0.attn_q", "self_", "blk.0.self_attn_q"),
+        ("(a*)*b", "a" * 60, "-", None),
+    ],
+)
+def test_the_longest_of_the_first_matches_is_replaced(
+    pattern: str, name: str, replacement: str, expected: str | None
+) -> None:
+    assert NamePattern.compile(pattern).replace(name, replacement) == expected
+
+
+def test_names_and_patterns_that_are_found() -> None:
+    patterns = [NamePattern.compile(source) for source in ("ATTN", r"^v\.", "nothing")]
+    names = ["blk.0.Attn_q", "v.blk.0.x", "V.ATTN", "output"]
+    assert found_in(patterns, names) == ({"blk.0.Attn_q", "v.blk.0.x", "V.ATTN"}, {"ATTN", r"^v\."})
+    assert found_in([], names) == (set(), set())

@@ -17,7 +17,7 @@ from gguf_forge.checkpoint.other_folders import no_weights, read_config
 from gguf_forge.checkpoint.safetensors_file import StoredTensor, read_safetensors_header
 from gguf_forge.checkpoint.shards import has_weights, open_shards
 from gguf_forge.errors import InputError, UsageError, printable, some_of
-from gguf_forge.name_pattern import NamePattern
+from gguf_forge.name_pattern import NamePattern, found_in
 from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.storage.source import Source
@@ -166,12 +166,5 @@ def _without(
     tensors: Mapping[str, StoredTensor], drop: Sequence[NamePattern]
 ) -> tuple[Mapping[str, StoredTensor], set[str]]:
     """The tensors that no pattern matches, and the patterns that match some."""
-    if not drop:
-        return tensors, set()
-    kept, used = {}, set()
-    for name, tensor in tensors.items():
-        matching = {pattern.source for pattern in drop if pattern.search(name.lower())}
-        used |= matching
-        if not matching:
-            kept[name] = tensor
-    return kept, used
+    dropped, used = found_in(drop, tensors)
+    return {name: tensor for name, tensor in tensors.items() if name not in dropped}, used

@@ -11,7 +11,7 @@ from gguf_forge.errors import UsageError, printable
 from gguf_forge.gguf_file.header import padded
 from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.name_pattern import NamePattern
+from gguf_forge.name_pattern import NamePattern, found_in
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,10 @@ def changes_of_tensors(
     """
     dropping = [NamePattern.compile(source) for source in drop]
     renaming = [(NamePattern.compile(source), replacement) for source, replacement in rename.items()]
+    dropped, used = found_in(dropping, (tensor.name for tensor in tensors))
     changes: list[TensorChange] = []
-    used: set[str] = set()
     for tensor in tensors:
-        found = [pattern for pattern in dropping if pattern.search(tensor.name.lower())]
-        used.update(pattern.source for pattern in found)
-        if found:
+        if tensor.name in dropped:
             changes.append(TensorChange(tensor.name, None))
             continue
         for pattern, replacement in renaming:
