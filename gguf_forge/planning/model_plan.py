@@ -28,6 +28,7 @@ from gguf_forge.recipe import stays_f32
 from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.json_file import read_json_object
 from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.stored import stored_in
 from gguf_forge.tokenizer import read_vocabulary, with_padding
 from gguf_forge.types.tensor_type import F32, TENSOR_TYPES, TensorType
 
@@ -80,8 +81,9 @@ class ModelPlan:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tensors as the checkpoint holds them."""
-        return sum(tensor.expr.source_type.nbytes(tensor.expr.shape) for tensor in self.tensors)
+        """Bytes of the checkpoint's tensors that the file is made of, each once."""
+        stored = {(id(part.source), part.offset): part for t in self.tensors for part in stored_in(t.expr)}
+        return sum(part.dtype.nbytes(part.shape) for part in stored.values())
 
     def base_infos(self, base: TensorType) -> tuple[TensorInfo, ...]:
         """The tensors of the reference's intermediate file of type `base`."""

@@ -69,6 +69,14 @@ class StoredElements(Stored):
     dtype: ElementType  # type: ignore[assignment]
 
 
+def stored_in(expr: TensorExpr) -> Iterator[Stored]:
+    """The tensors of files that an expression is made of."""
+    if isinstance(expr, Stored):
+        yield expr
+    for child in expr.children():
+        yield from stored_in(child)
+
+
 def as_vector(x: TensorExpr) -> TensorExpr:
     """A stored scalar as a vector of one value; other tensors unchanged."""
     return replace(x, shape=(1,)) if isinstance(x, Stored) and not x.shape else x

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from gguf_forge.engine.batches import RowSource
 from gguf_forge.tensors.expression import TensorExpr
-from gguf_forge.tensors.stored import Stored
 from gguf_forge.types.tensor_type import TensorType
 
 
@@ -41,11 +38,3 @@ def steps_of(source: RowSource, tensor_type: TensorType) -> tuple[str, ...]:
     if source.importance is not None and not tensor_type.is_float:
         steps.append("by importance")
     return tuple(steps)
-
-
-def stored_in(expr: TensorExpr) -> Iterator[Stored]:
-    """The tensors of files that an expression is made of."""
-    if isinstance(expr, Stored):
-        yield expr
-    for child in expr.children():
-        yield from stored_in(child)

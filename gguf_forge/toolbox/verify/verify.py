@@ -26,13 +26,14 @@ from gguf_forge.recipe import Options
 from gguf_forge.recipe.tensor_rules import trimmed
 from gguf_forge.request import Request, RunSettings
 from gguf_forge.tensors.expression import TensorExpr, Unary
+from gguf_forge.tensors.stored import stored_in
 from gguf_forge.toolbox.inspect.metadata_diff import KeyDifference, metadata_differences
 from gguf_forge.toolbox.inspect.rows_of import in_order, row_ranges
 from gguf_forge.toolbox.verify.checksums import SumsCheck, check_sums, read_sums
 from gguf_forge.toolbox.verify.differences import Differences, differences_between
 from gguf_forge.toolbox.verify.expected import expecting, repacked
 from gguf_forge.toolbox.verify.integrity import Problem, problems_of
-from gguf_forge.toolbox.verify.transforms import steps_of, stored_in
+from gguf_forge.toolbox.verify.transforms import steps_of
 from gguf_forge.toolbox.verify.verdict import TensorCheck, Verdict, verdict_on, verdict_on_file
 from gguf_forge.types.rows import PackedRows
 from gguf_forge.types.tensor_type import BF16, F16, F32, TensorType

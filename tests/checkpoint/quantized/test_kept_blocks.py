@@ -31,8 +31,10 @@ from quantized_checkpoints import (
 from synthetic import FAMILIES, read_description, write_checkpoint
 
 from gguf_forge import InputError, Request, UnsupportedError, UsageError, convert, plan, report, verify_gguf
+from gguf_forge.checkpoint.safetensors_file import header_size
 from gguf_forge.cli.demo_checkpoint import Shape
 from gguf_forge.planning.file_plan import WrittenFile
+from gguf_forge.storage.local.source_file import SourceFile
 
 WIDE = Shape(n_embd=512, n_ff=640, n_layer=1, n_head=8, n_head_kv=4, n_ctx=128)
 
@@ -329,6 +331,14 @@ def test_a_report_shows_that_nothing_was_lost(tmp_path: Path) -> None:
     equal = {name for name, error in errors.items() if error is not None and error.worst is None}
     assert equal >= set(made.values)
     assert "output.weight" not in equal
+
+
+def test_the_size_of_the_source_is_that_of_its_codes_and_scales(tmp_path: Path) -> None:
+    made = quantized_llama(tmp_path, GPTQ, gptq(4, 32))
+    file = made.folder / "model.safetensors"
+    stored = file.stat().st_size - header_size(SourceFile(file))
+    (planned,) = plan(made.folder, tmp_path / "m.gguf", types="Q4_K_M")
+    assert planned.source_bytes == stored
 
 
 def test_what_is_shown_says_how_many_blocks_are_kept(tmp_path: Path, forge: Forge) -> None:
