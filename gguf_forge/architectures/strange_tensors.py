@@ -15,7 +15,7 @@ _TYPES_OF_CODES = frozenset(("U8", "I8", "U32", "F8_E4M3", "F8_E5M2", "F4"))
 _ADAPTER = re.compile(r"\.lora_(A|B|embedding_A|embedding_B|magnitude_vector)\b")
 _CODES = (".qweight", ".qzeros", ".scales", ".absmax", ".SCB", ".weight_packed", ".weight_scale", ".weight_scale_inv")
 _OF_LAYERS = re.compile(
-    r"^(model|transformer|language_model|encoder|decoder|layers|backbone)\.|\.(layers|h|blocks)\.[0-9]"
+    r"^(model|lm_head|transformer|language_model|encoder|decoder|layers|backbone)\.|\.(layers|h|blocks)\.[0-9]"
 )
 _MOST_LETTERS = 60
 # The most beginnings of names that a hint lists.

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from math import prod
 from pathlib import Path
 
 from gguf_forge.checkpoint.safetensors_file import StoredTensor
@@ -34,6 +35,11 @@ _PREFIXES = {
     "pretrained_model.": "TRL",
     "model.": "a wrapper such as a LightningModule",
 }
+# PEFT's names for a layer that it trained as a whole, and for the layer before that.
+_TRAINED, _UNTRAINED = "modules_to_save.default", "original_module"
+# Tables of rotary embeddings, which a model computes itself, and scales of its cache, which no file has a place for.
+_BUFFERS = (".rotary_emb.cos_cached", ".rotary_emb.sin_cached")
+_SCALES_OF_CACHE = (".k_scale", ".v_scale", ".kv_scale")
 # Modules that estimate rewards while a model is trained by reinforcement learning. Sources: TRL, OpenRLHF, trlX.
 _VALUE_HEADS = ("v_head.", "value_head.", "ilql_heads.")
 # The most wrappers around each other that are looked for.
@@ -43,28 +49,56 @@ Tensors = Mapping[str, StoredTensor]
 
 
 def tidied(tensors: Tensors, folder: Path) -> Tensors:
-    """The tensors of a model without its wrappers and without a value head; a warning says what was done.
+    """The tensors of a model without its wrappers, a value head, and buffers; a warning says what was done.
 
     Args:
         tensors: By the names in the files.
         folder: The model's, for messages.
     """
+    tensors = _without(tensors, _is_buffer, "tables and scales that a model makes itself are", folder, logging.INFO)
     for _ in range(_MOST_WRAPPERS):
-        tensors = _without_prefix(_without_modules(_without_value_head(tensors, folder), folder), folder)
+        tensors = _without(tensors, _is_of_value_head, "the value head of reinforcement learning is", folder)
+        tensors = _without_prefix(_without_modules(_with_trained(tensors, folder), folder), folder)
     return tensors
 
 
-def _without_value_head(tensors: Tensors, folder: Path) -> Tensors:
-    heads = [name for name in tensors if name.startswith(_VALUE_HEADS)]
-    if not heads or len(heads) == len(tensors):
+def _is_buffer(tensor: StoredTensor) -> bool:
+    return tensor.name.endswith(_BUFFERS) or (tensor.name.endswith(_SCALES_OF_CACHE) and prod(tensor.shape) == 1)
+
+
+def _is_of_value_head(tensor: StoredTensor) -> bool:
+    return tensor.name.startswith(_VALUE_HEADS)
+
+
+def _without(
+    tensors: Tensors,
+    is_left_out: Callable[[StoredTensor], bool],
+    what: str,
+    folder: Path,
+    level: int = logging.WARNING,
+) -> Tensors:
+    """The tensors except some; all of them if nothing else would be left."""
+    kept = {name: tensor for name, tensor in tensors.items() if not is_left_out(tensor)}
+    if not kept or len(kept) == len(tensors):
         return tensors
-    log.warning("%s: the value head of reinforcement learning is left out: %s", folder, some_of(heads))
-    return {name: tensor for name, tensor in tensors.items() if name not in set(heads)}
+    log.log(level, "%s: %s left out: %s", folder, what, some_of([name for name in tensors if name not in kept]))
+    return kept
+
+
+def _with_trained(tensors: Tensors, folder: Path) -> Tensors:
+    """The layers that PEFT trained as a whole in the place of those before the training."""
+    if not any(_TRAINED in name for name in tensors) or _has_adapter(tensors):
+        return tensors
+    kept = {name: tensor for name, tensor in tensors.items() if _UNTRAINED not in name.split(".")}
+    return _renamed(kept, lambda name: name.replace(f".{_TRAINED}.", ".", 1), _TRAINED, "PEFT", folder)
+
+
+def _has_adapter(names: Iterable[str]) -> bool:
+    return any(_ADAPTER in name for name in names)
 
 
 def _without_modules(tensors: Tensors, folder: Path) -> Tensors:
-    has_adapter = any(_ADAPTER in name for name in tensors)
-    for module, who in (_WRAPPING_MODULES if has_adapter else _WRAPPING_MODULES | _BASE_LAYER).items():
+    for module, who in (_WRAPPING_MODULES if _has_adapter(tensors) else _WRAPPING_MODULES | _BASE_LAYER).items():
         if any(module in name.split(".") for name in tensors if module in name):
             tensors = _renamed(tensors, partial(_without_part, module), module, who, folder)
     return tensors

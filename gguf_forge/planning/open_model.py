@@ -55,6 +55,8 @@ def open_model(
         _refuse_file_of_checkpoint(path)
         return closing(GgufModel(open_gguf(path, partial=partial)))
     if is_adapter(LocalFolder(path), vocab_only=vocab_only):
+        if drop_tensor:
+            raise UsageError("--drop-tensor is for checkpoints, and this is an adapter", file=path, hint="leave it out")
         named = LocalFolder(Path(base)) if base is not None else None
         return closing(AdapterModel.open(LocalFolder(path), named))
     folder, drop = model_folder(path), tuple(map(NamePattern.compile, drop_tensor))

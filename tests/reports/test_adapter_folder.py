@@ -10,7 +10,7 @@ from checkpoints import tiny_llama
 from reports import MadeInput
 from weights import file_of
 
-from gguf_forge import ForgeError, GgufFile, InputError, UnsupportedError, convert, open_gguf, plan
+from gguf_forge import ForgeError, GgufFile, InputError, UnsupportedError, UsageError, convert, open_gguf, plan
 
 FACTORS = {
     f"blk.{layer}.attn_{part}.weight.lora_{factor}" for layer in (0, 1) for part in ("q", "v") for factor in ("a", "b")
@@ -84,6 +84,11 @@ def test_an_adapter_that_names_no_base_model(made: MadeInput) -> None:
     (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": None}))
     with pytest.raises(InputError, match="does not name its base model"):
         plan(folder)
+
+
+def test_no_tensor_is_dropped_from_an_adapter(made: MadeInput) -> None:
+    with pytest.raises(UsageError, match="--drop-tensor is for checkpoints"):
+        plan(made("config"), drop_tensor=["q_proj"])
 
 
 def test_a_base_that_is_no_model(made: MadeInput, tmp_path: Path) -> None:

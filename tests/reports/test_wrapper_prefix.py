@@ -79,6 +79,33 @@ def test_an_adapter_that_is_not_merged_is_no_wrapper(tmp_path: Path) -> None:
     assert "merge_and_unload" in str(caught.value.hint)
 
 
+def test_layers_that_peft_trained_as_a_whole(tmp_path: Path) -> None:
+    def trained(tensors: dict[str, Held]) -> dict[str, Held]:
+        head = tensors.pop("lm_head.weight")
+        return tensors | {
+            "lm_head.original_module.weight": (head[0], head[1], bytes(len(head[2]))),
+            "lm_head.modules_to_save.default.weight": head,
+        }
+
+    model = tiny_llama(tmp_path)
+    assert file_of(rewritten(model, tmp_path / "trained", trained)) == file_of(model)
+
+
+def test_buffers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Old checkpoints hold tables of rotary embeddings, newer ones scales of an FP8 cache."""
+
+    def with_buffers(tensors: dict[str, Held]) -> dict[str, Held]:
+        layer = "model.layers.1.self_attn."
+        tables = {f"{layer}rotary_emb.{name}_cached": ("BF16", [1, 1, 4, 4], bytes(32)) for name in ("cos", "sin")}
+        scales = {f"{layer}k_proj.k_scale": ("F32", [1], bytes(4)), f"{layer}v_scale": ("F32", [], bytes(4))}
+        return tensors | tables | scales
+
+    model = tiny_llama(tmp_path)
+    caplog.set_level("INFO")
+    assert file_of(rewritten(model, tmp_path / "old", with_buffers)) == file_of(model)
+    assert any("makes itself" in message for message in caplog.messages)
+
+
 def test_many_wrappers_cost_no_more_than_some(tmp_path: Path) -> None:
     model = tiny_llama(tmp_path)
     deep = "module." * 100_000
