@@ -27,6 +27,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gguf_forge.cli.progress import ProgressBar as ProgressBar
     from gguf_forge.distributed.finish import FinishResult as FinishResult
     from gguf_forge.distributed.finish import finish as finish
     from gguf_forge.distributed.job_plan import JobPlan as JobPlan
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from gguf_forge.planning.making import convert as convert
     from gguf_forge.planning.making import plan as plan
     from gguf_forge.planning.making import quantize_gguf as quantize_gguf
+    from gguf_forge.planning.notebook import FileTable as FileTable
     from gguf_forge.planning.splits import Split as Split
     from gguf_forge.recipe import FileType as FileType
     from gguf_forge.recipe import ImportanceMatrix as ImportanceMatrix
@@ -95,6 +97,7 @@ _HOMES = {
     "Comparison": ("gguf_forge.toolbox.inspect.compare", "Comparison"),
     "EditPlan": ("gguf_forge.toolbox.edit.edit", "EditPlan"),
     "FilePlan": ("gguf_forge.planning.file_plan", "FilePlan"),
+    "FileTable": ("gguf_forge.planning.notebook", "FileTable"),
     "FileType": ("gguf_forge.recipe", "FileType"),
     "FinishResult": ("gguf_forge.distributed.finish", "FinishResult"),
     "ForgeError": ("gguf_forge.errors", "ForgeError"),
@@ -109,6 +112,7 @@ _HOMES = {
     "OutputError": ("gguf_forge.errors", "OutputError"),
     "Overview": ("gguf_forge.toolbox.inspect.inspect", "Overview"),
     "Profile": ("gguf_forge.storage.profile", "Profile"),
+    "ProgressBar": ("gguf_forge.cli.progress", "ProgressBar"),
     "RefusedError": ("gguf_forge.errors", "RefusedError"),
     "Report": ("gguf_forge.toolbox.report.data", "Report"),
     "Request": ("gguf_forge.request", "Request"),
@@ -156,6 +160,7 @@ __all__ = [
     "Comparison",
     "EditPlan",
     "FilePlan",
+    "FileTable",
     "FileType",
     "FinishResult",
     "ForgeError",
@@ -170,6 +175,7 @@ __all__ = [
     "OutputError",
     "Overview",
     "Profile",
+    "ProgressBar",
     "RefusedError",
     "Report",
     "Request",

@@ -59,7 +59,8 @@ def counting(what: str, total: int, messages: Messages) -> Iterator[Callable[[in
             yield lambda n_bytes: progress.advance(task, n_bytes)
 
 
-def _bars(to: Console) -> Progress:
+def _bars(to: Console | None) -> Progress:
+    """Bars on a console; None for the one that rich chooses, which is the cell of a notebook."""
     return Progress(
         TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(),
@@ -86,6 +87,26 @@ class Bar(Observer):
 
     def advance(self, n_bytes: int) -> None:
         self._progress.advance(self._task, n_bytes)
+
+
+class ProgressBar(Bar):
+    """A bar on standard error, or in a notebook, for `observer=` of a public function. One object serves one run.
+
+    Example:
+        >>> gguf_forge.convert("Qwen3-0.6B", observer=gguf_forge.ProgressBar())  # doctest: +SKIP
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_bars(None))
+
+    def begin_other(self, what: str, n_bytes: int) -> None:
+        self._progress.start()
+        super().begin_other(what, n_bytes)
+
+    def advance(self, n_bytes: int) -> None:
+        super().advance(n_bytes)
+        if self._progress.finished:
+            self._progress.stop()
 
 
 class Lines(Observer):

@@ -66,6 +66,17 @@ class GgufFile:
         self.repeated = headers[0].repeated
         self.broken = (*itertools.chain.from_iterable(header.broken for header in headers), *filter(None, [missing]))
 
+    def __repr__(self) -> str:
+        more = f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else ""
+        return f"<GgufFile {self.paths[0]}{more}: {len(self.typed_metadata)} keys, {len(self.tensors)} tensors>"
+
+    def __getitem__(self, name: str) -> GgufTensor:
+        """The tensor with this name; KeyError if there is none."""
+        for tensor in self.tensors:
+            if tensor.name == name:
+                return tensor
+        raise KeyError(name)
+
     def breaks(self, rule: FormatRule) -> bool:
         """Whether the files break this rule."""
         return any(each.rule is rule for each in self.broken)

@@ -20,6 +20,7 @@ from gguf_forge.gguf_file.split import PartName, is_header_of_part
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.kernels.binding import backend_lanes, default_backend, dequantizable_types, quantizable_types
+from gguf_forge.planning.notebook import FileTable, line, size_text
 from gguf_forge.recipe import Assignment, FileType, Options, importance_of, make_recipe
 from gguf_forge.request import Observer, RunSettings
 from gguf_forge.storage.local.output import refuse_existing
@@ -77,6 +78,20 @@ class FilePlan:
     inputs: tuple[Path, ...]
     kept: tuple[str, ...] | None = None
     lacking: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return line("FilePlan", self.facts)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a notebook shows of it. The whole header would be megabytes."""
+        return {
+            "file": str(self.path),
+            "type": self.file_type.name,
+            "size": size_text(self.size),
+            "bits a weight": f"{self.bits_per_weight:.2f}",
+            "tensors": str(len(self.tensors)),
+        }
 
     @property
     def path(self) -> Path:
@@ -144,6 +159,14 @@ class WrittenFile:
     file: FilePlan
     seconds: float
     resumed_tensors: int = 0
+
+    def __repr__(self) -> str:
+        return line("WrittenFile", self.facts)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a notebook shows of it."""
+        return {**self.file.facts, "seconds": f"{self.seconds:.1f}"}
 
     @property
     def path(self) -> Path:
@@ -260,7 +283,7 @@ def refuse_fallbacks(files: Iterable[FilePlan]) -> None:
 _NAMED = 3  # tensors that a message names
 
 
-def make_files(files: Iterable[FilePlan], run: RunSettings) -> tuple[WrittenFile, ...]:
+def make_files(files: Iterable[FilePlan], run: RunSettings) -> FileTable[WrittenFile]:
     """Checks planned files and writes them; raises what `check_files` and `write_files` do."""
     every = tuple(files)
     check_files(every, run)
@@ -327,7 +350,7 @@ def _check_types(file: FilePlan) -> None:
         )
 
 
-def write_files(files: Iterable[FilePlan], run: RunSettings) -> tuple[WrittenFile, ...]:
+def write_files(files: Iterable[FilePlan], run: RunSettings) -> FileTable[WrittenFile]:
     """Writes planned files. The sources are read only once for all of them.
 
     To resume, files and parts that are complete stay as they are, unless the settings ask for new ones.
@@ -348,7 +371,7 @@ def write_files(files: Iterable[FilePlan], run: RunSettings) -> tuple[WrittenFil
     resumed = forge(todo, run, watcher.advance)
     found = {shard.path: n for shard, n in zip(todo, resumed, strict=True)}
     seconds = time.perf_counter() - begun
-    return tuple(
+    return FileTable(
         WrittenFile(file, seconds, sum(found.get(shard.path, len(shard.sources)) for shard in file.shards))
         for file in every
     )

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from gguf_forge.errors import UsageError
 from gguf_forge.planning.file_plan import FilePlan, WrittenFile, make_files
 from gguf_forge.planning.model import TensorSource
+from gguf_forge.planning.notebook import FileTable
 from gguf_forge.planning.open_model import open_model
 from gguf_forge.planning.splits import Split, split_of
 from gguf_forge.recipe import Options, names_of_types
@@ -69,7 +70,7 @@ def _also_as_reference(options: Options, request: Request) -> Options:
     return replace(options, as_reference=options.as_reference or request.as_reference)
 
 
-def make(request: Request, run: RunSettings, options: Options | None = None) -> tuple[WrittenFile, ...]:
+def make(request: Request, run: RunSettings, options: Options | None = None) -> FileTable[WrittenFile]:
     """Makes the files of a request: plans them, checks for errors, writes them. Arguments as for `planned`."""
     with (
         memory_bound(run.max_memory),
@@ -95,7 +96,7 @@ def convert(
     observer: Observer | None = None,
     profile: Profile | None = None,
     **more: Any,
-) -> tuple[WrittenFile, ...]:
+) -> FileTable[WrittenFile]:
     """Converts a checkpoint, one output for each of `types`, all from one reading of its weights.
 
     Args:
@@ -105,6 +106,7 @@ def convert(
         options: What deviates from the types' mixes; its own file type is replaced by each of `types`.
         split: Whether and how each file is split; None for one file.
         threads, backend, overwrite, max_memory, resume, observer, profile: How it is run; see `RunSettings`.
+            `observer=gguf_forge.ProgressBar()` shows a bar.
         more: Any other field of `Request`, such as `mmproj=True`, `pre_tokenizer="qwen2"` or `strict=True`.
 
     Raises:
@@ -135,18 +137,18 @@ def plan(
     options: Options | None = None,
     split: Split | None = None,
     **more: Any,
-) -> tuple[FilePlan, ...]:
+) -> FileTable[FilePlan]:
     """What `convert` would write with the same arguments: every tensor, type, size and offset. Reads no weight.
 
     Raises:
         ForgeError: what was wrong, where, and what to do.
 
     Example:
-        >>> [file.layout.size for file in plan("Qwen3-0.6B", types="Q4_K_M")]  # doctest: +SKIP
+        >>> [file.size for file in plan("Qwen3-0.6B", types="Q4_K_M")]  # doctest: +SKIP
     """
     request = _request(source, out, types, split, options, **more)
     with planned(request, options) as found:
-        return found.files
+        return FileTable(found.files)
 
 
 def quantize_gguf(
@@ -166,7 +168,7 @@ def quantize_gguf(
     buffer: int | None = None,
     observer: Observer | None = None,
     profile: Profile | None = None,
-) -> tuple[WrittenFile, ...]:
+) -> FileTable[WrittenFile]:
     """Quantizes a GGUF file, one output for each of `types`: the file that llama-quantize makes, byte for byte.
 
     Args:

@@ -142,6 +142,11 @@ class EditPlan:
     copies: tuple[Copy, ...]
     size: int
 
+    def __repr__(self) -> str:
+        changed = [*(change.key for change in self.changes), *(f"tensor {change.name}" for change in self.tensors)]
+        named = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+        return f"<EditPlan {self.path}: {named or 'nothing changes'}, {self.size} bytes>"
+
     @property
     def in_place(self) -> bool:
         return self.path == self.source
