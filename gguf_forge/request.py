@@ -85,6 +85,16 @@ def parse_size(text: str, *, option: str = "--split-max-size", unit: int = 1000)
     return int(Fraction(found[1]) * (1024 if found[3] == "IB" else unit) ** _SIZE_LETTERS.index(found[2]))
 
 
+def names_folder(out: str | None, n_types: int) -> bool:
+    """Whether an output can only be a folder: it ends with a slash, or it is a plain name for files of several types.
+
+    Example:
+        >>> names_folder("models/", 1), names_folder("models", 2), names_folder("models", 1)
+        (True, True, False)
+    """
+    return out is not None and (out.endswith(os.sep) or (n_types > 1 and not Path(out).suffix and "{" not in out))
+
+
 def parse_names(given: Sequence[str] | None) -> tuple[str, ...]:
     """`-t A,B -t C` as A, B, C.
 

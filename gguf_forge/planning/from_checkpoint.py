@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,7 +15,7 @@ from gguf_forge.checkpoint.mistral_form import has_mistral_form
 from gguf_forge.checkpoint.safetensors_file import header_size
 from gguf_forge.checkpoint.shards import has_weights
 from gguf_forge.engine.batches import RowSource, Shard
-from gguf_forge.errors import OutputError, UnsupportedError, UsageError
+from gguf_forge.errors import UnsupportedError, UsageError
 from gguf_forge.general import fill_template, output_name
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, u32
@@ -28,7 +27,7 @@ from gguf_forge.planning.model_plan import ModelPlan, has_projector, plan_infos,
 from gguf_forge.planning.splits import Split, split_as_converter, split_as_gguf_split, whole_file
 from gguf_forge.recipe import FILE_TYPES, FileType, Options
 from gguf_forge.recipe.file_types import AUTO, OF_NVFP4
-from gguf_forge.request import Request
+from gguf_forge.request import Request, names_folder
 from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.storage.paths import is_folder
@@ -49,6 +48,7 @@ def plan_file(
     out: Path | None = None,
     split: Split | None = None,
     *,
+    in_folder: bool = False,
     only_planned: bool = False,
 ) -> FilePlan:
     """Chooses every type, size and offset of a file.
@@ -58,13 +58,14 @@ def plan_file(
         options: The file type, and the options that change its mix.
         out: A file, a folder, a name with `{ftype}` in it, or None for the usual name in the current folder.
         split: Whether and how the file is split.
+        in_folder: `out` is a folder, even if it is missing.
         only_planned: As for `OpenModel.files`.
 
     Raises:
         UsageError: an option that the file type has no use for, or a type that needs an importance matrix.
     """
     file_type, metadata, chosen, warnings = choose(plan, options, only_planned=only_planned)
-    path = _path(plan, file_type, out)
+    path = _path(plan, file_type, out, in_folder)
     shards = _shards(path, metadata, chosen, options.file_type, split or Split())
     if split and shards[0].path == path:
         warnings = (*warnings, f"{path.name} is not split: one part holds it all")
@@ -87,19 +88,20 @@ def plan_files(
     out: Path | None = None,
     split: Split | None = None,
     *,
+    in_folder: bool = False,
     only_planned: bool = False,
 ) -> tuple[FilePlan, ...]:
     """The plans of a model's file and of its adapters' files; arguments as for `plan_file`.
 
     Adapters are F32. They are only planned with files of float types, because llama-quantize makes a single file.
     """
-    main = plan_file(plan, options, out, split, only_planned=only_planned)
+    main = plan_file(plan, options, out, split, in_folder=in_folder, only_planned=only_planned)
     if not plan.adapters:
         return (main,)
     if not options.file_type.is_float:
         said = f"its {len(plan.adapters)} adapters are written with files of float types only: add for example -t F16"
         return (replace(main, warnings=(*main.warnings, said)),)
-    path = _path(plan, main.file_type, out)
+    path = _path(plan, main.file_type, out, in_folder)
     beside = {path.with_name(beginning + path.name): adapter for beginning, adapter in plan.adapters.items()}
     of_adapters = Options(file_type=FILE_TYPES["F32"], as_reference=options.as_reference)
     return (main, *(_adapter_file(adapter, path, of_adapters) for path, adapter in beside.items()))
@@ -196,9 +198,9 @@ def _with_file_type(plan: ModelPlan, base: TensorType) -> Metadata:
     return {**plan.metadata, "general.file_type": u32(_base_file_type(plan, base).id or 0)}
 
 
-def _path(plan: ModelPlan, file_type: FileType, out: Path | None) -> Path:
+def _path(plan: ModelPlan, file_type: FileType, out: Path | None, in_folder: bool) -> Path:
     folder = out or Path()
-    if not is_folder(folder):
+    if not in_folder and not is_folder(folder):
         return folder.with_name(fill_template(folder.name, file_type.name))
     return folder / (plan.file_prefix + output_name(plan.identity, file_type.name, vocab_only=not plan.tensors))
 
@@ -346,21 +348,14 @@ def files_of_request(
         default: The name of the file type if the request names none.
         only_planned: As for `OpenModel.files`.
     """
-    target = _target(request, folder)
+    target = folder if request.out is None else folder / request.out
     file_types = dict.fromkeys(FileType.named(name) for name in request.types or (default,))
+    in_folder = names_folder(request.out, len(file_types))
     plans = (
         file
         for each in file_types
-        for file in plan_files(plan, replace(options, file_type=each), target, split, only_planned=only_planned)
+        for file in plan_files(
+            plan, replace(options, file_type=each), target, split, in_folder=in_folder, only_planned=only_planned
+        )
     )
     return said_and_checked(plans, strict=request.strict)
-
-
-def _target(request: Request, folder: Path) -> Path:
-    """The path for the files. A slash at the end means a folder."""
-    if request.out is None:
-        return folder
-    target = folder / request.out
-    if request.out.endswith(os.sep) and not is_folder(target):
-        raise OutputError("the folder does not exist", file=target, hint="create it first")
-    return target

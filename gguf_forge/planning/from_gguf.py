@@ -28,7 +28,7 @@ from gguf_forge.planning.splits import (
 )
 from gguf_forge.recipe import FileType, Options
 from gguf_forge.recipe.file_types import ALIASES
-from gguf_forge.request import Request
+from gguf_forge.request import Request, names_folder
 from gguf_forge.storage.paths import is_folder
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import StandIn
@@ -80,7 +80,13 @@ class GgufModel:
         base = self._base_file()
         names = {FileType.named(name): name for name in request.types}
         plans = (
-            self._plan(base, _path(target, file_type, name), replace(given, file_type=file_type), split, only_planned)
+            self._plan(
+                base,
+                _path(target, file_type, name, names_folder(request.out, len(names))),
+                replace(given, file_type=file_type),
+                split,
+                only_planned,
+            )
             for file_type, name in names.items()
         )
         return said_and_checked(plans, strict=request.strict, may_keep_split=len(gguf.paths) > 1)
@@ -142,8 +148,8 @@ def _refuse_hints(request: Request) -> None:
         raise UsageError(f"{', '.join(in_use)}: no use for a GGUF file", hint="leave it out, or give a model folder")
 
 
-def _path(target: Path, file_type: FileType, name: str) -> Path:
-    if is_folder(target):
+def _path(target: Path, file_type: FileType, name: str, in_folder: bool) -> Path:
+    if in_folder or is_folder(target):
         return target / f"ggml-model-{_reference_name(file_type, name)}.gguf"
     return target.with_name(fill_template(target.name, file_type.name))
 

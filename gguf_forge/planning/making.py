@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from os import PathLike
 from pathlib import Path
@@ -17,7 +17,8 @@ from gguf_forge.planning.open_model import open_model
 from gguf_forge.planning.splits import Split, split_of
 from gguf_forge.recipe import Options, names_of_types
 from gguf_forge.recipe.requested import options_of
-from gguf_forge.request import Observer, RecipeChoices, Request, RunSettings
+from gguf_forge.request import Observer, RecipeChoices, Request, RunSettings, names_folder
+from gguf_forge.storage.local.publish import made_folder
 from gguf_forge.storage.memory import memory_bound
 from gguf_forge.storage.profile import PLAN, Profile, measured, phase
 
@@ -78,7 +79,9 @@ def make(request: Request, run: RunSettings, options: Options | None = None) -> 
         phase(PLAN),
         planned(request, options) as found,
     ):
-        return make_files(found.files, run)
+        folder = found.files[0].path.parent
+        with made_folder(folder) if names_folder(request.out, len(found.files)) else nullcontext():
+            return make_files(found.files, run)
 
 
 def convert(

@@ -28,6 +28,9 @@ class FileTable(tuple[T, ...]):
 
     __slots__ = ()
 
+    def __new__(cls, files: Iterable[T] = ()) -> FileTable[T]:
+        return super().__new__(cls, files)
+
     def _repr_html_(self) -> str:
         return html_table(file.facts for file in self)
 

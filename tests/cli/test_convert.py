@@ -121,7 +121,6 @@ def test_a_full_disk_is_said_before_work(forge: Forge, model: Path, monkeypatch:
         (["."], 4, "config.json: the file is missing"),
         (["{model}", "--tensor-type-file", "none.txt"], 4, "none.txt"),
         (["{model}", "-o", "none/x.gguf"], 5, "none: the folder does not exist"),
-        (["{model}", "-o", "none/"], 5, "none: the folder does not exist"),
     ],
 )
 def test_errors(forge: Forge, model: Path, arguments: list[str], code: int, message: str) -> None:
@@ -264,3 +263,20 @@ def test_other_options_of_llama_cpp_are_answered_with_what_there_is_instead(
     ran = forge("convert", model, option)
     assert ran.code == 2
     assert hint in ran.err
+
+
+@pytest.mark.parametrize(
+    ("out", "types"), [("new/", "Q8_0"), ("new/inside/", "Q8_0"), ("new", "Q8_0,Q4_0"), ("new/{ftype}.d/", "Q8_0")]
+)
+def test_a_folder_is_made_where_the_output_names_one(forge: Forge, model: Path, out: str, types: str) -> None:
+    assert forge("plan", model, "-o", out, "-t", types).err == ""
+    assert listing(Path()) == []
+    assert forge("convert", model, "-o", out, "-t", types).code == 0
+    assert [path.name for path in sorted(Path(out).iterdir())] == [
+        f"Tiny-1.2M-{name}.gguf" for name in sorted(types.split(","))
+    ]
+
+
+def test_a_folder_that_was_made_in_vain_goes(forge: Forge, model: Path) -> None:
+    assert forge("convert", model, "-o", "new/inside/", "--max-memory", "5M").code == 2
+    assert listing(Path()) == []

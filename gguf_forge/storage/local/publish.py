@@ -58,6 +58,26 @@ def check_output(path: Path, size: int, inputs: Iterable[Path], *, overwrite: bo
     check_room(path.parent, [(path, size)])
 
 
+@contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Makes a folder for outputs, and removes it again if it is still empty when the block fails.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    missing = [path for path in (folder, *folder.parents) if not is_folder(path)]
+    for path in reversed(missing):
+        with output_errors(path):
+            disk.make_folder(path)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # it is not empty
+            for path in missing:
+                disk.remove_folder(path)
+        raise
+
+
 def check_room(folder: Path, outputs: Sequence[tuple[Path, int]]) -> None:
     """Raises OutputError if the disk has too little room for files of these sizes, all in `folder`.
 
