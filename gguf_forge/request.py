@@ -296,6 +296,9 @@ class RecipeChoices:
             metavar="KEY=TYPE:VALUE",
         ),
     ] = ()
+    force: Annotated[bool, Option("--force", "Let --override-kv set standard keys to what no reader takes.", MODEL)] = (
+        False
+    )
     prune_layers: Annotated[
         str | None,
         Option("--prune-layers", "Leave out these layers; those above move down.", MODEL, metavar="N,N..."),

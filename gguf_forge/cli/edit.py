@@ -111,6 +111,7 @@ class Changes:
             metavar="PATTERN=TEXT",
         ),
     ] = ()
+    force: Annotated[bool, Option("--force", "Also set standard keys to what no reader takes.", MODEL)] = False
 
 
 def register(app: typer.Typer) -> None:
@@ -185,8 +186,9 @@ def _edits(changes: Changes) -> Edits:
         set=_unique("--set", map(parse_setting, changes.set)),
         drop_tensors=changes.drop_tensor,
         rename_tensors=_unique("--rename-tensor", map(_tensor_renaming, changes.rename_tensor)),
+        force=changes.force,
     )
-    if edits == Edits():
+    if edits in (Edits(), Edits(force=True)):
         raise UsageError("there is nothing to change", hint="for example --set general.name=str:Mine")
     return edits
 

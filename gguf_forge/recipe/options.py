@@ -36,10 +36,10 @@ class Options:
     """Everything that decides the types and the metadata of a quantized file.
 
     The names are those of llama-quantize's options. `tensor_types` are tried in order, the first match wins.
-    `uncovered_type` is given to tensors that need importance and have none in the matrix.
-    `keep_order` keeps the order of the base file, as --keep-split does; the mixes count the tensors in it. `read_from`
-    names the files that options were read from. `as_reference` gives llama.cpp's bytes where llama.cpp is wrong.
-    `is_partial` says that the base file has tensors that nobody can name here; types may not depend on them.
+    `uncovered_type` is given to tensors that need importance and have none in the matrix. `force` lets `key_overrides`
+    set standard keys to what no reader takes. `keep_order` keeps the order of the base file, as --keep-split does; the
+    mixes count the tensors in it. `read_from` names the files that options were read from. `as_reference` gives
+    llama.cpp's bytes where llama.cpp is wrong.
     """
 
     file_type: FileType = FILE_TYPES["Q4_K_M"]
@@ -50,6 +50,7 @@ class Options:
     tensor_types: tuple[TypeOverride, ...] = ()
     uncovered_type: TensorType | None = None
     key_overrides: tuple[KeyOverride, ...] = ()
+    force: bool = False
     prune_layers: tuple[int, ...] = ()
     allow_requantize: bool = False
     keep_order: bool = False

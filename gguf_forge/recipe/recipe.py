@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from gguf_forge.errors import ForgeError
+from gguf_forge.errors import ForgeError, UsageError, printable
+from gguf_forge.gguf_file.key_types import problem_of, problems
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.recipe.assign import Assignment, assign
@@ -49,6 +50,7 @@ def make_recipe(
     Raises:
         ForgeError: whatever `assign`, `check` and `quantized_metadata` refuse.
     """
+    _refuse_overrides(metadata, options)
     assignments = assign(tensors, metadata, options, kept)
     last = range(0) if options.file_type == COPY else ModelFacts.read(metadata, options.key_overrides).predicting
     refused: tuple[str, ...] = ()
@@ -62,6 +64,7 @@ def make_recipe(
     header = quantized_metadata(tensors, metadata, options if has_use else replace(options, imatrix=None))
     warnings = (
         *_warnings(tensors, assignments, options),
+        *_strange_keys(metadata),
         *(_pruning_warnings(tensors, metadata, options, last) if options.prune_layers else ()),
         *weighing_warnings(tensors, assignments, options, last),
         *refused,
@@ -92,3 +95,19 @@ def _pruning_warnings(
         f"--prune-layers does not change {named([*wrong])}, so the file may not load; see --as-reference": wrong,
     }
     return tuple(words for words, is_so in found.items() if is_so)
+
+
+def _refuse_overrides(metadata: Metadata, options: Options) -> None:
+    """Raise UsageError if --override-kv sets a standard key to what no reader takes."""
+    architecture = str(metadata["general.architecture"].data) if "general.architecture" in metadata else ""
+    for override in options.key_overrides if not (options.force or options.as_reference) else ():
+        problem = problem_of(override.key, override.value, architecture)
+        if problem is not None:
+            raise UsageError(f"--override-kv: {printable(problem)}", hint="give another value, or add --force")
+
+
+def _strange_keys(metadata: Metadata) -> tuple[str, ...]:
+    """Keys of the base file that no reader takes. They are copied, as llama-quantize does."""
+    architecture = str(metadata["general.architecture"].data) if "general.architecture" in metadata else ""
+    found = problems(metadata, architecture)
+    return (f"{len(found)} keys may keep readers from loading the file: {named(found)}",) if found else ()

@@ -45,6 +45,7 @@ def options_of(choices: FileChoices, folder: Path = Path()) -> Options:
         tensor_types=(*map(parse_tensor_type, choices.tensor_type), *from_file),
         uncovered_type=_target(choices.uncovered_type),
         key_overrides=tuple(map(parse_key_override, choices.override_kv)),
+        force=choices.force,
         prune_layers=parse_prune_layers(choices.prune_layers) if choices.prune_layers is not None else (),
         allow_requantize=choices.allow_requantize,
         imatrix=_importance(choices, folder),

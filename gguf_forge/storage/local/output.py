@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from errno import EDQUOT, EMFILE, ENOSPC, EPERM
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from stat import S_IMODE, S_IRUSR, S_ISREG, S_IWUSR
@@ -25,6 +26,7 @@ from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.direct import DirectWriter
 from gguf_forge.storage.local.journal import Journal, JournalRecord, differences, read_journal
 from gguf_forge.storage.local.locks import is_at
+from gguf_forge.storage.local.samples import Samples
 from gguf_forge.storage.local.source_file import TOO_MANY_FILES
 from gguf_forge.storage.sink import Output
 from gguf_forge.storage.source import Source
@@ -80,6 +82,8 @@ class LocalSink:
         self._recorded = JournalRecord()
         self._journal: Journal | None = None
         self._writer: DirectWriter | None = None
+        self._samples = Samples()
+        self._is_foreign = False
 
     def write_at(self, offset: int, data: memoryview) -> None:
         """Writes all of `data`, with as many system calls as needed."""
@@ -87,6 +91,7 @@ class LocalSink:
             if self._writer is None:
                 raise OutputError("the file was written after it was closed", file=self.path)
             self._writer.write_all(data, offset)
+            self._samples.add(offset, data)
 
     def copy_from(self, source: Source, source_offset: int, offset: int, nbytes: int) -> None:
         """Copies bytes from a source. The kernel copies them (`copy_file_range`) unless we write with `O_DIRECT`.
@@ -289,11 +294,27 @@ class LocalSink:
             disk.truncate(self._opened, self._size)
 
     def complete(self) -> None:
-        """Waits until everything is on the disk."""
+        """Waits until everything is on the disk.
+
+        Raises:
+            OutputError: it cannot be written, or another process wrote to the file or cut it.
+        """
         with output_errors(self.path):
             if self._journal is not None:
                 self._journal.close(write_down=False)
             disk.sync(self._opened)
+            self._is_foreign = self._is_changed_by_others()
+        if self._is_foreign:
+            raise OutputError(
+                "another process wrote to the unfinished file",
+                file=self._partial,
+                hint="run again, and let no other program touch this file meanwhile",
+            )
+
+    def _is_changed_by_others(self) -> bool:
+        if disk.status_of_open(self._opened).st_size != self._size:
+            return True
+        return self._samples.first_difference(partial(disk.pread_all, self._opened)) is not None
 
     def take_name(self, *, overwrite: bool) -> None:
         """Gives the complete file its name.
@@ -355,11 +376,15 @@ class LocalSink:
             self._remove_empty()
             return
         is_unfinished = self._is_at(self._partial)
-        if not is_unfinished and not self._is_at(self.path):
-            return  # Somebody removed our file, so the file that has its name now is not ours.
+        keep = keep and not self._is_foreign
         if self._journal is not None:
             with suppress(OSError):
                 self._journal.close(write_down=keep and is_unfinished)
+        if not is_unfinished and not self._is_at(self.path):
+            # Somebody removed our file. If there is another one, it is not ours, and the journal may be its journal.
+            if not os.path.lexists(self._partial):
+                disk.unlink(self._journal_path)
+            return
         # If this run did not get as far as its journal, there may be the journal of an earlier run.
         if keep and is_unfinished and (self._journal.is_written if self._journal else not self._is_new):
             log.warning("%s: the finished part is kept: run again with --resume to continue from there", self.path)

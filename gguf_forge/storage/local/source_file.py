@@ -121,4 +121,5 @@ def _refuse_special(status: os.stat_result, path: Path) -> None:
 
 
 def _identity(status: os.stat_result) -> str:
-    return repr((status.st_size, status.st_mtime_ns, status.st_ino))
+    """The time of the last change of the inode is in it: programs can set the other times back, but not this one."""
+    return repr((status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))

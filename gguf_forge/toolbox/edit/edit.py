@@ -13,6 +13,7 @@ from typing import Any
 
 from gguf_forge.errors import InputError, RefusedError, UsageError, printable
 from gguf_forge.gguf_file.header import alignment_of, encode_header
+from gguf_forge.gguf_file.key_types import problem_of
 from gguf_forge.gguf_file.reader import MAX_KEY, GgufHeader, GgufTensor, read_header
 from gguf_forge.gguf_file.rules import GGML, WIDEST, FormatRule
 from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_KEYS, SPLIT_NO
@@ -44,15 +45,6 @@ _LAYOUT_KEYS = {
     "general.alignment": "it says where the tensor data lies",
     **dict.fromkeys(SPLIT_KEYS, "it says which files belong together: use `gguf-forge split` or `merge`"),
 }
-# Readers refuse a file in which one of these keys has another type.
-_TYPES = {
-    _ARCHITECTURE: ValueType.STRING,
-    "general.file_type": ValueType.UINT32,
-    "general.quantization_version": ValueType.UINT32,
-    "tokenizer.ggml.model": ValueType.STRING,
-    "tokenizer.ggml.pre": ValueType.STRING,
-    CHAT_TEMPLATE: ValueType.STRING,
-}
 _COPY_PIECE = 1 << 28
 
 
@@ -71,6 +63,7 @@ class Edits:
             `gguf_forge.toolbox.edit.settings.typed`.
         drop_tensors: Patterns of names of tensors to leave out.
         rename_tensors: Pattern -> what takes the place of its first match in names of tensors.
+        force: Also set standard keys to what no reader takes.
     """
 
     remove: Sequence[str] = ()
@@ -82,10 +75,11 @@ class Edits:
     set: Mapping[str, Value | UntypedValue | Any] = field(default_factory=dict)
     drop_tensors: Sequence[str] = ()
     rename_tensors: Mapping[str, str] = field(default_factory=dict)
+    force: bool = False
 
     @property
     def change_keys(self) -> bool:
-        return replace(self, drop_tensors=(), rename_tensors={}) != Edits()
+        return replace(self, drop_tensors=(), rename_tensors={}, force=False) != Edits()
 
 
 @dataclass(frozen=True)
@@ -170,6 +164,7 @@ def edit_gguf(
     set: Mapping[str, Any] | None = None,
     drop_tensors: Iterable[str] = (),
     rename_tensors: Mapping[str, str] | None = None,
+    force: bool = False,
     overwrite: bool = False,
 ) -> EditPlan:
     """Changes a GGUF file: there is the old file or the complete new one, at any time.
@@ -190,6 +185,7 @@ def edit_gguf(
             `KEY[N]` is item N of a list, from 0.
         drop_tensors: Patterns of names, as in `--tensor-type`; tensors with such names are left out.
         rename_tensors: Pattern -> what takes the place of its first match in names of tensors.
+        force: Also set standard keys to what no reader takes.
         overwrite: `out` may be replaced.
 
     Returns:
@@ -212,6 +208,7 @@ def edit_gguf(
         set or {},
         tuple(drop_tensors),
         rename_tensors or {},
+        force,
     )
     with SourceFile(Path(source)) as file:
         header = read_header(file, lenient=True)
@@ -357,7 +354,7 @@ def edited(metadata: Metadata, edits: Edits, repeated: Sequence[tuple[str, Value
             raise RefusedError(f"{key} cannot be removed", hint="no reader would take the file without it")
         del result[key]
     for old, new in edits.rename.items():
-        result = _rename(result, old, new)
+        result = _rename(result, old, new, force=edits.force)
     if edits.chat_templates is not None:
         result = _with_templates(result, edits.chat_templates)
     if edits.pre_tokenizer is not None:
@@ -370,12 +367,19 @@ def edited(metadata: Metadata, edits: Edits, repeated: Sequence[tuple[str, Value
     for key, value in edits.set.items():
         item = with_item(key, value, result)
         if item is not None:
-            result[item[0]] = item[1]
+            result[item[0]] = _checked(*item, result[item[0]], architecture_of(result), edits.force)
             continue
         _check_name(key)
         _check_free_to_change(key)
-        result[key] = _checked(key, typed(key, value, result.get(key)), result.get(key))
+        before = result.get(key)
+        result[key] = _checked(key, typed(key, value, before), before, architecture_of(result), edits.force)
     return result
+
+
+def architecture_of(metadata: Metadata) -> str:
+    """The architecture that the keys name; empty if they name none."""
+    value = metadata.get(_ARCHITECTURE)
+    return str(value.data) if value is not None else ""
 
 
 def _check_there(key: str, metadata: Metadata) -> None:
@@ -395,7 +399,7 @@ def _check_name(key: str) -> None:
         raise UsageError(f"{printable(key)!r} cannot be the name of a key", hint="text of 1 to 65535 bytes can")
 
 
-def _rename(metadata: Metadata, old: str, new: str) -> Metadata:
+def _rename(metadata: Metadata, old: str, new: str, *, force: bool) -> Metadata:
     _check_there(old, metadata)
     _check_name(new)
     for key in (old, new):
@@ -404,7 +408,7 @@ def _rename(metadata: Metadata, old: str, new: str) -> Metadata:
         raise RefusedError(f"{old} cannot be renamed", hint="no reader would take the file without it")
     if new in metadata:
         raise UsageError(f"there is a key {printable(new)} already", hint="remove it first")
-    _checked(new, metadata[old], None)
+    _checked(new, metadata[old], None, architecture_of(metadata), force)
     return {new if key == old else key: value for key, value in metadata.items()}
 
 
@@ -426,13 +430,11 @@ def _with_templates(metadata: Metadata, templates: Metadata) -> Metadata:
     return result | templates
 
 
-def _checked(key: str, value: Value, old: Value | None) -> Value:
-    """The value, if readers take its type for this key."""
-    wanted = _TYPES.get(
-        key, ValueType.UINT32 if key.startswith("tokenizer.ggml.") and key.endswith("_token_id") else None
-    )
-    if wanted is not None and value.type is not wanted:
-        raise UsageError(f"{key} must be {wanted.name}, not {value.type.name}", hint="no reader takes another type")
+def _checked(key: str, value: Value, old: Value | None, architecture: str, force: bool) -> Value:
+    """The value, if readers take it for this key."""
+    problem = problem_of(key, value, architecture)
+    if problem is not None and not force:
+        raise UsageError(printable(problem), hint="give another value, or add --force")
     if key == _ARCHITECTURE:
         if not value.data:
             raise UsageError(f"{key} cannot be empty")

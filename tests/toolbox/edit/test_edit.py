@@ -172,12 +172,16 @@ Doing = Callable[[Path], Any]
         (UsageError, {"set": {"a\0b": 1}}, "cannot be the name of a key"),
         (UsageError, {"set": {"\udcff": 1}}, "cannot be the name of a key"),
         (UsageError, {"set": {"llama.context_length": -1}}, "UINT32, which cannot be -1"),
-        (UsageError, {"set": {"general.architecture": u32(1)}}, "must be STRING, not UINT32"),
+        (UsageError, {"set": {"general.architecture": u32(1)}}, "is STRING to every reader, and not UINT32"),
         (UsageError, {"set": {"general.architecture": ""}}, "cannot be empty"),
-        (UsageError, {"set": {"general.file_type": string("Q4_0")}}, "must be UINT32, not STRING"),
-        (UsageError, {"set": {"tokenizer.ggml.eot_token_id": "2"}}, "must be UINT32, not STRING"),
+        (UsageError, {"set": {"general.file_type": string("Q4_0")}}, "to every reader, and not STRING"),
+        (UsageError, {"set": {"tokenizer.ggml.eot_token_id": "2"}}, "to every reader, and not STRING"),
         (UsageError, {"rename": {"general.name": "general.quantization_version"}}, "there is a key"),
-        (UsageError, {"rename": {"general.name": "tokenizer.ggml.eot_token_id"}}, "must be UINT32, not STRING"),
+        (
+            UsageError,
+            {"rename": {"general.name": "tokenizer.ggml.eot_token_id"}},
+            "to every reader, and not STRING",
+        ),
         (UsageError, {"pre_tokenizer": "llama-bp"}, "did you mean llama-bpe"),
         (UsageError, {"special_tokens": {"end": 1}}, "there is no special token end; there are bos, eos"),
         (UsageError, {"special_tokens": {"eos": "<nope>"}}, "the vocabulary has no token <nope>"),
@@ -204,7 +208,7 @@ def test_a_file_without_a_vocabulary(tmp_path: Path) -> None:
 
 
 def test_warnings(model: Path, caplog: pytest.LogCaptureFixture) -> None:
-    edit_gguf(model, set={"general.architecture": "qwen2", "general.name": 7.5} | {"general.name": u32(1)})
+    edit_gguf(model, set={"general.architecture": "qwen2", "general.name": u32(1)}, force=True)
     assert "keys that begin with llama. keep their names" in caplog.text
     assert "general.name was STRING and will be UINT32" in caplog.text
 
