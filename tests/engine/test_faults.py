@@ -44,6 +44,7 @@ COMMANDS = {
     "quantize": ("quantize", "in.gguf", "out.gguf", "Q4_0"),
     "copy": ("split", "in.gguf", "out", "--split-max-tensors", "99"),
 }
+PARTS = ("split", "in.gguf", "out")
 EDIT = ("edit", "m.gguf", "--set", "general.name=Another")
 UNPACK = ("dequantize", "in.gguf", "--safetensors", "-o", "unpacked", "--threads", "1")
 INPUTS = ("Tiny", "in.gguf")
@@ -203,6 +204,7 @@ def test_every_call_is_met_somewhere(made: Path, folder: Path, forge: Callable[.
         beside(folder / "out.gguf", "partial").write_bytes(b"what a killed run left")
     shutil.copy(made / "in.gguf", folder / "m.gguf")
     with pytest.MonkeyPatch.context() as patch:
+        without_direct_writes(patch)
         for call in CALLS:
             patch.setattr(disk, call, noting(seen, getattr(disk, call)))
         assert [forge(*command).code for command in (EDIT, UNPACK)] == [0, 0]
@@ -306,16 +308,17 @@ def test_a_folder_is_made_with_all_that_goes_into_it(
 
 
 @pytest.mark.usefixtures("in_turn")
-@pytest.mark.parametrize(("name", "reads"), [("quantize", "pread"), ("copy", "copy_range")])
+@pytest.mark.parametrize(("command", "reads"), [(COMMANDS["quantize"], "pread"), (PARTS, "copy_range")])
 def test_short_reads_and_writes_are_continued(
-    made: Path, folder: Path, forge: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, name: str, reads: str
+    folder: Path, forge: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], reads: str
 ) -> None:
-    if name == "copy":
+    if command == PARTS:
         without_direct_writes(monkeypatch)
-    expected = outputs(made / name)
+    assert forge(*command, "--quiet").code == 0
+    expected = outputs(folder)
     seen = set()
     for met, _ in each_fault(is_short):
-        assert forge(*COMMANDS[name], "--overwrite", "--threads", "1", "--quiet").code == 0
+        assert forge(*command, "--overwrite", "--threads", "1", "--quiet").code == 0
         assert outputs(folder) == expected, met.call
         seen.add(met.call)
     assert seen > {reads, "pwrite"}
