@@ -483,6 +483,15 @@ class PartChoices:
     no_mtp: Annotated[
         bool, Option("--no-mtp --no-nextn", "Leave out the layers that predict further tokens.", MODEL)
     ] = False
+    dspark: Annotated[
+        bool,
+        Option(
+            "--dspark",
+            "Only the DSpark draft that a checkpoint of DeepSeek V4 holds; its vocabulary comes from "
+            "--target-model-dir.",
+            MODEL,
+        ),
+    ] = False
     sentence_transformers_dense_modules: Annotated[
         bool,
         Option(
@@ -571,11 +580,12 @@ class Request(FileChoices, PartChoices, ModelHints):
         Raises:
             UsageError: two of them exclude each other.
         """
-        if self.mtp and self.no_mtp:
-            raise UsageError("--mtp and --no-mtp exclude each other", hint="make two files, one with each")
+        if self.mtp + self.no_mtp + self.dspark > 1:
+            raise UsageError("--mtp, --no-mtp and --dspark exclude each other", hint="make a file with each")
         named = {
             "mtp_only": self.mtp,
             "no_mtp": self.no_mtp,
+            "dspark": self.dspark,
             "dense_modules": self.sentence_transformers_dense_modules,
             "no_community_template": self.disable_mistral_community_chat_template,
             "as_reference": self.as_reference,

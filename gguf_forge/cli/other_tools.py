@@ -17,7 +17,6 @@ _INSTEAD = {
     "--remote": "download the model first, for example with `hf download`, and name its folder",
     "--base-model-id": "download the base model's config.json, and name its folder with --base",
     "--trust-remote-code": "leave it out: no code of a model is ever run",
-    "--dspark": "convert the folder of the draft model itself",
 }
 
 

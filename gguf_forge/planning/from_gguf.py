@@ -134,6 +134,7 @@ def _refuse_hints(request: Request) -> None:
         "--mmproj": request.mmproj,
         "--mtp": request.mtp,
         "--no-mtp": request.no_mtp,
+        "--dspark": request.dspark,
         "--sentence-transformers-dense-modules": request.sentence_transformers_dense_modules,
         "--fuse-qkv": request.fuse_qkv,
         "--fuse-gate-up-exps": request.fuse_gate_up_exps,

@@ -15,7 +15,7 @@ from gguf_forge.architectures.declaration import WITHOUT_ARCHITECTURE, Architect
 from gguf_forge.architectures.fused import fused
 from gguf_forge.architectures.mapping import PlannedTensor, plan_tensors
 from gguf_forge.architectures.parts import belongs_to, is_text
-from gguf_forge.architectures.registry import declarations_of
+from gguf_forge.architectures.registry import class_name, declarations_of
 from gguf_forge.architectures.rope_settings import with_one_rope
 from gguf_forge.architectures.site import DraftTarget, Part, Site
 from gguf_forge.checkpoint import Checkpoint
@@ -45,6 +45,7 @@ _AS_LONG_AS_THE_REFERENCE = ("gemma4",)
 _FLAGS = {
     "mtp_only": "--mtp",
     "no_mtp": "--no-mtp",
+    "dspark": "--dspark",
     "no_community_template": "--disable-mistral-community-chat-template",
     "dense_modules": "--sentence-transformers-dense-modules",
 }
@@ -205,7 +206,7 @@ def survey(
         UnsupportedError: the model or its quantization is not known.
         InputError: the checkpoint contradicts itself or misses something.
     """
-    architecture = find_architecture(checkpoint.config, part)
+    architecture = find_architecture(_of_draft(checkpoint.config) if "dspark" in choices else checkpoint.config, part)
     if unfit := choices & _FLAGS.keys() - architecture.choices:
         flags = ", ".join(sorted(_FLAGS[choice] for choice in unfit))
         raise UsageError(
@@ -213,6 +214,12 @@ def survey(
         )
     tensors = logical_tensors(checkpoint) if weights else {}
     return architecture, site_of(architecture, checkpoint.config, checkpoint.folder, tensors, choices, target)
+
+
+def _of_draft(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config with the class of the draft model that checkpoints of DeepSeek V4 hold beside the model."""
+    is_v4 = class_name(config) == "DeepseekV4ForCausalLM"
+    return {**config, "architectures": ["DeepseekV4DSparkModel"]} if is_v4 else config
 
 
 def site_of(

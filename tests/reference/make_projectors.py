@@ -27,6 +27,7 @@ def expected(tree: Path, quantize: Path, description: Path) -> dict[str, object]
         how = options(description, Path(scratch))
         target = how.get("target_model_dir")
         chosen = ("--target-model-dir", str(target)) if target else ("--mmproj",)
+        chosen += ("--dspark",) if how.get("dspark") else ()
         for kind in FLOAT_TYPES:
             out = Path(scratch) / f"{kind}.gguf"
             convert(tree, checkpoint, out, kind.lower(), how.get("pre_tokenizer"), *chosen)

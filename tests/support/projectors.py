@@ -1,8 +1,9 @@
 """Checkpoints with encoders and projectors (tests/projectors), and draft models (tests/drafts), one JSON file each.
 
-`files` are the small files, `tensors` the shapes of all tensors; `{0-3}` in a name stands for four names. All are
-bfloat16, with the weights of synthetic.py. `target` is the family whose model a draft predicts for. `expected` are the
-sizes and digests of the files that llama.cpp's tools made (reference/make_projectors.py).
+`files` are the small files, `tensors` the shapes of all tensors; `{0-3}` in a name stands for four names. Tensors are
+bfloat16 if their shape does not begin with another type, and have the weights of synthetic.py. `target` is the family
+whose model a draft predicts for. `expected` are the sizes and digests of the files that llama.cpp's tools made
+(reference/make_projectors.py).
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def write(path: Path, folder: Path) -> Path:
     for file, value in description["files"].items():
         (folder / file).write_text(json.dumps(value))
     shapes = {full: shape for name, shape in description["tensors"].items() for full in _expanded(name)}
-    tensors = {full: ("BF16", shape, tensor_bytes(full, "BF16", shape)) for full, shape in sorted(shapes.items())}
+    typed = {full: shape if shape and isinstance(shape[0], str) else ["BF16", *shape] for full, shape in shapes.items()}
+    tensors = {full: (kind, shape, tensor_bytes(full, kind, shape)) for full, (kind, *shape) in sorted(typed.items())}
     write_safetensors(folder / "model.safetensors", tensors)
     return folder
 
@@ -46,7 +48,8 @@ def options(path: Path, scratch: Path) -> dict[str, Any]:
         return {"mmproj": True}
     target = FAMILIES / read(path)["target"]
     folder = write_checkpoint(target, scratch / "target")
-    return {"target_model_dir": folder, "pre_tokenizer": read_description(target).pre_tokenizer}
+    how = {"target_model_dir": folder, "pre_tokenizer": read_description(target).pre_tokenizer}
+    return how | ({"dspark": True} if read(path).get("dspark") else {})
 
 
 def _expanded(name: str) -> Iterator[str]:

@@ -108,9 +108,10 @@ def write_safetensors(path: Path, tensors: dict[str, tuple[str, list[int], bytes
 def tensor_bytes(name: str, dtype: str, shape: list[int]) -> bytes:
     """Weights of a tensor, a function of its name: near 1 for norms, else of deviation 0.02 with some outliers."""
     hashes = _hashes(zlib.crc32(name.encode()), int(np.prod(shape)))
-    if dtype == "U8":
+    if dtype in ("U8", "F8_E8M0"):
         # exponents of MXFP4 that give weights of usual size, or any nibbles
-        return ((hashes % 8 + 116) if name.endswith("_scales") else hashes).astype(np.uint8).tobytes()
+        are_exponents = dtype == "F8_E8M0" or name.endswith("_scales")
+        return ((hashes % 8 + 116) if are_exponents else hashes).astype(np.uint8).tobytes()
     sums = sum((hashes >> np.uint64(shift)) & np.uint64(0xFFFF) for shift in (0, 16, 32, 48))
     values = (np.asarray(sums, np.float64) - 131070) * 2.0**-16 * 0.035
     values *= np.where(hashes % np.uint64(4099) == 0, 25.0, 1.0)

@@ -21,7 +21,7 @@ from gguf_forge.tokenizer.chat_template import bundled_template
 from gguf_forge.types.tensor_type import BF16, F32, TensorType
 
 _Q8_0 = TensorType.named("Q8_0")
-_LAYER, _BLK = "model.layers.{i}.", "blk.{i}."
+LAYER, BLK = "model.layers.{i}.", "blk.{i}."
 
 
 def _template(site: Site) -> str:
@@ -58,14 +58,14 @@ def _kept_type(expr: TensorExpr) -> TensorType | None:
 
 
 _HYPER = tuple(f"hc_{part}_{name}" for part in ("attn", "ffn") for name in ("fn", "base", "scale"))
-_HEAD = ("fn", "base", "scale")
+HEAD = ("fn", "base", "scale")
 _COMPRESSOR = {
     "wkv.weight": "kv.weight",
     "wgate.weight": "gate.weight",
     "ape": "ape.weight",
     "norm.weight": "norm.weight",
 }
-_OF_LAYER = {
+OF_LAYER = {
     **{name: f"{name}.weight" for name in _HYPER},
     "attn_norm.weight": "attn_norm.weight",
     "ffn_norm.weight": "ffn_norm.weight",
@@ -141,20 +141,20 @@ deepseek4 = Architecture(
         "embed.weight": "token_embd.weight",
         "norm.weight": "output_norm.weight",
         "head.weight": "output.weight",
-        **{f"hc_head_{name}": f"output_hc_{name}.weight" for name in _HEAD},
+        **{f"hc_head_{name}": f"output_hc_{name}.weight" for name in HEAD},
         # A layer that predicts further tokens has its own head, which is the only one in its file.
-        **{f"{_LAYER}hc_head_{name}": f"output_hc_{name}.weight" for name in _HEAD},
-        **{_LAYER + name: _BLK + role for name, role in _OF_LAYER.items()},
+        **{f"{LAYER}hc_head_{name}": f"output_hc_{name}.weight" for name in HEAD},
+        **{LAYER + name: BLK + role for name, role in OF_LAYER.items()},
     },
     rules=(
-        Rule((f"{_LAYER}ffn.gate.tid2eid",), f"{_BLK}ffn_gate_tid2eid.weight", as_i32, when=_is_hashed, first=1),
+        Rule((f"{LAYER}ffn.gate.tid2eid",), f"{BLK}ffn_gate_tid2eid.weight", as_i32, when=_is_hashed, first=1),
         *(
-            Rule((f"{_LAYER}ffn.experts.{{e}}.{name}.weight",), f"{_BLK}{role}.weight", stack, first=2)
+            Rule((f"{LAYER}ffn.experts.{{e}}.{name}.weight",), f"{BLK}{role}.weight", stack, first=2)
             for name, role in _EXPERTS.items()
         ),
         Rule(
-            (f"{_LAYER}e_proj.weight", f"{_LAYER}h_proj.weight"),
-            f"{_BLK}nextn.eh_proj.weight",
+            (f"{LAYER}e_proj.weight", f"{LAYER}h_proj.weight"),
+            f"{BLK}nextn.eh_proj.weight",
             concat(-1),
             first=3,
             forced_type=lambda base: _Q8_0,
@@ -162,9 +162,9 @@ deepseek4 = Architecture(
     ),
     drops=(
         # Layers that choose experts by token id have this bias but do not use it.
-        Drop(f"{_LAYER}ffn.gate.bias", when=lambda site: _left_out(site) or _is_hashed(site)),
-        Drop(f"{_LAYER}*", when=_left_out),
-        *(Drop(f"hc_head_{name}", when=_mtp_only) for name in _HEAD),
+        Drop(f"{LAYER}ffn.gate.bias", when=lambda site: _left_out(site) or _is_hashed(site)),
+        Drop(f"{LAYER}*", when=_left_out),
+        *(Drop(f"hc_head_{name}", when=_mtp_only) for name in HEAD),
     ),
     block_count=_block_count,
     kept_type=_kept_type,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gguf_forge.architectures.completeness import ATTENTION, GATED
@@ -58,6 +58,18 @@ def _target_layers(site: Site) -> list[int] | None:
     if layers is not None and (not isinstance(layers, list) or not all(isinstance(each, int) for each in layers)):
         raise InputError(f"target_layer_ids is {layers!r:.40}, not a list of layers", file="config.json")
     return [each + 1 for each in layers] if layers else None
+
+
+def target_layers(key: str) -> Callable[[Site], list[int]]:
+    """The same from a key that the config must have."""
+
+    def layers(site: Site) -> list[int]:
+        found = site.config.find(key)
+        if not isinstance(found, list) or not all(isinstance(each, int) for each in found):
+            raise InputError(f"{key} is {found!r:.40}, not a list of layers", file="config.json")
+        return [each + 1 for each in found]
+
+    return layers
 
 
 def _window(site: Site) -> Any:

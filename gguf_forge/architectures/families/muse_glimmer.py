@@ -6,13 +6,12 @@ import numpy as np
 
 from gguf_forge.architectures.completeness import ATTENTION, GATED
 from gguf_forge.architectures.declaration import Architecture, Operation, Rule
-from gguf_forge.architectures.families.dflash import dflash, target_vocabulary
+from gguf_forge.architectures.families.dflash import dflash, target_layers, target_vocabulary
 from gguf_forge.architectures.families.llama import HEADS, KEY_HEADS
 from gguf_forge.architectures.metadata import DECODER, SLIDING_PATTERN, Lines, f32, u32
 from gguf_forge.architectures.operations import add, permute_rope
 from gguf_forge.architectures.renames import WRAPPERS
 from gguf_forge.architectures.site import Site
-from gguf_forge.errors import InputError
 from gguf_forge.gguf_file import values
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.tensors.expression import TensorExpr
@@ -72,18 +71,15 @@ def _window(site: Site) -> Lines:
         yield from SLIDING_PATTERN(site)
 
 
-def _target_layers(site: Site) -> list[int]:
-    """The target's layers whose inputs the draft reads. The config has the numbers of the layers before them."""
-    layers = site.config.find("target_layer_ids")
-    if not isinstance(layers, list) or not all(isinstance(each, int) for each in layers):
-        raise InputError(f"target_layer_ids is {layers!r:.40}, not a list of layers", file="config.json")
-    return [each + 1 for each in layers]
-
-
 muse_glimmer_assistant = dflash.derive(
     "dflash",
     hf=("MuseGlimmerAssistantModel",),
-    metadata=(*DECODER, u32("block_size", "block_size"), u32("target_layers", _target_layers), _window),
+    metadata=(
+        *DECODER,
+        u32("block_size", "block_size"),
+        u32("target_layers", target_layers("target_layer_ids")),
+        _window,
+    ),
     tokenizer=in_order(target_vocabulary, _mask),
     renames=WRAPPERS,
     names={},
