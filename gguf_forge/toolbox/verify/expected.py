@@ -14,7 +14,7 @@ import numpy as np
 
 from gguf_forge.engine.batches import Batch, RowSource, Target
 from gguf_forge.engine.pack import pack
-from gguf_forge.errors import UnsupportedError, UsageError, printable
+from gguf_forge.errors import ForgeError, UnsupportedError, UsageError, printable
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.layout import PlacedTensor
 from gguf_forge.gguf_file.opened import GgufFile
@@ -22,17 +22,22 @@ from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import ValueType
 from gguf_forge.kernels.binding import quantizable_types, types_needing_importance
 from gguf_forge.planning.file_plan import TensorChoice
-from gguf_forge.planning.model import FileContent
+from gguf_forge.planning.model import FileContent, OpenModel
 from gguf_forge.planning.open_model import open_origin
 from gguf_forge.recipe import FILE_TYPES, FileType, Options
 from gguf_forge.recipe.file_types import COPY
 from gguf_forge.request import Request
+from gguf_forge.toolbox.inspect.metadata_diff import metadata_differences
 from gguf_forge.types.rows import Rows
 from gguf_forge.types.tensor_type import TensorType
 
 IMATRIX_KEYS = "quantize.imatrix."
 _BY_ID = {file_type.id: file_type for file_type in FILE_TYPES.values() if file_type.id is not None}
 _MOST_NAMED = 4
+_OF_REFERENCE = (
+    "the keys are those of llama.cpp's own tools, which are wrong for this model, as --as-reference writes them: "
+    "docs/exactness.md says how; convert the model again for right ones"
+)
 _MOST_SAMPLED = 16
 
 
@@ -63,6 +68,10 @@ def expecting(gguf: GgufFile, request: Request, options: Options, base: str | No
     ) as model:
         of_base = _base(base) if base is not None else None
         content = model.content(request, options, of_base)
+        is_of_reference = _is_of_reference(gguf, content, model, request, options, of_base)
+        if is_of_reference:
+            request, options = replace(request, as_reference=True), replace(options, as_reference=True)
+            content = model.content(request, options, of_base)
         if not _decides_types(request, options):
             kept = model.content(replace(request, keep_quantized=True), options, of_base)
             if request.keep_quantized or _keeps_blocks(gguf, content, kept):
@@ -70,7 +79,20 @@ def expecting(gguf: GgufFile, request: Request, options: Options, base: str | No
                 content = _with_kept_blocks(gguf, plain, kept)
             content = _with_types_of(gguf, content)
         _check_packable(content.tensors)
-        yield content
+        yield replace(content, notes=(*content.notes, _OF_REFERENCE)) if is_of_reference else content
+
+
+def _is_of_reference(
+    gguf: GgufFile, content: FileContent, model: OpenModel, request: Request, options: Options, base: TensorType | None
+) -> bool:
+    """Whether the file has the keys that llama.cpp's own tools write, where these are wrong and ours are others."""
+    if request.as_reference or not metadata_differences(content.metadata, gguf.typed_metadata):
+        return False
+    try:
+        other = model.content(replace(request, as_reference=True), replace(options, as_reference=True), base)
+    except ForgeError:
+        return False
+    return not metadata_differences(other.metadata, gguf.typed_metadata)
 
 
 def _decides_types(request: Request, options: Options) -> bool:
