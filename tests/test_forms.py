@@ -120,6 +120,12 @@ def _renamed_part(folder: Path) -> Path:
     return _part(0, 1)(folder).rename(folder / "whole.gguf")
 
 
+def _head(folder: Path) -> Path:
+    path = _converted(folder)
+    path.write_bytes(path.read_bytes()[:3000])
+    return path
+
+
 ARCHITECTURE = key(b"general.architecture", STRING, text(b"llama"))
 TWO = [RawTensor(b"a", (32,)), RawTensor(b"b", (32,), 0, 128)]
 NESTED = struct.pack("<IQIQI", ValueType.ARRAY, 1, ValueType.UINT32, 1, 7)
@@ -135,6 +141,7 @@ OTHERS: dict[str, Callable[[Path], Path]] = {
     "a gap": _raw([], [TWO[0], RawTensor(b"b", (32,), 0, 256)], 384),
     "cut short in its data": _raw([], TWO, 200),
     "cut short behind its header": _raw([], TWO, 0),
+    "cut short in its header": _head,
     "the first part of a split": _part(0, 2),
     "a later part of a split": _part(1, 0),
     "a part under another name": _renamed_part,

@@ -170,13 +170,16 @@ def _show_templates(gguf: GgufFile, *, as_json: bool) -> None:
 def _chosen_keys(overview: Overview, wanted: Sequence[str]) -> Keys:
     """Keys with their values. A key that is there several times comes again at the end."""
     from gguf_forge.errors import UsageError, printable
+    from gguf_forge.gguf_file.rules import FormatRule
 
     every = [*overview.metadata.items(), *overview.repeated]
+    is_cut = any(broken.rule is FormatRule.HEADER for broken in overview.broken)
     if not wanted:
         return every
     for text in wanted:
         if not any(fnmatchcase(key, text) for key in overview.metadata):
-            raise UsageError(f"no key is called {printable(text)}", hint="without --key, all are listed")
+            hint = "the file ends in its header, and has not all keys" if is_cut else "without --key, all are listed"
+            raise UsageError(f"no key is called {printable(text)}", hint=hint)
     return [(key, value) for key, value in every if any(fnmatchcase(key, text) for text in wanted)]
 
 

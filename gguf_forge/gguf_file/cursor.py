@@ -27,6 +27,10 @@ _COST_OF_ITEM = 64
 _ODD = "it is damaged, or was written so: compare its SHA-256 with that of its publisher"
 
 
+class HeaderEnds(InputError):
+    """A header has fewer bytes left than it says."""
+
+
 class Cursor:
     """A place in a file, and how numbers are stored in it.
 
@@ -49,9 +53,10 @@ class Cursor:
         """An error at this place."""
         return InputError(f"{problem}, before byte {self.at}", file=self.source.path, tensor=tensor, hint=hint)
 
-    def ended(self, problem: str) -> InputError:
+    def ended(self, problem: str) -> HeaderEnds:
         """An error at this place: the file has fewer bytes than it says."""
-        return self.broken(problem, hint="the file is cut short or damaged: download it again")
+        hint = "the file is cut short or damaged: download it again"
+        return HeaderEnds(f"{problem}, before byte {self.at}", file=self.source.path, hint=hint)
 
     def take(self, nbytes: int, what: str) -> NDArray[np.uint8]:
         """The next bytes, read-only."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, printable
-from gguf_forge.gguf_file.cursor import Cursor
+from gguf_forge.gguf_file.cursor import Cursor, HeaderEnds
 from gguf_forge.gguf_file.header import (
     FORMATS,
     MAGIC,
@@ -152,19 +152,26 @@ def _read_header(source: Source) -> GgufHeader:
     rules = BrokenRules()
     version, byte_order = _read_version(source)
     cursor = Cursor(source, byte_order, at=8)
-    n_tensors, n_keys = cursor.numbers("QQ", "the numbers of tensors and keys")
-    cursor.checked_count(n_tensors, "tensors", each=_TENSOR_BYTES, limit=MAX_TENSORS)
-    cursor.checked_count(n_keys, "keys", each=_KEY_BYTES, limit=MAX_KEYS)
-    cursor.spend(n_tensors * _COST_OF_TENSOR + n_keys * _COST_OF_KEY, "its tensors and keys")
-    metadata, repeated = _read_metadata(cursor, n_keys, rules)
+    metadata: Metadata = {}
+    repeated: list[tuple[str, Value]] = []
+    described: list[tuple[TensorInfo, int]] = []
+    try:
+        n_tensors, n_keys = cursor.numbers("QQ", "the numbers of tensors and keys")
+        cursor.checked_count(n_tensors, "tensors", each=_TENSOR_BYTES, limit=MAX_TENSORS)
+        cursor.checked_count(n_keys, "keys", each=_KEY_BYTES, limit=MAX_KEYS)
+        cursor.spend(n_tensors * _COST_OF_TENSOR + n_keys * _COST_OF_KEY, "its tensors and keys")
+        _read_metadata(cursor, n_keys, rules, metadata, repeated)
+        described = _read_tensor_infos(cursor, n_tensors, rules)
+    except HeaderEnds as error:  # the keys that were read are true, and nothing is known of the data
+        plain = InputError(error.problem, file=source.path, hint=error.hint)
+        rules.note(FormatRule.HEADER, plain, printable(source.path.name))
     try:
         alignment = alignment_of(metadata)
     except InputError as error:
         raise InputError(error.problem, file=source.path, hint=error.hint) from None
-    described = _read_tensor_infos(cursor, n_tensors, rules)
     data_offset = padded(cursor.at, alignment) if described else cursor.at
     tensors = _place(described, data_offset, alignment, cursor, rules)
-    return GgufHeader(version, byte_order, metadata, tensors, data_offset, repeated, rules.all())
+    return GgufHeader(version, byte_order, metadata, tensors, data_offset, tuple(repeated), rules.all())
 
 
 def _read_version(source: Source) -> tuple[int, ByteOrder]:
@@ -198,10 +205,10 @@ def _read_version(source: Source) -> tuple[int, ByteOrder]:
     return version, order
 
 
-def _read_metadata(cursor: Cursor, n_keys: int, rules: BrokenRules) -> tuple[Metadata, tuple[tuple[str, Value], ...]]:
-    """The first value of each key, and the others with their keys."""
-    metadata: Metadata = {}
-    repeated = []
+def _read_metadata(
+    cursor: Cursor, n_keys: int, rules: BrokenRules, metadata: Metadata, repeated: list[tuple[str, Value]]
+) -> None:
+    """Adds the first value of each key to `metadata`, and the others to `repeated`, as far as the header goes."""
     for number in range(n_keys):
         raw = cursor.string(f"key {number}", MAX_KEY)
         key = text_or_bytes(raw)
@@ -220,7 +227,6 @@ def _read_metadata(cursor: Cursor, n_keys: int, rules: BrokenRules) -> tuple[Met
             repeated.append((key, value))
         else:
             metadata[key] = value
-    return metadata, tuple(repeated)
 
 
 def _nested(what: str) -> str:

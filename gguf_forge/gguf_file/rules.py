@@ -39,6 +39,7 @@ class FormatRule(str, Enum):
     TYPE = "tensor type"
     OFFSET = "offset"
     CUT = "cut short"
+    HEADER = "header cut short"
     PARTS = "missing parts"
     SPLIT = "part of a split"
 

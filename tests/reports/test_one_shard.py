@@ -10,7 +10,7 @@ from checkpoints import tiny_gguf
 from command_line import Forge
 from raw_gguf import RawTensor, raw_gguf, write
 
-from gguf_forge import InputError, split_gguf
+from gguf_forge import InputError, UsageError, split_gguf
 from gguf_forge.gguf_file.opened import open_gguf
 
 
@@ -37,6 +37,25 @@ def test_the_beginning_of_a_file(made: Callable[..., Path], forge: Forge) -> Non
     assert "the file has only 40000" in forge("inspect", file).out
     assert forge("inspect", file, "--key", "tokenizer.chat_template").out == "{{ messages[0].content }}\n"
     assert forge("inspect", file, "--no-tensors").code == 0
+
+
+def test_the_beginning_of_a_header(made: Callable[..., Path], forge: Forge) -> None:
+    """The keys before the vocabulary, which takes most of a header."""
+    head = Path("head.gguf")
+    head.write_bytes((made() / "head.gguf").read_bytes()[:1000])
+    shown = forge("inspect", head, "--json").json
+    assert shown["metadata"]["general.architecture"]["value"] == "llama"
+    assert shown["broken_rules"][0]["rule"] == "header cut short"
+    run = forge("inspect", head, "--key", "tokenizer.chat_template")
+    assert (run.code, "the file ends in its header" in run.err) == (UsageError.exit_code, True)
+    for arguments in (
+        ("edit", head, "-o", "x.gguf", "--set", "general.name=x"),
+        ("split", head, "x", "--partial"),
+        ("quantize", head, "Q8_0"),
+        ("verify", head),
+    ):
+        run = forge(*arguments)
+        assert (run.code, "download it again" in run.err) == (InputError.exit_code, True)
 
 
 def test_verify_stays_strict(made: Callable[..., Path], forge: Forge) -> None:

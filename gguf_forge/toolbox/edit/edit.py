@@ -250,7 +250,10 @@ def plan_edit(file: SourceFile, header: GgufHeader, edits: Edits, out: Path | No
 
 
 def _check_part(file: SourceFile, header: GgufHeader, edits: Edits) -> None:
-    """Raises an error for edits that one part of a split cannot take."""
+    """Raises an error if the header is cut short, and for edits that one part of a split cannot take."""
+    for broken in header.broken:
+        if broken.rule is FormatRule.HEADER:
+            raise broken.everywhere()
     number, count = header.metadata.get(SPLIT_NO), header.metadata.get(SPLIT_COUNT)
     if number is not None and number.data and edits.change_keys:
         raise InputError("only the first file of a split has the keys of the model", file=file.path)
