@@ -344,6 +344,16 @@ class SplitChoices:
     ] = False
 
 
+AsReference = Annotated[
+    bool,
+    Option(
+        "--as-reference",
+        "Give the bytes of llama.cpp's own tools also where they are wrong; docs/exactness.md lists these cases.",
+        OUTPUT,
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class FileChoices(RecipeChoices, SplitChoices):
     """What decides a quantized file, whatever it is made of."""
@@ -364,14 +374,7 @@ class FileChoices(RecipeChoices, SplitChoices):
             MIX,
         ),
     ] = False
-    as_reference: Annotated[
-        bool,
-        Option(
-            "--as-reference",
-            "Give the bytes of llama.cpp's own tools also where they are wrong; docs/exactness.md lists these cases.",
-            OUTPUT,
-        ),
-    ] = False
+    as_reference: AsReference = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,17 @@ from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.shown import rule_object
 from gguf_forge.cli.tables import facts_text, line, lines, table_of
 from gguf_forge.errors import UsageError, printable
-from gguf_forge.request import MESSAGES, MIX, ModelHints, Option, PartChoices, RecipeChoices, Request, RunSettings
+from gguf_forge.request import (
+    MESSAGES,
+    MIX,
+    AsReference,
+    ModelHints,
+    Option,
+    PartChoices,
+    RecipeChoices,
+    Request,
+    RunSettings,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -63,6 +73,7 @@ class VerifyChoices:
             metavar="SUMS",
         ),
     ] = None
+    as_reference: AsReference = False
     only_tensors: Annotated[bool, Option("--only-tensors", "Leave out the metadata.", _AGAINST)] = False
     allow_fused: Annotated[
         bool,
@@ -146,8 +157,9 @@ def _request(comparison: VerifyChoices, recipe: RecipeChoices, parts: PartChoice
     given = comparison
     if given.source is not None:
         types = (given.type,) if given.type else ()
-        return Request.of(recipe, parts, hints, source=str(given.source), types=types)
-    of_the_source = (given.type, given.base, given.only_tensors, given.allow_fused)
+        more = {"types": types, "as_reference": given.as_reference}
+        return Request.of(recipe, parts, hints, source=str(given.source), **more)
+    of_the_source = (given.type, given.base, given.only_tensors, given.allow_fused, given.as_reference)
     if (recipe, parts, hints) != (RecipeChoices(), PartChoices(), ModelHints()) or any(of_the_source):
         raise UsageError("these options say how the file was made of its source", hint="name it with --source")
     return None

@@ -110,3 +110,13 @@ def test_single_zeros_change_nothing(made: Callable[..., Path], forge: Forge, tm
     assert forge(*given[0], "a.gguf", *given[1]).code == 0
     assert forge(*given[0], "b.gguf", *given[1], "--as-reference").code == 0
     assert (tmp_path / "here" / "a.gguf").read_bytes() == (tmp_path / "here" / "b.gguf").read_bytes()
+
+
+def test_verify_knows_both_ways(made: Callable[..., Path], forge: Forge) -> None:
+    folder = made()
+    matrix = ("--imatrix", folder / "zeros-imatrix.gguf")
+    for name, more in (("ours", ()), ("theirs", ("--as-reference",))):
+        assert forge("quantize", folder / "base.gguf", f"{name}.gguf", "Q4_K_M", *matrix, *more).code == 0
+        checked = ("verify", f"{name}.gguf", "--source", folder / "base.gguf", *matrix)
+        assert forge(*checked, *more).code == 0
+        assert forge(*checked, *(() if more else ("--as-reference",))).code == 7

@@ -103,6 +103,7 @@ def verify_gguf(
     pre_tokenizer: str | None = None,
     sums: str | PathLike[str] | None = None,
     only_tensors: bool = False,
+    as_reference: bool = False,
     threads: int | None = None,
     backend: str | None = None,
     progress: Progress = lambda n_bytes: None,
@@ -123,6 +124,7 @@ def verify_gguf(
         pre_tokenizer: As for `convert`.
         sums: A file of checksums, of `write_sums`, llama-gguf-hash or sha256sum.
         only_tensors: Leave the metadata out of the comparison.
+        as_reference: The file has llama.cpp's bytes also where llama.cpp is wrong.
         threads, backend: How it is run; see `RunSettings`.
         progress: Told bytes of the file, each as often as it is read.
 
@@ -138,11 +140,10 @@ def verify_gguf(
     request = None
     if source is not None:
         given: dict[str, Any] = {"source": source, "types": file_type, "metadata": metadata}
-        request = Request(**given, model_name=model_name, pre_tokenizer=pre_tokenizer)
+        request = Request(**given, model_name=model_name, pre_tokenizer=pre_tokenizer, as_reference=as_reference)
     run = RunSettings(threads=threads, backend=backend)
-    return verify(
-        file, request, run, options or Options(), base=base, sums=sums, only_tensors=only_tensors, progress=progress
-    )
+    given_options = replace(options or Options(), as_reference=as_reference)
+    return verify(file, request, run, given_options, base=base, sums=sums, only_tensors=only_tensors, progress=progress)
 
 
 def verify(
