@@ -58,5 +58,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no tokenizer.*tokenizer\.json, tokenizer\.model, tekken\.json, or vocab\.json"):
+    with pytest.raises(
+        InputError, match=r"no tokenizer.*tokenizer\.json, tokenizer\.model, tekken\.json, or vocab\.json"
+    ):
         read_vocabulary(LocalFolder(tmp_path), {"vocab_size": 8})
