@@ -100,7 +100,7 @@ def inspect(
     - `gguf-forge inspect model.gguf --key tokenizer.chat_template`
     - `gguf-forge inspect model.gguf --template`
     - `gguf-forge inspect model.gguf --tensor 'blk.0.ffn_*.weight'`
-    - `gguf-forge inspect model.gguf --tensor blk.0.attn_q.weight --block 12:3`
+    - `gguf-forge inspect model.gguf --tensor blk.0.attn_q.weight --block 12:0`
     - `gguf-forge inspect model.gguf --no-tensors --json-array | jq '.metadata."tokenizer.ggml.tokens".value[:9]'`
     """
     from gguf_forge.cli.streams import print_data, print_json

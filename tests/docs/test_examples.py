@@ -1,0 +1,143 @@
+"""Every command line that help and pages show is run, in a folder with the files that it names."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from checkpoints import TINY, tiny_llama
+from imatrices import write_for_model
+from synthetic import write_checkpoint
+
+import gguf_forge
+from gguf_forge.cli import main
+from gguf_forge.cli.app import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+# These measure, and take long: tests/cli/test_bench.py runs them with little work.
+MEASURING = re.compile("gguf-forge bench")
+# A line that stands for another one with names of the reader's own.
+WITH_PLACEHOLDERS = re.compile(r"\b(NAME|MODEL|FOLDER|FILE|OUT|TYPE|SOURCE|KEY|N)\b|\.\.\.|<[a-z]")
+# What has to be done before a line, and the exit codes that are not 0: files that differ.
+BEFORE = {
+    "gguf-forge job finish plan.json": "gguf-forge job work plan.json --task 0",
+    "gguf-forge verify model.gguf --check-sums": "gguf-forge verify model.gguf --write-sums model.gguf.sums",
+}
+# The output of a line, which the world has under the same name for others.
+MADE = {
+    "gguf-forge merge": "model.gguf",
+    "gguf-forge quantize model-BF16.gguf model-Q4_K_M.gguf": "model-Q4_K_M.gguf",
+}
+DIFFERENT = ("gguf-forge compare",)
+MODELS = ("Qwen3-0.6B", "Qwen3-8B", "Qwen3-235B-A22B", "DeepSeek-V3")
+
+
+def lines_of_help() -> Iterator[str]:
+    for command in COMMANDS:
+        tree = ast.parse(Path(command.__file__).read_text())
+        for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
+            yield from re.findall(r"^- `(gguf-forge [^`]+)`", ast.get_docstring(function) or "", re.MULTILINE)
+
+
+def lines_of_pages() -> Iterator[str]:
+    for page in PAGES:
+        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = re.sub(r"\s+#.*", "", line).strip()
+                if words.startswith("gguf-forge "):
+                    yield words
+
+
+LINES = sorted({line for line in (*lines_of_help(), *lines_of_pages()) if not MEASURING.match(line)})
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All files and folders that the lines name."""
+    folder = tmp_path_factory.mktemp("world")
+    made = tiny_llama(folder, TINY)
+    for name in MODELS:
+        shutil.copytree(made, folder / name)
+    write_checkpoint(ROOT / "tests" / "families" / "qwen3", folder / "my-finetune")
+    base = folder / "model-BF16.gguf"
+    gguf_forge.convert(folder / MODELS[0], base, types="BF16")
+    write_for_model(base)
+    gguf_forge.convert(folder / MODELS[0], folder / "model-{FTYPE}.gguf", types=["Q4_K_M", "Q8_0"])
+    matrix = gguf_forge.Options(imatrix=gguf_forge.read_imatrix(folder / "imatrix.gguf"))
+    gguf_forge.quantize_gguf(base, folder / "model-IQ3_S.gguf", types="IQ3_S", options=matrix)
+    with gguf_forge.open_gguf(base) as gguf:
+        tokens = ["<|im_end|>", "<|tool_call>", *gguf.metadata["tokenizer.ggml.tokens"][2:]]
+    template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    gguf_forge.edit_gguf(
+        base,
+        folder / "model.gguf",
+        set={"tokenizer.ggml.tokens": tokens, "general.url": "https://example.com"},
+        chat_template=template,
+    )
+    (folder / "chat_template.jinja").write_text(template)
+    for name in ("a", "b", "ours", "theirs"):
+        shutil.copy(folder / "model-Q4_K_M.gguf", folder / f"{name}.gguf")
+    gguf_forge.edit_gguf(base, folder / "both.gguf", rename_tensors={"^blk.0": "v.blk.0", "^blk.1": "model.blk.1"})
+    gguf_forge.split_gguf(folder / "model.gguf", folder / "model", max_tensors=7)
+    gguf_forge.split_gguf(base, folder / "model-BF16", max_tensors=6)
+    data = (folder / "model.gguf").read_bytes()
+    (folder / "model.gguf.part1of2").write_bytes(data[:100_000])
+    (folder / "model.gguf.part2of2").write_bytes(data[100_000:])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert (
+            main(["job", "plan", "DeepSeek-V3", "-t", "Q4_K_M", "--tasks", "1", "--save-plan", "plan.json", "-q"]) == 0
+        )
+    return folder
+
+
+def run(line: str) -> int:
+    return main(shlex.split(line.replace("$SLURM_ARRAY_TASK_ID", "0"))[1:])
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_the_line(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], line: str
+) -> None:
+    if WITH_PLACEHOLDERS.search(line):
+        pytest.fail("a line that cannot be typed: put real names into it")
+    for path in world.iterdir():
+        if path.is_dir():
+            (tmp_path / path.name).symlink_to(path)
+        elif path.name == "plan.json" or _is_named(path.name, line):
+            shutil.copy(path, tmp_path)
+    if "parts/" in line:
+        (tmp_path / "parts").mkdir()
+    if "job plan" in line or "--save-plan" in line:
+        (tmp_path / "plan.json").unlink()
+    for beginning, name in MADE.items():
+        if line.startswith(beginning):
+            (tmp_path / name).unlink()
+    monkeypatch.chdir(tmp_path)
+    for beginning, first in BEFORE.items():
+        if line.startswith(beginning):
+            assert run(first) == 0
+    capfd.readouterr()
+    own, *piped = re.split(r" (?:\||&&) ", line, maxsplit=1)
+    code = run(own)
+    out, err = capfd.readouterr()
+    assert code in ((0, 7) if line.startswith(DIFFERENT) else (0,)), err
+    if "--json" in own:
+        json.loads(out)
+    for next_command in piped:
+        if next_command.startswith("jq ") and shutil.which("jq"):
+            found = subprocess.run(shlex.split(next_command), input=out, text=True, capture_output=True)
+            assert found.returncode == 0 and found.stdout, found.stderr
+
+
+def _is_named(name: str, line: str) -> bool:
+    """Whether a line names a file, or another part of its split."""
+    return re.sub(r"(-\d{5}-of-\d{5}|\.part\d)", "", name) in re.sub(r"(-\d{5}-of-\d{5}|\.part\d)", "", line)
