@@ -7,6 +7,7 @@ round. All that the program prints or writes into a page passes through `escaped
 
 from __future__ import annotations
 
+_DIGITS = 18
 LONGEST_MESSAGE = 2000  # characters
 _ITEM = "\n  "  # begins an item of a list in a message
 _END_OF_MESSAGE = 400  # characters that stay at the end when a message is cut, because they often say what is wrong
@@ -41,6 +42,18 @@ def shortened(text: str, limit: int) -> str:
 
 def as_text(text: str | bytes) -> str:
     return text if isinstance(text, str) else text.decode(errors="surrogateescape")
+
+
+def natural(text: str) -> int | None:
+    """The number that decimal digits write; None for other text, and for numbers of more than 18 digits.
+
+    Python itself gives up at 4,300 digits, and the time it takes for a number grows with the square of its digits.
+
+    Example:
+        >>> natural("12"), natural("-1"), natural("9" * 5000)
+        (12, None, None)
+    """
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _DIGITS else None
 
 
 def message(text: str) -> str:

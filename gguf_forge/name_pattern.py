@@ -1,9 +1,9 @@
 """Regular expressions over tensor names, as llama-quantize's --tensor-type understands them.
 
-The reference lower-cases a pattern and searches it with std::regex, whose grammar is ECMAScript's. This is
-that grammar without back-references. A match is computed on the set of all positions that can be reached, so no
-pattern can hang a run by backtracking. Only whether a pattern matches is needed, so greediness and groups are
-parsed but have no effect.
+The reference lower-cases a pattern and searches it with std::regex, whose grammar is ECMAScript's. This is that grammar
+without back-references. A match is computed on the set of all positions that can be reached, and a group is tried once
+at each of them, so no pattern can hang a run by backtracking. Only whether a pattern matches is needed, so greediness
+and groups are parsed but have no effect.
 
 Source: ECMA-262, 3rd edition, 15.10, as libstdc++ reads it.
 """
@@ -11,14 +11,13 @@ Source: ECMA-262, 3rd edition, 15.10, as libstdc++ reads it.
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
-from gguf_forge.errors import UsageError
+from gguf_forge.errors import UsageError, printable
 
-Positions = frozenset[int]
-Step = Callable[[bytes, Positions], Positions]
+Positions = int  # a set of places in a name, as a number: bit n is place n
+Step = Callable[["_Name", Positions], Positions]
 
 _DIGITS = frozenset(string.digits.encode())
 _WORD = frozenset((string.ascii_letters + string.digits + "_").encode())
@@ -42,6 +41,8 @@ _POSIX = {
     "xdigit": frozenset(string.hexdigits.encode()),
 }
 _MAX_DEPTH = 50
+_MAX_LENGTH = 4096  # characters of a pattern
+_MAX_TRIES = 10_000  # of groups at places of one name; real patterns need some hundreds
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,14 @@ class NamePattern:
         """Read a pattern.
 
         Raises:
-            UsageError: it is not a valid pattern, or uses a back-reference.
+            UsageError: it is not a valid pattern, uses a back-reference, or is too long.
         """
         return cls(source, _Parser(source).parse())
 
     def search(self, name: str) -> bool:
         """Whether the pattern matches anywhere in `name`."""
-        text = name.encode(errors="surrogateescape")
-        return bool(self._step(text, frozenset(range(len(text) + 1))))
+        found = _Name(name.encode(errors="surrogateescape"))
+        return bool(self._step(found, found.all))
 
     def replace(self, name: str, replacement: str) -> str | None:
         """`name` with the first match replaced, the longest one there; None if there is no match.
@@ -80,11 +81,12 @@ class NamePattern:
             'blk.0.attn_q.weight'
         """
         raw = name.encode(errors="surrogateescape")
-        text = raw.lower()
-        for start in range(len(text) + 1):
-            ends = self._step(text, frozenset((start,)))
+        found = _Name(raw.lower())
+        for start in range(len(raw) + 1):
+            ends = self._step(found, 1 << start)
             if ends:
-                changed = raw[:start] + replacement.encode(errors="surrogateescape") + raw[max(ends) :]
+                end = ends.bit_length() - 1
+                changed = raw[:start] + replacement.encode(errors="surrogateescape") + raw[end:]
                 return changed.decode(errors="surrogateescape")
         return None
 
@@ -103,54 +105,103 @@ def found_in(patterns: Iterable[NamePattern], names: Iterable[str]) -> tuple[set
     return {name for name, sources in found.items() if sources}, set().union(*found.values())
 
 
+class _Name:
+    """A name that is searched, and what was found out about it: each part of a pattern is tried once at each place."""
+
+    def __init__(self, text: bytes):
+        self.text = text
+        self._places: dict[frozenset[int], Positions] = {}
+        self._words: dict[bytes, Positions] = {}
+        self._ends: dict[tuple[Step, int], Positions] = {}
+
+    @property
+    def all(self) -> Positions:
+        return (1 << len(self.text) + 1) - 1
+
+    def places(self, accepted: frozenset[int]) -> Positions:
+        """Where one of these bytes stands."""
+        if accepted not in self._places:
+            self._places[accepted] = _positions(i for i, byte in enumerate(self.text) if byte in accepted)
+        return self._places[accepted]
+
+    def words(self, word: bytes) -> Positions:
+        """Where this word begins."""
+        if word not in self._words:
+            self._words[word] = _positions(i for i in range(len(self.text)) if self.text.startswith(word, i))
+        return self._words[word]
+
+    def ends(self, part: Step, start: int) -> Positions:
+        """Where a part of a pattern can end that begins at `start`."""
+        if (part, start) not in self._ends:
+            if len(self._ends) >= _MAX_TRIES:
+                raise UsageError(
+                    f"a pattern takes too long to search in {printable(self.text.decode(errors='replace'))}",
+                    hint="write it without repetitions and look-aheads inside of one another",
+                )
+            self._ends[part, start] = part(self, 1 << start)
+        return self._ends[part, start]
+
+
+def _positions(numbers: Iterable[int]) -> Positions:
+    found = 0
+    for number in numbers:
+        found |= 1 << number
+    return found
+
+
+def _numbers(at: Positions) -> Iterator[int]:
+    while at:
+        lowest = at & -at
+        yield lowest.bit_length() - 1
+        at ^= lowest
+
+
 def _one_of(accepted: frozenset[int]) -> Step:
-    return lambda text, at: frozenset(i + 1 for i in at if i < len(text) and text[i] in accepted)
+    return lambda name, at: (at & name.places(accepted)) << 1
 
 
 def _literal(word: bytes) -> Step:
-    def step(text: bytes, at: Positions) -> Positions:
-        ends = set()
-        found = text.find(word)
-        while found >= 0:
-            if found in at:
-                ends.add(found + len(word))
-            found = text.find(word, found + 1)
-        return frozenset(ends)
-
-    return step
+    return lambda name, at: (at & name.words(word)) << len(word)
 
 
 def _sequence(steps: list[Step]) -> Step:
-    def step(text: bytes, at: Positions) -> Positions:
+    def step(name: _Name, at: Positions) -> Positions:
         for part in steps:
-            at = part(text, at)
+            at = part(name, at)
         return at
 
     return step
 
 
 def _either(branches: list[Step]) -> Step:
-    return lambda text, at: frozenset().union(*(branch(text, at) for branch in branches))
+    def step(name: _Name, at: Positions) -> Positions:
+        found = 0
+        for branch in branches:
+            found |= branch(name, at)
+        return found
+
+    return step
 
 
-def _repeat(part: Step, low: int, high: int | None) -> Step:
-    # Results are cached, because the work would otherwise double with every level of nested repeats.
-    @lru_cache(maxsize=128)
-    def ends(text: bytes, start: int) -> Positions:
-        return part(text, frozenset((start,)))
+def _repeat(part: Step, low: int, high: int | None, *, is_group: bool) -> Step:
+    # The work would double with every level of nested repeats if a group were tried twice at a place.
+    def once(name: _Name, at: Positions) -> Positions:
+        if not is_group:
+            return part(name, at)
+        found = 0
+        for start in _numbers(at):
+            found |= name.ends(part, start)
+        return found
 
-    def once(text: bytes, at: Positions) -> Positions:
-        return frozenset().union(*(ends(text, start) for start in at))
-
-    def step(text: bytes, at: Positions) -> Positions:
+    def step(name: _Name, at: Positions) -> Positions:
         for _ in range(low):
-            after = once(text, at)
+            after = once(name, at)
             if after == at:
                 break
             at = after
         reached, fresh, rounds = at, at, 0
         while fresh and (high is None or rounds < high - low):
-            fresh = once(text, fresh) - reached
+            fresh = once(name, fresh) & ~reached
             reached |= fresh
             rounds += 1
         return reached
@@ -158,18 +209,21 @@ def _repeat(part: Step, low: int, high: int | None) -> Step:
     return step
 
 
-def _where(holds: Callable[[bytes, int], bool]) -> Step:
-    return lambda text, at: frozenset(i for i in at if holds(text, i))
+def _beginning(name: _Name, at: Positions) -> Positions:
+    return at & 1
 
 
-def _at_word_edge(text: bytes, i: int) -> bool:
-    before = i > 0 and text[i - 1] in _WORD
-    after = i < len(text) and text[i] in _WORD
-    return before != after
+def _end(name: _Name, at: Positions) -> Positions:
+    return at & 1 << len(name.text)
+
+
+def _word_edge(name: _Name, at: Positions) -> Positions:
+    words = name.places(_WORD)
+    return at & (words ^ words << 1)
 
 
 def _look_ahead(inner: Step, wanted: bool) -> Step:
-    return _where(lambda text, i: bool(inner(text, frozenset((i,)))) == wanted)
+    return lambda name, at: _positions(i for i in _numbers(at) if bool(name.ends(inner, i)) == wanted)
 
 
 class _Parser:
@@ -183,6 +237,8 @@ class _Parser:
         self.depth = 0
 
     def parse(self) -> Step:
+        if len(self.source) > _MAX_LENGTH:
+            raise self._error(f"has more than {_MAX_LENGTH:,} characters")
         step = self._alternatives()
         if self.pos < len(self.text):
             raise self._error("has a ')' too many")
@@ -219,8 +275,8 @@ class _Parser:
         word = bytearray()
         while self.pos < len(self.text) and self.text[self.pos] not in "|)":
             assertion = self._assertion()
-            atom = assertion or self._atom()
-            step = atom if assertion else self._quantified(atom)
+            is_group = self.text.startswith("(", self.pos)
+            step = assertion or self._quantified(self._atom(), is_group=is_group)
             if isinstance(step, int):
                 word.append(step)
                 continue
@@ -235,11 +291,11 @@ class _Parser:
     def _assertion(self) -> Step | None:
         token = self._take("^", "$", "\\b", "(?=", "(?!")
         if token == "^":
-            return _where(lambda text, i: i == 0)
+            return _beginning
         if token == "$":
-            return _where(lambda text, i: i == len(text))
+            return _end
         if token == "\\b":
-            return _where(_at_word_edge)
+            return _word_edge
         return _look_ahead(self._group(), token == "(?=") if token else None
 
     def _group(self) -> Step:
@@ -267,11 +323,12 @@ class _Parser:
             raise self._error("has a character that needs a backslash or something before it")
         return ord(self._next())
 
-    def _quantified(self, atom: Step | int) -> Step | int:
+    def _quantified(self, atom: Step | int, *, is_group: bool) -> Step | int:
         while token := self._take("*", "+", "?", "{"):
             low, high = self._counts() if token == "{" else (int(token == "+"), 1 if token == "?" else None)
             self._take("?")
-            atom = _repeat(_literal(bytes((atom,))) if isinstance(atom, int) else atom, low, high)
+            part = _literal(bytes((atom,))) if isinstance(atom, int) else atom
+            atom, is_group = _repeat(part, low, high, is_group=is_group), True
         return atom
 
     def _number(self) -> int | None:

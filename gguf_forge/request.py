@@ -32,6 +32,7 @@ TYPE_NAMES = (
 )
 
 _SIZE_LETTERS = ("", "K", "M", "G", "T")
+_LONGEST_TEXT = 4096  # characters of one text of a request; Linux takes no longer path
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Option:
         panel: The panel of the help; None for that of the command's arguments.
         metavar: The placeholder for the value in the help; None for a flag.
         least: The smallest number that is accepted.
+        most: The largest number that is accepted.
         envvar: The environment variable that gives the value if the option is not used.
         typed: The type of the typed text, if `parse` converts it to another one.
         parse: Converts the typed text to the value.
@@ -55,6 +57,7 @@ class Option:
     panel: str | None = None
     metavar: str | None = None
     least: int | None = None
+    most: int | None = None
     envvar: str | None = None
     typed: type = str
     parse: Callable[[Any], Any] | None = None
@@ -644,8 +647,21 @@ def _checked(name: str, value: Any, wanted: Any) -> Any:
     if wanted == tuple[str, ...]:
         texts = (value,) if isinstance(value, str) else () if value is None else value
         if isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts):
-            return tuple(texts)
+            return tuple(_usable(name, text) for text in texts)
     elif type(value) in (get_args(wanted) or (wanted,)):  # in Python a bool is also an int, so the types are compared
-        return value
+        return _usable(name, value) if isinstance(value, str) else value
     described = wanted.__name__ if isinstance(wanted, type) else str(wanted)
     raise UsageError(f"the request's {name} is {value!r:.80}, and should be {described}")
+
+
+def _usable(name: str, text: str) -> str:
+    """A text as a command line can have it: bytes that the system takes, without NUL, and not longer than a path."""
+    try:
+        is_usable = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        is_usable = False
+    if not is_usable:
+        raise UsageError(f"the request's {name} {printable(text)} has a character that no command line can have")
+    if len(text) > _LONGEST_TEXT:
+        raise UsageError(f"the request's {name} has {len(text):,} characters; {_LONGEST_TEXT:,} are read")
+    return text

@@ -129,3 +129,29 @@ def test_names_and_patterns_that_are_found() -> None:
     names = ["blk.0.Attn_q", "v.blk.0.x", "V.ATTN", "output"]
     assert found_in(patterns, names) == ({"blk.0.Attn_q", "v.blk.0.x", "V.ATTN"}, {"ATTN", r"^v\."})
     assert found_in([], names) == (set(), set())
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        *("(?!.*" * depth + "X" + ")" * depth for depth in (8, 49)),
+        *("(?=.*" * depth + "x" + ")" * depth for depth in (8, 49)),
+        "a?" * 2048,
+        "(a?b?)?" * 580,
+        "((.*)*x)*" * 450,
+        "(?=.*)" * 680,
+        "(" * 49 + "a*" + ")*" * 49,
+    ],
+)
+def test_no_pattern_hangs(pattern: str) -> None:
+    """Each group is tried once at each place, and the tries are counted."""
+    try:
+        NamePattern.compile(pattern).search("model.layers.10.self_attn.q_proj.weight")
+    except UsageError as error:
+        assert "takes too long" in error.problem
+
+
+def test_a_pattern_has_an_upper_length() -> None:
+    NamePattern.compile("a" * 4096)
+    with pytest.raises(UsageError, match="more than 4,096 characters"):
+        NamePattern.compile("a?" * 20_000)

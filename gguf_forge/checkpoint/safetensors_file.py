@@ -25,6 +25,7 @@ MAX_DIMS = 32
 # What the objects of a tensor take in addition to those of its entry in the header.
 _COST_OF_TENSOR = 512
 _MAX_SIZE = 2**63 - 1
+_LONGEST_NAME = 1000
 
 _CUT = "the file is cut short, or another one: download it again"
 _BROKEN = (
@@ -126,6 +127,8 @@ def _check_metadata(metadata: object, source: Source) -> None:
 def _tensor(name: str, entry: object, source: Source, data_start: int) -> StoredTensor:
     if any("\ud800" <= char <= "\udfff" for char in name):
         raise _broken(source, "the tensor's name is not valid Unicode", name)
+    if len(name) > _LONGEST_NAME:
+        raise _broken(source, f"the name of a tensor has {len(name):,} characters; {_LONGEST_NAME:,} are read", name)
     if not isinstance(entry, dict) or not entry.keys() >= {"dtype", "shape", "data_offsets"}:
         raise _broken(source, "the entry lacks dtype, shape or data_offsets", name)
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]

@@ -45,7 +45,7 @@ from gguf_forge.cli.streams import (
     report_traceback,
     take_any_text,
 )
-from gguf_forge.errors import ForgeError, UsageError
+from gguf_forge.errors import ForgeError, OutputError, UsageError
 from gguf_forge.foreign_text import message
 from gguf_forge.storage.memory import memory_bound
 
@@ -89,6 +89,9 @@ def _program(
     pass
 
 
+INTERNAL = "InternalError"
+
+
 class StopSignal(BaseException):
     """A signal asked the program to end."""
 
@@ -119,30 +122,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StopSignal as stopped:
         left = "run it again to go on" if "--resume" in given else "no unfinished file is left behind"
         failure = Failure(128 + stopped.number, signal.Signals(stopped.number).name, f"stopped; {left}")
-    except ForgeError as error:
-        failure = Failure.of(error)
-    except typer.TyperException as error:
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context else "gguf-forge"
-        problem = message(" ".join(error.format_message().splitlines()))
-        failure = Failure(2, UsageError.__name__, problem, hint=instead_of(problem) or f"see {command} --help")
-    except MemoryError:
-        hint = "allow less with --max-memory, or use --threads 1"
-        failure = Failure(1, MemoryError.__name__, "the system gave no more memory", hint=hint)
     except Exception as error:
-        if verbose:
+        failure = _failure_of(error)
+        if verbose and failure.kind == INTERNAL:
             report_traceback()
-        failure = Failure(
-            1,
-            "InternalError",
-            message(f"this is a bug in gguf-forge: {type(error).__name__}: {error}"),
-            hint="please report it" + ("" if verbose else ", with what the same command prints with --verbose"),
-        )
     try:
         report_failure(failure, as_json=as_json)
-    except ReaderGone:
+    except (ReaderGone, OutputError):  # nobody can be told
         discard_output()
     return failure.code
+
+
+def _failure_of(error: Exception) -> Failure:
+    """How an error is reported."""
+    if isinstance(error, ForgeError):
+        return Failure.of(error)
+    said = message(str(error).strip())
+    if isinstance(error, typer.TyperException):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "gguf-forge"
+        said = message(" ".join(error.format_message().splitlines()))
+        return Failure(2, UsageError.__name__, said, hint=instead_of(said) or f"see {command} --help")
+    if isinstance(error, MemoryError):
+        hint = "allow less with --max-memory, or use --threads 1"
+        return Failure(1, MemoryError.__name__, "the system gave no more memory", hint=hint)
+    if isinstance(error, ImportError):
+        last = message(str(error).strip().rpartition("\n")[2])
+        hint = "install gguf-forge again, or allow more memory if it is limited"
+        return Failure(1, ImportError.__name__, f"a part of the program cannot be loaded: {last}", hint=hint)
+    if isinstance(error, RuntimeError) and "start new thread" in said:
+        hint = "give a smaller number with --threads, or allow more memory or processes if they are limited"
+        return Failure(UsageError.exit_code, UsageError.__name__, "the system starts no more threads", hint=hint)
+    hint = "please report it, with what the same command prints with --verbose"
+    return Failure(1, INTERNAL, f"this is a bug in gguf-forge: {type(error).__name__}: {said}", hint=hint)
 
 
 def _run(arguments: list[str]) -> int:

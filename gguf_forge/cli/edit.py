@@ -16,6 +16,7 @@ from gguf_forge.cli.shown import json_value, type_text, value_text
 from gguf_forge.cli.streams import logging_to
 from gguf_forge.cli.tables import line, lines
 from gguf_forge.errors import ForgeError, UsageError, printable
+from gguf_forge.foreign_text import natural
 from gguf_forge.request import MODEL, OUTPUT, Option, RunSettings
 
 if TYPE_CHECKING:
@@ -229,9 +230,10 @@ def _unique(option: str, pairs: Iterable[tuple[_K, _T]]) -> dict[_K, _T]:
 
 
 def _id(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
+    number = natural(text)
+    if number is None:
         raise UsageError(f"{text!r} is no number of a token")
-    return int(text)
+    return number
 
 
 def _templates(file: Path) -> Metadata:

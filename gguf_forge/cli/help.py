@@ -6,7 +6,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from gguf_forge.cli.streams import writing
+from gguf_forge.cli.streams import writing_help
 
 # The panels of the program's help. The options of jobs for many machines have a panel of the same name.
 MAKE, LOOK, PROVE, CHANGE = "Make", "Look", "Prove", "Change"
@@ -29,7 +29,7 @@ class Command(TyperCommand):
         return _without_types_of_flags(super().get_params(ctx))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        with writing():
+        with writing_help():
             super().format_help(ctx, formatter)
 
 
@@ -40,7 +40,7 @@ class Group(TyperGroup):
         return _without_types_of_flags(super().get_params(ctx))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        with writing():
+        with writing_help():
             super().format_help(ctx, formatter)
 
     def list_commands(self, ctx: Any) -> list[str]:

@@ -70,7 +70,14 @@ class Shown:
     ] = None
     bins: Annotated[
         int,
-        Option("--bins", "With --tensor: bars of the histogram. [default: 16]", _SHOWN, metavar="N", least=3),
+        Option(
+            "--bins",
+            "With --tensor: bars of the histogram, up to 1000. [default: 16]",
+            _SHOWN,
+            metavar="N",
+            least=3,
+            most=1000,
+        ),
     ] = 16
     template: Annotated[
         bool,

@@ -97,6 +97,7 @@ class _Value:
             show_default=False,
             help=option.help,
             min=option.least,
+            max=option.most,
             envvar=option.envvar,
             hidden=option.hidden,
         )

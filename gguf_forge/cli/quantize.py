@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from gguf_forge.cli.help import MAKE
 from gguf_forge.cli.options import DryRun, Messages, add_command
 from gguf_forge.errors import UsageError
+from gguf_forge.foreign_text import natural
 from gguf_forge.request import OUTPUT, FileChoices, Option, Request, RunSettings, parse_names
 
 
@@ -89,12 +89,13 @@ def read_arguments(given: Sequence[str]) -> Arguments:
             "the file type is missing", hint="the arguments are IN.gguf [OUT.gguf] TYPE, for example in.gguf Q4_K_M"
         )
     types, *rest = rest
-    if len(rest) > 1 or not all(re.fullmatch("-?[0-9]+", text) for text in rest):
+    threads = natural(rest[0].removeprefix("-")) if rest else 0
+    if len(rest) > 1 or threads is None:
         raise UsageError(
             f"{' '.join(rest)!r} is no number of threads", hint="the arguments are IN.gguf [OUT.gguf] TYPE [NTHREADS]"
         )
-    threads = int(rest[0]) if rest else 0
-    return Arguments(source, out, parse_names([types]) or (types,), threads if threads > 0 else None)
+    is_given = threads > 0 and not rest[0].startswith("-")  # llama-quantize takes 0 and less for its default
+    return Arguments(source, out, parse_names([types]) or (types,), threads if is_given else None)
 
 
 def _are_types(text: str) -> bool:

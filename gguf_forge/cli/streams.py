@@ -122,6 +122,16 @@ def discard_output() -> None:
     _discard(sys.stdout, sys.stderr)
 
 
+@contextmanager
+def writing_help() -> Iterator[None]:
+    """As `writing`, for what rich prints to a console of typer's. Rich ends the program if the pipe is closed."""
+    try:
+        with writing():
+            yield
+    except SystemExit:
+        raise ReaderGone from None
+
+
 def _discard(*streams: TextIO | None) -> None:
     """Discards what is left in the buffers of these streams. Otherwise the interpreter fails to flush them at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -203,7 +213,8 @@ class _ConsoleHandler(logging.Handler):
     def _print(self, record: logging.LogRecord, words: str) -> None:
         style = "bold yellow" if record.levelno >= logging.WARNING else "dim"
         label = "note" if record.levelno < logging.WARNING else record.levelname.lower()
-        self._console.print(line((f"{label}: ", style), message(words), keep="\n"), soft_wrap=True)
+        with writing():
+            self._console.print(line((f"{label}: ", style), message(words), keep="\n"), soft_wrap=True)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from gguf_forge.engine.fingerprint import content_digest, program_version
 from gguf_forge.engine.pieces import Piece, cut_pieces
-from gguf_forge.errors import InputError, UsageError
+from gguf_forge.errors import InputError, OutputError, UsageError
 from gguf_forge.planning.making import RequestPlan, planned
 from gguf_forge.planning.model import TensorSource
 from gguf_forge.request import Request
@@ -143,7 +143,10 @@ def plan_work(
 
 def save_work_plan(found: RequestPlan, request: Request, file: Path, *, tasks: int | None, overwrite: bool) -> JobPlan:
     """Writes the plan of what `request` came to in the current folder; as `plan_work` does."""
-    folder = Path(os.path.relpath(Path.cwd().resolve(), file.parent.resolve())).as_posix()
+    try:
+        folder = Path(os.path.relpath(Path.cwd().resolve(), file.parent.resolve())).as_posix()
+    except OSError as error:
+        raise OutputError(f"the current folder is not there any more: {error.strerror}", file=file) from error
     plan = make_work_plan(found, request, folder, tasks, Path(), with_samples=True)
     text = plan.as_text().encode()
     check_output(file, len(text), [file.source.path for file in found.inputs], overwrite=overwrite)

@@ -12,6 +12,7 @@ from os import PathLike
 from pathlib import Path
 
 from gguf_forge.errors import UsageError
+from gguf_forge.foreign_text import natural
 from gguf_forge.gguf_file.values import Value, boolean, f32, string, u32
 from gguf_forge.name_pattern import NamePattern
 from gguf_forge.recipe.options import KeyOverride, TypeOverride
@@ -78,10 +79,11 @@ def parse_prune_layers(text: str) -> tuple[int, ...]:
         >>> parse_prune_layers("7,3,7")
         (3, 7)
     """
-    items = text.split(",")
-    if not all(item.strip().isdecimal() for item in items):
+    found = {natural(item.strip()) for item in text.split(",")}
+    layers = {layer for layer in found if layer is not None}
+    if layers != found:
         raise UsageError(f"--prune-layers {text!r} is not a list of layers", hint="for example 20,21,22")
-    return tuple(sorted({int(item) for item in items}))
+    return tuple(sorted(layers))
 
 
 def parse_key_override(text: str) -> KeyOverride:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from gguf_forge.errors import some_of
 from gguf_forge.tokenizer.checks import Place, as_decimal_id, as_flag, as_id, as_list, as_mapping, as_text
 from gguf_forge.tokenizer.files import TokenizerFiles
 from gguf_forge.tokenizer.sentencepiece_model import Pieces
@@ -32,11 +33,14 @@ class AddedPiece:
 def add_in_range(vocabulary: Pieces, tokens: Iterable[AddedPiece]) -> None:
     """Puts tokens into the vocabulary. Tokens whose id is beyond its end are left out."""
     size = len(vocabulary.texts)
+    beyond = []
     for token in tokens:
         if token.id < size:
             put(vocabulary, token)
         else:
-            log.warning("token %d (%r) is left out: the vocabulary has %d", token.id, token.text, size)
+            beyond.append(token.text)
+    if beyond:
+        log.warning("%d tokens are left out, as the vocabulary has %d: %s", len(beyond), size, some_of(beyond))
 
 
 def put(vocabulary: Pieces, token: AddedPiece) -> None:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+from gguf_forge.errors import some_of
 from gguf_forge.gguf_file.values import Metadata, ValueType, array
 from gguf_forge.tokenizer.checks import Place, as_list, as_mapping, as_texts
 from gguf_forge.tokenizer.files import TokenizerFiles
@@ -59,11 +60,14 @@ def _joined(pairs: list[Any], place: Place) -> list[str]:
 
 def _from_text(files: TokenizerFiles) -> list[str]:
     lines = (files.merges or "").split("\n")
-    found = []
+    found, others = [], []
     for line in lines[1:] if lines[0].strip().startswith("#") else lines:
         parts = line.split()
         if len(parts) == 2:
             found.append(f"{parts[0]} {parts[1]}")
         elif parts:
-            log.warning("%s: left out, not a merge: %r", files.folder.path / "merges.txt", line[:60])
+            others.append(line)
+    if others:
+        path = files.folder.path / "merges.txt"
+        log.warning("%s: %d lines are left out, which are no merges: %s", path, len(others), some_of(others))
     return found

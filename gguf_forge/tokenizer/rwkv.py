@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 
+from gguf_forge.foreign_text import natural
 from gguf_forge.gguf_file.values import Metadata, ValueType, array, string
 from gguf_forge.tokenizer.checks import MAX_TOKENS, Place, vocabulary_size
 from gguf_forge.tokenizer.extra_keys import default_chat_template
@@ -57,7 +58,7 @@ def _tokens(lines: str, place: Place) -> list[bytes]:
     for number, line in enumerate(lines.removesuffix("\n").split("\n"), 1):
         match = _LINE.fullmatch(line)
         token = _bytes_of(match.group(1)) if match else None
-        if match is None or token is None or len(token) != int(match.group(2)):
+        if match is None or token is None or len(token) != natural(match.group(2)):
             raise place.error(f"has a line {number} that is not a number, a token and its length: {line[:60]!r}")
         if number >= MAX_TOKENS:
             raise place.error(f"has more than {MAX_TOKENS} tokens")

@@ -183,6 +183,29 @@ def test_ranges_outside_the_file_are_not_believed(path: Path) -> None:
     assert read_journal(path, SIZE).ranges == ((0, 10),)
 
 
+@pytest.mark.parametrize(
+    "text", ["1" * 5000 + "-2", "1" * 400_000, "0-10 x", "0-10  20-30", "5-5", "10-5", "0-" + "9" * 30, ""]
+)
+def test_a_journal_with_other_words_than_ranges_says_nothing(path: Path, text: str) -> None:
+    path.write_bytes(journal._line(f"{journal._MAGIC} inputs=1") + journal._line(text))
+    assert read_journal(path, SIZE).ranges == ()
+
+
+def test_a_journal_of_many_gigabytes_is_read_in_part(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    pread_all = disk.pread_all
+
+    def noted(descriptor: int, n_bytes: int, offset: int) -> bytes:
+        asked.append(n_bytes)
+        return pread_all(descriptor, n_bytes, offset)
+
+    monkeypatch.setattr(disk, "pread_all", noted)
+    path.write_bytes(b"".join(map(journal._line, [f"{journal._MAGIC} inputs=1", "0-10"])))
+    os.truncate(path, 8 << 30)
+    assert read_journal(path, SIZE).ranges == ((0, 10),)
+    assert max(asked) <= 16 << 20
+
+
 @pytest.mark.usefixtures("often")
 def test_a_resumed_run_writes_over_the_torn_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with killed(path, monkeypatch) as out:

@@ -28,7 +28,8 @@ BATCH_BYTES = 64 << 20
 BATCH_SECONDS = 1.0
 
 _MAGIC = "gguf-forge-journal-1"
-_RANGE = re.compile("([0-9]+)-([0-9]+)")
+_RANGE = re.compile("([0-9]{1,20})-([0-9]{1,20})")
+_MOST_BYTES = 16 << 20  # of a journal that are read: the finished ranges of many terabytes
 
 ByteRange = tuple[int, int]
 
@@ -80,7 +81,7 @@ def read_journal(path: Path, size: int) -> JournalRecord:
     except FileNotFoundError:
         return JournalRecord()
     try:
-        data = disk.pread_all(descriptor, disk.status_of_open(descriptor).st_size, 0)
+        data = disk.pread_all(descriptor, min(disk.status_of_open(descriptor).st_size, _MOST_BYTES), 0)
     finally:
         disk.close(descriptor)
     first, *lines = data.split(b"\n")[:-1] or [b""]
@@ -89,12 +90,18 @@ def read_journal(path: Path, size: int) -> JournalRecord:
         return JournalRecord()
     ranges, end = list[ByteRange](), len(first) + 1
     for line in lines:
-        found = [(int(start), int(stop)) for start, stop in _RANGE.findall(_checked(line))]
-        if not found or not all(0 <= start < stop <= size for start, stop in found):
+        found = [_range(word) for word in _checked(line).split(" ")]
+        if not all(start < stop <= size for start, stop in found):
             break
         ranges += found
         end += len(line) + 1
     return JournalRecord(fingerprint, tuple(merged(ranges)), end)
+
+
+def _range(word: str) -> ByteRange:
+    """The range that a word says; an empty one if it says none."""
+    found = _RANGE.fullmatch(word)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _line(text: str) -> bytes:
@@ -152,13 +159,16 @@ class Journal:
             self._waiting.append((start, stop))
             self._waiting_bytes += stop - start
             late = time.monotonic() - self._since >= BATCH_SECONDS
-            if self._waiting_bytes < BATCH_BYTES and not late:
+            if self._given_up or (self._waiting_bytes < BATCH_BYTES and not late):
                 return
             if self._last is not None:
                 if not self._last.done():
                     return
                 self._last.result()
-            self._last = self._thread.submit(self._write_down)
+            try:
+                self._last = self._thread.submit(self._write_down)
+            except RuntimeError as error:  # a limit on processes or memory
+                self._give_up(str(error))
 
     @property
     def is_written(self) -> bool:
@@ -191,8 +201,11 @@ class Journal:
         try:
             self._append(_line(" ".join(f"{start}-{stop}" for start, stop in ranges)))
         except OSError as error:
-            self._given_up = True
-            log.warning("%s: %s; a later --resume repeats the work from here on", self._path, error.strerror or error)
+            self._give_up(error.strerror or str(error))
+
+    def _give_up(self, why: str) -> None:
+        self._given_up = True
+        log.warning("%s: %s; a later --resume repeats the work from here on", self._path, why)
 
     def _append(self, line: bytes) -> None:
         is_new = self._end == 0

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import UsageError, printable
+from gguf_forge.foreign_text import natural
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.header import alignment_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
@@ -320,12 +321,12 @@ def parse_block(text: str, info: TensorInfo) -> BlockPlace:
         >>> parse_block("9", TensorInfo("a", (64, 8), TensorType.named("Q8_0")))
         BlockPlace(row=4, block=1)
     """
-    numbers = text.split(":")
-    if len(numbers) > 2 or not all(number.isascii() and number.isdecimal() for number in numbers):
+    numbers = [number for number in map(natural, text.split(":")) if number is not None]
+    if len(numbers) > 2 or len(numbers) != text.count(":") + 1:
         raise UsageError(f"--block {text!r} is no block", hint="say N or ROW:N, both counted from 0")
     if len(numbers) == 2:
-        return BlockPlace(int(numbers[0]), int(numbers[1]))
-    return BlockPlace(*divmod(int(text), max(1, info.n_per_row // info.type.block_elements)))
+        return BlockPlace(numbers[0], numbers[1])
+    return BlockPlace(*divmod(numbers[0], max(1, info.n_per_row // info.type.block_elements)))
 
 
 def _entry(tensor: GgufTensor) -> TensorEntry:
