@@ -15,12 +15,13 @@ from math import isfinite
 
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType
 
-# Items of arrays whose type llama.cpp checks or relies on. Source: llama-vocab.cpp.
+# Items of arrays whose type llama.cpp checks or relies on. The converter writes scores that are all zero as INT32.
+# Source: llama-vocab.cpp.
 _ITEMS = {
-    "tokenizer.ggml.tokens": ValueType.STRING,
-    "tokenizer.ggml.merges": ValueType.STRING,
-    "tokenizer.ggml.scores": ValueType.FLOAT32,
-    "tokenizer.ggml.token_type": ValueType.INT32,
+    "tokenizer.ggml.tokens": (ValueType.STRING,),
+    "tokenizer.ggml.merges": (ValueType.STRING,),
+    "tokenizer.ggml.scores": (ValueType.FLOAT32, ValueType.INT32),
+    "tokenizer.ggml.token_type": (ValueType.INT32,),
 }
 _FLOATS = (ValueType.FLOAT32, ValueType.FLOAT64)
 _MOST_FLOATS = 1 << 16  # items of an array of floats that are looked at
@@ -52,9 +53,9 @@ def problem_of(key: str, value: Value, architecture: str) -> str | None:
     types = standard_types(key, architecture)
     if not types:
         return None
-    item = _ITEMS.get(key)
-    if value.type not in types or (item is not None and value.element is not item):
-        wanted = [f"a list of {item.name}"] if item is not None else [_name(kind, None) for kind in sorted(types)]
+    items = _ITEMS.get(key, ())
+    if value.type not in types or (items and value.element not in items):
+        wanted = [f"a list of {items[0].name}"] if items else [_name(kind, None) for kind in sorted(types)]
         return f"{key} is {' or '.join(wanted)} to every reader, and not {_name(value.type, value.element)}"
     floats: Iterable[float] = ()
     if value.type in _FLOATS:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+from corpus import manifests
 
 from gguf_forge.gguf_file.key_types import problem_of, problems, standard_types
 from gguf_forge.gguf_file.values import Value, ValueType, array, f32, string, u32
@@ -44,3 +47,17 @@ def test_what_no_reader_takes(key: str, value: Value) -> None:
 
 def test_names_that_are_no_text() -> None:
     assert problems({"a": u32(1), "b\udcff": string("x")}, "llama") == ("the name of 'b\\udcff' is no UTF-8",)
+
+
+def test_the_files_of_the_reference_have_these_types() -> None:
+    found: dict[str, set[str]] = {}
+    for path in manifests():
+        keys = {key["key"]: key for key in json.loads(path.read_text()).get("kv", ())}
+        architecture = keys["general.architecture"]["value"] if keys else ""
+        for key, stored in keys.items():
+            kind = ValueType[stored["type"]]
+            element = ValueType[stored["elem_type"]] if kind is ValueType.ARRAY else None
+            value = Value(kind, () if element is not None else stored["value"], element)
+            if problem_of(key, value, architecture) is not None:
+                found.setdefault(key, set()).add(path.parent.parent.name)
+    assert found == {}
