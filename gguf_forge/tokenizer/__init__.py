@@ -68,7 +68,7 @@ from gguf_forge.tokenizer.pre_tokenizers import checked_name, known_names
 from gguf_forge.tokenizer.rwkv import rwkv_world
 from gguf_forge.tokenizer.special import special_ids
 from gguf_forge.tokenizer.spm import gemma3n_sentencepiece, phi3, sentencepiece, sentencepiece_size
-from gguf_forge.tokenizer.template_check import template_problems, templates_in
+from gguf_forge.tokenizer.template_check import special_token, template_problems, templates_in
 from gguf_forge.tokenizer.tiktoken import hunyuan, hunyuan_moe, hunyuan_vl, kimi, kimi_k3, kimi_linear, qwen
 from gguf_forge.tokenizer.unigram import nomic_bert_moe, t5, xlm_roberta
 from gguf_forge.tokenizer.vocabulary import (
@@ -156,6 +156,7 @@ __all__ = [
     "sentencepiece",
     "solar_open",
     "special_ids",
+    "special_token",
     "suppressed_tokens",
     "t5",
     "template_problems",

@@ -10,10 +10,12 @@ from typing import Any
 from gguf_forge.errors import InputError, printable, some_of
 from gguf_forge.foreign.jinja import BOS_VARIABLE, survey
 from gguf_forge.foreign.limited import LimitError, run_limited
-from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.gguf_file.values import Metadata, ValueType
 from gguf_forge.tokenizer.chat_template import KEY
 from gguf_forge.tokenizer.special import ID_KEYS
 
+# A hostile file may have thousands of templates, each of which costs a process.
+_MOST_TEMPLATES = 16
 _MEMORY, _SECONDS, _MOST_OUTPUT = 256 << 20, 5, 4 << 20
 _TOKENS, _MODEL, _ADD_BOS = (f"tokenizer.ggml.{name}" for name in ("tokens", "model", "add_bos_token"))
 # Texts that are special tokens wherever they occur. Other marks, such as <think>, are plain text in many models.
@@ -24,9 +26,27 @@ _PATH = re.compile(r"[^{}\s]+\.(?:jinja2?|j2|json|txt)")
 
 
 def templates_in(metadata: Metadata) -> dict[str, str]:
-    """Name -> template of each chat template that the keys have; the one without a name is `default`."""
-    found = {key: value.data for key, value in metadata.items() if key == KEY or key.startswith(f"{KEY}.")}
-    return {key.removeprefix(KEY)[1:] or "default": text for key, text in found.items() if isinstance(text, str)}
+    """Name -> template of each chat template that the keys have, the first ones of many; that without a name first.
+
+    It is called `default`.
+    """
+    names = sorted((key for key in metadata if key == KEY or key.startswith(f"{KEY}.")), key=lambda key: key != KEY)
+    texts = {key.removeprefix(KEY)[1:] or "default": metadata[key].data for key in names[:_MOST_TEMPLATES]}
+    return {name: text for name, text in texts.items() if isinstance(text, str)}
+
+
+def special_token(metadata: Metadata, kind: str) -> str | None:
+    """The text of the token for a role, such as `bos`; None if the keys name no such token.
+
+    Example:
+        >>> special_token({}, "bos") is None
+        True
+    """
+    id, tokens = metadata.get(ID_KEYS[kind]), metadata.get(_TOKENS)
+    if id is None or tokens is None or tokens.element is not ValueType.STRING:
+        return None
+    known = isinstance(id.data, int) and 0 <= id.data < len(tokens.data)
+    return _text(tokens.data[id.data]) if known else None
 
 
 def template_problems(metadata: Metadata) -> list[str]:
@@ -56,14 +76,14 @@ def _problems(template: str, metadata: Metadata) -> Iterator[str]:
         yield f"is broken: {error.problem}"
         return
     tokens = metadata.get(_TOKENS)
-    if tokens is None:
+    if tokens is None or tokens.element is not ValueType.STRING:
         return
-    known = {token if isinstance(token, str) else token.decode(errors="replace") for token in tokens.data}
+    known = set(map(_text, tokens.data))
     named = dict.fromkeys(text for part in found["texts"] for text in _SPECIAL.findall(part))
     unknown = [text for text in named if text not in known]
     if unknown:
         yield f"writes {some_of(unknown)}, which the vocabulary does not have as a token"
-    if _adds_bos(metadata) and found["first"] is not None and _begins_with_bos(found["first"], metadata):
+    if _adds_bos(metadata) and _begins_with_bos(found["first"], metadata):
         yield "begins with the BOS token, which add_bos_token adds as well: a program that does both doubles it"
 
 
@@ -74,14 +94,16 @@ def _survey(template: str) -> dict[str, Any]:
 
 def _adds_bos(metadata: Metadata) -> bool:
     """Whether llama.cpp puts the beginning token before a text. It does so by default for SentencePiece models."""
-    flag = metadata.get(_ADD_BOS)
-    return bool(flag.data) if flag is not None else metadata[_MODEL].data == "llama"
+    flag, model = metadata.get(_ADD_BOS), metadata.get(_MODEL)
+    return bool(flag.data) if flag is not None else model is not None and model.data == "llama"
 
 
-def _begins_with_bos(first: str, metadata: Metadata) -> bool:
-    id = metadata.get(ID_KEYS["bos"])
-    tokens = metadata[_TOKENS].data
-    if first == BOS_VARIABLE or id is None or not 0 <= id.data < len(tokens):
+def _begins_with_bos(first: str | None, metadata: Metadata) -> bool:
+    if first is None or first == BOS_VARIABLE:
         return first == BOS_VARIABLE
-    text = tokens[id.data]
-    return first.startswith(text if isinstance(text, str) else text.decode(errors="replace"))
+    text = special_token(metadata, "bos")
+    return bool(text) and first.startswith(str(text))
+
+
+def _text(token: str | bytes) -> str:
+    return token if isinstance(token, str) else token.decode(errors="replace")

@@ -88,3 +88,22 @@ def test_a_bad_template_is_written_as_it_is(template: str, tmp_path: Path) -> No
     folder = write_checkpoint(FAMILIES / "llama2-spm", tmp_path / "hf")
     (folder / "chat_template.jinja").write_text(template)
     assert converted(folder, vocab_only=True).exists()
+
+
+def test_hostile_keys() -> None:
+    keys: Metadata = {"tokenizer.chat_template": string("<s>{{ x }}<|x|>")}
+    assert template_problems(keys) == []
+    keys |= {"tokenizer.ggml.tokens": array(ValueType.INT32, [1 << 30]), "tokenizer.ggml.bos_token_id": u32(0)}
+    assert template_problems(keys) == []
+    keys["tokenizer.ggml.tokens"] = array(ValueType.STRING, [b"\xff"])
+    for id in (string("0"), u32(9), array(ValueType.INT32, [0])):
+        keys |= {"tokenizer.ggml.bos_token_id": id, "tokenizer.ggml.add_bos_token": boolean(True)}
+        assert "which the vocabulary does not have" in template_problems(keys)[0]
+    keys["tokenizer.chat_template"] = u32(1)
+    assert template_problems(keys) == []
+
+
+def test_of_many_templates_the_first_are_looked_at() -> None:
+    many = {f"tokenizer.chat_template.{number}": string(f"<|{number}|>") for number in range(99)}
+    assert len(problems("<|x|>", keys=many)) == 16
+    assert problems("<|x|>", keys=many)[0].startswith("the chat template writes <|x|>")

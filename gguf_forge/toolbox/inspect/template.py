@@ -9,10 +9,9 @@ from gguf_forge.errors import InputError
 from gguf_forge.foreign.jinja import render
 from gguf_forge.foreign.limited import LimitError, run_limited
 from gguf_forge.gguf_file.values import Metadata
-from gguf_forge.tokenizer import templates_in
+from gguf_forge.tokenizer import special_token, templates_in
 
 _MEMORY, _SECONDS, _MOST_OUTPUT = 256 << 20, 5, 1 << 20
-_ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 _SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
 SAMPLE_CHAT = (
     {"role": "user", "content": "Hello, who are you?"},
@@ -59,19 +58,10 @@ def _rendered(name: str, template: str, metadata: Metadata) -> RenderedTemplate:
 
 def _variables(messages: tuple[dict[str, str], ...], metadata: Metadata) -> dict[str, Any]:
     """The variables that transformers gives to a template. An unknown token is an empty text."""
-    tokens = metadata.get("tokenizer.ggml.tokens")
-
-    def token(kind: str) -> str:
-        id = metadata.get(f"tokenizer.ggml.{kind}_token_id")
-        if tokens is None or id is None or not isinstance(id.data, int) or not 0 <= id.data < len(tokens.data):
-            return ""
-        text = tokens.data[id.data]
-        return text if isinstance(text, str) else bytes(text).decode(errors="replace")
-
     return {
         "messages": list(messages),
         "tools": None,
         "documents": None,
         "add_generation_prompt": True,
-        **{f"{name}_token": token(kind) for name, kind in _ROLES.items()},
+        **{f"{kind}_token": special_token(metadata, kind) or "" for kind in ("bos", "eos", "unk", "pad")},
     }
