@@ -34,6 +34,7 @@ _TOP_LEVEL = frozenset(
 )
 
 
+_PARTS: tuple[Part, ...] = ("text", "mmproj")
 _BORROWED = re.compile(r"\.hf\b")  # a declaration with the class names of another one
 
 
@@ -146,10 +147,11 @@ def find_architecture(config: Mapping[str, Any], part: Part = "text") -> Archite
 
 
 def module_files(config: Mapping[str, Any]) -> Mapping[str, str]:
-    """The files with further tensors that a checkpoint may have, according to its declaration; empty if none."""
+    """The files with further tensors that a checkpoint may have, according to its declarations; empty if none."""
     try:
-        return find_architecture(config).modules
-    except (InputError, UnsupportedError):
+        found = (one for part in _PARTS for one in declarations_of(config, part)[:1])
+        return {path: prefix for one in found for path, prefix in one.modules.items()}
+    except InputError:
         return {}
 
 

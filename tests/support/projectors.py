@@ -1,9 +1,9 @@
 """Checkpoints with encoders and projectors (tests/projectors), and draft models (tests/drafts), one JSON file each.
 
-`files` are the small files, `tensors` the shapes of all tensors; `{0-3}` in a name stands for four names. Tensors are
-bfloat16 if their shape does not begin with another type, and have the weights of synthetic.py. `target` is the family
-whose model a draft predicts for. `expected` are the sizes and digests of the files that llama.cpp's tools made
-(reference/make_projectors.py).
+`files` are the small files, `tensors` the shapes of all tensors, and `modules` those of tensors in further files; `{0-3}`
+in a name stands for four names. Tensors are bfloat16 if their shape does not begin with another type, and have the
+weights of synthetic.py. `target` is the family whose model a draft predicts for. `expected` are the sizes and digests of
+the files that llama.cpp's tools made (reference/make_projectors.py).
 """
 
 from __future__ import annotations
@@ -34,12 +34,18 @@ def write(path: Path, folder: Path) -> Path:
     description = read(path)
     folder.mkdir(parents=True)
     for file, value in description["files"].items():
+        (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_text(json.dumps(value))
-    shapes = {full: shape for name, shape in description["tensors"].items() for full in _expanded(name)}
+    for file, shapes in {"model.safetensors": description["tensors"], **description.get("modules", {})}.items():
+        _write_tensors(folder / file, shapes)
+    return folder
+
+
+def _write_tensors(path: Path, described: dict[str, Any]) -> None:
+    shapes = {full: shape for name, shape in described.items() for full in _expanded(name)}
     typed = {full: shape if shape and isinstance(shape[0], str) else ["BF16", *shape] for full, shape in shapes.items()}
     tensors = {full: (kind, shape, tensor_bytes(full, kind, shape)) for full, (kind, *shape) in sorted(typed.items())}
-    write_safetensors(folder / "model.safetensors", tensors)
-    return folder
+    write_safetensors(path, tensors)
 
 
 def options(path: Path, scratch: Path) -> dict[str, Any]:
