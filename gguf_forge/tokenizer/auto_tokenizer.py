@@ -49,7 +49,7 @@ _CLEAN_UP = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (
 # needs 0.1 GiB and a second.
 _MEMORY, _MEMORY_PER_BYTE, _MOST_MEMORY = 256 << 20, 20, 1 << 30
 _SECONDS, _BYTES_PER_SECOND = 5, 1 << 20
-_MOST_OUTPUT = 128 << 20
+_OUTPUT, _OUTPUT_PER_BYTE, _MOST_OUTPUT = 4 << 20, 2, 64 << 20
 
 
 @dataclass(frozen=True)
@@ -168,8 +168,9 @@ def _run(request: Mapping[str, Any], place: Place) -> Mapping[str, Any]:
     size = len(request["json"] or b"") or 32 * len((request["slow"] or {}).get("vocab", ()))
     memory = min(_MEMORY + _MEMORY_PER_BYTE * size, _MOST_MEMORY)
     seconds = _SECONDS + size // _BYTES_PER_SECOND
+    most_output = min(_OUTPUT + _OUTPUT_PER_BYTE * size, _MOST_OUTPUT)
     try:
-        return run_limited(describe, request, memory=memory, seconds=seconds, most_output=_MOST_OUTPUT)
+        return run_limited(describe, request, memory=memory, seconds=seconds, most_output=most_output)
     except InputError as error:
         raise InputError(f"the tokenizer cannot be used: {error.problem}", file=place.file) from error
 

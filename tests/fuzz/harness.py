@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -185,7 +186,8 @@ def attack(name_and_number: tuple[str, int], keep: Path) -> tuple[str, int, int 
             (inside / "command").write_text(repr(arguments) + "\n" + "\n".join(faults) + "\n")
             kept = keep / f"{name}-{number}"
             shutil.rmtree(kept, ignore_errors=True)
-            shutil.copytree(inside, kept, symlinks=True)
+            with suppress(shutil.Error):  # Pipes and sockets cannot be copied. Everything else is.
+                shutil.copytree(inside, kept, symlinks=True)
         return name, number, outcome.code, faults
     finally:
         shutil.rmtree(inside, ignore_errors=True)
