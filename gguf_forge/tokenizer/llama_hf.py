@@ -5,6 +5,7 @@ Source: gguf-py's `LlamaHfVocab`, and `_set_vocab_llama_hf` and Gemma 4's `set_v
 
 from __future__ import annotations
 
+import logging
 import re
 
 from gguf_forge.errors import UsageError
@@ -13,11 +14,18 @@ from gguf_forge.tokenizer.auto_tokenizer import AutoTokenizer, load_tokenizer, s
 from gguf_forge.tokenizer.checks import vocabulary_size
 from gguf_forge.tokenizer.merges import merged_texts
 from gguf_forge.tokenizer.scored_vocabulary import fitted, scored_vocabulary
-from gguf_forge.tokenizer.sentencepiece_json import is_sentencepiece_bpe, merge_scores, prepends_space
+from gguf_forge.tokenizer.sentencepiece_json import (
+    is_sentencepiece_bpe,
+    merge_scores,
+    pair_without_merge,
+    prepends_space,
+)
 from gguf_forge.tokenizer.sentencepiece_model import Pieces
 from gguf_forge.tokenizer.special import special_tokens
 from gguf_forge.tokenizer.token_types import TokenType
 from gguf_forge.tokenizer.vocabulary import TokenizerSource
+
+log = logging.getLogger(__name__)
 
 # The score of every token in the reference's file.
 _SCORE = -1000.0
@@ -106,6 +114,12 @@ def _ranked(source: TokenizerSource, pieces: Pieces) -> Metadata:
         TokenType.USER_DEFINED if kind is TokenType.NORMAL and text in found_first else kind
         for text, kind in zip(texts, pieces.types, strict=True)
     ]
+    if (pair := pair_without_merge(files)) is not None:
+        log.warning(
+            "%s: no merge joins %r and %r, and llama.cpp joins all pairs that make a token of such a vocabulary: some "
+            "texts are split in another way than in training",
+            *(files.folder.path / "tokenizer.json", *pair),
+        )
     size = vocabulary_size(source.config, files.place("config.json")) or len(texts)
     vocabulary = fitted(Pieces(pieces.texts, merge_scores(files, texts), types), size, "tokenizer.json")
     metadata = {**scored_vocabulary(vocabulary), **special_tokens(files, vocabulary_size=size)}

@@ -29,11 +29,16 @@ def merges(files: TokenizerFiles) -> Metadata:
     return {"tokenizer.ggml.merges": array(ValueType.STRING, found)} if found else {}
 
 
-def merged_texts(files: TokenizerFiles) -> Iterator[str]:
-    """The token that each merge makes, in the order of the merges."""
+def merged_pairs(files: TokenizerFiles) -> Iterator[tuple[str, str]]:
+    """The two tokens that each merge joins, in the order of the merges."""
     for merge in _from_tokenizer(files):
         left, _, right = merge.partition(" ")
-        yield left + right
+        yield left, right
+
+
+def merged_texts(files: TokenizerFiles) -> Iterator[str]:
+    """The token that each merge makes, in the order of the merges."""
+    return (left + right for left, right in merged_pairs(files))
 
 
 def _from_tokenizer(files: TokenizerFiles) -> list[str]:

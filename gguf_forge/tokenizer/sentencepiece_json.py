@@ -10,10 +10,12 @@ from typing import Any
 
 from gguf_forge.tokenizer.checks import as_mapping
 from gguf_forge.tokenizer.files import TokenizerFiles
-from gguf_forge.tokenizer.merges import merged_texts
+from gguf_forge.tokenizer.merges import merged_pairs, merged_texts
 
 # The least rank of a token that no merge makes.
 _WITHOUT_MERGE = 1000
+# Longer tokens are not cut everywhere. Real ones are shorter.
+_LONGEST_CUT = 128
 # The pattern with which several spaces become one.
 MANY_SPACES = {"Regex": " {2,}"}
 _INNER = ("normalizers", "pretokenizers")
@@ -93,3 +95,20 @@ def merge_scores(files: TokenizerFiles, texts: list[str]) -> list[float]:
         ranks.setdefault(text, rank)
     last = max(_WITHOUT_MERGE, len(ranks) and max(ranks.values()) + 1)
     return [-float(ranks.get(text, last)) for text in texts]
+
+
+def pair_without_merge(files: TokenizerFiles) -> tuple[str, str] | None:
+    """Two tokens that llama.cpp joins to a third one and no merge does; None if there are none.
+
+    SentencePiece joins any pair whose result is a token, and a tokenizer.json that was made of its model has a merge
+    for each of them. A vocabulary that the `tokenizers` library trained has only those that were counted.
+    """
+    merges = set(merged_pairs(files))
+    made = {left + right for left, right in merges}
+    tokens = made | {part for pair in merges for part in pair}
+    for text in made:
+        for cut in range(1, min(len(text), _LONGEST_CUT)):
+            pair = text[:cut], text[cut:]
+            if pair[0] in tokens and pair[1] in tokens and pair not in merges:
+                return pair
+    return None

@@ -124,3 +124,19 @@ def test_tokens_beyond_the_embedding_are_left_out(folder: Path, caplog: pytest.L
     assert f"tokenizer.json has {size + 1} tokens; those from {size} on are left out" in caplog.text
     with pytest.raises(InputError):
         converted(folder, as_reference=True)
+
+
+def test_merges_that_do_not_join_all_pairs_are_spoken_of(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A vocabulary that the `tokenizers` library trained has only the merges that were counted."""
+    converted(folder)
+    assert "no merge joins" not in caplog.text
+
+    def drop(tokenizer: dict[str, Any]) -> None:
+        merges = [merge if isinstance(merge, list) else merge.split(" ") for merge in tokenizer["model"]["merges"]]
+        made = ["".join(merge) for merge in merges]
+        last = max(index for index, text in enumerate(made) if made.count(text) > 1)
+        tokenizer["model"]["merges"] = [merge for index, merge in enumerate(merges) if index != last]
+
+    edit(folder / "tokenizer.json", drop)
+    converted(folder)
+    assert "no merge joins" in caplog.text
