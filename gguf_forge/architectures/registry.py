@@ -143,7 +143,8 @@ def find_architecture(config: Mapping[str, Any], part: Part = "text") -> Archite
     known = sorted({hf for hf, of in table if of == part})
     if part == "mmproj" and (name, "text") in table:
         raise UnsupportedError(f"no projector is known for {name}", file="config.json", hint="leave out --mmproj")
-    raise UnsupportedError(f"{printable(name)} is not supported yet", file="config.json", hint=_hint(name, known))
+    problem = f"{printable(name)} is not supported yet"
+    raise UnsupportedError(problem, file="config.json", hint=_hint(name, known, config))
 
 
 def module_files(config: Mapping[str, Any]) -> Mapping[str, str]:
@@ -167,13 +168,26 @@ def _hint_for_class(config: Mapping[str, Any]) -> str:
 
 
 def _is_of(name: str, kind: str) -> bool:
-    return name.lower() == f"{kind.replace('_', '').lower()}forcausallm"
+    return name.lower() == f"{kind.removesuffix('_text').replace('_', '').lower()}forcausallm"
 
 
-def _hint(name: str, known: list[str]) -> str:
-    """The name that a misspelled one means, or where all names are. A similar name may be of another architecture."""
+def _hint(name: str, known: list[str], config: Mapping[str, Any]) -> str:
+    """What helps if a class is not known: the right spelling, the class of the language model inside, or the list."""
     from difflib import get_close_matches
 
-    by_lowercase = {each.lower(): each for each in known}
-    close = get_close_matches(name.lower(), by_lowercase, n=1, cutoff=0.94)
-    return f"did you mean {by_lowercase[close[0]]}?" if close else "`gguf-forge info --models` lists what is"
+    # A class of another model may have a name that differs in one letter, so only the rest may be misspelled.
+    stem = _stem(name)
+    same = {each.lower(): each for each in known if _stem(each) == stem}
+    close = get_close_matches(name.lower(), same, n=1, cutoff=0.9)
+    if close:
+        return f"did you mean {same[close[0]]}?"
+    kind = text_part(config).get("model_type")
+    classes = [each for each in known if isinstance(kind, str) and _is_of(each, kind)]
+    if classes:
+        return f'with "architectures": ["{classes[0]}"] in its text_config, the language model alone may be converted'
+    return "`gguf-forge info --models` lists what is"
+
+
+def _stem(name: str) -> str:
+    """The part of a class's name that tells the model."""
+    return name.lower().partition("for")[0].removesuffix("model")

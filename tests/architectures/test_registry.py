@@ -11,6 +11,15 @@ from gguf_forge.architectures.tensor_names import known_names, roles_of
 from gguf_forge.errors import InputError, UnsupportedError
 
 
+def test_the_class_of_the_language_model_inside_is_a_hint() -> None:
+    config = {"architectures": ["SomeVLForConditionalGeneration"], "text_config": {"model_type": "qwen2"}}
+    with pytest.raises(UnsupportedError) as error:
+        find_architecture(config)
+    assert '"architectures": ["Qwen2ForCausalLM"] in its text_config' in str(error.value.hint)
+    inside = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}
+    assert find_architecture({**config, "text_config": inside}).name == "qwen2"
+
+
 @pytest.mark.parametrize(("hf", "part"), by_class())
 def test_every_family_is_found_and_has_names(hf: str, part: Part) -> None:
     architecture = find_architecture({"architectures": [hf]}, part)
@@ -60,6 +69,8 @@ def test_parse_takes_the_first_two_numbers() -> None:
         ("Qwen3VLMoEForConditionalGeneration", "did you mean Qwen3VLMoeForConditionalGeneration?"),
         ("MistralForCasualLM", "did you mean MistralForCausalLM?"),
         ("Qwen9ForCausalLM", "`gguf-forge info --models` lists what is"),
+        ("MllamaForConditionalGeneration", "`gguf-forge info --models` lists what is"),
+        ("SmolLM3ForCausalLm", "did you mean SmolLM3ForCausalLM?"),
     ],
 )
 def test_only_a_misspelling_gets_a_name_as_its_hint(name: str, hint: str) -> None:

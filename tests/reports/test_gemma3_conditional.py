@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 from reports import MadeInput
+from synthetic import FAMILIES, write_checkpoint
+from tokenizer_folders import edit
 from weights import Held, file_of, rewritten
 
 from gguf_forge import GgufFile, UnsupportedError, convert, open_gguf, plan
+from gguf_forge.planning.open_model import open_model
+
+ENCODERS = ("vision_tower", "multi_modal_projector")
 
 
 def opened(folder: Path, out: Path) -> GgufFile:
@@ -54,3 +59,37 @@ def test_a_class_that_is_not_that_of_the_weights(made: MadeInput, tmp_path: Path
 def test_the_projector_is_offered(made: MadeInput, caplog: pytest.LogCaptureFixture, names: str) -> None:
     plan(made(names))
     assert any("--mmproj" in message for message in caplog.messages)
+
+
+def contents(folder: Path) -> dict[str, tuple[tuple[int, ...], bytes]]:
+    with open_model(folder) as model:
+        return {name: (expr.shape, expr.rows(0, expr.n_rows).tobytes()) for name, expr in model.tensors().items()}
+
+
+@pytest.mark.parametrize("names", ["new", "old"])
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("llama3-bpe", "LlavaForConditionalGeneration"),
+        ("qwen2", "Qwen2_5_VLForConditionalGeneration"),
+        ("qwen3", "Qwen3VLForConditionalGeneration"),
+    ],
+)
+def test_other_models_that_see(tmp_path: Path, family: str, name: str, names: str) -> None:
+    """The tensors are those of the language model alone, under the names of older and of newer transformers."""
+
+    def around(tensors: dict[str, Held]) -> dict[str, Held]:
+        found = {f"language_model.{name}": tensor for name, tensor in tensors.items()}
+        if names == "new":
+            found = {
+                name.replace("model.", "model.language_model.", name.startswith("model.")): tensor
+                for name, tensor in tensors.items()
+            }
+        at = "model." if names == "new" else ""
+        return found | {f"{at}{part}.linear_1.weight": ("BF16", [4], bytes(8)) for part in ENCODERS}
+
+    plain = write_checkpoint(FAMILIES / family, tmp_path / "plain")
+    wanted, folder = contents(plain), rewritten(plain, tmp_path / "sees", around)
+    edit(folder / "config.json", lambda config: config.update(text_config=dict(config), architectures=[name]))
+    edit(folder / "config.json", lambda config: config["text_config"].pop("architectures"))
+    assert contents(folder) == wanted
