@@ -124,7 +124,6 @@ UNKNOWN: dict[str, tuple[dict[str, Any], dict[str, TensorExpr], str]] = {
         {"w.weight": codes((8, 8), "U32"), "w.scales": codes((8, 4), "U8")},
         "mode 'nvfp4'",
     ),
-    "4 bits of quanto": ({"quant_method": "quanto"}, {"w.weight._data._data": codes((8, 8), "U8")}, "4 and 2 bits"),
     "codes of torchao": (
         {"quant_method": "torchao"},
         {"w._weight_qdata": codes((8, 8), "U8"), "w._weight_scale": scales(8, 1)},
