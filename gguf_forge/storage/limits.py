@@ -32,7 +32,7 @@ FILE_LIMITS = (
     FileLimit("lists of shards", ("*.index.json",), 64 * _MIB, "15 MB"),
     FileLimit("plans of jobs", ("plan.json",), 256 * _MIB, "60 MB"),
     FileLimit("chat templates", ("*.jinja",), 4 * _MIB, "0.1 MB"),
-    FileLimit("other files that are read whole", ("*",), 16 * _MIB, "4 MB"),
+    FileLimit("other files that are read whole", ("*",), 8 * _MIB, "4 MB"),
 )
 
 
@@ -41,6 +41,6 @@ def limit_of(name: str) -> int:
 
     Example:
         >>> limit_of("config.json") >> 20
-        16
+        8
     """
     return next(limit.nbytes for limit in FILE_LIMITS if any(fnmatchcase(name, pattern) for pattern in limit.names))

@@ -82,7 +82,7 @@ def test_without_a_bound_a_process_may_hold_a_gigabyte_or_a_little_more_than_it_
 
 
 def test_json_that_does_not_fit_is_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "config.json").write_bytes(b"[" + b"[]," * (5 << 20) + b"0]")
+    (tmp_path / "config.json").write_bytes(b"[" + b"[]," * (2 << 20) + b"0]")
 
     def parsed(text: str) -> None:
         raise AssertionError("parsed")
