@@ -11,7 +11,7 @@ import typer
 from gguf_forge.cli.help import LOOK, Group
 from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.tables import facts_text, line, table_of
-from gguf_forge.request import Option
+from gguf_forge.request import MODEL, Option
 
 if TYPE_CHECKING:
     from gguf_forge.gguf_file.tensor_info import TensorInfo
@@ -35,6 +35,10 @@ def show(
     file: Annotated[Path, Option("FILE", "An importance matrix.")],
     messages: Annotated[Messages, only("json")],
     model: Annotated[Path | None, Option("[MODEL]", "A Hugging Face folder or a GGUF file to compare it with.")] = None,
+    drop_tensor: Annotated[
+        tuple[str, ...],
+        Option("--drop-tensor", "Leave out tensors of the model, as `convert` does.", MODEL, metavar="REGEX"),
+    ] = (),
 ) -> None:
     """Show what an importance matrix holds, per tensor, and what a model would miss in it.
 
@@ -48,18 +52,18 @@ def show(
     from gguf_forge.toolbox.inspect.coverage import covered
 
     matrix = read_imatrix(file)
-    coverage = covered(matrix, *_tensors_of(model)) if model else None
+    coverage = covered(matrix, *_tensors_of(model, drop_tensor)) if model else None
     if messages.json:
         print_json(_object(matrix, coverage))
     else:
         print_data(*_text(matrix, coverage))
 
 
-def _tensors_of(model: Path) -> tuple[Sequence[TensorInfo], str]:
+def _tensors_of(model: Path, drop_tensor: Sequence[str]) -> tuple[Sequence[TensorInfo], str]:
     """The tensors and the architecture of a model's GGUF file. For a checkpoint, they are those of the planned file."""
     from gguf_forge.planning.open_model import open_model
 
-    with open_model(model) as opened:
+    with open_model(model, drop_tensor=drop_tensor) as opened:
         return opened.infos()
 
 

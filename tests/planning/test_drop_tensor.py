@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints import tiny_llama
+from imatrices import write_for_model
 from weights import Held, file_of, rewritten
 
 from gguf_forge import InputError, UnsupportedError, UsageError, convert, open_gguf, plan, report
@@ -99,3 +100,11 @@ def test_a_job_takes_it_too(probed: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert main(["job", "finish", "plan.json"]) == 0
     (whole,) = convert(probed, tmp_path / "b.gguf", types="Q8_0", drop_tensor=["probe"])
     assert (tmp_path / "a.gguf").read_bytes() == whole.path.read_bytes()
+
+
+def test_commands_that_look_at_a_checkpoint_take_it_too(probed: Path, tmp_path: Path) -> None:
+    assert main(["types", str(probed), "-t", "Q8_0", "--drop-tensor", "probe"]) == 0
+    (made,) = convert(probed, tmp_path / "a.gguf", types="BF16", drop_tensor=["probe"])
+    matrix = write_for_model(made.path)
+    assert main(["imatrix", "show", str(matrix), str(probed), "--drop-tensor", "probe"]) == 0
+    assert main(["imatrix", "show", str(matrix), str(probed)]) == UnsupportedError.exit_code
