@@ -240,7 +240,8 @@ def said_and_checked(files: Iterable[FilePlan], *, strict: bool, may_keep_split:
 
 
 def refuse_part_name(path: Path, header: bytes, other_way: str = "") -> None:
-    """Raise UsageError if a whole file would have the name of a part of a split, which readers would take it for.
+    """Raise UsageError if a whole file would have the name of a part of a split, which readers would take it for. They
+    take the only part of a split for a whole file.
 
     Args:
         path: Of the file.
@@ -248,7 +249,7 @@ def refuse_part_name(path: Path, header: bytes, other_way: str = "") -> None:
         other_way: What else helps; the end of the hint.
     """
     name = PartName.read(path.name)
-    if name and not is_header_of_part(header, name.total):
+    if name and name.total > 1 and not is_header_of_part(header, name.total):
         raise UsageError(
             f"this is the name of one of {name.total} parts of a split, and the output is a whole file",
             file=path,
