@@ -22,6 +22,7 @@ from gguf_forge.types.element_type import ELEMENT_TYPES
 
 MAX_HEADER = 100_000_000  # the limit of the safetensors library
 MAX_DIMS = 32
+MAX_TENSORS = 1 << 18  # of all shards together; the largest real models have 150,000
 # What the objects of a tensor take in addition to those of its entry in the header.
 _COST_OF_TENSOR = 512
 _MAX_SIZE = 2**63 - 1
@@ -91,7 +92,10 @@ def _read_header(source: Source) -> tuple[dict[str, Any], int]:
 def _parse_header(raw: bytes, source: Source) -> dict[str, Any]:
     if not raw.startswith(b"{"):
         raise _broken(source, "the header does not start with '{', so this is no safetensors file")
-    check_memory(json_cost(raw) + _COST_OF_TENSOR * raw.count(b"data_offsets"), "its header", source.path)
+    count = raw.count(b'"data_offsets"')
+    if count > MAX_TENSORS:
+        raise _broken(source, f"the header has {count:,} tensors, and {MAX_TENSORS:,} are read")
+    check_memory(json_cost(raw) + _COST_OF_TENSOR * count, "its header", source.path)
     try:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except UnicodeDecodeError as error:

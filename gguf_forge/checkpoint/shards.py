@@ -8,14 +8,11 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gguf_forge.checkpoint.safetensors_file import StoredTensor, read_safetensors_header
+from gguf_forge.checkpoint.safetensors_file import MAX_TENSORS, StoredTensor, read_safetensors_header
 from gguf_forge.errors import InputError, printable, some_of
 from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.json_file import read_json_object
 from gguf_forge.storage.source import Source
-
-# Tensors of all shards together. The largest real models have 150,000.
-MAX_TENSORS = 1 << 19
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gguf_forge.checkpoint import safetensors_file
 from gguf_forge.checkpoint.safetensors_file import StoredTensor, read_safetensors_header
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError
 from gguf_forge.storage.local.source_file import SourceFile
@@ -229,3 +230,13 @@ def test_a_header_that_does_not_fit_into_the_memory_of_the_run(tmp_path: Path) -
         message = "its header would take about .* allow --max-memory"
         with memory_bound(resident_bytes() + (32 << 20)), pytest.raises(InputError, match=message):
             read_safetensors_header(source)
+
+
+def test_more_tensors_than_any_model_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safetensors_file, "MAX_TENSORS", 2)
+    entries = ",".join(f'"{number}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}' for number in range(3))
+    header = f"{{{entries}}}".encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with SourceFile(path) as source, pytest.raises(InputError, match="the header has 3 tensors, and 2 are read"):
+        read_safetensors_header(source)
