@@ -33,9 +33,9 @@ def name_of(run: dict[str, Any]) -> str:
 def make_base(family: str, base: str, folder: Path) -> Path:
     """The file of a family in a float type, pinned by planning/test_families.py; matrices for it lie beside it."""
     checkpoint = write_checkpoint(FAMILIES / family, folder / "hf")
-    convert(
-        checkpoint, folder / "base.gguf", types=base, pre_tokenizer=read_description(FAMILIES / family).pre_tokenizer
-    )
+    found = read_description(FAMILIES / family)
+    hints = {"pre_tokenizer": found.pre_tokenizer, "as_reference": found.fault is not None}
+    convert(checkpoint, folder / "base.gguf", types=base, **hints)
     write_for_model(folder / "base.gguf")
     return folder / "base.gguf"
 
