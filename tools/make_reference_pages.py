@@ -51,7 +51,7 @@ rounded. The other tensors get the types that they have without the option, and 
 | codes of the source | blocks |
 | --- | --- |
 | up to 4 bits, symmetric (GPTQ, AutoRound, compressed-tensors) | Q4_0 |
-| up to 4 bits with biases (MLX) or zero points, if float16 holds every minimum | Q4_1 |
+| up to 4 bits with biases (MLX, quanto) or zero points, if float16 holds every minimum | Q4_1 |
 | up to 4 bits with other zero points (AWQ, asymmetric GPTQ and compressed-tensors); 5 bits | Q5_0, Q5_1 |
 | 6 and 8 bits, symmetric; int8 with a scale for a row or group (compressed-tensors, EETQ, quanto, torchao) | Q8_0 |
 | MXFP4 of compressed-tensors, Quark and MLX | MXFP4 |

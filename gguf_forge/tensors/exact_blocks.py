@@ -19,7 +19,7 @@ from gguf_forge.tensors.dequantized import Scaled
 from gguf_forge.tensors.expression import TensorExpr, Unary
 from gguf_forge.tensors.joined import Joined, Stack
 from gguf_forge.tensors.packed import RepackMxfp4
-from gguf_forge.tensors.row_maps import Reorder, Slice, Transpose, transposed
+from gguf_forge.tensors.row_maps import Reorder, Reshape, Slice, Transpose, reshaped, transposed
 from gguf_forge.tensors.scaled_blocks import BLOCK, RepackScaled
 from gguf_forge.tensors.stored import Constant, Stored, StoredElements
 from gguf_forge.types.tensor_type import F32, MXFP4, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, TensorType
@@ -70,6 +70,9 @@ def _mapped(expr: TensorExpr, leaf: _Leaf) -> TensorExpr | None:
         return leaf(expr)
     if isinstance(expr, Transpose) and isinstance(expr.of, Scaled):
         return leaf(_swapped(expr.of))
+    if isinstance(expr, Reshape) and isinstance(expr.of, Scaled):
+        seen = _reshaped(expr.of, expr.to)
+        return leaf(seen) if seen is not None else None
     if isinstance(expr, Stack):
         parts = tuple(_mapped(part, leaf) for part in expr.parts)
         return Stack(tuple(filter(None, parts))) if None not in parts else None
@@ -105,6 +108,24 @@ def _swapped(of: Scaled) -> Scaled:
         of.row_block,
         swapped(of.zeros) if isinstance(of.zeros, TensorExpr) else of.zeros,
         swapped(of.shifts) if of.shifts is not None else None,
+    )
+
+
+def _reshaped(of: Scaled, to: tuple[int, ...]) -> Scaled | None:
+    """Codes with scales in another shape, where groups of columns stay whole; None where they do not."""
+    group = of.column_block
+    if of.row_block != 1 or of.shape[-1] % group or to[-1] % group:
+        return None
+
+    def of_groups(numbers: TensorExpr) -> TensorExpr:
+        return reshaped(numbers, (*to[:-1], to[-1] // group))
+
+    return replace(
+        of,
+        codes=reshaped(of.codes, to),
+        scales=of_groups(of.scales),
+        zeros=of_groups(of.zeros) if isinstance(of.zeros, TensorExpr) else of.zeros,
+        shifts=of_groups(of.shifts) if of.shifts is not None else None,
     )
 
 

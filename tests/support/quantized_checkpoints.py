@@ -253,6 +253,22 @@ def mlx(bits: int, group: int, kind: Any = bfloat16, *, centered: bool = False) 
     return make
 
 
+def quanto(bits: int, group: int) -> Format:
+    """optimum-quanto's weights of 4 or 2 bits: groups as rows, packed in planes."""
+
+    def make(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+        rows = values.reshape(-1, group)
+        codes, scales, _ = grouped(rows, bits, group, bfloat16, symmetric=False)
+        shifts = (-rows.min(1, keepdims=True)).astype(bfloat16)
+        planes = np.split(codes, 8 // bits)
+        packed_codes = sum(part << bits * plane for plane, part in enumerate(planes)).astype(np.uint8)
+        parts = {".weight._data._data": packed_codes, ".weight._scale": scales, ".weight._shift": shifts}
+        weights = codes.astype(np.float32) * scales.astype(np.float32) - shifts.astype(np.float32)
+        return parts, weights.reshape(values.shape)
+
+    return make
+
+
 def mxfp4_codes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """E2M1 codes, the exponents of their blocks of 32, biased by 127, and what they stand for."""
     blocks = values.reshape(len(values), -1, 32)

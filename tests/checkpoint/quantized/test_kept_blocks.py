@@ -27,6 +27,7 @@ from quantized_checkpoints import (
     on_grid,
     quantize_folder,
     quantized_llama,
+    quanto,
 )
 from synthetic import FAMILIES, read_description, write_checkpoint
 
@@ -107,6 +108,8 @@ CASES = [
     (mlx(5, 64), mlx_config(5, 64), "Q5_1"),
     (mlx(4, 64, centered=True), mlx_config(4, 64), "Q4_0"),
     (mlx(8, 64, centered=True), mlx_config(8, 64), "Q8_0"),
+    (quanto(4, 128), config_of("quanto"), "Q4_1"),
+    (quanto(2, 64), config_of("quanto"), "Q4_1"),
     (mxfp4(".weight_packed", ".weight_scale"), INT4, "MXFP4"),
     (mxfp4(".weight", ".weight_scale"), QUARK, "MXFP4"),
     (mxfp4(".weight", ".scales", np.uint32), mlx_config(4, 32, "mxfp4"), "MXFP4"),
