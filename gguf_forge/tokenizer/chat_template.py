@@ -44,14 +44,14 @@ def note_of_templates(files: TokenizerFiles, metadata: Metadata) -> None:
 
 
 def _independent_name(files: TokenizerFiles) -> str:
-    if files.chat_template_jinja is not None:
+    if files.chat_template_jinja:
         return "chat_template.jinja"
     return "additional_chat_templates" if files.additional_chat_templates else "chat_template.json"
 
 
 def _of_transformers(files: TokenizerFiles) -> Metadata:
-    """Templates in files of their own count before those in tokenizer_config.json."""
-    if files.chat_template_jinja is not None or files.additional_chat_templates:
+    """Templates in files of their own count before those in tokenizer_config.json. An empty file is none."""
+    if files.chat_template_jinja or files.additional_chat_templates:
         place = files.place("chat_template.jinja")
         return templates_of(_with_additional(files, files.chat_template_jinja), place)
     template = (files.tokenizer_config or {}).get("chat_template")
@@ -86,7 +86,7 @@ def _with_additional(files: TokenizerFiles, template: str | None) -> str | list[
     more = files.additional_chat_templates
     if not more:
         return template
-    named = ({} if template is None else {"default": template}) | more
+    named = ({"default": template} if template else {}) | more
     return [{"name": name, "template": text} for name, text in named.items()]
 
 

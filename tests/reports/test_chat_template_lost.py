@@ -32,7 +32,7 @@ def test_the_template_of_transformers(kind: str, made: MadeInput, caplog: pytest
 
 
 # Name -> what tokenizer_config.json has, other files, and the templates that transformers 4.57.6 gives, in the first
-# case those of its processors.
+# case those of its processors. An empty file would leave it without any.
 SIBLINGS: dict[str, tuple[dict[str, Any], dict[str, str], dict[str, str]]] = {
     "null, and the file of a processor": (
         {"chat_template": None},
@@ -55,6 +55,7 @@ SIBLINGS: dict[str, tuple[dict[str, Any], dict[str, str], dict[str, str]]] = {
         {KEY: "C", f"{KEY}.tool_use": "T"},
     ),
     "an object": ({"chat_template": {"default": "C", "tool_use": "T"}}, {}, {KEY: "C", f"{KEY}.tool_use": "T"}),
+    "an empty file": ({"chat_template": "C"}, {"chat_template.jinja": ""}, {KEY: "C"}),
     "one text": ({"chat_template": "C"}, {}, {KEY: "C"}),
 }
 
