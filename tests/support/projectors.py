@@ -1,9 +1,9 @@
 """Checkpoints with encoders and projectors (tests/projectors), and draft models (tests/drafts), one JSON file each.
 
-`files` are the small files, `tensors` the shapes of all tensors, and `modules` those of tensors in further files; `{0-3}`
-in a name stands for four names. Tensors are bfloat16 if their shape does not begin with another type, and have the
-weights of synthetic.py. `target` is the family whose model a draft predicts for. `expected` are the sizes and digests of
-the files that llama.cpp's tools made (reference/make_projectors.py).
+`files` are the small files, `tensors` the shapes of all tensors, and `modules` those of tensors in further files.
+`{0-3}` in a name stands for four names. Tensors are bfloat16 if their shape does not begin with another type, and have
+the weights of synthetic.py. `target` is the family whose model a draft predicts for. `expected` are the sizes and
+digests of the files that llama.cpp's tools made (reference/make_projectors.py).
 """
 
 from __future__ import annotations

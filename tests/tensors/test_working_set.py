@@ -33,6 +33,7 @@ from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack, concat
 from gguf_forge.tensors.packed import RepackMxfp4, RepackNvfp4
 from gguf_forge.tensors.q4_grid import OnQ4Grid
+from gguf_forge.tensors.resized import Resized
 from gguf_forge.tensors.row_maps import Reorder, Repeat, Reshape, RowRange, Slice, Transpose, permute_rope, reshaped
 from gguf_forge.tensors.scaled_blocks import RepackScaled
 from gguf_forge.tensors.stored import AsI32, BigEndian, Constant, PlusIndex, Stored, StoredElements, Widened, Zeros
@@ -104,6 +105,7 @@ EXPRESSIONS = {
     "multiplied": lambda z: Multiply(stored(z, (4096, 256), F16), 3.0),
     "minus e to its power": lambda z: NegExp(stored(z, (4096, 256))),
     "logarithm": lambda z: LogNeg(stored(z, (4096, 256), F16)),
+    "resized grid": lambda z: Resized(stored(z, (1, 4096, 256)), 32),
     "without its mean": lambda z: Centered(stored(z, (1 << 16,))),
     "divided": lambda z: Divide(stored(z, (4096, 256)), 3.0),
     "blocks with scales": lambda z: Scaled(elements(z, (4096, 256), "F8_E4M3"), stored(z, (32, 2), F32), 128, 128),
