@@ -20,6 +20,8 @@ _TRAINING = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state|ran
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # The most entries of a folder that are looked into.
 _MOST_ENTRIES = 1000
+# The most entries that are listed themselves, which may take long.
+_MOST_FOLDERS = 50
 
 
 def read_config(folder: Folder) -> dict[str, Any]:
@@ -149,7 +151,8 @@ def _names_below(folder: Folder, name: str) -> tuple[str, ...]:
 def _gguf(folder: Folder, names: Sequence[str]) -> ForgeError | None:
     files = [name for name in names if name.endswith(".gguf")]
     if not files:  # repositories of GGUF files often have a folder for each type
-        files = [f"{name}/{file}" for name in names for file in _names_below(folder, name) if file.endswith(".gguf")]
+        below = ((name, file) for name in names[:_MOST_FOLDERS] for file in _names_below(folder, name))
+        files = [f"{name}/{file}" for name, file in below if file.endswith(".gguf")]
     if not files:
         return None
     first = next((name for name in files if not name.startswith("mmproj")), files[0])
