@@ -66,17 +66,9 @@ def problem_of(key: str, value: Value, architecture: str) -> str | None:
 
 
 def problems(metadata: Metadata, architecture: str) -> tuple[str, ...]:
-    """What is wrong with the standard keys of a file, and with keys whose names are no text."""
+    """What is wrong with the standard keys of a file."""
     found = (problem_of(key, value, architecture) for key, value in metadata.items())
-    strange = (f"the name of {key!a} is no UTF-8" for key in metadata if not _is_text(key))
-    return (*(problem for problem in found if problem is not None), *strange)
-
-
-def _is_text(key: str) -> bool:
-    try:
-        return bool(key.encode())
-    except UnicodeEncodeError:
-        return False
+    return tuple(problem for problem in found if problem is not None)
 
 
 def _name(kind: ValueType, element: ValueType | None) -> str:

@@ -45,8 +45,9 @@ def test_what_no_reader_takes(key: str, value: Value) -> None:
     assert problem_of(key, value, "llama") is not None
 
 
-def test_names_that_are_no_text() -> None:
-    assert problems({"a": u32(1), "b\udcff": string("x")}, "llama") == ("the name of 'b\\udcff' is no UTF-8",)
+def test_problems_of_a_file() -> None:
+    metadata = {"general.name": u32(1), "my.own": u32(1), "llama.block_count": string("x")}
+    assert [problem.split()[0] for problem in problems(metadata, "llama")] == ["general.name", "llama.block_count"]
 
 
 def test_the_files_of_the_reference_have_these_types() -> None:
