@@ -396,7 +396,7 @@ def test_nothing_is_lost_when_the_process_is_killed_at_any_call(
             assert ran.code == 0, (at, how, ran.err)
             assert outputs(where) == expected, (at, how)
             assert set(listing(where)) == {*INPUTS, *expected}, (at, how)
-            resumed.add((how, ran.json["resumed_tensors"] > 0))
+            resumed.add((how, ran.json["files"][0]["resumed_tensors"] > 0))
         monkeypatch.chdir(folder)
         shutil.rmtree(copy)
     assert at > 40
