@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from gguf_forge.checkpoint.leftovers import without_wrappers
 from gguf_forge.checkpoint.logical import as_stored
 from gguf_forge.checkpoint.safetensors_file import StoredTensor, read_safetensors_header
 from gguf_forge.checkpoint.shards import has_weights
@@ -27,6 +29,8 @@ _FACTORS = {
     ".lora_embedding_A": "a",
     ".lora_embedding_B": "b",
 }
+
+_OF_DEFAULT = re.compile(r"(\.lora_(?:embedding_)?[AB])\.default(?=\.weight$|$)")
 
 
 def is_adapter(folder: Folder, *, vocab_only: bool = False) -> bool:
@@ -87,7 +91,8 @@ class Adapter:
         """
         whole: dict[str, TensorExpr] = {}
         pairs: dict[str, dict[str, TensorExpr]] = {}
-        for name, tensor in self.tensors.items():
+        for stored, tensor in self.tensors.items():
+            name = _plain(stored)
             end = next((end for end in _FACTORS if name.endswith(end)), None)
             if end is not None:
                 pairs.setdefault(_base_name(name, end), {})[_FACTORS[end]] = as_stored(tensor)
@@ -97,13 +102,19 @@ class Adapter:
                 raise UnsupportedError(
                     "an adapter's file has a place for low-rank factors and norms alone",
                     file=self.file.path,
-                    tensor=name,
+                    tensor=stored,
                     hint="merge the adapter into its base model, and convert that",
                 )
         for name, pair in pairs.items():
             if len(pair) < 2:
                 raise InputError("one of the two factors is missing", file=self.file.path, tensor=name)
         return whole | {name: _pair(name, pair) for name, pair in pairs.items()}
+
+
+def _plain(name: str) -> str:
+    """A name as `save_pretrained` writes it: without the names of wrapping modules, and without that of the adapter,
+    which the state of a model in training has."""
+    return _OF_DEFAULT.sub(r"\1", without_wrappers(name))
 
 
 def _base_name(name: str, end: str) -> str:

@@ -62,6 +62,16 @@ def tidied(tensors: Tensors, folder: Path) -> Tensors:
     return tensors
 
 
+def without_wrappers(name: str) -> str:
+    """The name of one tensor without the names of wrapping modules.
+
+    Example:
+        >>> without_wrappers("base_model.model._orig_mod.model.norm.weight")
+        'base_model.model.model.norm.weight'
+    """
+    return ".".join(each for each in name.split(".") if each not in _WRAPPING_MODULES)
+
+
 def _is_buffer(tensor: StoredTensor) -> bool:
     return tensor.name.endswith(_BUFFERS) or (tensor.name.endswith(_SCALES_OF_CACHE) and prod(tensor.shape) == 1)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from checkpoints import tiny_llama
 from reports import MadeInput
+from safetensors import deserialize
+from synthetic import write_safetensors
 from weights import file_of
 
 from gguf_forge import ForgeError, GgufFile, InputError, UnsupportedError, UsageError, convert, open_gguf, plan
@@ -48,6 +50,28 @@ def test_with_its_base_model(made: MadeInput, tmp_path: Path) -> None:
 def test_the_config_of_the_base_model_beside_it_is_enough(made: MadeInput, tmp_path: Path) -> None:
     with opened(made("config"), tmp_path / "a.gguf") as file:
         assert {tensor.name for tensor in file.tensors} == FACTORS
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("base_model.model.", "base_model.model._orig_mod."),
+        (".lora_A.weight", ".lora_A.default.weight"),
+        (".lora_B.weight", ".lora_B.default.weight"),
+        ("base_model.model.", ""),
+    ],
+)
+def test_names_that_save_pretrained_does_not_write(made: MadeInput, tmp_path: Path, old: str, new: str) -> None:
+    folder = made("config")
+    with opened(folder, tmp_path / "a.gguf") as file:
+        before = {tensor.name: tensor.data().tobytes() for tensor in file.tensors}
+    path = folder / "adapter_model.safetensors"
+    held = deserialize(path.read_bytes())
+    write_safetensors(
+        path, {name.replace(old, new): (one["dtype"], one["shape"], bytes(one["data"])) for name, one in held}
+    )
+    with opened(folder, tmp_path / "b.gguf") as file:
+        assert {tensor.name: tensor.data().tobytes() for tensor in file.tensors} == before
 
 
 def test_a_merged_model_that_kept_the_config_of_its_adapter_is_a_model(tmp_path: Path) -> None:
