@@ -5,11 +5,17 @@ Commands import what they need when they run, so that help and version answer at
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 from collections.abc import Sequence
 
+from gguf_forge.foreign_text import natural
+
 LEAST_ADDRESS_SPACE = 384 << 20  # NumPy's libraries alone take about half of it, and say nothing useful without it
+
+_WIDTHS = ("COLUMNS", "LINES", "TERMINAL_WIDTH")
+_WIDEST = 10_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,6 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{LEAST_ADDRESS_SPACE >> 20} MiB\nhint: allow more with `ulimit -v`\n"
         )
         return 1
+    for name in _WIDTHS:
+        width = natural(os.environ.get(name, "0"))
+        if width is None or width > _WIDEST:
+            del os.environ[name]  # rich and typer would fail on it
     from gguf_forge.cli.app import main as run
 
     return run(arguments)

@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 from gguf_forge.cli.options import Messages
-from gguf_forge.cli.streams import logging_to, standard_error
+from gguf_forge.cli.streams import logging_to, standard_error, telling
 from gguf_forge.cli.tables import line
 from gguf_forge.planning.file_plan import FilePlan
 from gguf_forge.request import Observer
@@ -142,4 +142,5 @@ class Lines(Observer):
         self._say(f"{self._names}: {share:4.0%}, {decimal(int(speed))}/s, {left:.0f} s left")
 
     def _say(self, words: str) -> None:
-        self._console.print(line(words), soft_wrap=True)
+        with telling():
+            self._console.print(line(words), soft_wrap=True)

@@ -123,6 +123,20 @@ def discard_output() -> None:
 
 
 @contextmanager
+def telling() -> Iterator[None]:
+    """Goes on where standard error cannot be written, as what is told there is not worth the work.
+
+    A closed pipe ends the work.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise ReaderGone from None
+    except OSError:
+        _discard(sys.stderr)
+
+
+@contextmanager
 def writing_help() -> Iterator[None]:
     """As `writing`, for what rich prints to a console of typer's. Rich ends the program if the pipe is closed."""
     try:
@@ -156,18 +170,19 @@ def print_line(text: str) -> None:
 
 def print_data(*data: RenderableType) -> None:
     """Prints text. `no_wrap` leaves long lines to the terminal, so that a path in them can be copied in one piece."""
-    _print(standard_output(), data)
+    with writing():
+        _print(standard_output(), data)
 
 
 def tell(*data: RenderableType) -> None:
     """Prints text on standard error, as `print_data` does on standard output."""
-    _print(standard_error(), data)
+    with telling():
+        _print(standard_error(), data)
 
 
 def _print(to: Console, data: Iterable[RenderableType]) -> None:
-    with writing():
-        for part in data:
-            to.print(part, soft_wrap=bool(getattr(part, "no_wrap", False)))
+    for part in data:
+        to.print(part, soft_wrap=bool(getattr(part, "no_wrap", False)))
 
 
 def report_failure(failure: Failure, *, as_json: bool) -> None:
@@ -213,7 +228,7 @@ class _ConsoleHandler(logging.Handler):
     def _print(self, record: logging.LogRecord, words: str) -> None:
         style = "bold yellow" if record.levelno >= logging.WARNING else "dim"
         label = "note" if record.levelno < logging.WARNING else record.levelname.lower()
-        with writing():
+        with telling():
             self._console.print(line((f"{label}: ", style), message(words), keep="\n"), soft_wrap=True)
 
 

@@ -103,13 +103,13 @@ def faults_of(outcome: Outcome) -> Iterator[str]:
 def run(arguments: list[str], inside: Path) -> Outcome:
     """Runs a command line in a child of this process, which has loaded the program already, in `inside/here`."""
     here, out, err = inside / "here", inside / "out", inside / "err"
-    here.mkdir()
-    before = _listing(inside / "input")
+    here.mkdir(exist_ok=True)  # a generator may have put something there
+    before, left = _listing(inside / "input"), set(here.iterdir())
     child = os.fork()
     if not child:
         _command(arguments, here, out, err)
     code = _wait(child)
-    names = tuple(sorted(path.name for path in here.iterdir()))
+    names = tuple(sorted(path.name for path in set(here.iterdir()) - left))
     read = sum(size for size, _ in before.values())
     return Outcome(code, out.read_bytes(), err.read_bytes(), read, names, _listing(inside / "input") != before)
 
