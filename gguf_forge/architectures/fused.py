@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 # The words of `Site.choices`.
 FUSE_QKV, FUSE_GATE_UP = "fuse_qkv", "fuse_gate_up_exps"
 _QKV, _QKV_ROLE = ("attn_q", "attn_k", "attn_v"), "attn_qkv"
+# llama.cpp's converter never joins queries, keys and values of these architectures.
+_SEPARATE = ("falcon-h1",)
 _GATE_UP, _GATE_UP_ROLE = ("ffn_gate_exps", "ffn_up_exps"), "ffn_gate_up_exps"
 
 
@@ -33,7 +35,8 @@ def fused(planned: tuple[PlannedTensor, ...], architecture: Architecture, site: 
     floats = {tensor.name for tensor in planned if tensor.expr.dtype.is_float}
     known, groups = roles_of(architecture.name), dict[str, tuple[str, ...]]()
     if FUSE_QKV in site.choices:
-        named = floats & named_targets(architecture, site) if _QKV_ROLE in known else ()
+        is_known = _QKV_ROLE in known and architecture.name not in _SEPARATE
+        named = floats & named_targets(architecture, site) if is_known else ()
         groups |= _told("--fuse-qkv", _attention(site.block_count, named))
     if FUSE_GATE_UP in site.choices:
         experts = _groups(site.block_count, floats, _GATE_UP, _GATE_UP_ROLE, "weight")
