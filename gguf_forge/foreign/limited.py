@@ -62,6 +62,7 @@ def run_limited(function: Callable[[A], R], argument: A, *, memory: int, seconds
     package = str(Path(__file__).resolve().parents[2])
     command = [sys.executable or "python3", "-I", "-S", "-c", _START, package, *filter(None, sys.path)]
     pipe, environment = subprocess.PIPE, {**os.environ, **_ENVIRONMENT}
+    environment.pop("LD_PRELOAD", None)  # An allocator or a sanitizer would take memory that is not counted for it.
     try:
         process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment)
     except OSError as error:
@@ -78,7 +79,7 @@ def run_limited(function: Callable[[A], R], argument: A, *, memory: int, seconds
         process.wait()
     if len(answer) > most_output:
         raise LimitError(f"the result has more than {most_output >> 10:,} KiB")
-    if code:
+    if code or not answer:
         raise LimitError(_reason(code, memory, seconds))
     kind, value = json.loads(answer)
     if kind != "result":

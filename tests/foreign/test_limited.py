@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal as signal_module
 import sys
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,17 @@ def test_too_much_output() -> None:
 def test_a_process_that_ends(signal: str, message: str) -> None:
     with pytest.raises(LimitError, match=message):
         run(hostile_functions.end_by, signal)
+
+
+def test_a_process_whose_end_nobody_hears_of() -> None:
+    """A program that ignores SIGCHLD gets no exit codes."""
+    before = signal_module.signal(signal_module.SIGCHLD, signal_module.SIG_IGN)
+    try:
+        assert run(hostile_functions.echo, 1) == 1
+        with pytest.raises(LimitError, match="ended"):
+            run(hostile_functions.end_by, "SIGABRT")
+    finally:
+        signal_module.signal(signal_module.SIGCHLD, before)
 
 
 def test_what_is_printed_is_thrown_away(capfd: pytest.CaptureFixture[str]) -> None:
