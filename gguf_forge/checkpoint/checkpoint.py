@@ -13,7 +13,7 @@ from typing import Any
 
 from gguf_forge.checkpoint.leftovers import tidied
 from gguf_forge.checkpoint.mistral_form import read_params
-from gguf_forge.checkpoint.other_folders import no_weights, read_config
+from gguf_forge.checkpoint.other_folders import cached_snapshots, no_weights, read_config
 from gguf_forge.checkpoint.safetensors_file import StoredTensor, read_safetensors_header
 from gguf_forge.checkpoint.shards import has_weights, open_shards
 from gguf_forge.errors import InputError, UsageError, printable, some_of
@@ -133,6 +133,8 @@ def model_folder(folder: Path) -> LocalFolder:
     except FileNotFoundError as error:
         if len(folder.parts) == 2 and not folder.is_absolute():
             hint += f"; a model of the hub comes with `hf download {folder.as_posix()} --local-dir FOLDER`"
+            if snapshots := cached_snapshots(folder.as_posix()):
+                hint = f"a copy of it is in the hub's cache: give {snapshots[0]}"
         raise UsageError("there is no such folder", file=folder, hint=hint) from error
     except (OSError, ValueError) as error:
         raise UsageError(f"the folder cannot be opened: {error}", file=folder, hint=hint) from error

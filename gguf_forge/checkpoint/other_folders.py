@@ -6,8 +6,10 @@ the folder or the command that leads to the model. Only names are looked at, apa
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from gguf_forge.checkpoint.shards import has_weights, shard_names
@@ -34,6 +36,16 @@ def read_config(folder: Folder) -> dict[str, Any]:
     if not folder.has("config.json"):
         raise _kind_of(folder) or _no_config(folder)
     return read_json_object(folder, "config.json")
+
+
+def cached_snapshots(repository: str) -> list[Path]:
+    """Folders of a hub repository in the cache of huggingface_hub, the newest first."""
+    cache = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface")) / "hub"
+    folder = Path(cache).expanduser() / f"models--{repository.replace('/', '--')}" / "snapshots"
+    try:
+        return sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    except (OSError, ValueError):
+        return []
 
 
 def no_weights(folder: Folder, *, native: bool = False) -> ForgeError:

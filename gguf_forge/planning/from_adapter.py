@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.mapping import PlannedTensor, plan_changes
 from gguf_forge.architectures.registry import find_architecture
 from gguf_forge.checkpoint.adapter import CONFIG, Adapter
-from gguf_forge.checkpoint.other_folders import read_config
+from gguf_forge.checkpoint.other_folders import cached_snapshots, read_config
 from gguf_forge.checkpoint.safetensors_file import header_size
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, UsageError, printable
 from gguf_forge.general import general_metadata, parameter_count
@@ -138,7 +137,7 @@ class AdapterModel:
         if not isinstance(named, str) or not named:
             problem = "this is a LoRA adapter, and it does not name its base model"
             raise InputError(problem, file=mine.path / CONFIG, hint=hint)
-        for folder in map(LocalFolder, (Path(named), *_cached(named))):
+        for folder in map(LocalFolder, (Path(named), *cached_snapshots(named))):
             if folder.has("config.json"):
                 return folder
         if re.fullmatch(r"[\w.-]+/[\w.-]+", named):
@@ -148,16 +147,6 @@ class AdapterModel:
             file=mine.path,
             hint=f"{hint}. For one file of both, merge the adapter with PEFT's merge_and_unload first",
         )
-
-
-def _cached(repository: str) -> list[Path]:
-    """Folders of a hub repository in the cache of huggingface_hub, the newest first."""
-    cache = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME", "~/.cache/huggingface")) / "hub"
-    folder = Path(cache).expanduser() / f"models--{repository.replace('/', '--')}" / "snapshots"
-    try:
-        return sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-    except (OSError, ValueError):
-        return []
 
 
 def _in_factors(tensor: PlannedTensor) -> Iterator[PlannedTensor]:

@@ -50,7 +50,9 @@ def test_checkpoints_are_read_as_the_library_reads_them(path: Path, cases: Cases
     with Checkpoint.open(cases.folder_of(path.parent) / path.name) as checkpoint:
         names: list[str] = []
         for file in checkpoint.files:
-            reference = dict(deserialize(file.path.read_bytes()))
+            held = deserialize(file.path.read_bytes())
+            # no file has a place for the scales of a cache, which are left out
+            reference = {name: one for name, one in held if not name.endswith((".k_scale", ".v_scale"))}
             names += sorted(reference)
             for name, wanted in reference.items():
                 stored = checkpoint.tensors[name]
