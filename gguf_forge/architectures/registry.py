@@ -143,6 +143,12 @@ def find_architecture(config: Mapping[str, Any], part: Part = "text") -> Archite
     known = sorted({hf for hf, of in table if of == part})
     if part == "mmproj" and (name, "text") in table:
         raise UnsupportedError(f"no projector is known for {name}", file="config.json", hint="leave out --mmproj")
+    if part == "text" and (name, "mmproj") in table:
+        raise UnsupportedError(
+            f"of {printable(name)}, only the encoders and the projector are known",
+            file="config.json",
+            hint="--mmproj makes a file of them; the language model is a checkpoint of its own",
+        )
     problem = f"{printable(name)} is not supported yet"
     raise UnsupportedError(problem, file="config.json", hint=_hint(name, known, config))
 

@@ -13,7 +13,7 @@ import pytest
 from quantized import digest
 from synthetic import FAMILIES, read_description, write_checkpoint
 
-from gguf_forge import convert, open_gguf
+from gguf_forge import convert, open_gguf, verify_gguf
 from gguf_forge.errors import UsageError
 
 RUNS = json.loads((Path(__file__).parents[1] / "fused.json").read_text())
@@ -48,3 +48,9 @@ def test_a_model_without_such_tensors_is_converted_as_ever(tmp_path: Path, caplo
     plain = converted("deepseek3", tmp_path / "plain", types="auto").read_bytes()
     assert converted("deepseek3", tmp_path / "joined", types="auto", fuse_qkv=True).read_bytes() == plain
     assert "--fuse-qkv: this model has nothing that becomes one tensor" in caplog.text
+
+
+def test_verify_sees_that_tensors_are_joined(tmp_path: Path) -> None:
+    file = converted("llama3-bpe", tmp_path, types="Q4_K_M", fuse_qkv=True)
+    pre_tokenizer = read_description(FAMILIES / "llama3-bpe").pre_tokenizer
+    assert verify_gguf(file, tmp_path / "hf", pre_tokenizer=pre_tokenizer).ok

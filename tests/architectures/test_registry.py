@@ -83,3 +83,9 @@ def test_only_a_misspelling_gets_a_name_as_its_hint(name: str, hint: str) -> Non
 def test_one_class_is_found_without_the_other_families(hf: str, part: Part) -> None:
     """The modules whose text has its name say all that the whole table says, in the same order."""
     assert _of_class(hf)[hf, part] == by_class()[hf, part]
+
+
+def test_a_class_without_a_language_model_leads_to_its_projector() -> None:
+    with pytest.raises(UnsupportedError, match="only the encoders and the projector are known") as raised:
+        find_architecture({"architectures": ["UltravoxModel"]})
+    assert "--mmproj" in (raised.value.hint or "")

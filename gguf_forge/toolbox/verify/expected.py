@@ -72,6 +72,9 @@ def expecting(gguf: GgufFile, request: Request, options: Options, base: str | No
         if is_of_reference:
             request, options = replace(request, as_reference=True), replace(options, as_reference=True)
             content = model.content(request, options, of_base)
+        joined = _joined(gguf, request, content)
+        if joined != request:
+            request, content = joined, model.content(joined, options, of_base)
         if not _decides_types(request, options):
             kept = model.content(replace(request, keep_quantized=True), options, of_base)
             if request.keep_quantized or _keeps_blocks(gguf, content, kept):
@@ -93,6 +96,17 @@ def _is_of_reference(
     except ForgeError:
         return False
     return not metadata_differences(other.metadata, gguf.typed_metadata)
+
+
+def _joined(gguf: GgufFile, request: Request, content: FileContent) -> Request:
+    """The request with the options that join tensors, if the file has such tensors and the source does not."""
+    others = {tensor.name for tensor in gguf.tensors} - {chosen.info.name for chosen in content.tensors}
+    has_qkv, has_gate_up = (any(role in name for name in others) for role in (".attn_qkv.", ".ffn_gate_up_exps."))
+    return replace(
+        request,
+        fuse_qkv=request.fuse_qkv or has_qkv,
+        fuse_gate_up_exps=request.fuse_gate_up_exps or has_gate_up,
+    )
 
 
 def _decides_types(request: Request, options: Options) -> bool:
