@@ -64,7 +64,7 @@ def pattern(source: Random, depth: int = 0) -> str:
     if depth > 6 or source.random() < 0.3:
         return source.choice(UNLAWFUL if source.random() < 0.02 else ATOMS)
     inner = "".join(pattern(source, depth + 1) for _ in range(source.randint(1, 4)))
-    count = source.choice((1, 1, 1, 2, 10, 60))
+    count = source.choice((1,) * 20 + (2, 5, 12, 60))
     opening = source.choice(("(", "(?:", "(?=", "(?!", "(?=.*", "(?!.*"))
     repeat = source.choice(("", "*", "+", "?", "{0,63}", "{3,}", "*?", "|x") if opening in ("(", "(?:") else ("", "|x"))
     return opening * count + inner + (")" + repeat) * count

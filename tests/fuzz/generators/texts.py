@@ -163,4 +163,56 @@ def index_names(source: Random, folder: Path) -> list[str]:
     return seeds.on(model, source)
 
 
-GENERATORS = (json_values, folder_names, gguf_names, index_names)
+def files_beside(source: Random, folder: Path) -> list[str]:
+    """Files and folders with names that act on a terminal in a checkpoint, of every kind that is looked for there."""
+    model = seeds.checkpoint(folder)
+    endings = (
+        *(".safetensors", "-00001-of-00002.safetensors", ".gguf", ".json", ".jinja", ".bin", ".model", ".py", ""),
+        *(".safetensors.index.json", ".incomplete", ".lock", "~"),
+    )
+    (model / "chat_templates").mkdir()
+    for _ in range(source.randint(1, 5)):
+        parent = model / source.choice((".", ".", "chat_templates", "1_Pooling", "original", ".cache"))
+        parent.mkdir(exist_ok=True)
+        name = nasty(source).replace("/", "").replace("\0", "").encode(errors="replace") + source.choice((b"", b"\xff"))
+        place = parent / os.fsdecode(name[:150] + source.choice(endings).encode())
+        if place.exists() or place.is_symlink():
+            continue
+        kind = source.random()
+        if kind < 0.2:
+            place.mkdir()
+        elif kind < 0.3:
+            place.symlink_to(nasty(source).replace("\0", "").encode(errors="replace").decode()[:100] or "x")
+        else:
+            place.write_bytes(source.choice((b"", b"{}", b"{{ x }}", (model / "model.safetensors").read_bytes())))
+    if source.random() < 0.3:
+        (model / "config.json").rename(model / "config.json.bak")
+    if source.random() < 0.3:
+        (model / "tokenizer.json").unlink(missing_ok=True)
+    return seeds.on(model, source)
+
+
+def cards_and_overrides(source: Random, folder: Path) -> list[str]:
+    """Texts of the model card and of --metadata, which become keys and the name of the file."""
+    model = seeds.checkpoint(folder)
+    fields = ("name", "base_model", "license", "tags", "datasets", "language", "author", "version", "organization")
+    keys = source.sample(fields, source.randint(1, 4))
+    card = "".join(f"{key}: {json.dumps(source.choice((nasty(source), [nasty(source)])))}\n" for key in keys)
+    (model / "README.md").write_text(f"---\n{card}---\n{nasty(source)}", errors="replace")
+    words = seeds.on(model, source)
+    if source.random() < 0.5:
+        metadata = folder / "metadata.json"
+        names = (
+            "general.name",
+            "general.basename",
+            "general.size_label",
+            "general.version",
+            "general.x",
+            nasty(source),
+        )
+        metadata.write_text(json.dumps({source.choice(names): strange(source) for _ in range(3)}))
+        words += ["--metadata", str(metadata)]
+    return words
+
+
+GENERATORS = (json_values, folder_names, gguf_names, index_names, files_beside, cards_and_overrides)
