@@ -147,7 +147,7 @@ def find_architecture(config: Mapping[str, Any], part: Part = "text") -> Archite
         raise UnsupportedError(
             f"of {printable(name)}, only the encoders and the projector are known",
             file="config.json",
-            hint="--mmproj makes a file of them; the language model is a checkpoint of its own",
+            hint="--mmproj makes a file of them",
         )
     problem = f"{printable(name)} is not supported yet"
     raise UnsupportedError(problem, file="config.json", hint=_hint(name, known, config))

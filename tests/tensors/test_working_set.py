@@ -27,6 +27,7 @@ from gguf_forge.tensors.arithmetic import (
     Sum,
 )
 from gguf_forge.tensors.centered import Centered
+from gguf_forge.tensors.codebook import Codebook
 from gguf_forge.tensors.codes import ColumnCodes, Gathered, Lookup, RowCodes, RowPlanes
 from gguf_forge.tensors.dequantized import Scaled
 from gguf_forge.tensors.expression import TensorExpr
@@ -105,6 +106,7 @@ EXPRESSIONS = {
     "multiplied": lambda z: Multiply(stored(z, (4096, 256), F16), 3.0),
     "minus e to its power": lambda z: NegExp(stored(z, (4096, 256))),
     "logarithm": lambda z: LogNeg(stored(z, (4096, 256), F16)),
+    "codebook": lambda z: Codebook(stored(z, (4096, 256)), stored(z, (4096,))),
     "resized grid": lambda z: Resized(stored(z, (1, 4096, 256)), 32),
     "without its mean": lambda z: Centered(stored(z, (1 << 16,))),
     "divided": lambda z: Divide(stored(z, (4096, 256)), 3.0),
