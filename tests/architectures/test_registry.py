@@ -6,7 +6,7 @@ from gguf_forge.architectures import find_architecture
 from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.registry import _of_class, by_class, declarations
 from gguf_forge.architectures.site import Part
-from gguf_forge.architectures.templates import parse, role
+from gguf_forge.architectures.templates import fill, parse, role
 from gguf_forge.architectures.tensor_names import known_names, roles_of
 from gguf_forge.errors import InputError, UnsupportedError
 
@@ -33,7 +33,7 @@ def test_every_rule_names_a_tensor_of_the_architecture(architecture: Architectur
     roles = roles_of(architecture.name) | {"cls.output", "v.patch_embd.weight.{i}"}
     for target in (rule.target for rule in architecture.rules):
         # an activation has two parameters
-        tensor = role(parse(target).template).removesuffix(".alpha").removesuffix(".beta")
+        tensor = role(parse(fill(target, 0, 0)).template).removesuffix(".alpha").removesuffix(".beta")
         assert tensor.partition(".lora_")[0] in roles
 
 
