@@ -206,6 +206,7 @@ def _object(found: Verification, is_right: bool) -> dict[str, Any]:
             "sentences": found.sentences,
             "notes": found.notes,
             "metadata": [key_object(each) for each in found.keys],
+            "names": [key_object(each) for each in found.names],
             "out_of_order": found.order,
             "tensors": [_tensor_object(check) for check in found.tensors],
         }
@@ -257,17 +258,16 @@ def _text(found: Verification, is_right: bool, *, with_all: bool) -> Iterator[Re
 
     from gguf_forge.cli.key_differences import keys_table
 
-    style, word = ("bold green", "right") if is_right else ("bold red", "not right")
-    yield line((str(found.paths[0]), "bold"), "  ", (word, style), no_wrap=True)
+    style = "bold green" if is_right else "bold red"
+    yield line((str(found.paths[0]), "bold"), "  ", (_word(found, is_right), style), no_wrap=True)
     facts = {
         "size": decimal(found.size) + (f" in {len(found.paths)} files" if len(found.paths) > 1 else ""),
         "tensors": str(found.n_tensors),
-        "by itself": "sound" if not found.problems else f"{len(found.problems)} problems",
+        "structure": "ok" if not found.problems else f"{len(found.problems)} problems",
     }
     if found.sums is not None:
-        facts["checksums"] = f"{found.sums.matching} right" + _bad_sums(found)
-    if found.verdict is not None:
-        facts["to the source"] = " ".join(found.sentences)
+        facts["checksums"] = f"{found.sums.matching} match" + _bad_sums(found)
+    facts["source"] = " ".join(found.sentences) or "not compared with a source"
     yield facts_text(facts)
     for problem in found.problems:
         where = f"{problem.file}: " + (f"{problem.tensor}: " if problem.tensor else "")
@@ -285,12 +285,20 @@ def _text(found: Verification, is_right: bool, *, with_all: bool) -> Iterator[Re
     shown = [check for check in found.tensors if with_all or check.verdict.value != "identical"]
     if shown and (with_all or len(shown) > 1):
         yield from ("", *_tensors_table(shown, with_all=with_all))
-    if found.keys:
-        yield from ("", keys_table(found.keys, "expected", "found"))
+    if found.keys or found.names:
+        yield from ("", keys_table(found.keys or found.names, "expected", "found"))
     if found.order:
         yield line(("order of tensors: ", "bold red"), f"another one stands at the place of {found.order}")
     if found.tensors and not with_all:
         yield from ("", _ways(found))
+
+
+def _word(found: Verification, is_right: bool) -> str:
+    """The verdict in a few words. A file that was compared with nothing is not called verified."""
+    is_compared = found.verdict is not None or found.sums is not None
+    if is_right:
+        return "verified" if is_compared else "no problem found (nothing compared)"
+    return "DIFFERS" if is_compared else "problems found"
 
 
 def _bad_sums(found: Verification) -> str:
@@ -320,7 +328,7 @@ def _first_text(check: TensorCheck) -> RenderableType:
         if found.first_odd is not None and found.first_odd != found.first:
             facts["first odd"] = _place(found.first_odd, check)
         facts["cosine"] = (
-            f"{found.errors.cosine:.4f} to the weights; {found.errors.expected_cosine:.4f} if it were right"
+            f"{found.errors.cosine:.4f} to the source (a correct file would have {found.errors.expected_cosine:.4f})"
         )
     return facts_text({name: text for name, text in facts.items() if text})
 

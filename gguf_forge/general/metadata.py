@@ -10,14 +10,14 @@ import logging
 import re
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gguf_forge.errors import InputError
 from gguf_forge.general.model_card import read_model_card
-from gguf_forge.general.naming import ModelIdentity, parse_model_id, title
+from gguf_forge.general.naming import ModelIdentity, NameParts, parse_model_id, title
 from gguf_forge.general.size import ParameterCount, size_label
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, array, string, u32
 from gguf_forge.storage.folder import Folder
@@ -88,6 +88,9 @@ _LISTS: dict[str, tuple[str, ...]] = {
     "tags": ("tags", "pipeline_tag"),
     "languages": ("languages", "language"),
 }
+
+# The keys that the name of the folder may tell, where nothing else does.
+FOLDER_NAMES = frozenset(f"general.{field.name}" for field in fields(NameParts))
 
 _HUB_URL = re.compile(r"https?://huggingface\.co/([^/]+/[^/]+)")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from unittest.mock import patch
 
@@ -32,16 +33,19 @@ def damaged(made: Path) -> Path:
 def test_a_right_file(forge: Forge, made: Path, model: Path) -> None:
     run = forge("verify", made, "--source", model)
     assert run.code == 0
-    assert "right" in run.out and "All 21 tensors are what the source becomes" in run.out
+    assert run.out.startswith(f"{made}  verified") and "structure  ok" in run.out
+    assert "All 21 tensors are identical to a fresh conversion" in run.out
     assert "rows permuted for rotary embedding, 4 heads, packed to Q4_K" in run.out
-    assert forge("verify", made).out.startswith(f"{made}  right")
+    alone = forge("verify", made)
+    assert alone.out.startswith(f"{made}  no problem found (nothing compared)")
+    assert "not compared with a source" in alone.out
 
 
 def test_a_wrong_file(forge: Forge, damaged: Path, model: Path) -> None:
     run = forge("verify", damaged, "--source", model)
     assert run.code == 7
     for text in (
-        "not right",
+        "DIFFERS",
         "blk.0.attn_q.weight, Q4_K of 256 x 256",
         "model.layers.0.self_attn.q_proj.weight",
         "row 2, block 0, scales[3] (byte 295 of the tensor)",
@@ -51,6 +55,23 @@ def test_a_wrong_file(forge: Forge, damaged: Path, model: Path) -> None:
     assert run.err == ""
     quiet = forge("verify", damaged, "--source", model, "--quiet")
     assert (quiet.code, quiet.out) == (7, "")
+
+
+def test_a_folder_of_another_name(forge: Forge, made: Path, model: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(model, tmp_path / "mydl"))
+    run = forge("verify", made, "--source", other)
+    assert run.code == 0 and "verified" in run.out
+    assert "general.name" in run.out and "--model-name" in run.out
+    source = forge("verify", made, "--source", other, "--json").json["source"]
+    assert source["verdict"] == "identical" and source["metadata"] == []
+    assert "general.name" in {each["key"] for each in source["names"]}
+    assert forge("verify", made, "--source", other, "--model-name", "Mydl").code == 7
+
+
+def test_a_name_in_a_gguf_source_is_no_folders_name(forge: Forge, made: Path, model: Path, tmp_path: Path) -> None:
+    base = convert(model, tmp_path / "base.gguf", types="BF16", model_name="Another")[0].path
+    run = forge("verify", made, "--source", base)
+    assert run.code == 7 and "DIFFERS" in run.out and "general.name" in run.out
 
 
 def test_json(forge: Forge, damaged: Path, made: Path, model: Path) -> None:
@@ -111,7 +132,7 @@ def test_a_broken_file(forge: Forge, made: Path) -> None:
 
 def test_all_tensors(forge: Forge, made: Path, model: Path) -> None:
     run = forge("verify", made, "--source", model, "--all")
-    assert run.out.count("identical") == 21
+    assert run.out.count(" identical  ") == 21
 
 
 def test_hostile_names_are_escaped(forge: Forge, tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
 from gguf_forge.engine.batches import Batch, RowSource, Target
 from gguf_forge.engine.pack import pack
 from gguf_forge.errors import ForgeError, UnsupportedError, UsageError, printable
+from gguf_forge.general import FOLDER_NAMES
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.layout import PlacedTensor
 from gguf_forge.gguf_file.opened import GgufFile
@@ -27,6 +29,7 @@ from gguf_forge.planning.open_model import open_origin
 from gguf_forge.recipe import FILE_TYPES, FileType, Options
 from gguf_forge.recipe.file_types import COPY
 from gguf_forge.request import Request
+from gguf_forge.storage.paths import is_folder
 from gguf_forge.toolbox.inspect.metadata_diff import metadata_differences
 from gguf_forge.types.rows import Rows
 from gguf_forge.types.tensor_type import TensorType
@@ -89,13 +92,29 @@ def _is_of_reference(
     gguf: GgufFile, content: FileContent, model: OpenModel, request: Request, options: Options, base: TensorType | None
 ) -> bool:
     """Whether the file has the keys that llama.cpp's own tools write, where these are wrong and ours are others."""
-    if request.as_reference or not metadata_differences(content.metadata, gguf.typed_metadata):
+    if request.as_reference or _has_keys(gguf, content, request):
         return False
     try:
         other = model.content(replace(request, as_reference=True), replace(options, as_reference=True), base)
     except ForgeError:
         return False
-    return not metadata_differences(other.metadata, gguf.typed_metadata)
+    return _has_keys(gguf, other, request)
+
+
+def _has_keys(gguf: GgufFile, content: FileContent, request: Request) -> bool:
+    """Whether the file has the keys of the content, names from the folder apart."""
+    names = folder_names(request)
+    return all(each.key in names for each in metadata_differences(content.metadata, gguf.typed_metadata))
+
+
+def folder_names(request: Request) -> frozenset[str]:
+    """The keys that may come from the name of the source's folder, which says nothing of the model.
+
+    A name that the caller gives is none of them.
+    """
+    if not is_folder(Path(request.source)) or request.metadata is not None:
+        return frozenset()
+    return FOLDER_NAMES - {"general.name"} if request.model_name is not None else FOLDER_NAMES
 
 
 def _joined(gguf: GgufFile, request: Request, content: FileContent) -> Request:

@@ -120,7 +120,7 @@ def _verdict_on_tensors(tensors: Sequence[TensorCheck]) -> tuple[Verdict, tuple[
     groups = Counter(check.verdict for check in tensors)
     different = [check for check in tensors if check.verdict is not Verdict.IDENTICAL]
     if not different:
-        return Verdict.IDENTICAL, (f"All {len(tensors)} tensors are what the source becomes, byte for byte.",)
+        return Verdict.IDENTICAL, (f"All {len(tensors)} tensors are identical to a fresh conversion.",)
     if all(check.explanation for check in different):
         ways = Counter(check.explanation for check in different)
         said = [f"{_tensors(n)} came out the same {way}." for way, n in ways.items()]
@@ -159,8 +159,7 @@ def _tensors(n: int) -> str:
 
 _SENTENCES = {
     Verdict.OTHER: "Other weights: those of {} have nothing in common with the source; is it another model?",
-    Verdict.RELATED: "Near weights: those of {} are like the source's, but others: is it a fine-tune, or "
-    "another revision?",
+    Verdict.RELATED: "Similar but different weights in {}: is it a fine-tune, another revision, or a requantized file?",
     Verdict.SHAPE: "Another shape: {} cannot be compared.",
     Verdict.MISSING: "Missing: {} of the source should be in the file.",
     Verdict.EXTRA: "Extra: {} of the file come from nothing in the source.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,23 +20,31 @@ from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.gguf_file.rules import OF_OTHER_PROGRAMS, BrokenRule, refuse
 from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.kernels.rows import dequantize
 from gguf_forge.planning.file_plan import TensorChoice
 from gguf_forge.planning.model import FileContent
 from gguf_forge.recipe import Options
 from gguf_forge.recipe.tensor_rules import trimmed
 from gguf_forge.request import Request, RunSettings
 from gguf_forge.tensors.expression import TensorExpr, Unary
-from gguf_forge.tensors.stored import stored_in
+from gguf_forge.tensors.stored import Constant, stored_in
 from gguf_forge.toolbox.inspect.metadata_diff import KeyDifference, metadata_differences
 from gguf_forge.toolbox.inspect.rows_of import in_order, row_ranges
 from gguf_forge.toolbox.verify.checksums import SumsCheck, check_sums, read_sums
 from gguf_forge.toolbox.verify.differences import Differences, differences_between
-from gguf_forge.toolbox.verify.expected import expecting, repacked
+from gguf_forge.toolbox.verify.expected import expecting, folder_names, repacked
 from gguf_forge.toolbox.verify.integrity import Problem, problems_of
 from gguf_forge.toolbox.verify.transforms import steps_of
 from gguf_forge.toolbox.verify.verdict import TensorCheck, Verdict, verdict_on, verdict_on_file
-from gguf_forge.types.rows import PackedRows
+from gguf_forge.types.rows import PackedRows, Rows
 from gguf_forge.types.tensor_type import BF16, F16, F32, TensorType
+
+_OTHER_NAMES = (
+    "names that differ come from the name of the source's folder and do not count; --model-name NAME compares the name"
+)
+
+# Types of files that others are requantized from, the most usual ones first.
+_BETWEEN = tuple(map(TensorType.named, ("Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q4_0", "Q5_0", "Q5_1", "Q4_1")))
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,7 @@ class Verification:
         notes: What a user should know of how the file was compared.
         broken: Why llama.cpp does not load the file, if other programs do.
         keys: Metadata keys that differ.
+        names: Keys that differ and do not count, because the source's folder has another name.
         order: The first tensor out of its place; None if the order is right.
         tensors: Every tensor, and what became of it; none without a source.
     """
@@ -68,6 +77,7 @@ class Verification:
     notes: tuple[str, ...] = ()
     broken: tuple[BrokenRule, ...] = ()
     keys: tuple[KeyDifference, ...] = ()
+    names: tuple[KeyDifference, ...] = ()
     order: str | None = None
     tensors: tuple[TensorCheck, ...] = ()
 
@@ -174,7 +184,8 @@ def verify(
         if lines is not None:
             found = replace(found, sums=check_sums(gguf, lines, threads=run.threads, progress=progress))
         if expected is not None:
-            found = _compared(found, gguf, expected, only_tensors, run, progress)
+            of_folder = folder_names(request) if request is not None else frozenset()
+            found = _compared(found, gguf, expected, of_folder, only_tensors, run, progress)
         gguf.check_unchanged()
     return found
 
@@ -195,6 +206,7 @@ def _compared(
     found: Verification,
     gguf: GgufFile,
     expected: FileContent,
+    of_folder: frozenset[str],
     only_tensors: bool,
     run: RunSettings,
     progress: Progress,
@@ -203,10 +215,19 @@ def _compared(
     for source in {id(s): s for chosen in expected.tensors for s in chosen.source.expr.sources()}.values():
         source.check_unchanged()
     keys = () if only_tensors else metadata_differences(expected.metadata, gguf.typed_metadata)
+    names = keys if all(each.key in of_folder for each in keys) else ()
+    keys = () if names else keys
     order = None if only_tensors else _out_of_order(gguf, expected)
     verdict, sentences = verdict_on_file(tensors, bool(keys or order))
     return replace(
-        found, verdict=verdict, sentences=sentences, notes=expected.notes, keys=keys, order=order, tensors=tensors
+        found,
+        verdict=verdict,
+        sentences=sentences,
+        notes=(*expected.notes, _OTHER_NAMES) if names else expected.notes,
+        keys=keys,
+        names=names,
+        order=order,
+        tensors=tensors,
     )
 
 
@@ -310,24 +331,50 @@ def _stored(pair: _Pair, start: int, stop: int) -> PackedRows:
     return np.ascontiguousarray(pair.expr.rows(start, stop)).view(np.uint8).reshape(stop - start, -1)
 
 
+# Makes rows of a tensor, as bytes.
+_Way = Callable[[int, int], Rows]
+
+
 def _explained(pair: _Pair, ranges: list[_RowSpan], run: RunSettings) -> str | None:
-    """Another way of making a tensor that gives what the file has in all ranges that differ, in words."""
-    for words, source in _other_ways(pair.chosen.source, pair.tensor.type):
-        if all(in_order(partial(_is_made_of, pair, source, run.backend), ranges, threads=run.threads)):
+    """Another way of making a tensor that gives what the file has in all ranges that differ, in words.
+
+    One row is enough to rule out most ways.
+    """
+    start, _ = ranges[0]
+    for words, way in _other_ways(pair.chosen.source, pair.tensor.type, run.backend):
+        is_made = partial(_is_made, pair, way)
+        if is_made((start, start + 1)) and all(in_order(is_made, ranges, threads=run.threads)):
             return words
     return None
 
 
-def _is_made_of(pair: _Pair, source: RowSource, backend: str | None, rows: _RowSpan) -> bool:
-    return np.array_equal(repacked(source, pair.tensor.type, *rows, backend=backend), _stored(pair, *rows))
+def _is_made(pair: _Pair, way: _Way, rows: _RowSpan) -> bool:
+    return np.array_equal(way(*rows), _stored(pair, *rows))
 
 
-def _other_ways(source: RowSource, tensor_type: TensorType) -> Iterator[tuple[str, RowSource]]:
-    if source.expr.dtype.is_float and not tensor_type.is_float:
+def _other_ways(source: RowSource, tensor_type: TensorType, backend: str | None) -> Iterator[tuple[str, _Way]]:
+    def by(other: RowSource) -> _Way:
+        return partial(repacked, other, tensor_type, backend=backend)
+
+    of_floats, is_packed = source.expr.dtype.is_float, not tensor_type.is_float
+    if of_floats and is_packed:
         for base in (F16, BF16, F32):
             if base != source.base:
-                yield f"by way of {base} instead of {source.base}", replace(source, base=base)
-    if source.importance is not None and not tensor_type.is_float:
-        yield "without the importance matrix", replace(source, importance=None)
+                yield f"by way of {base} instead of {source.base}", by(replace(source, base=base))
+    if source.importance is not None and is_packed:
+        yield "without the importance matrix", by(replace(source, importance=None))
     if isinstance(source.expr, Unary) and source.expr.omission is not None:
-        yield source.expr.omission, replace(source, expr=source.expr.of)
+        yield source.expr.omission, by(replace(source, expr=source.expr.of))
+    for between in _BETWEEN:
+        if of_floats and between != tensor_type and source.expr.shape[-1] % between.block_elements == 0:
+            yield f"when requantized from {between}", partial(_requantized, source, between, tensor_type, backend)
+
+
+def _requantized(
+    source: RowSource, between: TensorType, tensor_type: TensorType, backend: str | None, start: int, stop: int
+) -> Rows:
+    """Rows that were packed to another type, unpacked, and then packed to `tensor_type`."""
+    blocks = repacked(replace(source, importance=None), between, start, stop, backend=backend)
+    base = tensor_type if tensor_type.is_float else F32
+    again = RowSource(Constant(dequantize(blocks, between)), base, source.importance_of(start))
+    return repacked(again, tensor_type, 0, stop - start, backend=backend)

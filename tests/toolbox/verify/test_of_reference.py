@@ -9,7 +9,7 @@ import pytest
 from synthetic import FAMILIES, write_checkpoint
 from tokenizer_folders import edit
 
-from gguf_forge import convert, verify_gguf
+from gguf_forge import convert, edit_gguf, verify_gguf
 
 
 @pytest.fixture(params=["scores", "template", "rope"])
@@ -38,8 +38,16 @@ def test_both_files_are_right(file_type: str, folder: Path, tmp_path: Path) -> N
         assert any("--as-reference" in note for note in found.notes) == as_reference
 
 
-def test_another_file_is_not(folder: Path, tmp_path: Path) -> None:
+def test_also_under_another_name(folder: Path, tmp_path: Path) -> None:
     (made,) = convert(folder, tmp_path / "m.gguf", types="F16", as_reference=True, model_name="Other")
     found = verify_gguf(made.path, folder)
+    assert found.ok and "general.name" in {difference.key for difference in found.names}
+    assert any("--as-reference" in note for note in found.notes)
+
+
+def test_another_file_is_not(folder: Path, tmp_path: Path) -> None:
+    (made,) = convert(folder, tmp_path / "m.gguf", types="F16", as_reference=True)
+    edit_gguf(made.path, set={"llama.context_length": 7})
+    found = verify_gguf(made.path, folder)
     assert not found.ok
-    assert "general.name" in {difference.key for difference in found.keys}
+    assert "llama.context_length" in {difference.key for difference in found.keys}

@@ -216,6 +216,27 @@ def test_a_file_made_by_way_of_another_base(tiny_values: Path, tmp_path: Path) -
     assert verify_gguf(result.path, base).ok
 
 
+@pytest.mark.parametrize(
+    ("between", "kind"), [("Q8_0", "Q4_K_M"), ("Q8_0", "Q4_0"), ("Q6_K", "Q4_K_S"), ("Q4_0", "Q8_0"), ("Q8_0", "BF16")]
+)
+def test_a_requantized_file(between: str, kind: str, source: Path, made: Callable[[str], Path], tmp_path: Path) -> None:
+    out = tmp_path / "again.gguf"
+    [result] = quantize_gguf(made(between), out, types=kind, options=Options(allow_requantize=True))
+    found = verify_gguf(result.path, source, only_tensors=True)
+    assert found.verdict is Verdict.RECIPE and not found.ok
+    assert any(text.endswith(f"when requantized from {between}.") for text in found.sentences), found.sentences
+
+
+def test_a_requantized_file_with_an_importance_matrix(
+    source: Path, matrix: ImportanceMatrix, made: Callable[[str], Path], tmp_path: Path
+) -> None:
+    options = Options(allow_requantize=True, imatrix=matrix)
+    [result] = quantize_gguf(made("Q8_0"), tmp_path / "again.gguf", types="Q4_K_M", options=options)
+    found = verify_gguf(result.path, source, options=Options(imatrix=matrix))
+    assert found.verdict is Verdict.RECIPE
+    assert any("when requantized from Q8_0" in text for text in found.sentences)
+
+
 def test_fine_tunes_and_other_models(source: Path, made: Callable[[str], Path], tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
 
