@@ -197,7 +197,7 @@ def test_experts_are_apart_again() -> None:
             {},
             "the way back to a checkpoint is not known for architecture None; it is for [a-z0-9_, -]*qwen2",
         ),
-        ({"general.architecture": string("mamba\x1b")}, {}, r"'mamba\\x1b'"),
+        ({"general.architecture": string("mamba\x1b")}, {}, r"architecture mamba\\x1b;"),
         (
             LLAMA,
             {"blk.0.odd.weight": numbers(2, 2), "blk.1.odd.weight": numbers(2, 2)},
