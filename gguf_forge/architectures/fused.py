@@ -22,7 +22,9 @@ log = logging.getLogger(__name__)
 FUSE_QKV, FUSE_GATE_UP = "fuse_qkv", "fuse_gate_up_exps"
 _QKV, _QKV_ROLE = ("attn_q", "attn_k", "attn_v"), "attn_qkv"
 # llama.cpp's converter never joins queries, keys and values of these architectures.
-_SEPARATE = ("falcon-h1",)
+_SEPARATE = ("falcon-h1", "jamba", "muse-glimmer")
+# It joins those of the model's own layers alone, not of the layers that predict further tokens.
+_OWN_LAYERS = ("mimo2",)
 _GATE_UP, _GATE_UP_ROLE = ("ffn_gate_exps", "ffn_up_exps"), "ffn_gate_up_exps"
 
 
@@ -37,7 +39,8 @@ def fused(planned: tuple[PlannedTensor, ...], architecture: Architecture, site: 
     if FUSE_QKV in site.choices:
         is_known = _QKV_ROLE in known and architecture.name not in _SEPARATE
         named = floats & named_targets(architecture, site) if is_known else ()
-        groups |= _told("--fuse-qkv", _attention(site.block_count, named))
+        n_layers = site.config.block_count if architecture.name in _OWN_LAYERS else site.block_count
+        groups |= _told("--fuse-qkv", _attention(n_layers, named))
     if FUSE_GATE_UP in site.choices:
         experts = _groups(site.block_count, floats, _GATE_UP, _GATE_UP_ROLE, "weight")
         if experts and _GATE_UP_ROLE not in known:
