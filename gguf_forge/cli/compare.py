@@ -135,7 +135,8 @@ def _text(found: Comparison, *, with_all: bool) -> Iterator[RenderableType]:
 
 def _table(rows: list[TensorComparison]) -> Table:
     distances = ("RMSE", "of the values", "greatest", "cosine", "SNR dB")
-    table = table_of("tensor", "A", "B", "likeness", *distances, right=distances)
+    spare = ("cosine", "greatest", "likeness", "RMSE")
+    table = table_of("tensor", "A", "B", "likeness", *distances, right=distances, spare=spare)
     for each in rows:
         types = [_described(info, other) for info, other in ((each.a, each.b), (each.b, each.a))]
         table.add_row(each.name, *types, each.likeness.value, *_numbers(each.distance))

@@ -18,6 +18,22 @@ if TYPE_CHECKING:
     from gguf_forge.recipe import ImportanceMatrix
     from gguf_forge.toolbox.inspect.coverage import Coverage
 
+_ABOUT = """\
+An importance matrix says how much the error in each column of each tensor counts. It is measured by running the model
+on text. gguf-forge reads such a file and does not make one. llama.cpp makes it:
+
+  gguf-forge convert MODEL -t BF16 -o model-BF16.gguf
+  llama-imatrix -m model-BF16.gguf -f calibration.txt -o imatrix.gguf
+  gguf-forge imatrix show imatrix.gguf MODEL
+  gguf-forge convert MODEL -t IQ3_S --imatrix imatrix.gguf
+
+`calibration.txt` is some 100 kB or more of text of the kind that the model is for. A matrix fits all quantizations of
+its model, and no other model. `gguf-forge imatrix show --help` has the options.
+"""
+_COLUMNS = (
+    "zero: columns that no text activated; unused: experts that no text reached; calls: how many rows of activations "
+    "were summed, the fewest and the most of an expert"
+)
 _ZEROS = (
     "{} tensors have columns of zeros. Zero means that a column was not seen in calibration, and not that it is of no "
     "use. llama-quantize loses the weights where all columns that share a scale (8 to 32) are zero; gguf-forge counts "
@@ -26,9 +42,19 @@ _ZEROS = (
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(cls=Group, help="Look into importance matrices.", no_args_is_help=True)
+    group = typer.Typer(
+        cls=Group, help="Look into importance matrices, or explain how to get one.", invoke_without_command=True
+    )
+    group.callback()(_explain)
     add_command(group, "show", show)
     app.add_typer(group, name="imatrix", rich_help_panel=LOOK)
+
+
+def _explain(context: typer.Context) -> None:
+    from gguf_forge.cli.streams import print_data
+
+    if context.invoked_subcommand is None:
+        print_data(line(_ABOUT.rstrip(), no_wrap=True, keep="\n"))
 
 
 def show(
@@ -40,7 +66,7 @@ def show(
         Option("--drop-tensor", "Leave out tensors of the model, as `convert` does.", MODEL, metavar="REGEX"),
     ] = (),
 ) -> None:
-    """Show what an importance matrix holds, per tensor, and what a model would miss in it.
+    """Show what an importance matrix holds, per tensor, and which tensors of a model it does not cover.
 
     Examples:
 
@@ -93,8 +119,8 @@ def _object(matrix: ImportanceMatrix, coverage: Coverage | None) -> dict[str, An
 
 
 def _text(matrix: ImportanceMatrix, coverage: Coverage | None) -> list[Any]:
-    counts = ("columns", "of them zero", "experts", "never used", "calls")
-    table = table_of("tensor", *counts, right=counts)
+    counts = ("columns", "zero", "experts", "unused", "calls")
+    table = table_of("tensor", *counts, right=counts, spare=("experts", "unused"))
     for row in _rows(matrix):
         calls = {row["least_calls"], row["most_calls"]}
         table.add_row(
@@ -112,6 +138,6 @@ def _text(matrix: ImportanceMatrix, coverage: Coverage | None) -> list[Any]:
         "tensors": str(len(matrix.importance)),
     }
     zeros = sum(row["zero_columns"] > 0 for row in _rows(matrix))
-    notes = [line(_ZEROS.format(zeros))] if zeros else []
+    notes = [line((_COLUMNS, "dim")), *([line(_ZEROS.format(zeros))] if zeros else [])]
     notes += [] if coverage is None else [line(words) for words in coverage.lines()]
-    return [facts_text(facts), "", table, *([""] if notes else []), *notes]
+    return [facts_text(facts), "", table, "", *notes]

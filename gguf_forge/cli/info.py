@@ -52,8 +52,8 @@ def _show_models(*, as_json: bool) -> None:
     if as_json:
         print_json({"models": [asdict(each) for each in found]})
         return
-    table = table_of("class", "part", "GGUF architecture", "vocabulary", "proved by")
-    table.columns[0].no_wrap = True  # a class's name is for copying
+    columns = ("class", "part", "GGUF architecture", "vocabulary", "proved by")
+    table = table_of(*columns, folding=columns[2:])
     for each in found:
         table.add_row(
             each.name, each.part, ", ".join(each.architectures), ", ".join(each.vocabularies), each.proof_text

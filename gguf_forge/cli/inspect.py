@@ -338,7 +338,7 @@ def _short(number: int) -> str:
 
 
 def _keys_table(keys: Keys) -> Table:
-    table = table_of("key", "type", "items", "value", right=("items",))
+    table = table_of("key", "type", "items", "value", right=("items",), folding=("value",), spare=("items",))
     for key, item in keys:
         count = f"{len(item.data):,}" if item.element is not None else ""
         table.add_row(key, type_text(item), count, value_text(item, _TEXT))
@@ -357,7 +357,8 @@ def _tensors_table(overview: Overview, tensors: Sequence[TensorEntry]) -> Table:
 
     is_split = len(overview.paths) > 1
     right = ("shape", "weights", "size", "bits", "file")
-    table = table_of("tensor", "shape", "type", "weights", "size", "bits", *(["file"] if is_split else []), right=right)
+    columns = ("tensor", "shape", "type", "weights", "size", "bits", *(["file"] if is_split else []))
+    table = table_of(*columns, right=right, spare=("weights", "bits", "shape"))
     numbers = {path: str(number) for number, path in enumerate(overview.paths, 1)}
     for entry in tensors:
         info = entry.info

@@ -38,7 +38,7 @@ def _value_object(value: Value | None, at: int | None) -> dict[str, Any] | None:
 
 def keys_table(differences: Sequence[KeyDifference], first: str, second: str) -> Table:
     """A row for each difference; the columns of the two files are called `first` and `second`."""
-    table = table_of("key", "difference", first, second)
+    table = table_of("key", "difference", first, second, folding=(first, second))
     for each in differences:
         values = [_shown(value, each) for value in (each.expected, each.found)]
         table.add_row(each.key, each.kind, *values)

@@ -115,7 +115,7 @@ def result_object(result: WrittenFile) -> dict[str, Any]:
 
 def plan_text(file: FilePlan) -> Iterator[RenderableType]:
     """A table of every tensor of a file, with the totals."""
-    tensors = table_of("tensor", "shape", "from", "type", "size", right=("shape", "size"))
+    tensors = table_of("tensor", "shape", "from", "type", "size", right=("shape", "size"), spare=("from", "shape"))
     fallbacks = set(file.fallbacks)
     for info, source in zip(file.tensors, file.sources, strict=True):
         tensors.add_row(
@@ -172,7 +172,6 @@ def _sizes_of_files(files: Sequence[FilePlan], *, written: bool = False) -> Iter
     """The sizes of several files side by side."""
     numbers = ("size", "of source", "bits")
     table = table_of("type", *numbers, "file", right=numbers)
-    table.columns[-1].no_wrap = True  # a path is for copying
     for file in files:
         bits = f"{file.bits_per_weight:.2f}" if file.tensors else ""
         share = f"{file.size / file.source_bytes:.0%}" if file.source_bytes else ""

@@ -182,7 +182,7 @@ def tell(*data: RenderableType) -> None:
 
 def _print(to: Console, data: Iterable[RenderableType]) -> None:
     for part in data:
-        to.print(part, soft_wrap=bool(getattr(part, "no_wrap", False)))
+        to.print(part, soft_wrap=bool(getattr(part, "no_wrap", False)), crop=False)
 
 
 def report_failure(failure: Failure, *, as_json: bool) -> None:

@@ -122,7 +122,7 @@ def _text(found: TypeChoices) -> Iterator[RenderableType]:
     from rich.filesize import decimal
 
     numbers = ("size", "bits", "of F16", "error", *(("memory",) if found.fit is not None else ()))
-    table = table_of("type", *numbers, "what it is for", right=numbers)
+    table = table_of("type", *numbers, "what it is for", right=numbers, folding=("what it is for",))
     for choice in found.choices:
         table.add_row(
             line((choice.file_type.name + (" *" if choice.needs_imatrix else ""), _style(choice))),

@@ -348,7 +348,9 @@ def _place(place: DifferentByte, check: TensorCheck) -> str:
 
 def _tensors_table(checks: list[TensorCheck], *, with_all: bool) -> Iterator[RenderableType]:
     counts = ("blocks differ", "of", "bytes")
-    table = table_of("tensor", "type", "verdict", *counts, "first", "steps", right=counts)
+    spare = ("of", "bytes", "first", "steps") if with_all else ("steps", "of", "bytes", "first")
+    columns = ("tensor", "type", "verdict", *counts, "first", "steps")
+    table = table_of(*columns, right=counts, folding=("steps",), spare=spare)
     rows = checks if with_all else checks[:_MOST_ROWS]
     for check in rows:
         found = check.differences

@@ -199,8 +199,12 @@ class Workload:
     ggml: str | None
 
     def timed(self, rounds: int, copy: float) -> Measurement:
-        """Times our kernel and ggml's in turn, `rounds` times, in this thread. `copy` is in bytes a second."""
+        """Times our kernel and ggml's in turn, `rounds` times, in this thread, after one run of each.
+
+        `copy` is in bytes a second.
+        """
         self.ours()
+        self.seconds_of_ggml()  # the first call makes ggml's tables
         pairs = [(thread_seconds(self.ours), self.seconds_of_ggml()) for _ in range(rounds)]
         return self.measurement(pairs, copy)
 

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from command_line import Forge
 
+from gguf_forge.kernels.bench import Workload
 from gguf_forge.kernels.binding import backends
+from gguf_forge.types.tensor_type import TensorType
 
 
 def test_bench_as_json_has_every_combination(forge: Forge) -> None:
@@ -31,3 +33,15 @@ def test_unknown_names_are_usage_errors(forge: Forge) -> None:
     assert forge("bench", "-t", "Q9").code == 2
     assert forge("bench", "--backend", "sse").code == 2
     assert forge("bench", "--source", "f8").code == 2
+
+
+def test_both_sides_run_once_before_they_are_timed() -> None:
+    calls: list[str] = []
+    sides = {side: lambda side=side: calls.append(side) for side in ("ours", "theirs")}
+    kind = TensorType.named("Q8_0")
+    Workload(kind, "quantize", "f32", "portable", 1, 1, 1, **sides, ggml="ggml").timed(1, 1e9)
+    assert calls == ["ours", "theirs"] * 2
+
+
+def test_it_says_what_it_measures(forge: Forge) -> None:
+    assert "unpacking writes 67 MB" in forge("bench", "-t", "Q8_0", "--rounds", "1", "--quiet").out

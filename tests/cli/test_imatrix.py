@@ -37,6 +37,20 @@ def test_show_lists_every_tensor(forge: Forge, matrix: Path) -> None:
     assert line.split()[1:] == ["256", "0", "4", "1", "0", "to", "3072"]
 
 
+def test_show_explains_its_columns(forge: Forge, matrix: Path) -> None:
+    assert (
+        "zero: columns that no text activated; unused: experts that no text reached"
+        in forge("imatrix", "show", matrix).out
+    )
+
+
+def test_without_a_command_it_says_how_to_get_a_matrix(forge: Forge) -> None:
+    run = forge("imatrix")
+    assert (run.code, run.err) == (0, "")
+    assert "llama-imatrix -m model-BF16.gguf -f calibration.txt -o imatrix.gguf" in run.out
+    assert "gguf-forge convert MODEL -t IQ3_S --imatrix imatrix.gguf" in run.out
+
+
 def test_show_as_json(forge: Forge, matrix: Path) -> None:
     found = forge("imatrix", "show", matrix, "--json").json
     assert found["datasets"] == ["calibration.txt"]
@@ -50,7 +64,7 @@ def test_show_tells_what_a_model_misses(forge: Forge, matrix: Path, mixtral: Pat
     assert found["misfits"] == ["blk.0.attn_k.weight"]
     assert found["unknown"] == ["blk.7.attn_q.weight"]
     text = forge("imatrix", "show", matrix, mixtral).out
-    assert "1 tensors are in the matrix and not in the model: blk.7.attn_q.weight" in text
+    assert "1 tensor of the matrix that the model lacks: blk.7.attn_q.weight" in text
 
 
 def test_a_gguf_file_is_a_model_too(forge: Forge, matrix: Path, mixtral: Path, tmp_path: Path) -> None:

@@ -21,12 +21,12 @@ class Coverage:
 
     def lines(self) -> Iterable[str]:
         for names, problem in (
-            (self.missing, "can be quantized and have no importance in the matrix"),
-            (self.misfits, "have another number of columns than the matrix"),
-            (self.unknown, "are in the matrix and not in the model"),
+            (self.missing, "that can be quantized: not covered by the matrix"),
+            (self.misfits, "with another number of columns than the matrix"),
+            (self.unknown, "of the matrix that the model lacks"),
         ):
             if names:
-                yield f"{len(names)} tensors {problem}: {', '.join(names)}"
+                yield f"{len(names)} {'tensor' if len(names) == 1 else 'tensors'} {problem}: {', '.join(names)}"
         if not (self.missing or self.misfits or self.unknown):
             yield "the matrix has importance for every tensor of the model that can be quantized, and for no other"
 
