@@ -12,7 +12,7 @@ import typer
 from gguf_forge.cli.help import LOOK
 from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.tables import facts_text, line, table_of
-from gguf_forge.cli.verify import MISMATCH
+from gguf_forge.cli.token_check import MISMATCH
 from gguf_forge.request import MESSAGES, Option, RunSettings
 
 if TYPE_CHECKING:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 import typer
 
 from gguf_forge.cli.help import MAKE
 from gguf_forge.cli.options import DryRun, Messages, add_command
 from gguf_forge.cli.other_tools import WithoutEffect
+from gguf_forge.cli.token_check import CheckTokens, TokenTexts, compare_tokens, texts_to_check
 from gguf_forge.request import Request, RunSettings
 
 
@@ -17,7 +19,13 @@ def register(app: typer.Typer) -> None:
 
 
 def convert(
-    request: Request, run: RunSettings, messages: Messages, ignored: WithoutEffect, dry_run: DryRun = False
+    request: Request,
+    run: RunSettings,
+    messages: Messages,
+    ignored: WithoutEffect,
+    dry_run: DryRun = False,
+    check_tokens: CheckTokens = False,
+    token_texts: TokenTexts = None,
 ) -> None:
     """Convert a Hugging Face folder to a quantized GGUF file, in one pass.
 
@@ -29,7 +37,7 @@ def convert(
     - `gguf-forge convert Qwen3-0.6B -o models/ -t Q4_K_M,Q8_0`
     - `gguf-forge convert Qwen3-0.6B -o 'qwen-{ftype}.gguf' --tensor-type 'ffn_down=q6_k'`
     - `gguf-forge convert Qwen3-235B-A22B --split-max-size 50G`
-    - `gguf-forge convert my-finetune --pre-tokenizer qwen2`
+    - `gguf-forge convert my-finetune --pre-tokenizer qwen2 --check-tokens`
     - `gguf-forge convert Qwen3-0.6B --dry-run --json | jq '.files[0].tensors[].name'`
     """
     del ignored
@@ -40,8 +48,11 @@ def convert(
     if dry_run:
         plan_and_show(request, run, messages, "converting", only_planned=True)
         return
+    texts = texts_to_check(is_asked=check_tokens, file=token_texts)
     results = make_and_show(request, run, messages)
     if is_read() and not messages.quiet and not request.types:
         name = results[0].file.file_type.name
         advice = f"{name} is the default type here; `gguf-forge types {shlex.quote(request.source)}` compares all types"
         tell(line((advice, "dim"), no_wrap=True))
+    if texts is not None:
+        compare_tokens(results[0].file.metadata, Path(request.source), texts, messages)

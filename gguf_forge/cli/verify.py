@@ -14,6 +14,7 @@ from gguf_forge.cli.help import PROVE
 from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.shown import rule_object
 from gguf_forge.cli.tables import facts_text, line, lines, table_of
+from gguf_forge.cli.token_check import MISMATCH, CheckTokens, TokenTexts, texts_to_check, tokens_object
 from gguf_forge.errors import UsageError, printable
 from gguf_forge.request import (
     MESSAGES,
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from gguf_forge.toolbox.verify.differences import Differences, DifferentByte
     from gguf_forge.toolbox.verify.verdict import TensorCheck
     from gguf_forge.toolbox.verify.verify import Verification
-
-MISMATCH = 7
 
 _AGAINST = "What it is compared with"
 
@@ -73,6 +72,8 @@ class VerifyChoices:
             metavar="SUMS",
         ),
     ] = None
+    check_tokens: CheckTokens = False
+    token_texts: TokenTexts = None
     as_reference: AsReference = False
     only_tensors: Annotated[bool, Option("--only-tensors", "Leave out the metadata.", _AGAINST)] = False
     allow_fused: Annotated[
@@ -129,6 +130,7 @@ def verify(
 
     - `gguf-forge verify model-Q4_K_M.gguf`
     - `gguf-forge verify model-Q4_K_M.gguf --source Qwen3-0.6B`
+    - `gguf-forge verify model-Q4_K_M.gguf --source Qwen3-0.6B --check-tokens`
     - `gguf-forge verify model-IQ3_S.gguf --source model-BF16.gguf --imatrix imatrix.gguf`
     - `gguf-forge verify model.gguf --write-sums model.gguf.sums`
     - `gguf-forge verify model.gguf --check-sums model.gguf.sums --json | jq .ok`
@@ -190,6 +192,7 @@ def _verified(
             base=comparison.base,
             sums=comparison.check_sums,
             only_tensors=comparison.only_tensors,
+            texts=texts_to_check(is_asked=comparison.check_tokens, file=comparison.token_texts),
             progress=progress,
         )
 
@@ -218,6 +221,7 @@ def _object(found: Verification, is_right: bool) -> dict[str, Any]:
         "problems": [vars(problem) for problem in found.problems],
         "broken_rules": list(map(rule_object, found.broken)),
         "sums": None if sums is None else {"ok": sums.ok, **vars(sums)},
+        "tokens": None if found.tokens is None else tokens_object(found.tokens),
         "source": source,
     }
 
@@ -267,6 +271,8 @@ def _text(found: Verification, is_right: bool, *, with_all: bool) -> Iterator[Re
     }
     if found.sums is not None:
         facts["checksums"] = f"{found.sums.matching} match" + _bad_sums(found)
+    if found.tokens is not None:
+        facts["tokens"] = found.tokens.sentences[0]
     facts["source"] = " ".join(found.sentences) or "not compared with a source"
     yield facts_text(facts)
     for problem in found.problems:
@@ -277,6 +283,8 @@ def _text(found: Verification, is_right: bool, *, with_all: bool) -> Iterator[Re
             yield from (line((f"{title}: ", "bold red"), name) for name in names)
         if found.sums.unnamed:
             yield line(("without a checksum: ", "bold red"), ", ".join(found.sums.unnamed))
+    for sentence in found.tokens.sentences[1:] if found.tokens is not None else ():
+        yield line(("token: ", "bold red"), sentence)
     for note in (*(str(broken.everywhere()) for broken in found.broken), *found.notes):
         yield line(("note: ", "dim"), note)
     first = found.first

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +14,7 @@ import numpy as np
 
 from gguf_forge.engine.batches import RowSource
 from gguf_forge.engine.threads import Progress
-from gguf_forge.errors import ForgeError, printable
+from gguf_forge.errors import ForgeError, UsageError, printable
 from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.reader import GgufTensor
@@ -26,10 +26,13 @@ from gguf_forge.planning.model import FileContent
 from gguf_forge.recipe import Options
 from gguf_forge.recipe.tensor_rules import trimmed
 from gguf_forge.request import Request, RunSettings
+from gguf_forge.storage.local.folder import LocalFolder
+from gguf_forge.storage.paths import is_folder
 from gguf_forge.tensors.expression import TensorExpr, Unary
 from gguf_forge.tensors.stored import Constant, stored_in
 from gguf_forge.toolbox.inspect.metadata_diff import KeyDifference, metadata_differences
 from gguf_forge.toolbox.inspect.rows_of import in_order, row_ranges
+from gguf_forge.toolbox.tokens import TokenCheck, check_tokens
 from gguf_forge.toolbox.verify.checksums import SumsCheck, check_sums, read_sums
 from gguf_forge.toolbox.verify.differences import Differences, differences_between
 from gguf_forge.toolbox.verify.expected import expecting, folder_names, repacked
@@ -65,6 +68,7 @@ class Verification:
         names: Keys that differ and do not count, because the source's folder has another name.
         order: The first tensor out of its place; None if the order is right.
         tensors: Every tensor, and what became of it; none without a source.
+        tokens: How the vocabulary compares with the source's own tokenizer; None if that was not asked for.
     """
 
     paths: tuple[Path, ...]
@@ -80,6 +84,7 @@ class Verification:
     names: tuple[KeyDifference, ...] = ()
     order: str | None = None
     tensors: tuple[TensorCheck, ...] = ()
+    tokens: TokenCheck | None = None
 
     @property
     def ok(self) -> bool:
@@ -93,7 +98,8 @@ class Verification:
 
     @property
     def _is_sound(self) -> bool:
-        return not self.problems and (self.sums is None or self.sums.ok)
+        has_tokens = self.tokens is None or self.tokens.ok
+        return not self.problems and (self.sums is None or self.sums.ok) and has_tokens
 
     @property
     def first(self) -> TensorCheck | None:
@@ -114,6 +120,7 @@ def verify_gguf(
     sums: str | PathLike[str] | None = None,
     only_tensors: bool = False,
     as_reference: bool = False,
+    texts: Sequence[str] | None = None,
     threads: int | None = None,
     backend: str | None = None,
     progress: Progress = lambda n_bytes: None,
@@ -135,6 +142,8 @@ def verify_gguf(
         sums: A file of checksums, of `write_sums`, llama-gguf-hash or sha256sum.
         only_tensors: Leave the metadata out of the comparison.
         as_reference: The file has llama.cpp's bytes also where llama.cpp is wrong.
+        texts: Texts that the vocabulary must split as the source's own tokenizer does; None to leave that out. It needs
+            the extra `tokens`.
         threads, backend: How it is run; see `RunSettings`.
         progress: Told bytes of the file, each as often as it is read.
 
@@ -153,7 +162,14 @@ def verify_gguf(
         request = Request(**given, model_name=model_name, pre_tokenizer=pre_tokenizer, as_reference=as_reference)
     run = RunSettings(threads=threads, backend=backend)
     given_options = replace(options or Options(), as_reference=as_reference)
-    return verify(file, request, run, given_options, base=base, sums=sums, only_tensors=only_tensors, progress=progress)
+    return verify(
+        *(file, request, run, given_options),
+        base=base,
+        sums=sums,
+        only_tensors=only_tensors,
+        texts=texts,
+        progress=progress,
+    )
 
 
 def verify(
@@ -165,11 +181,14 @@ def verify(
     base: str | None = None,
     sums: str | PathLike[str] | None = None,
     only_tensors: bool = False,
+    texts: Sequence[str] | None = None,
     progress: Progress = lambda n_bytes: None,
 ) -> Verification:
     """Checks a GGUF file as `verify_gguf` does; a request, if there is one, says what it was made of and how."""
     # The arguments are checked before the file is read, because reading may take long.
     lines = read_sums(sums) if sums is not None else None
+    if texts is not None and (request is None or not is_folder(Path(request.source))):
+        raise UsageError("tokens are compared with those of a model folder", hint="name it with --source")
     with (
         open_to_verify(path, of_source=request is not None) as gguf,
         expecting(gguf, request, options, base) if request is not None else nullcontext() as expected,
@@ -187,6 +206,9 @@ def verify(
             of_folder = folder_names(request) if request is not None else frozenset()
             found = _compared(found, gguf, expected, of_folder, only_tensors, run, progress)
         gguf.check_unchanged()
+        if texts is not None and request is not None:
+            folder = LocalFolder(Path(request.source))
+            found = replace(found, tokens=check_tokens(gguf.typed_metadata, folder, texts))
     return found
 
 
