@@ -24,7 +24,7 @@ _QKV, _QKV_ROLE = ("attn_q", "attn_k", "attn_v"), "attn_qkv"
 # llama.cpp's converter never joins queries, keys and values of these architectures.
 _SEPARATE = ("falcon-h1", "jamba", "muse-glimmer")
 # It joins those of the model's own layers alone, not of the layers that predict further tokens.
-_OWN_LAYERS = ("mimo2",)
+_OWN_LAYERS = ("mimo2", "nemotron_h", "nemotron_h_moe")
 _GATE_UP, _GATE_UP_ROLE = ("ffn_gate_exps", "ffn_up_exps"), "ffn_gate_up_exps"
 
 
