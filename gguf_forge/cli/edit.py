@@ -112,7 +112,12 @@ class Changes:
             metavar="PATTERN=TEXT",
         ),
     ] = ()
-    force: Annotated[bool, Option("--force", "Also set standard keys to what no reader takes.", MODEL)] = False
+    force: Annotated[
+        bool,
+        Option(
+            "--force", "Also set standard keys to what no reader takes, and templates that cannot be parsed.", MODEL
+        ),
+    ] = False
 
 
 def register(app: typer.Typer) -> None:
@@ -125,7 +130,7 @@ def edit(
     run: Annotated[RunSettings, only("overwrite")],
     messages: Messages,
     out: Annotated[
-        Path | None, Option("-o --outfile", "The file to be. [default: FILE itself]", OUTPUT, metavar="OUT")
+        Path | None, Option("-o --outfile", "Output file. [default: FILE itself]", OUTPUT, metavar="OUT")
     ] = None,
     dry_run: Annotated[bool, Option("--dry-run", "Only show what would change.", OUTPUT)] = False,
 ) -> None:
@@ -299,7 +304,7 @@ def _text(plan: EditPlan, *, is_written: bool) -> Iterator[RenderableType]:
         yield line("nothing changes")
     if plan.is_needed:
         verb = "written" if is_written else "to be written"
-        where = f"{plan.path}: {decimal(plan.size)} {verb}"
+        where = f"{plan.path}: {decimal(plan.size)} {verb}" + (" in place" if plan.in_place else "")
         yield from ("", line((where, "bold green" if is_written else ""), no_wrap=True))
 
 

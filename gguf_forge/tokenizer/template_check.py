@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from gguf_forge.errors import InputError, printable, some_of
 from gguf_forge.foreign.jinja import BOS_VARIABLE, survey
@@ -63,17 +63,27 @@ def template_problems(metadata: Metadata) -> list[str]:
     return problems
 
 
-def _problems(template: str, metadata: Metadata) -> Iterator[str]:
+def fault_of(template: str) -> str | None:
+    """Why no program can use a template, as half a sentence; None if one can, or if it took too long to find out.
+
+    Example:
+        >>> fault_of("model.jinja")
+        'is the name of a file, model.jinja, and not its text'
+    """
     if _PATH.fullmatch(template.strip()):
-        yield f"is the name of a file, {printable(template.strip()):.60}, and not its text"
+        return f"is the name of a file, {printable(template.strip()):.60}, and not its text"
+    return _survey(template).fault
+
+
+def _problems(template: str, metadata: Metadata) -> Iterator[str]:
+    fault = fault_of(template)
+    if fault is not None:
+        yield fault
         return
-    try:
-        found = _survey(template)
-    except LimitError as error:
-        yield f"was not checked: {error.problem}"
-        return
-    except InputError as error:
-        yield f"is broken: {error.problem}"
+    surveyed = _survey(template)
+    found = surveyed.found
+    if found is None:
+        yield f"was not checked: {surveyed.limit}"
         return
     tokens = metadata.get(_TOKENS)
     if tokens is None or tokens.element is not ValueType.STRING:
@@ -87,9 +97,22 @@ def _problems(template: str, metadata: Metadata) -> Iterator[str]:
         yield "begins with the BOS token, which add_bos_token adds as well: a program that does both doubles it"
 
 
+class _Survey(NamedTuple):
+    """What a template may write, or why it cannot be parsed, or the limit that parsing it went beyond."""
+
+    found: dict[str, Any] | None = None
+    fault: str | None = None
+    limit: str | None = None
+
+
 @lru_cache(maxsize=64)
-def _survey(template: str) -> dict[str, Any]:
-    return run_limited(survey, template, memory=_MEMORY, seconds=_SECONDS, most_output=_MOST_OUTPUT)
+def _survey(template: str) -> _Survey:
+    try:
+        return _Survey(run_limited(survey, template, memory=_MEMORY, seconds=_SECONDS, most_output=_MOST_OUTPUT))
+    except LimitError as error:
+        return _Survey(limit=error.problem)
+    except InputError as error:
+        return _Survey(fault=f"is broken: {error.problem}")
 
 
 def _adds_bos(metadata: Metadata) -> bool:

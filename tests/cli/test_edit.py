@@ -122,6 +122,41 @@ def test_mistakes(forge: Forge, source: Path, arguments: list[str], code: int, m
     assert source.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["bad.jinja", "tokenizer_config.json", "--set"])
+def test_a_template_that_cannot_be_parsed(forge: Forge, source: Path, name: str) -> None:
+    broken = "{{ a }}\n{% for"
+    Path("bad.jinja").write_text(broken)
+    Path("tokenizer_config.json").write_text(json.dumps({"chat_template": broken}))
+    change = ["--set", f"tokenizer.chat_template=str:{broken}"] if name == "--set" else ["--chat-template", name]
+    before = source.read_bytes()
+    for more in ([], ["--dry-run"]):
+        ran = forge("edit", source, *change, *more)
+        assert ran.code == 4 and "the chat template is broken: line 2: " in ran.err and "--force" in ran.err
+    assert source.read_bytes() == before
+    forced = forge("edit", source, *change, "--force")
+    assert forced.code == 0 and "the chat template is broken: line 2: " in forced.err
+    # a template that was there before stands in no other edit's way
+    assert forge("edit", source, "--set", "general.name=Mine").err == ""
+
+
+def test_a_template_that_does_not_suit_the_vocabulary(forge: Forge, source: Path) -> None:
+    Path("t.jinja").write_text("<|im_start|>{{ messages }}")
+    ran = forge("edit", source, "--chat-template", "t.jinja")
+    assert ran.code == 0 and "writes <|im_start|>, which the vocabulary does not have" in ran.err
+
+
+def test_keys_that_readers_miss(forge: Forge, source: Path) -> None:
+    for change in (["--remove", "tokenizer.ggml.tokens"], ["--rename", "llama.block_count=llama.blocks"]):
+        ran = forge("edit", source, "-o", "out.gguf", "--overwrite", *change)
+        assert ran.code == 0 and f"does not load a file without {change[1].partition('=')[0]}" in ran.err
+    assert forge("edit", source, "-o", "out.gguf", "--overwrite", "--remove", "general.type").err == ""
+
+
+def test_an_edit_in_place_says_so(forge: Forge, source: Path) -> None:
+    assert "written in place" in forge("edit", source, "--set", "general.name=Mine").out
+    assert "in place" not in forge("edit", source, "--set", "general.name=Other", "-o", "out.gguf").out
+
+
 def test_hostile_values_stay_text(forge: Forge, source: Path) -> None:
     ran = forge("edit", source, "--set", "a\x1b[2J=str:b\x1b[2J", "--rename", "general.name=\x1b]0;x\x07")
     assert ran.code == 0

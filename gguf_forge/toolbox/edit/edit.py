@@ -26,6 +26,7 @@ from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.tokenizer.chat_template import KEY as CHAT_TEMPLATE
 from gguf_forge.tokenizer.checks import encodable
 from gguf_forge.tokenizer.pre_tokenizers import checked_name
+from gguf_forge.toolbox.edit.effects import check_effects
 from gguf_forge.toolbox.edit.settings import UntypedValue, typed, with_item
 from gguf_forge.toolbox.edit.tensors import (
     Copy,
@@ -63,7 +64,7 @@ class Edits:
             `gguf_forge.toolbox.edit.settings.typed`.
         drop_tensors: Patterns of names of tensors to leave out.
         rename_tensors: Pattern -> what takes the place of its first match in names of tensors.
-        force: Also set standard keys to what no reader takes.
+        force: Also set standard keys to what no reader takes, and templates that cannot be parsed.
     """
 
     remove: Sequence[str] = ()
@@ -185,7 +186,7 @@ def edit_gguf(
             `KEY[N]` is item N of a list, from 0.
         drop_tensors: Patterns of names, as in `--tensor-type`; tensors with such names are left out.
         rename_tensors: Pattern -> what takes the place of its first match in names of tensors.
-        force: Also set standard keys to what no reader takes.
+        force: Also set standard keys to what no reader takes, and templates that cannot be parsed.
         overwrite: `out` may be replaced.
 
     Returns:
@@ -222,11 +223,13 @@ def plan_edit(file: SourceFile, header: GgufHeader, edits: Edits, out: Path | No
 
     Raises:
         UsageError: see `edit_gguf`.
-        InputError: this is a later part of a split, or the file breaks a rule and would still do so.
+        InputError: this is a later part of a split, the file breaks a rule and would still do so, or a new template
+            cannot be parsed.
         RefusedError: tensors of one part of a split are dropped, or a file that is cut short is edited in place.
     """
     _check_part(file, header, edits)
     metadata = edited(header.metadata, edits, header.repeated)
+    check_effects(header.metadata, metadata, force=edits.force)
     tensors = changes_of_tensors(header.tensors, edits.drop_tensors, edits.rename_tensors)
     kept = renamed(header.tensors, tensors)
     _check_broken(header, edits, metadata, [tensor for tensor, _ in kept], in_place=out in (None, file.path))
