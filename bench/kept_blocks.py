@@ -22,7 +22,6 @@ from ml_dtypes import bfloat16
 from numpy.typing import NDArray
 
 from gguf_forge import convert, dequantize, open_gguf
-from gguf_forge.gguf_file.expressions import expression_of
 
 _GROUP = 32
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -83,7 +82,7 @@ def projections(file: Path) -> tuple[Values, float]:
         found, bits = {}, 0
         for tensor in gguf.tensors:
             if tensor.name.startswith("blk.") and len(tensor.shape) == 2:
-                rows = expression_of(tensor).rows(0, tensor.info.n_rows)
+                rows = tensor.expression().rows(0, tensor.info.n_rows)
                 found[tensor.name] = rows.astype(np.float32) if tensor.type.is_float else dequantize(rows, tensor.type)
                 bits += 8 * tensor.nbytes
     return found, bits / sum(values.size for values in found.values())

@@ -84,7 +84,7 @@ def checkpoint_tensors(metadata: Metadata, tensors: Mapping[str, TensorExpr]) ->
 
     Example:
         >>> with open_gguf("model-BF16.gguf") as gguf:  # doctest: +SKIP
-        ...     found = checkpoint_tensors(gguf.typed_metadata, {t.name: expression_of(t) for t in gguf.tensors})
+        ...     found = checkpoint_tensors(gguf.typed_metadata, {t.name: t.expression() for t in gguf.tensors})
     """
     architecture = _declaration(metadata)
     names = {**known_names(architecture.name), **architecture.names}

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from gguf_forge.gguf_file.opened import GgufFile
-    from gguf_forge.gguf_file.reader import GgufTensor
+    from gguf_forge.gguf_file.tensor import GgufTensor
     from gguf_forge.gguf_file.values import Value
     from gguf_forge.toolbox.inspect.inspect import DecodedBlock, Overview, TensorEntry, TensorView
 

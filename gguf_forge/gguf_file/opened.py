@@ -14,9 +14,10 @@ import numpy as np
 
 from gguf_forge.errors import ForgeError, InputError, printable
 from gguf_forge.gguf_file.joined import hint_for_piece, joined_parts, pieces_of
-from gguf_forge.gguf_file.reader import GgufHeader, GgufTensor, read_header
+from gguf_forge.gguf_file.reader import GgufHeader, read_header
 from gguf_forge.gguf_file.rules import INCOMPLETE, BrokenRule, FormatRule, refuse
 from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, PartName
+from gguf_forge.gguf_file.tensor import GgufTensor
 from gguf_forge.gguf_file.values import ByteOrder, Metadata, ValueType
 from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.storage.paths import is_there

@@ -14,7 +14,6 @@ from itertools import pairwise
 from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, printable
 from gguf_forge.gguf_file.cursor import Cursor, HeaderEnds
@@ -26,6 +25,7 @@ from gguf_forge.gguf_file.header import (
 )
 from gguf_forge.gguf_file.packed_items import LENGTH_BYTES, PackedNumbers, text_or_bytes
 from gguf_forge.gguf_file.rules import GGML, WIDEST, WRITTEN_SO, BrokenRule, BrokenRules, FormatRule, refuse
+from gguf_forge.gguf_file.tensor import GgufTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import ByteOrder, Metadata, Value, ValueType
 from gguf_forge.storage.json_file import IMPOSTOR_BYTES, refuse_impostor
@@ -63,49 +63,6 @@ _REMOVED = {
     38: "IQ4_NL_8_8",
 }
 _OLD_MAGICS = (b"lmgg", b"fmgg", b"tjgg", b"algg")  # ggml, ggmf, ggjt, ggla
-
-
-@dataclass(frozen=True)
-class GgufTensor:
-    """A tensor of a GGUF file, and where its bytes are.
-
-    Attributes:
-        info: Name, shape and type.
-        source: The file that holds it.
-        offset: The byte of that file at which its data begins.
-        byte_order: Of the numbers in its data.
-    """
-
-    info: TensorInfo
-    source: Source
-    offset: int
-    byte_order: ByteOrder
-
-    @property
-    def name(self) -> str:
-        return self.info.name
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """In GGUF order: the row length first."""
-        return self.info.shape
-
-    @property
-    def type(self) -> TensorType:
-        return self.info.type
-
-    @property
-    def nbytes(self) -> int:
-        return self.info.nbytes
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the file has all its bytes."""
-        return self.offset + self.nbytes <= self.source.size
-
-    def data(self) -> NDArray[np.uint8]:
-        """The stored bytes, in memory of their own."""
-        return self.source.read(self.offset, self.nbytes)
 
 
 @dataclass(frozen=True)

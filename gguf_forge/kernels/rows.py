@@ -11,7 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from gguf_forge.errors import UsageError
 from gguf_forge.kernels import binding
-from gguf_forge.types.tensor_type import TensorType
+from gguf_forge.types.blocks import unpack_blocks
+from gguf_forge.types.rows import Rows
+from gguf_forge.types.tensor_type import VALUE, TensorType
 
 _DTYPES = ("float32", "float16", "bfloat16")
 
@@ -96,6 +98,38 @@ def dequantize(
     unpack = partial(binding.dequantize_rows, tensor_type=tensor_type, backend=backend)
     _over_rows(lambda a, b: unpack(rows[a:b], out=out[a:b]), len(rows), threads)
     return out.reshape(*packed.shape[:-1], n)
+
+
+def as_float32(rows: Rows, tensor_type: TensorType, *, backend: str | None = None) -> NDArray[np.float32]:
+    """Rows that an expression gave, as numbers.
+
+    Args:
+        rows: Two-dimensional: values of a float type, or bytes of any other.
+        tensor_type: What they hold.
+        backend: Which kernels; the default is the fastest of this machine.
+
+    Returns:
+        float32 array (rows, values); integers and doubles are rounded to it.
+
+    Raises:
+        UnsupportedError: no kernel unpacks this type.
+
+    Example:
+        >>> from gguf_forge import quantize
+        >>> from gguf_forge.types.tensor_type import tensor_type
+        >>> as_float32(quantize(np.ones((2, 32), np.float32), "Q8_0"), TensorType.named("Q8_0")).shape
+        (2, 32)
+    """
+    if tensor_type.is_float:
+        return rows.astype(np.float32)
+    rows = np.ascontiguousarray(rows)
+    if tensor_type.block_elements == 1:
+        with np.errstate(over="ignore"):
+            return unpack_blocks(rows, tensor_type)[VALUE].astype(np.float32)
+    n_per_row = rows.shape[1] // tensor_type.block_bytes * tensor_type.block_elements
+    values = np.empty((rows.shape[0], n_per_row), np.float32)
+    binding.dequantize_rows(rows, tensor_type, values, backend=backend)
+    return values
 
 
 def _row_count(array: NDArray[np.generic]) -> int:

@@ -10,7 +10,6 @@ from pathlib import Path
 from gguf_forge.engine.batches import Shard
 from gguf_forge.errors import InputError, UsageError
 from gguf_forge.general import fill_template
-from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile
 from gguf_forge.gguf_file.rules import FormatRule
 from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_TENSORS, PartName
@@ -54,7 +53,7 @@ class GgufModel:
     def tensors(self) -> Mapping[str, TensorExpr]:
         """A tensor that its file does not have whole has no values."""
         return {
-            tensor.name: expression_of(tensor)
+            tensor.name: tensor.expression()
             if tensor.is_whole
             else StandIn(tensor.name, tensor.shape[::-1], tensor.type)
             for tensor in self._gguf.tensors

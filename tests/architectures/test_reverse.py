@@ -14,7 +14,6 @@ from gguf_forge import convert
 from gguf_forge.architectures.reverse import checkpoint_tensors
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.errors import InputError, UnsupportedError
-from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.values import Metadata, string, u32
 from gguf_forge.kernels.binding import quantize_rows
@@ -28,7 +27,7 @@ _FLOATS = {name: TENSOR_TYPES[name] for name in ("F32", "F16", "BF16")}
 
 
 def led_back(gguf: GgufFile) -> Mapping[str, TensorExpr]:
-    return checkpoint_tensors(gguf.typed_metadata, {t.name: expression_of(t) for t in gguf.tensors})
+    return checkpoint_tensors(gguf.typed_metadata, {t.name: t.expression() for t in gguf.tensors})
 
 
 def rounded(expr: TensorExpr, kind: str) -> bytes:
@@ -113,7 +112,7 @@ def test_blocks_of_a_checkpoint_come_back_as_numbers(tmp_path: Path) -> None:
     pre_tokenizer = read_description(FAMILIES / "gptoss-mxfp4").pre_tokenizer
     path = convert(source, tmp_path / "m.gguf", types="auto", pre_tokenizer=pre_tokenizer)[0].path
     with open_gguf(path) as gguf:
-        tensors = {t.name: expression_of(t) for t in gguf.tensors}
+        tensors = {t.name: t.expression() for t in gguf.tensors}
         plain = {
             name: expr if expr.dtype.is_float else Constant(np.zeros(expr.shape, np.float32))
             for name, expr in tensors.items()

@@ -13,7 +13,6 @@ from raw_gguf import ARRAY, STRING, U8, U32, RawTensor, key, raw_gguf, text, u32
 
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError
 from gguf_forge.gguf_file import cursor
-from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.header import encode_header
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.opened import open_gguf
@@ -65,7 +64,7 @@ def test_what_is_not_refused_is_said_to_be_broken(attack: str, tmp_path: Path) -
                 assert len(tensor.data()) == tensor.nbytes
             else:
                 with pytest.raises(InputError, match="ends before the tensor does"):
-                    expression_of(tensor)
+                    tensor.expression()
 
 
 @given(HEADERS[0], HEADERS[1])
@@ -88,7 +87,7 @@ def test_the_size_of_an_unknown_type_is_the_distance_to_the_next_tensor(tmp_path
         assert [(t.type.name, t.nbytes) for t in opened.tensors] == [("type 153", 96), ("F32", 128), ("type 200", 16)]
         assert opened.broken[0].names == ("a", "c")
         with pytest.raises(UnsupportedError, match="type 153 is not known"):
-            expression_of(opened.tensors[0])
+            opened.tensors[0].expression()
     with pytest.raises(UnsupportedError, match="type 153 is not known; so it is with 1 more: c"):
         open_gguf(tmp_path / "a.gguf")
 

@@ -20,6 +20,7 @@ def test_what_a_notebook_prints_is_short(tmp_path: Path) -> None:
     with gguf_forge.open_gguf(written[0].path) as gguf:
         assert repr(gguf) == f"<GgufFile {written[0].path}: {len(gguf.metadata)} keys, 21 tensors>"
         assert gguf["output_norm.weight"].shape == (256,)
+        assert gguf["blk.0.ffn_up.weight"].values().shape == (256, 256)
         with pytest.raises(KeyError, match="nothing"):
             gguf["nothing"]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gguf_forge.errors import InputError, printable
 from gguf_forge.gguf_file.cursor import Cursor
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
-from gguf_forge.gguf_file.reader import GgufTensor
+from gguf_forge.gguf_file.tensor import GgufTensor
 from gguf_forge.recipe.importance.matrix import ImportanceMatrix
 from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.storage.source import Source

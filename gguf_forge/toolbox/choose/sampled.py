@@ -14,10 +14,10 @@ from gguf_forge.engine.batches import RowSource
 from gguf_forge.engine.threads import Progress
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.kernels.binding import quantizable_types, types_needing_importance
-from gguf_forge.kernels.rows import dequantize, quantize
+from gguf_forge.kernels.rows import as_float32, dequantize, quantize
 from gguf_forge.planning.file_plan import FilePlan
 from gguf_forge.tensors.expression import by_matrix
-from gguf_forge.toolbox.inspect.rows_of import as_float32, in_order
+from gguf_forge.toolbox.inspect.rows_of import in_order
 from gguf_forge.types.tensor_type import TensorType
 
 # The tensors of a role that are read, which is one in each of so many layers, and the values that are read of each.

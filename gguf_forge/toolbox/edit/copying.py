@@ -14,8 +14,8 @@ from gguf_forge.engine.batches import RowSource, Shard
 from gguf_forge.errors import UnsupportedError
 from gguf_forge.gguf_file.layout import PlacedTensor
 from gguf_forge.gguf_file.opened import GgufFile
-from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.gguf_file.rules import COPYABLE, GGML, INCOMPLETE, WIDEST, Bounds, FormatRule, refuse
+from gguf_forge.gguf_file.tensor import GgufTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.planning.file_plan import FilePlan, TensorChoice, refuse_part_name
 from gguf_forge.recipe.file_types import COPY

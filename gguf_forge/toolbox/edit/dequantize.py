@@ -13,9 +13,9 @@ from gguf_forge.architectures.reverse import checkpoint_tensors
 from gguf_forge.checkpoint.safetensors_layout import checkpoint_shards
 from gguf_forge.errors import InputError, OutputError, UsageError
 from gguf_forge.foreign_text import file_name
-from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.split import PartName
+from gguf_forge.kernels.rows import as_float32
 from gguf_forge.planning.file_plan import FilePlan, WrittenFile, make_files
 from gguf_forge.planning.from_gguf import GgufModel
 from gguf_forge.planning.splits import Split
@@ -24,7 +24,6 @@ from gguf_forge.request import Observer, Request, RunSettings
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.paths import is_folder
 from gguf_forge.tensors.expression import TensorExpr, Unary
-from gguf_forge.toolbox.inspect.rows_of import as_float32
 from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import F32, TENSOR_TYPES
 
@@ -115,7 +114,7 @@ def plan_dequantized(
         raise InputError("the file has no tensors", file=gguf.paths[0])
     folder = _beside(gguf, float_type.name) if out is None else Path(out)
     tensors = checkpoint_tensors(
-        gguf.typed_metadata, {tensor.name: _as_floats(expression_of(tensor)) for tensor in gguf.tensors}
+        gguf.typed_metadata, {tensor.name: _as_floats(tensor.expression()) for tensor in gguf.tensors}
     )
     return FilePlan(
         file_type=float_type,

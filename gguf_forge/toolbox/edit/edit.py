@@ -14,9 +14,10 @@ from typing import Any
 from gguf_forge.errors import InputError, RefusedError, UsageError, printable
 from gguf_forge.gguf_file.header import alignment_of, encode_header
 from gguf_forge.gguf_file.key_types import problem_of
-from gguf_forge.gguf_file.reader import MAX_KEY, GgufHeader, GgufTensor, read_header
+from gguf_forge.gguf_file.reader import MAX_KEY, GgufHeader, read_header
 from gguf_forge.gguf_file.rules import GGML, WIDEST, FormatRule
 from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_KEYS, SPLIT_NO
+from gguf_forge.gguf_file.tensor import GgufTensor
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, string, u32
 from gguf_forge.planning.file_plan import refuse_part_name
 from gguf_forge.storage.local import disk

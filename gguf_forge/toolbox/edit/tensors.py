@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from gguf_forge.errors import UsageError, printable
 from gguf_forge.gguf_file.header import padded
-from gguf_forge.gguf_file.reader import GgufTensor
+from gguf_forge.gguf_file.tensor import GgufTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.name_pattern import NamePattern, found_in
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from gguf_forge.engine.threads import Progress
-from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
-from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.gguf_file.rules import COPYABLE, refuse
+from gguf_forge.gguf_file.tensor import GgufTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.kernels.binding import dequantizable_types
 from gguf_forge.recipe.tensor_rules import trimmed
@@ -148,7 +147,7 @@ def _compared(a: GgufTensor, b: GgufTensor | None, threads: int | None) -> Tenso
         return TensorComparison(a.name, Likeness.SAME, mine, theirs)
     if not (_can_be_unpacked(mine.type) and _can_be_unpacked(theirs.type)):
         return TensorComparison(a.name, Likeness.UNREADABLE, mine, theirs)
-    one, other = expression_of(a), expression_of(b)
+    one, other = a.expression(), b.expression()
     if mine.type.block_elements == theirs.type.block_elements:
         one, other = with_short_rows(one), with_short_rows(other)
     distance = distance_between(one, other, threads=threads)

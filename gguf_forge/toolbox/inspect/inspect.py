@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import UsageError, printable
 from gguf_forge.foreign_text import natural
-from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.header import alignment_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
-from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.gguf_file.rules import BrokenRule, FormatRule
+from gguf_forge.gguf_file.tensor import GgufTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import ByteOrder, Metadata, Value
+from gguf_forge.kernels.rows import as_float32
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import Constant
 from gguf_forge.toolbox.inspect.measure import Spread, spread_of
-from gguf_forge.toolbox.inspect.rows_of import as_float32, with_short_rows
+from gguf_forge.toolbox.inspect.rows_of import with_short_rows
 from gguf_forge.types.blocks import levels_of, unpack_blocks
 
 # The edges of a histogram are chosen from a sample of this many rows and at most this many values.
@@ -269,7 +269,7 @@ def view_tensor(
     """
     if bins < 3:
         raise UsageError(f"a histogram of {bins} bins shows nothing", hint="take at least 3")
-    expr = with_short_rows(expression_of(tensor))
+    expr = with_short_rows(tensor.expression())
     decoded = decode_block(tensor, block) if block is not None else None
     edges = _edges(_some(expr), bins)
     spread = spread_of(expr, edges=edges, threads=threads, progress=progress)
@@ -296,7 +296,7 @@ def decode_block(tensor: GgufTensor, place: BlockPlace) -> DecodedBlock:
         )
     at = tensor.offset + (place.row * per_row + place.block) * tensor_type.block_bytes
     alone = replace(tensor, info=TensorInfo(tensor.name, (tensor_type.block_elements,), tensor_type), offset=at)
-    rows = expression_of(alone).rows(0, 1)
+    rows = alone.expression().rows(0, 1)
     packed = np.ascontiguousarray(rows).view(np.uint8)
     stored = unpack_blocks(packed, tensor_type)[0, 0]
     first = place.block * tensor_type.block_elements

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import UsageError
+from gguf_forge.kernels.rows import as_float32
 from gguf_forge.tensors.expression import TensorExpr
-from gguf_forge.toolbox.inspect.rows_of import as_float32, in_order, row_ranges
+from gguf_forge.toolbox.inspect.rows_of import in_order, row_ranges
 from gguf_forge.types.blocks import levels_of
 
 Doubles = NDArray[np.float64]

@@ -8,17 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from math import gcd
 from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gguf_forge.engine.forge import default_threads
 from gguf_forge.errors import UsageError
-from gguf_forge.kernels.binding import dequantize_rows
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import Stored
-from gguf_forge.types.blocks import unpack_blocks
-from gguf_forge.types.rows import Rows
-from gguf_forge.types.tensor_type import VALUE, TensorType
 
 # Half a mebibyte of float32. It stays in the cache of a core, and the allocator can mostly reuse memory for it.
 RANGE_VALUES = 1 << 17
@@ -28,38 +21,6 @@ _ROW_BLOCKS = 4096
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-def as_float32(rows: Rows, tensor_type: TensorType, *, backend: str | None = None) -> NDArray[np.float32]:
-    """Rows that an expression gave, as numbers.
-
-    Args:
-        rows: Two-dimensional: values of a float type, or bytes of any other.
-        tensor_type: What they hold.
-        backend: Which kernels; the default is the fastest of this machine.
-
-    Returns:
-        float32 array (rows, values); integers and doubles are rounded to it.
-
-    Raises:
-        UnsupportedError: no kernel unpacks this type.
-
-    Example:
-        >>> from gguf_forge import quantize
-        >>> from gguf_forge.types.tensor_type import tensor_type
-        >>> as_float32(quantize(np.ones((2, 32), np.float32), "Q8_0"), TensorType.named("Q8_0")).shape
-        (2, 32)
-    """
-    if tensor_type.is_float:
-        return rows.astype(np.float32)
-    rows = np.ascontiguousarray(rows)
-    if tensor_type.block_elements == 1:
-        with np.errstate(over="ignore"):
-            return unpack_blocks(rows, tensor_type)[VALUE].astype(np.float32)
-    n_per_row = rows.shape[1] // tensor_type.block_bytes * tensor_type.block_elements
-    values = np.empty((rows.shape[0], n_per_row), np.float32)
-    dequantize_rows(rows, tensor_type, values, backend=backend)
-    return values
 
 
 def row_ranges(expr: TensorExpr, *, values: int = RANGE_VALUES, by_matrix: bool = False) -> Iterator[tuple[int, int]]:

@@ -14,9 +14,8 @@ import numpy as np
 
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import UnsupportedError
-from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile
-from gguf_forge.gguf_file.reader import GgufTensor
+from gguf_forge.gguf_file.tensor import GgufTensor
 from gguf_forge.kernels.binding import dequantizable_types
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.toolbox.inspect.measure import Distance, distance_between
@@ -116,7 +115,7 @@ def _problems(gguf: GgufFile, threads: int | None, progress: Progress) -> tuple[
 
 def _subject(tensor: GgufTensor, origin: Origin | None) -> _Subject:
     try:
-        stored = expression_of(tensor)
+        stored = tensor.expression()
     except UnsupportedError as error:
         log.warning("%s", error)
         return _Subject(tensor, None, None)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_forge.kernels.rows import as_float32
 from gguf_forge.tensors.expression import TensorExpr
-from gguf_forge.toolbox.inspect.rows_of import as_float32
 from gguf_forge.toolbox.report.data import BlockView, Levels, Portrait
 from gguf_forge.toolbox.report.ladder import Ladders, ladders
 from gguf_forge.toolbox.report.lessons import SampledRows, relative_errors

@@ -18,8 +18,8 @@ from pathlib import Path
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import InputError, printable
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
-from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.gguf_file.rules import COPYABLE, refuse
+from gguf_forge.gguf_file.tensor import GgufTensor
 from gguf_forge.storage.local.publish import check_output, published
 from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.storage.source import Source

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.kernels.binding import dequantizable_types, dequantize_rows
-from gguf_forge.toolbox.inspect.rows_of import as_float32
+from gguf_forge.kernels.rows import as_float32
 from gguf_forge.toolbox.verify.nearest import misplaced_values
 from gguf_forge.types.blocks import field_at
 from gguf_forge.types.rows import FloatRows, PackedRows

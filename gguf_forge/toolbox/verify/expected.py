@@ -17,7 +17,6 @@ from gguf_forge.engine.batches import Batch, RowSource, Target
 from gguf_forge.engine.pack import pack
 from gguf_forge.errors import ForgeError, UnsupportedError, UsageError, printable
 from gguf_forge.general import FOLDER_NAMES
-from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.layout import PlacedTensor
 from gguf_forge.gguf_file.opened import GgufFile
 from gguf_forge.gguf_file.tensor_info import TensorInfo
@@ -157,7 +156,7 @@ def _keeps_blocks(gguf: GgufFile, content: FileContent, kept: FileContent) -> bo
     )
     for tensor, without, blocks in islice(candidates, _MOST_SAMPLED):
         row = tensor.info.n_rows // 2
-        stored = np.ascontiguousarray(expression_of(tensor).rows(row, row + 1)).view(np.uint8).reshape(1, -1)
+        stored = np.ascontiguousarray(tensor.expression().rows(row, row + 1)).view(np.uint8).reshape(1, -1)
         made = repacked(blocks.source, tensor.type, row, row + 1)
         if np.array_equal(stored, made) and not np.array_equal(
             made, repacked(without.source, tensor.type, row, row + 1)

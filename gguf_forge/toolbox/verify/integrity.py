@@ -14,11 +14,11 @@ import numpy as np
 
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import printable
-from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.header import alignment_of, encode_header, padded
 from gguf_forge.gguf_file.opened import GgufFile
-from gguf_forge.gguf_file.reader import GgufTensor, read_header
+from gguf_forge.gguf_file.reader import read_header
 from gguf_forge.gguf_file.rules import WIDEST
+from gguf_forge.gguf_file.tensor import GgufTensor
 from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.toolbox.inspect.rows_of import in_order, row_ranges, with_short_rows
@@ -75,7 +75,7 @@ def _invalid(gguf: GgufFile, threads: int | None, progress: Progress) -> Iterato
         _Rows(tensor, expr, *rows)
         for tensor in gguf.tensors
         if not isinstance(tensor.type, ForeignType)
-        for expr in [with_short_rows(expression_of(tensor))]
+        for expr in [with_short_rows(tensor.expression())]
         for rows in row_ranges(expr, values=_RANGE_VALUES)
     )
     counts: Counter[str] = Counter()

@@ -15,10 +15,9 @@ import numpy as np
 from gguf_forge.engine.batches import RowSource
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import ForgeError, UsageError, printable
-from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
-from gguf_forge.gguf_file.reader import GgufTensor
 from gguf_forge.gguf_file.rules import OF_OTHER_PROGRAMS, BrokenRule, refuse
+from gguf_forge.gguf_file.tensor import GgufTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.kernels.rows import dequantize
 from gguf_forge.planning.file_plan import TensorChoice
@@ -269,7 +268,7 @@ def _checks(gguf: GgufFile, expected: FileContent, run: RunSettings, progress: P
         chosen = wanted.get(tensor.name)
         checks[tensor.name] = check = _before_comparing(tensor, chosen)
         if chosen is not None and check.verdict is Verdict.IDENTICAL:
-            pairs.append(_Pair(tensor, expression_of(tensor), chosen))
+            pairs.append(_Pair(tensor, tensor.expression(), chosen))
     for pair, found, ranges in _differing(pairs, run, progress):
         check = checks[pair.tensor.name]
         weighed = pair.chosen.source.importance is not None

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from gguf_forge import UsageError, dequantize, quantize
+from gguf_forge.kernels.rows import as_float32
 from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.tensors.row_maps import Transpose
 from gguf_forge.tensors.stored import Constant, Stored
 from gguf_forge.toolbox.inspect import measure
 from gguf_forge.toolbox.inspect.measure import distance_between, level_use, spread_of
-from gguf_forge.toolbox.inspect.rows_of import as_float32, in_order, row_ranges, with_short_rows
+from gguf_forge.toolbox.inspect.rows_of import in_order, row_ranges, with_short_rows
 from gguf_forge.types.tensor_type import F32, TENSOR_TYPES, TensorType
 
 _MATRICES = arrays(

@@ -32,7 +32,6 @@ from gguf_forge import (
     split_gguf,
     verify_gguf,
 )
-from gguf_forge.gguf_file.expressions import expression_of
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.values import string, u32
 from gguf_forge.recipe import parse_tensor_type
@@ -256,7 +255,7 @@ def _retouched(path: Path, folder: Path, share: float) -> Path:
     base = convert(folder, path.with_name("base.gguf"), types="BF16", overwrite=True)[0].path
     rng = np.random.default_rng(5)
     with open_gguf(path) as gguf, open_gguf(base) as original, path.open("r+b") as file:
-        weights = {tensor.name: expression_of(tensor) for tensor in original.tensors}
+        weights = {tensor.name: tensor.expression() for tensor in original.tensors}
         for tensor in gguf.tensors:
             if tensor.type.is_float:
                 continue
@@ -395,7 +394,7 @@ def test_rows_without_their_permutation_are_recognized(source: Path, tmp_path: P
     path = convert(source, tmp_path / "m.gguf", types="Q8_0")[0].path
     with open_gguf(path) as gguf:
         tensor = next(t for t in gguf.tensors if t.name == "blk.0.attn_q.weight")
-        rows = expression_of(tensor).rows(0, 256)
+        rows = tensor.expression().rows(0, 256)
     interleaved = rows.reshape(4, 32, 2, -1).swapaxes(1, 2).reshape(rows.shape)
     with path.open("r+b") as file:
         file.seek(tensor.offset)
