@@ -51,7 +51,7 @@ def test_every_type_in_a_public_signature_is_public() -> None:
     while queue:
         owner = queue.pop()
         is_made = is_dataclass(owner) and not hasattr(owner, "named")
-        given = [field.name for field in fields(owner) if field.init] if is_made else []
+        given = [field.name for field in fields(owner) if field.init and field.name[0] != "_"] if is_made else []
         found = {each: f"{owner.__name__}.{name}" for name in given for each in types_in(get_type_hints(owner)[name])}
         queue += found.keys() - made.keys()
         made = found | made
