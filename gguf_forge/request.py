@@ -50,6 +50,7 @@ class Option:
         typed: The type of the typed text, if `parse` converts it to another one.
         parse: Converts the typed text to the value.
         hidden: The option works, but the help does not list it.
+        values: Which values a shell completes: a key of `gguf_forge.cli.completion.VALUES`.
     """
 
     names: str
@@ -62,6 +63,7 @@ class Option:
     typed: type = str
     parse: Callable[[Any], Any] | None = None
     hidden: bool = False
+    values: str | None = None
 
     @property
     def is_argument(self) -> bool:
@@ -194,6 +196,7 @@ class RunSettings:
             "Which kernels, of those that `gguf-forge info` lists. [default: GGUF_FORGE_BACKEND, or the fastest]",
             RUNNING,
             metavar="NAME",
+            values="backends",
         ),
     ] = None
     overwrite: Annotated[bool, Option("--overwrite", "Replace the output if it exists.", OUTPUT)] = False
@@ -211,7 +214,7 @@ class RunSettings:
         Profile | None,
         Option(
             "--profile",
-            "Show where the time went: reading, quantizing, writing..., by thread.",
+            "Show where the time went: the seconds of each phase, by thread, and how many of them a processor worked.",
             MESSAGES,
             typed=bool,
             parse=_parse_profile,
@@ -230,10 +233,11 @@ class RecipeChoices:
     pure: Annotated[bool, Option("--pure", "One type for all tensors, no mix.", MIX)] = False
     leave_output_tensor: Annotated[bool, Option("--leave-output-tensor", "Do not quantize output.weight.", MIX)] = False
     output_tensor_type: Annotated[
-        str | None, Option("--output-tensor-type", "Type of output.weight.", MIX, metavar="TYPE")
+        str | None, Option("--output-tensor-type", "Type of output.weight.", MIX, metavar="TYPE", values="tensor types")
     ] = None
     token_embedding_type: Annotated[
-        str | None, Option("--token-embedding-type", "Type of token_embd.weight.", MIX, metavar="TYPE")
+        str | None,
+        Option("--token-embedding-type", "Type of token_embd.weight.", MIX, metavar="TYPE", values="tensor types"),
     ] = None
     tensor_type: Annotated[
         tuple[str, ...],
@@ -248,7 +252,7 @@ class RecipeChoices:
         str | None,
         Option(
             "--tensor-type-file",
-            "More REGEX=TYPE, separated by blanks or newlines; tried after those of --tensor-type.",
+            "More REGEX=TYPE, separated by blanks or newlines; # begins a comment. Tried after those of --tensor-type.",
             MIX,
             metavar="FILE",
         ),
@@ -288,6 +292,7 @@ class RecipeChoices:
             "layers that predict further tokens.",
             MIX,
             metavar="TYPE",
+            values="tensor types",
         ),
     ] = None
     override_kv: Annotated[
@@ -405,6 +410,7 @@ class ModelHints:
             "the name of the model it comes from, such as llama-bpe or qwen2.",
             MODEL,
             metavar="NAME",
+            values="pre-tokenizers",
         ),
     ] = None
     target_model_dir: Annotated[
@@ -527,9 +533,11 @@ FileTypes = Annotated[
     Option(
         "-t --type --outtype",
         "File type, in any case; several with commas or by repeating it, all of a kind as 'Q4_*', or all. "
-        f"[default: Q4_K_M] One of {TYPE_NAMES}. `gguf-forge types MODEL` compares them.",
+        f"[default: Q4_K_M; for a GGUF file none] One of {TYPE_NAMES}; COPY keeps all types of a GGUF file, and Q3_K, "
+        "Q4_K and Q5_K are Q3_K_M, Q4_K_M and Q5_K_M. `gguf-forge types MODEL` compares them.",
         OUTPUT,
         metavar="TYPE",
+        values="file types",
         parse=parse_names,
     ),
 ]

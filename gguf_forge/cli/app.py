@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from types import FrameType
 from typing import Annotated
 
@@ -31,7 +32,7 @@ from gguf_forge.cli import (
     types,
     verify,
 )
-from gguf_forge.cli.help import Group
+from gguf_forge.cli.help import LIKENESS, Group
 from gguf_forge.cli.options import Messages
 from gguf_forge.cli.other_tools import instead_of
 from gguf_forge.cli.streams import (
@@ -141,6 +142,9 @@ def _failure_of(error: Exception) -> Failure:
     if isinstance(error, typer.TyperException):
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "gguf-forge"
+        near = getattr(error, "possibilities", None)
+        if near:
+            error.possibilities = get_close_matches(error.option_name, near, cutoff=LIKENESS)  # type: ignore[attr-defined]
         said = message(" ".join(error.format_message().splitlines()))
         return Failure(2, UsageError.__name__, said, hint=instead_of(said) or f"see {command} --help")
     if isinstance(error, MemoryError):

@@ -24,7 +24,14 @@ def bench(
     messages: Annotated[Messages, only("json", "quiet")],
     types: Annotated[
         tuple[str, ...],
-        Option("-t --type", "Tensor types, with commas. [default: all]", RUNNING, metavar="TYPE", parse=parse_names),
+        Option(
+            "-t --type",
+            "Tensor types, with commas. [default: all]",
+            RUNNING,
+            metavar="TYPE",
+            parse=parse_names,
+            values="tensor types",
+        ),
     ] = (),
     backends: Annotated[
         tuple[str, ...],
@@ -34,6 +41,7 @@ def bench(
             RUNNING,
             metavar="NAME",
             parse=parse_names,
+            values="backends",
         ),
     ] = (),
     sources: Annotated[

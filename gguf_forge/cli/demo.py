@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -18,7 +18,7 @@ from gguf_forge.cli.help import MACHINE
 from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.tables import line, lines
 from gguf_forge.errors import OutputError
-from gguf_forge.request import OUTPUT, FileTypes, Option, Request, RunSettings
+from gguf_forge.request import OUTPUT, TYPE_NAMES, FileTypes, Option, Request, RunSettings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gguf_forge.planning.file_plan import WrittenFile
 
 MODEL_NAME = "Forge-Demo"
+_TO_TRY = ("Q4_K_M", "Q8_0", *TYPE_NAMES.split())
 
 
 def register(app: typer.Typer) -> None:
@@ -68,7 +69,8 @@ def demo(
 
     with _folder(keep) as folder, _output(out) as place, observing(messages) as observer:
         if not messages.quiet:
-            tell(line(f"making a Llama of random weights in {folder}", no_wrap=True))
+            where = f" in {folder}" if keep is not None else ""  # a temporary folder is removed at the end
+            tell(line(f"making a Llama of random weights{where}", no_wrap=True))
         try:
             make_model(folder)
         except OSError as error:
@@ -77,7 +79,7 @@ def demo(
         results = make(request, replace(run, observer=observer))
     show_results(results, messages)
     if not messages.json and not messages.quiet:
-        print_data(_next_steps(results[0], folder if keep is not None else None))
+        print_data(_next_steps(results, folder if keep is not None else None))
 
 
 @contextmanager
@@ -103,15 +105,17 @@ def _output(out: str | None) -> Iterator[str]:
         raise
 
 
-def _next_steps(result: WrittenFile, checkpoint: Path | None) -> RenderableType:
-    file = shlex.quote(str(result.path))
+def _next_steps(results: Sequence[WrittenFile], checkpoint: Path | None) -> RenderableType:
+    file = shlex.quote(str(results[0].path))
+    made = {result.file.file_type.name for result in results}
+    other = next(name for name in _TO_TRY if name not in made)  # its file cannot be there already
     source = shlex.quote(str(checkpoint)) if checkpoint is not None else "MODEL_FOLDER"
     steps = {
         "run it with llama.cpp (its weights are random: it babbles)": (
             f"llama-cli -m {file} -no-cnv -n 32 -p 'Once upon a time'"
         ),
         "run it with Ollama": f"echo FROM {file} > Modelfile && ollama create forge-demo -f Modelfile",
-        "convert a model of yours": f"gguf-forge convert {source}",
+        "convert a model of yours": f"gguf-forge convert {source} -t {other}",
     }
     shown = ((line(), line(f"{what}:"), line("  ", (command, "bold"))) for what, command in steps.items())
     return lines(chain.from_iterable(shown), no_wrap=True)

@@ -39,6 +39,7 @@ def dequantize(
             "F32, F16 or BF16. [default: that of a float file, else F32, which loses nothing]",
             OUTPUT,
             metavar="TYPE",
+            values="float types",
         ),
     ] = None,
     safetensors: Annotated[

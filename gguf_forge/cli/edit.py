@@ -70,7 +70,13 @@ class Changes:
     ] = None
     pre_tokenizer: Annotated[
         str | None,
-        Option("--pre-tokenizer", "How text is split before BPE, such as llama-bpe.", MODEL, metavar="NAME"),
+        Option(
+            "--pre-tokenizer",
+            "How text is split before BPE, such as llama-bpe.",
+            MODEL,
+            metavar="NAME",
+            values="pre-tokenizers",
+        ),
     ] = None
     special_token: Annotated[
         tuple[str, ...],

@@ -66,6 +66,7 @@ def _facts() -> dict[str, Any]:
 
     from gguf_forge.engine.forge import default_threads
     from gguf_forge.kernels import binding
+    from gguf_forge.kernels.bench import find_ggml
 
     chosen = binding.default_backend()
     asked = bool(os.environ.get(binding.BACKEND_VARIABLE))
@@ -78,7 +79,8 @@ def _facts() -> dict[str, Any]:
         "backends": list(binding.backends()),
         "backend": chosen,
         "backend_lanes": binding.backend_lanes(chosen),
-        "backend_chosen_by": binding.BACKEND_VARIABLE if asked else "being the fastest that this machine can run",
+        "backend_chosen_by": binding.BACKEND_VARIABLE if asked else "speed: the fastest that this machine can run",
+        "ggml": [each.path.name for each in find_ggml()],
         "types": sorted(kind.name for kind in binding.quantizable_types()),
     }
 

@@ -18,7 +18,9 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
+from gguf_forge.cli.completion import completing
 from gguf_forge.cli.help import MACHINES, Command
+from gguf_forge.errors import UsageError
 from gguf_forge.request import MESSAGES, MIX, MODEL, OUTPUT, RUNNING, Option
 
 # The order of these panels in the help. The panel of a single command's own options comes before them.
@@ -100,10 +102,16 @@ class _Value:
             max=option.most,
             envvar=option.envvar,
             hidden=option.hidden,
+            autocompletion=completing(option.values) if option.values is not None else None,
         )
 
     def of(self, typed: Any) -> Any:
         """The value of what was typed."""
+        if "-o" in self.option.names.split() and str(typed) == "-":
+            raise UsageError(
+                "-o -: nothing is written to standard output, as parts of a file are written out of order",
+                hint="name a file; a file that is called - is ./-",
+            )
         if self.option.parse is not None:
             return self.option.parse(typed)
         return tuple(typed or ()) if self.type == tuple[str, ...] else typed

@@ -1,4 +1,4 @@
-"""Options of llama.cpp's converters that people have in their scripts.
+"""Options of other tools, llama.cpp's converters most of all, that people have in their scripts.
 
 Some have no effect here. Of the others it is said what to use instead.
 """
@@ -12,6 +12,7 @@ from typing import Annotated
 from gguf_forge.request import RUNNING, Option
 
 _INSTEAD = {
+    "--output": "-o or --outfile names the output",
     "--print-supported-models": "`gguf-forge info --models` lists the classes that can be converted",
     "--bigendian": "files are little-endian; gguf-py's gguf_convert_endian.py turns one for a big-endian machine",
     "--remote": "download the model first, for example with `hf download`, and name its folder",
@@ -29,7 +30,7 @@ class WithoutEffect:
 
 
 def instead_of(problem: str) -> str | None:
-    """What to use instead of the unknown option that a message names; None for options that llama.cpp lacks, too.
+    """What to use instead of the unknown option that a message names; None for options that nobody knows.
 
     Example:
         >>> instead_of("No such option: --trust-remote-code")

@@ -33,14 +33,30 @@ def quantize(
     arguments: Annotated[
         tuple[str, ...],
         Option(
-            "IN.gguf [OUT.gguf] TYPE [NTHREADS]",
+            "IN.gguf [OUT.gguf] [TYPE] [NTHREADS]",
             "The file, or the first one of a split; the output, by default ggml-model-TYPE.gguf next to it; "
-            "the file type by name or number, in any case, COPY to keep all types, several with commas.",
+            "the file type by name or number, in any case, COPY to keep all types, several with commas. "
+            "-o and -t give these two, too.",
         ),
     ],
     choices: FileChoices,
     run: RunSettings,
     messages: Messages,
+    out: Annotated[
+        str | None,
+        Option("-o --outfile", "The output: a file, a folder, or a name with {ftype} in it.", OUTPUT, metavar="OUT"),
+    ] = None,
+    types: Annotated[
+        tuple[str, ...],
+        Option(
+            "-t --type --outtype",
+            "The file type, as for `gguf-forge convert`.",
+            OUTPUT,
+            metavar="TYPE",
+            parse=parse_names,
+            values="file types",
+        ),
+    ] = (),
     output_dir: Annotated[
         Path | None, Option("--output-dir", "The folder of ggml-model-TYPE.gguf.", OUTPUT, metavar="DIR")
     ] = None,
@@ -51,6 +67,7 @@ def quantize(
     Examples:
 
     - `gguf-forge quantize model-BF16.gguf Q4_K_M`
+    - `gguf-forge quantize model-BF16.gguf -t Q4_K_M -o 'model-{ftype}.gguf'`
     - `gguf-forge quantize model-BF16.gguf model-Q4_K_M.gguf q4_k_m 8`
     - `gguf-forge quantize model-BF16.gguf Q4_K_M,Q8_0 --output-dir quantized`
     - `gguf-forge quantize model-BF16-00001-of-00004.gguf out.gguf Q6_K --keep-split`
@@ -60,9 +77,11 @@ def quantize(
     from gguf_forge.cli.making import make_and_show, plan_and_show
     from gguf_forge.planning.making import place_of
 
-    given = read_arguments(arguments)
-    out = place_of(given.out, output_dir)
-    request = Request.of(choices, source=given.source, out=out, types=given.types)
+    given = read_arguments(arguments, types)
+    if given.out is not None and out is not None:
+        raise UsageError("the output is given twice", hint="leave out the second argument, or -o")
+    place = place_of(out if given.out is None else given.out, output_dir)
+    request = Request.of(choices, source=given.source, out=place, types=given.types)
     run = replace(run, threads=given.threads or run.threads)
     if dry_run:
         plan_and_show(request, run, messages, "quantizing", only_planned=True)
@@ -70,8 +89,12 @@ def quantize(
         make_and_show(request, run, messages)
 
 
-def read_arguments(given: Sequence[str]) -> Arguments:
+def read_arguments(given: Sequence[str], types: Sequence[str] = ()) -> Arguments:
     """Tells the arguments apart as llama-quantize does: the second one is the output if it is no file type.
+
+    Args:
+        given: The arguments.
+        types: Those of --type. With them, the arguments have the input and the output alone.
 
     Raises:
         UsageError: there are too few or too many, or one is not what it should be.
@@ -84,18 +107,23 @@ def read_arguments(given: Sequence[str]) -> Arguments:
     out = None
     if rest and not _are_types(rest[0]):
         out, *rest = rest
+    if types:
+        if rest:
+            problem = f"with --type, {rest[0]!r} is neither the input nor the output"
+            raise UsageError(problem, hint="leave out one of the two types; --threads gives the number of threads")
+        return Arguments(source, out, tuple(types), None)
     if not rest:
         raise UsageError(
             "the file type is missing", hint="the arguments are IN.gguf [OUT.gguf] TYPE, for example in.gguf Q4_K_M"
         )
-    types, *rest = rest
+    named, *rest = rest
     threads = natural(rest[0].removeprefix("-")) if rest else 0
     if len(rest) > 1 or threads is None:
         raise UsageError(
             f"{' '.join(rest)!r} is no number of threads", hint="the arguments are IN.gguf [OUT.gguf] TYPE [NTHREADS]"
         )
     is_given = threads > 0 and not rest[0].startswith("-")  # llama-quantize takes 0 and less for its default
-    return Arguments(source, out, parse_names([types]) or (types,), threads if is_given else None)
+    return Arguments(source, out, parse_names([named]) or (named,), threads if is_given else None)
 
 
 def _are_types(text: str) -> bool:

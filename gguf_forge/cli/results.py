@@ -53,7 +53,7 @@ def _job_text(job: Job) -> Text:
         "plan": f"{job.file}: {job.n_tasks} tasks of {span}"
         + (f"; {decimal(joined)} more to join them" if joined else ""),
         "each task": f"gguf-forge job work {file} --task 0{last}",
-        "in the end": f"gguf-forge job finish {file}",
+        "last": f"gguf-forge job finish {file}",
     }
     return facts_text(steps, no_wrap=True)
 
@@ -234,7 +234,7 @@ def _profile_table(profile: Profile) -> Table:
     for watch in profile.watches:
         table.add_row(watch.thread, *(_seconds(watch.seconds[phase]) for phase in used))
     busy = (sum(watch.busy[phase] for watch in profile.watches) for phase in used)
-    table.add_row("of all, busy", *map(_seconds, busy), style="dim")
+    table.add_row("processor busy", *map(_seconds, busy), style="dim")
     return table
 
 

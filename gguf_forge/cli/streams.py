@@ -71,6 +71,7 @@ def _console(stream: TextIO | None) -> Console:
     """
     from rich.console import Console, ConsoleOptions
     from rich.segment import Segment
+    from rich.theme import Theme
 
     class PlainConsole(Console):
         def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
@@ -84,7 +85,12 @@ def _console(stream: TextIO | None) -> Console:
     target = stream if stream is not None else open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
     has_width = target.isatty() or "COLUMNS" in os.environ
     return PlainConsole(
-        file=target, width=None if has_width else _UNLIMITED, markup=False, emoji=False, highlight=False
+        file=target,
+        width=None if has_width else _UNLIMITED,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        theme=Theme({"progress.data.speed": "cyan"}),  # red would look like an alarm
     )
 
 

@@ -91,6 +91,7 @@ class VerifyChoices:
             "The file type it should have. [default: the file's own, and each tensor's own type]",
             MIX,
             metavar="TYPE",
+            values="file types",
         ),
     ] = None
     base: Annotated[
@@ -100,6 +101,7 @@ class VerifyChoices:
             "The type of the file that was quantized: F32, F16 or BF16. [default: the checkpoint's own]",
             MIX,
             metavar="TYPE",
+            values="float types",
         ),
     ] = None
     all: Annotated[
@@ -330,8 +332,8 @@ def _first_text(check: TensorCheck) -> RenderableType:
     if found is not None and found.first is not None:
         unit = "values" if info.type.block_elements == 1 else "blocks"
         fields = ", ".join(f"{count} in {name}" for name, count in found.fields.items())
-        share = found.blocks / max(1, check.blocks)
-        facts["differ"] = f"{found.blocks} of {check.blocks} {unit} ({share:.3g}), {found.bytes} bytes: {fields}"
+        share = 100 * found.blocks / max(1, check.blocks)
+        facts["differ"] = f"{found.blocks} of {check.blocks} {unit} ({share:.3g} %), {found.bytes} bytes: {fields}"
         facts["first"] = _place(found.first, check)
         if found.first_odd is not None and found.first_odd != found.first:
             facts["first odd"] = _place(found.first_odd, check)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from gguf_forge.errors import UsageError
 from gguf_forge.foreign_text import file_name
 
 _Kind = Literal["version", "type", "size_label", "finetune"]
@@ -19,6 +20,8 @@ _TYPE = re.compile(r"i?q\d(_\w)*|b?fp?(16|32)", re.IGNORECASE)
 _SIZE = re.compile(r"((a|\d+x)?\d+([._]\d+)?[kmbt]\d?|small|mini|medium|large|x?xl)", re.IGNORECASE)
 _FINETUNE = re.compile(r"chat|instruct|vision|lora", re.IGNORECASE)
 _KEEPS_CASE = re.compile(r"v\d+(\.\d+)*|\d.*")
+_ESCAPED = re.compile(r"\{\{|\}\}")
+_MISTAKEN = re.compile(r"\{(type|qtype|quant|file_?type|f_type)\}", re.IGNORECASE)
 _TEMPLATE = re.compile(r"\{\{|\}\}|\{(0|ftype|outtype|FTYPE|OUTTYPE)?\}")
 _UNNAMED = "ggml-model"
 _MAX_FILE_NAME = 255
@@ -157,10 +160,19 @@ def fill_template(file_name: str, type_name: str) -> str:
 
     `{OUTTYPE}` is `{FTYPE}`. Other braces stay; `{{` and `}}` stand for one brace.
 
+    Raises:
+        UsageError: the name has `{type}` or another word for it in braces, which are not replaced.
+
     Example:
         >>> fill_template("tiny-{ftype}.gguf", "Q4_K_M")
         'tiny-q4_k_m.gguf'
     """
+
+    mistaken = _MISTAKEN.search(_ESCAPED.sub("", file_name))
+    if mistaken:
+        raise UsageError(
+            f"{file_name}: {mistaken[0]} is not replaced by the type", hint="write {ftype}, or {FTYPE} for capitals"
+        )
 
     def fill(match: re.Match[str]) -> str:
         if match[0] in ("{{", "}}"):

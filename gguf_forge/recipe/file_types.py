@@ -48,9 +48,7 @@ class FileType:
             return name
         found = _BY_NAME.get(name.strip().upper())
         if found is None:
-            raise UsageError(
-                f"unknown file type {name!r}", hint=f"known file types: {', '.join((*FILE_TYPES, *ALIASES))}"
-            )
+            raise UsageError(f"unknown file type {name!r}", hint=_hint(name))
         return found
 
 
@@ -113,6 +111,21 @@ ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 _ALL = "ALL"
 # Those that are too small to be useful without an importance matrix. The recipe decides for each tensor.
 _WITH_IMATRIX = ("IQ1_", "IQ2_", "IQ3_XXS", "IQ3_XS", "Q2_K_S")
+
+
+def _hint(name: str) -> str:
+    """The types that a wrong name can only mean, or all."""
+    wanted = _letters(name)
+    meant = [known for known in FILE_TYPES if _letters(known) == wanted]
+    begun = [known for known in FILE_TYPES if wanted and len(wanted) > 1 and _letters(known).startswith(wanted)]
+    if meant or begun:
+        return f"did you mean {' or '.join(meant or begun)}?"
+    return f"known file types: {', '.join((*FILE_TYPES, *ALIASES))}"
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).upper()
+
 
 _BY_NAME = {name.upper(): found for name, found in FILE_TYPES.items()}
 _BY_NAME |= {alias: FILE_TYPES[name] for alias, name in ALIASES.items()}

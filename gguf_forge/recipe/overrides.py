@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from itertools import takewhile
 from os import PathLike
 from pathlib import Path
 
@@ -57,16 +58,20 @@ def parse_tensor_type(text: str) -> TypeOverride:
 
 
 def parse_tensor_type_file(path: str | PathLike[str]) -> tuple[TypeOverride, ...]:
-    """Read a file of `PATTERN=TYPE`, separated by blanks or newlines.
+    """Read a file of `PATTERN=TYPE`, separated by blanks or newlines. A comment begins with a word that begins with #.
 
     Raises:
         InputError: the file cannot be read.
-        UsageError: an entry is wrong; the error names the file.
+        UsageError: an entry is wrong; the error names the file and the line.
     """
-    try:
-        return tuple(parse_tensor_type(entry) for entry in read_text(*located(Path(path))).split())
-    except UsageError as error:
-        raise UsageError(error.problem, file=path, hint=error.hint) from error
+    found = []
+    for number, line in enumerate(read_text(*located(Path(path))).splitlines(), 1):
+        entries = takewhile(lambda word: not word.startswith("#"), line.split())
+        try:
+            found += [parse_tensor_type(entry) for entry in entries]
+        except UsageError as error:
+            raise UsageError(f"line {number}: {error.problem}", file=path, hint=error.hint) from error
+    return tuple(found)
 
 
 def parse_prune_layers(text: str) -> tuple[int, ...]:

@@ -45,10 +45,10 @@ def known_names() -> tuple[str, ...]:
 
 
 def checked_name(name: str) -> str:
-    """The name, if llama.cpp knows it. Otherwise raises UsageError with the most similar names."""
+    """The name, if llama.cpp knows it. Otherwise raises UsageError with names of which it may be a slip."""
     if name in known_names():
         return name
-    near = difflib.get_close_matches(name, known_names(), n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, known_names(), n=3, cutoff=0.75)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known_names())}"
     raise UsageError(f"llama.cpp knows no pre-tokenizer {name!r}", hint=hint)
 

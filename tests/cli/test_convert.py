@@ -179,7 +179,7 @@ def test_profile(forge: Forge, model: Path) -> None:
     assert "worker 1" not in ran.out
     table = [line.split() for line in ran.err.splitlines()]
     assert ["seconds", "plan"] in [line[:2] for line in table]
-    assert {"main", "worker", "of"} <= {line[0] for line in table if line}
+    assert {"main", "worker", "processor"} <= {line[0] for line in table if line}
 
 
 def test_profile_for_scripts(forge: Forge, model: Path) -> None:

@@ -14,6 +14,8 @@ import typer
 from command_line import Forge
 
 from gguf_forge.cli.app import app
+from gguf_forge.cli.completion import completing
+from gguf_forge.kernels.bench import find_ggml
 from gguf_forge.kernels.binding import quantizable_types
 from gguf_forge.recipe import FILE_TYPES
 from gguf_forge.request import TYPE_NAMES
@@ -108,7 +110,9 @@ def test_help_says_no_type_of_what_is_there_or_not(
     monkeypatch.setenv("COLUMNS", "200")
     ran = forge(*command, "--help")
     assert ran.code == 0
-    assert "<bool>" not in ran.out
+    assert not {"<bool>", "<list[str]>"} & set(ran.out.split())
+    usage = next(line for line in ran.out.splitlines() if line.startswith(" Usage:"))
+    assert "{" not in usage
 
 
 @pytest.mark.parametrize("command", list(_every_command()), ids=" ".join)
@@ -161,3 +165,45 @@ def test_info_names_the_backends(forge: Forge) -> None:
 def test_info_names_the_reference(forge: Forge) -> None:
     assert forge("info", "--json").json["reference"]["llama_cpp"]["distribution"] == "llama-cpp-python 0.3.36"
     assert "llama.cpp 0c1e57098 of 2026-10-01 (in llama-cpp-python 0.3.36), ggml 0.25.3" in forge("info").out
+
+
+@pytest.mark.parametrize(
+    ("line", "advice"),
+    [
+        (["convrt", "x"], "Did you mean convert?"),
+        (["convert", "x", "--overwrit"], "(Possible options: --overwrite)"),
+        (["convert", "x", "--output", "y"], "hint: -o or --outfile names the output"),
+        (["convert", "x", "-o", "-"], "nothing is written to standard output"),
+        (["bench", "-t", "Q8_0", "--backend", "sse"], "cannot run the backend 'sse'"),
+    ],
+)
+def test_advice(forge: Forge, line: list[str], advice: str) -> None:
+    ran = forge(*line)
+    assert ran.code == 2
+    assert advice in ran.err
+
+
+@pytest.mark.parametrize("line", [["list"], ["convert", "x", "--output", "y"], ["convert", "x", "--zzz"]])
+def test_words_that_are_only_a_little_alike_are_no_advice(forge: Forge, line: list[str]) -> None:
+    ran = forge(*line)
+    assert ran.code == 2
+    assert "Did you mean" not in ran.err and "Possible options" not in ran.err
+
+
+def test_every_option_with_names_for_values_completes_them() -> None:
+    assert completing("file types")("q8_0,iq4") == ["q8_0,IQ4_NL", "q8_0,IQ4_XS"]
+    assert completing("tensor types")("q4_k") == ["Q4_K"]
+    assert completing("backends")("port") == ["portable"]
+    assert "qwen2" in completing("pre-tokenizers")("qw")
+    assert completing("float types")("") == ["F32", "F16", "BF16"]
+    for path in _every_command():
+        found: Any = typer.main.get_command(app)
+        for name in path:
+            found = found.commands[name]
+        for option in found.params:
+            if {"--type", "--backend", "--pre-tokenizer", "--output-tensor-type"} & set(option.opts):
+                assert option.shell_complete(typer.Context(found), ""), (path, option.opts)
+
+
+def test_info_names_the_libraries_of_ggml(forge: Forge) -> None:
+    assert forge("info", "--json").json["ggml"] == [each.path.name for each in find_ggml()]

@@ -156,3 +156,17 @@ def test_values_in_json() -> None:
     assert json_value(string(b"a\xff")) == "a\udcff"
     assert json_value(boolean(True)) is True
     assert escaped("a\nb\x00", keep="\n") == "a\nb\\x00"
+
+
+def test_a_folder_leads_to_what_takes_one(forge: Forge, model: Path) -> None:
+    run = forge("inspect", model)
+    assert run.code == 4
+    assert "a model's folder is for `gguf-forge convert`, `plan` and `types`" in run.err
+
+
+def test_a_later_part_of_a_split_is_shown(forge: Forge, model: Path, tmp_path: Path) -> None:
+    line = ("convert", model, "-o", tmp_path / "m.gguf", "--split-max-tensors", "8", "-q")
+    assert forge(*line).code == 0
+    run = forge("inspect", tmp_path / "m-00002-of-00003.gguf")
+    assert run.code == 0
+    assert "blk." in run.out

@@ -53,6 +53,17 @@ def test_arguments_that_make_no_sense(given: list[str]) -> None:
         read_arguments(given)
 
 
+def test_the_output_and_the_type_as_options(forge: Forge, model: Path, tmp_path: Path) -> None:
+    assert forge("convert", model, "-t", "F16", "-o", tmp_path / "in.gguf", "-q").code == 0
+    assert forge("quantize", tmp_path / "in.gguf", tmp_path / "a.gguf", "Q8_0", "-q").code == 0
+    assert forge("quantize", tmp_path / "in.gguf", "-t", "Q8_0", "-o", tmp_path / "b-{ftype}.gguf", "-q").code == 0
+    assert (tmp_path / "b-q8_0.gguf").read_bytes() == (tmp_path / "a.gguf").read_bytes()
+    twice = forge("quantize", tmp_path / "in.gguf", "c.gguf", "-t", "Q8_0", "-o", "d.gguf")
+    assert twice.code == 2 and "the output is given twice" in twice.err
+    types = forge("quantize", tmp_path / "in.gguf", "Q8_0", "-t", "Q4_0")
+    assert types.code == 2 and "leave out one of the two types" in types.err
+
+
 def test_sizes() -> None:
     assert [parse_size(text) for text in ("5", "2K", "300M", "1G")] == [5, 2000, 300_000_000, 10**9]
     assert [parse_size(text) for text in ("50GB", "1.5 GiB", "0.5m")] == [50 * 10**9, 3 << 29, 500_000]

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gguf_forge.errors import UsageError
 from gguf_forge.general import ModelIdentity, fill_template, output_name
 from gguf_forge.general.naming import NameParts, parse_model_id, title
 
@@ -99,3 +100,10 @@ def test_a_name_cannot_leave_its_folder_or_grow_without_end() -> None:
 )
 def test_fill_template(template: str, name: str) -> None:
     assert fill_template(template, "Q4_K_M") == name
+
+
+@pytest.mark.parametrize("name", ["x-{type}.gguf", "{QUANT}.gguf", "x-{file_type}.gguf"])
+def test_other_words_for_the_type_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=r"write \{ftype\}"):
+        fill_template(name, "Q4_K_M")
+    assert fill_template("x-{{type}}.gguf", "Q4_K_M") == "x-{type}.gguf"

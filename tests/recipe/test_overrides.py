@@ -97,7 +97,7 @@ def test_tensor_type_file_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"types\.txt"):
         parse_tensor_type_file(path)
     path.write_text("attn_v=q8_0 nonsense")
-    with pytest.raises(UsageError, match=r"types\.txt: --tensor-type 'nonsense'"):
+    with pytest.raises(UsageError, match=r"types\.txt: line 1: --tensor-type 'nonsense'"):
         parse_tensor_type_file(path)
 
 
@@ -109,3 +109,12 @@ def test_prune_layers() -> None:
 def test_prune_layers_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--prune-layers"):
         parse_prune_layers(text)
+
+
+def test_tensor_type_file_with_comments_and_wrong_lines(tmp_path: Path) -> None:
+    path = tmp_path / "types.txt"
+    path.write_text("# the mix of a friend\nattn_v=q8_0  # a little more\n\nffn_#=q6_k ffn_up=q5_k\n")
+    assert [entry.type.name for entry in parse_tensor_type_file(path)] == ["Q8_0", "Q6_K", "Q5_K"]
+    path.write_text("# two\nattn_v=q8_0\nffn_up=q99\n")
+    with pytest.raises(UsageError, match="line 3: cannot quantize to tensor type 'q99'"):
+        parse_tensor_type_file(path)

@@ -115,7 +115,8 @@ class SourceFile:
 def _refuse_special(status: os.stat_result, path: Path) -> None:
     """Raises an error unless this is the status of a regular file."""
     if S_ISDIR(status.st_mode):
-        raise InputError("this is a folder, not a file", file=path)
+        hint = "name a file in it; a model's folder is for `gguf-forge convert`, `plan` and `types`"
+        raise InputError("this is a folder, not a file", file=path, hint=hint)
     if not S_ISREG(status.st_mode):
         raise InputError("not a regular file", file=path, hint="devices, pipes and sockets are never read")
 
