@@ -17,7 +17,7 @@ from typing import Any
 
 from gguf_forge.errors import InputError
 from gguf_forge.general.model_card import read_model_card
-from gguf_forge.general.naming import ModelIdentity, NameParts, parse_model_id, title
+from gguf_forge.general.naming import ModelIdentity, NameParts, model_id_of, parse_model_id, title
 from gguf_forge.general.size import ParameterCount, size_label
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, array, string, u32
 from gguf_forge.storage.folder import Folder
@@ -104,6 +104,7 @@ def general_metadata(
     model_type: str = "model",
     model_name: str | None = None,
     metadata_file: Path | None = None,
+    as_reference: bool = False,
 ) -> tuple[ModelIdentity, Metadata]:
     """What a model is called, and its `general.*` keys up to the first key of the architecture.
 
@@ -120,6 +121,7 @@ def general_metadata(
         metadata_file: a JSON object from GGUF keys to values; null takes a value away. `general.base_models`
             and `general.datasets` are lists of objects with name, author, version, organization,
             description, url, doi, uuid and repo_url.
+        as_reference: take the folder's own name also in the cache of the hub, where it is a hash.
 
     Raises:
         InputError: `metadata_file` is missing, is no JSON object, or has a value of a wrong type.
@@ -135,14 +137,15 @@ def general_metadata(
         ('Tiny', ['general.architecture', 'general.type', 'general.name'])
     """
     card = read_model_card(folder)
+    folder_id = _clean(folder.name if as_reference else model_id_of(folder))
     override = _read_override(metadata_file)
     texts = {
-        key: override.get(f"general.{key}", text) for key, text in _texts(card, config, folder, count.total).items()
+        key: override.get(f"general.{key}", text) for key, text in _texts(card, config, folder_id, count.total).items()
     }
     if model_name is not None:
         texts["name"] = _clean(model_name)
     if texts["name"] is None:
-        texts["name"] = _clean(folder.name)
+        texts["name"] = folder_id.rpartition("/")[2]
     if texts["size_label"] is None and count.total > 0:
         texts["size_label"] = size_label(count)
 
@@ -167,12 +170,12 @@ def _clean(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _texts(card: Mapping[str, Any], config: Mapping[str, Any], folder: Folder, total: int) -> dict[str, str | None]:
+def _texts(card: Mapping[str, Any], config: Mapping[str, Any], folder_id: str, total: int) -> dict[str, str | None]:
     texts = {
         key: next((text for card_key in card_keys if (text := _card_text(card, card_key)) is not None), None)
         for key, card_keys in _TEXTS.items()
     }
-    ids = [_clean(folder.name)]
+    ids = [folder_id]
     source = config.get("_name_or_path")
     if isinstance(source, str) and source.count("/") <= 1:  # with more parts it is a path on some machine
         ids.insert(0, _clean(source))

@@ -12,6 +12,7 @@ from typing import Literal
 
 from gguf_forge.errors import UsageError
 from gguf_forge.foreign_text import file_name
+from gguf_forge.storage.folder import Folder
 
 _Kind = Literal["version", "type", "size_label", "finetune"]
 
@@ -25,6 +26,22 @@ _MISTAKEN = re.compile(r"\{(type|qtype|quant|file_?type|f_type)\}", re.IGNORECAS
 _TEMPLATE = re.compile(r"\{\{|\}\}|\{(0|ftype|outtype|FTYPE|OUTTYPE)?\}")
 _UNNAMED = "ggml-model"
 _MAX_FILE_NAME = 255
+
+
+def model_id_of(folder: Folder) -> str:
+    """The id of the repository, for a folder in the hub's cache (`models--ORG--NAME/snapshots/HASH`), else its name.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from gguf_forge.storage.local.folder import LocalFolder
+        >>> model_id_of(LocalFolder(Path("hub/models--acme--Tiny-1.5B/snapshots/c1899de")))
+        'acme/Tiny-1.5B'
+    """
+    path = folder.path.resolve() if folder.path.name in ("", "..") else folder.path
+    snapshots = path.parent.resolve()
+    kind, *parts = snapshots.parent.name.split("--")
+    is_cached = snapshots.name == "snapshots" and kind == "models" and parts and all(parts)
+    return "/".join(parts) if is_cached else folder.name
 
 
 @dataclass(frozen=True)

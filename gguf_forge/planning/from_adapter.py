@@ -15,7 +15,7 @@ from gguf_forge.checkpoint.adapter import CONFIG, Adapter
 from gguf_forge.checkpoint.other_folders import cached_snapshots, read_config
 from gguf_forge.checkpoint.safetensors_file import header_size
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, UsageError, printable
-from gguf_forge.general import general_metadata, parameter_count
+from gguf_forge.general import general_metadata, model_id_of, parameter_count
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, f32, string, u32
 from gguf_forge.planning.file_plan import FilePlan
@@ -55,7 +55,7 @@ class AdapterModel:
 
     @property
     def name(self) -> str:
-        return self._adapter.folder.name
+        return model_id_of(self._adapter.folder)
 
     @property
     def sources(self) -> tuple[TensorSource, ...]:
@@ -101,6 +101,7 @@ class AdapterModel:
             model_type="adapter",
             model_name=request.model_name,
             metadata_file=metadata_file,
+            as_reference=request.as_reference,
         )
         first = ("general.architecture", "general.type")
         metadata: Metadata = {key: general[key] for key in first} | {"adapter.type": string("lora")} | general

@@ -16,7 +16,7 @@ from gguf_forge.checkpoint.safetensors_file import header_size
 from gguf_forge.checkpoint.shards import has_weights
 from gguf_forge.engine.batches import RowSource, Shard
 from gguf_forge.errors import UnsupportedError, UsageError
-from gguf_forge.general import fill_template, output_name
+from gguf_forge.general import fill_template, model_id_of, output_name
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, u32
 from gguf_forge.name_pattern import NamePattern
@@ -249,7 +249,7 @@ class CheckpointModel:
 
     @property
     def name(self) -> str:
-        return self._checkpoint.folder.name
+        return model_id_of(self._checkpoint.folder)
 
     @property
     def sources(self) -> tuple[TensorSource, ...]:

@@ -142,6 +142,7 @@ def plan_model(
         model_type="mmproj" if part == "mmproj" else "model",
         model_name=model_name,
         metadata_file=metadata_file,
+        as_reference="as_reference" in choices,
     )
     metadata: Metadata = {"general.architecture": general["general.architecture"]}
     metadata |= _lines(architecture, architecture.early, site)

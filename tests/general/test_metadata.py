@@ -313,6 +313,32 @@ def test_here_is_called_as_the_folder_is(folder: Path, monkeypatch: pytest.Monke
     assert general(Path())["name"] == "Tiny 1.1B Chat"
 
 
+@pytest.mark.parametrize(
+    ("repository", "organization"), [("models--acme--Tiny-Chat", "Acme"), ("models--Tiny-Chat", None)]
+)
+def test_a_snapshot_in_the_hubs_cache_is_called_as_its_repository_is(
+    repository: str, organization: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = tmp_path / repository / "snapshots" / "c1899de289a04d12100db370d81485cdf75e47ca"
+    snapshot.mkdir(parents=True)
+    monkeypatch.chdir(snapshot)
+    for path in (snapshot, Path(), Path("../c1899de289a04d12100db370d81485cdf75e47ca")):
+        keys = general(path)
+        assert (keys["name"], keys.get("organization"), keys["finetune"]) == ("Tiny Chat", organization, "Chat")
+    assert general(snapshot, as_reference=True)["name"] == "C1899De289A04D12100Db370D81485Cdf75E47Ca"
+    (tmp_path / "Mine").symlink_to(snapshot)
+    assert general(tmp_path / "Mine")["name"] == "Mine"
+
+
+@pytest.mark.parametrize(
+    "place", ["snapshots/Mine", "models--/snapshots/Mine", "models--a--b/Mine", "models/snapshots/Mine"]
+)
+def test_other_folders_of_that_name_are_none_of_the_cache(place: str, tmp_path: Path) -> None:
+    folder = tmp_path / place
+    folder.mkdir(parents=True)
+    assert general(folder)["name"] == "Mine"
+
+
 def test_a_folder_name_that_is_not_utf8(tmp_path: Path) -> None:
     assert general(tmp_path / "caf\udce9-7B")["name"] == "Caf\ufffd 7B"
 
