@@ -106,3 +106,18 @@ def test_llama_cpp_generates_from_the_file(forge: Forge, temporary: Path) -> Non
     parameters.warmup = False
     answer = client.Server(parameters).handle_completions({"prompt": "Once upon a time", "n_predict": 4})
     assert answer["usage"]["completion_tokens"] == 4
+
+
+@pytest.mark.parametrize("types", ["Q4_K_M", "Q8_0", "Q4_K_M,Q8_0"])
+def test_the_closing_advice_can_be_followed(forge: Forge, types: str) -> None:
+    out = forge("demo", "--keep", ".", "-o", ".", "-t", types).out
+    (line,) = (line.strip() for line in out.splitlines() if line.strip().startswith("gguf-forge convert"))
+    ran = forge(*line.split()[1:])
+    assert ran.code == 0, ran.err
+
+
+def test_only_the_folder_that_is_kept_is_named(forge: Forge, temporary: Path) -> None:
+    ran = forge("demo")
+    (kept,) = temporary.iterdir()
+    assert str(kept) in ran.out
+    assert str(temporary) not in (ran.out + ran.err).replace(str(kept), "")

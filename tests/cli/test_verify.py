@@ -49,6 +49,7 @@ def test_a_wrong_file(forge: Forge, damaged: Path, model: Path) -> None:
         "blk.0.attn_q.weight, Q4_K of 256 x 256",
         "model.layers.0.self_attn.q_proj.weight",
         "row 2, block 0, scales[3] (byte 295 of the tensor)",
+        "1 of 256 blocks (0.391 %), 1 bytes",
         "Damaged: a few blocks of 1 tensor",
     ):
         assert text in run.out
