@@ -63,6 +63,10 @@ class Group(TyperGroup):
         """The commands in the order of their panels. Typer by itself would put groups of commands last."""
         return sorted(super().list_commands(ctx), key=self._place)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Without arguments, a group that does nothing by itself shows its help, which is no error."""
+        return super().parse_args(ctx, args or (["--help"] if self.no_args_is_help else []))
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and self.get_command(ctx, args[0]) is None:
             near = get_close_matches(args[0], self.commands, n=1, cutoff=LIKENESS)

@@ -135,6 +135,11 @@ def test_help_has_panels_in_order_and_hides_the_old_names(forge: Forge) -> None:
     assert not {"work", "finish"} & listed
 
 
+def test_groups_without_a_command_are_no_error(forge: Forge) -> None:
+    ran = forge("job")
+    assert (ran.code, ran.err, ran.out) == (0, "", forge("job", "--help").out)
+
+
 def test_help_is_a_command(forge: Forge) -> None:
     assert forge("help").out == forge("--help").out
     assert forge("help", "job", "plan").out == forge("job", "plan", "--help").out
