@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from gguf_forge.gguf_file.tensor_info import TensorInfo
     from gguf_forge.toolbox.inspect.compare import Comparison, TensorComparison
-    from gguf_forge.toolbox.inspect.measure import Distance
+    from gguf_forge.toolbox.inspect.measure import Distance, OverallDistance
 
 _COMPARED = "What is compared"
 
@@ -76,7 +76,9 @@ def _object(found: Comparison) -> dict[str, Any]:
         "a": str(found.a),
         "b": str(found.b),
         "metadata": [key_object(each) for each in found.keys],
+        "split_keys": found.split_keys,
         "same_order": found.order,
+        "overall": None if found.overall is None else _overall_object(found.overall),
         "tensors": [
             {
                 "name": each.name,
@@ -88,6 +90,10 @@ def _object(found: Comparison) -> dict[str, Any]:
             for each in found.tensors
         ],
     }
+
+
+def _overall_object(overall: OverallDistance) -> dict[str, Any]:
+    return {"relative": overall.relative, "snr_db": overall.snr}
 
 
 def _info_object(info: TensorInfo | None) -> dict[str, Any] | None:
@@ -122,7 +128,8 @@ def _text(found: Comparison, *, with_all: bool) -> Iterator[RenderableType]:
             "A": str(found.a),
             "B": str(found.b),
             "tensors": ", ".join(f"{count} {what}" for what, count in counts.items()) or "none",
-            "metadata": f"{len(found.keys)} differences" if found.keys else "no difference",
+            "metadata": (f"{len(found.keys)} differences" if found.keys else "no difference") + _of_split(found),
+            **({} if found.overall is None else {"overall": _overall_text(found.overall)}),
             **({} if found.order else {"order": "the tensors are in another order"}),
         }
     )
@@ -131,6 +138,19 @@ def _text(found: Comparison, *, with_all: bool) -> Iterator[RenderableType]:
         yield from ("", _table(shown))
     if found.keys:
         yield from ("", keys_table(found.keys, "A", "B"))
+
+
+def _of_split(found: Comparison) -> str:
+    names = ", ".join(found.split_keys)
+    return f" but in {names}, which say how a file is split" if names else ""
+
+
+def _overall_text(overall: OverallDistance) -> str:
+    """The error of all tensors that differ, as one figure by which two files of one model can be ranked."""
+    if overall.relative is None:
+        return "A is zero everywhere, and B is not"
+    decibels = "" if overall.snr is None else f" ({overall.snr:.1f} dB)"
+    return f"relative RMSE {overall.relative:.2%}{decibels}, of the tensors that differ"
 
 
 def _table(rows: list[TensorComparison]) -> Table:

@@ -13,6 +13,10 @@ from gguf_forge.cli.options import DryRun, Messages, add_command, only
 from gguf_forge.cli.streams import logging_to
 from gguf_forge.request import OUTPUT, Option, RunSettings, SplitChoices
 
+_COPY = (
+    "{folder} has the tensors alone: to load it, copy config.json and the tokenizer's files of the original model there"
+)
+
 
 def register(app: typer.Typer) -> None:
     add_command(app, "dequantize", dequantize, panel=MAKE)
@@ -65,6 +69,8 @@ def dequantize(
     from gguf_forge.cli.making import say_what_would_stop
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.results import show_plans, show_results
+    from gguf_forge.cli.streams import print_data
+    from gguf_forge.cli.tables import line
     from gguf_forge.gguf_file.opened import GgufFile, open_gguf
     from gguf_forge.planning.file_plan import FilePlan
     from gguf_forge.planning.splits import split_of
@@ -85,3 +91,5 @@ def dequantize(
     with observing(messages) as observer, open_gguf(file) as gguf:
         result = make_dequantized(planned(gguf), replace(run, observer=observer), is_folder_new=safetensors)
     show_results([result], messages)
+    if safetensors and not (messages.json or messages.quiet):
+        print_data("", line(_COPY.format(folder=result.path.parent), no_wrap=True))

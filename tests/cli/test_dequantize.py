@@ -44,6 +44,15 @@ def test_to_a_checkpoint(forge: Forge, source: Path) -> None:
     assert "model.layers.0.self_attn.q_proj.weight" in again.out
 
 
+def test_what_a_checkpoint_lacks_is_said(forge: Forge, source: Path) -> None:
+    told = "copy config.json and the tokenizer's files"
+    assert (
+        f"ck has the tensors alone: to load it, {told}" in forge("dequantize", source, "--safetensors", "-o", "ck").out
+    )
+    assert told not in forge("dequantize", source, "--safetensors", "-o", "quiet", "--quiet").out
+    assert told not in forge("dequantize", source).out
+
+
 def test_mistakes(forge: Forge, source: Path) -> None:
     assert forge("dequantize", source, "-t", "Q8_0").code == 2
     assert forge("dequantize", "missing.gguf").code == 4

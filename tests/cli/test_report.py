@@ -26,6 +26,16 @@ def test_json_makes_a_page_only_where_one_is_named(forge: Forge, model: Path, tm
     assert Path("page.html").read_text().startswith("<!DOCTYPE html>")
 
 
+def test_a_source_of_which_nothing_can_be_compared(forge: Forge, model: Path, tmp_path: Path) -> None:
+    made = convert(model, tmp_path / "m.gguf", types="Q8_0")[0].path
+    norms = tmp_path / "norms.gguf"
+    assert forge("edit", made, "-o", norms, "--rename-tensor", "^=other.").code == 0
+    for of in ([], ["--json"], ["-o", "page.html"]):
+        run = forge("report", made, "--source", norms, *of)
+        assert run.code == 2 and "nothing can be compared" in run.err
+    assert not list(Path().iterdir())
+
+
 def test_numbers_are_told_as_plain_text(forge: Forge, model: Path, tmp_path: Path) -> None:
     made = convert(model, tmp_path / "m.gguf", types="Q8_0")[0].path
     told = forge("report", made, "--source", model).out

@@ -158,6 +158,23 @@ def test_compare(forge: Forge, made: Path, damaged: Path) -> None:
     assert (quiet.code, quiet.out) == (7, "")
 
 
+def test_an_overall_figure_ranks_two_files(forge: Forge, made: Path, model: Path, tmp_path: Path) -> None:
+    base, coarse = (convert(model, tmp_path / f"{kind}.gguf", types=kind)[0].path for kind in ("BF16", "Q2_K"))
+    fine = forge("compare", base, made, "--json").json["overall"]
+    worse = forge("compare", base, coarse, "--json").json["overall"]
+    assert 0 < fine["relative"] < worse["relative"] < 1 and fine["snr_db"] > worse["snr_db"] > 0
+    assert f"relative RMSE {fine['relative']:.2%} ({fine['snr_db']:.1f} dB)" in forge("compare", base, made).out
+    assert forge("compare", made, made, "--json").json["overall"] is None
+
+
+def test_keys_of_a_split_are_told_and_do_not_count(forge: Forge, made: Path, tmp_path: Path) -> None:
+    assert forge("split", made, tmp_path / "p", "--split-max-tensors", "10").code == 0
+    assert forge("merge", tmp_path / "p-00001-of-00003.gguf", tmp_path / "back.gguf").code == 0
+    run = forge("compare", made, tmp_path / "back.gguf")
+    assert run.code == 0 and "no difference but in split.no" in run.out
+    assert forge("compare", made, made).out.count("split.") == 0
+
+
 def test_compare_json(forge: Forge, made: Path, model: Path, tmp_path: Path) -> None:
     other = convert(model, tmp_path / "bf16.gguf", types="BF16", model_name="Another")[0].path
     run = forge("compare", other, made, "--json")

@@ -12,11 +12,12 @@ import numpy as np
 from gguf_forge.engine.threads import Progress
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.rules import COPYABLE, refuse
+from gguf_forge.gguf_file.split import SPLIT_KEYS
 from gguf_forge.gguf_file.tensor import GgufTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.kernels.binding import dequantizable_types
 from gguf_forge.recipe.tensor_rules import trimmed
-from gguf_forge.toolbox.inspect.measure import Distance, distance_between
+from gguf_forge.toolbox.inspect.measure import Distance, OverallDistance, distance_between, overall
 from gguf_forge.toolbox.inspect.metadata_diff import KeyDifference, metadata_differences
 from gguf_forge.toolbox.inspect.rows_of import in_order, with_short_rows
 from gguf_forge.types.foreign_type import ForeignType
@@ -64,6 +65,7 @@ class Comparison:
         keys: Metadata keys that differ: B is what was found, A what it is compared with.
         order: Whether the tensors that both files have are in the same order.
         tensors: All tensors of A, in its order, then those that only B has.
+        split_keys: The keys that say how a file is split, where they differ. They do not count.
     """
 
     a: Path
@@ -71,6 +73,13 @@ class Comparison:
     keys: tuple[KeyDifference, ...]
     order: bool
     tensors: tuple[TensorComparison, ...]
+    split_keys: tuple[str, ...] = ()
+
+    @property
+    def overall(self) -> OverallDistance | None:
+        """How far B is from A, in all tensors whose bytes differ together; None if none could be measured."""
+        distances = [each.distance for each in self.tensors if each.distance is not None]
+        return overall(distances) if distances else None
 
     @property
     def same(self) -> bool:
@@ -124,7 +133,13 @@ def compare_gguf(
         order = only_tensors or _order(first, set(others)) == _order(second, names)
         first.check_unchanged()
         second.check_unchanged()
-        return Comparison(first.paths[0], second.paths[0], keys, order, tuple(tensors))
+        split_keys = () if only_tensors else _split_keys_that_differ(first, second)
+        return Comparison(first.paths[0], second.paths[0], keys, order, tuple(tensors), split_keys)
+
+
+def _split_keys_that_differ(first: GgufFile, second: GgufFile) -> tuple[str, ...]:
+    mine, theirs = first.typed_metadata, second.typed_metadata
+    return tuple(key for key in SPLIT_KEYS if mine.get(key) != theirs.get(key))
 
 
 def _order(gguf: GgufFile, others: set[str]) -> list[str]:

@@ -103,6 +103,32 @@ class Distance:
 
 
 @dataclass(frozen=True)
+class OverallDistance:
+    """How far tensors are from their references, all values taken together.
+
+    Attributes:
+        relative: The error as a share of the values: root mean squares of all; None where all references are zero.
+        snr: Signal to noise in decibels; None if there is no noise, or no signal.
+    """
+
+    relative: float | None
+    snr: float | None
+
+
+def overall(distances: Sequence[Distance]) -> OverallDistance:
+    """The distances of several tensors as one, each value counted once.
+
+    Example:
+        >>> overall([]).relative
+        0.0
+    """
+    noise = sum(one.rmse**2 * (one.count - one.nonfinite) for one in distances)
+    power = sum(one.rms**2 * (one.count - one.nonfinite) for one in distances)
+    relative = math.sqrt(noise / power) if power else None if noise else 0.0
+    return OverallDistance(relative, -20 * math.log10(relative) if relative else None)
+
+
+@dataclass(frozen=True)
 class LevelUse:
     """How often each level of a packed type is used.
 

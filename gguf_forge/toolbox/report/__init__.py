@@ -42,6 +42,7 @@ def report(
 
     Raises:
         InputError: a file is damaged.
+        UsageError: nothing of the file can be compared with the source.
         RefusedError: the page exists, or is one of the inputs.
         ForgeError: what else was wrong, where, and what to do.
 

@@ -7,18 +7,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from math import inf, log10, sqrt
+from math import inf
 from pathlib import Path
 
 import numpy as np
 
 from gguf_forge.engine.threads import Progress
-from gguf_forge.errors import UnsupportedError
+from gguf_forge.errors import UnsupportedError, UsageError
 from gguf_forge.gguf_file.opened import GgufFile
 from gguf_forge.gguf_file.tensor import GgufTensor
 from gguf_forge.kernels.binding import dequantizable_types
 from gguf_forge.tensors.expression import TensorExpr
-from gguf_forge.toolbox.inspect.measure import Distance, distance_between
+from gguf_forge.toolbox.inspect.measure import Distance, distance_between, overall
 from gguf_forge.toolbox.inspect.rows_of import with_short_rows
 from gguf_forge.toolbox.report.data import BlockError, BlockView, Error, Lessons, Overall, Portrait, Report, Tensor
 from gguf_forge.toolbox.report.lessons import make_lessons
@@ -78,9 +78,18 @@ def gather(
         origin: What it was made of, if that is at hand.
         threads: Defaults to the processors this process may use.
         progress: Told the bytes of tensors as they are done: all of them once, and once more with a source.
+
+    Raises:
+        UsageError: no tensor of the file can be compared with the source.
     """
     wanted = fallback_types([tensor.info for tensor in gguf.tensors], gguf.typed_metadata)
     subjects = [_subject(tensor, origin) for tensor in gguf.tensors]
+    if origin is not None and subjects and all(subject.source is None for subject in subjects):
+        raise UsageError(
+            f"nothing can be compared: no tensor of the file has the name and shape of one in {visible(origin.name)}",
+            file=gguf.paths[0],
+            hint="name the model that the file was made of with --source",
+        )
     problems = _problems(gguf, threads, progress)
     tensors, distances = [], []
     for subject in subjects:
@@ -163,13 +172,11 @@ def _error(distance: Distance) -> Error:
 
 
 def _together(distances: Sequence[Distance]) -> Overall:
-    noise = sum(one.rmse**2 * (one.count - one.nonfinite) for one in distances)
-    power = sum(one.rms**2 * (one.count - one.nonfinite) for one in distances)
-    relative = sqrt(noise / power) if power else inf if noise else 0.0
+    together = overall(distances)
     return Overall(
         tensors=len(distances),
-        relative=relative,
-        snr_db=-20 * log10(relative) if 0 < relative < inf else None,
+        relative=inf if together.relative is None else together.relative,
+        snr_db=together.snr,
         largest=max(one.max_error for one in distances),
         nonfinite=sum(one.nonfinite for one in distances),
     )
