@@ -71,7 +71,7 @@ def test_all_that_is_printed(forge: Forge, model: Path, files: tuple[Path, Path]
         try:
             _check(printed, kind)
         except ValidationError as error:
-            pytest.fail(f"{' '.join(map(str, line))}: at {error.json_path}: {error.message}")
+            raise AssertionError(f"{' '.join(map(str, line))}: at {error.json_path}: {error.message}") from None
 
 
 def test_a_damaged_file(forge: Forge, model: Path, files: tuple[Path, Path]) -> None:
