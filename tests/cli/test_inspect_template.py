@@ -23,7 +23,7 @@ def file(tmp_path: Path) -> Path:
 def with_template(file: Path, template: str, forge: Forge) -> Path:
     text = file.with_suffix(".jinja")
     text.write_text(template)
-    assert forge("edit", file, "--chat-template", text).code == 0
+    assert forge("edit", file, "--chat-template", text, "--force").code == 0
     return file
 
 

@@ -65,9 +65,15 @@ def make_digest(case: Path) -> Digest:
 def _keys(manifest: Digest) -> list[list[Any]]:
     """Key, type, element type, value; a long array is known by its first items and its hash."""
     return [
-        [e["key"], e["type"], e.get("elem_type"), e.get("value", [*e.get("first", ()), e.get("sha256")])]
-        for e in manifest["kv"]
+        [e["key"], e["type"], e.get("elem_type"), e["value"] if "value" in e else _known(e)] for e in manifest["kv"]
     ]
+
+
+def _known(entry: Digest) -> list[Any]:
+    """The first items of an array, and its hash as one more item of their kind."""
+    hashed = entry.get("sha256")
+    is_float = hashed is not None and "FLOAT" in entry["elem_type"]
+    return [*entry.get("first", ()), float(int(hashed[:12], 16)) if is_float else hashed]
 
 
 def _tensors(manifest: Digest) -> list[list[Any]]:
