@@ -101,6 +101,23 @@ def test_a_run_that_is_stopped_keeps_what_it_has_if_it_resumes(path: Path, caplo
     assert resumed(path, "") == [10 <= at < 20 for at in range(SIZE)]
 
 
+def test_what_is_kept_of_several_files_is_said_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    outputs = [Output(path.with_name(name), SIZE) for name in ("a.gguf", "b.gguf", "c.gguf")]
+    with pytest.raises(KeyboardInterrupt), published_together(outputs, overwrite=False, resume=True) as files:
+        for out in files:
+            put(out, 10, 20)
+        raise KeyboardInterrupt
+    [kept] = caplog.messages
+    assert "a.gguf and 2 more: the finished part is kept: run again with --resume" in kept
+    caplog.clear()
+    with published_together(outputs, overwrite=False) as files:
+        [left] = caplog.messages
+        assert "a.gguf and 2 more: made anew: --resume would continue" in left
+    caplog.clear()
+    with published_together(outputs, overwrite=True):
+        assert caplog.messages == []
+
+
 def test_a_run_that_resumes_and_has_nothing_leaves_nothing(path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), published(path, SIZE, overwrite=False, resume=True):
         raise KeyboardInterrupt

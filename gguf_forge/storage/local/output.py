@@ -84,6 +84,8 @@ class LocalSink:
         self._writer: DirectWriter | None = None
         self._samples = Samples()
         self._is_foreign = False
+        # Whether the unfinished file stays for a later run to continue.
+        self.is_kept = False
 
     def write_at(self, offset: int, data: memoryview) -> None:
         """Writes all of `data`, with as many system calls as needed."""
@@ -359,6 +361,11 @@ class LocalSink:
         elif self._replaced is None:
             disk.rename(self.path, self._partial)
 
+    @property
+    def is_left(self) -> bool:
+        """Whether an earlier run left an unfinished file, and the journal of what is finished in it."""
+        return all(map(os.path.lexists, (self._partial, self._journal_path)))
+
     def end(self, *, keep: bool) -> None:
         """Removes the temporary files, or with `keep` leaves those that a later run needs to continue.
 
@@ -387,7 +394,7 @@ class LocalSink:
             return
         # If this run did not get as far as its journal, there may be the journal of an earlier run.
         if keep and is_unfinished and (self._journal.is_written if self._journal else not self._is_new):
-            log.warning("%s: the finished part is kept: run again with --resume to continue from there", self.path)
+            self.is_kept = True
             return
         for left in (self._journal_path, self._old, *([self._partial] if is_unfinished else [])):
             with suppress(OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,8 @@ from gguf_forge.storage.local.output import (
 from gguf_forge.storage.paths import is_folder, is_same
 from gguf_forge.storage.profile import SYNC, phase
 from gguf_forge.storage.sink import Output
+
+log = logging.getLogger(__name__)
 
 _LONGEST_NAME = 255
 
@@ -138,8 +141,11 @@ def published_together(
     files = tuple(map(LocalSink, outputs))
     journals = ThreadPoolExecutor(1, "journals")
     try:
+        left = [file.path for file in files if not resume and file.is_left]
         for file in files:
             file.begin(journals, overwrite=overwrite, resume=resume)
+        if left:
+            log.warning("%s: made anew: --resume would continue from what an earlier run finished", _named(left))
         yield files
         with phase(SYNC):
             for file in files:
@@ -154,7 +160,16 @@ def published_together(
                 file.end(keep=resume)
             raise
         finally:
+            kept = [file.path for file in files if file.is_kept]
+            if kept:
+                log.warning(
+                    "%s: the finished part is kept: run again with --resume to continue from there", _named(kept)
+                )
             journals.shutdown()
+
+
+def _named(paths: Sequence[Path]) -> str:
+    return str(paths[0]) + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
 
 
 def _take_names(files: Sequence[LocalSink], *, overwrite: bool) -> None:
