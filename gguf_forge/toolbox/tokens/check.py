@@ -6,6 +6,7 @@ llama.cpp gets the vocabulary in a file with a model of one tiny layer: what it 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -194,5 +195,4 @@ def _write_carrier(path: Path, metadata: Metadata) -> None:
     ]
     layout = lay_out(keys, tensors)
     path.write_bytes(layout.header)
-    with path.open("r+b") as file:
-        file.truncate(layout.size)
+    os.truncate(path, layout.size)  # the rest is zeros
