@@ -87,11 +87,15 @@ def test_only_one_module_writes_to_standard_output_and_error() -> None:
 
 
 def test_only_one_module_makes_consoles() -> None:
-    assert modules_with({"Console"}) == {"cli/streams.py", "cli/progress.py"}  # the latter as the type of a parameter
-    assert {module for module in MODULES if "import Console" in MODULES[module].read_text(encoding="utf-8")} == {
-        "cli/streams.py",
-        "cli/progress.py",
-    }
+    makers = {module for module in MODULES for node in nodes(module) if _is_made(node)}
+    assert makers == {"cli/streams.py"}
+
+
+def _is_made(node: ast.AST) -> bool:
+    """Whether a console is made, or a class of consoles."""
+    if isinstance(node, ast.ClassDef):
+        return "Console" in map(ast.unparse, node.bases)
+    return isinstance(node, ast.Call) and ast.unparse(node.func) in ("Console", "rich.console.Console")
 
 
 def test_only_one_module_makes_texts_and_tables() -> None:
