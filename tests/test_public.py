@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from inspect import isfunction
@@ -80,3 +82,11 @@ def test_types_named_twice_are_one_file(tmp_path: Path) -> None:
 
 def test_version() -> None:
     assert gguf_forge.__version__.count(".") == 2
+
+
+def test_a_checkout_without_compiled_kernels_says_what_to_do() -> None:
+    program = "import sys; sys.modules['gguf_forge._kernels'] = None; from gguf_forge.cli import main; sys.exit(main())"
+    run = subprocess.run([sys.executable, "-c", program, "info"], capture_output=True, text=True, check=False)
+    assert run.returncode == 3
+    assert "the kernels are not compiled" in run.stderr and "pip install -e ." in run.stderr
+    assert "Traceback" not in run.stderr

@@ -14,9 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge._kernels import ffi, lib
 from gguf_forge.errors import UnsupportedError, UsageError
 from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
+
+try:
+    from gguf_forge._kernels import ffi, lib
+except ModuleNotFoundError:  # Python started in a checkout, whose folder hides the installed package.
+    raise UnsupportedError(
+        "this is the source of gguf-forge, in which the kernels are not compiled",
+        file=__file__,
+        hint="start Python in another folder, where it finds the installed package; or compile here: pip install -e .",
+    ) from None
 
 BACKEND_VARIABLE = "GGUF_FORGE_BACKEND"
 
