@@ -63,9 +63,9 @@ if TYPE_CHECKING:
     from gguf_forge.recipe import parse_key_override as parse_key_override
     from gguf_forge.recipe import parse_tensor_type as parse_tensor_type
     from gguf_forge.recipe import read_imatrix as read_imatrix
-    from gguf_forge.request import Observer as Observer
     from gguf_forge.request import Request as Request
-    from gguf_forge.request import RunSettings as RunSettings
+    from gguf_forge.run_settings import Observer as Observer
+    from gguf_forge.run_settings import RunSettings as RunSettings
     from gguf_forge.storage.profile import Profile as Profile
     from gguf_forge.toolbox.edit.dequantize import dequantize_gguf as dequantize_gguf
     from gguf_forge.toolbox.edit.edit import EditPlan as EditPlan
@@ -107,7 +107,7 @@ _HOMES = {
     "JobPlan": ("gguf_forge.distributed.job_plan", "JobPlan"),
     "KeyOverride": ("gguf_forge.recipe", "KeyOverride"),
     "NamePattern": ("gguf_forge.name_pattern", "NamePattern"),
-    "Observer": ("gguf_forge.request", "Observer"),
+    "Observer": ("gguf_forge.run_settings", "Observer"),
     "Options": ("gguf_forge.recipe", "Options"),
     "OutputError": ("gguf_forge.errors", "OutputError"),
     "Overview": ("gguf_forge.toolbox.inspect.inspect", "Overview"),
@@ -116,7 +116,7 @@ _HOMES = {
     "RefusedError": ("gguf_forge.errors", "RefusedError"),
     "Report": ("gguf_forge.toolbox.report.data", "Report"),
     "Request": ("gguf_forge.request", "Request"),
-    "RunSettings": ("gguf_forge.request", "RunSettings"),
+    "RunSettings": ("gguf_forge.run_settings", "RunSettings"),
     "Split": ("gguf_forge.planning.splits", "Split"),
     "TaskResult": ("gguf_forge.distributed.work", "TaskResult"),
     "TensorType": ("gguf_forge.types.tensor_type", "TensorType"),

@@ -1,29 +1,21 @@
-"""What somebody asks for (`Request`), and how to run it (`RunSettings`).
+"""What somebody asks for (`Request`). How to run it is in `RunSettings` (`run_settings.py`).
 
 Both are made once, where a job enters the program: from the command line, in a public function, or from a plan file.
-From there they are passed on as a whole. The spelling and the help of an option are written only at its field here, so
-a new option is a new field.
+From there they are passed on as a whole. The spelling and the help of an option are written only at its field, so a new
+option is a new field.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from fractions import Fraction
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from gguf_forge.errors import InputError, UsageError, printable
-from gguf_forge.storage.profile import Profile
-
-if TYPE_CHECKING:
-    from gguf_forge.planning.file_plan import FilePlan
-
-# The panels of help that commands share.
-OUTPUT, MIX, MODEL, RUNNING, MESSAGES = "Output", "Types of tensors", "Model and metadata", "Running", "Messages"
+from gguf_forge.option import MIX, MODEL, OUTPUT, Option, parse_names
 
 # The file types for the help. The recipe package has the facts, and a test compares the two.
 TYPE_NAMES = (
@@ -31,63 +23,7 @@ TYPE_NAMES = (
     "IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ2_M IQ3_XXS IQ3_XS IQ3_S IQ3_M IQ4_NL IQ4_XS TQ1_0 TQ2_0 MXFP4_MOE Q1_0 Q2_0"
 )
 
-_SIZE_LETTERS = ("", "K", "M", "G", "T")
 _LONGEST_TEXT = 4096  # characters of one text of a request; Linux takes no longer path
-
-
-@dataclass(frozen=True)
-class Option:
-    """How an option is spelled on the command line, and its help.
-
-    Attributes:
-        names: "-o --outfile"; for an argument its name in the help, "SOURCE".
-        help: One or two sentences.
-        panel: The panel of the help; None for that of the command's arguments.
-        metavar: The placeholder for the value in the help; None for a flag.
-        least: The smallest number that is accepted.
-        most: The largest number that is accepted.
-        envvar: The environment variable that gives the value if the option is not used.
-        typed: The type of the typed text, if `parse` converts it to another one.
-        parse: Converts the typed text to the value.
-        hidden: The option works, but the help does not list it.
-        values: Which values a shell completes: a key of `gguf_forge.cli.completion.VALUES`.
-    """
-
-    names: str
-    help: str
-    panel: str | None = None
-    metavar: str | None = None
-    least: int | None = None
-    most: int | None = None
-    envvar: str | None = None
-    typed: type = str
-    parse: Callable[[Any], Any] | None = None
-    hidden: bool = False
-    values: str | None = None
-
-    @property
-    def is_argument(self) -> bool:
-        return not self.names.startswith("-")
-
-
-def parse_size(text: str, *, option: str = "--split-max-size", unit: int = 1000) -> int:
-    """The bytes in `text`: a number, and K, M, G, T or nothing for a power of `unit`.
-
-    `iB` after the letter says that powers of 1024 are meant, whatever `unit` is.
-
-    Raises:
-        UsageError: it is something else.
-
-    Example:
-        >>> parse_size("2G"), parse_size("1.5GB"), parse_size("512 MiB")
-        (2000000000, 1500000000, 536870912)
-    """
-    found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([KMGT]?)(I?B)?", text.strip().upper())
-    if found is None or (found[3] == "IB" and not found[2]):
-        raise UsageError(
-            f"{option}: invalid size {text!r}", hint="use a number with K, M or G, for example 500M or 1.5G"
-        )
-    return int(Fraction(found[1]) * (1024 if found[3] == "IB" else unit) ** _SIZE_LETTERS.index(found[2]))
 
 
 def names_folder(out: str | None, n_types: int) -> bool:
@@ -98,132 +34,6 @@ def names_folder(out: str | None, n_types: int) -> bool:
         (True, True, False)
     """
     return out is not None and (out.endswith(os.sep) or (n_types > 1 and not Path(out).suffix and "{" not in out))
-
-
-def parse_names(given: Sequence[str] | None) -> tuple[str, ...]:
-    """`-t A,B -t C` as A, B, C.
-
-    Example:
-        >>> parse_names(["A, B", "C"])
-        ('A', 'B', 'C')
-    """
-    names = (name.strip() for text in given or () for name in text.split(","))
-    return tuple(name for name in names if name)
-
-
-def _parse_memory(text: str | None) -> int | None:
-    return None if text is None else parse_size(text, option="--max-memory", unit=1024)
-
-
-def _parse_mebibytes(number: int | None) -> int | None:
-    return None if number is None else number << 20
-
-
-def _parse_profile(is_wanted: bool) -> Profile | None:
-    return Profile() if is_wanted else None
-
-
-class Observer:
-    """Is told about the progress of a run. The methods here do nothing; a progress bar overrides them."""
-
-    def begin(self, files: Sequence[FilePlan]) -> None:
-        """These files are about to be written, all in one go."""
-
-    def advance(self, n_bytes: int) -> None:
-        """`n_bytes` more bytes of them have been written."""
-
-    def begin_other(self, what: str, n_bytes: int) -> None:
-        """Another kind of work begins that goes through `n_bytes` bytes, such as checking files."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """How work is run. None of it changes a byte of a file.
-
-    Attributes:
-        threads: How many compute at the same time; None for the processors that this process may use.
-        backend: Which kernels; None for the fastest of this machine.
-        max_memory: Bytes that the process may hold, everything counted; None for 1 GiB, or a little more than it holds
-            already.
-        buffer: Bytes that the rows in work may take, in all threads together; None for what `max_memory` leaves.
-        overwrite: Replace existing files.
-        resume: Go on from what a stopped run left. If this run is stopped, what is finished is kept. Complete files
-            stay as they are, unless `overwrite` is set.
-        observer: Is told about the progress.
-        profile: Records how each thread spends its time.
-
-    Raises:
-        UsageError: the number of threads is not positive.
-    """
-
-    threads: Annotated[
-        int | None,
-        Option(
-            "-j --threads",
-            "How many threads. [default: the processors this process may use]",
-            RUNNING,
-            metavar="N",
-            least=1,
-            envvar="GGUF_FORGE_THREADS",
-        ),
-    ] = None
-    max_memory: Annotated[
-        int | None,
-        Option(
-            "--max-memory",
-            "The most memory that the process may take in all, whatever the size of the model. [default: 1G]",
-            RUNNING,
-            metavar="N(K|M|G)",
-            parse=_parse_memory,
-        ),
-    ] = None
-    buffer: Annotated[
-        int | None,
-        Option(
-            "--max-buffer-size",
-            "The part of --max-memory that the rows in work may take.",
-            RUNNING,
-            metavar="MiB",
-            least=1,
-            typed=int,
-            parse=_parse_mebibytes,
-        ),
-    ] = None
-    backend: Annotated[
-        str | None,
-        Option(
-            "--backend",
-            "Which kernels, of those that `gguf-forge info` lists. [default: GGUF_FORGE_BACKEND, or the fastest]",
-            RUNNING,
-            metavar="NAME",
-            values="backends",
-        ),
-    ] = None
-    overwrite: Annotated[bool, Option("--overwrite", "Replace the output if it exists.", OUTPUT)] = False
-    resume: Annotated[
-        bool,
-        Option(
-            "--resume",
-            "Go on from what a stopped run left; if this one is stopped, keep what is finished. "
-            "An output that is complete already is left as it is.",
-            OUTPUT,
-        ),
-    ] = False
-    observer: Observer | None = None
-    profile: Annotated[
-        Profile | None,
-        Option(
-            "--profile",
-            "Show where the time went: the seconds of each phase, by thread, and how many of them a processor worked.",
-            MESSAGES,
-            typed=bool,
-            parse=_parse_profile,
-        ),
-    ] = None
-
-    def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise UsageError(f"threads must be at least 1, not {self.threads}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from synthetic import FAMILIES, read_description, tensor_bytes, write_checkpoint
 
 from gguf_forge import Request, Split, plan, quantize
 from gguf_forge.distributed.job import open_job
-from gguf_forge.request import parse_size
+from gguf_forge.option import parse_size
 
 BOUND = 256 << 20
 

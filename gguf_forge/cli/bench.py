@@ -10,7 +10,7 @@ import typer
 from gguf_forge.cli.help import MACHINE
 from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.tables import facts_text, line, table_of
-from gguf_forge.request import RUNNING, Option, parse_names
+from gguf_forge.option import RUNNING, Option, parse_names
 
 if TYPE_CHECKING:
     from gguf_forge.kernels.bench import BenchReport, Measurement

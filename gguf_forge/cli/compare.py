@@ -13,7 +13,8 @@ from gguf_forge.cli.help import LOOK
 from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.tables import facts_text, line, table_of
 from gguf_forge.cli.token_check import MISMATCH
-from gguf_forge.request import MESSAGES, Option, RunSettings
+from gguf_forge.option import MESSAGES, Option
+from gguf_forge.run_settings import RunSettings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -11,7 +11,8 @@ from gguf_forge.cli.help import MAKE
 from gguf_forge.cli.options import DryRun, Messages, add_command
 from gguf_forge.cli.other_tools import WithoutEffect
 from gguf_forge.cli.token_check import CheckTokens, TokenTexts, compare_tokens, texts_to_check
-from gguf_forge.request import Request, RunSettings
+from gguf_forge.request import Request
+from gguf_forge.run_settings import RunSettings
 
 
 def register(app: typer.Typer) -> None:

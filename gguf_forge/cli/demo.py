@@ -18,7 +18,9 @@ from gguf_forge.cli.help import MACHINE
 from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.tables import line, lines
 from gguf_forge.errors import OutputError
-from gguf_forge.request import OUTPUT, TYPE_NAMES, FileTypes, Option, Request, RunSettings
+from gguf_forge.option import OUTPUT, Option
+from gguf_forge.request import TYPE_NAMES, FileTypes, Request
+from gguf_forge.run_settings import RunSettings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -11,7 +11,9 @@ import typer
 from gguf_forge.cli.help import MAKE
 from gguf_forge.cli.options import DryRun, Messages, add_command, only
 from gguf_forge.cli.streams import logging_to
-from gguf_forge.request import OUTPUT, Option, RunSettings, SplitChoices
+from gguf_forge.option import OUTPUT, Option
+from gguf_forge.request import SplitChoices
+from gguf_forge.run_settings import RunSettings
 
 _COPY = (
     "{folder} has the tensors alone: to load it, copy config.json and the tokenizer's files of the original model there"

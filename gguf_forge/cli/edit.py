@@ -17,7 +17,8 @@ from gguf_forge.cli.streams import logging_to
 from gguf_forge.cli.tables import line, lines
 from gguf_forge.errors import ForgeError, UsageError, printable
 from gguf_forge.foreign_text import natural
-from gguf_forge.request import MODEL, OUTPUT, Option, RunSettings
+from gguf_forge.option import MODEL, OUTPUT, Option
+from gguf_forge.run_settings import RunSettings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

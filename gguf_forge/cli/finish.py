@@ -9,7 +9,7 @@ import typer
 from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.tables import facts_text
 from gguf_forge.cli.work import PlanFile
-from gguf_forge.request import RunSettings
+from gguf_forge.run_settings import RunSettings
 
 
 def register(app: typer.Typer, *, hidden: bool = False) -> None:

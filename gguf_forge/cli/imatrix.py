@@ -11,7 +11,7 @@ import typer
 from gguf_forge.cli.help import LOOK, Group
 from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.tables import facts_text, line, table_of
-from gguf_forge.request import MODEL, Option
+from gguf_forge.option import MODEL, Option
 
 if TYPE_CHECKING:
     from gguf_forge.gguf_file.tensor_info import TensorInfo

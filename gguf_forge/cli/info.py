@@ -13,7 +13,7 @@ import typer
 from gguf_forge.cli.help import MACHINE
 from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.tables import facts_text, table_of
-from gguf_forge.request import MODEL, Option
+from gguf_forge.option import MODEL, Option
 
 
 def register(app: typer.Typer) -> None:

@@ -17,7 +17,8 @@ from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.shown import json_value, rule_object, type_text, value_text
 from gguf_forge.cli.tables import facts_text, line, lines, table_of
 from gguf_forge.foreign_text import as_text, escaped
-from gguf_forge.request import MESSAGES, Option, RunSettings
+from gguf_forge.option import MESSAGES, Option
+from gguf_forge.run_settings import RunSettings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -11,7 +11,9 @@ from gguf_forge.cli import finish, work
 from gguf_forge.cli.help import MACHINES, Group
 from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.streams import logging_to
-from gguf_forge.request import Option, Request, RunSettings
+from gguf_forge.option import Option
+from gguf_forge.request import Request
+from gguf_forge.run_settings import RunSettings
 
 Tasks = Annotated[
     int | None,

@@ -13,7 +13,8 @@ from gguf_forge.cli.streams import logging_to
 from gguf_forge.errors import ForgeError
 from gguf_forge.planning.file_plan import FilePlan, WrittenFile, check_files
 from gguf_forge.planning.making import make, planned
-from gguf_forge.request import Request, RunSettings, names_folder
+from gguf_forge.request import Request, names_folder
+from gguf_forge.run_settings import RunSettings
 from gguf_forge.storage.paths import is_folder
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,8 @@ from gguf_forge.cli.help import CHANGE
 from gguf_forge.cli.options import DryRun, Messages, Partial, add_command, only
 from gguf_forge.cli.split import show_copy
 from gguf_forge.cli.streams import logging_to
-from gguf_forge.request import OUTPUT, Option, RunSettings
+from gguf_forge.option import OUTPUT, Option
+from gguf_forge.run_settings import RunSettings
 
 
 def register(app: typer.Typer) -> None:

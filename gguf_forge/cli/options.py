@@ -21,7 +21,7 @@ import typer
 from gguf_forge.cli.completion import completing
 from gguf_forge.cli.help import MACHINES, Command
 from gguf_forge.errors import UsageError
-from gguf_forge.request import MESSAGES, MIX, MODEL, OUTPUT, RUNNING, Option
+from gguf_forge.option import MESSAGES, MIX, MODEL, OUTPUT, RUNNING, Option
 
 # The order of these panels in the help. The panel of a single command's own options comes before them.
 _PANELS = (OUTPUT, MIX, MODEL, RUNNING, MESSAGES, MACHINES)

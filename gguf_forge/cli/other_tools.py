@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
-from gguf_forge.request import RUNNING, Option
+from gguf_forge.option import RUNNING, Option
 
 _INSTEAD = {
     "--output": "-o or --outfile names the output",

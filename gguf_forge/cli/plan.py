@@ -11,7 +11,9 @@ from gguf_forge.cli.help import LOOK, MACHINES
 from gguf_forge.cli.job import Tasks, save_job
 from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.errors import UsageError
-from gguf_forge.request import MESSAGES, OUTPUT, Option, Request, RunSettings
+from gguf_forge.option import MESSAGES, OUTPUT, Option
+from gguf_forge.request import Request
+from gguf_forge.run_settings import RunSettings
 
 # Options of `convert` that change nothing in a plan are accepted too, so that its command line works here unchanged.
 Run = Annotated[

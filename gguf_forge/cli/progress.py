@@ -22,7 +22,7 @@ from gguf_forge.cli.options import Messages
 from gguf_forge.cli.streams import logging_to, standard_error, telling
 from gguf_forge.cli.tables import line
 from gguf_forge.planning.file_plan import FilePlan
-from gguf_forge.request import Observer
+from gguf_forge.run_settings import Observer
 
 if TYPE_CHECKING:
     from rich.console import Console

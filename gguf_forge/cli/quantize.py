@@ -13,7 +13,9 @@ from gguf_forge.cli.help import MAKE
 from gguf_forge.cli.options import DryRun, Messages, add_command
 from gguf_forge.errors import UsageError
 from gguf_forge.foreign_text import natural
-from gguf_forge.request import OUTPUT, FileChoices, Option, Request, RunSettings, parse_names
+from gguf_forge.option import OUTPUT, Option, parse_names
+from gguf_forge.request import FileChoices, Request
+from gguf_forge.run_settings import RunSettings
 
 
 class Arguments(NamedTuple):

@@ -13,7 +13,8 @@ from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.streams import print_data, print_json
 from gguf_forge.errors import UsageError
 from gguf_forge.foreign_text import file_name
-from gguf_forge.request import OUTPUT, Option, RunSettings
+from gguf_forge.option import OUTPUT, Option
+from gguf_forge.run_settings import RunSettings
 
 if TYPE_CHECKING:
     from gguf_forge.toolbox.report.data import Report

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gguf_forge.request import Option
+from gguf_forge.option import Option
 
 if TYPE_CHECKING:
     from gguf_forge.cli.options import Messages

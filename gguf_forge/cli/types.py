@@ -10,7 +10,9 @@ import typer
 from gguf_forge.cli.help import LOOK
 from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.tables import line, table_of
-from gguf_forge.request import Option, Request, RunSettings, parse_size
+from gguf_forge.option import Option, parse_size
+from gguf_forge.request import Request
+from gguf_forge.run_settings import RunSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

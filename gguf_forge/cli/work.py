@@ -10,7 +10,8 @@ import typer
 
 from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.tables import facts_text
-from gguf_forge.request import Option, RunSettings
+from gguf_forge.option import Option
+from gguf_forge.run_settings import RunSettings
 
 PlanFile = Annotated[Path, Option("PLAN", "What `gguf-forge job plan` wrote.")]
 

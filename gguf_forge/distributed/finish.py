@@ -24,7 +24,7 @@ from gguf_forge.distributed.job import Job, PieceFile, is_sound, open_job, plann
 from gguf_forge.engine.forge import default_threads
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import InputError, RefusedError
-from gguf_forge.request import Observer
+from gguf_forge.run_settings import Observer
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.locks import is_at, locked_file
 from gguf_forge.storage.local.output import output_errors, refuse_existing

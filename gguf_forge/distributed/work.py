@@ -18,7 +18,7 @@ from gguf_forge.distributed.job import Job, PieceFile, digest_of, is_sound, open
 from gguf_forge.distributed.job_plan import check_samples
 from gguf_forge.engine.pieces import shard_of
 from gguf_forge.planning.file_plan import FilePlan, check_kernels, write_files
-from gguf_forge.request import Observer, RunSettings
+from gguf_forge.run_settings import Observer, RunSettings
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.output import output_errors
 from gguf_forge.storage.local.own_folder import own_folder

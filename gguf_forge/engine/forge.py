@@ -21,7 +21,7 @@ from gguf_forge.engine.pack import pack
 from gguf_forge.engine.refusals import refuse_packed, refuse_weights
 from gguf_forge.engine.threads import Progress, in_threads
 from gguf_forge.errors import naming
-from gguf_forge.request import RunSettings
+from gguf_forge.run_settings import RunSettings
 from gguf_forge.storage.local.publish import published_together
 from gguf_forge.storage.profile import CONVERT, WRITE, phase
 from gguf_forge.storage.sink import Output, Publish, Sink

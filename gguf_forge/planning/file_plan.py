@@ -22,7 +22,7 @@ from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.kernels.binding import backend_lanes, default_backend, dequantizable_types, quantizable_types
 from gguf_forge.planning.notebook import FileTable, line, size_text
 from gguf_forge.recipe import Assignment, FileType, Options, importance_of, make_recipe
-from gguf_forge.request import Observer, RunSettings
+from gguf_forge.run_settings import Observer, RunSettings
 from gguf_forge.storage.local.output import refuse_existing
 from gguf_forge.storage.local.publish import check_output, check_room, tidy
 from gguf_forge.storage.source import Source

@@ -17,7 +17,8 @@ from gguf_forge.planning.open_model import open_model
 from gguf_forge.planning.splits import Split, split_of
 from gguf_forge.recipe import Options, names_of_types
 from gguf_forge.recipe.requested import options_of
-from gguf_forge.request import Observer, RecipeChoices, Request, RunSettings, names_folder
+from gguf_forge.request import RecipeChoices, Request, names_folder
+from gguf_forge.run_settings import Observer, RunSettings
 from gguf_forge.storage.local.publish import made_folder
 from gguf_forge.storage.memory import memory_bound
 from gguf_forge.storage.profile import PLAN, Profile, measured, phase

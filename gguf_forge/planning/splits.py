@@ -14,8 +14,9 @@ from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.rules import GGML, Bounds
 from gguf_forge.gguf_file.split import SPLIT_COUNT, part_keys, part_path, parts_within
 from gguf_forge.gguf_file.values import ByteOrder, Metadata
+from gguf_forge.option import parse_size
 from gguf_forge.planning.file_plan import TensorChoice
-from gguf_forge.request import SplitChoices, parse_size
+from gguf_forge.request import SplitChoices
 
 # The number of tensors in a part that llama-gguf-split uses if no bound is given.
 _USUAL_MAX_TENSORS = 128

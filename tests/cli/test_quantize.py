@@ -10,7 +10,7 @@ from command_line import Forge, listing
 from gguf_forge import convert
 from gguf_forge.cli.quantize import Arguments, read_arguments
 from gguf_forge.errors import UsageError
-from gguf_forge.request import parse_size
+from gguf_forge.option import parse_size
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from quantized import digest, digests
 
 from gguf_forge import ForgeError, convert, finish, plan_work, work
 from gguf_forge.distributed.job import Job, is_sound, open_job
+from gguf_forge.option import parse_size
 from gguf_forge.planning.splits import Split
-from gguf_forge.request import parse_size
 from gguf_forge.storage.local import disk
 
 

@@ -25,7 +25,7 @@ from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.kernels.rows import quantize
 from gguf_forge.planning.file_plan import Observer
 from gguf_forge.recipe import Options
-from gguf_forge.request import RunSettings
+from gguf_forge.run_settings import RunSettings
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.tensors.dequantized import Scaled

@@ -19,7 +19,7 @@ from gguf_forge.engine.memory import Budget, room
 from gguf_forge.errors import UsageError
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.request import RunSettings
+from gguf_forge.run_settings import RunSettings
 from gguf_forge.storage.memory import resident_bytes
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack
@@ -31,7 +31,7 @@ _RUN = """
 import re, sys
 from pathlib import Path
 from gguf_forge.engine.forge import forge
-from gguf_forge.request import RunSettings
+from gguf_forge.run_settings import RunSettings
 from gguf_forge.engine.batches import RowSource, Shard
 from gguf_forge.tensors.arithmetic import Add
 from gguf_forge.tensors.joined import Stack

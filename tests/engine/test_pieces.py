@@ -18,7 +18,7 @@ from gguf_forge.errors import InputError, UsageError
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import string
-from gguf_forge.request import RunSettings
+from gguf_forge.run_settings import RunSettings
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.row_maps import RowRange, Transpose
 from gguf_forge.tensors.stored import Constant

@@ -37,7 +37,8 @@ from gguf_forge.cli import main
 from gguf_forge.planning.file_plan import check_files
 from gguf_forge.planning.making import planned
 from gguf_forge.recipe import read_imatrix
-from gguf_forge.request import Request, RunSettings
+from gguf_forge.request import Request
+from gguf_forge.run_settings import RunSettings
 from gguf_forge.types.tensor_type import TENSOR_TYPES
 
 

@@ -14,7 +14,7 @@ from projectors import descriptions, options, read, write
 from gguf_forge import Request
 from gguf_forge.architectures.registry import by_class
 from gguf_forge.planning.making import make
-from gguf_forge.request import RunSettings
+from gguf_forge.run_settings import RunSettings
 
 # Names of classes that share a declaration with one that is described here or in the conformance corpus.
 _SAME = (

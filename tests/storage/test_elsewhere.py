@@ -17,7 +17,7 @@ from gguf_forge.planning.file_plan import FilePlan
 from gguf_forge.planning.from_checkpoint import plan_file
 from gguf_forge.planning.model_plan import plan_model
 from gguf_forge.recipe import FileType, Options
-from gguf_forge.request import RunSettings
+from gguf_forge.run_settings import RunSettings
 
 FAMILIES = Path(__file__).resolve().parents[1] / "families"
 OUT = ROOT / "out.gguf"

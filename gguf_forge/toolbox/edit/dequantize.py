@@ -20,7 +20,8 @@ from gguf_forge.planning.file_plan import FilePlan, WrittenFile, make_files
 from gguf_forge.planning.from_gguf import GgufModel
 from gguf_forge.planning.splits import Split
 from gguf_forge.recipe import FILE_TYPES, FileType, Options
-from gguf_forge.request import Observer, Request, RunSettings
+from gguf_forge.request import Request
+from gguf_forge.run_settings import Observer, RunSettings
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.paths import is_folder
 from gguf_forge.tensors.expression import TensorExpr, Unary

@@ -16,7 +16,7 @@ from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_KEYS
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType
 from gguf_forge.planning.file_plan import FilePlan, WrittenFile, make_files
 from gguf_forge.planning.splits import Split, split_as_gguf_split, whole_file
-from gguf_forge.request import Observer, RunSettings
+from gguf_forge.run_settings import Observer, RunSettings
 from gguf_forge.storage.local import disk
 from gguf_forge.toolbox.edit.copying import as_they_are, bounds_of, check_one_byte_order, copying_plan, tensors_to_copy
 

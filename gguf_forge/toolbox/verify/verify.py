@@ -24,7 +24,8 @@ from gguf_forge.planning.file_plan import TensorChoice
 from gguf_forge.planning.model import FileContent
 from gguf_forge.recipe import Options
 from gguf_forge.recipe.tensor_rules import trimmed
-from gguf_forge.request import Request, RunSettings
+from gguf_forge.request import Request
+from gguf_forge.run_settings import RunSettings
 from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.storage.paths import is_folder
 from gguf_forge.tensors.expression import TensorExpr, Unary

@@ -1,0 +1,85 @@
+"""How an option is spelled on the command line and in help, and how its text is read.
+
+The fields of a request and of run settings carry an `Option`, from which the command line is made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from gguf_forge.errors import UsageError
+
+# The panels of help that commands share.
+OUTPUT, MIX, MODEL, RUNNING, MESSAGES = "Output", "Types of tensors", "Model and metadata", "Running", "Messages"
+
+_SIZE_LETTERS = ("", "K", "M", "G", "T")
+
+
+@dataclass(frozen=True)
+class Option:
+    """How an option is spelled on the command line, and its help.
+
+    Attributes:
+        names: "-o --outfile"; for an argument its name in the help, "SOURCE".
+        help: One or two sentences.
+        panel: The panel of the help; None for that of the command's arguments.
+        metavar: The placeholder for the value in the help; None for a flag.
+        least: The smallest number that is accepted.
+        most: The largest number that is accepted.
+        envvar: The environment variable that gives the value if the option is not used.
+        typed: The type of the typed text, if `parse` converts it to another one.
+        parse: Converts the typed text to the value.
+        hidden: The option works, but the help does not list it.
+        values: Which values a shell completes: a key of `gguf_forge.cli.completion.VALUES`.
+    """
+
+    names: str
+    help: str
+    panel: str | None = None
+    metavar: str | None = None
+    least: int | None = None
+    most: int | None = None
+    envvar: str | None = None
+    typed: type = str
+    parse: Callable[[Any], Any] | None = None
+    hidden: bool = False
+    values: str | None = None
+
+    @property
+    def is_argument(self) -> bool:
+        return not self.names.startswith("-")
+
+
+def parse_size(text: str, *, option: str = "--split-max-size", unit: int = 1000) -> int:
+    """The bytes in `text`: a number, and K, M, G, T or nothing for a power of `unit`.
+
+    `iB` after the letter says that powers of 1024 are meant, whatever `unit` is.
+
+    Raises:
+        UsageError: it is something else.
+
+    Example:
+        >>> parse_size("2G"), parse_size("1.5GB"), parse_size("512 MiB")
+        (2000000000, 1500000000, 536870912)
+    """
+    found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([KMGT]?)(I?B)?", text.strip().upper())
+    if found is None or (found[3] == "IB" and not found[2]):
+        raise UsageError(
+            f"{option}: invalid size {text!r}", hint="use a number with K, M or G, for example 500M or 1.5G"
+        )
+    return int(Fraction(found[1]) * (1024 if found[3] == "IB" else unit) ** _SIZE_LETTERS.index(found[2]))
+
+
+def parse_names(given: Sequence[str] | None) -> tuple[str, ...]:
+    """`-t A,B -t C` as A, B, C.
+
+    Example:
+        >>> parse_names(["A, B", "C"])
+        ('A', 'B', 'C')
+    """
+    names = (name.strip() for text in given or () for name in text.split(","))
+    return tuple(name for name in names if name)
