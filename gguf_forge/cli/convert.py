@@ -11,8 +11,10 @@ from gguf_forge.cli.help import MAKE
 from gguf_forge.cli.options import DryRun, Messages, add_command
 from gguf_forge.cli.other_tools import WithoutEffect
 from gguf_forge.cli.token_check import CheckTokens, TokenTexts, compare_tokens, texts_to_check
+from gguf_forge.errors import UsageError
 from gguf_forge.request import Request
 from gguf_forge.run_settings import RunSettings
+from gguf_forge.storage.paths import is_folder
 
 
 def register(app: typer.Typer) -> None:
@@ -50,6 +52,8 @@ def convert(
         plan_and_show(request, run, messages, "converting", only_planned=True)
         return
     texts = texts_to_check(is_asked=check_tokens, file=token_texts)
+    if texts is not None and not is_folder(Path(request.source)):
+        raise UsageError("tokens are compared with those of a model folder", hint="leave out --check-tokens")
     results = make_and_show(request, run, messages)
     if is_read() and not messages.quiet and not request.types:
         name = results[0].file.file_type.name

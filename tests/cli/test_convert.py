@@ -280,3 +280,10 @@ def test_a_folder_is_made_where_the_output_names_one(forge: Forge, model: Path, 
 def test_a_folder_that_was_made_in_vain_goes(forge: Forge, model: Path) -> None:
     assert forge("convert", model, "-o", "new/inside/", "--max-memory", "5M").code == 2
     assert listing(Path()) == []
+
+
+def test_tokens_of_a_gguf_file_are_not_compared(forge: Forge, model: Path) -> None:
+    assert forge("convert", model, "-o", "base.gguf", "-t", "F16").code == 0
+    ran = forge("convert", "base.gguf", "-o", "out.gguf", "-t", "Q8_0", "--check-tokens")
+    assert (ran.code, "those of a model folder" in ran.err) == (2, True)
+    assert listing(Path()) == ["base.gguf"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from gguf_forge.engine.threads import Progress
+from gguf_forge.errors import UnsupportedError, UsageError
 from gguf_forge.planning.file_plan import FilePlan
 from gguf_forge.planning.making import planned
 from gguf_forge.recipe import FileType, names_of_types
@@ -84,12 +86,12 @@ class TypeChoice:
     @property
     def purpose(self) -> str:
         """What it is for, in a few words."""
-        return PURPOSES[self.file_type.name]
+        return PURPOSES.get(self.file_type.name, "as it is")
 
     @property
     def is_for_any_model(self) -> bool:
         """Whether it may be recommended: it is made for ordinary models, and can be made as things are."""
-        return self.file_type.name in _FOR_ALL and not self.needs_imatrix
+        return self.file_type.name in _FOR_ALL and not self.needs_imatrix and self.error is not None
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def choose_type(
     Example:
         >>> choose_type(Request(source="Qwen3-0.6B"), fit=8 << 30).recommended  # doctest: +SKIP
     """
-    wanted = names_of_types(request.types or ("all",), with_imatrix=True)
+    wanted = _possible(request, names_of_types(request.types or ("all",), with_imatrix=True))
     with planned(replace(request, types=(*wanted, "F16"), out=None), only_planned=True) as found:
         by_type: dict[str, FilePlan] = {}
         for file in found.files:
@@ -164,6 +166,23 @@ def choose_type(
     )
     ordered = sorted(choices, key=lambda choice: (choice.file.size, choice.file_type.name))
     return TypeChoices(_with_recommended(ordered), context, cache, fit)
+
+
+def _possible(request: Request, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The types that the model can have. If some have no blocks for its rows, each type is tried by itself."""
+    try:
+        with planned(replace(request, types=names, out=None), only_planned=True):
+            return names
+    except (UnsupportedError, UsageError):
+        if len(names) == 1:
+            raise
+    found: list[str] = []
+    for name in names:
+        with suppress(UnsupportedError, UsageError):
+            found += _possible(request, (name,))
+    if not found:
+        _possible(request, names[:1])  # raises the reason
+    return tuple(found)
 
 
 def _with_recommended(choices: list[TypeChoice]) -> tuple[TypeChoice, ...]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from checkpoints import tiny_llama
+from checkpoints import NARROW, tiny_llama
 from imatrices import write_for_model
 
 from gguf_forge import Request, compare_gguf, convert
@@ -81,3 +81,14 @@ def test_a_gguf_file_is_a_model_too(tiny: Path, tmp_path: Path) -> None:
 def test_a_longer_context_takes_more_memory(tiny: Path) -> None:
     short, long = (choose_type(Request(source=str(tiny), types=("Q8_0",)), context=n) for n in (1024, 4096))
     assert long.cache == 4 * short.cache
+
+
+def test_types_without_blocks_for_the_rows_are_left_out(tmp_path: Path) -> None:
+    found = choose_type(Request(source=str(tiny_llama(tmp_path, NARROW)), types=("Q1_0", "Q8_0"))).choices
+    assert [choice.file_type.name for choice in found] == ["Q8_0"]
+
+
+def test_a_copy_has_words_of_its_own(tiny: Path, tmp_path: Path) -> None:
+    (base,) = convert(tiny, tmp_path, types="Q8_0")
+    (choice,) = choose_type(Request(source=str(base.path), types=("COPY",))).choices
+    assert (choice.purpose, choice.error) == ("as it is", 0.0)
