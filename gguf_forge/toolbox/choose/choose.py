@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import UnsupportedError, UsageError
@@ -143,13 +144,12 @@ def choose_type(
         >>> choose_type(Request(source="Qwen3-0.6B"), fit=8 << 30).recommended  # doctest: +SKIP
     """
     wanted = _possible(request, names_of_types(request.types or ("all",), with_imatrix=True))
-    with planned(replace(request, types=(*wanted, "F16"), out=None), only_planned=True) as found:
+    with planned(replace(request, types=("F16",), out=None), only_planned=True) as found:
+        sixteen = found.files[0].size
+    with planned(replace(request, types=wanted, out=None), only_planned=True) as found:
         by_type: dict[str, FilePlan] = {}
         for file in found.files:
             by_type.setdefault(file.file_type.name, file)
-        sixteen = by_type["F16"].size
-        if "F16" not in map(str.upper, wanted):
-            del by_type["F16"]
         files = tuple(by_type.values())
         errors = sampled_errors(files, threads=threads, progress=progress)
         cache = kv_cache_bytes(files[0].metadata, context)
@@ -176,13 +176,14 @@ def _possible(request: Request, names: tuple[str, ...]) -> tuple[str, ...]:
     except (UnsupportedError, UsageError):
         if len(names) == 1:
             raise
-    found: list[str] = []
+    found: dict[Path, str] = {}  # several types may be one file, where a checkpoint keeps its blocks
     for name in names:
-        with suppress(UnsupportedError, UsageError):
-            found += _possible(request, (name,))
-    if not found:
-        _possible(request, names[:1])  # raises the reason
-    return tuple(found)
+        with (
+            suppress(UnsupportedError, UsageError),
+            planned(replace(request, types=(name,), out=None), only_planned=True) as alone,
+        ):
+            found.setdefault(alone.files[0].path, name)
+    return tuple(found.values()) or _possible(request, names[:1])
 
 
 def _with_recommended(choices: list[TypeChoice]) -> tuple[TypeChoice, ...]:
