@@ -3,6 +3,10 @@
     python tests/fuzz/harness.py SECONDS                 all generators
     python tests/fuzz/harness.py SECONDS names cards     these generators
     python tests/fuzz/harness.py 0 names:17              one attack once more
+    python tests/fuzz/harness.py --rounds 8 --first 1    attacks 1 to 8 of every generator: the same ones at each run
+
+The first attack is numbered by the clock, so each run explores what no run has tried. `.ci/run` takes fixed numbers, so
+that it fails for a change of the program and never by chance.
 
 A generator is a function `(source: random.Random, folder: Path) -> list[str]`. It writes a model's folder or a file
 into the empty `folder`, and returns the command line that reads it. The modules in `generators/` list theirs in
@@ -204,19 +208,20 @@ def _load_all() -> None:
             importlib.import_module(module.name)
 
 
-def _numbered(names: list[str], first: int, end: float) -> Iterator[tuple[str, int]]:
-    number = first
-    while time.monotonic() < end:
+def _numbered(names: list[str], numbers: range, end: float) -> Iterator[tuple[str, int]]:
+    for number in numbers:
+        if time.monotonic() > end:
+            break
         yield from ((name, number) for name in names)
-        number += 1
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("seconds", type=float)
+    parser.add_argument("seconds", type=float, nargs="?", default=float("inf"), help="of exploring")
     parser.add_argument("names", nargs="*", metavar="NAME[:NUMBER]")
     parser.add_argument("-j", "--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--first", type=int, default=time.time_ns() // 10**8, help="number of the first attack")
+    parser.add_argument("--rounds", type=int, default=sys.maxsize, help="attacks of each generator at most")
     parser.add_argument("--finds", type=Path, default=Path("finds"))
     given = parser.parse_args()
 
@@ -226,7 +231,7 @@ def main() -> int:
     names = given.names or list(generators())
     again = [(name, int(number)) for name, _, number in (each.partition(":") for each in names) if number]
     end = time.monotonic() + given.seconds
-    todo = again or _numbered(names, given.first, end)
+    todo = again or _numbered(names, range(given.first, given.first + given.rounds), end)
     codes: dict[str, Counter[int | None]] = {}
     finds = 0
     context = multiprocessing.get_context("fork")

@@ -50,3 +50,9 @@ def test_what_no_command_may_do(harness: ModuleType, changed: dict[str, object],
 
 def test_every_exit_code_of_an_error_is_known(harness: ModuleType) -> None:
     assert harness.documented_codes() == {0, 2, 3, 4, 5, 7, 8}
+
+
+def test_fixed_numbers_give_the_same_attacks(harness: ModuleType) -> None:
+    names, end = ["a", "b"], float("inf")
+    assert list(harness._numbered(names, range(7, 9), end)) == [("a", 7), ("b", 7), ("a", 8), ("b", 8)]
+    assert list(harness._numbered(names, range(7, 9), 0)) == []
