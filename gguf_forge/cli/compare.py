@@ -18,8 +18,8 @@ from gguf_forge.run_settings import RunSettings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
+    from gguf_forge.cli.tables import Table
     from gguf_forge.gguf_file.tensor_info import TensorInfo
     from gguf_forge.toolbox.inspect.compare import Comparison, TensorComparison
     from gguf_forge.toolbox.inspect.measure import Distance, OverallDistance

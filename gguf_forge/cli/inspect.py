@@ -22,9 +22,9 @@ from gguf_forge.run_settings import RunSettings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
     from rich.text import Text
 
+    from gguf_forge.cli.tables import Table
     from gguf_forge.gguf_file.opened import GgufFile
     from gguf_forge.gguf_file.tensor import GgufTensor
     from gguf_forge.gguf_file.values import Value

@@ -9,8 +9,7 @@ from gguf_forge.cli.shown import json_value, type_text, value_text
 from gguf_forge.cli.tables import table_of
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from gguf_forge.cli.tables import Table
     from gguf_forge.gguf_file.values import Value
     from gguf_forge.toolbox.inspect.metadata_diff import KeyDifference
 

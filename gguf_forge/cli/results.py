@@ -20,8 +20,9 @@ from gguf_forge.storage.profile import PHASES, Profile
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
     from rich.text import Text
+
+    from gguf_forge.cli.tables import Table
 
 
 def show_plans(files: Sequence[FilePlan], messages: Messages, job: Job | None = None, *, summary: bool = False) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import cProfile
+import io
 from pathlib import Path
 
 import pytest
 from command_line import Forge
+from rich.console import Console
 
 from gguf_forge import convert, open_gguf
+from gguf_forge.cli.tables import line, table_of
 
 
 @pytest.fixture
@@ -55,3 +59,32 @@ def test_columns_that_do_not_fit_are_named(
     assert max(map(len, narrow[narrow.index("tensor  ") :].splitlines())) <= 70
     monkeypatch.setenv("COLUMNS", "160")
     assert "a wider terminal" not in forge("compare", large, small).out
+
+
+def test_a_row_costs_few_calls() -> None:
+    """A file can have 50,000 tensors or keys, and rich's own tables make 3,000 calls of Python for each."""
+
+    def calls(n_rows: int) -> int:
+        table = table_of("name", "type", "items", "value", right=("items",), folding=("value",), spare=("items",))
+        for number in range(n_rows):
+            table.add_row(f"blk.{number}.weight", line(("F32", "dim")), "3", "text")
+        console = Console(file=io.StringIO(), width=80)
+        profile = cProfile.Profile()
+        profile.runcall(console.print, table, crop=False)
+        return sum(entry.callcount for entry in profile.getstats() if not isinstance(entry.code, str))
+
+    assert (calls(300) - calls(100)) / 200 < 150
+
+
+def test_only_long_text_is_folded() -> None:
+    table = table_of("name", "what it says", folding=("what it says",))
+    table.add_row("a", "one two three four five six seven")
+    table.add_row("b", line(("short", "bold")))
+    console = Console(file=io.StringIO(), width=26)
+    console.print(table, crop=False)
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "name  what it says",
+        "a     one two three four",
+        "      five six seven",
+        "b     short",
+    ]
