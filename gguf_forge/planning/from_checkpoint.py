@@ -16,7 +16,7 @@ from gguf_forge.checkpoint.safetensors_file import header_size
 from gguf_forge.checkpoint.shards import has_weights
 from gguf_forge.engine.batches import RowSource, Shard
 from gguf_forge.errors import UnsupportedError, UsageError
-from gguf_forge.general import fill_template, model_id_of, output_name
+from gguf_forge.general import model_id_of, output_name
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, u32
 from gguf_forge.name_pattern import NamePattern
@@ -24,13 +24,13 @@ from gguf_forge.planning.file_plan import BaseFile, FilePlan, TensorChoice, said
 from gguf_forge.planning.kept_blocks import say_left, with_kept_blocks
 from gguf_forge.planning.model import FileContent, TensorSource
 from gguf_forge.planning.model_plan import ModelPlan, has_projector, plan_infos, plan_model, plan_weights
+from gguf_forge.planning.place import OutputPlace
 from gguf_forge.planning.splits import Split, split_as_converter, split_as_gguf_split, whole_file
 from gguf_forge.recipe import FILE_TYPES, FileType, Options
 from gguf_forge.recipe.file_types import AUTO, OF_NVFP4
-from gguf_forge.request import Request, names_folder
+from gguf_forge.request import Request
 from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.local.folder import LocalFolder
-from gguf_forge.storage.paths import is_folder
 from gguf_forge.tensors.dequantized import is_of_fp8
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.types.tensor_type import F16, F32, Q8_0, TensorType
@@ -42,32 +42,22 @@ DEFAULT_TYPE = "Q4_K_M"
 _OF_BLOCKS = {"MXFP4": FILE_TYPES["MXFP4_MOE"], "NVFP4": OF_NVFP4}
 
 
-def plan_file(
-    plan: ModelPlan,
-    options: Options,
-    out: Path | None = None,
-    split: Split | None = None,
-    *,
-    in_folder: bool = False,
-    only_planned: bool = False,
-) -> FilePlan:
+def plan_file(plan: ModelPlan, options: Options, place: OutputPlace, *, only_planned: bool = False) -> FilePlan:
     """Chooses every type, size and offset of a file.
 
     Args:
         plan: The model.
         options: The file type, and the options that change its mix.
-        out: A file, a folder, a name with `{ftype}` in it, or None for the usual name in the current folder.
-        split: Whether and how the file is split.
-        in_folder: `out` is a folder, even if it is missing.
+        place: Where the file goes, and how it is split.
         only_planned: As for `OpenModel.files`.
 
     Raises:
         UsageError: an option that the file type has no use for, or a type that needs an importance matrix.
     """
     file_type, metadata, chosen, warnings = choose(plan, options, only_planned=only_planned)
-    path = _path(plan, file_type, out, in_folder)
-    shards = _shards(path, metadata, chosen, options.file_type, split or Split())
-    if split and shards[0].path == path:
+    path = place.path(_usual_name(plan, file_type), file_type.name)
+    shards = _shards(path, metadata, chosen, options.file_type, place.split)
+    if place.split and shards[0].path == path:
         warnings = (*warnings, f"{path.name} is not split: one part holds it all")
     return FilePlan(
         file_type=file_type,
@@ -82,42 +72,26 @@ def plan_file(
     )
 
 
-def plan_files(
-    plan: ModelPlan,
-    options: Options,
-    out: Path | None = None,
-    split: Split | None = None,
-    *,
-    in_folder: bool = False,
-    only_planned: bool = False,
+def _with_adapters(
+    plan: ModelPlan, options: Options, place: OutputPlace, *, only_planned: bool = False
 ) -> tuple[FilePlan, ...]:
-    """The plans of a model's file and of its adapters' files; arguments as for `plan_file`.
+    """The plans of a model's file and of its adapters' files, which are named for it; arguments as for `plan_file`.
 
     Adapters are F32. They are only planned with files of float types, because llama-quantize makes a single file.
     """
-    main = plan_file(plan, options, out, split, in_folder=in_folder, only_planned=only_planned)
+    main = plan_file(plan, options, place, only_planned=only_planned)
     if not plan.adapters:
         return (main,)
     if not options.file_type.is_float:
         said = f"its {len(plan.adapters)} adapters are written with files of float types only: add for example -t F16"
         return (replace(main, warnings=(*main.warnings, said)),)
-    path = _path(plan, main.file_type, out, in_folder)
-    beside = {path.with_name(beginning + path.name): adapter for beginning, adapter in plan.adapters.items()}
+    path = place.path(_usual_name(plan, main.file_type), main.file_type.name)
     of_adapters = Options(file_type=FILE_TYPES["F32"], as_reference=options.as_reference)
-    return (main, *(_adapter_file(adapter, path, of_adapters) for path, adapter in beside.items()))
-
-
-def _adapter_file(plan: ModelPlan, path: Path, options: Options) -> FilePlan:
-    file_type, metadata, chosen, _ = choose(plan, options)
-    return FilePlan(
-        file_type=file_type,
-        metadata=metadata,
-        shards=whole_file(path, metadata, chosen),
-        fallbacks=(),
-        warnings=(),
-        source_bytes=plan.nbytes,
-        inputs=plan.inputs,
+    beside = (
+        plan_file(adapter, of_adapters, OutputPlace(path.with_name(beginning + path.name)))
+        for beginning, adapter in plan.adapters.items()
     )
+    return (main, *beside)
 
 
 def _shards(
@@ -198,11 +172,8 @@ def _with_file_type(plan: ModelPlan, base: TensorType) -> Metadata:
     return {**plan.metadata, "general.file_type": u32(_base_file_type(plan, base).id or 0)}
 
 
-def _path(plan: ModelPlan, file_type: FileType, out: Path | None, in_folder: bool) -> Path:
-    folder = out or Path()
-    if not in_folder and not is_folder(folder):
-        return folder.with_name(fill_template(folder.name, file_type.name))
-    return folder / (plan.file_prefix + output_name(plan.identity, file_type.name, vocab_only=not plan.tensors))
+def _usual_name(plan: ModelPlan, file_type: FileType) -> str:
+    return plan.file_prefix + output_name(plan.identity, file_type.name, vocab_only=not plan.tensors)
 
 
 def _with_fp8_as_q8(plan: ModelPlan) -> ModelPlan:
@@ -348,14 +319,11 @@ def files_of_request(
         default: The name of the file type if the request names none.
         only_planned: As for `OpenModel.files`.
     """
-    target = folder if request.out is None else folder / request.out
     file_types = dict.fromkeys(FileType.named(name) for name in request.types or (default,))
-    in_folder = names_folder(request.out, len(file_types))
+    place = OutputPlace.of(request, folder, len(file_types), split)
     plans = (
         file
         for each in file_types
-        for file in plan_files(
-            plan, replace(options, file_type=each), target, split, in_folder=in_folder, only_planned=only_planned
-        )
+        for file in _with_adapters(plan, replace(options, file_type=each), place, only_planned=only_planned)
     )
     return said_and_checked(plans, strict=request.strict)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from gguf_forge.engine.batches import Shard
 from gguf_forge.errors import InputError, UsageError
-from gguf_forge.general import fill_template
 from gguf_forge.gguf_file.opened import GgufFile
 from gguf_forge.gguf_file.rules import FormatRule
 from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_TENSORS, PartName
@@ -17,6 +16,7 @@ from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.planning.file_plan import BaseFile, FilePlan, TensorChoice, said_and_checked
 from gguf_forge.planning.model import FileContent, TensorSource
+from gguf_forge.planning.place import OutputPlace
 from gguf_forge.planning.splits import (
     Split,
     SplitSize,
@@ -27,8 +27,7 @@ from gguf_forge.planning.splits import (
 )
 from gguf_forge.recipe import FileType, Options
 from gguf_forge.recipe.file_types import ALIASES
-from gguf_forge.request import Request, names_folder
-from gguf_forge.storage.paths import is_folder
+from gguf_forge.request import Request
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import StandIn
 from gguf_forge.types.tensor_type import TensorType
@@ -70,7 +69,6 @@ class GgufModel:
         if not request.types:
             raise UsageError("the file type is missing", hint="name one with --type, for example Q4_K_M")
         gguf = self._gguf
-        target = gguf.paths[0].parent if request.out is None else folder / request.out
         log.info("%s: %d tensors in %d files", gguf.paths[0], len(gguf.tensors), len(gguf.paths))
         is_partial = gguf.breaks(FormatRule.PARTS)
         if gguf.broken and options.prune_layers:
@@ -78,10 +76,11 @@ class GgufModel:
         given = replace(options, keep_order=split.keep, is_partial=is_partial)
         base = self._base_file()
         names = {FileType.named(name): name for name in request.types}
+        place = OutputPlace.of(request, gguf.paths[0].parent if request.out is None else folder, len(names), split)
         plans = (
             self._plan(
                 base,
-                _path(target, file_type, name, names_folder(request.out, len(names))),
+                place.path(f"ggml-model-{_reference_name(file_type, name)}.gguf", file_type.name),
                 replace(given, file_type=file_type),
                 split,
                 only_planned,
@@ -146,12 +145,6 @@ def _refuse_hints(request: Request) -> None:
     in_use = [flag for flag, value in of_checkpoints.items() if value]
     if in_use:
         raise UsageError(f"{', '.join(in_use)}: no use for a GGUF file", hint="leave it out, or give a model folder")
-
-
-def _path(target: Path, file_type: FileType, name: str, in_folder: bool) -> Path:
-    if in_folder or is_folder(target):
-        return target / f"ggml-model-{_reference_name(file_type, name)}.gguf"
-    return target.with_name(fill_template(target.name, file_type.name))
 
 
 def _reference_name(file_type: FileType, name: str) -> str:

@@ -16,6 +16,7 @@ from gguf_forge.errors import InputError, RefusedError
 from gguf_forge.planning.file_plan import FilePlan
 from gguf_forge.planning.from_checkpoint import plan_file
 from gguf_forge.planning.model_plan import plan_model
+from gguf_forge.planning.place import OutputPlace
 from gguf_forge.recipe import FileType, Options
 from gguf_forge.run_settings import RunSettings
 
@@ -30,7 +31,7 @@ def folder(family: str, tmp_path: Path) -> MemoryFolder:
 
 def planned(checkpoint: Checkpoint, family: str, file_type: str) -> FilePlan:
     plan = plan_model(checkpoint, pre_tokenizer=read_description(FAMILIES / family).pre_tokenizer)
-    return plan_file(plan, Options(file_type=FileType.named(file_type)), OUT)
+    return plan_file(plan, Options(file_type=FileType.named(file_type)), OutputPlace(OUT))
 
 
 # BERT's folder has another one inside, which tells how an embedding is pooled.
