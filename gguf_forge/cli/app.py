@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -114,8 +115,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with (
             _signals_raise(),
             memory_bound(None),
+            warnings.catch_warnings(),
             logging_to(Messages(quiet="-q" in given or "--quiet" in given, verbose=verbose)),
         ):
+            # Weights that are no numbers are told by messages of their own, which name the tensor.
+            warnings.simplefilter("ignore", RuntimeWarning)
             return _run(given)
     except ReaderGone:
         discard_output()

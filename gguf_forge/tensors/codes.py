@@ -211,6 +211,10 @@ class Lookup(TensorExpr):
     levels: TensorExpr
     dtype: TensorType = F32
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.codes.dtype, ElementType) or self.codes.dtype.dtype.kind not in "iu":
+            raise InputError(f"codes of type {self.codes.dtype} are looked up in a table")
+
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return self.codes.shape
@@ -218,8 +222,10 @@ class Lookup(TensorExpr):
     def take(self, rows: RowNumbers) -> Rows:
         levels = self.levels.rows(0, 1)[0].astype(np.float32)
         codes = self.codes.take(rows)
-        if len(levels) < 256 and codes.size and int(codes.max()) >= len(levels):
-            raise InputError(f"a code is {codes.max()}, and its table has {len(levels)} values")
+        if len(levels) < 256 or codes.dtype.kind == "i":
+            low, high = (int(codes.min()), int(codes.max())) if codes.size else (0, 0)
+            if low < 0 or high >= len(levels):
+                raise InputError(f"a code is {low if low < 0 else high}, and its table has {len(levels)} values")
         values: Rows = levels[codes]
         return values
 

@@ -49,6 +49,8 @@ class Scaled(TensorExpr):
     dtype: TensorType = F32
 
     def __post_init__(self) -> None:
+        if not self.codes.shape or min(self.row_block, self.column_block) < 1:
+            raise InputError(f"scales of shape {self.scales.shape} do not fit codes of shape {self.codes.shape}")
         *leading, n_rows, n_columns = (1, *self.codes.shape)[-max(2, len(self.codes.shape)) :]
         wanted = (*leading, -(-n_rows // self.row_block), -(-n_columns // self.column_block))
         for what, numbers in (("scales", self.scales), ("zero points", self.zeros), ("biases", self.shifts)):

@@ -14,6 +14,12 @@ from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import MXFP4, NVFP4, TensorType
 
 
+def _check_bytes(*numbers: TensorExpr) -> None:
+    for each in numbers:
+        if each.dtype.row_bytes(2) != 2:
+            raise InputError(f"numbers of type {each.dtype} are no bytes of packed codes and scales")
+
+
 @dataclass(frozen=True)
 class RepackMxfp4(TensorExpr):
     """MXFP4 of Open Compute (16 bytes a block, (..., R, C / 2), and its scale, (..., R, C / 32)) as ggml's blocks.
@@ -27,6 +33,7 @@ class RepackMxfp4(TensorExpr):
     dtype: TensorType = MXFP4
 
     def __post_init__(self) -> None:
+        _check_bytes(self.blocks, self.scales)
         if self.blocks.shape != (*self.scales.shape[:-1], self.scales.shape[-1] * 16):
             raise InputError(f"MXFP4 blocks {self.blocks.shape} do not fit scales {self.scales.shape}")
 
@@ -80,6 +87,7 @@ class RepackNvfp4(TensorExpr):
     dtype: TensorType = NVFP4
 
     def __post_init__(self) -> None:
+        _check_bytes(self.codes, self.scales)
         if self.codes.shape != (*self.scales.shape[:-1], self.scales.shape[-1] * 8):
             raise InputError(f"NVFP4 codes {self.codes.shape} do not fit scales {self.scales.shape}")
         if self.scales.shape[-1] % 4:

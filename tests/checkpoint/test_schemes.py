@@ -13,6 +13,7 @@ import pytest
 
 from gguf_forge.checkpoint.quantized import resolved
 from gguf_forge.checkpoint.quantized.scheme import Quantization
+from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import Stored, StoredElements
@@ -233,3 +234,40 @@ def test_quanto(tmp_path: Path, random: np.random.Generator, kind: Any) -> None:
     found = values_of(tensors, tmp_path, quant_method="quanto")
     assert set(found) == {"w.weight"}
     np.testing.assert_array_equal(found["w.weight"], codes.astype(np.float32) * scale.astype(np.float32))
+
+
+ODD_SHAPES = ((), (0,), (0, 96), (96,), (96, 1), (1, 96), (96, 0), (2, 2, 2), (1, 1, 1, 1), (7, 3), (3, 7))
+PARTS: dict[str, dict[str, tuple[int, ...]]] = {
+    "gptq": {"w.qweight": (12, 96), "w.qzeros": (3, 12), "w.scales": (3, 96)},
+    "awq": {"w.qweight": (96, 12), "w.qzeros": (3, 12), "w.scales": (3, 96)},
+    "bitsandbytes": {"w.weight": (96, 96), "w.SCB": (96,)},
+    "compressed-tensors": {"w.weight": (96, 96), "w.weight_scale": (96, 1)},
+    "hqq": {
+        "w.W_q": (96, 48), "w.scale": (192, 1), "w.zero": (192, 1),
+        "w.shape": (2,), "w.axis": (1,), "w.packing": (7,),
+    },
+    "quanto": {"q_proj.weight._data": (96, 96), "q_proj.weight._scale": (96, 1)},
+    "torchao": {"w._weight_qdata": (96, 96), "w._weight_scale": (96, 1), "w._weight_zero_point": (96, 1)},
+    "mlx": {"w.weight": (96, 12), "w.scales": (96, 3), "w.biases": (96, 3)},
+    "eetq": {"w.weight": (96, 96), "w.weight_scales": (96,)},
+    "bitnet": {"w.weight": (24, 96), "w.weight_scale": (1,)},
+    "mxfp4": {"w_blocks": (96, 3, 16), "w_scales": (96, 3)},
+    "modelopt": {"w.weight": (96, 48), "w.weight_scale": (96, 6), "w.weight_scale_2": ()},
+    "fp8": {"w.weight": (96, 96), "w.weight_scale_inv": (3, 3)},
+    "fbgemm_fp8": {"w.weight": (96, 96), "w.weight_scale": (96, 1)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", PARTS)
+def test_parts_of_any_shape_and_type_are_taken_or_refused(tmp_path: Path, method: str) -> None:
+    config = {"quant_method": method, "bits": 4, "group_size": 32, "weight_block_size": [32, 32]}
+    refused = 0
+    for changed in PARTS[method]:
+        for kind in map(np.dtype, (np.int32, np.uint8, np.int8, np.float16, np.float32, ml_dtypes.float8_e4m3fn)):
+            for shape in ODD_SHAPES:
+                tensors = {name: np.zeros(shape, np.uint8) for name, shape in PARTS[method].items()}
+                try:
+                    values_of({**tensors, changed: np.zeros(shape, kind)}, tmp_path, **config)
+                except (InputError, UnsupportedError):
+                    refused += 1
+    assert refused > 50

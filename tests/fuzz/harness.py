@@ -19,10 +19,12 @@ rule is kept in `finds/NAME-NUMBER/`, and is printed with the name to run it aga
 from __future__ import annotations
 
 import argparse
+import ctypes
 import importlib
 import multiprocessing
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -45,9 +47,17 @@ MEMORY = 2 << 30  # of address space, on top of what the program has when it beg
 PROCESSOR_SECONDS = 20
 SECONDS = 120  # a command that waits without working, for example for a FIFO
 LARGEST_FILE = 256 << 20
+MOST_MEMORY = (1 << 30) + (256 << 20)  # resident: what SECURITY.md allows, and what the program and its libraries take
 MOST_TEXT_OF_ERRORS = 64 << 10
 MOST_TEXT_FOR_A_BYTE = 32  # of the input; what is printed may not grow faster
-FORBIDDEN = ("Traceback (most recent call last)", "this is a bug in gguf-forge", "panicked at", "Exception ignored")
+_PR_SET_CHILD_SUBREAPER = 36  # of Linux
+FORBIDDEN = (
+    "Traceback (most recent call last)",
+    "this is a bug in gguf-forge",
+    "panicked at",
+    "Exception ignored",
+    "RuntimeWarning",
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,10 @@ class Outcome:
         read: The bytes of all that it could read.
         names: The names of the files that it left beside the input.
         changed: Whether the input is not as it was.
+        outside: The names of what it left in the folder above.
+        peak: The most memory that it held, in bytes.
+        left_running: How many of its processes did not end with it.
+        unreadable: The names of the GGUF files that it made and `verify` cannot read.
     """
 
     code: int | None
@@ -69,6 +83,10 @@ class Outcome:
     read: int
     names: tuple[str, ...]
     changed: bool
+    outside: tuple[str, ...] = ()
+    peak: int = 0
+    left_running: int = 0
+    unreadable: tuple[str, ...] = ()
 
 
 def documented_codes() -> set[int]:
@@ -102,6 +120,12 @@ def faults_of(outcome: Outcome) -> Iterator[str]:
             yield f"it left a file called {name!r}"
     if outcome.changed:
         yield "it changed its input"
+    yield from (f"it left {name!r} outside of its folder" for name in outcome.outside)
+    yield from (f"verify cannot read its output {name!r}" for name in outcome.unreadable)
+    if outcome.peak > MOST_MEMORY:
+        yield f"it held {outcome.peak >> 20} MiB"
+    if outcome.left_running:
+        yield f"it left {outcome.left_running} processes behind"
 
 
 def run(arguments: list[str], inside: Path) -> Outcome:
@@ -109,13 +133,55 @@ def run(arguments: list[str], inside: Path) -> Outcome:
     here, out, err = inside / "here", inside / "out", inside / "err"
     here.mkdir(exist_ok=True)  # a generator may have put something there
     before, left = _listing(inside / "input"), set(here.iterdir())
+    code, peak = _ended(arguments, here, out, err)
+    made = sorted(set(here.iterdir()) - left)
+    outside = {path.name for path in inside.iterdir()} - {"input", "here", "out", "err"}
+    return Outcome(
+        code,
+        out.read_bytes(),
+        err.read_bytes(),
+        sum(size for size, _ in before.values()),
+        tuple(path.name for path in made),
+        _listing(inside / "input") != before,
+        tuple(sorted(outside)),
+        peak,
+        _end_orphans(),
+        tuple(_unreadable(made, here)) if code == 0 else (),
+    )
+
+
+def _unreadable(made: list[Path], here: Path) -> Iterator[str]:
+    """The GGUF files among those that were made which `verify` cannot read. It may find differences in them: blocks
+    that were invalid in the input are so in its copy."""
+    from gguf_forge.cli.verify import MISMATCH
+
+    for path in made:
+        if path.suffix == ".gguf" and path.is_file() and not re.search(r"-(?!00001)\d{5}-of-", path.name):
+            code, _ = _ended(["verify", f"./{path.name}"], here, Path(os.devnull), Path(os.devnull))
+            if code not in (0, MISMATCH):
+                yield path.name
+
+
+def _end_orphans() -> int:
+    """Ends what the command left running, and says how many processes that was."""
+    count = 0
+    with suppress(ChildProcessError):
+        while True:
+            ended, _ = os.waitpid(-1, os.WNOHANG)
+            if not ended:
+                for line in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+                    os.kill(int(line), signal.SIGKILL)
+                ended, _ = os.waitpid(-1, 0)
+                count += 1
+    return count
+
+
+def _ended(arguments: list[str], here: Path, out: Path, err: Path) -> tuple[int | None, int]:
+    """The exit code of a command line and the most memory that it held."""
     child = os.fork()
     if not child:
         _command(arguments, here, out, err)
-    code = _wait(child)
-    names = tuple(sorted(path.name for path in set(here.iterdir()) - left))
-    read = sum(size for size, _ in before.values())
-    return Outcome(code, out.read_bytes(), err.read_bytes(), read, names, _listing(inside / "input") != before)
+    return _wait(child)
 
 
 def _command(arguments: list[str], here: Path, out: Path, err: Path) -> None:
@@ -149,18 +215,18 @@ def _command(arguments: list[str], here: Path, out: Path, err: Path) -> None:
         os._exit(code)
 
 
-def _wait(child: int) -> int | None:
+def _wait(child: int) -> tuple[int | None, int]:
     end = time.monotonic() + SECONDS
     pause = 0.002
     while time.monotonic() < end:
-        ended, status = os.waitpid(child, os.WNOHANG)
+        ended, status, usage = os.wait4(child, os.WNOHANG)
         if ended:
-            return os.waitstatus_to_exitcode(status)
+            return os.waitstatus_to_exitcode(status), usage.ru_maxrss << 10
         time.sleep(pause)
         pause = min(0.1, pause * 1.5)
     os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
+    _, _, usage = os.wait4(child, 0)
+    return None, usage.ru_maxrss << 10
 
 
 def _listing(folder: Path) -> dict[Path, tuple[int, int]]:
@@ -195,6 +261,11 @@ def attack(name_and_number: tuple[str, int], keep: Path) -> tuple[str, int, int 
         return name, number, outcome.code, faults
     finally:
         shutil.rmtree(inside, ignore_errors=True)
+
+
+def _adopt_orphans() -> None:
+    """Processes whose parent ended become children of this one, so that none is missed."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _load_all() -> None:
@@ -237,7 +308,7 @@ def main() -> int:
     context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory(prefix="seeds-") as scratch:
         seeds.make(Path(scratch))
-        with context.Pool(given.jobs, maxtasksperchild=500) as pool:
+        with context.Pool(given.jobs, _adopt_orphans, maxtasksperchild=500) as pool:
             for part in _in_parts(todo, 4 * given.jobs):
                 for name, number, code, faults in pool.imap_unordered(partial(attack, keep=given.finds), part):
                     codes.setdefault(name, Counter())[code] += 1

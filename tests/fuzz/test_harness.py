@@ -39,6 +39,10 @@ def harness() -> ModuleType:
         ({"names": (".partial",)}, "'.partial'"),
         ({"names": ("a\u202eb",)}, "\\u202e"),
         ({"changed": True}, "changed its input"),
+        ({"outside": ("x",)}, "left 'x' outside"),
+        ({"peak": 2 << 30}, "held 2048 MiB"),
+        ({"left_running": 1}, "1 processes behind"),
+        ({"unreadable": ("out.gguf",)}, "cannot read its output 'out.gguf'"),
     ],
 )
 def test_what_no_command_may_do(harness: ModuleType, changed: dict[str, object], fault: str) -> None:

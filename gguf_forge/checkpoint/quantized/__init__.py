@@ -16,10 +16,11 @@ from typing import Any
 
 from gguf_forge.checkpoint.checkpoint import Checkpoint
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
-from gguf_forge.errors import UnsupportedError, printable
+from gguf_forge.errors import InputError, UnsupportedError, printable
 from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.json_file import read_json_object
 from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.stored import as_vector
 from gguf_forge.types.element_type import ElementType
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,25 @@ def resolved(stored: Tensors, quantization: Quantization) -> Tensors:
         UnsupportedError: no scheme is known for the checkpoint's quantization.
         InputError: the parts of a weight contradict each other or the config.
     """
+    parts = {name: _part(name, expr) for name, expr in stored.items()}
+    found = _resolved(parts, quantization)
+    return {name: stored[name] if expr is parts.get(name) else expr for name, expr in found.items()}
+
+
+def _part(name: str, expr: TensorExpr) -> TensorExpr:
+    """A stored tensor as schemes take it: with one number or more, and with a dimension."""
+    if 0 in expr.shape:
+        raise InputError("it holds no numbers", tensor=name, hint="get an intact copy of the model")
+    if isinstance(expr.dtype, ElementType) and (expr.dtype.is_packed or expr.dtype.dtype.kind == "c"):
+        raise UnsupportedError(
+            f"numbers of type {expr.dtype} in a quantized checkpoint are not known",
+            tensor=name,
+            hint="convert the original 16-bit checkpoint",
+        )
+    return as_vector(expr)
+
+
+def _resolved(stored: Tensors, quantization: Quantization) -> Tensors:
     scheme = next((scheme for scheme in schemes() if scheme.fits(quantization, stored)), None)
     if not any(_may_be_codes(expr) for expr in stored.values()):
         log.warning(

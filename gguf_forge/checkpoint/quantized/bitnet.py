@@ -11,14 +11,14 @@ from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.tensors.arithmetic import Reciprocal
 from gguf_forge.tensors.codes import RowPlanes
 from gguf_forge.tensors.expression import TensorExpr
-from gguf_forge.tensors.stored import Widened, as_vector
+from gguf_forge.tensors.stored import Widened
 
 
 def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
     multiplies = quantization.config.get("linear_class") == "autobitlinear"
 
     def weight(name: str, packed: TensorExpr, scale: TensorExpr) -> TensorExpr:
-        factor: TensorExpr = Widened(as_vector(scale))
+        factor: TensorExpr = Widened(scale)
         with of_weight(name):
             codes = RowPlanes(packed, 2, (0, 1, 2, 3))
         return scaled(name, codes, factor if multiplies else Reciprocal(factor), None, zeros=1)

@@ -27,7 +27,7 @@ from gguf_forge.errors import InputError
 from gguf_forge.tensors.codes import ColumnCodes, Gathered, RowCodes
 from gguf_forge.tensors.dequantized import Scaled
 from gguf_forge.tensors.expression import TensorExpr
-from gguf_forge.tensors.stored import Widened, as_vector
+from gguf_forge.tensors.stored import Widened
 
 # Scales of activations and of the key-value cache. They are left out, because a GGUF file has no place for them.
 _UNUSED = (".input_scale", ".output_scale", ".input_zero_point", ".k_scale", ".v_scale", ".q_scale")
@@ -103,7 +103,7 @@ def _scaled_weights(stored: Tensors, weights: list[Mapping[str, Any]], naive: bo
     found = dict(stored)
     for stem in endings(stored, ".weight_scale"):
         name = f"{stem}.weight"
-        codes, scale = part(stored, f"{name}_scale", name), as_vector(stored[f"{name}_scale"])
+        codes, scale = part(stored, f"{name}_scale", name), stored[f"{name}_scale"]
         zeros = stored.get(f"{name}_zero_point", 0)
         block = _block(codes, scale, weights)
         found[name] = scaled(name, Widened(codes) if naive else codes, scale, block, zeros)
@@ -114,7 +114,7 @@ def _scaled_weights(stored: Tensors, weights: list[Mapping[str, Any]], naive: bo
 
 def _block(codes: TensorExpr, scale: TensorExpr, weights: list[Mapping[str, Any]]) -> tuple[int, int] | None:
     """The size of the blocks that have a scale each; None if the scales are for rows or for the whole tensor."""
-    if scale.shape[-1] == 1:
+    if scale.shape[-1] == 1 or len(codes.shape) < 2:
         return None
     structures = [config.get("block_structure") for config in weights]
     structures += [[1, config.get("group_size")] for config in weights]

@@ -5,7 +5,7 @@ Source: EETQ's `preprocess_weights_for_mixed_gemm` for compute capability 7.5 to
 
 from __future__ import annotations
 
-from gguf_forge.checkpoint.quantized.parts import bits_as, endings, of_weight, part, scaled, viewed
+from gguf_forge.checkpoint.quantized.parts import bits_as, endings, matrix, of_weight, part, scaled, viewed
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.errors import InputError
 from gguf_forge.tensors.expression import TensorExpr
@@ -28,7 +28,7 @@ def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
 
 def _codes(shuffled: TensorExpr) -> TensorExpr:
     """The codes plus 128 as (out, in), from the stored (in, out)."""
-    n_in, n_out = shuffled.shape
+    n_in, n_out = matrix(shuffled).shape
     if n_in % _TILE or n_out % 2:
         raise InputError(f"{n_in} x {n_out} codes are no whole number of tiles of {_TILE} x 2")
     tiles = n_in // _TILE

@@ -6,7 +6,7 @@ Codes are packed in planes: a stored row holds one row of each part of the matri
 
 from __future__ import annotations
 
-from gguf_forge.checkpoint.quantized.parts import endings, numbers_of, of_weight, part, shape_of
+from gguf_forge.checkpoint.quantized.parts import endings, matrix, numbers_of, of_weight, part, shape_of
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.tensors.codes import U8, RowPlanes
@@ -50,7 +50,7 @@ def _weight(stem: str, stored: Tensors) -> TensorExpr:
                 hint=f"known: {[*_PACKINGS]}",
             )
         codes: TensorExpr = RowPlanes(_as_whole_numbers(packed, kind), *_PACKINGS[kind])
-        n_groups = scale.shape[1 - along]
+        n_groups = matrix(scale).shape[1 - along]
         group = rows * columns // max(1, n_groups)
         height = n_groups if along else group
         if height < codes.shape[0] < height + len(_PACKINGS[kind][1]):  # The excess rows only fill the last words.

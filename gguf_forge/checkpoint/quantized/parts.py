@@ -18,7 +18,7 @@ from gguf_forge.tensors.dequantized import Scaled
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.packed import RepackNvfp4
 from gguf_forge.tensors.row_maps import reshaped
-from gguf_forge.tensors.stored import Constant, Stored, StoredElements, as_vector
+from gguf_forge.tensors.stored import Constant, Stored, StoredElements
 from gguf_forge.types.element_type import ELEMENT_TYPES
 
 # The most bytes of a tensor that describes one weight, such as its shape, a scale or a short text.
@@ -42,6 +42,17 @@ def part(stored: Tensors, weight: str, name: str) -> TensorExpr:
     if name not in stored:
         raise InputError(f"its part {name.rpartition('.')[2]} is missing", tensor=weight, hint="is a shard missing?")
     return stored[name]
+
+
+def matrix(x: TensorExpr) -> TensorExpr:
+    """The tensor, which must be a matrix.
+
+    Raises:
+        InputError: it has another number of dimensions.
+    """
+    if len(x.shape) != 2:
+        raise InputError(f"a part of shape {x.shape} is no matrix")
+    return x
 
 
 def endings(stored: Tensors, end: str) -> tuple[str, ...]:
@@ -88,7 +99,6 @@ def bits_as(x: TensorExpr, name: str) -> TensorExpr:
 
 def numbers_of(x: TensorExpr) -> NDArray[Any]:
     """The values of a small tensor that describes how a weight is stored. They are read during planning."""
-    x = as_vector(x)
     if x.dtype.nbytes(x.shape) > _SMALL_BYTES:
         raise InputError(f"a tensor of shape {x.shape} says how a weight is stored; that takes a few numbers")
     return x.rows(0, x.n_rows).reshape(-1)
@@ -123,7 +133,6 @@ def scaled(
         InputError: the scale has another shape than the codes need.
     """
     with of_weight(name):
-        scale = as_vector(scale)
         if block is not None:
             return Scaled(codes, scale, *block, zeros)
         n_scales = scale.n_rows * scale.shape[-1]
@@ -132,7 +141,7 @@ def scaled(
             raise InputError(f"scales of shape {scale.shape} do not fit {codes.n_rows} rows")
         shape = (1,) * max(2, len(codes.shape)) if one else (*codes.shape[:-1], 1)
         if isinstance(zeros, TensorExpr):
-            zeros = reshaped(as_vector(zeros), shape)
+            zeros = reshaped(zeros, shape)
         return Scaled(codes, reshaped(scale, shape), codes.n_rows if one else 1, codes.shape[-1], zeros)
 
 
