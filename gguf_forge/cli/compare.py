@@ -45,6 +45,9 @@ def compare(
 
     The exit code is 0 if they are the same and 7 if they are not. How they are split does not matter.
 
+    The error of a tensor is its RMSE, divided by the RMS of the tensor in A (the column "of the values"). The error of
+    a block, in JSON, is the RMSE of the block, divided by the same RMS of the whole tensor.
+
     Examples:
 
     - `gguf-forge compare model-BF16.gguf model-Q4_K_M.gguf`
@@ -114,7 +117,7 @@ def _distance_object(distance: Distance) -> dict[str, Any]:
         "max_error_at": None if place is None else {"row": place[0], "column": place[1]},
         "cosine": distance.cosine,
         "snr_db": distance.snr,
-        "worst_block": None if worst is None else vars(worst),
+        "worst_block": None if worst is None else {**vars(worst), "relative": distance.worst_relative},
     }
 
 

@@ -63,6 +63,9 @@ def report(
 
     The page is one HTML file that loads nothing else. With --source it shows what rounding changed.
 
+    The error of a tensor is its RMSE, divided by the RMS of the source's weights. The error of a block is the RMSE of
+    the block, divided by the same RMS of the whole tensor.
+
     Examples:
 
     - `gguf-forge report model-Q4_K_M.gguf`

@@ -72,7 +72,7 @@ def types(
 ) -> None:
     """Show every file type of a model: its size, what it loses, and what fits into memory.
 
-    The error is that of the weights, as a share of their size. It is estimated from a few rows of some tensors, which
+    The error is the RMSE of the weights, divided by their RMS. It is estimated from a few rows of some tensors, which
     are rounded to the type and back. A small error in the weights does not always mean a small one in the answers.
 
     Examples:

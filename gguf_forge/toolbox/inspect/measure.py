@@ -97,6 +97,12 @@ class Distance:
         return self.rmse / self.rms if self.rms else None if self.rmse else 0.0
 
     @property
+    def worst_relative(self) -> float | None:
+        """The error of the worst block: its RMSE, divided by the RMS of the whole reference; None where that is zero,
+        or where there is no error."""
+        return self.worst.rmse / self.rms if self.worst and self.rms else None
+
+    @property
     def snr(self) -> float | None:
         """Signal to noise in decibels; None if there is no noise, or no signal."""
         return 20 * math.log10(self.rms / self.rmse) if self.rmse and self.rms else None

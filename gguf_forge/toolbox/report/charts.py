@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import inf, log10
+from collections.abc import Mapping, Sequence, Set
+from math import log10
+from typing import NamedTuple
 
 from markupsafe import Markup
 
@@ -25,6 +26,7 @@ from gguf_forge.toolbox.report.svg import (
     path,
     rect,
     squarified,
+    strips,
     text,
 )
 
@@ -32,7 +34,6 @@ Colours = Mapping[str, str]  # the class of each type
 TypeBytes = Mapping[str, int]  # the bytes of each type, few bits first
 
 _CHAR = 6.3  # width of a letter of a label
-_FEW_LAYERS = 16
 
 
 def bit_ruler(bits: float) -> Markup:
@@ -85,26 +86,25 @@ def type_bar(rows: Sequence[tuple[str, float, int, int]], colours: Colours) -> M
     return element("svg", *parts, role="img", aria_label=label, class_="strip", width="100%", height=46)
 
 
-def treemap(tensors: Sequence[Tensor], colours: Colours) -> Markup:
-    """Every tensor as an area, those of a layer together."""
-    height = 430.0
+def treemap(tensors: Sequence[Tensor], colours: Colours, width: float = FULL) -> Markup:
+    """Every tensor as an area, those of a layer together: first those outside the layers, then layer after layer."""
+    height = 430.0 if width == FULL else 560.0
     groups: dict[str, list[tuple[int, Tensor]]] = {}
     for at, tensor in enumerate(tensors):
         name = f"layer {tensor.layer}" if tensor.layer is not None else tensor.role
         groups.setdefault(name, []).append((at, tensor))
-    sizes = {name: sum(tensor.nbytes for _, tensor in members) for name, members in groups.items()}
-    ordered = sorted(groups, key=lambda name: -sizes[name])
-    boxes = squarified([sizes[name] for name in ordered], 0, 0, FULL, height)
+    ordered = sorted(groups.items(), key=lambda group: -1 if (n := group[1][0][1].layer) is None else n)
+    boxes = strips([sum(tensor.nbytes for _, tensor in members) for _, members in ordered], 0, 0, width, height)
     parts = []
-    for name, (x, y, w, h) in zip(ordered, boxes, strict=True):
-        members = sorted(groups[name], key=lambda member: -member[1].nbytes)
+    for (name, group), (x, y, w, h) in zip(ordered, boxes, strict=True):
+        members = sorted(group, key=lambda member: -member[1].nbytes)
         head = 15.0 if w > len(name) * _CHAR + 8 and h > 46 and members[0][1].layer is not None else 0.0
         if head:
             parts.append(text(x + 3, y + 12, name, "label small"))
         cells = squarified([tensor.nbytes for _, tensor in members], x + 1.5, y + 1.5 + head, w - 3, h - 3 - head)
         for (at, tensor), cell in zip(members, cells, strict=True):
             parts.append(_cell(tensor, at, colours[tensor.type], *cell))
-    return chart(FULL, height, "every tensor as an area", *parts, class_="chart wide")
+    return chart(width, height, "every tensor as an area", *parts)
 
 
 def _cell(tensor: Tensor, at: int, colour: str, x: float, y: float, w: float, h: float) -> Markup:
@@ -121,10 +121,9 @@ def shape_text(shape: Sequence[int]) -> str:
     return " \N{MULTIPLICATION SIGN} ".join(f"{n:,}" for n in shape)
 
 
-def layer_columns(layers: Sequence[tuple[str, TypeBytes]], colours: Colours) -> Markup:
+def layer_columns(layers: Sequence[tuple[str, TypeBytes]], colours: Colours, width: float = FULL) -> Markup:
     """A column for each layer: its bytes, by type."""
     height, bottom, left = 240.0, 26.0, 66.0
-    width, kind = (HALF, "chart half") if len(layers) <= _FEW_LAYERS else (FULL, "chart wide")
     most = max((sum(stack.values()) for _, stack in layers), default=1) or 1
     y = Scale(0, most * 1.04, height - bottom, 6)
     step = (width - left) / max(len(layers), 1)
@@ -140,14 +139,14 @@ def layer_columns(layers: Sequence[tuple[str, TypeBytes]], colours: Colours) -> 
             below += nbytes
         if n % every == 0:
             parts.append(caption(x + step / 2, height - 9, name))
-    return chart(width, height, "bytes of each layer", *parts, class_=kind)
+    return chart(width, height, "bytes of each layer", *parts)
 
 
-def role_bars(roles: Sequence[tuple[str, TypeBytes]], colours: Colours) -> Markup:
+def role_bars(roles: Sequence[tuple[str, TypeBytes]], colours: Colours, width: float = FULL) -> Markup:
     """A bar for each role: the bytes of all layers, by type."""
     row, left, right = 24.0, 130.0, 58.0
     total = sum(n for _, stack in roles for n in stack.values()) or 1
-    x = Scale(0, max((sum(stack.values()) for _, stack in roles), default=1), left, HALF - right)
+    x = Scale(0, max((sum(stack.values()) for _, stack in roles), default=1), left, width - right)
     parts = []
     for n, (role, stack) in enumerate(roles):
         top, before = n * row, 0.0
@@ -158,14 +157,14 @@ def role_bars(roles: Sequence[tuple[str, TypeBytes]], colours: Colours) -> Marku
             parts.append(rect(start, top + 3, stop - start, row - 7, colours[kind], data_tip=tip))
             before += nbytes
         parts.append(text(x(before) + 6, top + 15, words.percent(before / total), "label small"))
-    return chart(HALF, max(len(roles), 1) * row, "bytes of each role", *parts, class_="chart half")
+    return chart(width, max(len(roles), 1) * row, "bytes of each role", *parts)
 
 
 def cut(name: str, longest: int) -> str:
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
-def error_by_bits(tensors: Sequence[Tensor], colours: Colours) -> Markup:
+def error_by_bits(tensors: Sequence[Tensor], colours: Colours, width: float = FULL) -> Markup:
     """Every rounded matrix: its bits for each weight, and how far it is above the noise."""
     height, left, right, bottom, top = 330.0, 52.0, 16.0, 44.0, 14.0
     shown = [
@@ -175,18 +174,18 @@ def error_by_bits(tensors: Sequence[Tensor], colours: Colours) -> Markup:
     ]
     ratios = [ratio for _, _, ratio in shown] or [0.0]
     bits = [tensor.bits_per_weight for _, tensor, _ in shown] or [4.0]
-    x = Scale(min(bits) - 0.6, max(bits) + 0.6, left, HALF - right)
+    x = Scale(min(bits) - 0.6, max(bits) + 0.6, left, width - right)
     y = Scale(min(ratios) - 3, max(ratios) + 3, height - bottom, top)
-    parts = [guide(left, HALF - right, y(tick), f"{tick:g} dB", left - 6) for tick in y.ticks(6)]
+    parts = [guide(left, width - right, y(tick), f"{tick:g} dB", left - 6) for tick in y.ticks(6)]
     parts += [mark(x(tick), height - bottom, top, f"{tick:g}") for tick in x.ticks(6)]
     largest = max((tensor.parameters for _, tensor, _ in shown), default=1)
     for at, tensor, ratio in sorted(shown, key=lambda one: -one[1].parameters):
         place = x(tensor.bits_per_weight + (hash_share(tensor.name) - 0.5) * 0.22)
         radius = 3 + 6 * (tensor.parameters / largest) ** 0.5
         parts.append(circle(place, y(ratio), radius, f"{colours[tensor.type]} bubble", data_of=at))
-    parts.append(_rule_of_six(x, y, min(bits), sum(ratios) / len(ratios), sum(bits) / len(bits)))
-    parts.append(caption((left + HALF - right) / 2, height - 6, "bits for each weight"))
-    return chart(HALF, height, "signal to noise against bits for each weight", *parts, class_="chart half")
+    parts.append(_rule_of_six(x, y, sum(ratios) / len(ratios), sum(bits) / len(bits)))
+    parts.append(caption((left + width - right) / 2, height - 6, "bits for each weight"))
+    return chart(width, height, "signal to noise against bits for each weight", *parts)
 
 
 def hash_share(name: str) -> float:
@@ -197,7 +196,7 @@ def hash_share(name: str) -> float:
     return value / 9972
 
 
-def _rule_of_six(x: Scale, y: Scale, bits: float, ratio: float, at: float) -> Markup:
+def _rule_of_six(x: Scale, y: Scale, ratio: float, at: float) -> Markup:
     """The line along which a bit more is worth 6.02 dB, through the mean of the dots."""
     ends = []
     for there in (x.low, x.high):
@@ -230,26 +229,58 @@ def error_by_size(costs: Sequence[SizeCost]) -> Markup:
             )
         )
     parts.append(caption((left + HALF - right) / 2, height - 6, "weights that share a ladder"))
-    return chart(HALF, height, "error by block size", *parts, class_="chart half")
+    return chart(HALF, height, "error by block size", *parts)
 
 
 def outlier_cloud(lesson: Outlier) -> Markup:
-    """A dot for each block: how large its largest weight is next to the others, and the error of the block."""
+    """A dot for each block: how large its largest weight is, and the error of the block."""
     height, left, right, bottom, top = 250.0, 48.0, 16.0, 44.0, 14.0
     heights, errors = [x for x, _ in lesson.cloud] or [1.0], [y for _, y in lesson.cloud] or [0.1]
-    x = Scale(1, max(heights) * 1.04, left, HALF - right)
+    x = Scale(0, max(heights) * 1.04, left, HALF - right)
     y = Scale(0, max(errors) * 1.1 or 1, height - bottom, top)
     parts = [guide(left, HALF - right, y(tick), words.percent(tick), left - 6) for tick in y.ticks(4)]
     parts += [mark(x(tick), height - bottom, top, f"{tick:g}") for tick in x.ticks(5)]
     parts += [circle(x(a), y(b), 2.6, "dot-soft") for a, b in lesson.cloud]
-    label = "largest weight of the block, in RMS of all its weights"
+    label = "largest weight of the block, in RMS of the tensor's weights"
     parts.append(caption((left + HALF - right) / 2, height - 6, label))
-    return chart(HALF, height, "error of blocks by their largest weight", *parts, class_="chart half")
+    return chart(HALF, height, "error of blocks by their largest weight", *parts)
 
 
-def alternatives(found: Sequence[Alternative], colours: Colours) -> Markup:
+def alternatives(found: Sequence[Alternative], colours: Colours, width: float = FULL) -> Markup:
     """Signal to noise of every type on the same weights; those of the file stand out."""
-    height, left, right, bottom, top = 380.0, 52.0, 60.0, 44.0, 14.0
+    return _map_of_types(found, colours) if width == FULL else _list_of_types(found, colours)
+
+
+def _list_of_types(found: Sequence[Alternative], colours: Colours) -> Markup:
+    """The types as bars below each other, few bits first: for narrow screens, where the names of a map overlap."""
+    row, left, right = 24.0, 116.0, 66.0
+    ratios = [-20 * log10(one.relative) if one.relative > 0 else 0.0 for one in found]
+    x = Scale(0, max(*ratios, 1.0), left, HALF - right)
+    parts = []
+    for n, (one, ratio) in enumerate(zip(found, ratios, strict=True)):
+        top, mine = n * row, one.type in colours
+        colour = colours.get(one.type, type_class(one.bits_per_weight))
+        bits = words.bits(one.bits_per_weight)
+        parts.append(text(0, top + 16, starred(one), "label strong" if mine else "label"))
+        parts.append(text(left - 8, top + 16, bits, "label small", text_anchor="end"))
+        look = f"{colour} own" if mine else colour
+        parts.append(rect(left, top + 4, x(max(ratio, 0.0)) - left, row - 8, look, rx=2, data_tip=_tip_of(one)))
+        parts.append(text(x(max(ratio, 0.0)) + 7, top + 16, words.decibels(ratio), "label small"))
+    return chart(HALF, max(len(found), 1) * row, "signal to noise of every type", *parts)
+
+
+def starred(one: Alternative) -> str:
+    """The type's name, with a star if its files need an importance matrix."""
+    return f"{one.type}{' *' if one.needs_imatrix else ''}"
+
+
+def _tip_of(one: Alternative) -> str:
+    return f"{one.type}\n{words.bits(one.bits_per_weight)} bits, error {words.percent(one.relative)}"
+
+
+def _map_of_types(found: Sequence[Alternative], colours: Colours) -> Markup:
+    """The types by their bits and their signal to noise."""
+    height, left, right, bottom, top = 420.0, 52.0, 60.0, 44.0, 14.0
     points = [(one, -20 * log10(one.relative)) for one in found if one.relative > 0]
     x = Scale(
         min(o.bits_per_weight for o, _ in points) - 0.3,
@@ -260,26 +291,62 @@ def alternatives(found: Sequence[Alternative], colours: Colours) -> Markup:
     y = Scale(min(r for _, r in points) - 2, max(r for _, r in points) + 3, height - bottom, top)
     parts = [guide(left, FULL - right, y(tick), f"{tick:g} dB", left - 6) for tick in y.ticks(7)]
     parts += [mark(x(tick), height - bottom, top, f"{tick:g}") for tick in nice_ticks(x.low, x.high, 8)]
-    parts.append(path([(x(o.bits_per_weight), y(r)) for o, r in _frontier(points)], "curve"))
-    columns: dict[float, list[tuple[Alternative, float]]] = {}
-    for one, ratio in sorted(points, key=lambda pair: -pair[1]):
-        columns.setdefault(x(one.bits_per_weight), []).append((one, ratio))
-    for px, members in columns.items():
-        to_left = any(0 < other - px < 70 for other in columns)
-        label_y = -inf
-        for one, ratio in members:
-            py, mine = y(ratio), one.type in colours
-            label_y = max(py + 4, label_y + 15)
-            edge = px - 13 if to_left else px + 13
-            if label_y > py + 6:
-                parts.append(line(px, py, edge + (2 if to_left else -2), label_y - 4, "leader"))
-            tip = f"{one.type}\n{words.bits(one.bits_per_weight)} bits, error {words.percent(one.relative)}"
-            look = f"{colours.get(one.type, type_class(one.bits_per_weight))} bubble{' own' if mine else ''}"
-            parts.append(circle(px, py, 6.5 if mine else 5, look, data_tip=tip))
-            anchor = "end" if to_left else None
-            parts.append(text(edge, label_y, one.type, "label strong" if mine else "label", text_anchor=anchor))
+    best = _frontier(points)
+    parts.append(path([(x(o.bits_per_weight), y(r)) for o, r in best], "curve"))
+    dots = {one: (x(one.bits_per_weight), y(ratio)) for one, ratio in points}
+    ordered = sorted(dots, key=lambda one: (one.type not in colours, -dots[one][0]))
+    above = {one for one, _ in best}
+    for one, label in _labels({one: dots[one] for one in ordered}, above).items():
+        (px, py), mine = dots[one], one.type in colours
+        if label.is_far:
+            parts.append(line(px, py, label.x, label.y - 4, "leader"))
+        look = f"{colours.get(one.type, type_class(one.bits_per_weight))} bubble{' own' if mine else ''}"
+        parts.append(circle(px, py, 6.5 if mine else 5, look, data_tip=_tip_of(one)))
+        kind = "label strong" if mine else "label"
+        parts.append(text(label.x, label.y, starred(one), kind, text_anchor=label.anchor))
     parts.append(caption((left + FULL - right) / 2, height - 6, "bits for each weight"))
-    return chart(FULL, height, "signal to noise of every type", *parts, class_="chart wide")
+    return chart(FULL, height, "signal to noise of every type", *parts)
+
+
+class _Label(NamedTuple):
+    """Where a name stands: its base line, and the side that is at x."""
+
+    x: float
+    y: float
+    anchor: str
+    is_far: bool = False
+
+    def box(self, letters: int) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom."""
+        width = letters * 7.2
+        left = self.x - {"start": 0.0, "middle": width / 2, "end": width}[self.anchor]
+        return left, self.y - 11, left + width, self.y + 3
+
+
+def _labels(dots: Mapping[Alternative, tuple[float, float]], above: Set[Alternative]) -> dict[Alternative, _Label]:
+    """A place for each name that covers no dot and no other name, as far as there is one: those of `above` are above
+    their dots if they can be, the others below."""
+    taken = [(px - 7, py - 7, px + 7, py + 7) for px, py in dots.values()]
+    found = {}
+    for one, (px, py) in dots.items():
+        places = [_place(px, py, side, far, one in above) for far in range(4) for side in range(4)]
+        found[one] = next((place for place in places if _is_free(place.box(len(starred(one))), taken)), places[0])
+        taken.append(found[one].box(len(starred(one))))
+    return found
+
+
+def _place(px: float, py: float, side: int, far: int, above: bool) -> _Label:
+    """One of the places around a dot: beside it, across and straight, further away with each `far`."""
+    up = -1 if above else 1
+    anchors = ("end", "middle", "end", "start") if above else ("start", "middle", "start", "end")
+    towards = {"start": 1, "middle": 0, "end": -1}[anchors[side]]
+    rise = (10 if side == 0 else 16 if side == 1 else 0) + 15 * far
+    return _Label(px + 11 * towards, py + 4 + up * rise, anchors[side], far > 0)
+
+
+def _is_free(box: tuple[float, float, float, float], taken: Sequence[tuple[float, float, float, float]]) -> bool:
+    left, top, right, bottom = box
+    return not any(left < x2 and x1 < right and top < y2 and y1 < bottom for x1, y1, x2, y2 in taken)
 
 
 def _frontier(points: Sequence[tuple[Alternative, float]]) -> list[tuple[Alternative, float]]:

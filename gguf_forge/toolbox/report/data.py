@@ -43,7 +43,12 @@ class Model:
 
 @dataclass(frozen=True)
 class BlockError:
-    """A block of a tensor, both from 0, and its RMSE divided by the RMS of the whole tensor's weights."""
+    """A block of a tensor, both from 0, and its error.
+
+    Attributes:
+        relative: RMSE of the block's weights, divided by the RMS of all weights of the tensor. This is what the error
+            of a block is everywhere in a report: the squares of all blocks' errors average to that of the tensor.
+    """
 
     row: int
     block: int
@@ -175,7 +180,7 @@ class BlockView:
         bases: What each sub-block adds to all its levels: 0 for symmetric types.
         steps: What each sub-block multiplies the rungs of the type by.
         fields: The block's floating-point scales by ggml's names for them.
-        relative: RMSE divided by the weights' RMS.
+        relative: Its error, as that of a `BlockError`; None without a source.
     """
 
     title: str
@@ -194,7 +199,7 @@ class BlockView:
 
 @dataclass(frozen=True)
 class Rounding:
-    """The same weights as one type would store them."""
+    """The same weights as one type would store them; `relative` is their error, as that of a `BlockError`."""
 
     type: str
     bits_per_weight: float
@@ -253,9 +258,7 @@ class Outlier:
         ratio: Its magnitude, in RMS of the others.
         with_it: The block as Q4_0 stores it.
         without: The rest, as Q4_0 stores that.
-        others_with: RMSE of the other weights relative to their RMS, with the outlier in the block.
-        others_without: The same without it.
-        cloud: For many blocks: (greatest magnitude / RMS, relative error).
+        cloud: For many blocks: (greatest magnitude, in RMS of the tensor's weights; error of the block).
     """
 
     tensor: str
@@ -267,18 +270,22 @@ class Outlier:
     ratio: float
     with_it: Rounding
     without: Rounding
-    others_with: float
-    others_without: float
     cloud: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
 class Alternative:
-    """What a type would make of the sampled weights."""
+    """What a type would make of the sampled weights.
+
+    Attributes:
+        needs_imatrix: Whether files of the type are made with an importance matrix. Here all columns count alike, so a
+            matrix would change the error.
+    """
 
     type: str
     bits_per_weight: float
     relative: float
+    needs_imatrix: bool
 
 
 @dataclass(frozen=True)

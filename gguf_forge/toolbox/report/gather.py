@@ -159,7 +159,7 @@ def _measure(subject: _Subject, wanted: TensorType | None, threads: int | None) 
 
 
 def _error(distance: Distance) -> Error:
-    worst = distance.worst
+    worst, worst_relative = distance.worst, distance.worst_relative
     return Error(
         rmse=distance.rmse,
         relative=inf if distance.relative is None else distance.relative,
@@ -167,7 +167,7 @@ def _error(distance: Distance) -> Error:
         largest=distance.max_error,
         cosine=distance.cosine,
         nonfinite=distance.nonfinite,
-        worst=BlockError(worst.row, worst.block, worst.rmse / distance.rms) if worst and distance.rms else None,
+        worst=BlockError(worst.row, worst.block, worst_relative) if worst and worst_relative is not None else None,
     )
 
 
@@ -231,18 +231,26 @@ def _blocks(told: _Told) -> Iterable[BlockView]:
     main = weights.most_common(1)[0][0]
     subject, found = max((pair for pair in packed if pair[1].type == main), key=lambda pair: _worst(pair[1]))
     sample = subject.sample()
-    errors = block_errors(sample)
-    if found.error and found.error.worst and not np.isnan(errors).all():
+    rms = _rms(found)
+    errors = block_errors(sample, rms)
+    known = np.flatnonzero(np.isfinite(errors))
+    if found.error and found.error.worst and known.size:
         worst = found.error.worst
         row = subject.sample(np.array([worst.row]))
-        views = [block_view(row, worst.block, "the block that lost most")]
-        views.append(block_view(sample, int(np.nanargmax(errors)), f"the hardest of {len(errors):,} blocks"))
-        views.append(block_view(sample, int(np.nanargmin(errors)), f"the easiest of {len(errors):,} blocks"))
+        order = known[np.argsort(errors[known], kind="stable")]
+        views = [block_view(row, worst.block, "the block that lost most", rms)]
+        views.append(block_view(sample, int(order[len(order) // 2]), "a block that lost as much as most", rms))
+        views.append(block_view(sample, int(order[0]), f"the block that lost least of {len(errors):,}", rms))
     else:
         powers = np.square(sample.stored, dtype=np.float64).reshape(len(errors), -1).sum(axis=1)
-        views = [block_view(sample, int(np.argsort(powers)[len(powers) // 2]), "an ordinary block")]
-        views.append(block_view(sample, int(powers.argmax()), "the block of the largest weights"))
+        views = [block_view(sample, int(np.argsort(powers)[len(powers) // 2]), "an ordinary block", rms)]
+        views.append(block_view(sample, int(powers.argmax()), "the block of the largest weights", rms))
     yield from (view for view in views if view)
+
+
+def _rms(found: Tensor) -> float:
+    """Root of the mean square of the source's weights; 0 where nothing is known of it, or nothing was lost."""
+    return found.error.rmse / found.error.relative if found.error and found.error.relative else 0.0
 
 
 def _worst(found: Tensor) -> float:
@@ -261,4 +269,5 @@ def _lessons(told: _Told) -> Lessons | None:
         return None
     picked = np.unique(np.linspace(0, len(chosen) - 1, _POOL).astype(int))
     pool = [chosen[at][0].sample().as_rows() for at in picked]
-    return make_lessons(pool, of_source=of_source, finest=inf if of_source else finest)
+    own = frozenset(found.type for _, found in told)
+    return make_lessons(pool, of_source=of_source, finest=inf if of_source else finest, own=own)

@@ -12,6 +12,7 @@ from gguf_forge.toolbox.report.data import Tensor
 
 COLOURS = 9
 _MOST_LAYERS, _MOST_ROLES = 512, 64  # rows and columns of a map; real models have fewer
+_LOOKS = {"few": 4, "some": 10, "many": 24}  # the most layers whose numbers fit on a phone, a tablet, a desk
 _LEAST = 0.001  # errors up to this get the coolest colour; each further colour is a factor of two
 _ORDER = (
     *("attn_qkv", "attn_q", "attn_q_a", "attn_q_b", "attn_k", "attn_kv_a_mqa", "attn_kv_b", "attn_k_b", "attn_v"),
@@ -39,6 +40,7 @@ class HeatMap:
         title: What the number is called, and `explanation` what it means.
         cool, hot: The numbers at the ends of the range of colours.
         rows: For each role a cell for each layer; None where there is no such tensor.
+        all_layers, all_roles: How many the model has; `layers` and `rows` are the first of very many.
         outside: Tensors outside the layers.
     """
 
@@ -50,6 +52,14 @@ class HeatMap:
     layers: tuple[int, ...]
     rows: tuple[tuple[str, tuple[Cell | None, ...]], ...]
     outside: tuple[tuple[str, Cell], ...]
+    all_layers: int
+    all_roles: int
+
+    @property
+    def look(self) -> str:
+        """The class of the table: how wide a screen must be for cells that have room for their numbers."""
+        fits = (look for look, most in _LOOKS.items() if len(self.layers) <= most)
+        return next(fits, "dense")
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,7 @@ _FACTOR_OF_TWO = "Each colour is a factor of two, about what one bit is worth; e
 ERROR = Metric(
     "error",
     "error",
-    f"RMSE of the tensor's weights as a share of their RMS. {_FACTOR_OF_TWO}",
+    f"RMSE of the tensor's weights, divided by their RMS. {_FACTOR_OF_TWO}",
     _relative,
     _doublings,
     words.percent,
@@ -109,7 +119,7 @@ ERROR = Metric(
 WORST = Metric(
     "worst",
     "worst block",
-    f"RMSE of the block that lost most, as a share of the RMS of the whole tensor. {_FACTOR_OF_TWO}",
+    f"The error of the block that lost most: its RMSE, divided by the RMS of the whole tensor. {_FACTOR_OF_TWO}",
     _worst,
     _doublings,
     words.percent,
@@ -140,7 +150,7 @@ BITS = Metric(
 )
 UNUSED = Metric(
     "unused",
-    "idle level bits",
+    "unused bits",
     "How far the levels are from being used equally often: the share of their bits that carries nothing.",
     _unused,
     lambda share: share / 0.3,
@@ -164,7 +174,7 @@ def against_type(tensors: Sequence[Tensor]) -> Metric:
 
     return Metric(
         "peers",
-        "for its type",
+        "relative to its type",
         "The error as a multiple of the median of the tensors of the same type: hot ones are harder to round than "
         "others, and would gain most from more bits.",
         value,
@@ -181,8 +191,9 @@ def heat_map(tensors: Sequence[Tensor], metric: Metric) -> HeatMap | None:
     if all(value is None or value == metric.is_exact_at for _, _, value in valued):
         return None
     cells = {(tensor.layer, tensor.role): _cell(at, value, metric) for at, tensor, value in valued}
-    layers = tuple(sorted({layer for layer, _ in cells if layer is not None})[:_MOST_LAYERS])
-    roles = sorted({role for layer, role in cells if layer is not None}, key=role_order)[:_MOST_ROLES]
+    all_layers = sorted({layer for layer, _ in cells if layer is not None})
+    all_roles = sorted({role for layer, role in cells if layer is not None}, key=role_order)
+    layers, roles = tuple(all_layers[:_MOST_LAYERS]), all_roles[:_MOST_ROLES]
     return HeatMap(
         key=metric.key,
         title=metric.title,
@@ -192,6 +203,8 @@ def heat_map(tensors: Sequence[Tensor], metric: Metric) -> HeatMap | None:
         layers=layers,
         rows=tuple((role, tuple(cells.get((layer, role)) for layer in layers)) for role in roles),
         outside=tuple((role, cell) for (layer, role), cell in cells.items() if layer is None)[:_MOST_ROLES],
+        all_layers=len(all_layers),
+        all_roles=len(all_roles),
     )
 
 

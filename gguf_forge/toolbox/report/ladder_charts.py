@@ -8,7 +8,21 @@ from markupsafe import Markup
 
 from gguf_forge.toolbox.report import words
 from gguf_forge.toolbox.report.data import BlockSize, BlockView, Portrait, Rounding
-from gguf_forge.toolbox.report.svg import FULL, HALF, Scale, caption, chart, circle, guide, line, path, rect, text
+from gguf_forge.toolbox.report.svg import (
+    FULL,
+    HALF,
+    Scale,
+    caption,
+    chart,
+    circle,
+    element,
+    guide,
+    line,
+    number,
+    path,
+    rect,
+    text,
+)
 
 
 def portrait(one: Portrait) -> Markup:
@@ -33,7 +47,7 @@ def portrait(one: Portrait) -> Markup:
         parts.append(text(min(max((low + high) / 2, 90), HALF - 90), top - 7, label, "label hot", text_anchor="middle"))
     parts.append(line(left, height - bottom, HALF - right, height - bottom, "axis"))
     parts += [caption(min(max(x(tick), 18), HALF - 18), height - bottom + 17, f"{tick:g}") for tick in x.ticks(6)]
-    return chart(HALF, height, f"distribution of the weights of {one.tensor}", *parts, class_="chart half")
+    return chart(HALF, height, f"distribution of the weights of {one.tensor}", *parts)
 
 
 def rung_bars(rungs: Sequence[float], counts: Sequence[int]) -> Markup:
@@ -50,7 +64,7 @@ def rung_bars(rungs: Sequence[float], counts: Sequence[int]) -> Markup:
         parts.append(rect(n * step + gap, y(counted), step - 2 * gap, y(0) - y(counted), kind, data_tip=tip))
         if len(counts) <= 16:
             parts.append(caption(n * step + step / 2, height - 4, f"{rungs[n]:g}"))
-    return chart(HALF, height, "how often each level is used", *parts, class_="chart half")
+    return chart(HALF, height, "how often each level is used", *parts)
 
 
 def _ladder(x1: float, x2: float, y: Scale, levels: Sequence[float], used: frozenset[float]) -> list[Markup]:
@@ -64,56 +78,52 @@ def _reach(*values: Sequence[float]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def block(view: BlockView) -> Markup:
-    """A block: a ladder for each sub-block, weights as dots, and what each of them was rounded to."""
-    height, left, right, bottom, top = 300.0, 62.0, 10.0, 40.0, 8.0
-    count = len(view.stored)
-    low, high = _reach(view.stored, view.weights or view.stored, [0.0])
-    x = Scale(-0.5, count - 0.5, left, FULL - right)
-    y = Scale(low, high, height - bottom, top)
-    size = count // len(view.levels)
-    parts = [guide(left, FULL - right, y(tick), words.weight(tick), left - 6) for tick in y.ticks(5)]
-    for n, levels in enumerate(view.levels):
-        first = n * size
-        used = frozenset(_nearest(levels, value) for value in view.stored[first : first + size])
-        x1, x2 = x(first - 0.5) + 1.5, x(first + size - 0.5) - 1.5
+_ON_A_LINE = {FULL: 256, HALF: 64}  # weights of a block that a chart has room for next to each other
+
+
+def block(view: BlockView, width: float = FULL) -> Markup:
+    """A block: a ladder for each sub-block, weights as dots, and what each of them was rounded to. Narrow charts show
+    it in several lines."""
+    each = len(view.stored) // len(view.levels)
+    on_a_line = max(1, min(_ON_A_LINE[width], len(view.stored)) // each)
+    lines = [range(first, min(first + on_a_line, len(view.levels))) for first in range(0, len(view.levels), on_a_line)]
+    height = 300.0 if len(lines) == 1 else 190.0
+    y = Scale(*_reach(view.stored, view.weights or view.stored, [0.0]), height - 40, 8)
+    drawn = [_line_of_block(view, parts, y, width) for parts in lines]
+    moved = [
+        element("g", *parts, transform=f"translate(0 {number(n * height)})") if n else Markup("").join(parts)
+        for n, parts in enumerate(drawn)
+    ]
+    return chart(width, height * len(lines), f"{view.title} of {view.tensor}", *moved)
+
+
+def _line_of_block(view: BlockView, shown: range, y: Scale, width: float) -> list[Markup]:
+    """Some sub-blocks next to each other."""
+    left, right, bottom, top = 62.0, 10.0, y.start, y.stop
+    size = len(view.stored) // len(view.levels)
+    first, count = shown.start * size, len(shown) * size
+    x = Scale(first - 0.5, first + count - 0.5, left, width - right)
+    parts = [guide(left, width - right, y(tick), words.weight(tick), left - 6) for tick in y.ticks(5)]
+    is_wide = (width - left) / len(shown) > 100
+    for n in shown:
+        inside = slice(n * size, (n + 1) * size)
+        used = frozenset(_nearest(view.levels[n], value) for value in view.stored[inside])
+        x1, x2 = x(inside.start - 0.5) + 1.5, x(inside.stop - 0.5) - 1.5
         if n % 2:
-            parts.append(rect(x1 - 1.5, top, x2 - x1 + 3, height - bottom - top, "stripe"))
-        if len(levels) <= 64:
-            parts += _ladder(x1, x2, y, levels, used)
-        if len(view.levels) <= 8:
-            parts.append(
-                text(
-                    (x1 + x2) / 2,
-                    height - 22,
-                    f"step {words.weight(abs(view.steps[n]))}",
-                    "label small",
-                    text_anchor="middle",
-                )
-            )
+            parts.append(rect(x1 - 1.5, top, x2 - x1 + 3, bottom - top, "stripe"))
+        if len(view.levels[n]) <= 64:
+            parts += _ladder(x1, x2, y, view.levels[n], used)
+        if is_wide:
+            parts.append(caption((x1 + x2) / 2, bottom + 18, f"step {words.weight(abs(view.steps[n]))}"))
             if any(view.bases):
-                parts.append(
-                    text(
-                        (x1 + x2) / 2,
-                        height - 8,
-                        f"offset {words.weight(view.bases[n])}",
-                        "label small",
-                        text_anchor="middle",
-                    )
-                )
-    if len(view.levels) > 8:
-        parts.append(
-            text(
-                (left + FULL - right) / 2,
-                height - 12,
-                f"{len(view.levels)} ladders, one for each {size} weights",
-                "label small",
-                text_anchor="middle",
-            )
-        )
-    parts.append(line(left, y(0), FULL - right, y(0), "axis"))
+                parts.append(caption((x1 + x2) / 2, bottom + 32, f"offset {words.weight(view.bases[n])}"))
+    if not is_wide:
+        label = f"{len(shown)} ladders, one for each {size} weights"
+        parts.append(caption((left + width - right) / 2, bottom + 24, label))
+    parts.append(line(left, y(0), width - right, y(0), "axis"))
     radius = 3.4 if count <= 64 else 2.1
-    for n, stored in enumerate(view.stored):
+    for n in range(first, first + count):
+        stored = view.stored[n]
         if view.weights is None:
             parts.append(circle(x(n), y(stored), radius, "dot"))
             continue
@@ -121,7 +131,7 @@ def block(view: BlockView) -> Markup:
         tip = f"weight {n}: {words.weight(weight)}\nstored as {words.weight(stored)}"
         parts.append(line(x(n), y(weight), x(n), y(stored), "stem"))
         parts.append(circle(x(n), y(weight), radius, "dot", data_tip=tip))
-    return chart(FULL, height, f"{view.title} of {view.tensor}", *parts, class_="chart wide")
+    return parts
 
 
 def _nearest(levels: Sequence[float], value: float) -> float:
@@ -158,11 +168,12 @@ def ladder_reach(weights: Sequence[float], roundings: Sequence[Rounding]) -> tup
     return _reach(weights, [0.0], levels)
 
 
-def one_ladder_or_many(lesson: BlockSize) -> Markup:
+def one_ladder_or_many(lesson: BlockSize, width: float = FULL) -> Markup:
     """256 weights: above with one ladder, below with one for each 32."""
     panel, gap, left, right = 170.0, 26.0, 8.0, 8.0
     low, high = _reach(lesson.weights)
-    x = Scale(-0.5, len(lesson.weights) - 0.5, left, FULL - right)
+    x = Scale(-0.5, len(lesson.weights) - 0.5, left, width - right)
+    radius = 1.9 if width == FULL else 1.3
     parts = []
     for n, (title, ladders) in enumerate(
         (("one ladder for all 256", (lesson.large,)), ("a ladder for each 32", lesson.small))
@@ -175,7 +186,5 @@ def one_ladder_or_many(lesson: BlockSize) -> Markup:
         for part, levels in enumerate(ladders):
             x1, x2 = x(part * size - 0.5) + 1, x((part + 1) * size - 0.5) - 1
             parts += [line(x1, y(level), x2, y(level), "level-used") for level in levels]
-        parts += [circle(x(at), y(weight), 1.9, "dot") for at, weight in enumerate(lesson.weights)]
-    return chart(
-        FULL, 2 * (panel + gap), "256 weights with one ladder, and with one for each 32", *parts, class_="chart wide"
-    )
+        parts += [circle(x(at), y(weight), radius, "dot") for at, weight in enumerate(lesson.weights)]
+    return chart(width, 2 * (panel + gap), "256 weights with one ladder, and with one for each 32", *parts)

@@ -5,7 +5,7 @@ The four-bit types stand for all others here: their ladders have few enough leve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,27 @@ from gguf_forge.types.tensor_type import TensorType
 _SMALL, _LARGE = 32, 256
 _LADDERS = ("Q4_0", "Q4_1", "Q4_K", "IQ4_NL")
 _ALTERNATIVES = (
-    *("Q2_K", "Q3_K", "IQ3_S", "IQ4_XS", "IQ4_NL", "Q4_0", "Q4_K", "Q4_1", "Q5_0", "Q5_K", "Q5_1", "Q6_K", "Q8_0"),
+    *(
+        "IQ1_S",
+        "IQ1_M",
+        "IQ2_XXS",
+        "IQ2_XS",
+        "IQ2_S",
+        "Q2_K",
+        "IQ3_XXS",
+        "Q3_K",
+        "IQ3_S",
+        "IQ4_XS",
+        "IQ4_NL",
+        "Q4_0",
+        "Q4_K",
+        "Q4_1",
+        "Q5_0",
+        "Q5_K",
+        "Q5_1",
+        "Q6_K",
+        "Q8_0",
+    ),
     "MXFP4",
 )
 _SIZES = (16, 32, 64, 128, 256)
@@ -40,6 +60,11 @@ class SampledRows:
     values: FloatRows
 
     @property
+    def rms(self) -> float:
+        """Root of the mean square of the weights, by which the errors of blocks are divided."""
+        return float(np.sqrt(np.square(self.values, dtype=np.float64).mean()))
+
+    @property
     def is_usable(self) -> bool:
         """Whether the weights can be rounded to every type. Scales are 16-bit floats, whose largest number is 65504."""
         return self.values.shape[1] % _SMALL == 0 and 0 < float(np.abs(self.values).max()) <= _LARGEST
@@ -50,13 +75,14 @@ class SampledRows:
         return int(self.rows[row]), block
 
 
-def make_lessons(pool: Sequence[SampledRows], *, of_source: bool, finest: float) -> Lessons | None:
+def make_lessons(pool: Sequence[SampledRows], *, of_source: bool, finest: float, own: Set[str]) -> Lessons | None:
     """Every lesson that these weights are good for; None if they are good for none.
 
     Args:
         pool: Rows of some matrices; those whose length is a multiple of 32 count.
         of_source: Whether the weights are those from before any rounding.
         finest: Bits for each weight. Types of as many bits or more would lose nothing and are left out.
+        own: The file's own types.
     """
     usable = [weights for weights in pool if weights.is_usable]
     if not usable:
@@ -68,16 +94,19 @@ def make_lessons(pool: Sequence[SampledRows], *, of_source: bool, finest: float)
         symmetry=_symmetry(usable),
         block_size=_block_size(usable),
         outlier=_outlier(usable),
-        alternatives=_alternatives(usable, finest),
+        alternatives=_alternatives(usable, finest, own),
     )
 
 
-def relative_errors(weights: FloatRows, stored: FloatRows) -> NDArray[np.float64]:
-    """RMSE of each row divided by its RMS; NaN where the row is zero."""
-    noise = np.square(weights - stored, dtype=np.float64).sum(axis=-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio: NDArray[np.float64] = np.sqrt(noise / np.square(weights, dtype=np.float64).sum(axis=-1))
-    return ratio
+def block_rmse(weights: FloatRows, stored: FloatRows) -> NDArray[np.float64]:
+    """RMSE of each row.
+
+    Example:
+        >>> block_rmse(np.array([[1, 2], [3, 4]], np.float32), np.array([[1, 2], [4, 5]], np.float32)).tolist()
+        [0.0, 1.0]
+    """
+    rmse: NDArray[np.float64] = np.sqrt(np.square(weights - stored, dtype=np.float64).mean(axis=-1))
+    return rmse
 
 
 def _overall(pairs: Sequence[tuple[FloatRows, FloatRows]]) -> float:
@@ -87,7 +116,9 @@ def _overall(pairs: Sequence[tuple[FloatRows, FloatRows]]) -> float:
 
 
 def _rounded(values: FloatRows, tensor_type: TensorType) -> FloatRows:
-    return dequantize(quantize(values, tensor_type), tensor_type)
+    """The values as the type stores them. For a type that needs importance, every column counts alike."""
+    alike = np.ones(values.shape[1], np.float32) if tensor_type in types_needing_importance() else None
+    return dequantize(quantize(values, tensor_type, importance=alike), tensor_type)
 
 
 def _fits(weights: SampledRows, tensor_type: TensorType) -> bool:
@@ -104,16 +135,18 @@ def _rounding(weights: SampledRows, at: int, tensor_type: TensorType) -> Roundin
     whole, inside = divmod(block * _SMALL, tensor_type.block_elements)
     ladder = ladders(packed.reshape(-1, tensor_type.block_bytes), tensor_type)
     levels = ladder.levels(whole, inside // ladder.scheme.values_per_scale)
-    return _as_rounding(tensor_type, levels, stored, original)
+    return _as_rounding(tensor_type, levels, stored, original, weights.rms)
 
 
-def _as_rounding(tensor_type: TensorType, levels: FloatRows, stored: FloatRows, original: FloatRows) -> Rounding:
+def _as_rounding(
+    tensor_type: TensorType, levels: FloatRows, stored: FloatRows, original: FloatRows, rms: float
+) -> Rounding:
     return Rounding(
         type=tensor_type.name,
         bits_per_weight=8 * tensor_type.block_bytes / tensor_type.block_elements,
         levels=tuple(np.sort(levels).tolist()),
         stored=tuple(stored.tolist()),
-        relative=float(relative_errors(original[None], stored[None])[0]),
+        relative=float(block_rmse(original, stored)) / rms,
         used=len(np.unique(stored)),
     )
 
@@ -131,7 +164,7 @@ def _symmetry(pool: Sequence[SampledRows]) -> Symmetry | None:
             if _fits(weights, tensor_type):
                 stored = _rounded(weights.values, tensor_type).reshape(-1, _SMALL)
                 pairs.setdefault(name, []).append((original, stored))
-                errors.append(relative_errors(original, stored))
+                errors.append(block_rmse(original, stored))
         before, after = errors[0], errors[1]
         power, crests = np.square(original).mean(axis=1), _crests(original)
         low, high = original.min(axis=1), original.max(axis=1)
@@ -195,7 +228,7 @@ def _block_size(pool: Sequence[SampledRows]) -> BlockSize | None:
     large = plainly_rounded(runs)
     small = plainly_rounded(runs.reshape(-1, _SMALL)).reshape(runs.shape)
     with np.errstate(divide="ignore", invalid="ignore"):
-        gain = np.nan_to_num(relative_errors(runs, large) / relative_errors(runs, small))
+        gain = np.nan_to_num(block_rmse(runs, large) / block_rmse(runs, small))
     at = int(np.argsort(gain)[int(0.9 * (len(gain) - 1))])
     row, block = weights.place(at, _LARGE)
     return BlockSize(
@@ -205,8 +238,8 @@ def _block_size(pool: Sequence[SampledRows]) -> BlockSize | None:
         weights=tuple(runs[at].tolist()),
         small=tuple(_plain_levels(part) for part in runs[at].reshape(-1, _SMALL)),
         large=_plain_levels(runs[at]),
-        relative_small=float(relative_errors(runs[at : at + 1], small[at : at + 1])[0]),
-        relative_large=float(relative_errors(runs[at : at + 1], large[at : at + 1])[0]),
+        relative_small=float(block_rmse(runs[at], small[at])) / weights.rms,
+        relative_large=float(block_rmse(runs[at], large[at])) / weights.rms,
         costs=tuple(costs),
         sampled=sum(w.values.size for w in wide),
     )
@@ -235,14 +268,9 @@ def _outlier(pool: Sequence[SampledRows]) -> Outlier | None:
     without = block.copy()
     without[peak] = 0
     row, number = weights.place(at, _SMALL)
-    with_it, lone = _alone(block, tensor_type), _alone(without, tensor_type)
-    others = np.delete(block, peak)
-    stored = _rounded(blocks, tensor_type)
-    errors = relative_errors(blocks, stored)
-    power = np.sqrt(np.square(blocks, dtype=np.float64).mean(axis=1))
-    some = np.linspace(0, len(blocks) - 1, min(_CLOUD, len(blocks))).astype(np.int64)
-    some = some[power[some] > 0]
-    heights = np.abs(blocks[some]).max(axis=1) / power[some]
+    some = blocks[np.linspace(0, len(blocks) - 1, min(_CLOUD, len(blocks))).astype(np.int64)]
+    errors = block_rmse(some, _rounded(some, tensor_type)) / weights.rms
+    heights = np.abs(some).max(axis=1).astype(np.float64) / weights.rms
     return Outlier(
         tensor=weights.tensor,
         row=row,
@@ -251,33 +279,27 @@ def _outlier(pool: Sequence[SampledRows]) -> Outlier | None:
         rest=tuple(without.tolist()),
         at=peak,
         ratio=float(crests[at]),
-        with_it=with_it,
-        without=lone,
-        others_with=float(
-            relative_errors(others[None], np.delete(np.array(with_it.stored, np.float32), peak)[None])[0]
-        ),
-        others_without=float(
-            relative_errors(others[None], np.delete(np.array(lone.stored, np.float32), peak)[None])[0]
-        ),
-        cloud=tuple(zip(heights.tolist(), errors[some].tolist(), strict=True)),
+        with_it=_alone(block, tensor_type, weights.rms),
+        without=_alone(without, tensor_type, weights.rms),
+        cloud=tuple(zip(heights.tolist(), errors.tolist(), strict=True)),
     )
 
 
-def _alone(block: FloatRows, tensor_type: TensorType) -> Rounding:
+def _alone(block: FloatRows, tensor_type: TensorType, rms: float) -> Rounding:
     packed = quantize(block[None], tensor_type)
     levels = ladders(packed, tensor_type).levels(0, 0)
-    return _as_rounding(tensor_type, levels, dequantize(packed, tensor_type)[0], block)
+    return _as_rounding(tensor_type, levels, dequantize(packed, tensor_type)[0], block, rms)
 
 
-def _alternatives(pool: Sequence[SampledRows], finest: float) -> tuple[Alternative, ...]:
-    """Types that can be made without importance, over the rows that are multiples of all their blocks."""
+def _alternatives(pool: Sequence[SampledRows], finest: float, own: Set[str]) -> tuple[Alternative, ...]:
+    """The usual types and the file's own, over the rows that are multiples of all their blocks."""
     usable = [weights for weights in pool if weights.values.shape[1] % _LARGE == 0] or list(pool)
     found = []
-    for name in _ALTERNATIVES:
+    for name in {*_ALTERNATIVES, *own}:
         tensor_type = TensorType.named(name)
-        can = tensor_type in quantizable_types() - types_needing_importance() and tensor_type.levels is not None
+        can = tensor_type in quantizable_types() and tensor_type.levels is not None
         bits = 8 * tensor_type.block_bytes / tensor_type.block_elements
         if can and bits < finest and all(_fits(weights, tensor_type) for weights in usable):
             error = _overall([(weights.values, _rounded(weights.values, tensor_type)) for weights in usable])
-            found.append(Alternative(name, bits, error))
+            found.append(Alternative(name, bits, error, tensor_type in types_needing_importance()))
     return tuple(sorted(found, key=lambda one: (one.bits_per_weight, one.relative)))

@@ -27,7 +27,7 @@ from gguf_forge.toolbox.report.heat import (
     heat_map,
     role_order,
 )
-from gguf_forge.toolbox.report.svg import words_of
+from gguf_forge.toolbox.report.svg import HALF, words_of
 from gguf_forge.types.levels import Grid
 from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
@@ -97,16 +97,26 @@ def _shown(report: Report) -> Mapping[str, Any]:
         "script_hash": script_hash,
         "types": types,
         "colours_of": charts.paint({name: bits for name, bits, _, _ in types}),
+        "half": HALF,
         "layers": layers,
+        "all_layers": len({tensor.layer for tensor in report.tensors} - {None}),
         "few_layers": len(layers) <= _FEW_LAYERS,
         "roles": _roles(report),
         "findings": tuple(_findings(report)),
         "maps": [found for metric in metrics if (found := heat_map(listed, metric))],
         "stand_ins": _stand_ins(report),
+        "is_mix": len({tensor.type for tensor in report.tensors if len(tensor.shape) > 1}) > 1,
+        "exact_types": _not_drawn(report),
         "is_packed": any(tensor.levels for tensor in report.tensors),
         "levels": {tensor.name: tensor.levels for tensor in report.tensors},
         "k_quant": symmetry.overall.get("Q4_K") if symmetry else None,
     }
+
+
+def _not_drawn(report: Report) -> list[str]:
+    """Types of the file's matrices that the comparison of types leaves out."""
+    drawn = {one.type for one in report.lessons.alternatives} if report.lessons else set()
+    return sorted({tensor.type for tensor in report.tensors if len(tensor.shape) > 1} - drawn)
 
 
 def _listed(report: Report) -> list[Tensor]:
@@ -221,7 +231,7 @@ def _errors_found(report: Report) -> Iterator[tuple[str, str]]:
     tensor, error = max(compared, key=lambda pair: pair[1].relative)
     yield (
         "hot",
-        f"Of the matrices, {tensor.name} lost most: {words.percent(error.relative)} of its size ({tensor.type}).",
+        f"Of the matrices, {tensor.name} ({tensor.type}) has the largest error: {words.percent(error.relative)}.",
     )
     peers = against_type(report.tensors)
     hard, _ = max(compared, key=lambda pair: peers.value(pair[0]) or 0)
@@ -237,7 +247,7 @@ def _errors_found(report: Report) -> Iterator[tuple[str, str]]:
         yield (
             "hot",
             f"The largest error of a block is in {worst.name}, row {place.row}, block {place.block}: "
-            f"{words.percent(place.relative)} of the size of the tensor's weights.",
+            f"{words.percent(place.relative)}.",
         )
 
 

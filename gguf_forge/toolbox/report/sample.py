@@ -12,7 +12,7 @@ from gguf_forge.kernels.rows import as_float32
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.toolbox.report.data import BlockView, Levels, Portrait
 from gguf_forge.toolbox.report.ladder import Ladders, ladders
-from gguf_forge.toolbox.report.lessons import SampledRows, relative_errors
+from gguf_forge.toolbox.report.lessons import SampledRows, block_rmse
 from gguf_forge.types.blocks import unpack_blocks
 from gguf_forge.types.rows import FloatRows
 from gguf_forge.types.tensor_type import TensorType
@@ -140,23 +140,24 @@ def _typical_levels(sample: Sample) -> tuple[float, ...]:
     return tuple(np.sort(found.levels(int(block), int(part))).tolist())
 
 
-def block_errors(sample: Sample) -> NDArray[np.float64]:
-    """The relative error of each sampled block; without a source, NaN."""
+def block_errors(sample: Sample, rms: float) -> NDArray[np.float64]:
+    """The error of each sampled block of a tensor whose weights have this RMS; without a source, NaN."""
     shape = (len(sample.blocks), -1)
-    if sample.source is None:
+    if sample.source is None or not rms:
         return np.full(shape[0], np.nan)
-    return relative_errors(sample.source.reshape(shape), sample.stored.reshape(shape))
+    return block_rmse(sample.source.reshape(shape), sample.stored.reshape(shape)) / rms
 
 
-def block_view(sample: Sample, at: int, title: str) -> BlockView | None:
-    """The `at`-th sampled block; None for a type without levels, or where a value is infinite or not a number."""
+def block_view(sample: Sample, at: int, title: str, rms: float) -> BlockView | None:
+    """The `at`-th sampled block of a tensor whose weights have this RMS; None for a type without levels, or where a
+    value is infinite or not a number."""
     found = sample.ladders
     if found is None or not all(np.isfinite(part[at]).all() for part in (found.base, found.step)):
         return None
     per_row = sample.stored.shape[1] // sample.tensor_type.block_elements
     row, block = divmod(at, per_row)
     shape = (len(sample.blocks), -1)
-    error = block_errors(sample)[at]
+    error = block_errors(sample, rms)[at]
     parts = range(found.step.shape[1])
     return BlockView(
         title=title,

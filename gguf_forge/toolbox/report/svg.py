@@ -14,9 +14,10 @@ Attribute = str | float | None
 
 _KEPT = "\n\N{NO-BREAK SPACE}"  # the page's own words have these
 
-# The widths of charts: of the page, and of half of it.
+# The widths of charts: of the page, and of half of it, which is also the width of a phone.
 FULL = 1080.0
 HALF = 420.0
+_CLASSES = {FULL: "chart wide", HALF: "chart half"}
 
 
 def element(name: str, *children: object, **attributes: Attribute) -> Markup:
@@ -60,15 +61,15 @@ def number(value: float) -> str:
     return "0" if text == "-0" else text
 
 
-def chart(width: float, height: float, label: str, *children: object, class_: str = "chart") -> Markup:
-    """A picture with a description for those who do not see it."""
+def chart(width: float, height: float, label: str, *children: object, class_: str | None = None) -> Markup:
+    """A picture with a description for those who do not see it. Its class is that of its width, unless one is given."""
     return element(
         "svg",
         *children,
         viewBox=f"0 0 {number(width)} {number(height)}",
         role="img",
         aria_label=label,
-        class_=class_,
+        class_=class_ or _CLASSES.get(width, "chart"),
         width=width,
         height=height,
     )
@@ -159,6 +160,52 @@ def squarified(sizes: Sequence[float], x: float, y: float, width: float, height:
             y, height = y + depth, max(height - depth, 0.0)
         at = stop
     return placed
+
+
+def strips(sizes: Sequence[float], x: float, y: float, width: float, height: float) -> list[tuple[float, ...]]:
+    """Rectangles (x, y, width, height) of these areas that fill one, in their order: in rows, as text is read.
+
+    Source: Bederson, Shneiderman and Wattenberg, "Ordered and Quantum Treemaps" (2002).
+    """
+    total = sum(sizes)
+    if total <= 0 or width <= 0 or height <= 0:
+        return [(x, y, 0.0, 0.0) for _ in sizes]
+    areas = [size * width * height / total for size in sizes]
+    placed: list[tuple[float, ...]] = []
+    for row in _rows(areas, width):
+        depth, left = sum(row) / width, x
+        for area in row:
+            extent = area / depth if depth else 0.0
+            placed.append((left, y, extent, depth))
+            left += extent
+        y += depth
+    return placed
+
+
+_LONGEST_ROW = 48
+
+
+def _rows(areas: Sequence[float], width: float) -> list[Sequence[float]]:
+    """The areas cut into rows whose rectangles are as square as can be: the least sum of their ratios of sides."""
+    least = [0.0]  # of the first n areas, and where the last row of the best cut begins
+    begins = [0]
+    for stop in range(1, len(areas) + 1):
+        found = ((least[at] + _ratios(areas[at:stop], width), at) for at in range(max(0, stop - _LONGEST_ROW), stop))
+        cost, at = min(found)
+        least.append(cost)
+        begins.append(at)
+    rows: list[Sequence[float]] = []
+    stop = len(areas)
+    while stop:
+        rows.append(areas[begins[stop] : stop])
+        stop = begins[stop]
+    return rows[::-1]
+
+
+def _ratios(row: Sequence[float], width: float) -> float:
+    """The sum of the ratios of sides that rectangles would have if these areas shared a row; empty ones count 0."""
+    square = (sum(row) / width) ** 2
+    return sum(max(area / square, square / area) for area in row if area > 0)
 
 
 def _worst(row: Sequence[float], side: float) -> float:

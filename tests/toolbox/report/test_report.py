@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from checkpoints import tiny_llama
 from gguf import GGUFReader, dequantize
+from imatrices import write_for_model
 from raw_gguf import STRING, RawTensor, key, raw_gguf, text, u32_key, write
 from synthetic import FAMILIES, read_description, write_checkpoint
 
@@ -22,12 +23,11 @@ from gguf_forge import InputError, OutputError, RefusedError, convert, report
 from gguf_forge.cli import main
 from gguf_forge.cli.demo_checkpoint import Shape, make_model
 from gguf_forge.toolbox.edit.splitting import split_gguf
-from gguf_forge.toolbox.report import words
+from gguf_forge.toolbox.report import charts, words
 from gguf_forge.toolbox.report.data import Report, as_object
 from gguf_forge.toolbox.report.page import page
 from gguf_forge.types.tensor_type import TensorType
 
-XHTML = "{http://www.w3.org/1999/xhtml}"
 CASES = [("llama2-spm", "Q4_K_M"), ("qwen2moe", "Q4_K_M"), ("deepseek2-lite", "Q8_0"), ("gptoss-mxfp4", "auto")]
 
 
@@ -143,7 +143,7 @@ def test_lessons_are_true_of_the_weights(model: Path) -> None:
     errors = [cost.relative for cost in lessons.block_size.costs]
     assert errors == sorted(errors)
     assert lessons.block_size.relative_small < lessons.block_size.relative_large
-    assert lessons.outlier.others_without < lessons.outlier.others_with
+    assert lessons.outlier.without.relative < lessons.outlier.with_it.relative
     assert abs(lessons.outlier.weights[lessons.outlier.at]) == max(map(abs, lessons.outlier.weights))
     by_type = {one.type: one.relative for one in lessons.alternatives}
     assert by_type["Q2_K"] > by_type["Q3_K"] > by_type["Q4_K"] > by_type["Q5_K"] > by_type["Q6_K"] > by_type["Q8_0"]
@@ -159,13 +159,92 @@ def test_types_as_fine_as_the_weights_at_hand_are_no_alternatives(model: Path) -
 def test_blocks_are_those_of_the_file(model: Path) -> None:
     found = report(model / "m-Q4_K_M.gguf", source=model / "hf")
     read = {t.name: t for t in GGUFReader(model / "m-Q4_K_M.gguf").tensors}
-    worst, hardest, easiest = found.blocks
+    worst, typical, least = found.blocks
     place = next(tensor.error.worst for tensor in found.tensors if tensor.name == worst.tensor and tensor.error)
     assert place and (worst.row, worst.block) == (place.row, place.block)
-    assert hardest.relative and easiest.relative and hardest.relative > easiest.relative
+    assert worst.relative == pytest.approx(place.relative)
+    assert worst.relative and typical.relative and least.relative
+    assert worst.relative > typical.relative > least.relative
     for view in found.blocks:
         row = dequantize(read[view.tensor].data, read[view.tensor].tensor_type)[view.row]
         np.testing.assert_array_equal(row.reshape(-1, len(view.stored))[view.block], view.stored)
+
+
+def test_a_block_has_one_error_wherever_it_is_told(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It is the block's RMSE by the RMS of the whole tensor: in the list of tensors, the pictures, and `compare`."""
+    found = report(model / "m-Q4_K_M.gguf", source=model / "m-BF16.gguf")
+    stored = {t.name: t for t in GGUFReader(model / "m-Q4_K_M.gguf").tensors}
+    weights = {t.name: t for t in GGUFReader(model / "m-BF16.gguf").tensors}
+    errors = {tensor.name: tensor.error for tensor in found.tensors}
+    for view in found.blocks:
+        one, other = (dequantize(t.data, t.tensor_type) for t in (weights[view.tensor], stored[view.tensor]))
+        rms = np.sqrt(np.square(one, dtype=np.float64).mean())
+        noise = np.square(one - other, dtype=np.float64).reshape(len(one), -1, 256).mean(axis=2)
+        assert view.relative == pytest.approx(np.sqrt(noise[view.row, view.block]) / rms, rel=1e-6)
+        error = errors[view.tensor]
+        assert error is not None
+        assert error.relative == pytest.approx(np.sqrt(noise.mean()) / rms, rel=1e-6)
+    main(["compare", str(model / "m-BF16.gguf"), str(model / "m-Q4_K_M.gguf"), "--json"])
+    for each in json.loads(capfd.readouterr().out)["tensors"]:
+        error = errors[each["name"]]
+        if error and error.worst:
+            assert each["distance"]["worst_block"]["relative"] == pytest.approx(error.worst.relative)
+
+
+def test_an_outlier_has_one_error_in_text_and_picture(model: Path) -> None:
+    found = report(model / "m-Q4_K_M.gguf", source=model / "hf")
+    lesson = found.lessons.outlier if found.lessons else None
+    assert lesson
+    said = words_of(tree_of(page(found)))
+    for rounding in (lesson.with_it, lesson.without):
+        assert said.count(f"{words.percent(rounding.relative)}") >= 2
+
+
+@pytest.mark.parametrize("kind", ["IQ2_XXS", "IQ1_S", "IQ3_S", "TQ2_0", "MXFP4_MOE"])
+def test_the_types_of_the_file_are_in_the_comparison_of_types(kind: str, model: Path, tmp_path: Path) -> None:
+    importance = write_for_model(model / "m-BF16.gguf")
+    convert(model / "hf", tmp_path / "m.gguf", types=kind, imatrix=importance)
+    found = report(tmp_path / "m.gguf", source=model / "hf")
+    assert found.lessons
+    packed = {tensor.type for tensor in found.tensors if tensor.levels}
+    assert packed <= {one.type for one in found.lessons.alternatives}
+    drawn = [node for node in tree_of(page(found)).iter("text") if node.get("class") == "label strong"]
+    assert packed <= {(node.text or "").removesuffix(" *") for node in drawn}
+
+
+def test_a_file_of_floats_is_no_mix(model: Path) -> None:
+    said = words_of(tree_of(page(report(model / "m-BF16.gguf"))))
+    assert "a mix of types" not in said and "for each weight, scales included" not in said
+    said = words_of(tree_of(page(report(model / "m-Q4_K_M.gguf"))))
+    assert "a mix of types" in said and "for each weight, scales included" in said
+
+
+def test_what_is_left_out_is_counted(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = report(model / "m-Q4_K_M.gguf")
+    monkeypatch.setattr("gguf_forge.toolbox.report.page._MOST_TENSORS", 4)
+    monkeypatch.setattr("gguf_forge.toolbox.report.page._MOST_KEYS", 5)
+    monkeypatch.setattr("gguf_forge.toolbox.report.page._MOST_LAYERS", 1)
+    said = words_of(tree_of(page(found)))
+    for what in ("the largest tensors: 4 of 21", f"keys: 5 of {len(found.model.metadata)}", "layers: 1 of 2"):
+        assert f"{what} are shown. gguf-forge report FILE --json prints all." in said
+    monkeypatch.undo()
+    assert "are shown. gguf-forge report" not in words_of(tree_of(page(found)))
+
+
+def test_layers_are_drawn_in_their_order(tmp_path: Path) -> None:
+    """As text is read: from left to right, from top to bottom."""
+    make_model(tmp_path / "hf", Shape(n_embd=32, n_ff=32, n_layer=30, n_head=2, n_head_kv=1))
+    convert(tmp_path / "hf", tmp_path / "m.gguf", types="Q4_0")
+    found = report(tmp_path / "m.gguf")
+    colours = {tensor.type: "t4" for tensor in found.tensors}
+    tree = ElementTree.fromstring(str(charts.treemap(found.tensors, colours)))
+    places: dict[int, tuple[float, float]] = {}
+    for cell in tree.iter("rect"):
+        layer = found.tensors[int(cell.get("data-of", ""))].layer
+        if layer is not None:
+            places.setdefault(layer, (float(cell.get("y", "")), float(cell.get("x", ""))))
+    assert len(places) == 30
+    assert sorted(places, key=lambda layer: places[layer]) == sorted(places)
 
 
 def test_stand_in_types_are_said_plainly(tmp_path: Path) -> None:

@@ -46,12 +46,15 @@
     });
   });
   document.querySelectorAll("input.find").forEach(function (find) {
+    var count = document.getElementById("count"), all = count.textContent;
     find.hidden = false;
     find.addEventListener("input", function () {
-      var wanted = find.value.toLowerCase();
+      var wanted = find.value.toLowerCase(), shown = 0;
       document.querySelectorAll("#tensors tbody tr").forEach(function (row) {
         row.hidden = !row.textContent.toLowerCase().includes(wanted);
+        shown += row.hidden ? 0 : 1;
       });
+      count.textContent = wanted ? shown + " of " + all : all;
     });
   });
 })();
