@@ -260,6 +260,16 @@ class ModelHints:
             metavar="REGEX",
         ),
     ] = ()
+    lora: Annotated[
+        tuple[str, ...],
+        Option(
+            "--lora",
+            "Merge a LoRA adapter, a folder of PEFT, into the checkpoint while it is read; SCALE is a factor for its "
+            "change. Repeatable, in the order of merging.",
+            MODEL,
+            metavar="ADAPTER[:SCALE]",
+        ),
+    ] = ()
     fp8_as_q8: Annotated[
         bool,
         Option(
@@ -464,8 +474,8 @@ def _checked(name: str, value: Any, wanted: Any) -> Any:
         value = os.fspath(value)
     if wanted == tuple[str, ...]:
         texts = (value,) if isinstance(value, str) else () if value is None else value
-        if isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts):
-            return tuple(_usable(name, text) for text in texts)
+        if isinstance(texts, list | tuple) and all(isinstance(text, str | os.PathLike) for text in texts):
+            return tuple(_usable(name, os.fspath(text)) for text in texts)
     elif type(value) in (get_args(wanted) or (wanted,)):  # in Python a bool is also an int, so the types are compared
         return _usable(name, value) if isinstance(value, str) else value
     described = wanted.__name__ if isinstance(wanted, type) else str(wanted)

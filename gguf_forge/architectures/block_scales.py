@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 from gguf_forge.errors import UnsupportedError
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.packed import RepackNvfp4
+from gguf_forge.types.tensor_type import NVFP4
 
 # A scale is not written if it differs from 1 by less than this. Scales of stacked experts have a wider tolerance.
 _NEAR, _NEAR_OF_EXPERTS = 1e-6, 1e-6 + 1e-5
 
 
 def repacked(expr: TensorExpr) -> tuple[RepackNvfp4, ...]:
-    """The NVFP4 matrices that a tensor is made of."""
+    """The NVFP4 matrices that a tensor of such blocks is made of."""
+    if expr.dtype != NVFP4:
+        return ()
     if isinstance(expr, RepackNvfp4):
         return (expr,)
     return tuple(found for child in expr.children() for found in repacked(child))

@@ -6,31 +6,33 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
+from gguf_forge.checkpoint.adapter_config import CONFIG, AdapterConfig
+from gguf_forge.checkpoint.as_stored import as_stored, widened
 from gguf_forge.checkpoint.leftovers import without_wrappers
-from gguf_forge.checkpoint.logical import as_stored
 from gguf_forge.checkpoint.safetensors_file import StoredTensor, read_safetensors_header
 from gguf_forge.checkpoint.shards import has_weights
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.storage.folder import Folder
-from gguf_forge.storage.json_file import read_json_object
 from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import TensorExpr
-from gguf_forge.tensors.low_rank import LowRank
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+WEIGHTS = "adapter_model.safetensors"
 
-# The prefix that PEFT puts before the base model's names, and the endings of the names of factors.
-_WRAPPER = "base_model.model."
-_FACTORS = {
+# The prefix that PEFT puts before the base model's names, and its name for a layer that has an adapter.
+_WRAPPER, _BASE_LAYER = "base_model.model.", ".base_layer"
+# The endings of the names of an adapter's own tensors, and what each is.
+_PARTS = {
     ".lora_A.weight": "a",
     ".lora_B.weight": "b",
     ".lora_embedding_A": "a",
     ".lora_embedding_B": "b",
+    ".lora_B.bias": "bias",
+    ".lora_magnitude_vector": "magnitude",
+    ".lora_magnitude_vector.weight": "magnitude",
 }
-
-_OF_DEFAULT = re.compile(r"(\.lora_(?:embedding_)?[AB])\.default(?=\.weight$|$)")
+_OF_DEFAULT = re.compile(r"(\.lora_(?:embedding_[AB]|[AB]|magnitude_vector))\.default(?=\.weight$|\.bias$|$)")
+_TRAINED, _UNTRAINED = ".modules_to_save.default.", ".original_module."
 
 
 def is_adapter(folder: Folder, *, vocab_only: bool = False) -> bool:
@@ -40,11 +42,39 @@ def is_adapter(folder: Folder, *, vocab_only: bool = False) -> bool:
 
 
 @dataclass(frozen=True)
+class LowRankPair:
+    """The tensors of an adapter for one module of the base model.
+
+    Attributes:
+        module: The module's name in the base model.
+        of_embedding: A has a column for each row of the embeddings, and B a row for each of their columns.
+        a, b: The factors as they are stored.
+        bias: What the adapter's own layer adds to the module's bias.
+        magnitude: The lengths of DoRA.
+        depth: How many other parameters of the same module have pairs that PEFT put around this one. It puts pairs of
+            parameters, such as stacked experts, around each other, the module's first parameter innermost.
+    """
+
+    module: str
+    of_embedding: bool
+    a: TensorExpr
+    b: TensorExpr
+    bias: TensorExpr | None = None
+    magnitude: TensorExpr | None = None
+    depth: int = 0
+
+    @property
+    def rank(self) -> int:
+        """The rank, if this is no pair of stacked experts."""
+        return self.a.shape[0]
+
+
+@dataclass(frozen=True)
 class Adapter:
     """An adapter's folder, opened. `tensors` is in the order in which its file holds them."""
 
     folder: Folder
-    config: Mapping[str, Any]
+    config: AdapterConfig
     tensors: Mapping[str, StoredTensor]
     file: Source
 
@@ -56,8 +86,7 @@ class Adapter:
             InputError: a file is missing or broken.
             UnsupportedError: the adapter is of another kind than LoRA.
         """
-        config = read_json_object(folder, CONFIG)
-        _check_kind(config, folder)
+        config = AdapterConfig.read(folder)
         if not folder.has(WEIGHTS):
             hint = f"download {WEIGHTS}, too"
             if folder.has("adapter_model.bin"):
@@ -82,63 +111,65 @@ class Adapter:
     ) -> None:
         self.close()
 
-    def changes(self) -> Mapping[str, TensorExpr]:
-        """The base model's tensors that the adapter changes: norms as they are, then low-rank pairs.
+    def pairs(self) -> tuple[LowRankPair, ...]:
+        """Its low-rank pairs, in the order of its file.
 
         Raises:
-            InputError: a factor lacks its other one.
-            UnsupportedError: a tensor that has no place in an adapter's file.
+            InputError: a factor lacks its other one, or is no matrix.
         """
-        whole: dict[str, TensorExpr] = {}
-        pairs: dict[str, dict[str, TensorExpr]] = {}
+        found: dict[str, dict[str, TensorExpr]] = {}
+        embeddings: set[str] = set()
         for stored, tensor in self.tensors.items():
             name = _plain(stored)
-            end = next((end for end in _FACTORS if name.endswith(end)), None)
-            if end is not None:
-                pairs.setdefault(_base_name(name, end), {})[_FACTORS[end]] = as_stored(tensor)
-            elif "_layernorm" in name or ".norm" in name:
-                whole[name.replace(_WRAPPER, "", 1)] = as_stored(tensor)
-            elif ".base_layer.weight" not in name:
-                raise UnsupportedError(
-                    "an adapter's file has a place for low-rank factors and norms alone",
-                    file=self.file.path,
-                    tensor=stored,
-                    hint="merge the adapter into its base model, and convert that",
-                )
-        for name, pair in pairs.items():
-            if len(pair) < 2:
-                raise InputError("one of the two factors is missing", file=self.file.path, tensor=name)
-        return whole | {name: _pair(name, pair) for name, pair in pairs.items()}
+            if (end := _end_of(name)) is not None:
+                module = name.removesuffix(end)
+                found.setdefault(module, {})[_PARTS[end]] = widened(as_stored(tensor))
+                embeddings |= {module} if "_embedding_" in end else set()
+        return tuple(self._pair(module, parts, module in embeddings) for module, parts in found.items())
+
+    def _pair(self, module: str, parts: Mapping[str, TensorExpr], of_embedding: bool) -> LowRankPair:
+        if "a" not in parts or "b" not in parts:
+            raise InputError("one of the two factors is missing", file=self.file.path, tensor=module)
+        for factor in (parts["a"], parts["b"]):
+            if len(factor.shape) < 2 or 0 in factor.shape or not factor.dtype.is_float:
+                problem = f"a factor of shape {factor.shape} and type {factor.dtype} is no matrix of weights"
+                raise InputError(problem, file=self.file.path, tensor=module)
+        return LowRankPair(module.replace(_BASE_LAYER, ""), of_embedding, **parts, depth=module.count(_BASE_LAYER))
+
+    def whole(self, *, with_base: bool = True) -> Mapping[str, StoredTensor]:
+        """The tensors that replace those of the base model, by their names in it.
+
+        Args:
+            with_base: Also the weights of embeddings before their low-rank change, which PEFT stores beside it.
+        """
+        names = {name: _plain(name) for name in self.tensors if _UNTRAINED not in name}
+        return {
+            name.replace(_BASE_LAYER, ""): self.tensors[stored]
+            for stored, name in names.items()
+            if _end_of(name) is None and (with_base or not name.endswith(f"{_BASE_LAYER}.weight"))
+        }
+
+    def stored_name(self, name: str) -> str:
+        """The name in the file of a tensor that `whole` has."""
+        return next(stored for stored in self.tensors if _plain(stored).replace(_BASE_LAYER, "") == name)
 
 
 def _plain(name: str) -> str:
-    """A name as `save_pretrained` writes it: without the names of wrapping modules, and without that of the adapter,
-    which the state of a model in training has."""
-    return _OF_DEFAULT.sub(r"\1", without_wrappers(name))
+    """A name as `save_pretrained` writes it, without the prefix: without the names of wrapping modules, and without
+    that of the adapter, which the state of a model in training has."""
+    plain = _OF_DEFAULT.sub(r"\1", without_wrappers(name)).replace(_TRAINED, ".")
+    return plain.replace(_WRAPPER, "", 1)
 
 
-def _base_name(name: str, end: str) -> str:
-    return name.replace(_WRAPPER, "", 1).removesuffix(end) + ".weight"
+def _end_of(name: str) -> str | None:
+    return next((end for end in _PARTS if name.endswith(end)), None)
 
 
-def _pair(name: str, pair: Mapping[str, TensorExpr]) -> TensorExpr:
-    try:
-        return LowRank(pair["a"], pair["b"])
-    except InputError as error:
-        raise InputError(error.problem, tensor=name) from None
-
-
-def _check_kind(config: Mapping[str, Any], folder: Folder) -> None:
-    kind = config.get("peft_type", "LORA")
-    if kind != "LORA":
-        raise UnsupportedError(
-            f"adapters of kind {kind!r:.40} are not known",
-            file=folder.path / CONFIG,
-            hint="LoRA is; merge this one into its base model with PEFT's merge_and_unload, and convert that",
-        )
-    if config.get("use_dora"):
-        raise UnsupportedError(
-            "DoRA has no place in an adapter's file",
-            file=folder.path / CONFIG,
-            hint="merge the adapter into its base model, and convert that",
-        )
+def refuse_in_file(adapter: Adapter, what: str, name: str | None = None) -> UnsupportedError:
+    """The error for what an adapter holds and an adapter's file has no place for."""
+    return UnsupportedError(
+        f"{what} no place in an adapter's file",
+        file=adapter.file.path if name is not None else adapter.folder.path / CONFIG,
+        tensor=name,
+        hint=f"merge it on the fly: `gguf-forge convert BASE --lora {adapter.folder.path}`",
+    )

@@ -12,6 +12,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any
 
 from gguf_forge.checkpoint.leftovers import tidied
+from gguf_forge.checkpoint.merging import ScaledAdapter, changes_head
 from gguf_forge.checkpoint.mistral_form import read_params
 from gguf_forge.checkpoint.other_folders import cached_snapshots, no_weights, read_config
 from gguf_forge.checkpoint.safetensors_file import StoredTensor, read_safetensors_header
@@ -24,6 +25,9 @@ from gguf_forge.storage.source import Source
 
 log = logging.getLogger(__name__)
 
+# The key of a config that says whether head and embeddings are one.
+_TIED = "tie_word_embeddings"
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -35,12 +39,15 @@ class Checkpoint:
 
     A shard may be a symbolic link to anywhere, as in the cache of huggingface_hub, where snapshots link to
     blobs; the names in an index may only name files of the folder itself.
+
+    `adapters` are merged into the tensors that `logical_tensors` gives, in their order.
     """
 
     folder: Folder
     config: Mapping[str, Any]
     tensors: Mapping[str, StoredTensor]
     files: tuple[Source, ...]
+    adapters: tuple[ScaledAdapter, ...] = ()
 
     @classmethod
     def open(
@@ -107,8 +114,13 @@ class Checkpoint:
             opened.pop_all()
         return replace(self, tensors=MappingProxyType({**found, **self.tensors}), files=(*self.files, file))
 
+    def with_adapters(self, adapters: Sequence[ScaledAdapter]) -> Checkpoint:
+        """The same with adapters, which it closes. If one changes the head, the head is none with the embeddings."""
+        config = _untied(self.config) if changes_head(adapters) else self.config
+        return replace(self, config=MappingProxyType(config), adapters=tuple(adapters))
+
     def close(self) -> None:
-        for file in self.files:
+        for file in (*self.files, *(each.adapter.file for each in self.adapters)):
             file.close()
 
     def __enter__(self) -> Checkpoint:
@@ -143,6 +155,12 @@ def model_folder(folder: Path) -> LocalFolder:
             "this is a GGUF file, not a model folder", file=folder, hint="use `gguf-forge quantize` for it"
         )
     raise UsageError("this is a file, not a model folder", file=folder, hint=hint)
+
+
+def _untied(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config whose head has weights of its own."""
+    text = config.get("text_config")
+    return {**config, **({"text_config": {**text, _TIED: False}} if isinstance(text, dict) else {}), _TIED: False}
 
 
 def _left(

@@ -4,47 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gguf_forge.checkpoint.as_stored import as_stored, widened
 from gguf_forge.checkpoint.checkpoint import Checkpoint
+from gguf_forge.checkpoint.merging import merged
 from gguf_forge.checkpoint.quantized import quantization_of, resolved
-from gguf_forge.checkpoint.safetensors_file import StoredTensor
 from gguf_forge.tensors.expression import TensorExpr
-from gguf_forge.tensors.stored import Stored, StoredElements, Widened
-from gguf_forge.types.element_type import ELEMENT_TYPES, ElementType
-from gguf_forge.types.tensor_type import BF16, F16, F32
-
-_FLOATS = {"F32": F32, "F16": F16, "BF16": BF16}
-# Stored types that hold weights although GGUF has no such type.
-_WIDENED = frozenset(("F64", "I8", "I16", "I32", "I64", "F8_E4M3", "F8_E5M2"))
-# Those of them that are codes in a quantized checkpoint.
-_CODES = frozenset(("I8", "F8_E4M3", "F8_E5M2"))
 
 
 def logical_tensors(checkpoint: Checkpoint) -> Mapping[str, TensorExpr]:
-    """Every tensor of a checkpoint by its name, with quantized storage resolved, in the order of llama.cpp's converter.
+    """Every tensor of a checkpoint by its name, with quantized storage resolved and adapters merged in, in the order of
+    llama.cpp's converter.
 
     Tensors of element types that are never weights keep their type; code that needs one of them checks it.
 
     Raises:
         UnsupportedError: the checkpoint is quantized in a way that is not known.
-        InputError: its quantization contradicts itself.
+        InputError: its quantization contradicts itself, or an adapter was made for another model.
     """
     stored: Mapping[str, TensorExpr] = {name: as_stored(tensor) for name, tensor in checkpoint.tensors.items()}
     quantization = quantization_of(checkpoint)
     if quantization is not None:
         stored = resolved(stored, quantization)
-    return {name: _widened(expr, in_quantized=quantization is not None) for name, expr in stored.items()}
-
-
-def as_stored(tensor: StoredTensor) -> Stored:
-    """A stored tensor as an expression."""
-    if tensor.dtype in _FLOATS:
-        return Stored(tensor.name, tensor.source, tensor.offset, tensor.shape, _FLOATS[tensor.dtype])
-    return StoredElements(tensor.name, tensor.source, tensor.offset, tensor.shape, ELEMENT_TYPES[tensor.dtype])
-
-
-def _widened(expr: TensorExpr, *, in_quantized: bool) -> TensorExpr:
-    if not isinstance(expr.dtype, ElementType) or expr.dtype.name not in _WIDENED:
-        return expr
-    # In a quantized checkpoint, a matrix of bytes that no scheme took is one of codes without their scales.
-    are_codes = in_quantized and expr.dtype.name in _CODES and len(expr.shape) > 1
-    return expr if are_codes else Widened(expr)
+    logical = {name: widened(expr, in_quantized=quantization is not None) for name, expr in stored.items()}
+    return merged(logical, checkpoint.adapters)

@@ -49,6 +49,24 @@ def report(
             metavar="REGEX",
         ),
     ] = (),
+    lora: Annotated[
+        tuple[str, ...],
+        Option(
+            "--lora",
+            "The adapters that were merged into the source when the file was made: the same as then.",
+            OUTPUT,
+            metavar="ADAPTER[:SCALE]",
+        ),
+    ] = (),
+    base: Annotated[
+        Path | None,
+        Option(
+            "--base",
+            "For a source that is a LoRA adapter: the folder of its base model.",
+            OUTPUT,
+            metavar="FOLDER",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         Option(
@@ -77,8 +95,9 @@ def report(
     from gguf_forge.toolbox.report import report as make_report
     from gguf_forge.toolbox.report.data import as_object
 
-    if drop_tensor and source is None:
-        raise UsageError("--drop-tensor is for a source", hint="name it with --source")
+    of_source = {"--drop-tensor": drop_tensor, "--lora": lora, "--base": base}
+    if source is None and (given := [option for option, value in of_source.items() if value]):
+        raise UsageError(f"{given[0]} is for a source", hint="name it with --source")
     if out is None and not messages.json:
         out = Path(f"{file_name(file.name.removesuffix('.gguf')) or 'report'}.html")
     with open_gguf(file) as gguf:
@@ -89,6 +108,8 @@ def report(
             out,
             source=source,
             drop_tensor=drop_tensor,
+            lora=lora,
+            base_model=base,
             threads=run.threads,
             overwrite=run.overwrite,
             progress=progress,

@@ -44,7 +44,7 @@ def types(
         only(
             *("source", "types", "imatrix", "include_weights", "exclude_weights", "tensor_type", "tensor_type_file"),
             *("pure", "leave_output_tensor", "output_tensor_type", "token_embedding_type"),
-            *("pre_tokenizer", "drop_tensor", "mmproj"),
+            *("pre_tokenizer", "drop_tensor", "lora", "mmproj"),
         ),
     ],
     run: Annotated[RunSettings, only("threads")],

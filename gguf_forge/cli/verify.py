@@ -19,6 +19,7 @@ from gguf_forge.errors import UsageError, printable
 from gguf_forge.option import MESSAGES, MIX, Option
 from gguf_forge.request import AsReference, ModelHints, PartChoices, RecipeChoices, Request
 from gguf_forge.run_settings import RunSettings
+from gguf_forge.storage.paths import is_folder
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -90,9 +91,10 @@ class VerifyChoices:
         str | None,
         Option(
             "--base",
-            "The type of the file that was quantized: F32, F16 or BF16. [default: the checkpoint's own]",
+            "The type of the file that was quantized: F32, F16 or BF16. [default: the checkpoint's own] For a LoRA "
+            "adapter: the folder of its base model.",
             MIX,
-            metavar="TYPE",
+            metavar="TYPE|FOLDER",
             values="float types",
         ),
     ] = None
@@ -100,6 +102,11 @@ class VerifyChoices:
         bool,
         Option("--all", "List all tensors and how each is made, not only those that differ.", MESSAGES),
     ] = False
+
+    @property
+    def base_folder(self) -> str | None:
+        """The folder that --base names, if it names no type."""
+        return self.base if self.base is not None and is_folder(Path(self.base)) else None
 
 
 def register(app: typer.Typer) -> None:
@@ -153,7 +160,9 @@ def _request(comparison: VerifyChoices, recipe: RecipeChoices, parts: PartChoice
     given = comparison
     if given.source is not None:
         types = (given.type,) if given.type else ()
-        more = {"types": types, "as_reference": given.as_reference}
+        more: dict[str, Any] = {"types": types, "as_reference": given.as_reference}
+        if given.base_folder is not None:
+            more["base_model"] = given.base_folder
         return Request.of(recipe, parts, hints, source=str(given.source), **more)
     of_the_source = (given.type, given.base, given.only_tensors, given.allow_fused, given.as_reference)
     if (recipe, parts, hints) != (RecipeChoices(), PartChoices(), ModelHints()) or any(of_the_source):
@@ -183,7 +192,7 @@ def _verified(
             request,
             run,
             options,
-            base=comparison.base,
+            base=comparison.base if comparison.base_folder is None else None,
             sums=comparison.check_sums,
             only_tensors=comparison.only_tensors,
             texts=texts_to_check(is_asked=comparison.check_tokens, file=comparison.token_texts),

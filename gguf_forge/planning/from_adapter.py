@@ -6,18 +6,19 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.mapping import PlannedTensor, plan_changes
 from gguf_forge.architectures.registry import find_architecture
-from gguf_forge.checkpoint.adapter import CONFIG, Adapter
+from gguf_forge.checkpoint.adapter import Adapter, LowRankPair, refuse_in_file
+from gguf_forge.checkpoint.adapter_config import CONFIG
+from gguf_forge.checkpoint.as_stored import as_stored
 from gguf_forge.checkpoint.other_folders import cached_snapshots, read_config
 from gguf_forge.checkpoint.safetensors_file import header_size
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, UsageError, printable
 from gguf_forge.general import general_metadata, model_id_of, parameter_count
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.gguf_file.values import Metadata, f32, string, u32
+from gguf_forge.gguf_file.values import Metadata, ValueType, array, f32, string, u32
 from gguf_forge.planning.file_plan import FilePlan
 from gguf_forge.planning.from_checkpoint import choose, files_of_request
 from gguf_forge.planning.model import FileContent, TensorSource
@@ -28,12 +29,16 @@ from gguf_forge.recipe.file_types import FileType
 from gguf_forge.request import Request
 from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.local.folder import LocalFolder
+from gguf_forge.tensors.arithmetic import Multiply
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.low_rank import LowRank, factors
 from gguf_forge.tensors.row_maps import transposed
 from gguf_forge.types.tensor_type import F32, TENSOR_TYPES, TensorType
 
 log = logging.getLogger(__name__)
+
+# The one quantized type that adapters are written in.
+_QUANTIZED = "Q8_0"
 
 
 class AdapterModel:
@@ -63,19 +68,21 @@ class AdapterModel:
         return (TensorSource(self._adapter.file, header_size(self._adapter.file), tensors),)
 
     def tensors(self) -> Mapping[str, TensorExpr]:
-        return {tensor.name: tensor.expr for tensor in self._planned()[1]}
+        return {tensor.name: tensor.expr for tensor in self._planned(as_reference=False)[1]}
 
     def infos(self) -> tuple[tuple[TensorInfo, ...], str]:
-        architecture, planned = self._planned()
+        architecture, planned = self._planned(as_reference=False)
         return tuple(TensorInfo(t.name, t.expr.shape[::-1], t.expr.source_type) for t in planned), architecture.name
 
     def files(
         self, request: Request, options: Options, split: Split, folder: Path, *, only_planned: bool = False
     ) -> tuple[FilePlan, ...]:
-        quantized = [name for name in request.types if not FileType.named(name).is_float]
-        if quantized or split or request.vocab_only:
-            what = f"as {', '.join(quantized)}" if quantized else "in parts" if split else "as a vocabulary"
-            raise UsageError(f"an adapter is not written {what}", hint="F32, F16, BF16 and auto are its types")
+        others = [name for name in request.types if not FileType.named(name).is_float and name != _QUANTIZED]
+        if others or split or request.vocab_only:
+            what = f"as {', '.join(others)}" if others else "in parts" if split else "as a vocabulary"
+            raise UsageError(
+                f"an adapter is not written {what}", hint=f"F32, F16, BF16, auto and {_QUANTIZED} are its types"
+            )
         return files_of_request(self._plan(request, folder), request, options, split, folder, "F32")
 
     def content(self, request: Request, options: Options, base: TensorType | None) -> FileContent:
@@ -91,11 +98,11 @@ class AdapterModel:
         self._adapter.close()
 
     def _plan(self, request: Request, folder: Path) -> ModelPlan:
-        architecture, planned = self._planned()
+        architecture, planned = self._planned(as_reference=request.as_reference)
         metadata_file = folder / request.metadata if request.metadata is not None else None
         identity, general = general_metadata(
             self._adapter.folder,
-            self._adapter.config,
+            self._adapter.config.values,
             parameter_count([TensorInfo(t.name, t.expr.shape[::-1], F32) for t in planned]),
             architecture=architecture.name,
             model_type="adapter",
@@ -105,27 +112,38 @@ class AdapterModel:
         )
         first = ("general.architecture", "general.type")
         metadata: Metadata = {key: general[key] for key in first} | {"adapter.type": string("lora")} | general
-        metadata["adapter.lora.alpha"] = f32(self._alpha())
+        config = self._adapter.config
+        metadata["adapter.lora.alpha"] = f32(config.alpha if request.as_reference else config.alpha_of_file)
+        metadata |= self._invocation()
         metadata["general.quantization_version"] = u32(QUANTIZATION_VERSION)
         adapter_file = self._adapter.file.path
         inputs = (adapter_file, self._adapter.folder.path / CONFIG, *((metadata_file,) if metadata_file else ()))
         return ModelPlan(planned, metadata, self._native_type(), identity, inputs)
 
-    def _alpha(self) -> float:
-        alpha: Any = self._adapter.config.get("lora_alpha")
-        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < 3e38:
-            raise InputError(f"lora_alpha is {alpha!r:.40}, not a number", file=self._adapter.folder.path / CONFIG)
-        return float(alpha)
-
     def _native_type(self) -> TensorType | None:
         stored = (tensor for tensor in self._adapter.tensors.values() if len(tensor.shape) >= 2)
         return next((TENSOR_TYPES[tensor.dtype] for tensor in stored if tensor.dtype in ("BF16", "F16")), None)
 
-    def _planned(self) -> tuple[Architecture, tuple[PlannedTensor, ...]]:
+    def _invocation(self) -> Metadata:
+        """The tokens after which an aLoRA begins to act."""
+        tokens = self._adapter.config.values.get("alora_invocation_tokens")
+        if not tokens:
+            if self._adapter.config.values.get("invocation_string"):
+                hint = "write the numbers of its tokens as alora_invocation_tokens"
+                raise UnsupportedError(
+                    "an invocation_string is not split here", file=self._adapter.config.path, hint=hint
+                )
+            return {}
+        if not isinstance(tokens, list) or not all(type(token) is int and 0 <= token < 1 << 32 for token in tokens):
+            raise InputError("alora_invocation_tokens is no list of tokens", file=self._adapter.config.path)
+        return {"adapter.alora.invocation_tokens": array(ValueType.UINT32, tokens)}
+
+    def _planned(self, *, as_reference: bool) -> tuple[Architecture, tuple[PlannedTensor, ...]]:
         folder = self._base_folder()
         raw = read_config(folder)
         architecture = find_architecture(raw)
-        planned = plan_changes(architecture, site_of(architecture, raw, folder, self._adapter.changes()))
+        changes = _changes(self._adapter, as_reference=as_reference)
+        planned = plan_changes(architecture, site_of(architecture, raw, folder, changes))
         return architecture, tuple(each for tensor in planned for each in _in_factors(tensor))
 
     def _base_folder(self) -> Folder:
@@ -133,9 +151,9 @@ class AdapterModel:
         mine = self._adapter.folder
         if self._base is not None or mine.has("config.json"):
             return self._base or mine
-        named: Any = self._adapter.config.get("base_model_name_or_path")
+        named = self._adapter.config.base_model
         hint = "put the base model's config.json beside the adapter, or give its folder to `convert` with --base"
-        if not isinstance(named, str) or not named:
+        if named is None:
             problem = "this is a LoRA adapter, and it does not name its base model"
             raise InputError(problem, file=mine.path / CONFIG, hint=hint)
         for folder in map(LocalFolder, (Path(named), *cached_snapshots(named))):
@@ -146,8 +164,42 @@ class AdapterModel:
         raise InputError(
             f"this is a LoRA adapter, and not a model; its base model {printable(named)} is not here",
             file=mine.path,
-            hint=f"{hint}. For one file of both, merge the adapter with PEFT's merge_and_unload first",
+            hint=f"{hint}. For one file of both, `convert` the base model with --lora {mine.path}",
         )
+
+
+def _changes(adapter: Adapter, *, as_reference: bool) -> Mapping[str, TensorExpr]:
+    """The base model's tensors that an adapter changes: norms as they are, then low-rank pairs.
+
+    Args:
+        adapter: The adapter.
+        as_reference: The factors are those that are stored, whatever the config says of their modules.
+
+    Raises:
+        UnsupportedError: a tensor that has no place in an adapter's file.
+    """
+    if adapter.config.is_dora:
+        raise refuse_in_file(adapter, "DoRA has")
+    whole: dict[str, TensorExpr] = {}
+    for name, tensor in adapter.whole(with_base=False).items():
+        if "_layernorm" not in name and ".norm" not in name:
+            raise refuse_in_file(adapter, "a whole tensor that is no norm has", tensor.name)
+        whole[name] = as_stored(tensor)
+    pairs = {f"{pair.module}.weight": _pair(adapter, pair, as_reference=as_reference) for pair in adapter.pairs()}
+    return whole | pairs
+
+
+def _pair(adapter: Adapter, pair: LowRankPair, *, as_reference: bool) -> TensorExpr:
+    if pair.magnitude is not None or pair.bias is not None or pair.depth:
+        what = "DoRA" if pair.magnitude is not None else "the bias of a pair" if pair.bias is not None else "a stack"
+        raise refuse_in_file(adapter, f"{what} has", pair.module)
+    factor = 1.0 if as_reference else adapter.config.factor_in_file(pair.module, pair.rank)
+    try:
+        product = LowRank(pair.a, Multiply(pair.b, factor) if factor != 1 else pair.b)
+    except InputError as error:
+        raise InputError(error.problem, tensor=f"{pair.module}.weight") from None
+    is_turned = adapter.config.is_transposed and not pair.of_embedding and not as_reference
+    return transposed(product) if is_turned else product
 
 
 def _in_factors(tensor: PlannedTensor) -> Iterator[PlannedTensor]:

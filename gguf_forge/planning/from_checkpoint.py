@@ -11,6 +11,8 @@ from pathlib import Path
 from gguf_forge.architectures.mapping import PlannedTensor
 from gguf_forge.architectures.registry import module_files
 from gguf_forge.checkpoint import Checkpoint
+from gguf_forge.checkpoint.adapter import Adapter
+from gguf_forge.checkpoint.merging import ScaledAdapter
 from gguf_forge.checkpoint.mistral_form import has_mistral_form
 from gguf_forge.checkpoint.safetensors_file import header_size
 from gguf_forge.checkpoint.shards import has_weights
@@ -20,13 +22,14 @@ from gguf_forge.general import model_id_of, output_name
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, u32
 from gguf_forge.name_pattern import NamePattern
+from gguf_forge.planning.adapters import check_places, files_of
 from gguf_forge.planning.file_plan import BaseFile, FilePlan, TensorChoice, said_and_checked
 from gguf_forge.planning.kept_blocks import say_left, with_kept_blocks
 from gguf_forge.planning.model import FileContent, TensorSource
 from gguf_forge.planning.model_plan import ModelPlan, has_projector, plan_infos, plan_model, plan_weights
 from gguf_forge.planning.place import OutputPlace
 from gguf_forge.planning.splits import Split, split_as_converter, split_as_gguf_split, whole_file
-from gguf_forge.recipe import FILE_TYPES, FileType, Options
+from gguf_forge.recipe import FILE_TYPES, FileType, Options, stays_f32
 from gguf_forge.recipe.file_types import AUTO, OF_NVFP4
 from gguf_forge.request import Request
 from gguf_forge.storage.folder import Folder
@@ -107,8 +110,11 @@ _FileChoice = tuple[FileType, Metadata, Sequence[TensorChoice], tuple[str, ...]]
 
 def choose(plan: ModelPlan, options: Options, *, only_planned: bool = False) -> _FileChoice:
     """The file type with `auto` resolved, the keys, the tensors and the warnings of a file; see `plan_file`."""
-    make = _float_file if options.file_type.is_float else _quantized_file
-    return make(plan, options, only_planned)
+    if options.file_type.is_float:
+        return _float_file(plan, options, only_planned)
+    if plan.is_adapter:
+        return _q8_file_of_adapter(plan, options, only_planned)
+    return _quantized_file(plan, options, only_planned)
 
 
 def base_file(plan: ModelPlan) -> BaseFile:
@@ -139,6 +145,22 @@ def _float_file(plan: ModelPlan, options: Options, only_planned: bool) -> _FileC
     return _base_file_type(plan, base), _with_file_type(plan, base), chosen, ()
 
 
+def _q8_file_of_adapter(plan: ModelPlan, options: Options, only_planned: bool) -> _FileChoice:
+    """The content of an adapter's file of type Q8_0, as convert_lora_to_gguf.py makes it: factors whose rows are not
+    whole blocks are F16."""
+
+    def in_q8(tensor: PlannedTensor) -> PlannedTensor:
+        if stays_f32(tensor.name, len(tensor.expr.shape)):
+            return tensor
+        kind = Q8_0 if tensor.expr.shape[-1] % Q8_0.block_elements == 0 else F16
+        return replace(tensor, forced_type=lambda base: kind)
+
+    in_blocks = replace(plan, tensors=tuple(map(in_q8, plan.tensors)))
+    as_floats = replace(options, file_type=FILE_TYPES["F32"])
+    _, metadata, chosen, warnings = _float_file(in_blocks, as_floats, only_planned)
+    return options.file_type, metadata, chosen, warnings
+
+
 def _kept(info: TensorInfo, blocks: TensorExpr) -> TensorChoice:
     return TensorChoice(replace(info, type=blocks.dtype), RowSource(blocks, blocks.dtype), info.name, is_kept=True)
 
@@ -167,7 +189,7 @@ def _base_file_type(plan: ModelPlan, base: TensorType) -> FileType:
 
 
 def _with_file_type(plan: ModelPlan, base: TensorType) -> Metadata:
-    if "general.file_type" not in plan.metadata:  # the file of an adapter has no file type
+    if plan.is_adapter:  # its file has no file type
         return plan.metadata
     return {**plan.metadata, "general.file_type": u32(_base_file_type(plan, base).id or 0)}
 
@@ -200,6 +222,7 @@ class CheckpointModel:
         vocab_only: bool = False,
         mistral_format: bool = False,
         drop: Sequence[NamePattern] = (),
+        adapters: Sequence[tuple[Folder, float]] = (),
     ) -> CheckpointModel:
         """Opens a folder.
 
@@ -208,6 +231,7 @@ class CheckpointModel:
             vocab_only: The folder may lack weights. A vocabulary alone needs at most their type, for `auto`.
             mistral_format: The folder is read in Mistral's own form, even if it also has the form of transformers.
             drop: Patterns of the names of tensors that are left out.
+            adapters: Folders of adapters that are merged in, each with the factor of its change.
         """
         with ExitStack() as opened:
             native = mistral_format or has_mistral_form(folder)
@@ -215,6 +239,10 @@ class CheckpointModel:
             checkpoint = opened.enter_context(Checkpoint.of(folder, weights=weights, native=native, drop=drop))
             for path, prefix in module_files(checkpoint.config).items() if weights else ():
                 checkpoint = checkpoint.with_module(path, prefix)
+            if weights and adapters:
+                found = [opened.enter_context(Adapter.open(each)) for each, _ in adapters]
+                factors = [factor for _, factor in adapters]
+                checkpoint = checkpoint.with_adapters(tuple(map(ScaledAdapter, found, factors)))
             opened.pop_all()
         return cls(checkpoint)
 
@@ -228,6 +256,9 @@ class CheckpointModel:
         tensors: dict[Path, list[tuple[int, int]]] = {file.path: [] for file in files}
         for tensor in self._checkpoint.tensors.values():
             tensors[tensor.source.path].append((tensor.offset, tensor.nbytes))
+        for each in self._checkpoint.adapters:
+            tensors[each.adapter.file.path] = [(t.offset, t.nbytes) for t in each.adapter.tensors.values()]
+            files = (*files, each.adapter.file)
         return tuple(TensorSource(file, header_size(file), tensors[file.path]) for file in files)
 
     def tensors(self) -> Mapping[str, TensorExpr]:
@@ -283,6 +314,8 @@ class CheckpointModel:
             choices=request.choices,
             target=LocalFolder(folder / request.target_model_dir) if request.target_model_dir is not None else None,
         )
+        check_places(plan, self._checkpoint.adapters)
+        plan = replace(plan, inputs=(*plan.inputs, *files_of(self._checkpoint.adapters)))
         plan = _with_fp8_as_q8(plan) if request.fp8_as_q8 else plan
         return with_kept_blocks(plan) if request.keep_quantized else plan
 
@@ -291,8 +324,8 @@ class CheckpointModel:
             log.warning("the model has encoders of pictures or sound: --mmproj makes a file of them")
 
     def check_unchanged(self) -> None:
-        for file in self._checkpoint.files:
-            file.check_unchanged()
+        for source in self.sources:
+            source.source.check_unchanged()
 
     def close(self) -> None:
         self._checkpoint.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
@@ -61,6 +62,7 @@ def planned(
         base=base,
         mistral_format=request.mistral_format,
         drop_tensor=request.drop_tensor,
+        lora=[os.fspath(folder / each) for each in request.lora],
         partial=request.partial,
     ) as model:
         yield RequestPlan(

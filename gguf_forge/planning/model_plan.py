@@ -77,6 +77,11 @@ class ModelPlan:
     kept: Mapping[str, TensorExpr] | None = None
 
     @property
+    def is_adapter(self) -> bool:
+        """Whether the file is that of an adapter, which has no file type."""
+        return "general.file_type" not in self.metadata
+
+    @property
     def packed_type(self) -> TensorType | None:
         return next((t.expr.dtype for t in self.tensors if t.expr.dtype.is_packed), None)
 

@@ -7,12 +7,14 @@ from contextlib import AbstractContextManager, closing
 from os import PathLike
 from pathlib import Path
 
-from gguf_forge.checkpoint.adapter import CONFIG, is_adapter
+from gguf_forge.checkpoint.adapter import is_adapter
+from gguf_forge.checkpoint.adapter_config import CONFIG
 from gguf_forge.checkpoint.checkpoint import model_folder
 from gguf_forge.errors import InputError, UsageError
 from gguf_forge.gguf_file.header import MAGIC
 from gguf_forge.gguf_file.opened import open_gguf
 from gguf_forge.name_pattern import NamePattern
+from gguf_forge.planning.adapters import scaled_adapter
 from gguf_forge.planning.from_adapter import AdapterModel
 from gguf_forge.planning.from_checkpoint import CheckpointModel
 from gguf_forge.planning.from_gguf import GgufModel
@@ -31,6 +33,7 @@ def open_model(
     base: str | PathLike[str] | None = None,
     mistral_format: bool = False,
     drop_tensor: Sequence[str] = (),
+    lora: Sequence[str] = (),
     partial: bool = False,
 ) -> AbstractContextManager[OpenModel]:
     """Opens what files are made of. Headers are read and checked, weights are not read.
@@ -41,6 +44,7 @@ def open_model(
         base: The folder of an adapter's base model; None for the one that the adapter names.
         mistral_format: A folder is read in Mistral's own form, even if it also has the form of transformers.
         drop_tensor: Patterns of names of a checkpoint's tensors that are left out.
+        lora: Adapters that are merged into a checkpoint, as ADAPTER or ADAPTER:SCALE.
         partial: Of a split GGUF file, parts may be missing or cut short.
 
     Raises:
@@ -55,25 +59,38 @@ def open_model(
         _refuse_file_of_checkpoint(path)
         return closing(GgufModel(open_gguf(path, partial=partial)))
     if is_adapter(LocalFolder(path), vocab_only=vocab_only):
-        if drop_tensor:
-            raise UsageError("--drop-tensor is for checkpoints, and this is an adapter", file=path, hint="leave it out")
+        if drop_tensor or lora:
+            option = "--drop-tensor" if drop_tensor else "--lora"
+            raise UsageError(f"{option} is for checkpoints, and this is an adapter", file=path, hint="leave it out")
         named = LocalFolder(Path(base)) if base is not None else None
         return closing(AdapterModel.open(LocalFolder(path), named))
     folder, drop = model_folder(path), tuple(map(NamePattern.compile, drop_tensor))
-    return closing(CheckpointModel.open(folder, vocab_only=vocab_only, mistral_format=mistral_format, drop=drop))
+    adapters = tuple(map(scaled_adapter, lora))
+    return closing(
+        CheckpointModel.open(folder, vocab_only=vocab_only, mistral_format=mistral_format, drop=drop, adapters=adapters)
+    )
 
 
 def open_origin(
     source: str | PathLike[str],
     *,
     vocab_only: bool = False,
+    base: str | PathLike[str] | None = None,
     mistral_format: bool = False,
     drop_tensor: Sequence[str] = (),
+    lora: Sequence[str] = (),
 ) -> AbstractContextManager[OpenModel]:
     """Opens what an existing file was made of, as `open_model` does; InputError if there is nothing."""
     if not is_there(Path(source)):
         raise InputError("there is no such file or folder", file=source)
-    return open_model(source, vocab_only=vocab_only, mistral_format=mistral_format, drop_tensor=drop_tensor)
+    return open_model(
+        source,
+        vocab_only=vocab_only,
+        base=base,
+        mistral_format=mistral_format,
+        drop_tensor=drop_tensor,
+        lora=lora,
+    )
 
 
 def _is_gguf(path: Path) -> bool:

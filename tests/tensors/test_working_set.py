@@ -32,6 +32,7 @@ from gguf_forge.tensors.codes import ColumnCodes, Gathered, Lookup, RowCodes, Ro
 from gguf_forge.tensors.dequantized import Scaled
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack, concat
+from gguf_forge.tensors.merged import AddedVector, Merged, Rounded, Unpacked
 from gguf_forge.tensors.packed import RepackMxfp4, RepackNvfp4
 from gguf_forge.tensors.q4_grid import OnQ4Grid
 from gguf_forge.tensors.resized import Resized
@@ -92,6 +93,22 @@ EXPRESSIONS = {
     "600 experts": lambda z: Stack((stored(z, (64, 64)),) * 600),
     "some of the rows": lambda z: RowRange(Stack((stored(z, (1024, 256)),) * 8), 512, 4608),
     "merged": lambda z: reshaped(stored(z, (4096, 16, 16)), (4096, 256)),
+    "with an adapter": lambda z: Merged(stored(z, (4096, 256)), stored(z, (16, 256), F32), stored(z, (4096, 16)), 2.0),
+    "with an adapter, transposed": lambda z: Transpose(
+        Merged(Transpose(stored(z, (256, 4096))), stored(z, (8, 256), F32), stored(z, (4096, 8)), 2.0)
+    ),
+    "with DoRA": lambda z: Merged(
+        stored(z, (4096, 256)), stored(z, (64, 256)), stored(z, (4096, 64)), 1.0, magnitude=stored(z, (4096,))
+    ),
+    "with DoRA after another": lambda z: Rounded(
+        Merged(
+            *(stored(z, (4096, 256)), stored(z, (8, 256)), stored(z, (4096, 8)), 1.0, "", stored(z, (4096, 256))),
+            stored(z, (4096,), F32),
+        ),
+        BF16,
+    ),
+    "bias with an adapter": lambda z: AddedVector(stored(z, (1 << 16,)), stored(z, (1 << 16,)), 2.0),
+    "unpacked": lambda z: Unpacked(stored(z, (4096, 256), TensorType.named("MXFP4"))),
     "seen otherwise": lambda z: Reshape(stored(z, (4096, 256)), (64, 64, 256)),
     "cut rows": lambda z: Reshape(stored(z, (256, 4096)), (4096, 256)),
     "stacked of two types": lambda z: Stack((stored(z, (1024, 256)), stored(z, (1024, 256), F32)) * 2),

@@ -21,6 +21,8 @@ def report(
     *,
     source: str | PathLike[str] | None = None,
     drop_tensor: Sequence[str] = (),
+    lora: Sequence[str] = (),
+    base_model: str | PathLike[str] | None = None,
     threads: int | None = None,
     overwrite: bool = False,
     progress: Progress = lambda n_bytes: None,
@@ -33,6 +35,8 @@ def report(
         source: What the file was made of: a Hugging Face folder, or a GGUF file of more bits. With it, the report
             says how far every tensor is from its source.
         drop_tensor: Patterns of names of a checkpoint's tensors that are left out of the source.
+        lora: Adapters that are merged into the source, as ADAPTER or ADAPTER:SCALE.
+        base_model: The folder of the base model of a source that is an adapter.
         threads: Defaults to the processors this process may use.
         overwrite: Replace an existing page.
         progress: Told the bytes of tensors as they are done: all of them once, and once more with a source.
@@ -52,7 +56,7 @@ def report(
     """
     with ExitStack() as opened:
         gguf = opened.enter_context(open_gguf(file))
-        origin = opened.enter_context(_origin(source, drop_tensor)) if source is not None else None
+        origin = opened.enter_context(_origin(source, drop_tensor, lora, base_model)) if source is not None else None
         target = Path(out) if out is not None else None
         if target is not None:
             check_output(target, 0, (*gguf.paths, *(origin.files if origin else ())), overwrite=overwrite)
@@ -68,8 +72,13 @@ def report(
 
 
 @contextmanager
-def _origin(source: str | PathLike[str], drop_tensor: Sequence[str]) -> Iterator[Origin]:
+def _origin(
+    source: str | PathLike[str],
+    drop_tensor: Sequence[str],
+    lora: Sequence[str],
+    base_model: str | PathLike[str] | None,
+) -> Iterator[Origin]:
     """The tensors of a source by the names that a GGUF file has for them, as long as its files are open."""
-    with open_origin(source, drop_tensor=drop_tensor) as model:
+    with open_origin(source, base=base_model, drop_tensor=drop_tensor, lora=lora) as model:
         yield Origin(model.name, model.tensors())
         model.check_unchanged()

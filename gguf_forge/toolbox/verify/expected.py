@@ -65,8 +65,10 @@ def expecting(gguf: GgufFile, request: Request, options: Options, base: str | No
     with open_origin(
         request.source,
         vocab_only=request.vocab_only,
+        base=request.base_model,
         mistral_format=request.mistral_format,
         drop_tensor=request.drop_tensor,
+        lora=request.lora,
     ) as model:
         of_base = _base(base) if base is not None else None
         content = model.content(request, options, of_base)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 from gguf_forge.engine.batches import RowSource
-from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.expression import TensorExpr, Unary
 from gguf_forge.types.tensor_type import TensorType
 
 
@@ -19,8 +22,28 @@ def transforms_of(expr: TensorExpr) -> tuple[str, ...]:
         ('computed from the config', 'plus 1', 'transposed')
     """
     # equal parts, of a stack of experts, have equal transforms
-    below = dict.fromkeys(word for child in expr.children() for word in transforms_of(child))
+    of = (expr.of,) if isinstance(expr, Unary) else expr.children()
+    below = dict.fromkeys(word for child in of for word in transforms_of(child))
     return (*below, expr.words) if expr.words else tuple(below)
+
+
+def omissions(expr: TensorExpr) -> Iterator[tuple[str, TensorExpr]]:
+    """A tensor as it is if one operation is left out, for each that is known to be left out, and the words for it.
+
+    Example:
+        >>> import numpy as np
+        >>> from gguf_forge.tensors.arithmetic import Add
+        >>> from gguf_forge.tensors.row_maps import Transpose
+        >>> from gguf_forge.tensors.stored import Constant
+        >>> [words for words, _ in omissions(Transpose(Add(Constant(np.zeros((2, 4), np.float32)), 1.0)))]
+        ['without adding 1']
+    """
+    if not isinstance(expr, Unary):
+        return
+    if expr.omission is not None:
+        yield expr.omission, expr.of
+    for words, below in omissions(expr.of):
+        yield words, replace(expr, of=below)
 
 
 def steps_of(source: RowSource, tensor_type: TensorType) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from gguf_forge.request import Request
 from gguf_forge.run_settings import RunSettings
 from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.storage.paths import is_folder
-from gguf_forge.tensors.expression import TensorExpr, Unary
+from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import Constant, stored_in
 from gguf_forge.toolbox.inspect.metadata_diff import KeyDifference, metadata_differences
 from gguf_forge.toolbox.inspect.rows_of import in_order, row_ranges
@@ -37,7 +37,7 @@ from gguf_forge.toolbox.verify.checksums import SumsCheck, check_sums, read_sums
 from gguf_forge.toolbox.verify.differences import Differences, differences_between
 from gguf_forge.toolbox.verify.expected import expecting, folder_names, repacked
 from gguf_forge.toolbox.verify.integrity import Problem, problems_of
-from gguf_forge.toolbox.verify.transforms import steps_of
+from gguf_forge.toolbox.verify.transforms import omissions, steps_of
 from gguf_forge.toolbox.verify.verdict import TensorCheck, Verdict, verdict_on, verdict_on_file
 from gguf_forge.types.rows import PackedRows, Rows
 from gguf_forge.types.tensor_type import BF16, F16, F32, TensorType
@@ -385,8 +385,8 @@ def _other_ways(source: RowSource, tensor_type: TensorType, backend: str | None)
                 yield f"by way of {base} instead of {source.base}", by(replace(source, base=base))
     if source.importance is not None and is_packed:
         yield "without the importance matrix", by(replace(source, importance=None))
-    if isinstance(source.expr, Unary) and source.expr.omission is not None:
-        yield source.expr.omission, by(replace(source, expr=source.expr.of))
+    for words, without in omissions(source.expr):
+        yield words, by(replace(source, expr=without))
     for between in _BETWEEN:
         if of_floats and between != tensor_type and source.expr.shape[-1] % between.block_elements == 0:
             yield f"when requantized from {between}", partial(_requantized, source, between, tensor_type, backend)

@@ -1,0 +1,213 @@
+"""Weights with a LoRA adapter merged in, row by row, in an arithmetic that is the same on every machine.
+
+An element of the change is the sum over the ranks in their order, from zero: each product and each sum is rounded to
+float32. The sum is multiplied by the scale, and added to the weight, both in float32. DoRA then gives each row the
+length that the adapter learned for it. `Rounded` rounds the result once, after the last adapter.
+
+Sources: `Linear.get_delta_weight` and `DoraLinearVariant.merge_unsafe` of PEFT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from gguf_forge.errors import InputError
+from gguf_forge.kernels.rows import as_float32
+from gguf_forge.storage.source import Source
+from gguf_forge.tensors.arithmetic import Multiply
+from gguf_forge.tensors.expression import TensorExpr, Unary
+from gguf_forge.tensors.packed import RepackNvfp4
+from gguf_forge.tensors.row_maps import Transpose, transposed
+from gguf_forge.types.rows import FloatRows, RowNumbers, Rows
+from gguf_forge.types.tensor_type import F32, TensorType
+
+# Values of a product that are summed up together, so that they stay in the cache of a processor.
+_BLOCK = 1 << 15
+
+
+@dataclass(frozen=True)
+class Merged(Unary):
+    """A matrix (N, C) plus `scale` times the product of B (N, rank) and A (rank, C), in float32.
+
+    Attributes:
+        a: The factor with the columns.
+        b: The factor with the rows.
+        scale: What the product is multiplied by.
+        adapter: The name of the adapter, for people.
+        before: For DoRA, the matrix without any adapter, if `of` has some: the lengths of rows are measured with it.
+        magnitude: The length of each row (N,), for DoRA.
+    """
+
+    a: TensorExpr
+    b: TensorExpr
+    scale: float
+    adapter: str = ""
+    before: TensorExpr | None = None
+    magnitude: TensorExpr | None = None
+    dtype: TensorType = F32
+
+    def __post_init__(self) -> None:
+        rank = self.a.shape[0]
+        if self.of.shape != (self.b.shape[0], self.a.shape[-1]) or self.b.shape[1:] != (rank,):
+            raise InputError(
+                f"factors of the shapes {self.a.shape} and {self.b.shape} do not fit a matrix {self.of.shape}"
+            )
+        if self.magnitude is not None and self.magnitude.shape != self.of.shape[:1]:
+            raise InputError(f"lengths {self.magnitude.shape} do not fit a matrix {self.of.shape}")
+
+    def take(self, rows: RowNumbers) -> Rows:
+        with np.errstate(all="ignore"):  # what is not finite is told when it is packed
+            change = _product(self.b.take(rows).astype(np.float32), _whole(self.a))
+            change *= np.float32(self.scale)
+            merged = self.of.take(rows).astype(np.float32)
+            merged += change
+            if self.magnitude is not None:
+                if self.before is not None:
+                    change += self.before.take(rows)
+                merged *= self._factors(rows, change if self.before is not None else merged)
+        return merged
+
+    def _factors(self, rows: RowNumbers, changed: FloatRows) -> FloatRows:
+        """The learned length of each row by its length now. Squares of float32 are exact in float64; they are added
+        from the first column to the last."""
+        assert self.magnitude is not None
+        squares = np.square(changed, dtype=np.float64)
+        lengths = np.sqrt(np.add.accumulate(squares, axis=1, out=squares)[:, -1]).astype(np.float32)
+        factors: FloatRows = _whole(self.magnitude)[0, rows] / lengths
+        return factors[:, None]
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        wide = n_rows * F32.row_bytes(self.shape[-1])
+        below = [self.of.working_set(n_rows, scattered=scattered), self.b.working_set(n_rows, scattered=scattered)]
+        factors = sum(_bytes_of_whole(each) for each in (self.a, self.magnitude) if each is not None)
+        held = n_rows * F32.row_bytes(self.b.shape[-1]) + 4 * _BLOCK + F32.row_bytes(self.shape[-1])
+        if self.magnitude is not None:
+            below.append(self.before.working_set(n_rows, scattered=scattered) if self.before is not None else 0)
+            held += 3 * wide
+        return max(below) + factors + held + 3 * wide
+
+    def sources(self) -> Iterator[Source]:
+        for part in self.children():
+            yield from part.sources()
+
+    @property
+    def words(self) -> str:
+        learned = ", rows of learned lengths" if self.magnitude is not None else ""
+        return f"plus {self.scale:g} x B x A of {self.adapter}{learned}"
+
+    @property
+    def omission(self) -> str:
+        return f"without the adapter {self.adapter}"
+
+
+@dataclass(frozen=True)
+class AddedVector(Unary):
+    """A vector plus `scale` times another one, in float32."""
+
+    other: TensorExpr
+    scale: float
+    adapter: str = ""
+    dtype: TensorType = F32
+
+    def __post_init__(self) -> None:
+        if self.of.shape != self.other.shape:
+            raise InputError(f"a vector {self.other.shape} does not fit one of shape {self.of.shape}")
+
+    def take(self, rows: RowNumbers) -> Rows:
+        with np.errstate(all="ignore"):
+            change = self.other.take(rows).astype(np.float32) * np.float32(self.scale)
+            total: FloatRows = self.of.take(rows).astype(np.float32) + change
+        return total
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        below = max(each.working_set(n_rows, scattered=scattered) for each in (self.of, self.other))
+        return below + 4 * n_rows * self.row_bytes
+
+    def sources(self) -> Iterator[Source]:
+        yield from self.of.sources()
+        yield from self.other.sources()
+
+    @property
+    def words(self) -> str:
+        return f"plus {self.scale:g} x the bias of {self.adapter}"
+
+    @property
+    def omission(self) -> str:
+        return f"without the adapter {self.adapter}"
+
+
+@dataclass(frozen=True)
+class Rounded(Unary):
+    """Float32 values rounded once to a smaller float type, to the nearest and in a tie to the even one."""
+
+    to: TensorType
+
+    @property
+    def dtype(self) -> TensorType:  # type: ignore[override]
+        return self.to
+
+    def take(self, rows: RowNumbers) -> Rows:
+        with np.errstate(all="ignore"):
+            return self.of.take(rows).astype(self.to.dtype)
+
+    @property
+    def words(self) -> str:
+        return f"rounded to {self.to}"
+
+
+def rounded(x: TensorExpr, to: TensorType) -> TensorExpr:
+    """Float32 values as another float type."""
+    return x if x.dtype == to else Rounded(x, to)
+
+
+@dataclass(frozen=True)
+class Unpacked(Unary):
+    """The values of packed rows, as float32."""
+
+    dtype = F32
+
+    def take(self, rows: RowNumbers) -> Rows:
+        return as_float32(self.of.take(rows), self.of.dtype)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        return self.of.working_set(n_rows, scattered=scattered) + 2 * n_rows * self.row_bytes
+
+    @property
+    def words(self) -> str:
+        return "dequantized"
+
+
+def unpacked(x: TensorExpr) -> TensorExpr:
+    """A tensor whose rows are floats: `x`, or the values of its blocks."""
+    if x.dtype.is_float:
+        return x
+    if isinstance(x, Transpose):
+        return transposed(unpacked(x.of))
+    if isinstance(x, RepackNvfp4) and x.tensor_scale != 1:
+        return Multiply(Unpacked(x), x.tensor_scale)
+    return Unpacked(x)
+
+
+def _product(b: FloatRows, a: FloatRows) -> FloatRows:
+    """B (n, rank) times A (rank, C), summed from the first rank to the last."""
+    total = np.zeros((len(b), a.shape[1]), np.float32)
+    step = max(1, _BLOCK // a.shape[1])
+    for start in range(0, len(b), step):
+        block, of_b = total[start : start + step], b[start : start + step]
+        term = np.empty_like(block)
+        for rank in range(len(a)):
+            np.multiply(of_b[:, rank, None], a[rank], out=term)
+            block += term
+    return total
+
+
+def _whole(x: TensorExpr) -> FloatRows:
+    values: FloatRows = x.rows(0, x.n_rows).astype(np.float32)
+    return values
+
+
+def _bytes_of_whole(x: TensorExpr) -> int:
+    return x.working_set(x.n_rows) + x.n_rows * F32.row_bytes(x.shape[-1])

@@ -1,0 +1,317 @@
+"""`--lora`: a file of a checkpoint with adapters merged in is that of the merged checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from adapters import (
+    PREFIX,
+    Floats,
+    factor,
+    held_of,
+    merged,
+    pairs_for,
+    plus,
+    product,
+    shapes_of,
+    with_tensors,
+    write_adapter,
+)
+from checkpoints import tiny_llama
+from synthetic import FAMILIES, read_description, write_checkpoint
+from weights import file_of
+
+from gguf_forge import InputError, UnsupportedError, UsageError, convert, plan
+from gguf_forge.cli import main
+
+Q, DOWN, EMBED, HEAD = (
+    "model.layers.0.self_attn.q_proj",
+    "model.layers.1.mlp.down_proj",
+    "model.embed_tokens",
+    "lm_head",
+)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return tiny_llama(tmp_path)
+
+
+def made_of(family: str, folder: Path) -> tuple[Path, dict[str, object]]:
+    """The checkpoint of a family, and what its conversion needs to know."""
+    described = FAMILIES / family
+    return write_checkpoint(described, folder / "model"), {"pre_tokenizer": read_description(described).pre_tokenizer}
+
+
+def shape_of(model: Path, name: str) -> tuple[int, ...]:
+    return shapes_of(model)[name]
+
+
+def adapter_for(model: Path, folder: Path, *modules: str, rank: int = 4, **config: object) -> dict[str, Floats]:
+    """Writes an adapter for modules of a checkpoint; its tensors without the prefix."""
+    shapes = {module: shape_of(model, f"{module}.weight") for module in modules}
+    tensors = pairs_for(shapes, rank)  # type: ignore[arg-type]
+    write_adapter(folder, tensors, **{"r": rank, **config})  # type: ignore[arg-type]
+    return {name.removeprefix(PREFIX): values for name, values in tensors.items()}
+
+
+def change_of(tensors: dict[str, Floats], module: str, scale: float) -> Callable[[Floats], Floats]:
+    return plus(scale, tensors[f"{module}.lora_B.weight"], tensors[f"{module}.lora_A.weight"])
+
+
+def all_types(model: Path, folder: Path, **more: object) -> dict[str, bytes]:
+    """The bytes of a checkpoint's files of some types, whatever the name of its folder."""
+    folder.mkdir()
+    named = folder / "One"
+    named.symlink_to(model.resolve())
+    made = convert(named, folder / "out/", types=["BF16", "F32", "Q8_0", "Q4_K_M"], **more)
+    return {file.path.name: file.path.read_bytes() for file in made}
+
+
+def test_a_llama_merged_on_the_fly_is_the_merged_llama(model: Path, tmp_path: Path) -> None:
+    modules = [f"model.layers.{i}.{name}_proj" for i in (0, 1) for name in ("self_attn.q", "self_attn.k", "mlp.up")]
+    tensors = adapter_for(model, tmp_path / "a", *modules)
+    whole = merged(model, tmp_path / "m", {f"{name}.weight": change_of(tensors, name, 2.0) for name in modules})
+    made = all_types(model, tmp_path / "x", lora=[tmp_path / "a"])
+    assert made == all_types(whole, tmp_path / "y")
+    assert made != all_types(model, tmp_path / "z")
+
+
+@pytest.mark.parametrize("family", ["phi3", "qwen3moe", "mixtral", "gptoss-bf16"])
+def test_families_that_split_and_stack(family: str, tmp_path: Path) -> None:
+    model, how = made_of(family, tmp_path)
+    matrices = [name for name, shape in shapes_of(model).items() if len(shape) == 2 and name.endswith(".weight")]
+    modules = [name.removesuffix(".weight") for name in matrices if "layers." in name]
+    tensors = adapter_for(model, tmp_path / "a", *modules)
+    whole = merged(model, tmp_path / "m", {f"{name}.weight": change_of(tensors, name, 2.0) for name in modules})
+    assert file_of(model, lora=[tmp_path / "a"], **how) == file_of(whole, **how) != file_of(model, **how)
+
+
+def test_factors_in_bfloat16_and_weights_in_float16(tmp_path: Path) -> None:
+    model = tiny_llama(tmp_path, dtype="F16")
+    shape = shape_of(model, f"{Q}.weight")
+    b, a = (np.round(factor(seed, *size) * 64) / 64 for seed, size in ((1, (shape[0], 4)), (2, (4, shape[1]))))
+    pair = {f"{PREFIX}{Q}.lora_A.weight": a, f"{PREFIX}{Q}.lora_B.weight": b}
+    write_adapter(tmp_path / "a", pair, dtype="BF16")
+    whole = merged(model, tmp_path / "m", {f"{Q}.weight": plus(2.0, b, a)})
+    assert file_of(model, lora=[tmp_path / "a"]) == file_of(whole)
+
+
+def test_several_adapters_are_rounded_once(model: Path, tmp_path: Path) -> None:
+    one = adapter_for(model, tmp_path / "a", Q, DOWN)
+    two = adapter_for(model, tmp_path / "b", DOWN, Q, lora_alpha=3, rank=8)
+    changes = {
+        f"{name}.weight": lambda w, name=name: change_of(two, name, 3 / 8 * -0.25)(change_of(one, name, 2.0 * 0.5)(w))
+        for name in (Q, DOWN)
+    }
+    whole = merged(model, tmp_path / "m", changes)
+    lora = [f"{tmp_path / 'a'}:0.5", f"{tmp_path / 'b'}:-0.25"]
+    assert file_of(model, lora=lora) == file_of(whole)
+    assert file_of(model, lora=lora[::-1]) != file_of(model)
+
+
+def test_a_stabilized_rank_and_patterns(model: Path, tmp_path: Path) -> None:
+    tensors = adapter_for(
+        *(model, tmp_path / "a", Q, DOWN), rank=9, use_rslora=True, r=4, alpha_pattern={r"layers\.\d+\.mlp\.down.*": 5}
+    )
+    scales = {Q: 8 / 3, DOWN: 5 / 3}
+    whole = merged(model, tmp_path / "m", {f"{n}.weight": change_of(tensors, n, s) for n, s in scales.items()})
+    assert file_of(model, lora=[tmp_path / "a"]) == file_of(whole)
+
+
+def test_the_first_pattern_that_matches_counts(model: Path, tmp_path: Path) -> None:
+    patterns = {"q_pro": 100, "layers.1.self_attn.q_proj": 100, "q_[a-p]roj": 4, "self_attn.q_proj": 100}
+    tensors = adapter_for(model, tmp_path / "a", Q, alpha_pattern=patterns)
+    whole = merged(model, tmp_path / "m", {f"{Q}.weight": change_of(tensors, Q, 1.0)})
+    assert file_of(model, lora=[tmp_path / "a"]) == file_of(whole)
+
+
+def test_whole_modules_and_biases(tmp_path: Path) -> None:
+    model, how = made_of("qwen2", tmp_path)
+    pair = pairs_for({Q: shape_of(model, f"{Q}.weight")})  # type: ignore[dict-item]
+    bias, norm = f"{Q}.bias", "model.layers.0.input_layernorm.weight"
+    more = factor(11, *shape_of(model, bias))
+    trained = factor(12, *shape_of(model, norm)).astype(np.float16).astype(np.float32)
+    held = {**pair, f"{PREFIX}{Q}.lora_B.bias": more, f"{PREFIX}{norm}": trained}
+    write_adapter(tmp_path / "a", held, lora_bias=True, modules_to_save=["input_layernorm"])
+    b, a = (pair[f"{PREFIX}{Q}.lora_{x}.weight"] for x in "BA")
+    changes = {
+        f"{Q}.weight": plus(2.0, b, a),
+        bias: lambda x: x + more * np.float32(2),
+    }
+
+    held = {norm: ("F32", list(trained.shape), trained.tobytes())}
+    whole = with_tensors(merged(model, tmp_path / "m", changes), tmp_path / "n", held)
+    assert file_of(model, lora=[tmp_path / "a"], **how) == file_of(whole, **how)
+
+
+def test_embeddings(tmp_path: Path) -> None:
+    model, how = made_of("llama3-bpe", tmp_path)
+    rows, columns = shape_of(model, f"{EMBED}.weight")
+    a, b = factor(1, 4, rows), factor(2, columns, 4)
+    held = {f"{PREFIX}{EMBED}.lora_embedding_A": a, f"{PREFIX}{EMBED}.lora_embedding_B": b}
+    write_adapter(tmp_path / "a", held)
+    whole = merged(model, tmp_path / "m", {f"{EMBED}.weight": lambda w: w + (product(b, a) * np.float32(2)).T})
+    assert file_of(model, lora=[tmp_path / "a"], **how) == file_of(whole, **how)
+
+
+def test_the_head_of_a_model_whose_head_is_one_with_the_embeddings(tmp_path: Path, caplog: object) -> None:
+    model, how = made_of("llama32-tied", tmp_path)
+    shape = shape_of(model, f"{EMBED}.weight")
+    pair = pairs_for({HEAD: shape})  # type: ignore[dict-item]
+    write_adapter(tmp_path / "a", pair)
+    b, a = (pair[f"{PREFIX}{HEAD}.lora_{x}.weight"] for x in "BA")
+
+    held = {f"{HEAD}.weight": held_of(model)[f"{EMBED}.weight"]}
+    untied = with_tensors(model, tmp_path / "u", held)
+    config = json.loads((untied / "config.json").read_text())
+    (untied / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    whole = merged(untied, tmp_path / "m", {f"{HEAD}.weight": plus(2.0, b, a)})
+    assert file_of(model, lora=[tmp_path / "a"], **how) == file_of(whole, **how)
+
+
+def test_dora(model: Path, tmp_path: Path) -> None:
+    shape = shape_of(model, f"{Q}.weight")
+    pair = pairs_for({Q: shape})  # type: ignore[dict-item]
+    lengths = np.abs(factor(5, shape[0])) + 1
+    write_adapter(tmp_path / "a", {**pair, f"{PREFIX}{Q}.lora_magnitude_vector": lengths}, use_dora=True)
+    b, a = (pair[f"{PREFIX}{Q}.lora_{x}.weight"] for x in "BA")
+
+    def change(weight: Floats) -> Floats:
+        changed = plus(2.0, b, a)(weight)
+        squares = np.zeros(len(changed), np.float64)
+        for column in changed.T:
+            squares += column.astype(np.float64) ** 2
+        return changed * (lengths / np.sqrt(squares).astype(np.float32))[:, None]
+
+    whole = merged(model, tmp_path / "m", {f"{Q}.weight": change})
+    assert file_of(model, lora=[tmp_path / "a"]) == file_of(whole)
+
+
+def test_names_of_another_version_of_transformers(model: Path, tmp_path: Path) -> None:
+    tensors = adapter_for(model, tmp_path / "a", Q)
+    whole = merged(model, tmp_path / "m", {f"{Q}.weight": change_of(tensors, Q, 2.0)})
+    other = {f"{PREFIX}model.language_{name}": values for name, values in tensors.items()}
+    write_adapter(tmp_path / "b", other)
+    assert file_of(model, lora=[tmp_path / "b"]) == file_of(whole)
+
+
+def stacks(folder: Path, shapes: dict[str, tuple[int, int, int]]) -> dict[str, tuple[Floats, Floats]]:
+    """Writes an adapter for stacks of experts, (experts, outputs, inputs) by the names of parameters, the outermost
+    one last; A (experts, rank, inputs) and B (experts, outputs, rank) of each."""
+    held: dict[str, Floats] = {}
+    found = {}
+    for depth, (name, (n, rows, columns)) in enumerate(reversed(shapes.items())):
+        module, _, _ = name.rpartition(".")
+        a, b = factor(2 * depth, n * 4, columns), factor(2 * depth + 1, rows, n * 4)
+        held[f"{PREFIX}{module}{'.base_layer' * depth}.lora_A.weight"] = a
+        held[f"{PREFIX}{module}{'.base_layer' * depth}.lora_B.weight"] = b
+        found[name] = a.reshape(n, 4, columns), b.reshape(rows, 4, n).transpose(2, 0, 1)
+    write_adapter(folder, held, target_parameters=list(shapes))
+    return found
+
+
+def test_stacked_parameters_of_experts_that_lie_apart(tmp_path: Path) -> None:
+    model, how = made_of("qwen3moe", tmp_path)
+    at = "model.layers.1.mlp.experts."
+    inner, width = shape_of(model, f"{at}0.gate_proj.weight")
+    shapes = {f"{at}gate_up_proj": (4, 2 * inner, width), f"{at}down_proj": (4, width, inner)}
+    found = stacks(tmp_path / "a", shapes)
+    (a1, b1), (a2, b2) = found[f"{at}gate_up_proj"], found[f"{at}down_proj"]
+    changes = {}
+    for e in range(4):
+        changes[f"{at}{e}.gate_proj.weight"] = plus(2.0, b1[e][:inner], a1[e])
+        changes[f"{at}{e}.up_proj.weight"] = plus(2.0, b1[e][inner:], a1[e])
+        changes[f"{at}{e}.down_proj.weight"] = plus(2.0, b2[e], a2[e])
+    whole = merged(model, tmp_path / "m", changes)
+    assert file_of(model, lora=[tmp_path / "a"], **how) == file_of(whole, **how) != file_of(model, **how)
+
+
+def test_stacked_parameters_with_a_row_for_each_input(tmp_path: Path) -> None:
+    model, how = made_of("gptoss-bf16", tmp_path)
+    at = "model.layers.0.mlp.experts."
+    n, width, both = shape_of(model, f"{at}gate_up_proj")
+    shapes = {f"{at}gate_up_proj": (n, both, width), f"{at}down_proj": (n, width, both // 2)}
+    found = stacks(tmp_path / "a", shapes)
+
+    def turned(name: str) -> Callable[[Floats], Floats]:
+        a, b = found[name]
+        return lambda w: np.stack([w[e] + (product(b[e], a[e]) * np.float32(2)).T for e in range(n)])
+
+    whole = merged(model, tmp_path / "m", {name: turned(name) for name in found})
+    assert file_of(model, lora=[tmp_path / "a"], **how) == file_of(whole, **how) != file_of(model, **how)
+
+
+def test_an_adapter_of_another_model(model: Path, tmp_path: Path) -> None:
+    write_adapter(tmp_path / "a", pairs_for({Q: (256, 128)}))
+    with pytest.raises(
+        InputError, match=r"made for another model: it changes a tensor of shape \(256, 128\)"
+    ) as caught:
+        plan(model, lora=[tmp_path / "a"])
+    assert "example/base" in str(caught.value.hint)
+    write_adapter(tmp_path / "b", pairs_for({"model.layers.7.self_attn.q_proj": (256, 256)}))
+    with pytest.raises(InputError, match=r"layers\.7\.self_attn\.q_proj"):
+        plan(model, lora=[tmp_path / "b"])
+
+
+@pytest.mark.parametrize("text", ["a:x", "a:nan", "a:inf", "a:1e30", "a:"])
+def test_a_factor_that_is_none(model: Path, tmp_path: Path, text: str) -> None:
+    adapter_for(model, tmp_path / "a", Q)
+    with pytest.raises(UsageError, match="is no factor"):
+        plan(model, lora=[f"{tmp_path}/{text}"])
+
+
+def test_a_folder_with_a_colon_in_its_name(model: Path, tmp_path: Path) -> None:
+    tensors = adapter_for(model, tmp_path / "a:0.5", Q)
+    whole = merged(model, tmp_path / "m", {f"{Q}.weight": change_of(tensors, Q, 2.0)})
+    assert file_of(model, lora=[tmp_path / "a:0.5"]) == file_of(whole)
+
+
+def test_what_is_no_adapter(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        plan(model, lora=[tmp_path / "missing"])
+    with pytest.raises(InputError, match=r"adapter_config\.json: "):
+        plan(model, lora=[model])
+    (file,) = convert(model, tmp_path / "m.gguf", types="F16")
+    with pytest.raises(UsageError, match="this is a GGUF file"):
+        plan(model, lora=[file.path])
+    with pytest.raises(UsageError, match="--lora: no use for a GGUF file"):
+        plan(file.path, types="Q8_0", lora=[model])
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"alora_invocation_tokens": [1, 2]}, "aLoRA"),
+        ({"init_lora_weights": "pissa_niter_4"}, "another base"),
+        ({"use_qalora": True}, "use_qalora"),
+        ({"layer_replication": [[0, 1]]}, "layer_replication"),
+    ],
+)
+def test_what_is_no_sum(model: Path, tmp_path: Path, config: dict[str, object], words: str) -> None:
+    adapter_for(model, tmp_path / "a", Q, **config)
+    with pytest.raises(UnsupportedError, match=words):
+        plan(model, lora=[tmp_path / "a"])
+
+
+def test_verify_makes_the_file_again(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adapter_for(model, tmp_path / "a", Q)
+    out, lora = str(tmp_path / "o.gguf"), ["--lora", f"{tmp_path / 'a'}:0.5"]
+    assert main(["convert", str(model), "-o", out, "-t", "Q4_K_M", *lora]) == 0
+    assert main(["verify", out, "--source", str(model), *lora]) == 0
+    capsys.readouterr()
+    assert main(["verify", out, "--source", str(model)]) == 7
+    assert main(["verify", out, "--lora", "a"]) == 2
+
+
+def test_a_file_that_lacks_the_adapter(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adapter_for(model, tmp_path / "my-adapter", Q)
+    out = str(tmp_path / "o.gguf")
+    assert main(["convert", str(model), "-o", out, "-t", "BF16"]) == 0
+    capsys.readouterr()
+    assert main(["verify", out, "--source", str(model), "--lora", str(tmp_path / "my-adapter")]) == 7
+    assert "without the adapter my-adapter" in capsys.readouterr().out
