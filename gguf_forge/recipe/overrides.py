@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gguf_forge.errors import UsageError
 from gguf_forge.foreign_text import natural
+from gguf_forge.gguf_file.split import SPLIT_KEYS
 from gguf_forge.gguf_file.values import Value, boolean, f32, string, u32
 from gguf_forge.name_pattern import NamePattern
 from gguf_forge.recipe.options import KeyOverride, TypeOverride
@@ -111,8 +112,8 @@ def parse_key_override(text: str) -> KeyOverride:
         )
     if len(key.encode(errors="surrogateescape")) > _MAX_BYTES:
         raise UsageError(f"--override-kv {text!r} has a key longer than {_MAX_BYTES} bytes")
-    if key == "general.alignment":
-        raise UsageError(f"--override-kv cannot change {key}", hint="it says how the tensor data is laid out")
+    if key in _OF_LAYOUT:
+        raise UsageError(f"--override-kv cannot change {key}", hint="it says where the tensor data lies")
     value = read(raw)
     if value is None:
         raise UsageError(f"--override-kv {text!r}: {raw!r} is not a valid {kind}", hint=_LIMITS[kind])
@@ -144,6 +145,8 @@ def _read_str(raw: str) -> Value | None:
     return string(raw) if len(raw.encode(errors="surrogateescape")) <= _MAX_BYTES else None
 
 
+# Keys of which any other value would make the file unreadable.
+_OF_LAYOUT = ("general.alignment", *SPLIT_KEYS)
 _READERS: dict[str, Callable[[str], Value | None]] = {
     "int": _read_int,
     "float": _read_float,

@@ -42,6 +42,7 @@ def test_key_override(text: str, value: Value) -> None:
         *("", "k", "=int:1", "k=", "k=7", "k=long:7", "k=int", "k=int:", "k=int:x", "k=int:1.5", "k=int:1_0"),
         *("k=int:-1", "k=int:4294967296", "k=float:", "k=float:x", "k=float:1e39", "k=bool:True", "k=bool:1"),
         *("k=str:" + "é" * 64, "k" * 128 + "=int:1", "general.alignment=int:64"),
+        *("split.count=int:2", "split.no=float:1e9", "split.tensors.count=str:x"),
     ],
 )
 def test_key_override_refused(text: str) -> None:

@@ -16,7 +16,7 @@ from gguf_forge.gguf_file.header import alignment_of, encode_header
 from gguf_forge.gguf_file.key_types import problem_of
 from gguf_forge.gguf_file.reader import MAX_KEY, GgufHeader, read_header
 from gguf_forge.gguf_file.rules import GGML, WIDEST, FormatRule
-from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_KEYS, SPLIT_NO
+from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_KEYS, SPLIT_NO, PartName
 from gguf_forge.gguf_file.tensor import GgufTensor
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, string, u32
 from gguf_forge.planning.file_plan import refuse_part_name
@@ -247,10 +247,24 @@ def plan_edit(file: SourceFile, header: GgufHeader, edits: Edits, out: Path | No
     encoded = encode_header(metadata, [info for _, info in kept], offsets, padding, header.byte_order, bounds)
     if out not in (None, file.path):
         refuse_part_name(out, encoded)
+        _refuse_whole_name(out, metadata)
     removed = [Change(key, value, None) for key, value in header.repeated if key in edits.remove]
     changes = (*removed, *_changes(header.metadata, metadata, _old_names(edits.rename)))
     size = len(encoded) + nbytes
     return EditPlan(file.path, out or file.path, changes, tensors, encoded, first, tuple(copies), size)
+
+
+def _refuse_whole_name(out: Path, metadata: Metadata) -> None:
+    """Raises UsageError if a part of a split would have the name of a whole file: readers find parts by their names."""
+    number, count = (metadata[key].data if key in metadata else 0 for key in (SPLIT_NO, SPLIT_COUNT))
+    name = PartName.read(out.name)
+    are_numbers = isinstance(number, int) and isinstance(count, int)
+    if are_numbers and count > 1 and (name is None or name[1:] != (number, count)):
+        raise UsageError(
+            f"the output is one of {count} parts of a split, and readers find parts by their names",
+            file=out,
+            hint=f"choose a name that ends in -{number + 1:05}-of-{count:05}.gguf, or merge the parts first",
+        )
 
 
 def _check_part(file: SourceFile, header: GgufHeader, edits: Edits) -> None:

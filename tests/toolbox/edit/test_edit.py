@@ -254,6 +254,15 @@ def test_the_first_file_of_a_split(model: Path, tmp_path: Path) -> None:
         edit_gguf(parts[1], set={"general.name": "x"})
 
 
+def test_a_part_of_a_split_keeps_a_name_by_which_readers_find_it(model: Path, tmp_path: Path) -> None:
+    first, *others = [shard.path for shard in split_gguf(model, tmp_path / "p", max_tensors=8).file.shards]
+    for name in ("out.gguf", f"p-00002-of-0000{len(others) + 1}.gguf", "p-00001-of-00009.gguf"):
+        with pytest.raises(UsageError, match=r"one of \d parts of a split|the name of one of"):
+            edit_gguf(first, tmp_path / "new" / name, set={"general.name": "x"})
+    (tmp_path / "new").mkdir()
+    edit_gguf(first, tmp_path / "new" / first.name, set={"general.name": "x"})
+
+
 @pytest.mark.parametrize("name", ["Mine", LONG])
 def test_a_big_endian_file(model: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builtins.input", lambda question: "YES")
