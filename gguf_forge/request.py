@@ -395,6 +395,15 @@ class Request(FileChoices, PartChoices, ModelHints):
         ),
     ] = None
     types: FileTypes = ()
+    bigendian: Annotated[
+        bool,
+        Option(
+            "--bigendian",
+            "A file for big-endian machines, of type auto, F32, F16, BF16, Q8_0, TQ1_0 or TQ2_0. [default type: auto] "
+            "The quantized ones are those of llama.cpp's converter, which has no mix.",
+            OUTPUT,
+        ),
+    ] = False
     vocab_only: Annotated[bool, Option("--vocab-only", "Metadata and vocabulary, no tensors.", MODEL)] = False
     base_model: Annotated[
         str | None,
@@ -406,6 +415,11 @@ class Request(FileChoices, PartChoices, ModelHints):
             metavar="FOLDER",
         ),
     ] = None
+
+    @property
+    def byte_order(self) -> Literal["<", ">"]:
+        """The byte order of the files, as NumPy writes it."""
+        return ">" if self.bigendian else "<"
 
     @property
     def choices(self) -> frozenset[str]:

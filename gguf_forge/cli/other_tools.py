@@ -14,7 +14,6 @@ from gguf_forge.option import RUNNING, Option
 _INSTEAD = {
     "--output": "-o or --outfile names the output",
     "--print-supported-models": "`gguf-forge info --models` lists the classes that can be converted",
-    "--bigendian": "files are little-endian; gguf-py's gguf_convert_endian.py turns one for a big-endian machine",
     "--remote": "download the model first, for example with `hf download`, and name its folder",
     "--base-model-id": "download the base model's config.json, and name its folder with --base",
     "--trust-remote-code": "leave it out: no code of a model is ever run",

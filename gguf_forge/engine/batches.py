@@ -31,12 +31,14 @@ class RowSource:
         base: The float type that they are rounded to before quantizing.
         importance: Of each column, for each matrix (expert) in turn; None treats all alike.
         is_checked: Whether values that are infinite or not a number are refused.
+        is_swapped: Whether they are written in the other byte order than that of `expr`.
     """
 
     expr: TensorExpr
     base: TensorType
     importance: NDArray[np.float32] | None = None
     is_checked: bool = True
+    is_swapped: bool = False
 
     def importance_of(self, row: int) -> NDArray[np.float32] | None:
         """The importance of the columns of the matrix that a row is in."""
@@ -87,6 +89,11 @@ class Target:
             return self.source.base
         return tensor_type if tensor_type == self.type else F32
 
+    @property
+    def swapped_bytes(self) -> int:
+        """Bytes for each row that the other byte order takes: the row as it was, and as it is written."""
+        return 2 * self.type.row_bytes(self.placed.info.n_per_row) if self.source.is_swapped else 0
+
     def offset_of(self, row: int) -> int:
         """The byte of the file that a row begins at."""
         return self.placed.offset + row * self.type.row_bytes(self.placed.info.n_per_row)
@@ -111,7 +118,7 @@ class Batch:
         time, and within that for one packed type at a time."""
         n = self.expr.shape[-1]
         per_row = max(
-            _row_bytes(target.base, n, self.expr.dtype) + _row_bytes(target.type, n, target.base)
+            _row_bytes(target.base, n, self.expr.dtype) + _row_bytes(target.type, n, target.base) + target.swapped_bytes
             for target in self.targets
         )
         return self.expr.working_set(n_rows) + n_rows * per_row

@@ -10,7 +10,7 @@ from stat import S_ISREG
 import numpy as np
 
 from gguf_forge.engine.batches import Batch, Shard, Target
-from gguf_forge.engine.pack import pack
+from gguf_forge.engine.pack import as_written, pack
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.output import output_errors
 
@@ -62,7 +62,7 @@ def _difference(shard: Shard, descriptor: int, inputs: Iterable[Path]) -> str | 
     for target, batch in _rows(shard):
         ((_, packed),) = pack(batch.expr.rows(batch.start, batch.stop), batch)
         offset, nbytes = batch.place(target)
-        if disk.pread_all(descriptor, nbytes, offset) != packed.view(np.uint8).tobytes():
+        if disk.pread_all(descriptor, nbytes, offset) != as_written(packed, target).view(np.uint8).tobytes():
             return f"{target.placed.info.name} has other values"
     return None
 

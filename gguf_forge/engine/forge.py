@@ -17,7 +17,7 @@ import numpy as np
 from gguf_forge.engine.batches import BATCH_VALUES, Batch, Shard, Target, cut, whole_tensors
 from gguf_forge.engine.fingerprint import fingerprint
 from gguf_forge.engine.memory import Budget, room
-from gguf_forge.engine.pack import pack
+from gguf_forge.engine.pack import as_written, pack
 from gguf_forge.engine.refusals import refuse_packed, refuse_weights
 from gguf_forge.engine.threads import Progress, in_threads
 from gguf_forge.errors import naming
@@ -123,6 +123,7 @@ class _Work:
             targets, data = packed
             if targets[0].type != targets[0].base:
                 refuse_packed(data, targets[0], batch.start)
+            data = as_written(data, targets[0])
             with phase(WRITE):
                 for target in targets:
                     at, nbytes = batch.place(target)
@@ -155,6 +156,7 @@ def _stored_as_they_are(batch: Batch) -> tuple[StoredRun, ...] | None:
     """The stored bytes to copy, if the rows are written as they are stored. None for several targets: then reading the
     rows once is less work than copying them for each."""
     target = batch.targets[0]
-    if len(batch.targets) > 1 or target.type != target.base or target.type != batch.expr.dtype:
+    is_as_stored = target.type == target.base == batch.expr.dtype and not target.source.is_swapped
+    if len(batch.targets) > 1 or not is_as_stored:
         return None
     return batch.expr.stored_runs(batch.start, batch.stop)

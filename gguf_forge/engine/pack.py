@@ -12,6 +12,7 @@ from gguf_forge.engine.batches import Batch, Target
 from gguf_forge.kernels.binding import dequantize_rows, quantize_rows
 from gguf_forge.storage.buffers import fresh
 from gguf_forge.storage.profile import CONVERT, QUANTIZE, phase
+from gguf_forge.types.byte_order import swapped
 from gguf_forge.types.rows import Rows
 from gguf_forge.types.tensor_type import TensorType
 
@@ -54,10 +55,19 @@ def _pack_rounded(
 
 def _alike(targets: Sequence[Target]) -> Iterator[tuple[Target, ...]]:
     """Groups of targets of one base type that get the same bytes."""
-    found: dict[tuple[int, int], list[Target]] = {}
+    found: dict[tuple[int, int, bool], list[Target]] = {}
     for target in targets:
-        found.setdefault((target.type.id, id(target.source.importance)), []).append(target)
+        source = target.source
+        found.setdefault((target.type.id, id(source.importance), source.is_swapped), []).append(target)
     return map(tuple, found.values())
+
+
+def as_written(packed: Rows, target: Target) -> Rows:
+    """Packed rows in the byte order of the target's file."""
+    if not target.source.is_swapped:
+        return packed
+    with phase(CONVERT):
+        return swapped(packed, target.type)
 
 
 def _converted(

@@ -118,7 +118,8 @@ class AdapterModel:
         metadata["general.quantization_version"] = u32(QUANTIZATION_VERSION)
         adapter_file = self._adapter.file.path
         inputs = (adapter_file, self._adapter.folder.path / CONFIG, *((metadata_file,) if metadata_file else ()))
-        return ModelPlan(planned, metadata, self._native_type(), identity, inputs)
+        native = self._native_type()
+        return ModelPlan(planned, metadata, native, identity, inputs, byte_order=request.byte_order)
 
     def _native_type(self) -> TensorType | None:
         stored = (tensor for tensor in self._adapter.tensors.values() if len(tensor.shape) >= 2)

@@ -20,16 +20,17 @@ from gguf_forge.engine.batches import RowSource, Shard
 from gguf_forge.errors import UnsupportedError, UsageError
 from gguf_forge.general import model_id_of, output_name
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.gguf_file.values import Metadata, u32
+from gguf_forge.gguf_file.values import ByteOrder, Metadata, u32
 from gguf_forge.name_pattern import NamePattern
 from gguf_forge.planning.adapters import check_places, files_of
+from gguf_forge.planning.big_endian import big_endian, refuse_other_types
 from gguf_forge.planning.file_plan import BaseFile, FilePlan, TensorChoice, said_and_checked
 from gguf_forge.planning.kept_blocks import say_left, with_kept_blocks
 from gguf_forge.planning.model import FileContent, TensorSource
 from gguf_forge.planning.model_plan import ModelPlan, has_projector, plan_infos, plan_model, plan_weights
 from gguf_forge.planning.place import OutputPlace
 from gguf_forge.planning.splits import Split, split_as_converter, split_as_gguf_split, whole_file
-from gguf_forge.recipe import FILE_TYPES, FileType, Options, stays_f32
+from gguf_forge.recipe import FILE_TYPES, FileType, Options
 from gguf_forge.recipe.file_types import AUTO, OF_NVFP4
 from gguf_forge.request import Request
 from gguf_forge.storage.folder import Folder
@@ -59,7 +60,7 @@ def plan_file(plan: ModelPlan, options: Options, place: OutputPlace, *, only_pla
     """
     file_type, metadata, chosen, warnings = choose(plan, options, only_planned=only_planned)
     path = place.path(_usual_name(plan, file_type), file_type.name)
-    shards = _shards(path, metadata, chosen, options.file_type, place.split)
+    shards = _shards(path, metadata, chosen, options.file_type, place.split, plan.byte_order)
     if place.split and shards[0].path == path:
         warnings = (*warnings, f"{path.name} is not split: one part holds it all")
     return FilePlan(
@@ -91,18 +92,29 @@ def _with_adapters(
     path = place.path(_usual_name(plan, main.file_type), main.file_type.name)
     of_adapters = Options(file_type=FILE_TYPES["F32"], as_reference=options.as_reference)
     beside = (
-        plan_file(adapter, of_adapters, OutputPlace(path.with_name(beginning + path.name)))
+        plan_file(
+            replace(adapter, byte_order=plan.byte_order),
+            of_adapters,
+            OutputPlace(path.with_name(beginning + path.name)),
+        )
         for beginning, adapter in plan.adapters.items()
     )
     return (main, *beside)
 
 
 def _shards(
-    path: Path, metadata: Metadata, chosen: Sequence[TensorChoice], file_type: FileType, split: Split
+    path: Path,
+    metadata: Metadata,
+    chosen: Sequence[TensorChoice],
+    file_type: FileType,
+    split: Split,
+    order: ByteOrder,
 ) -> tuple[Shard, ...]:
     if not split:
-        return whole_file(path, metadata, chosen, vocab_only=not chosen)
-    return (split_as_converter if file_type.is_float else split_as_gguf_split)(path, metadata, chosen, split)
+        return whole_file(path, metadata, chosen, vocab_only=not chosen, byte_order=order)
+    is_converters = file_type.is_float or order == ">"
+    make = split_as_converter if is_converters else split_as_gguf_split
+    return make(path, metadata, chosen, split, byte_order=order)
 
 
 _FileChoice = tuple[FileType, Metadata, Sequence[TensorChoice], tuple[str, ...]]
@@ -110,10 +122,13 @@ _FileChoice = tuple[FileType, Metadata, Sequence[TensorChoice], tuple[str, ...]]
 
 def choose(plan: ModelPlan, options: Options, *, only_planned: bool = False) -> _FileChoice:
     """The file type with `auto` resolved, the keys, the tensors and the warnings of a file; see `plan_file`."""
+    if plan.byte_order == ">":
+        file_type, metadata, chosen, warnings = _converters_file(plan, options, only_planned)
+        return file_type, metadata, big_endian(chosen, as_reference=options.as_reference), warnings
     if options.file_type.is_float:
-        return _float_file(plan, options, only_planned)
-    if plan.is_adapter:
-        return _q8_file_of_adapter(plan, options, only_planned)
+        return _converters_file(plan, options, only_planned)
+    if plan.is_adapter:  # Q8_0 is the only quantized type of adapters
+        return _converters_file(plan, replace(options, file_type=FILE_TYPES["Q8_0"]), only_planned)
     return _quantized_file(plan, options, only_planned)
 
 
@@ -124,12 +139,13 @@ def base_file(plan: ModelPlan) -> BaseFile:
     return BaseFile(plan.base_infos(base), expressions, _with_file_type(plan, base), plan.kept or {})
 
 
-def _float_file(plan: ModelPlan, options: Options, only_planned: bool) -> _FileChoice:
-    """The content of the converter's file: tensors in its order, and one float type for all matrices."""
+def _converters_file(plan: ModelPlan, options: Options, only_planned: bool) -> _FileChoice:
+    """The content of the converter's own file: tensors in its order, and one type for all matrices. Also for those
+    quantized types that it makes itself: of adapters, and of big-endian files."""
     if options.in_use and not only_planned:
         raise UsageError(
             f"{', '.join(options.in_use)}: no use for a file of type {options.file_type}",
-            hint="leave it out, or choose a quantized type",
+            hint="leave it out, or choose a quantized type" if options.file_type.is_float else "leave it out",
         )
     base = options.file_type.default_type or plan.native_type or F16
     # The reference's converter alone writes weights that are infinite or not a number; llama-quantize refuses them.
@@ -143,22 +159,6 @@ def _float_file(plan: ModelPlan, options: Options, only_planned: bool) -> _FileC
         for tensor, info in zip(plan.tensors, plan.base_infos(base), strict=True)
     ]
     return _base_file_type(plan, base), _with_file_type(plan, base), chosen, ()
-
-
-def _q8_file_of_adapter(plan: ModelPlan, options: Options, only_planned: bool) -> _FileChoice:
-    """The content of an adapter's file of type Q8_0, as convert_lora_to_gguf.py makes it: factors whose rows are not
-    whole blocks are F16."""
-
-    def in_q8(tensor: PlannedTensor) -> PlannedTensor:
-        if stays_f32(tensor.name, len(tensor.expr.shape)):
-            return tensor
-        kind = Q8_0 if tensor.expr.shape[-1] % Q8_0.block_elements == 0 else F16
-        return replace(tensor, forced_type=lambda base: kind)
-
-    in_blocks = replace(plan, tensors=tuple(map(in_q8, plan.tensors)))
-    as_floats = replace(options, file_type=FILE_TYPES["F32"])
-    _, metadata, chosen, warnings = _float_file(in_blocks, as_floats, only_planned)
-    return options.file_type, metadata, chosen, warnings
 
 
 def _kept(info: TensorInfo, blocks: TensorExpr) -> TensorChoice:
@@ -281,7 +281,7 @@ class CheckpointModel:
         self._say_other_parts(request)
         if request.keep_quantized and not request.vocab_only:
             say_left(model)
-        keeps = request.vocab_only or request.fp8_as_q8 or model.packed_type is not None
+        keeps = request.vocab_only or request.fp8_as_q8 or request.bigendian or model.packed_type is not None
         default = "auto" if keeps else DEFAULT_TYPE
         if request.keep_quantized and options.allow_requantize:
             raise UsageError("--keep-quantized and --allow-requantize exclude each other", hint="leave out one")
@@ -296,8 +296,8 @@ class CheckpointModel:
         if base is not None:
             plan = replace(plan, native_type=base)
         is_refused = plan.packed_type is not None and plan.kept is None and not options.allow_requantize
-        if options.file_type.is_float or is_refused:
-            found = options.file_type if options.file_type.is_float else AUTO
+        if options.file_type.is_float or is_refused or request.bigendian:
+            found = AUTO if is_refused and not options.file_type.is_float else options.file_type
             _, metadata, chosen, warnings = choose(plan, replace(options, file_type=found))
             return FileContent(metadata, tuple(chosen), warnings)
         metadata, chosen, warnings = base_file(plan).quantized(options, only_planned=True)
@@ -317,6 +317,7 @@ class CheckpointModel:
         check_places(plan, self._checkpoint.adapters)
         plan = replace(plan, inputs=(*plan.inputs, *files_of(self._checkpoint.adapters)))
         plan = _with_fp8_as_q8(plan) if request.fp8_as_q8 else plan
+        plan = replace(plan, byte_order=request.byte_order)
         return with_kept_blocks(plan) if request.keep_quantized else plan
 
     def _say_other_parts(self, request: Request) -> None:
@@ -352,6 +353,8 @@ def files_of_request(
         default: The name of the file type if the request names none.
         only_planned: As for `OpenModel.files`.
     """
+    if request.bigendian:
+        refuse_other_types(request.types)
     file_types = dict.fromkeys(FileType.named(name) for name in request.types or (default,))
     place = OutputPlace.of(request, folder, len(file_types), split)
     plans = (

@@ -140,6 +140,9 @@ def _refuse_hints(request: Request) -> None:
         "--lora": request.lora,
         "--mistral-format": request.mistral_format,
     }
+    if request.bigendian:
+        hint = "gguf-py's gguf_convert_endian.py turns a file that is there"
+        raise UsageError("--bigendian is for model folders, and this is a GGUF file", hint=hint)
     if request.drop_tensor:
         hint = "use `gguf-forge edit --drop-tensor` first"
         raise UsageError("--drop-tensor leaves out tensors of a checkpoint, and this is a GGUF file", hint=hint)

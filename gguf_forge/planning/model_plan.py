@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,14 +24,14 @@ from gguf_forge.checkpoint.logical import logical_tensors
 from gguf_forge.errors import InputError, UsageError
 from gguf_forge.general import ModelIdentity, general_metadata, parameter_count
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.gguf_file.values import Metadata, ValueType, array, string, u32
+from gguf_forge.gguf_file.values import ByteOrder, Metadata, ValueType, array, string, u32
 from gguf_forge.recipe import stays_f32
 from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.json_file import read_json_object
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import stored_in
 from gguf_forge.tokenizer import read_vocabulary, with_padding
-from gguf_forge.types.tensor_type import F32, TENSOR_TYPES, TensorType
+from gguf_forge.types.tensor_type import F16, F32, TENSOR_TYPES, TensorType
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,10 @@ _FLAGS = {
     "no_community_template": "--disable-mistral-community-chat-template",
     "dense_modules": "--sentence-transformers-dense-modules",
 }
+# Tensors that the reference's converter keeps in 16 bits in a ternary file. Source: conversion/base.py.
+_NEVER_TERNARY = re.compile(
+    r"(token_embd|per_layer_token_embd|output|blk\.\d+\.(altup_router|laurel_[lr]))\.weight", re.ASCII
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class ModelPlan:
         inputs: The files in the checkpoint's folder that can belong to the model, and the --metadata file.
         file_prefix: The beginning of the file's usual name if the file is only a part of the model.
         adapters: Adapters that the checkpoint also holds, by the beginning of their files' names.
+        byte_order: Of the files: "<" little-endian, ">" big-endian.
         kept: The tensors that stay in blocks of the checkpoint, by name; None if the user did not wish that.
         packed_type: The type of blocks that the checkpoint itself holds and every file keeps; None if it has none.
     """
@@ -75,6 +81,7 @@ class ModelPlan:
     file_prefix: str = ""
     adapters: Mapping[str, ModelPlan] = field(default_factory=dict)
     kept: Mapping[str, TensorExpr] | None = None
+    byte_order: ByteOrder = "<"
 
     @property
     def is_adapter(self) -> bool:
@@ -92,7 +99,8 @@ class ModelPlan:
         return sum(part.dtype.nbytes(part.shape) for part in stored.values())
 
     def base_infos(self, base: TensorType) -> tuple[TensorInfo, ...]:
-        """The tensors of the reference's intermediate file of type `base`."""
+        """The tensors of the file of type `base` that the reference's converter makes: a float type for the file that
+        llama-quantize starts from; Q8_0, TQ1_0 or TQ2_0 for one that is quantized at once."""
         return tuple(
             TensorInfo(tensor.name, tensor.expr.shape[::-1], _base_of(tensor, base)) for tensor in self.tensors
         )
@@ -104,8 +112,12 @@ def _base_of(tensor: PlannedTensor, base: TensorType) -> TensorType:
     n_dims = len(tensor.expr.shape)
     # vectors, norms and biases are always F32, even if a family declares another type
     if tensor.forced_type is not None and n_dims > 1 and not tensor.name.endswith(("_norm.weight", ".bias")):
-        return tensor.forced_type(base)
-    return F32 if stays_f32(tensor.name, n_dims) else base
+        kind = tensor.forced_type(base)
+    elif stays_f32(tensor.name, n_dims):
+        return F32
+    else:
+        kind = F16 if base.name.startswith("TQ") and _NEVER_TERNARY.fullmatch(tensor.name) else base
+    return kind if tensor.expr.shape[-1] % kind.block_elements == 0 else F16
 
 
 def plan_model(

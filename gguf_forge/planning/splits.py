@@ -98,7 +98,7 @@ def whole_file(
 
 
 def split_as_converter(
-    path: Path, metadata: Metadata, chosen: Sequence[TensorChoice], split: Split
+    path: Path, metadata: Metadata, chosen: Sequence[TensorChoice], split: Split, *, byte_order: ByteOrder = "<"
 ) -> tuple[Shard, ...]:
     """The parts as llama.cpp's converter makes them. If one part is enough, it is an ordinary file.
 
@@ -106,8 +106,8 @@ def split_as_converter(
     """
     parts = parts_within((tensor.info for tensor in chosen), split.max_size, split.max_tensors, alignment=1)
     if max(parts, default=0) == 0 and not split.no_tensor_first:
-        return whole_file(path, metadata, chosen)
-    return _shards(path, metadata, chosen, parts, first_is_empty=split.no_tensor_first)
+        return whole_file(path, metadata, chosen, byte_order=byte_order)
+    return _shards(path, metadata, chosen, parts, first_is_empty=split.no_tensor_first, byte_order=byte_order)
 
 
 def split_as_gguf_split(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import NUMBERS_BYTES, StoredRun, TensorExpr, Unary, contiguous_runs
+from gguf_forge.types.byte_order import swapped
 from gguf_forge.types.element_type import ElementType
 from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import F32, I32, I64, TENSOR_TYPES, TensorType
@@ -218,16 +219,7 @@ class BigEndian(Unary):
             )
 
     def take(self, rows: RowNumbers) -> Rows:
-        stored = np.ascontiguousarray(self.of.take(rows))
-        if isinstance(self.dtype, TensorType) and self.dtype.is_packed:
-            blocks = stored.view(np.uint8).reshape(-1, self.dtype.block_bytes)
-            swapped: NDArray[np.uint8] = blocks.copy()
-            for at in self.dtype.scales_at:
-                swapped[:, [at, at + 1]] = blocks[:, [at + 1, at]]
-        else:
-            values = stored.view(np.uint8).reshape(-1, self.dtype.row_bytes(1))
-            swapped = np.ascontiguousarray(values[:, ::-1])
-        return swapped.reshape(-1).view(stored.dtype).reshape(stored.shape)
+        return swapped(self.of.take(rows), self.dtype)
 
     @property
     def words(self) -> str:

@@ -49,7 +49,7 @@ class TensorType:
         is_float: Whether weights are stored in this type unpacked.
         is_target: Whether tensors can be quantized to it. Source: `ggml_type` names that llama-quantize takes.
         is_swappable: Whether the scales are the only numbers of a block that have a byte order. Big-endian files of
-            such types can be read. Source: gguf_convert_endian.py of gguf-py.
+            such types can be read and written. Source: gguf_convert_endian.py of gguf-py; ggml-common.h for TQ1_0.
         is_fusible: Whether a compiler may fuse multiplications and additions of the quantizer with another result in
             the bytes. Source: measured, see docs/exactness.md.
         rounds_late: Whether the quantizer rounds the scale after it has chosen levels. A few levels are then no longer
@@ -274,7 +274,7 @@ TENSOR_TYPES = {row.name: row for row in (
         importance=IGNORED, fallback=None, file_type=32),
     TensorType("TQ1_0", 34, 256, 54, fields=(("qs", "u1", 48), ("qh", "u1", 4), _D), exponents=_FINITE_D,
         levels=LevelScheme(256, _TERNARY, Trits((("qs", 0, 32, 5), ("qs", 32, 48, 5), ("qh", 0, 4, 4)))),
-        is_float=False, is_target=True, is_swappable=False, is_fusible=False, rounds_late=False,
+        is_float=False, is_target=True, is_swappable=True, is_fusible=False, rounds_late=False,
         importance=IGNORED, fallback="Q4_0", file_type=36),
     TensorType("TQ2_0", 35, 256, 66, fields=(("qs", "u1", 64), _D), exponents=_FINITE_D,
         levels=LevelScheme(256, _TERNARY, _PAIRS, fill=0xAA),

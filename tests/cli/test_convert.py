@@ -250,7 +250,6 @@ def test_options_of_llama_cpp_that_nothing_needs_here_are_accepted(forge: Forge,
     ("option", "hint"),
     [
         ("--print-supported-models", "`gguf-forge info --models` lists the classes that can be converted"),
-        ("--bigendian", "gguf_convert_endian.py"),
         ("--remote", "`hf download`"),
         ("--base-model-id=x/y", "name its folder with --base"),
         ("--trust-remote-code", "no code of a model is ever run"),

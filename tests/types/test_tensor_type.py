@@ -126,7 +126,7 @@ def test_what_is_swappable_is_what_gguf_py_can_swap() -> None:
     """The newest types have no number of more than a byte but their scale."""
     script = pytest.importorskip("gguf.scripts.gguf_convert_endian")
     swapped = {row.name for row in ROWS if row.is_packed and row.is_swappable}
-    assert swapped == {known.name for known in script.byteswap_tensors} | {"Q1_0", "TQ2_0", "NVFP4"}
+    assert swapped == {known.name for known in script.byteswap_tensors} | {"Q1_0", "TQ1_0", "TQ2_0", "NVFP4"}
 
 
 @EVERY

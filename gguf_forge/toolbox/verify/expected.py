@@ -22,6 +22,7 @@ from gguf_forge.gguf_file.opened import GgufFile
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import ValueType
 from gguf_forge.kernels.binding import quantizable_types, types_needing_importance
+from gguf_forge.planning.big_endian import OF_CONVERTER
 from gguf_forge.planning.file_plan import TensorChoice
 from gguf_forge.planning.model import FileContent, OpenModel
 from gguf_forge.planning.open_model import open_origin
@@ -79,6 +80,7 @@ def expecting(gguf: GgufFile, request: Request, options: Options, base: str | No
         joined = _joined(gguf, request, content)
         if joined != request:
             request, content = joined, model.content(joined, options, of_base)
+        content = _as_converter_orders(gguf, request, content, model, options, of_base)
         if not _decides_types(request, options):
             kept = model.content(replace(request, keep_quantized=True), options, of_base)
             if request.keep_quantized or _keeps_blocks(gguf, content, kept):
@@ -127,6 +129,22 @@ def _joined(gguf: GgufFile, request: Request, content: FileContent) -> Request:
         fuse_qkv=request.fuse_qkv or has_qkv,
         fuse_gate_up_exps=request.fuse_gate_up_exps or has_gate_up,
     )
+
+
+def _as_converter_orders(
+    gguf: GgufFile,
+    request: Request,
+    content: FileContent,
+    model: OpenModel,
+    options: Options,
+    base: TensorType | None,
+) -> FileContent:
+    """The content as the reference's converter makes it alone, if a quantized file has its order of tensors."""
+    names = [tensor.name for tensor in gguf.tensors]
+    if options.file_type.name not in OF_CONVERTER or names == [chosen.info.name for chosen in content.tensors]:
+        return content
+    alone = model.content(replace(request, bigendian=True), replace(options, keep_order=False), base)
+    return alone if names == [chosen.info.name for chosen in alone.tensors] else content
 
 
 def _decides_types(request: Request, options: Options) -> bool:
