@@ -146,20 +146,26 @@ def run(arguments: list[str], inside: Path) -> Outcome:
         tuple(sorted(outside)),
         peak,
         _end_orphans(),
-        tuple(_unreadable(made, here)) if code == 0 else (),
+        tuple(_unreadable(arguments, made, here)) if code == 0 else (),
     )
 
 
-def _unreadable(made: list[Path], here: Path) -> Iterator[str]:
-    """The GGUF files among those that were made which `verify` cannot read. It may find differences in them: blocks
-    that were invalid in the input are so in its copy."""
+def _unreadable(arguments: list[str], made: list[Path], here: Path) -> Iterator[str]:
+    """The GGUF files among those that were made which `verify` cannot read. A copy of an input that it cannot read, such
+    as a file that is cut short, is not one."""
+    inputs = [word for word in arguments if word.endswith(".gguf") and Path(word).is_absolute()]
+    outputs = [path for path in made if path.suffix == ".gguf" and path.is_file()]
+    firsts = [path for path in outputs if not re.search(r"-(?!00001)\d{5}-of-", path.name)]
+    if firsts and all(_is_readable(path, here) for path in inputs):
+        yield from (path.name for path in firsts if not _is_readable(f"./{path.name}", here))
+
+
+def _is_readable(path: str, here: Path) -> bool:
+    """Whether `verify` can read a file. It may find invalid blocks in it."""
     from gguf_forge.cli.verify import MISMATCH
 
-    for path in made:
-        if path.suffix == ".gguf" and path.is_file() and not re.search(r"-(?!00001)\d{5}-of-", path.name):
-            code, _ = _ended(["verify", f"./{path.name}"], here, Path(os.devnull), Path(os.devnull))
-            if code not in (0, MISMATCH):
-                yield path.name
+    code, _ = _ended(["verify", path], here, Path(os.devnull), Path(os.devnull))
+    return code in (0, MISMATCH)
 
 
 def _end_orphans() -> int:
