@@ -151,8 +151,8 @@ def run(arguments: list[str], inside: Path) -> Outcome:
 
 
 def _unreadable(arguments: list[str], made: list[Path], here: Path) -> Iterator[str]:
-    """The GGUF files among those that were made which `verify` cannot read. A copy of an input that it cannot read, such
-    as a file that is cut short, is not one."""
+    """The GGUF files among those that were made which `verify` cannot read. A copy of an input that it cannot read
+    either, such as a file that is cut short, is not one."""
     inputs = [word for word in arguments if word.endswith(".gguf") and Path(word).is_absolute()]
     outputs = [path for path in made if path.suffix == ".gguf" and path.is_file()]
     firsts = [path for path in outputs if not re.search(r"-(?!00001)\d{5}-of-", path.name)]
