@@ -33,6 +33,7 @@ class Option:
         envvar: The environment variable that gives the value if the option is not used.
         typed: The type of the typed text, if `parse` converts it to another one.
         parse: Converts the typed text to the value.
+        at_once: What a flag does before any other option is read; the command ends with it.
         hidden: The option works, but the help does not list it.
         values: Which values a shell completes: a key of `gguf_forge.cli.completion.VALUES`.
     """
@@ -46,6 +47,7 @@ class Option:
     envvar: str | None = None
     typed: type = str
     parse: Callable[[Any], Any] | None = None
+    at_once: Callable[[], None] | None = None
     hidden: bool = False
     values: str | None = None
 

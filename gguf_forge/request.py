@@ -415,6 +415,16 @@ class Request(FileChoices, PartChoices, ModelHints):
             metavar="FOLDER",
         ),
     ] = None
+    base_model_id: Annotated[
+        str | None,
+        Option(
+            "--base-model-id",
+            "For a LoRA adapter, instead of --base: the base model's name on the hub. Its config.json is taken from "
+            "the hub's cache on this machine, and the file's general.name is that name.",
+            MODEL,
+            metavar="ID",
+        ),
+    ] = None
 
     @property
     def byte_order(self) -> Literal["<", ">"]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gguf_forge.checkpoint.shards import has_weights, shard_names
-from gguf_forge.errors import ForgeError, InputError, UnsupportedError, UsageError, some_of
+from gguf_forge.errors import ForgeError, InputError, UnsupportedError, UsageError, printable, some_of
 from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.json_file import read_json_object
 
@@ -46,6 +46,21 @@ def cached_snapshots(repository: str) -> list[Path]:
         return sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
     except (OSError, ValueError):
         return []
+
+
+def cached_config(repository: str) -> Path:
+    """The newest folder with config.json of a hub repository in the cache of huggingface_hub.
+
+    Raises:
+        InputError: there is none.
+    """
+    for path in cached_snapshots(repository):
+        if (path / "config.json").is_file():
+            return path
+    raise InputError(
+        f"the cache of the hub on this machine holds no config.json of {printable(repository)}",
+        hint=f"`hf download {printable(repository)} config.json` puts it there; or name its folder with --base",
+    )
 
 
 def no_weights(folder: Folder, *, native: bool = False) -> ForgeError:

@@ -9,7 +9,7 @@ import typer
 
 from gguf_forge.cli.help import MAKE
 from gguf_forge.cli.options import DryRun, Messages, add_command
-from gguf_forge.cli.other_tools import WithoutEffect
+from gguf_forge.cli.other_tools import SupportedModels, WithoutEffect
 from gguf_forge.cli.token_check import CheckTokens, TokenTexts, compare_tokens, texts_to_check
 from gguf_forge.errors import UsageError
 from gguf_forge.request import Request
@@ -29,6 +29,7 @@ def convert(
     dry_run: DryRun = False,
     check_tokens: CheckTokens = False,
     token_texts: TokenTexts = None,
+    print_supported_models: SupportedModels = False,
 ) -> None:
     """Convert a Hugging Face folder to a quantized GGUF file, in one pass.
 
@@ -43,7 +44,7 @@ def convert(
     - `gguf-forge convert my-finetune --pre-tokenizer qwen2 --check-tokens`
     - `gguf-forge convert Qwen3-0.6B --dry-run --json | jq '.files[0].tensors[].name'`
     """
-    del ignored
+    del ignored, print_supported_models
     from gguf_forge.cli.making import make_and_show, plan_and_show
     from gguf_forge.cli.streams import is_read, tell
     from gguf_forge.cli.tables import line

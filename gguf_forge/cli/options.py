@@ -102,6 +102,8 @@ class _Value:
             max=option.most,
             envvar=option.envvar,
             hidden=option.hidden,
+            callback=_ending(option.at_once) if option.at_once is not None else None,
+            is_eager=option.at_once is not None,
             autocompletion=completing(option.values) if option.values is not None else None,
         )
 
@@ -141,6 +143,18 @@ class _Parameter:
     def made_of(self, typed: Mapping[str, Any]) -> Any:
         made = {value.name: value.of(typed[value.name]) for value in self.values}
         return self.dataclass(**made) if self.dataclass is not None else made[self.name]
+
+
+def _ending(action: Callable[[], None]) -> Callable[[bool], bool]:
+    """The callback of a flag that does something instead of the command."""
+
+    def called(wanted: bool) -> bool:
+        if wanted:
+            action()
+            raise typer.Exit
+        return wanted
+
+    return called
 
 
 def _marks(annotation: Any) -> tuple[Any, tuple[Any, ...]]:

@@ -9,13 +9,11 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
-from gguf_forge.option import RUNNING, Option
+from gguf_forge.option import MODEL, RUNNING, Option
 
 _INSTEAD = {
     "--output": "-o or --outfile names the output",
-    "--print-supported-models": "`gguf-forge info --models` lists the classes that can be converted",
     "--remote": "download the model first, for example with `hf download`, and name its folder",
-    "--base-model-id": "download the base model's config.json, and name its folder with --base",
     "--trust-remote-code": "leave it out: no code of a model is ever run",
 }
 
@@ -26,6 +24,32 @@ class WithoutEffect:
 
     no_lazy: Annotated[bool, Option("--no-lazy", "Has no effect.", RUNNING, hidden=True)] = False
     use_temp_file: Annotated[bool, Option("--use-temp-file", "Has no effect.", RUNNING, hidden=True)] = False
+
+
+def print_supported_models() -> None:
+    """The classes of models that can be converted, in the form of llama.cpp's converter."""
+    from gguf_forge.architectures.supported import supported_classes
+    from gguf_forge.checkpoint.mistral_form import PARAMS
+    from gguf_forge.cli.streams import print_line
+
+    print_line("Supported models:")
+    for part in ("text", "mmproj"):
+        print_line(f"{part.upper()} models:")
+        for found in supported_classes():
+            if found.part == part and found.name != PARAMS:
+                print_line(f"  - {found.name}")
+
+
+SupportedModels = Annotated[
+    bool,
+    Option(
+        "--print-supported-models",
+        "Print the names of all classes of models that can be converted, and do nothing else; `gguf-forge info` has a "
+        "table of them.",
+        MODEL,
+        at_once=print_supported_models,
+    ),
+]
 
 
 def instead_of(problem: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from gguf_forge.architectures.declaration import Architecture
@@ -110,6 +111,9 @@ class AdapterModel:
             metadata_file=metadata_file,
             as_reference=request.as_reference,
         )
+        if request.base_model_id is not None:  # the reference gives the adapter this name
+            general |= {"general.name": string(request.base_model_id)}
+            identity = replace(identity, name=request.base_model_id)
         first = ("general.architecture", "general.type")
         metadata: Metadata = {key: general[key] for key in first} | {"adapter.type": string("lora")} | general
         config = self._adapter.config

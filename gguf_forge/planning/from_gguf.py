@@ -137,6 +137,7 @@ def _refuse_hints(request: Request) -> None:
         "--fuse-qkv": request.fuse_qkv,
         "--fuse-gate-up-exps": request.fuse_gate_up_exps,
         "--base": request.base_model,
+        "--base-model-id": request.base_model_id,
         "--lora": request.lora,
         "--mistral-format": request.mistral_format,
     }

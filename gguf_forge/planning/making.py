@@ -10,6 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gguf_forge.checkpoint.other_folders import cached_config
 from gguf_forge.errors import UsageError
 from gguf_forge.planning.file_plan import FilePlan, WrittenFile, make_files
 from gguf_forge.planning.model import TensorSource
@@ -55,6 +56,8 @@ def planned(
     options = options_of(request, folder) if options is None else _also_as_reference(options, request)
     request = replace(request, types=names_of_types(request.types, with_imatrix=options.has_imatrix or only_planned))
     base = folder / request.base_model if request.base_model is not None else None
+    if request.base_model_id is not None:
+        base = cached_config(request.base_model_id)
     source = folder / request.source
     with open_model(
         source,

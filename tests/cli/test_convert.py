@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -249,9 +250,7 @@ def test_options_of_llama_cpp_that_nothing_needs_here_are_accepted(forge: Forge,
 @pytest.mark.parametrize(
     ("option", "hint"),
     [
-        ("--print-supported-models", "`gguf-forge info --models` lists the classes that can be converted"),
         ("--remote", "`hf download`"),
-        ("--base-model-id=x/y", "name its folder with --base"),
         ("--trust-remote-code", "no code of a model is ever run"),
         ("--no-such-thing", "see gguf-forge convert --help"),
     ],
@@ -262,6 +261,17 @@ def test_other_options_of_llama_cpp_are_answered_with_what_there_is_instead(
     ran = forge("convert", model, option)
     assert ran.code == 2
     assert hint in ran.err
+
+
+def test_the_supported_models_are_listed_as_llama_cpp_lists_them(forge: Forge) -> None:
+    ran = forge("convert", "--print-supported-models")
+    assert (ran.code, ran.err) == (0, "")
+    first, *lines = ran.out.splitlines()
+    assert (first, lines[0]) == ("Supported models:", "TEXT models:")
+    text, mmproj = (part.splitlines() for part in "\n".join(lines[1:]).split("\nMMPROJ models:\n"))
+    for names, known in ((text, "Qwen3ForCausalLM"), (mmproj, "Gemma3ForConditionalGeneration")):
+        assert names == sorted(names) and f"  - {known}" in names
+        assert all(re.fullmatch(r"  - [\w.]+", name) and not name.endswith("params.json") for name in names)
 
 
 @pytest.mark.parametrize(
