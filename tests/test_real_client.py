@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from llama_cpp_client import generated
+from adapters import pairs_for, shapes_of, write_adapter
+from checkpoints import tiny_llama
+from llama_cpp_client import generated, next_tokens
 from quantized import make_base
 from synthetic import FAMILIES, read_description, write_checkpoint
 
@@ -82,3 +84,18 @@ def test_llama_cpp_generates_from_parts_of_a_checkpoint(kind: str, count: int, t
     )
     assert len(result.file.shards) == count
     assert generated(result.path) == ["6"]
+
+
+@pytest.mark.parametrize("config", [{}, {"use_rslora": True, "alpha_pattern": {"q_proj": 5}}], ids=str)
+def test_an_adapter_beside_its_model_does_what_merging_does(config: dict[str, object], tmp_path: Path) -> None:
+    model = tiny_llama(tmp_path, dtype="F32")
+    modules = (f"model.layers.{i}.{name}_proj" for i in (0, 1) for name in ("self_attn.q", "self_attn.v", "mlp.down"))
+    shapes = {module: shapes_of(model)[f"{module}.weight"] for module in modules}
+    adapter = write_adapter(tmp_path / "a", pairs_for(shapes), **config)
+    paths = [tmp_path / f"{name}.gguf" for name in ("base", "adapter", "merged")]
+    convert(model, paths[0], types="F32")
+    convert(adapter, paths[1], base_model=model)
+    convert(model, paths[2], types="F32", lora=[adapter])
+    base, beside, merged = (next_tokens(*each) for each in ((paths[0],), tuple(paths[:2]), (paths[2],)))
+    assert max(abs(beside[token] - merged[token]) for token in merged) < 1e-4
+    assert max(abs(beside[token] - base[token]) for token in merged) > 1e-1

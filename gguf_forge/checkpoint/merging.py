@@ -15,7 +15,7 @@ from math import prod
 from gguf_forge.checkpoint.adapter import Adapter, LowRankPair
 from gguf_forge.checkpoint.as_stored import as_stored, widened
 from gguf_forge.checkpoint.stacked_pairs import fit_of, on_stack
-from gguf_forge.errors import ForgeError, InputError, UnsupportedError, some_of
+from gguf_forge.errors import ForgeError, InputError, UnsupportedError, naming, some_of
 from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.merged import AddedVector, Merged, rounded, unpacked
@@ -105,7 +105,8 @@ class _View:
         before = unpacked(base)
         self.types.setdefault(name, base.dtype if base.dtype.is_float else F32)
         value = self.values.get(name, before)
-        self.values[name] = change(value, before if value is not before else None)
+        with naming(name):
+            self.values[name] = change(value, before if value is not before else None)
 
     def result(self) -> Mapping[str, TensorExpr]:
         changed = {name: rounded(value, self.types[name]) for name, value in self.values.items()}
@@ -170,7 +171,7 @@ def _apply(each: ScaledAdapter, view: _View) -> None:
         else:
             unknown.append(pair.module)
     if unknown:
-        problem = f"the model has {len(unknown)} of the tensors not that the adapter changes: {some_of(unknown)}"
+        problem = f"{len(unknown)} tensors that the adapter changes are not in the model: {some_of(unknown)}"
         raise InputError(problem, file=adapter.file.path, hint=_named_base(adapter))
 
 
@@ -245,6 +246,10 @@ def _not_merged(adapter: Adapter, what: str, hint: str | None = None) -> ForgeEr
 
 
 def _of_another(adapter: Adapter, name: str, its: tuple[int, ...], models: tuple[int, ...]) -> ForgeError:
+    if its[1:] == models[1:] and f"{name.removesuffix('.weight')}.weight".endswith((_HEAD, *_EMBEDDINGS)):
+        problem = f"the adapter was trained with {its[0]:,} tokens, and the model has {models[0]:,}"
+        hint = "merge it with PEFT's merge_and_unload into the resized model, and save its tokenizer there, too"
+        return UnsupportedError(problem, file=adapter.file.path, tensor=name, hint=hint)
     problem = f"the adapter was made for another model: it changes a tensor of shape {its}, and the model's is {models}"
     return InputError(problem, file=adapter.file.path, tensor=name, hint=_named_base(adapter))
 

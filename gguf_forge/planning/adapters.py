@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
-from gguf_forge.checkpoint.adapter import WEIGHTS
+from gguf_forge.checkpoint.adapter import WEIGHTS, Adapter
 from gguf_forge.checkpoint.adapter_config import CONFIG
 from gguf_forge.checkpoint.merging import ScaledAdapter
 from gguf_forge.errors import UnsupportedError, UsageError, printable, some_of
+from gguf_forge.general import model_id_of
 from gguf_forge.planning.model_plan import ModelPlan
+from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.storage.paths import is_folder, is_there
 from gguf_forge.tensors.stored import stored_in
@@ -47,6 +50,19 @@ def _factor(text: str) -> float:
     return factor
 
 
+def say_base(adapter: Adapter, folder: Folder, config: Mapping[str, Any]) -> None:
+    """Notes an adapter that names another base model than this one, which may be a copy under another name."""
+    named = adapter.config.base_model
+    names = {_last(str(name)) for name in (model_id_of(folder), config.get("_name_or_path", ""))}
+    if named is not None and _last(named) not in names:
+        log.info("%s: its base model is %s", adapter.folder.path, printable(named))
+
+
+def _last(name: str) -> str:
+    """The last part of a model's name or path."""
+    return name.replace("\\", "/").rstrip("/").rpartition("/")[2].casefold()
+
+
 def check_places(plan: ModelPlan, adapters: Sequence[ScaledAdapter]) -> None:
     """Warns of changes that the file has no place for, such as those of another part of the model.
 
@@ -62,6 +78,9 @@ def check_places(plan: ModelPlan, adapters: Sequence[ScaledAdapter]) -> None:
         left = [name for name in names if (file, name) not in used]
         if len(left) == len(names):
             raise UnsupportedError("the adapter changes nothing that is in this file", file=file)
+        if heads := [name for name in left if "lm_head" in name]:
+            problem = "the adapter changes the model's head, and the files of this model have none of its own"
+            raise UnsupportedError(problem, file=file, tensor=heads[0])
         if left:
             log.warning(
                 "%s: %d of %d tensors change nothing in this file: %s", file, len(left), len(names), some_of(left)

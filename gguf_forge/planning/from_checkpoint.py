@@ -22,7 +22,7 @@ from gguf_forge.general import model_id_of, output_name
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import ByteOrder, Metadata, u32
 from gguf_forge.name_pattern import NamePattern
-from gguf_forge.planning.adapters import check_places, files_of
+from gguf_forge.planning.adapters import check_places, files_of, say_base
 from gguf_forge.planning.big_endian import big_endian, refuse_other_types
 from gguf_forge.planning.file_plan import BaseFile, FilePlan, TensorChoice, said_and_checked
 from gguf_forge.planning.kept_blocks import say_left, with_kept_blocks
@@ -242,6 +242,8 @@ class CheckpointModel:
             if weights and adapters:
                 found = [opened.enter_context(Adapter.open(each)) for each, _ in adapters]
                 factors = [factor for _, factor in adapters]
+                for each in found:
+                    say_base(each, folder, checkpoint.config)
                 checkpoint = checkpoint.with_adapters(tuple(map(ScaledAdapter, found, factors)))
             opened.pop_all()
         return cls(checkpoint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,10 +23,11 @@ from adapters import (
     write_adapter,
 )
 from checkpoints import tiny_llama
+from quantized_checkpoints import Format, gptq, mlx, quantize_folder
 from synthetic import FAMILIES, read_description, write_checkpoint
 from weights import file_of
 
-from gguf_forge import InputError, UnsupportedError, UsageError, convert, plan
+from gguf_forge import InputError, RefusedError, UnsupportedError, UsageError, convert, open_gguf, plan
 from gguf_forge.cli import main
 
 Q, DOWN, EMBED, HEAD = (
@@ -54,8 +56,8 @@ def shape_of(model: Path, name: str) -> tuple[int, ...]:
 def adapter_for(model: Path, folder: Path, *modules: str, rank: int = 4, **config: object) -> dict[str, Floats]:
     """Writes an adapter for modules of a checkpoint; its tensors without the prefix."""
     shapes = {module: shape_of(model, f"{module}.weight") for module in modules}
-    tensors = pairs_for(shapes, rank)  # type: ignore[arg-type]
-    write_adapter(folder, tensors, **{"r": rank, **config})  # type: ignore[arg-type]
+    tensors = pairs_for(shapes, rank)
+    write_adapter(folder, tensors, **{"r": rank, **config})
     return {name.removeprefix(PREFIX): values for name, values in tensors.items()}
 
 
@@ -132,7 +134,7 @@ def test_the_first_pattern_that_matches_counts(model: Path, tmp_path: Path) -> N
 
 def test_whole_modules_and_biases(tmp_path: Path) -> None:
     model, how = made_of("qwen2", tmp_path)
-    pair = pairs_for({Q: shape_of(model, f"{Q}.weight")})  # type: ignore[dict-item]
+    pair = pairs_for({Q: shape_of(model, f"{Q}.weight")})
     bias, norm = f"{Q}.bias", "model.layers.0.input_layernorm.weight"
     more = factor(11, *shape_of(model, bias))
     trained = factor(12, *shape_of(model, norm)).astype(np.float16).astype(np.float32)
@@ -162,7 +164,7 @@ def test_embeddings(tmp_path: Path) -> None:
 def test_the_head_of_a_model_whose_head_is_one_with_the_embeddings(tmp_path: Path, caplog: object) -> None:
     model, how = made_of("llama32-tied", tmp_path)
     shape = shape_of(model, f"{EMBED}.weight")
-    pair = pairs_for({HEAD: shape})  # type: ignore[dict-item]
+    pair = pairs_for({HEAD: shape})
     write_adapter(tmp_path / "a", pair)
     b, a = (pair[f"{PREFIX}{HEAD}.lora_{x}.weight"] for x in "BA")
 
@@ -176,7 +178,7 @@ def test_the_head_of_a_model_whose_head_is_one_with_the_embeddings(tmp_path: Pat
 
 def test_dora(model: Path, tmp_path: Path) -> None:
     shape = shape_of(model, f"{Q}.weight")
-    pair = pairs_for({Q: shape})  # type: ignore[dict-item]
+    pair = pairs_for({Q: shape})
     lengths = np.abs(factor(5, shape[0])) + 1
     write_adapter(tmp_path / "a", {**pair, f"{PREFIX}{Q}.lora_magnitude_vector": lengths}, use_dora=True)
     b, a = (pair[f"{PREFIX}{Q}.lora_{x}.weight"] for x in "BA")
@@ -315,3 +317,119 @@ def test_a_file_that_lacks_the_adapter(model: Path, tmp_path: Path, capsys: pyte
     capsys.readouterr()
     assert main(["verify", out, "--source", str(model), "--lora", str(tmp_path / "my-adapter")]) == 7
     assert "without the adapter my-adapter" in capsys.readouterr().out
+
+
+def test_more_tokens_than_the_model_has(model: Path, tmp_path: Path) -> None:
+    rows, columns = shape_of(model, f"{EMBED}.weight")
+    write_adapter(tmp_path / "a", {f"{PREFIX}{EMBED}.weight": factor(1, rows + 2, columns)})
+    with pytest.raises(UnsupportedError, match=f"trained with {rows + 2:,} tokens, and the model has {rows:,}"):
+        plan(model, lora=[tmp_path / "a"])
+
+
+def test_a_head_that_no_file_of_the_family_has(tmp_path: Path) -> None:
+    model, how = made_of("gemma2", tmp_path)
+    shapes = {HEAD: shape_of(model, f"{EMBED}.weight"), Q: shape_of(model, f"{Q}.weight")}
+    write_adapter(tmp_path / "a", pairs_for(shapes))
+    with pytest.raises(UnsupportedError, match="have none of its own"):
+        plan(model, lora=[tmp_path / "a"], **how)
+
+
+def test_another_name_of_the_base_model_is_only_noted(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter_for(model, tmp_path / "a", Q, base_model_name_or_path="acme/other")
+    assert main(["plan", str(model), "--lora", str(tmp_path / "a"), "--verbose", "--summary"]) == 0
+    assert "its base model is acme/other" in capsys.readouterr().err
+    adapter_for(model, tmp_path / "b", Q, base_model_name_or_path="/home/me/tiny/")
+    assert main(["plan", str(model), "--lora", str(tmp_path / "b"), "--verbose", "--summary"]) == 0
+    assert "its base model" not in capsys.readouterr().err
+
+
+def test_changes_of_another_part_are_a_warning(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tensors = pairs_for({Q: (256, 256)}) | {f"{PREFIX}model.layers.0.self_attn.rotary_emb.inv_freq": factor(1, 32)}
+    write_adapter(tmp_path / "a", tensors)
+
+    held = {"model.layers.0.self_attn.rotary_emb.inv_freq": ("F32", [32], factor(2, 32).tobytes())}
+    other = with_tensors(model, tmp_path / "m", held)
+    assert main(["plan", str(other), "--lora", str(tmp_path / "a"), "--summary"]) == 0
+    assert "1 of 3 tensors change nothing in this file" in " ".join(capsys.readouterr().err.split())
+
+
+def test_factors_that_do_not_go_together(model: Path, tmp_path: Path) -> None:
+    tensors = pairs_for({Q: (256, 256)})
+    tensors[f"{PREFIX}{Q}.lora_A.weight"] = factor(1, 5, 256)
+    write_adapter(tmp_path / "a", tensors)
+    with pytest.raises(InputError, match="do not fit"):
+        plan(model, lora=[tmp_path / "a"])
+
+
+@pytest.mark.parametrize(
+    ("config", "make"),
+    [
+        ({"quantization": {"bits": 4, "group_size": 64}}, mlx(4, 64)),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 64, "sym": True}}, gptq(4, 64)),
+    ],
+    ids=["mlx", "gptq"],
+)
+@pytest.mark.parametrize("file_type", ["F32", "Q8_0"])
+def test_a_quantized_base(model: Path, tmp_path: Path, config: dict[str, object], make: Format, file_type: str) -> None:
+    tensors = adapter_for(model, tmp_path / "a", Q, DOWN)
+    packed = tmp_path / "packed"
+    shutil.copytree(model, packed)
+    values = quantize_folder(packed, config, make)
+    for name in (Q, DOWN):
+        values[name] = change_of(tensors, name, 2.0)(values[name])
+    held = {f"{name}.weight": ("F32", list(x.shape), x.astype(np.float32).tobytes()) for name, x in values.items()}
+    whole = with_tensors(model, tmp_path / "whole", held)
+    files = [
+        convert(source, tmp_path / f"{source.name}.gguf", types=file_type, **more)[0].path
+        for source, more in ((packed, {"lora": [tmp_path / "a"]}), (whole, {}))
+    ]
+    with open_gguf(files[0]) as ours, open_gguf(files[1]) as theirs:
+        first, second = ({t.name: t.data().tobytes() for t in file.tensors} for file in (ours, theirs))
+    assert first == second
+
+
+def test_blocks_that_a_file_would_keep(tmp_path: Path) -> None:
+    model, how = made_of("gptoss-mxfp4", tmp_path)
+    at, file_name = "model.layers.0.mlp.experts.", "blk.0.ffn_down_exps.weight"
+    (plain,) = convert(model, tmp_path / "plain.gguf", types="F32", **how)
+    with open_gguf(plain.path) as file:
+        assert file[file_name].type.name == "MXFP4"
+        before = file[file_name].values()
+    n, rows, columns = before.shape
+    a, b = stacks(tmp_path / "a", {f"{at}down_proj": (n, rows, columns)})[f"{at}down_proj"]
+    (made,) = convert(model, tmp_path / "made.gguf", types="F32", lora=[tmp_path / "a"], **how)
+    with open_gguf(made.path) as file:
+        assert file[file_name].type.name == "F32"
+        assert file["blk.1.ffn_down_exps.weight"].type.name == "MXFP4"
+        after = file[file_name].values()
+    assert np.array_equal(after, np.stack([plus(2.0, b[e], a[e])(before[e]) for e in range(n)]))
+
+
+def test_a_job_merges_too(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter_for(model, tmp_path / "a", Q)
+    monkeypatch.chdir(tmp_path)
+    job = ["job", "plan", "Tiny", "-o", "job.gguf", "-t", "Q8_0", "--tasks", "2", "--lora", "a:0.5"]
+    assert main(job) == 0
+    for task in ("0", "1"):
+        assert main(["job", "work", "plan.json", "--task", task]) == 0
+    assert main(["job", "finish", "plan.json"]) == 0
+    (whole,) = convert("Tiny", "whole.gguf", types="Q8_0", lora=["a:0.5"])
+    assert Path("job.gguf").read_bytes() == whole.path.read_bytes()
+
+
+def test_an_adapter_that_changes_ends_a_resumed_run(model: Path, tmp_path: Path) -> None:
+    adapter_for(model, tmp_path / "a", Q)
+    out = tmp_path / "o.gguf"
+    convert(model, out, types="Q8_0", lora=[tmp_path / "a"], resume=True)
+    before = out.read_bytes()
+    write_adapter(tmp_path / "b", pairs_for({Q: (256, 256)}, 4), lora_alpha=64)
+    convert(model, out, types="Q8_0", lora=[tmp_path / "b"], resume=True, overwrite=True)
+    assert out.read_bytes() != before
+
+
+def test_an_output_that_is_the_adapter_is_refused(model: Path, tmp_path: Path) -> None:
+    adapter_for(model, tmp_path / "a", Q)
+    with pytest.raises(RefusedError):
+        convert(model, tmp_path / "a" / "adapter_model.safetensors", types="F16", lora=[tmp_path / "a"], overwrite=True)

@@ -24,7 +24,7 @@ def factor(seed: int, *shape: int) -> Floats:
     return np.random.default_rng(seed).normal(0, 0.05, shape).astype(np.float32)
 
 
-def pairs_for(shapes: Mapping[str, tuple[int, int]], rank: int = 4) -> dict[str, Floats]:
+def pairs_for(shapes: Mapping[str, tuple[int, ...]], rank: int = 4) -> dict[str, Floats]:
     """The factors of modules whose matrices have these shapes, by their names in an adapter's file."""
     tensors: dict[str, Floats] = {}
     for seed, (module, (rows, columns)) in enumerate(shapes.items()):
