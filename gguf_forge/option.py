@@ -36,6 +36,7 @@ class Option:
         at_once: What a flag does before any other option is read; the command ends with it.
         hidden: The option works, but the help does not list it.
         values: Which values a shell completes: a key of `gguf_forge.cli.completion.VALUES`.
+        writes: The value is the path of an output. That of `-o` always is.
     """
 
     names: str
@@ -50,6 +51,7 @@ class Option:
     at_once: Callable[[], None] | None = None
     hidden: bool = False
     values: str | None = None
+    writes: bool = False
 
     @property
     def is_argument(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -48,7 +49,7 @@ from gguf_forge.cli.streams import (
     take_any_text,
 )
 from gguf_forge.errors import ForgeError, OutputError, UsageError
-from gguf_forge.foreign_text import message
+from gguf_forge.foreign_text import message, natural
 from gguf_forge.storage.memory import memory_bound
 
 app = typer.Typer(
@@ -152,7 +153,7 @@ def _failure_of(error: Exception) -> Failure:
         said = message(" ".join(error.format_message().splitlines()))
         return Failure(2, UsageError.__name__, said, hint=instead_of(said) or f"see {command} --help")
     if isinstance(error, MemoryError):
-        hint = "allow less with --max-memory, or use --threads 1"
+        hint = "close other programs, or give less with --max-memory and --threads if the command has them"
         return Failure(1, MemoryError.__name__, "the system gave no more memory", hint=hint)
     if isinstance(error, ImportError):
         last = message(str(error).strip().rpartition("\n")[2])
@@ -166,11 +167,23 @@ def _failure_of(error: Exception) -> Failure:
 
 
 def _run(arguments: list[str]) -> int:
+    _check_completion()
     if not arguments or arguments[0] == "help":
         arguments = [*arguments[1:], "--help"]
     code = app(arguments, prog_name="gguf-forge", standalone_mode=False)
     flush()
     return code or 0
+
+
+def _check_completion() -> None:
+    """Raises UsageError if the program is asked to complete a line and the variables are not those of a shell."""
+    if os.environ.get("_GGUF_FORGE_COMPLETE") == "complete_bash":
+        number = natural(os.environ.get("COMP_CWORD", ""))
+        if number is None or "COMP_WORDS" not in os.environ:
+            raise UsageError(
+                "_GGUF_FORGE_COMPLETE is for the completion of a shell, which sets COMP_WORDS and COMP_CWORD, too",
+                hint="unset it",
+            )
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def plan(
     run: Annotated[RunSettings, only("overwrite")],
     messages: Messages,
     save_plan: Annotated[
-        Path, Option("--save-plan", "The plan. [default: plan.json]", MACHINES, metavar="FILE")
+        Path, Option("--save-plan", "The plan. [default: plan.json]", MACHINES, metavar="FILE", writes=True)
     ] = Path("plan.json"),
     tasks: Tasks = None,
 ) -> None:

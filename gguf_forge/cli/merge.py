@@ -25,7 +25,7 @@ def merge(
         Path,
         Option("FIRST-PART", "The first part, or any plain piece; the others are in the same folder."),
     ],
-    out: Annotated[Path, Option("OUT.gguf", "The file to be.")],
+    out: Annotated[Path, Option("OUT.gguf", "The file to be.", writes=True)],
     run: Annotated[RunSettings, only("overwrite", "threads")],
     messages: Messages,
     delete_splits: Annotated[

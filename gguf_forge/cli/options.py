@@ -22,6 +22,7 @@ from gguf_forge.cli.completion import completing
 from gguf_forge.cli.help import MACHINES, Command
 from gguf_forge.errors import UsageError
 from gguf_forge.option import MESSAGES, MIX, MODEL, OUTPUT, RUNNING, Option
+from gguf_forge.storage.memory import told_of_option
 
 # The order of these panels in the help. The panel of a single command's own options comes before them.
 _PANELS = (OUTPUT, MIX, MODEL, RUNNING, MESSAGES, MACHINES)
@@ -63,6 +64,18 @@ class Only:
 
 def only(*shown: str, hidden: Sequence[str] = ()) -> Only:
     return Only(shown, tuple(hidden))
+
+
+_STANDARD_OUTPUT = ("-", *(f"/dev/{name}" for name in ("stdout", "stderr", "fd/1", "fd/2")), "/proc/self/fd/1")
+
+
+def refuse_standard_output(path: Any) -> None:
+    """Raises UsageError if the path of an output stands for standard output."""
+    if str(path) in _STANDARD_OUTPUT:
+        raise UsageError(
+            f"{path}: nothing is written to standard output, as parts of a file are written out of order",
+            hint="name a file",
+        )
 
 
 @dataclass(frozen=True)
@@ -109,11 +122,8 @@ class _Value:
 
     def of(self, typed: Any) -> Any:
         """The value of what was typed."""
-        if "-o" in self.option.names.split() and str(typed) == "-":
-            raise UsageError(
-                "-o -: nothing is written to standard output, as parts of a file are written out of order",
-                hint="name a file; a file that is called - is ./-",
-            )
+        if "-o" in self.option.names.split() or self.option.writes:
+            refuse_standard_output(typed)
         if self.option.parse is not None:
             return self.option.parse(typed)
         return tuple(typed or ()) if self.type == tuple[str, ...] else typed
@@ -204,10 +214,13 @@ def add_command(
     """
     parameters = [_Parameter.of(parameter) for parameter in inspect.signature(run, eval_str=True).parameters.values()]
 
-    def command(**typed: Any) -> None:
-        run(**{parameter.name: parameter.made_of(typed) for parameter in parameters})
-
     values = sorted((value for parameter in parameters for value in parameter.values), key=lambda value: value.place)
+    bounds_memory = any(value.name == "max_memory" and not value.option.hidden for value in values)
+
+    def command(**typed: Any) -> None:
+        with told_of_option(bounds_memory):
+            run(**{parameter.name: parameter.made_of(typed) for parameter in parameters})
+
     command.__signature__ = inspect.Signature([value.parameter for value in values])  # type: ignore[attr-defined]
     command.__annotations__ = {value.name: value.parameter.annotation for value in values}
     app.command(name, cls=Command, help=inspect.getdoc(run), rich_help_panel=panel, hidden=hidden)(command)

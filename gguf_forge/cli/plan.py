@@ -32,10 +32,10 @@ def plan(
     messages: Messages,
     save_plan: Annotated[
         Path | None,
-        Option("--save-plan", "Write the plan to a file, for `gguf-forge job`.", MACHINES, metavar="FILE"),
+        Option("--save-plan", "Write the plan to a file, for `gguf-forge job`.", MACHINES, metavar="FILE", writes=True),
     ] = None,
     plan_file: Annotated[
-        Path | None, Option("--out", "The old name of --save-plan.", MACHINES, metavar="FILE", hidden=True)
+        Path | None, Option("--out", "The old name of --save-plan.", MACHINES, metavar="FILE", hidden=True, writes=True)
     ] = None,
     tasks: Tasks = None,
     summary: Annotated[bool, Option("--summary", "Only the sizes of the files, no tensors.", MESSAGES)] = False,

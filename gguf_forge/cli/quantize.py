@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from gguf_forge.cli.help import MAKE
-from gguf_forge.cli.options import DryRun, Messages, add_command
+from gguf_forge.cli.options import DryRun, Messages, add_command, refuse_standard_output
 from gguf_forge.errors import UsageError
 from gguf_forge.foreign_text import natural
 from gguf_forge.option import OUTPUT, Option, parse_names
@@ -82,6 +82,7 @@ def quantize(
     given = read_arguments(arguments, types)
     if given.out is not None and out is not None:
         raise UsageError("the output is given twice", hint="leave out the second argument, or -o")
+    refuse_standard_output(given.out)
     place = place_of(out if given.out is None else given.out, output_dir)
     request = Request.of(choices, source=given.source, out=place, types=given.types)
     run = replace(run, threads=given.threads or run.threads)

@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 def split(
     source: Annotated[Path, Option("IN.gguf", "The file to split. Give the first file of a split to split it again.")],
-    prefix: Annotated[Path, Option("PREFIX", "The beginning of the names: PREFIX-00001-of-00003.gguf.")],
+    prefix: Annotated[Path, Option("PREFIX", "The beginning of the names: PREFIX-00001-of-00003.gguf.", writes=True)],
     parts: Annotated[SplitChoices, only("split_max_size", "split_max_tensors", "no_tensor_first_split")],
     run: Annotated[RunSettings, only("overwrite", "threads")],
     messages: Messages,

@@ -63,6 +63,7 @@ class VerifyChoices:
             "Write the checksums of each tensor and of the file, if nothing is wrong with it.",
             _AGAINST,
             metavar="SUMS",
+            writes=True,
         ),
     ] = None
     check_tokens: CheckTokens = False

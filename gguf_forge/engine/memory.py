@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from gguf_forge.engine.batches import Batch
 from gguf_forge.errors import UsageError
 from gguf_forge.kernels.binding import table_bytes
-from gguf_forge.storage.memory import AT_LEAST_MORE, DEFAULT_MAX_MEMORY, resident_bytes
+from gguf_forge.storage.memory import AT_LEAST_MORE, DEFAULT_MAX_MEMORY, resident_bytes, way_out
 
 # Bytes that each thread takes for itself: its stack, and memory that its allocator keeps in pieces.
 _THREAD_BYTES = 1 << 20
@@ -61,7 +61,7 @@ def room(whole: Sequence[Batch], threads: int, *, max_memory: int | None = None,
     if bound < enough:
         raise UsageError(
             f"this needs {enough:,} bytes of memory at least, and {bound:,} are allowed",
-            hint=f"allow --max-memory {-(-enough >> 20)}M or more",
+            hint=way_out(enough),
         )
     threads = min(threads, max(1, (bound - held - least) // (_THREAD_BYTES + 2 * _LEAST_SHARE)))
     free = bound - held - threads * _THREAD_BYTES

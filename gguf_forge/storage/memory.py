@@ -23,6 +23,7 @@ AT_LEAST_MORE = 256 << 20
 SMALL_NEED = 16 << 20
 
 _BOUND: ContextVar[int | None] = ContextVar("max_memory", default=None)
+_CAN_BE_SET: ContextVar[bool] = ContextVar("can_be_set", default=True)
 
 # The most bytes that Python's objects take for each character of a JSON text: an object with one key, a list, the entry
 # of a list or a key, the key of an object, half a text.
@@ -40,6 +41,23 @@ def memory_bound(max_memory: int | None) -> Iterator[None]:
         _BOUND.reset(token)
 
 
+@contextmanager
+def told_of_option(can_be_set: bool) -> Iterator[None]:
+    """Errors of the block name `--max-memory` only if the command that runs has it."""
+    token = _CAN_BE_SET.set(can_be_set)
+    try:
+        yield
+    finally:
+        _CAN_BE_SET.reset(token)
+
+
+def way_out(enough: int) -> str:
+    """What helps if `enough` bytes would be enough: the option, or that there is none."""
+    if _CAN_BE_SET.get():
+        return f"allow --max-memory {-(-enough >> 20)}M or more"
+    return "this command has no option to allow more"
+
+
 def bound_of(max_memory: int | None) -> int:
     """The bytes that this process may hold, everything counted."""
     return max(DEFAULT_MAX_MEMORY, resident_bytes() + AT_LEAST_MORE) if max_memory is None else max_memory
@@ -51,11 +69,10 @@ def check_memory(need: int, what: str, file: Path) -> None:
         return
     bound = _BOUND.get() or bound_of(None)
     if resident_bytes() + need > bound:
-        enough = -(-(resident_bytes() + need) >> 20)
         raise InputError(
             f"{what} would take about {need >> 20:,} MiB of memory, which is more than the run may take",
             file=file,
-            hint=f"real models need far less; if this is one, allow --max-memory {enough}M",
+            hint=f"real models need far less; if this is one, {way_out(resident_bytes() + need)}",
         )
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 from command_line import Forge
+from raw_gguf import ARRAY, U8, key, raw_gguf, write
 
 from gguf_forge.cli.app import app
 from gguf_forge.cli.completion import completing
@@ -19,6 +22,7 @@ from gguf_forge.kernels.bench import find_ggml
 from gguf_forge.kernels.binding import quantizable_types
 from gguf_forge.recipe import FILE_TYPES
 from gguf_forge.request import TYPE_NAMES
+from gguf_forge.storage import memory
 
 HEAVY = (
     "numpy",
@@ -178,7 +182,6 @@ def test_info_names_the_reference(forge: Forge) -> None:
         (["convrt", "x"], "Did you mean convert?"),
         (["convert", "x", "--overwrit"], "(Possible options: --overwrite)"),
         (["convert", "x", "--output", "y"], "hint: -o or --outfile names the output"),
-        (["convert", "x", "-o", "-"], "nothing is written to standard output"),
         (["bench", "-t", "Q8_0", "--backend", "sse"], "cannot run the backend 'sse'"),
     ],
 )
@@ -212,3 +215,68 @@ def test_every_option_with_names_for_values_completes_them() -> None:
 
 def test_info_names_the_libraries_of_ggml(forge: Forge) -> None:
     assert forge("info", "--json").json["ggml"] == [each.path.name for each in find_ggml()]
+
+
+@pytest.mark.parametrize("path", ["-", "/dev/stdout", "/dev/fd/1"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["convert", "x", "-o"],
+        ["plan", "x", "-o"],
+        ["plan", "x", "--save-plan"],
+        ["quantize", "x", "-t", "Q8_0", "-o"],
+        ["quantize", "x", "OUT", "Q8_0"],
+        ["dequantize", "x", "-o"],
+        ["edit", "x", "--remove", "y", "-o"],
+        ["split", "x"],
+        ["merge", "x"],
+        ["report", "x", "-o"],
+        ["demo", "-o"],
+        ["verify", "x", "--write-sums"],
+        ["job", "plan", "x", "--save-plan"],
+        ["job", "plan", "x", "-o"],
+    ],
+)
+def test_nothing_is_written_to_standard_output(forge: Forge, line: list[str], path: str) -> None:
+    words = [path if word == "OUT" else word for word in line]
+    ran = forge(*words, *([] if "OUT" in line else [path]))
+    assert ran.code == 2
+    assert f"error: {path}: nothing is written to standard output" in ran.err
+
+
+@pytest.mark.parametrize("number", [None, "", "x", "-1", "9" * 5000, "1" * 30])
+def test_variables_that_no_shell_sets_are_no_bug(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch, number: str | None
+) -> None:
+    monkeypatch.setenv("_GGUF_FORGE_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "gguf-forge conv")
+    if number is not None:
+        monkeypatch.setenv("COMP_CWORD", number)
+    ran = forge()
+    assert ran.code == 2
+    assert "error: _GGUF_FORGE_COMPLETE is for the completion of a shell" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("line", "way_out"),
+    [
+        (["inspect"], "this command has no option to allow more"),
+        (["types"], "this command has no option to allow more"),
+        (["dequantize", "-o", "out.gguf"], "this command has no option to allow more"),
+        (["edit", "--set", "a=b"], "this command has no option to allow more"),
+        (["quantize", "-t", "Q8_0"], "allow --max-memory"),
+        (["convert", "-t", "Q8_0"], "allow --max-memory"),
+    ],
+)
+def test_the_hint_for_more_memory_names_an_option_that_the_command_has(
+    forge: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: list[str], way_out: str
+) -> None:
+    keys = [key(b"a", ARRAY, struct.pack("<IQ", U8, 1 << 20) + bytes(1 << 20))]
+    file = write(tmp_path, raw_gguf(keys))
+    monkeypatch.setattr(memory, "SMALL_NEED", 0)
+    monkeypatch.setattr(memory, "bound_of", lambda max_memory: 1)
+    command, *options = line
+    ran = forge(command, str(file), *options)
+    assert ran.code == 4
+    assert "MiB of memory, which is more than the run may take" in ran.err
+    assert way_out in ran.err
