@@ -213,6 +213,7 @@ class CheckpointModel:
 
     def __init__(self, checkpoint: Checkpoint):
         self._checkpoint = checkpoint
+        self._last: tuple[Request, ModelPlan] | None = None
 
     @classmethod
     def open(
@@ -306,6 +307,13 @@ class CheckpointModel:
         return FileContent(metadata, tuple(chosen), warnings)
 
     def _plan(self, request: Request, folder: Path) -> ModelPlan:
+        """What the checkpoint becomes. The file type changes nothing in it, so the last one is kept for other types."""
+        key = replace(request, source=str(folder), types=())
+        if self._last is None or self._last[0] != key:
+            self._last = key, self._made_plan(request, folder)
+        return self._last[1]
+
+    def _made_plan(self, request: Request, folder: Path) -> ModelPlan:
         plan = plan_model(
             self._checkpoint,
             request.part,

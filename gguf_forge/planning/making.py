@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,7 +43,20 @@ class RequestPlan(NamedTuple):
 def planned(
     request: Request, options: Options | None = None, folder: Path = Path(), *, only_planned: bool = False
 ) -> Iterator[RequestPlan]:
-    """Plans the files of a request. Reads no weight.
+    """Plans the files of a request. Reads no weight. Arguments as for `planning`.
+
+    Raises:
+        ForgeError: what was wrong, where, and what to do.
+    """
+    with planning(request, options, folder, only_planned=only_planned) as plan:
+        yield plan(request.types)
+
+
+@contextmanager
+def planning(
+    request: Request, options: Options | None = None, folder: Path = Path(), *, only_planned: bool = False
+) -> Iterator[Callable[[Sequence[str]], RequestPlan]]:
+    """Opens the source of a request, and gives the function that plans its files for any types. Reads no weight.
 
     Args:
         request: What to make.
@@ -54,7 +68,8 @@ def planned(
         ForgeError: what was wrong, where, and what to do.
     """
     options = options_of(request, folder) if options is None else _also_as_reference(options, request)
-    request = replace(request, types=names_of_types(request.types, with_imatrix=options.has_imatrix or only_planned))
+    names_of = partial(names_of_types, with_imatrix=options.has_imatrix or only_planned)
+    names_of(request.types)  # what is wrong with them is told before anything is opened
     base = folder / request.base_model if request.base_model is not None else None
     if request.base_model_id is not None:
         base = cached_config(request.base_model_id)
@@ -68,9 +83,12 @@ def planned(
         lora=[os.fspath(folder / each) for each in request.lora],
         partial=request.partial,
     ) as model:
-        yield RequestPlan(
-            model.files(request, options, split_of(request), folder, only_planned=only_planned), model.sources
-        )
+
+        def plan(types: Sequence[str]) -> RequestPlan:
+            asked, split = replace(request, types=names_of(types)), split_of(request)
+            return RequestPlan(model.files(asked, options, split, folder, only_planned=only_planned), model.sources)
+
+        yield plan
 
 
 def _also_as_reference(options: Options, request: Request) -> Options:

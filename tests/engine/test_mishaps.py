@@ -155,9 +155,7 @@ def test_no_memory_is_said(source: Path, out: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(engine, "pack", hungry)
     assert main(["quantize", str(source), str(out), "Q4_0", "--overwrite"]) == 1
-    assert (
-        "error: the system gave no more memory\nhint: close other programs, or" in capfd.readouterr().err
-    )
+    assert "error: the system gave no more memory\nhint: close other programs, or" in capfd.readouterr().err
     assert out.read_bytes() == OLD
     assert listing(out.parent) == ["out.gguf"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import UnsupportedError, UsageError
 from gguf_forge.planning.file_plan import FilePlan
-from gguf_forge.planning.making import planned
+from gguf_forge.planning.making import planned, planning
 from gguf_forge.recipe import FileType, names_of_types
 from gguf_forge.request import Request
 from gguf_forge.toolbox.choose.kv_cache import kv_cache_bytes
@@ -170,20 +170,20 @@ def choose_type(
 
 def _possible(request: Request, names: tuple[str, ...]) -> tuple[str, ...]:
     """The types that the model can have. If some have no blocks for its rows, each type is tried by itself."""
-    try:
-        with planned(replace(request, types=names, out=None), only_planned=True):
-            return names
-    except (UnsupportedError, UsageError):
-        if len(names) == 1:
-            raise
     found: dict[Path, str] = {}  # several types may be one file, where a checkpoint keeps its blocks
-    for name in names:
-        with (
-            suppress(UnsupportedError, UsageError),
-            planned(replace(request, types=(name,), out=None), only_planned=True) as alone,
-        ):
-            found.setdefault(alone.files[0].path, name)
-    return tuple(found.values()) or _possible(request, names[:1])
+    with planning(replace(request, out=None), only_planned=True) as plan:
+        try:
+            plan(names)
+            return names
+        except (UnsupportedError, UsageError):
+            if len(names) == 1:
+                raise
+        for name in names:
+            with suppress(UnsupportedError, UsageError):
+                found.setdefault(plan((name,)).files[0].path, name)
+        if not found:
+            plan(names[:1])
+    return tuple(found.values())
 
 
 def _with_recommended(choices: list[TypeChoice]) -> tuple[TypeChoice, ...]:

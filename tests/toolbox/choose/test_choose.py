@@ -7,6 +7,7 @@ from checkpoints import NARROW, tiny_llama
 from imatrices import write_for_model
 
 from gguf_forge import Request, compare_gguf, convert
+from gguf_forge.planning import from_checkpoint
 from gguf_forge.recipe import FILE_TYPES
 from gguf_forge.recipe.file_types import AUTO, COPY
 from gguf_forge.toolbox.choose import choose_type
@@ -86,6 +87,16 @@ def test_a_longer_context_takes_more_memory(tiny: Path) -> None:
 def test_types_without_blocks_for_the_rows_are_left_out(tmp_path: Path) -> None:
     found = choose_type(Request(source=str(tiny_llama(tmp_path, NARROW)), types=("Q1_0", "Q8_0"))).choices
     assert [choice.file_type.name for choice in found] == ["Q8_0"]
+
+
+def test_a_model_is_opened_a_few_times_however_many_types_are_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[object] = []
+    plan_model = from_checkpoint.plan_model
+    monkeypatch.setattr(from_checkpoint, "plan_model", lambda *a, **k: plans.append(a) or plan_model(*a, **k))
+    choose_type(Request(source=str(tiny_llama(tmp_path, NARROW))))
+    assert len(plans) <= 3
 
 
 def test_a_copy_has_words_of_its_own(tiny: Path, tmp_path: Path) -> None:
