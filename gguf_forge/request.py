@@ -188,7 +188,7 @@ class FileChoices(RecipeChoices, SplitChoices):
         bool,
         Option(
             "--strict",
-            "Refuse to give a tensor another type where its rows do not divide into the blocks of its own.",
+            "Fail instead of falling back to another type where a row length is not a multiple of the block size.",
             MIX,
         ),
     ] = False

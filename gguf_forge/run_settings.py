@@ -38,6 +38,10 @@ class Observer:
     def advance(self, n_bytes: int) -> None:
         """`n_bytes` more bytes of them have been written."""
 
+    def resumed(self, n_bytes: int) -> None:
+        """`n_bytes` of them are there from an earlier run. This is told before the first byte is written."""
+        self.advance(n_bytes)
+
     def begin_other(self, what: str, n_bytes: int) -> None:
         """Another kind of work begins that goes through `n_bytes` bytes, such as checking files."""
 
@@ -53,8 +57,8 @@ class RunSettings:
             already.
         buffer: Bytes that the rows in work may take, in all threads together; None for what `max_memory` leaves.
         overwrite: Replace existing files.
-        resume: Go on from what a stopped run left. If this run is stopped, what is finished is kept. Complete files
-            stay as they are, unless `overwrite` is set.
+        resume: Continue an interrupted run, and keep progress if interrupted again. Complete files are not made
+            again, unless `overwrite` is set.
         observer: Is told about the progress.
         profile: Records how each thread spends its time.
 
@@ -110,8 +114,7 @@ class RunSettings:
         bool,
         Option(
             "--resume",
-            "Go on from what a stopped run left; if this one is stopped, keep what is finished. "
-            "An output that is complete already is left as it is.",
+            "Continue an interrupted run, and keep progress if interrupted again. Complete outputs are not made again.",
             OUTPUT,
         ),
     ] = False

@@ -47,7 +47,7 @@ def check_complete(architecture: Architecture, site: Site, names: Sequence[str])
     hint = _hint(site, seen)
     if missing:
         raise InputError(
-            f"{len(missing)} tensors that the model must have are made of nothing in the checkpoint:\n  "
+            f"{len(missing)} required tensor{' is' if len(missing) == 1 else 's are'} missing from the checkpoint:\n  "
             + "\n  ".join(group_names(missing)),
             hint=hint,
         )

@@ -30,7 +30,8 @@ def unknown_tensors(architecture: str, names: Sequence[str]) -> ForgeError:
         names: All of them.
     """
     return UnsupportedError(
-        f"{len(names)} tensors have no place in a {architecture} model:\n  " + "\n  ".join(group_names(names)),
+        f"{len(names)} tensor{'' if len(names) == 1 else 's'} of the checkpoint {'is' if len(names) == 1 else 'are'} "
+        f"not known for the {architecture} architecture:\n  " + "\n  ".join(group_names(names)),
         hint=_hint(names),
     )
 

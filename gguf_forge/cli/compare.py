@@ -45,7 +45,7 @@ def compare(
 
     The exit code is 0 if they are the same and 7 if they are not. How they are split does not matter.
 
-    The error of a tensor is its RMSE, divided by the RMS of the tensor in A (the column "of the values"). The error of
+    The error of a tensor is its RMSE, divided by the RMS of the tensor in A (the column "relative RMSE"). The error of
     a block, in JSON, is the RMSE of the block, divided by the same RMS of the whole tensor.
 
     Examples:
@@ -132,7 +132,7 @@ def _text(found: Comparison, *, with_all: bool) -> Iterator[RenderableType]:
             "A": str(found.a),
             "B": str(found.b),
             "tensors": ", ".join(f"{count} {what}" for what, count in counts.items()) or "none",
-            "metadata": (f"{len(found.keys)} differences" if found.keys else "no difference") + _of_split(found),
+            "metadata": _number_of_differences(len(found.keys)) + _of_split(found),
             **({} if found.overall is None else {"overall": _overall_text(found.overall)}),
             **({} if found.order else {"order": "the tensors are in another order"}),
         }
@@ -142,6 +142,10 @@ def _text(found: Comparison, *, with_all: bool) -> Iterator[RenderableType]:
         yield from ("", _table(shown))
     if found.keys:
         yield from ("", keys_table(found.keys, "A", "B"))
+
+
+def _number_of_differences(count: int) -> str:
+    return "1 difference" if count == 1 else f"{count or 'no'} differences"
 
 
 def _of_split(found: Comparison) -> str:
@@ -158,9 +162,9 @@ def _overall_text(overall: OverallDistance) -> str:
 
 
 def _table(rows: list[TensorComparison]) -> Table:
-    distances = ("RMSE", "of the values", "greatest", "cosine", "SNR dB")
-    spare = ("cosine", "greatest", "likeness", "RMSE")
-    table = table_of("tensor", "A", "B", "likeness", *distances, right=distances, spare=spare)
+    distances = ("RMSE", "relative RMSE", "max error", "cosine", "SNR dB")
+    spare = ("cosine", "max error", "result", "RMSE")
+    table = table_of("tensor", "A", "B", "result", *distances, right=distances, spare=spare)
     for each in rows:
         types = [_described(info, other) for info, other in ((each.a, each.b), (each.b, each.a))]
         table.add_row(each.name, *types, each.likeness.value, *_numbers(each.distance))

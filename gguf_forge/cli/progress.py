@@ -88,6 +88,10 @@ class Bar(Observer):
     def advance(self, n_bytes: int) -> None:
         self._progress.advance(self._task, n_bytes)
 
+    def resumed(self, n_bytes: int) -> None:
+        """The bar begins there. What was there does not count for the speed."""
+        self._progress.reset(self._task, completed=int(self._progress.tasks[-1].completed) + n_bytes)
+
 
 class ProgressBar(Bar):
     """A bar on standard error, or in a notebook, for `observer=` of a public function. One object serves one run.
@@ -105,6 +109,13 @@ class ProgressBar(Bar):
 
     def advance(self, n_bytes: int) -> None:
         super().advance(n_bytes)
+        self._stop_at_the_end()
+
+    def resumed(self, n_bytes: int) -> None:
+        super().resumed(n_bytes)
+        self._stop_at_the_end()
+
+    def _stop_at_the_end(self) -> None:
         if self._progress.finished:
             self._progress.stop()
 
@@ -126,9 +137,15 @@ class Lines(Observer):
 
     def _start(self, names: str, total: int) -> None:
         self._names, self._total = names, total
-        self._done = 0
+        self._done = self._resumed = 0
         self._started = self._said_at = time.monotonic()
         self._said = 0.0
+
+    def resumed(self, n_bytes: int) -> None:
+        self._done += n_bytes
+        self._resumed += n_bytes
+        self._said = self._done / self._total
+        self._say(f"{self._names}: {self._said:4.0%} is there from an earlier run")
 
     def advance(self, n_bytes: int) -> None:
         self._done += n_bytes
@@ -137,7 +154,7 @@ class Lines(Observer):
         if waited < _SOONEST or (share - self._said < _SHARE and waited < _LATEST):
             return
         self._said, self._said_at = share, now
-        speed = self._done / max(now - self._started, 1e-9)
+        speed = max(self._done - self._resumed, 1) / max(now - self._started, 1e-9)
         left = (self._total - self._done) / speed
         self._say(f"{self._names}: {share:4.0%}, {decimal(int(speed))}/s, {left:.0f} s left")
 

@@ -123,7 +123,8 @@ def read_arguments(given: Sequence[str], types: Sequence[str] = ()) -> Arguments
     threads = natural(rest[0].removeprefix("-")) if rest else 0
     if len(rest) > 1 or threads is None:
         raise UsageError(
-            f"{' '.join(rest)!r} is no number of threads", hint="the arguments are IN.gguf [OUT.gguf] TYPE [NTHREADS]"
+            f"expected a number of threads after the type, got {' '.join(rest)!r}",
+            hint="the arguments are IN.gguf [OUT.gguf] TYPE [NTHREADS]",
         )
     is_given = threads > 0 and not rest[0].startswith("-")  # llama-quantize takes 0 and less for its default
     return Arguments(source, out, parse_names([named]) or (named,), threads if is_given else None)

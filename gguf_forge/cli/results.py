@@ -99,6 +99,7 @@ def plan_object(file: FilePlan) -> dict[str, Any]:
                 "source_type": source.expr.source_type.name,
                 "type": info.type.name,
                 "nbytes": info.nbytes,
+                "rule": file.rules.get(info.name),
             }
             for info, source in zip(file.tensors, file.sources, strict=True)
         ],
@@ -116,7 +117,9 @@ def result_object(result: WrittenFile) -> dict[str, Any]:
 
 def plan_text(file: FilePlan) -> Iterator[RenderableType]:
     """A table of every tensor of a file, with the totals."""
-    tensors = table_of("tensor", "shape", "from", "type", "size", right=("shape", "size"), spare=("from", "shape"))
+    ruled = ("decided by",) if file.rules else ()
+    spare = ("from", "shape", *ruled)
+    tensors = table_of("tensor", "shape", "from", "type", "size", *ruled, right=("shape", "size"), spare=spare)
     fallbacks = set(file.fallbacks)
     for info, source in zip(file.tensors, file.sources, strict=True):
         tensors.add_row(
@@ -125,6 +128,7 @@ def plan_text(file: FilePlan) -> Iterator[RenderableType]:
             source.expr.source_type.name,
             line((info.type.name, "yellow" if info.name in fallbacks else _style(info.type.is_float))),
             decimal(info.nbytes),
+            *(line((file.rules.get(info.name, ""), "dim")) for _ in ruled),
         )
     facts = {
         **_sizes(file),
@@ -261,8 +265,8 @@ def _fallback_note(file: FilePlan) -> Iterator[RenderableType]:
     yield ""
     yield line(
         ("fallback: ", "bold yellow"),
-        f"{len(file.fallen)} of {len(file.tensors)} tensors ({file.fallback_share:.1%} of the weights) got another "
-        f"type, because their rows do not divide into the blocks of the type they should have: {types}",
+        f"{len(file.fallen)} of {len(file.tensors)} tensors ({file.fallback_share:.1%} of the weights) have another "
+        f"type than the mix names, because their row length is not a multiple of its block size: {types}",
     )
 
 

@@ -16,6 +16,7 @@ from gguf_forge.cli.tables import facts_text, line, table_of
 from gguf_forge.option import Option
 from gguf_forge.request import SplitChoices
 from gguf_forge.run_settings import RunSettings
+from gguf_forge.storage.paths import is_folder
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -49,19 +50,19 @@ def split(
     from gguf_forge.cli.making import say_what_would_stop
     from gguf_forge.cli.progress import observing
     from gguf_forge.gguf_file.opened import open_gguf
-    from gguf_forge.planning.file_plan import make_files
     from gguf_forge.planning.splits import split_of
-    from gguf_forge.toolbox.edit.splitting import plan_split
+    from gguf_forge.toolbox.edit.splitting import make_split, plan_split
 
     how = split_of(parts)
     if dry_run:
         with logging_to(messages), open_gguf(source, lenient=True) as gguf:
             file = plan_split(gguf, prefix, how, partial=partial)
-            say_what_would_stop([file], run)
+            if is_folder(file.path.parent):  # a folder that is missing is made
+                say_what_would_stop([file], run)
             show_copy(file, messages)
         return
     with observing(messages) as observer, open_gguf(source, lenient=True) as gguf:
-        result = make_files([plan_split(gguf, prefix, how, partial=partial)], replace(run, observer=observer))[0]
+        result = make_split(plan_split(gguf, prefix, how, partial=partial), replace(run, observer=observer))
     show_copy(result.file, messages, result.seconds)
 
 

@@ -40,11 +40,16 @@ TokenTexts = Annotated[
 
 
 def texts_to_check(*, is_asked: bool, file: Path | None) -> Sequence[str] | None:
-    """The texts to compare; None if that was not asked for."""
+    """The texts to compare; None if that was not asked for.
+
+    Raises:
+        UnsupportedError: a library for it is not installed.
+    """
     if not is_asked and file is None:
         return None
-    from gguf_forge.toolbox.tokens import SAMPLE, read_texts
+    from gguf_forge.toolbox.tokens import SAMPLE, read_texts, require_libraries
 
+    require_libraries()
     return SAMPLE if file is None else read_texts(file)
 
 

@@ -167,7 +167,9 @@ def _request(comparison: VerifyChoices, recipe: RecipeChoices, parts: PartChoice
         return Request.of(recipe, parts, hints, source=str(given.source), **more)
     of_the_source = (given.type, given.base, given.only_tensors, given.allow_fused, given.as_reference)
     if (recipe, parts, hints) != (RecipeChoices(), PartChoices(), ModelHints()) or any(of_the_source):
-        raise UsageError("these options say how the file was made of its source", hint="name it with --source")
+        raise UsageError(
+            "options that say how the file was made need --source", hint="add --source DIR, what it was made of"
+        )
     return None
 
 

@@ -188,7 +188,8 @@ def _check_tasks(job: Job, what: str, tasks: Sequence[int]) -> None:
         hint = f"{job.outputs[0]} exists, but nothing tells that it is what the tasks made"
     else:
         hint = f"do each of them with `gguf-forge job work {job.file} --task N`, then finish again"
-    raise InputError(f"{len(tasks)} of {job.n_tasks} tasks are {what}: {names}", file=job.file, hint=hint)
+    are, those = ("is", "task") if len(tasks) == 1 else ("are", "tasks")
+    raise InputError(f"{len(tasks)} of {job.n_tasks} tasks {are} {what}: {those} {names}", file=job.file, hint=hint)
 
 
 @dataclass(frozen=True)

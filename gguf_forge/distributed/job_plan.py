@@ -220,7 +220,7 @@ def check_same(plan: JobPlan, now: JobPlan, file: Path) -> None:
     outputs = [[(here / part.path, part.size, part.sha256) for part in of.outputs] for of in (plan, now)]
     if outputs[0] != outputs[1]:
         raise InputError(
-            "the same request comes to other files now than the plan says",
+            "inputs or options changed since the plan was made: the outputs would differ",
             file=file,
             hint=f"something changed: the config, the tokenizer, the model card, the importance matrix; {_MAKE_ANEW}",
         )
@@ -238,7 +238,7 @@ def check_samples(plan: JobPlan, inputs: Iterable[TensorSource], used: Iterable[
 
 def _other_file(path: Path) -> InputError:
     return InputError(
-        "this is not the file any more that the plan was made for",
+        "the input file changed after the plan was made",
         file=path,
         hint=f"put that one back, or {_MAKE_ANEW}",
     )

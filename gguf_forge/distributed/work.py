@@ -129,6 +129,9 @@ class _TaskObserver(Observer):
     def advance(self, n_bytes: int) -> None:
         self._observer.advance(n_bytes)
 
+    def resumed(self, n_bytes: int) -> None:
+        self._observer.resumed(n_bytes)
+
 
 @contextmanager
 def _own_names(job: Job, task: int) -> Iterator[tuple[Mapping[PieceFile, Path], Path]]:

@@ -62,6 +62,11 @@ class Shard:
     layout: Layout
     sources: tuple[RowSource, ...]
 
+    @property
+    def bytes_to_write(self) -> int:
+        """Bytes of its header and tensors, without what lies between them."""
+        return len(self.layout.header) + sum(placed.info.nbytes for placed in self.layout.tensors)
+
 
 @dataclass(frozen=True)
 class Target:

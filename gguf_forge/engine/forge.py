@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -43,6 +44,7 @@ def forge(
     run: RunSettings,
     progress: Progress = lambda n_bytes: None,
     publish: Publish = published_together,
+    resumed: Progress = lambda n_bytes: None,
 ) -> tuple[int, ...]:
     """Writes files, or the parts of split ones. What several of them are made of is read once.
 
@@ -51,6 +53,7 @@ def forge(
         run: How it is run. `run.threads` threads compute at the same time; a few more wait for a disk.
         progress: Told the bytes of the outputs as they are written.
         publish: Makes the files. It decides where they are stored.
+        resumed: Told first how many bytes are there from an earlier run.
 
     Returns:
         For each of `shards`, how many of its tensors earlier runs had finished.
@@ -70,9 +73,11 @@ def forge(
         for shard, out in zip(shards, outputs, strict=True):
             out.write_at(0, memoryview(shard.layout.header))
             progress(len(shard.layout.header))
-        batches = cut(whole, BATCH_VALUES, share=limits.share, total=limits.total)
         work = _Work(outputs, run.backend, Budget(limits.total), threading.Semaphore(processors))
-        in_threads(batches, work.run, limits.threads, progress, run.profile)
+        batches = partial(cut, whole, BATCH_VALUES, share=limits.share, total=limits.total)
+        if run.resume and (done := sum(map(work.done, batches()))):
+            resumed(done)
+        in_threads(batches(), work.run, limits.threads, progress, run.profile)
         for source in _sources(shards):
             source.check_unchanged()
         return tuple(_resumed(shard, out) for shard, out in zip(shards, outputs, strict=True))
@@ -104,12 +109,19 @@ class _Work:
     processors: threading.Semaphore
 
     def run(self, batch: Batch) -> int:
-        """Runs a batch and gives the number of its output bytes. Rows finished by an earlier run are not made again."""
-        left = tuple(target for target in batch.targets if not self.outputs[target.output].has(*batch.place(target)))
+        """Runs a batch and gives the number of bytes written. Rows finished by an earlier run are not made again."""
+        left = tuple(target for target in batch.targets if not self._has(batch, target))
         if left:
             with self.budget.taken(batch.nbytes):
                 self._write(replace(batch, targets=left))
-        return sum(batch.place(target)[1] for target in batch.targets)
+        return sum(batch.place(target)[1] for target in left)
+
+    def done(self, batch: Batch) -> int:
+        """The bytes of a batch that an earlier run finished."""
+        return sum(batch.place(target)[1] for target in batch.targets if self._has(batch, target))
+
+    def _has(self, batch: Batch, target: Target) -> bool:
+        return self.outputs[target.output].has(*batch.place(target))
 
     def _write(self, batch: Batch) -> None:
         runs = _stored_as_they_are(batch)

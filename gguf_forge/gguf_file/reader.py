@@ -143,7 +143,7 @@ def _read_version(source: Source) -> tuple[int, ByteOrder]:
                 file=source.path,
                 hint="convert the original model again",
             )
-        raise InputError(f"this is no GGUF file: it begins with {head[:4]!r}", file=source.path)
+        raise InputError(f"not a GGUF file: it begins with {head[:4]!r}, not with b'GGUF'", file=source.path)
     if len(head) < 8:
         raise InputError(f"the file has only {len(head)} bytes", file=source.path, hint="download it again")
     order: ByteOrder = "<"

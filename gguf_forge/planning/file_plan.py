@@ -42,6 +42,7 @@ class TensorChoice:
         is_fallback: Whether its type is not the wanted one, because its rows do not divide into the blocks of that.
         is_kept: Whether it keeps the blocks of the source at the user's wish.
         lacks_importance: Its type is refused without importance, and it has none.
+        rule: What decided its type, in words; empty where the file type alone did.
     """
 
     info: TensorInfo
@@ -50,6 +51,7 @@ class TensorChoice:
     is_fallback: bool = False
     is_kept: bool = False
     lacks_importance: bool = False
+    rule: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class FilePlan:
         kept: Tensors that keep the blocks of the source at the user's wish; None if that was not wished.
         lacking: Tensors whose types are refused without importance, and that have none. Only a plan that cannot be
             carried out has them.
+        rules: What decided the type of each tensor, by its name, in words; those that the file type alone decided are
+            left out.
     """
 
     file_type: FileType
@@ -78,6 +82,7 @@ class FilePlan:
     inputs: tuple[Path, ...]
     kept: tuple[str, ...] | None = None
     lacking: tuple[str, ...] = ()
+    rules: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return line("FilePlan", self.facts)
@@ -120,7 +125,7 @@ class FilePlan:
     @property
     def bytes_to_write(self) -> int:
         """Bytes of headers and tensors: the sum of all bytes that an observer is told about."""
-        return sum(len(shard.layout.header) for shard in self.shards) + sum(info.nbytes for info in self.tensors)
+        return sum(shard.bytes_to_write for shard in self.shards)
 
     @property
     def bits_per_weight(self) -> float:
@@ -204,6 +209,7 @@ class BaseFile:
                 assignment.fallback,
                 assignment.is_kept,
                 assignment.needs_imatrix and importance_of(assignment, options) is None,
+                assignment.rule,
             )
             for assignment in recipe.assignments
         ]
@@ -263,8 +269,8 @@ def refuse_equal_paths(files: Sequence[FilePlan]) -> None:
     paths = {file.path.with_name(name.stem) if name else file.path for file, name in zip(files, names, strict=True)}
     if len(paths) < len(files):
         raise UsageError(
-            f"{len(files)} files would all be {files[0].path}",
-            hint="name a folder, or put {ftype} into the name",
+            f"{len(files)} files, but only one output name: {files[0].path}",
+            hint="give a folder (models/), or put {ftype} in the name",
         )
 
 
@@ -275,8 +281,8 @@ def refuse_fallbacks(files: Iterable[FilePlan]) -> None:
             first = ", ".join(f"{printable(info.name)} as {info.type}" for info in file.fallen[:_NAMED])
             raise RefusedError(
                 f"as {file.file_type}, {len(file.fallen)} of {len(file.tensors)} tensors "
-                f"({file.fallback_share:.1%} of the weights) would get another type, because their rows do not divide "
-                f"into the blocks of the type they should have: {first}{', ...' if len(file.fallen) > _NAMED else ''}",
+                f"({file.fallback_share:.1%} of the weights) would get another type, because their row length is not "
+                f"a multiple of the block size: {first}{', ...' if len(file.fallen) > _NAMED else ''}",
                 hint="leave out --strict, take a type with blocks of 32 such as Q8_0, or name types with --tensor-type",
             )
 
@@ -313,7 +319,7 @@ def check_files(files: Iterable[FilePlan], run: RunSettings) -> None:
                 continue
             check_output(shard.path, shard.layout.size, file.inputs, overwrite=run.overwrite or run.resume)
             if run.resume and not run.overwrite:
-                refuse_existing(shard.path, f"exists already, and is not what this run would make: {why}")
+                refuse_existing(shard.path, f"already exists, and is not what this run would make: {why}")
             todo.append((shard.path, shard.layout.size))
     check_room(every[0].path.parent, todo)
 
@@ -367,9 +373,10 @@ def write_files(files: Iterable[FilePlan], run: RunSettings) -> FileTable[Writte
         for shard in file.shards:
             if _why_unfinished(file, shard, run) is None:
                 tidy(shard.path)
+                watcher.resumed(shard.bytes_to_write)
             else:
                 todo.append(shard)
-    resumed = forge(todo, run, watcher.advance)
+    resumed = forge(todo, run, watcher.advance, resumed=watcher.resumed)
     found = {shard.path: n for shard, n in zip(todo, resumed, strict=True)}
     seconds = time.perf_counter() - begun
     return FileTable(

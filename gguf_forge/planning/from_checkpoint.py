@@ -31,7 +31,7 @@ from gguf_forge.planning.model_plan import ModelPlan, has_projector, plan_infos,
 from gguf_forge.planning.place import OutputPlace
 from gguf_forge.planning.splits import Split, split_as_converter, split_as_gguf_split, whole_file
 from gguf_forge.recipe import FILE_TYPES, FileType, Options
-from gguf_forge.recipe.file_types import AUTO, OF_NVFP4
+from gguf_forge.recipe.file_types import AUTO, DEFAULT_TYPE, OF_NVFP4
 from gguf_forge.request import Request
 from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.local.folder import LocalFolder
@@ -41,7 +41,6 @@ from gguf_forge.types.tensor_type import F16, F32, Q8_0, TensorType
 
 log = logging.getLogger(__name__)
 
-DEFAULT_TYPE = "Q4_K_M"
 # The tensor type of blocks in a checkpoint -> the file type of a file that keeps these blocks.
 _OF_BLOCKS = {"MXFP4": FILE_TYPES["MXFP4_MOE"], "NVFP4": OF_NVFP4}
 
@@ -69,6 +68,7 @@ def plan_file(plan: ModelPlan, options: Options, place: OutputPlace, *, only_pla
         shards=shards,
         fallbacks=tuple(tensor.info.name for tensor in chosen if tensor.is_fallback),
         lacking=tuple(tensor.info.name for tensor in chosen if tensor.lacks_importance),
+        rules={tensor.info.name: tensor.rule for tensor in chosen if tensor.rule},
         warnings=warnings,
         source_bytes=plan.nbytes,
         inputs=(*plan.inputs, *options.inputs),
@@ -144,7 +144,7 @@ def _converters_file(plan: ModelPlan, options: Options, only_planned: bool) -> _
     quantized types that it makes itself: of adapters, and of big-endian files."""
     if options.in_use and not only_planned:
         raise UsageError(
-            f"{', '.join(options.in_use)}: no use for a file of type {options.file_type}",
+            f"{', '.join(options.in_use)}: no effect on a file of type {options.file_type}",
             hint="leave it out, or choose a quantized type" if options.file_type.is_float else "leave it out",
         )
     base = options.file_type.default_type or plan.native_type or F16

@@ -26,7 +26,7 @@ from gguf_forge.planning.splits import (
     whole_file,
 )
 from gguf_forge.recipe import FileType, Options
-from gguf_forge.recipe.file_types import ALIASES
+from gguf_forge.recipe.file_types import ALIASES, DEFAULT_TYPE
 from gguf_forge.request import Request
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import StandIn
@@ -66,8 +66,6 @@ class GgufModel:
         self, request: Request, options: Options, split: Split, folder: Path, *, only_planned: bool = False
     ) -> tuple[FilePlan, ...]:
         _refuse_hints(request)
-        if not request.types:
-            raise UsageError("the file type is missing", hint="name one with --type, for example Q4_K_M")
         gguf = self._gguf
         log.info("%s: %d tensors in %d files", gguf.paths[0], len(gguf.tensors), len(gguf.paths))
         is_partial = gguf.breaks(FormatRule.PARTS)
@@ -75,7 +73,7 @@ class GgufModel:
             raise UsageError("layers are not pruned from some parts of a split", hint="leave out --prune-layers")
         given = replace(options, keep_order=split.keep, is_partial=is_partial)
         base = self._base_file()
-        names = {FileType.named(name): name for name in request.types}
+        names = {FileType.named(name): name for name in request.types or (DEFAULT_TYPE,)}
         place = OutputPlace.of(request, gguf.paths[0].parent if request.out is None else folder, len(names), split)
         plans = (
             self._plan(
@@ -103,6 +101,7 @@ class GgufModel:
             shards=_shards(path, metadata, chosen, self._gguf, split),
             fallbacks=tuple(tensor.info.name for tensor in chosen if tensor.is_fallback),
             lacking=tuple(tensor.info.name for tensor in chosen if tensor.lacks_importance),
+            rules={tensor.info.name: tensor.rule for tensor in chosen if tensor.rule},
             warnings=warnings,
             source_bytes=sum(tensor.nbytes for tensor in self._gguf.tensors),
             inputs=(*self._gguf.paths, *options.inputs),

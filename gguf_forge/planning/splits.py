@@ -54,7 +54,7 @@ class Split:
             raise UsageError("a part of a split must have room for something", hint="give a positive size or number")
         if self.keep and (bounds or self.no_tensor_first):
             raise UsageError(
-                "--keep-split is a split already",
+                "--keep-split cannot be combined with other options of a split",
                 hint="leave out --split-max-size, --split-max-tensors and --no-tensor-first-split",
             )
         if self.partial and not self.keep:

@@ -35,6 +35,7 @@ class Assignment:
         needs_imatrix: Whether `type` is too small to be useful without an importance matrix.
         override: The `--tensor-type` that decided, if any.
         is_kept: Whether its source has blocks of `type` already, which are kept.
+        rule: What decided the type, in words: an option, or the file type's own mix.
     """
 
     info: TensorInfo
@@ -44,6 +45,7 @@ class Assignment:
     needs_imatrix: bool = False
     override: TypeOverride | None = None
     is_kept: bool = False
+    rule: str = ""
 
     @property
     def fallback(self) -> bool:
@@ -89,7 +91,7 @@ def assign(
         place = {info.name: number for number, info in enumerate(tensors)}
         remaining = tuple(sorted(remaining, key=lambda pair: place[pair[0].name]))
     if options.file_type == COPY:
-        return tuple(Assignment(info, name, info.type, info.type) for info, name in remaining)
+        return tuple(Assignment(info, name, info.type, info.type, rule="as it is") for info, name in remaining)
     default = options.file_type.default_type
     if default is None:
         raise UsageError(f"a file cannot be quantized to {options.file_type}", hint="name a file type")
@@ -105,7 +107,7 @@ def _kept(a: Assignment, options: Options, kept: TensorType | None) -> Assignmen
     is_left = options.leave_output_tensor and role is Role.OUTPUT
     if kept is None or a.override or is_left or _forced(a.name, role, None, options):
         return a
-    return Assignment(a.info, a.name, kept, kept, is_kept=True)
+    return Assignment(a.info, a.name, kept, kept, is_kept=True, rule="--keep-quantized")
 
 
 def _assignment(
@@ -114,22 +116,31 @@ def _assignment(
     role = role_of(name)
     is_left = options.leave_output_tensor and role is Role.OUTPUT
     if is_left or not may_quantize(name, info.shape, facts.architecture):
-        return Assignment(info, name, info.type, info.type)
+        rule = "--leave-output-tensor" if is_left else "never quantized"
+        return Assignment(info, name, info.type, info.type, rule=rule)
     override = next((o for o in options.tensor_types if o.pattern.search(name)), None)
     forced = _forced(name, role, override, options)
+    rule = f"{'' if options.file_type.is_float else 'mix of '}{options.file_type}"
     if forced or options.file_type.is_float:
         wanted = granted = forced or default
         override = None
+        if forced:
+            rule = "--output-tensor-type" if role is Role.OUTPUT else "--token-embedding-type"
     elif override:
         wanted, granted = override.type, _fitting(info, override.type)
+        rule = f"--tensor-type {override}"
     else:
         wanted = default if options.pure else mix.next(name, info.shape)
         granted = _fitting(info, wanted)
+        rule = "--pure" if options.pure else rule
     needs_imatrix = _needs_imatrix(granted, role, options)
     if needs_imatrix and options.uncovered_type and options.lacks_importance_of(info.name):
         wanted, granted = options.uncovered_type, _fitting(info, options.uncovered_type)
         needs_imatrix = _needs_imatrix(granted, role, options)
-    return Assignment(info, name, wanted, granted, needs_imatrix, override)
+        rule = "--uncovered-type"
+    if granted != wanted:
+        rule = f"instead of {wanted}, which rows of {info.n_per_row} do not fit"
+    return Assignment(info, name, wanted, granted, needs_imatrix, override, rule=rule)
 
 
 def _needs_imatrix(granted: TensorType, role: Role, options: Options) -> bool:
@@ -154,8 +165,8 @@ def _fitting(info: TensorInfo, wanted: TensorType) -> TensorType:
     granted = TENSOR_TYPES[wanted.fallback] if wanted.fallback else wanted
     if granted == wanted and wanted.block_elements > _SMALL_BLOCK:
         raise UnsupportedError(
-            f"a row of {info.n_per_row} values is no whole number of {wanted} blocks "
-            f"of {wanted.block_elements}, and no smaller type stands in for {wanted}",
+            f"a row of {info.n_per_row} values is not a multiple of the block size of {wanted}, "
+            f"{wanted.block_elements}, and no smaller type stands in for {wanted}",
             tensor=info.name,
             hint="give its type with --tensor-type",
         )

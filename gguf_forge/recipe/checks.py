@@ -15,6 +15,7 @@ from gguf_forge.recipe.tensor_rules import Role, layer_of, role_of
 from gguf_forge.recipe.weighing import is_used, named, predicting_layers, quantized, weighs
 
 _INTEGERS = ("I8", "I16", "I32", "I64", "F64")
+_NAMED = 3  # tensors that a message names
 
 
 def check(assignments: Iterable[Assignment], options: Options, last: range = range(0)) -> None:
@@ -40,13 +41,13 @@ def check(assignments: Iterable[Assignment], options: Options, last: range = ran
     _refuse(UsageError, *_wanting(wanting, options, last), wanting)
     _refuse(
         UsageError,
-        "the row length is no whole number of blocks of the type asked for",
+        "the row length is not a multiple of the block size of the type asked for",
         "choose another --output-tensor-type or --token-embedding-type",
         [a for a in changed if a.info.n_per_row % a.type.block_elements],
     )
     _refuse(
         InputError,
-        "the importance matrix has another number of values than the tensor has columns",
+        "the importance matrix does not fit this model: the number of columns differs",
         "use one that was made from this model",
         [a for a in changed if imatrix and _misfits(imatrix, a)],
     )
@@ -101,4 +102,4 @@ def _wanting(wanting: Sequence[Assignment], options: Options, last: range) -> tu
 def _refuse(error: type[ForgeError], problem: str, hint: str, bad: list[Assignment]) -> None:
     if not bad:
         return
-    raise error(f"{problem}: {named([a.name for a in bad])}", hint=hint)
+    raise error(f"{problem}: {named([a.name for a in bad], _NAMED)}", hint=hint)

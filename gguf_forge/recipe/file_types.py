@@ -52,6 +52,9 @@ class FileType:
         return found
 
 
+# What a model becomes if no file type is named.
+DEFAULT_TYPE = "Q4_K_M"
+
 AUTO = FileType("auto", None, None)
 COPY = FileType("COPY", None, None)
 # The file type of a file that keeps the NVFP4 blocks of its checkpoint. No file is quantized to it.

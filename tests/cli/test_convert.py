@@ -70,7 +70,7 @@ def test_overwrite(forge: Forge, model: Path) -> None:
     out.write_bytes(b"old")
     ran = forge("convert", model, "-o", out)
     assert ran.code == 8
-    assert "out.gguf: exists already" in ran.err
+    assert "out.gguf: already exists" in ran.err
     assert out.read_bytes() == b"old"
     assert forge("convert", model, "-o", out, "--overwrite").code == 0
     assert out.read_bytes()[:4] == b"GGUF"
@@ -109,13 +109,13 @@ def test_a_full_disk_is_said_before_work(forge: Forge, model: Path, monkeypatch:
         (["{model}", "--nonsense"], 2, "No such option: --nonsense"),
         ([], 2, "SOURCE"),
         (["{model}", "-t", "q9"], 2, "unknown file type 'q9'"),
-        (["{model}", "-t", "F16", "--pure"], 2, "--pure: no use for a file of type F16"),
+        (["{model}", "-t", "F16", "--pure"], 2, "--pure: no effect on a file of type F16"),
         (["{model}", "--threads", "0"], 2, "--threads"),
         (["{model}", "--backend", "vax"], 2, "cannot run a backend 'vax'"),
         (["{model}", "--tensor-type", "attn_v"], 2, "is not PATTERN=TYPE"),
         (["{model}", "--override-kv", "a=int:b"], 2, "'b' is not a valid int"),
         (["{model}", "--prune-layers", "x"], 2, "is not a list of layers"),
-        (["{model}", "-t", "Q8_0,F16", "-o", "x.gguf"], 2, "2 files would all be x.gguf"),
+        (["{model}", "-t", "Q8_0,F16", "-o", "x.gguf"], 2, "2 files, but only one output name: x.gguf"),
         (["{model}", "-t", "Q2_K_S"], 2, "importance matrix"),
         (["nowhere"], 2, "nowhere: there is no such folder"),
         (["{model}", "-t", "IQ2_XS"], 2, "IQ2_XS needs an importance matrix"),
@@ -237,7 +237,7 @@ def test_a_dry_run_over_what_is_complete(forge: Forge, model: Path) -> None:
     assert forge("convert", model, "-o", "m.gguf").code == 0
     run = forge("convert", model, "-o", "m.gguf", "--dry-run", "--resume")
     assert (run.code, run.err) == (0, "")
-    assert "would be refused: m.gguf: exists already" in forge("convert", model, "-o", "m.gguf", "--dry-run").err
+    assert "would be refused: m.gguf: already exists" in forge("convert", model, "-o", "m.gguf", "--dry-run").err
 
 
 def test_options_of_llama_cpp_that_nothing_needs_here_are_accepted(forge: Forge, model: Path) -> None:
@@ -288,6 +288,14 @@ def test_a_folder_is_made_where_the_output_names_one(forge: Forge, model: Path, 
 
 def test_a_folder_that_was_made_in_vain_goes(forge: Forge, model: Path) -> None:
     assert forge("convert", model, "-o", "new/inside/", "--max-memory", "5M").code == 2
+    assert listing(Path()) == []
+
+
+def test_tokens_are_not_compared_without_llama_cpp(forge: Forge, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is said before the work, which would be in vain."""
+    monkeypatch.setattr("gguf_forge.toolbox.tokens.check.find_spec", lambda name: None)
+    ran = forge("convert", model, "-o", "out.gguf", "--check-tokens")
+    assert (ran.code, "pip install 'gguf-forge[tokens]'" in ran.err) == (3, True)
     assert listing(Path()) == []
 
 

@@ -61,7 +61,7 @@ def _lines(model: Path, small: Path, large: Path) -> Iterator[tuple[str, tuple[o
     yield "figures", ("inspect", small, "--tensor", "output.weight")
     yield "figures", ("inspect", small, "--tensor", "blk.0.attn_q.weight", "--block", "0:0")
     yield "error", ("convert", "no-such-folder")
-    yield "error", ("plan", large)
+    yield "error", ("plan", model, "-t", "Q5")
     yield "error", ("convert", model, "--nonsense")
 
 

@@ -27,6 +27,7 @@ def test_json_has_every_tensor(forge: Forge, model: Path) -> None:
         "source_type": "BF16",
         "type": "Q6_K",
         "nbytes": 210 * n_vocab,
+        "rule": "mix of Q4_K_M",
     }
     assert tensors["blk.0.attn_k.weight"]["shape"] == [256, 128]
     assert tensors["blk.0.attn_norm.weight"]["type"] == "F32"
@@ -94,7 +95,7 @@ def test_says_what_would_stop_the_conversion(forge: Forge, model: Path) -> None:
     Path("old.gguf").write_bytes(b"old")
     ran = forge("plan", model, "-o", "old.gguf")
     assert ran.code == 0
-    assert "would be refused: old.gguf: exists already" in ran.err
+    assert "would be refused: old.gguf: already exists" in ran.err
     assert "refused" not in forge("plan", model, "-o", "old.gguf", "--overwrite").err
 
 
@@ -107,6 +108,33 @@ def test_fallbacks_are_said(forge: Forge, tmp_path: Path) -> None:
     assert 0.5 < plan["fallback_share"] < 1
 
 
+def test_what_decided_each_type_is_said(forge: Forge, model: Path) -> None:
+    options = ("--tensor-type", "ffn_down=q5_k", "--output-tensor-type", "q8_0")
+    rules = {tensor["name"]: tensor["rule"] for tensor in forge("plan", model, *options, "--json").file["tensors"]}
+    assert rules["output.weight"] == "--output-tensor-type"
+    assert rules["blk.0.ffn_down.weight"] == "--tensor-type ffn_down=Q5_K"
+    assert rules["blk.0.attn_norm.weight"] == "never quantized"
+    assert rules["blk.0.attn_q.weight"] == "mix of Q4_K_M"
+    shown = forge("plan", model, *options).out
+    assert "decided by" in shown and "--tensor-type ffn_down=Q5_K" in shown
+    assert {tensor["rule"] for tensor in forge("plan", model, "--pure", "--json").file["tensors"]} == {
+        "--pure",
+        "never quantized",
+    }
+    assert {tensor["rule"] for tensor in forge("plan", model, "-t", "F16", "--json").file["tensors"]} == {None}
+
+
+def test_a_type_that_rows_do_not_fit_is_named(forge: Forge, tmp_path: Path) -> None:
+    plan = forge("plan", tiny_llama(tmp_path, NARROW), "--json").file
+    rules = {tensor["name"]: tensor["rule"] for tensor in plan["tensors"]}
+    assert {name for name, rule in rules.items() if rule.startswith("instead of Q")} == set(plan["fallbacks"])
+
+
+def test_a_gguf_file_is_planned_in_the_usual_type(forge: Forge, model: Path) -> None:
+    assert forge("convert", model, "-o", "base.gguf", "-t", "F16").code == 0
+    assert forge("plan", "base.gguf", "--json").file["type"] == "Q4_K_M"
+
+
 def test_strict_refuses_fallbacks(forge: Forge, tmp_path: Path) -> None:
     folder, base, out = tiny_llama(tmp_path, NARROW), tmp_path / "base.gguf", tmp_path / "out.gguf"
     assert forge("convert", folder, "-o", base, "-t", "f32").code == 0
@@ -116,7 +144,7 @@ def test_strict_refuses_fallbacks(forge: Forge, tmp_path: Path) -> None:
         ran = forge(*command, "--strict")
         assert ran.code == RefusedError.exit_code
         assert f"as Q4_K_M, {count} ({share} of the weights)" in ran.err
-        assert f"should have: {plan['fallbacks'][0]} as Q" in ran.err and "leave out --strict" in ran.err
+        assert f"block size: {plan['fallbacks'][0]} as Q" in ran.err and "leave out --strict" in ran.err
         assert not out.exists()
 
 

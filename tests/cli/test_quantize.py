@@ -134,7 +134,7 @@ def test_dry_runs_only_warn(kind: str, warning: str, forge: Forge, source: Path)
         (["SOURCE", "auto"], 2, "cannot be quantized to auto"),
         (["SOURCE", "nowhere/out.gguf", "Q8_0"], 5, "the folder does not exist"),
         (["SOURCE", "SOURCE", "Q8_0"], 8, "one of the inputs"),
-        (["SOURCE", "out.gguf", "Q4_0,Q8_0"], 2, "2 files would all be out.gguf"),
+        (["SOURCE", "out.gguf", "Q4_0,Q8_0"], 2, "2 files, but only one output name: out.gguf"),
         (["--max-buffer-size", "0", "SOURCE", "Q8_0"], 2, "max-buffer-size"),
         (["--tensor-type", "x", "SOURCE", "Q8_0"], 2, "is not PATTERN=TYPE"),
     ],

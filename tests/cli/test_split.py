@@ -53,9 +53,18 @@ def test_dry_runs_write_nothing(forge: Forge, source: Path) -> None:
     assert listing(Path()) == []
     forge("split", source, "p", "--split-max-tensors", "8")
     ran = forge("split", source, "p", "--split-max-tensors", "8", "--dry-run")
-    assert (ran.code, "this would be refused: p-00001-of-00003.gguf: exists already" in ran.err) == (0, True)
+    assert (ran.code, "this would be refused: p-00001-of-00003.gguf: already exists" in ran.err) == (0, True)
     assert "a.gguf" in forge("merge", NAMES[0], "a.gguf", "--delete-splits", "--dry-run").out
     assert listing(Path()) == NAMES
+
+
+def test_the_folder_of_the_parts_is_made(forge: Forge, source: Path) -> None:
+    planned = forge("split", source, "parts/here/p", "--dry-run")
+    assert (planned.code, planned.err, listing(Path())) == (0, "", [])
+    assert forge("split", source, "parts/here/p").code == 0
+    assert listing(Path("parts/here")) == ["p-00001-of-00001.gguf"]
+    assert forge("split", source, "more/p", "--split-max-size", "1", "--split-max-tensors", "1").code == 2
+    assert not Path("more").exists()
 
 
 def test_quiet(forge: Forge, source: Path) -> None:

@@ -84,13 +84,13 @@ def test_a_gguf_file_can_be_planned(forge: Forge, model: Path) -> None:
     [
         (("plan", "MODEL", "--tasks", "2"), 2, "name its file with --save-plan plan.json"),
         (("plan", "MODEL", "--out", "plan.json", "--tasks", "0"), 2, "--tasks"),
-        (("plan", "MODEL", "--out", "plan.json"), 8, "plan.json: exists already"),
+        (("plan", "MODEL", "--out", "plan.json"), 8, "plan.json: already exists"),
         (("plan", "MODEL", "--out", "nowhere/plan.json"), 5, "the folder does not exist"),
         (("work", "plan.json"), 2, "--task"),
         (("work", "plan.json", "--task", "4"), 2, "there is no task 4"),
         (("work", "missing.json", "--task", "0"), 4, "missing.json: the file is missing"),
         (("work", "notes.json", "--task", "0"), 4, "this is no plan of gguf-forge"),
-        (("finish", "plan.json"), 4, "2 of 2 tasks are not done: 0-1"),
+        (("finish", "plan.json"), 4, "2 of 2 tasks are not done: tasks 0-1"),
         (("finish", "missing.json"), 4, "missing.json"),
     ],
 )

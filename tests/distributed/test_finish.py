@@ -26,15 +26,15 @@ def test_missing_tasks_are_named(here: Path) -> None:
     plan_work(Q4, tasks=9)
     for task in (0, 4, 6):
         work("plan.json", task)
-    with pytest.raises(InputError, match=r"plan\.json: 6 of 9 tasks are not done: 1-3, 5, 7-8; do each of them with"):
+    with pytest.raises(InputError, match=r"plan\.json: 6 of 9 tasks are not done: tasks 1-3, 5, 7-8; do each of them"):
         finish("plan.json")
     parts = open_job("plan.json").folder
     (parts / "task-4.sha256").write_text("nonsense\n")
     (parts / "task-6-0.part").unlink()
-    with pytest.raises(InputError, match="8 of 9 tasks are not done: 1-8"):
+    with pytest.raises(InputError, match="8 of 9 tasks are not done: tasks 1-8"):
         finish("plan.json")
     work("plan.json", 4)
-    with pytest.raises(InputError, match="not done: 1-3, 5-8"):
+    with pytest.raises(InputError, match="not done: tasks 1-3, 5-8"):
         finish("plan.json")
 
 
@@ -46,7 +46,7 @@ def test_damaged_parts_are_named_and_made_anew(here: Path, how: str) -> None:
     data = bytearray(part.read_bytes())
     data[len(data) // 2] ^= 1
     part.write_bytes({"changed": data, "shorter": data[:-1], "longer": data + b"x"}[how])
-    with pytest.raises(InputError, match="1 of 3 tasks are damaged: 1; do each of them"):
+    with pytest.raises(InputError, match="1 of 3 tasks is damaged: task 1; do each of them"):
         finish("plan.json")
     assert list((here / "out").glob("*.gguf")) == []
     assert not work("plan.json", 1).was_done
@@ -58,7 +58,7 @@ def test_existing_files_are_not_replaced_unless_asked(here: Path) -> None:
     convert("Tiny", "whole/m.gguf", types="Q4_K_M")
     done(here)
     (here / "out" / "m.gguf").write_bytes(b"old")
-    with pytest.raises(RefusedError, match=r"out/m\.gguf: exists already"):
+    with pytest.raises(RefusedError, match=r"out/m\.gguf: already exists"):
         finish("plan.json")
     assert (here / "out" / "m.gguf").read_bytes() == b"old"
     finish("plan.json", overwrite=True)
@@ -94,14 +94,14 @@ def test_finished_files_that_are_not_as_they_were(here: Path, caplog: pytest.Log
     if change != "gone":
         out.write_bytes(data if change == "changed" else data + b"x")
     with pytest.raises(
-        InputError, match=r"3 of 3 tasks are not done: 0-2; (do each|out/m\.gguf exists, but nothing tells)"
+        InputError, match=r"3 of 3 tasks are not done: tasks 0-2; (do each|out/m\.gguf exists, but nothing tells)"
     ):
         finish("plan.json")
     # with the last task there are the bytes that changed; the others are right in the output, if that has its size
     assert [work("plan.json", task).was_done for task in range(3)] == [change == "changed"] * 2 + [False]
     assert "plan.json: was finished, but its files are not as they were then: the task is done again" in caplog.text
     if change == "changed":
-        with pytest.raises(InputError, match="2 of 3 tasks are not done: 0-1"):
+        with pytest.raises(InputError, match="2 of 3 tasks are not done: tasks 0-1"):
             finish("plan.json")
         out.unlink()
         for task in range(2):
@@ -155,7 +155,7 @@ def test_a_plan_in_a_folder_that_is_not_writable(
     finish("plan.json")
     assert digests(here / "out") == digests(here / "whole")
     assert "the folder is not writable, so nothing will tell that the plan is finished" in caplog.text
-    with pytest.raises(InputError, match=r"not done: 0-2; out/m\.gguf exists, but nothing tells that it is what"):
+    with pytest.raises(InputError, match=r"not done: tasks 0-2; out/m\.gguf exists, but nothing tells that it is what"):
         finish("plan.json")
 
 
@@ -229,7 +229,7 @@ def test_a_plan_of_a_stranger_writes_no_other_file(here: Path, target: str) -> N
     job.folder.mkdir()
     (job.folder / "task-0-0.part").write_bytes(evil)
     job.record(0).write_text(f"{sha256(evil).hexdigest()}  task-0-0.part\n")
-    with pytest.raises(InputError, match="the same request comes to other files now than the plan says"):
+    with pytest.raises(InputError, match="inputs or options changed since the plan was made"):
         finish("plan.json", overwrite=True)
     assert not Path(target).exists()
 
@@ -242,6 +242,6 @@ def test_a_part_of_a_stranger_must_begin_with_the_header(here: Path) -> None:
     evil = bytes(part.size)
     part.path.write_bytes(evil)
     job.record(0).write_text(f"{sha256(evil).hexdigest()}  {part.path.name}\n")
-    with pytest.raises(InputError, match="1 of 1 tasks are damaged"):
+    with pytest.raises(InputError, match="1 of 1 tasks is damaged"):
         finish("plan.json")
     assert not job.outputs[0].exists()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ import pytest
 from checkpoints import tiny_llama
 from command_line import listing
 from imatrices import made_up, write_gguf
+from rich.console import Console
+from rich.progress import Progress
 from synthetic import FAMILIES, read_description, write_checkpoint
 
 from gguf_forge import convert, quantize_gguf
+from gguf_forge.cli.progress import Bar, Lines
 from gguf_forge.engine import complete
 from gguf_forge.engine import fingerprint as fingerprints
 from gguf_forge.engine import forge as engine
@@ -25,10 +29,12 @@ from gguf_forge.engine.batches import Shard, cut
 from gguf_forge.engine.fingerprint import fingerprint
 from gguf_forge.errors import OutputError, RefusedError
 from gguf_forge.gguf_file.opened import open_gguf
+from gguf_forge.planning.file_plan import FilePlan
 from gguf_forge.planning.making import planned
 from gguf_forge.planning.splits import Split
 from gguf_forge.recipe import Options, read_imatrix
 from gguf_forge.request import Request
+from gguf_forge.run_settings import Observer
 from gguf_forge.storage.local import journal
 
 
@@ -106,6 +112,56 @@ def test_a_stopped_run_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch, ru
     assert not [name for name in listing(folder) if name.startswith(".")]
 
 
+class Counted(Observer):
+    """What an observer is told: the bytes of the files, those that are there, and those that are written."""
+
+    def __init__(self) -> None:
+        self.whole = self.there = self.written = 0
+
+    def begin(self, files: Sequence[FilePlan]) -> None:
+        self.whole = sum(file.bytes_to_write for file in files)
+
+    def resumed(self, n_bytes: int) -> None:
+        self.there += n_bytes
+
+    def advance(self, n_bytes: int) -> None:
+        self.written += n_bytes
+
+
+@pytest.mark.parametrize("run", [run_convert, run_quantize])
+def test_progress_begins_where_the_stopped_run_ended(folder: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    with monkeypatch.context() as patch:
+        Stop(patch, 20)
+        with pytest.raises(OutputError, match="stopped"):
+            run(folder, resume=True, observer=Counted())
+    told = Counted()
+    run(folder, resume=True, observer=told)
+    assert 0 < told.there < told.whole
+    assert told.there + told.written == told.whole
+    told = Counted()
+    run(folder, resume=True, observer=told)
+    assert (told.there, told.written) == (told.whole, 0)
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_bars_and_lines_begin_there(folder: Path, share: float) -> None:
+    """The speed is that of what is written."""
+    with planned(Request(source=str(folder / "Tiny"), types=("Q8_0",))) as found:
+        size = sum(file.bytes_to_write for file in found.files)
+        with Progress(console=Console(file=StringIO())) as progress:
+            bar = Bar(progress)
+            bar.begin(found.files)
+            bar.resumed(int(size * share))
+            (task,) = progress.tasks
+            assert (task.completed, task.total, task.speed) == (int(size * share), size, None)
+        to = Console(file=StringIO())
+        lines = Lines(to)
+        lines.begin(found.files)
+        lines.resumed(int(size * share))
+        assert isinstance(to.file, StringIO)
+        assert f"{share:4.0%} is there from an earlier run" in to.file.getvalue()
+
+
 def test_nothing_is_left_of_a_stopped_run_that_does_not_resume(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = listing(folder)
     Stop(monkeypatch, 30)
@@ -161,7 +217,7 @@ def test_an_output_of_something_else_is_refused(folder: Path) -> None:
         lambda: first.write_bytes(b"GGUF"),
     ):
         change()
-        with pytest.raises(RefusedError, match=r"out-q4_k_m\.gguf: exists already"):
+        with pytest.raises(RefusedError, match=r"out-q4_k_m\.gguf: already exists"):
             run_convert(folder, resume=True)
 
 
@@ -192,7 +248,7 @@ def test_a_matrix_that_changed_under_its_name_is_noticed(folder: Path, when: str
     write_matrix(folder, other=True)
     if when == "before":
         os.utime(folder / "im.gguf", ns=(old, old))
-    problem = r"00001-of-0000.\.gguf: exists already, and is not what this run would make: "
+    problem = r"00001-of-0000.\.gguf: already exists, and is not what this run would make: "
     with pytest.raises(
         RefusedError, match=problem + (".*im.gguf is younger" if when == "now" else ".* has other values")
     ):
@@ -211,7 +267,7 @@ def test_a_new_first_part_is_not_mixed_with_old_ones(folder: Path) -> None:
     write_matrix(folder, other=True)
     os.utime(folder / "im.gguf", ns=(old, old))
     min(folder.glob("out-*")).unlink()
-    with pytest.raises(RefusedError, match=r"00002-of-0000.\.gguf: exists already, .* has other values"):
+    with pytest.raises(RefusedError, match=r"00002-of-0000.\.gguf: already exists, .* has other values"):
         with_matrix(folder, resume=True)
     with_matrix(folder, resume=True, overwrite=True)
     assert outputs(folder)["out-q4_k_m-00002-of-00003.gguf"] != before["out-q4_k_m-00002-of-00003.gguf"]
@@ -220,7 +276,7 @@ def test_a_new_first_part_is_not_mixed_with_old_ones(folder: Path) -> None:
 def test_an_input_of_the_model_that_is_younger(folder: Path) -> None:
     run_convert(folder)
     (folder / "Tiny" / "config.json").write_text((folder / "Tiny" / "config.json").read_text())
-    with pytest.raises(RefusedError, match=r"out-q4_k_m\.gguf: exists already, .*config\.json is younger"):
+    with pytest.raises(RefusedError, match=r"out-q4_k_m\.gguf: already exists, .*config\.json is younger"):
         run_convert(folder, resume=True)
 
 

@@ -53,8 +53,7 @@ def test_a_file_becomes_the_same_by_way_of_either_source(sources: tuple[Path, Pa
     assert made[0].read_bytes() == made[1].read_bytes()
 
 
-def test_hints_and_a_missing_type_are_refused_for_a_gguf_file(sources: tuple[Path, Path]) -> None:
+def test_hints_are_refused_for_a_gguf_file_and_a_missing_type_is_the_usual_one(sources: tuple[Path, Path]) -> None:
     with pytest.raises(UsageError, match="--model-name, --vocab-only: no use for a GGUF file"):
         plan(sources[1], types="Q8_0", model_name="x", vocab_only=True)
-    with pytest.raises(UsageError, match="the file type is missing"):
-        plan(sources[1])
+    assert plan(sources[1])[0].file_type.name == plan(sources[0])[0].file_type.name == "Q4_K_M"

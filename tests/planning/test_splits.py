@@ -139,7 +139,7 @@ def test_parts_together_are_the_whole_file(kind: str, model: Path, tmp_path: Pat
 
 
 def test_names_of_two_types_are_told_apart_whatever_their_number_of_parts(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="2 files would all be"):
+    with pytest.raises(UsageError, match="2 files, but only one output name"):
         plan(model, tmp_path / "m.gguf", types=["BF16", "Q4_K_M"], split=Split(max_size=500_000), **PRE)
 
 

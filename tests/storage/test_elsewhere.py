@@ -63,7 +63,7 @@ def test_a_file_that_exists_is_replaced_only_if_that_is_allowed(folder: MemoryFo
     store = MemoryStore({OUT: b"mine"})
     with Checkpoint.of(folder) as checkpoint:
         shards = planned(checkpoint, family, "F16").shards
-        with pytest.raises(RefusedError, match="exists already"):
+        with pytest.raises(RefusedError, match="already exists"):
             forge(shards, RunSettings(), publish=store.publish)
         assert store.files == {OUT: b"mine"}
         forge(shards, RunSettings(overwrite=True), publish=store.publish)

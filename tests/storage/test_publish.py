@@ -89,7 +89,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(folder: Path) -> None:
 
 def test_an_existing_file_needs_overwrite(folder: Path) -> None:
     (folder / "a.gguf").touch()
-    with pytest.raises(RefusedError, match=r"exists already; .*--overwrite"):
+    with pytest.raises(RefusedError, match=r"already exists; .*--overwrite"):
         check_output(folder / "a.gguf", 0, [], overwrite=False)
     check_output(folder / "a.gguf", 0, [], overwrite=True)
 
@@ -107,7 +107,7 @@ def test_inputs_are_never_the_output(source: Path, folder: Path, link: object) -
 
 def test_a_dangling_link_counts_as_existing(folder: Path) -> None:
     (folder / "a.gguf").symlink_to(folder / "nowhere")
-    with pytest.raises(RefusedError, match="exists already"):
+    with pytest.raises(RefusedError, match="already exists"):
         check_output(folder / "a.gguf", 0, [], overwrite=False)
 
 
@@ -161,7 +161,7 @@ def test_runs_to_other_outputs_do_not_meet(folder: Path) -> None:
 def test_a_second_run_does_not_work_for_nothing(folder: Path) -> None:
     """What the first run has published before the second one begins is not made again only to be refused."""
     write(folder / "a.gguf")
-    with pytest.raises(RefusedError, match="exists already"):
+    with pytest.raises(RefusedError, match="already exists"):
         write(folder / "a.gguf")
     assert listing(folder) == ["a.gguf"]
 
@@ -199,7 +199,7 @@ def test_a_run_that_completes_between_the_opening_and_the_lock_of_another(
         return lock(descriptor)
 
     monkeypatch.setattr(disk, "lock", late)
-    with pytest.raises(RefusedError, match="exists already"):
+    with pytest.raises(RefusedError, match="already exists"):
         write(path)
     assert path.read_bytes() == b"complete"
     assert listing(folder) == ["a.gguf"]

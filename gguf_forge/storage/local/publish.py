@@ -55,7 +55,7 @@ def check_output(path: Path, size: int, inputs: Iterable[Path], *, overwrite: bo
     if path.exists() and any(is_same(path, source) for source in inputs):
         raise RefusedError("the output is one of the inputs", file=path, hint="choose another name")
     if not overwrite:
-        refuse_existing(path, "exists already")
+        refuse_existing(path, "already exists")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise OutputError("the folder is not writable", file=path.parent)
     check_room(path.parent, [(path, size)])

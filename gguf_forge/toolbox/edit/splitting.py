@@ -18,6 +18,7 @@ from gguf_forge.planning.file_plan import FilePlan, WrittenFile, make_files
 from gguf_forge.planning.splits import Split, split_as_gguf_split, whole_file
 from gguf_forge.run_settings import Observer, RunSettings
 from gguf_forge.storage.local import disk
+from gguf_forge.storage.local.publish import made_folder
 from gguf_forge.toolbox.edit.copying import as_they_are, bounds_of, check_one_byte_order, copying_plan, tensors_to_copy
 
 
@@ -37,7 +38,7 @@ def split_gguf(
 
     Args:
         source: The file; of a split one the first, and all its files are split anew.
-        out: Path and beginning of the names: `PREFIX-00001-of-00003.gguf` and so on.
+        out: Path and beginning of the names: `PREFIX-00001-of-00003.gguf` and so on. A missing folder is made.
         max_size: Bytes of tensors in a part; a tensor that is larger has a part of its own.
         max_tensors: Tensors in a part. Without any bound it is 128.
         no_tensor_first: The first part holds the metadata alone.
@@ -57,7 +58,13 @@ def split_gguf(
     split = Split(max_size=max_size, max_tensors=max_tensors, no_tensor_first=no_tensor_first)
     with open_gguf(source, lenient=True) as gguf:
         run = RunSettings(threads=threads, overwrite=overwrite, observer=observer)
-        return make_files([plan_split(gguf, out, split, partial=partial)], run)[0]
+        return make_split(plan_split(gguf, out, split, partial=partial), run)
+
+
+def make_split(file: FilePlan, run: RunSettings) -> WrittenFile:
+    """Makes the parts of a plan, and their folder if it is missing."""
+    with made_folder(file.path.parent):
+        return make_files([file], run)[0]
 
 
 def plan_split(gguf: GgufFile, prefix: str | PathLike[str], split: Split, *, partial: bool = False) -> FilePlan:

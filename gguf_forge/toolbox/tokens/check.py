@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
@@ -133,6 +134,12 @@ def check_tokens(metadata: Metadata, folder: Folder, texts: Sequence[str] = SAMP
     pairs = zip(texts, expected, found, strict=True)
     differences = (_difference(text, own_ids, ids, pieces) for text, own_ids, ids in pairs if own_ids != ids)
     return TokenCheck(len(texts), tuple(differences), name)
+
+
+def require_libraries() -> None:
+    """Raises UnsupportedError if llama.cpp (the package xllamacpp) is missing, before a file is made in vain."""
+    if find_spec("xllamacpp") is None:
+        raise UnsupportedError("comparing tokens needs the package xllamacpp, which is not installed", hint=_EXTRA)
 
 
 def _own_files(metadata: Metadata) -> tuple[str, ...]:

@@ -219,7 +219,7 @@ def test_another_file(model: Path, tmp_path: Path) -> None:
     edit_gguf(model, out, set={"general.name": LONG})
     assert model.read_bytes() == before
     assert contents(out)[1] == contents(model)[1]
-    with pytest.raises(RefusedError, match="exists already"):
+    with pytest.raises(RefusedError, match="already exists"):
         edit_gguf(model, out, set={"general.name": "B"})
     edit_gguf(model, out, set={"general.name": "B"}, overwrite=True)
     assert contents(out)[0]["general.name"].data == "B"

@@ -108,7 +108,7 @@ def test_files_in_the_way(whole: Path, parts: list[Path]) -> None:
     before = digests(whole.parent)
     link = whole.with_name("link.gguf")
     link.symlink_to(parts[1])
-    with pytest.raises(RefusedError, match="exists already"):
+    with pytest.raises(RefusedError, match="already exists"):
         split_gguf(whole, whole.with_name("p"), max_tensors=8)
     with pytest.raises(RefusedError, match="one of the inputs"):
         merge_gguf(parts[0], link, overwrite=True)
