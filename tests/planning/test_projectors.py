@@ -8,10 +8,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
-from projectors import descriptions, options, read, write
+from adapters import held_of, values_of
+from projectors import PROJECTORS, descriptions, options, read, write
+from synthetic import write_safetensors
 
-from gguf_forge import Request
+from gguf_forge import Request, convert, open_gguf
 from gguf_forge.architectures.registry import by_class
 from gguf_forge.planning.making import make
 from gguf_forge.run_settings import RunSettings
@@ -38,6 +41,21 @@ def test_every_file_is_the_one_of_the_reference(description: Path, tmp_path: Pat
         data = file.path.read_bytes()
         made[kind] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     assert made == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["language_model.model.embed_tokens.weight", "model.language_model.embed_tokens.weight"]
+)
+def test_the_token_between_rows_is_found_under_every_name_of_the_embeddings(name: str, tmp_path: Path) -> None:
+    """The reference finds it under one of the names, and writes a file without it for the others."""
+    source = write(PROJECTORS / "pixtral.json", tmp_path / "hf")
+    held = held_of(source)
+    embeddings = held.pop("model.embed_tokens.weight")
+    write_safetensors(source / "model.safetensors", {**held, name: embeddings})
+    with open_gguf(convert(source, tmp_path / "right.gguf", types="F32", mmproj=True)[0].path) as gguf:
+        assert np.array_equal(gguf["v.token_embd.img_break"].values(), values_of(embeddings)[7])
+    with open_gguf(convert(source, tmp_path / "as.gguf", types="F32", mmproj=True, as_reference=True)[0].path) as gguf:
+        assert "v.token_embd.img_break" not in {tensor.name for tensor in gguf.tensors}
 
 
 @pytest.mark.parametrize(("name", "other"), _SAME)

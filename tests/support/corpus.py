@@ -44,6 +44,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 # The cases whose files have a fault of the reference, and the fault. They are made with --as-reference.
 PINNED_FAULTS = {
+    "llava-pixtral": "the projector lacks the token between rows, without which llama.cpp does not load it",
+    "mistral4-vl": "the projector lacks the token between rows, without which llama.cpp does not load it",
     "llama-hfvocab": "all tokens have the same score, so pairs are joined from the left and not in the order of merges",
 }
 

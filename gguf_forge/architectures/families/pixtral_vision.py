@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from gguf_forge.architectures.config import Config
@@ -39,6 +40,11 @@ _PARTS = (
 _TENSORS = ("v.patch_embd", "mm.1", "mm.2")
 _HEADS = permute_rope(lambda site: vision(site).integer("num_attention_heads"))
 _BREAK = "[IMG_BREAK]"
+_EMBEDDINGS = (
+    "model.embed_tokens.weight",
+    "language_model.model.embed_tokens.weight",
+    "model.language_model.embed_tokens.weight",
+)
 
 
 def _is_pixtral(site: Site) -> Config:
@@ -52,6 +58,11 @@ def _is_pixtral(site: Site) -> Config:
 
 def _row_break(site: Site) -> int:
     """The token between two rows of a picture."""
+    name = "tokenizer_config.json"
+    decoder: Any = read_json_object(site.folder, name).get("added_tokens_decoder") if site.folder.has(name) else None
+    for number, token in decoder.items() if isinstance(decoder, dict) else ():
+        if isinstance(token, dict) and token.get("content") == _BREAK and re.fullmatch("[0-9]{1,9}", number):
+            return int(number)
     return _id_in(site, "tokenizer.json", "added_tokens", "content", "id")
 
 
@@ -63,7 +74,13 @@ def _id_in(site: Site, file: str, key: str, text: str, number: str) -> int:
     raise InputError(f"there is no token {_BREAK}", file=site.folder.path / file)
 
 
-def _pixtral(*hf: str, name: str, renames: tuple[Rename, ...] = (), rules: tuple[Rule, ...] = ()) -> Architecture:
+def _pixtral(
+    *hf: str,
+    name: str,
+    renames: tuple[Rename, ...] = (),
+    rules: tuple[Rule, ...] = (),
+    drops: tuple[Drop, ...] = (),
+) -> Architecture:
     own = (*_PARTS, *(rename.old for rename in renames if hasattr(rename, "old")))
     embeddings = tuple(template for rule in rules for template in rule.sources)
     return projector(
@@ -80,6 +97,7 @@ def _pixtral(*hf: str, name: str, renames: tuple[Rename, ...] = (), rules: tuple
         takes=lambda name: name.startswith(own) or name in embeddings,
         renames=renames,
         rules=rules,
+        drops=drops,
         operations={"v.blk.{i}.attn_q": _HEADS, "v.blk.{i}.attn_k": _HEADS},
         model_tensors=_TENSORS,
     )
@@ -89,7 +107,9 @@ pixtral_vision = _pixtral(
     "LlavaForConditionalGeneration",
     "Mistral3ForConditionalGeneration",
     name="pixtral",
-    rules=(Rule(("model.embed_tokens.weight",), "v.token_embd.img_break", index(_row_break, -2)),),
+    rules=tuple(Rule((name,), "v.token_embd.img_break", index(_row_break, -2)) for name in _EMBEDDINGS),
+    # The reference finds no embeddings under these names. llama.cpp does not load its file, which lacks the token.
+    drops=tuple(Drop(name, lambda site: "as_reference" in site.choices) for name in _EMBEDDINGS[1:]),
 )
 
 lighton_ocr_vision = _pixtral(
