@@ -130,9 +130,9 @@ class Adapter:
     def _pair(self, module: str, parts: Mapping[str, TensorExpr], of_embedding: bool) -> LowRankPair:
         if "a" not in parts or "b" not in parts:
             raise InputError("one of the two factors is missing", file=self.file.path, tensor=module)
-        for factor in (parts["a"], parts["b"]):
-            if len(factor.shape) < 2 or 0 in factor.shape or not factor.dtype.is_float:
-                problem = f"a factor of shape {factor.shape} and type {factor.dtype} is no matrix of weights"
+        for part, expr in parts.items():
+            if len(expr.shape) < (2 if part in "ab" else 1) or 0 in expr.shape or not expr.dtype.is_float:
+                problem = f"a part of shape {expr.shape} and type {expr.dtype} is none of a low-rank pair"
                 raise InputError(problem, file=self.file.path, tensor=module)
         return LowRankPair(module.replace(_BASE_LAYER, ""), of_embedding, **parts, depth=module.count(_BASE_LAYER))
 

@@ -27,7 +27,7 @@ _CHANGED_BASE = ("pissa", "olora", "corda", "loftq")
 # A pattern that is only a name, which its dots do not make less of one.
 _NAME = re.compile(r"[\w.-]+")
 # The most other patterns that are tried on each module.
-_MOST_PATTERNS = 500
+_MOST_PATTERNS = 50
 _LARGEST = 3e38
 
 # Name -> its place and value; and the place, value and form of each pattern that is no name.
@@ -86,6 +86,15 @@ class AdapterConfig:
         """The name of the way to begin a training, if it changes the base model."""
         said = self.values.get("init_lora_weights")
         return said if isinstance(said, str) and said.lower().startswith(_CHANGED_BASE) else None
+
+    def trained_tokens(self, module: str) -> tuple[int, ...]:
+        """The rows of an embedding or head that are trained, as `trainable_token_indices` says them."""
+        said = self.values.get("trainable_token_indices")
+        if isinstance(said, dict):
+            said = next((rows for name, rows in said.items() if module == name or module.endswith(f".{name}")), None)
+        if not isinstance(said, list) or not all(type(row) is int and row >= 0 for row in said):
+            raise InputError(f"trainable_token_indices is no list of tokens of {printable(module)}", file=self.path)
+        return tuple(said)
 
     @property
     def alpha(self) -> float:

@@ -10,6 +10,7 @@ import logging
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 
 from gguf_forge.checkpoint.adapter import Adapter, LowRankPair
@@ -18,7 +19,7 @@ from gguf_forge.checkpoint.stacked_pairs import fit_of, on_stack
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, naming, some_of
 from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import TensorExpr
-from gguf_forge.tensors.merged import AddedVector, Merged, rounded, unpacked
+from gguf_forge.tensors.merged import AddedVector, Merged, ReplacedRows, rounded, unpacked
 from gguf_forge.tensors.row_maps import reshaped, transposed
 from gguf_forge.types.element_type import ElementType
 from gguf_forge.types.tensor_type import F32, TensorType
@@ -30,7 +31,8 @@ _HEAD = "lm_head.weight"
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "tok_embeddings.weight", "word_embeddings.weight")
 # Parts of names that the same model's modules have in one version of transformers or class, and not in another.
 _WRAPPERS = frozenset(("model", "language_model", "transformer"))
-_TOKENS = "trainable_tokens_delta"
+# The end of the name of trained rows of an embedding, after that of its module.
+_TOKENS = ".token_adapter.trainable_tokens_delta"
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def changes_head(adapters: Sequence[ScaledAdapter]) -> bool:
 
 def _names_of(adapter: Adapter) -> Iterator[str]:
     yield from (f"{pair.module}.weight" for pair in adapter.pairs())
-    yield from adapter.whole()
+    yield from (name.replace(_TOKENS, ".weight") for name in adapter.whole())
 
 
 @dataclass
@@ -149,9 +151,11 @@ def _with_head(tensors: Mapping[str, TensorExpr]) -> dict[str, TensorExpr]:
 def _apply(each: ScaledAdapter, view: _View) -> None:
     adapter, unknown = each.adapter, list[str]()
     for name, tensor in adapter.whole().items():
-        target = view.find(name)
-        if name.endswith(_TOKENS):
-            raise _not_merged(adapter, "trained rows of embeddings alone (trainable_token_indices)")
+        target = view.find(name.replace(_TOKENS, ".weight"))
+        if target is not None and name.endswith(_TOKENS):
+            rows, index = widened(as_stored(tensor)), adapter.config.trained_tokens(name.removesuffix(_TOKENS))
+            view.change(target, partial(_with_rows, rows, index, each.name))
+            continue
         if target is None:
             unknown.append(name)
             continue
@@ -188,6 +192,12 @@ def _apply_pair(each: ScaledAdapter, pair: LowRankPair, target: str, view: _View
             raise InputError(problem, file=each.adapter.file.path, tensor=pair.module, hint=_named_base(each.adapter))
         added, scale = pair.bias, each.scale(pair.module, pair.rank)
         view.change(bias, lambda value, before: AddedVector(value, added, scale, each.name))
+
+
+def _with_rows(
+    rows: TensorExpr, index: tuple[int, ...], name: str, value: TensorExpr, before: TensorExpr | None
+) -> TensorExpr:
+    return ReplacedRows(value, rows, index, name)
 
 
 def _with_pair(each: ScaledAdapter, pair: LowRankPair, value: TensorExpr, before: TensorExpr | None) -> TensorExpr:

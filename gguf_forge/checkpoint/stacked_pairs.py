@@ -20,6 +20,8 @@ from gguf_forge.tensors.row_maps import RowRange, Slice, reshaped, transposed
 _GATE_UP, _DOWN = "gate_up_proj", "down_proj"
 # The names of an expert's gate, up and down matrices.
 _OF_EXPERT = (("gate_proj", "up_proj", "down_proj"), ("w1", "w3", "w2"))
+# More than any model has.
+_MOST_EXPERTS = 8192
 # What an expression becomes; the second one is as in `Merged.before`, which no stack needs.
 Change = Callable[[TensorExpr, TensorExpr | None], TensorExpr]
 Module = Mapping[str, TensorExpr]
@@ -56,7 +58,7 @@ def fit_of(pair: LowRankPair, module: Module) -> _Fit | None:
 def _fits(pair: LowRankPair, module: Module) -> Iterator[_Fit]:
     inputs, outputs = pair.a.shape[1], pair.b.shape[0]
     for name, shape in _shapes(module).items():
-        if pair.a.shape[0] != pair.b.shape[1] or pair.a.shape[0] % shape[0]:
+        if shape[0] > _MOST_EXPERTS or pair.a.shape[0] != pair.b.shape[1] or pair.a.shape[0] % shape[0]:
             continue
         if shape[1:] == (outputs, inputs):
             yield _Fit(name, shape[0])

@@ -78,7 +78,11 @@ class AdapterModel:
     def files(
         self, request: Request, options: Options, split: Split, folder: Path, *, only_planned: bool = False
     ) -> tuple[FilePlan, ...]:
-        others = [name for name in request.types if not FileType.named(name).is_float and name != _QUANTIZED]
+        others = [
+            name
+            for name in request.types
+            if not FileType.named(name).is_float and FileType.named(name).name != _QUANTIZED
+        ]
         if others or split or request.vocab_only:
             what = f"as {', '.join(others)}" if others else "in parts" if split else "as a vocabulary"
             raise UsageError(

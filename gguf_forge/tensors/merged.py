@@ -140,6 +140,54 @@ class AddedVector(Unary):
 
 
 @dataclass(frozen=True)
+class ReplacedRows(Unary):
+    """A matrix with some of its rows replaced: row `index[n]` by row n of another one.
+
+    Attributes:
+        by: The other matrix, with a row for each number.
+        index: Row numbers, each once.
+    """
+
+    by: TensorExpr
+    index: tuple[int, ...]
+    adapter: str = ""
+    dtype: TensorType = F32
+
+    def __post_init__(self) -> None:
+        fits = len(self.of.shape) == 2 and self.by.shape == (len(self.index), self.of.shape[-1])
+        are_rows = len(set(self.index)) == len(self.index) and all(row < self.of.n_rows for row in self.index)
+        if not (fits and are_rows):
+            raise InputError(f"{len(self.index)} rows {self.by.shape} do not fit into a matrix {self.of.shape}")
+
+    def take(self, rows: RowNumbers) -> Rows:
+        values = self.of.take(rows).astype(np.float32)
+        order = np.argsort(self.index)
+        numbers = np.array(self.index)[order]
+        places = np.searchsorted(numbers, rows).clip(max=len(numbers) - 1)
+        mine = np.flatnonzero(numbers[places] == rows)
+        if len(mine):
+            values[mine] = self.by.take(order[places[mine]])
+        return values
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        by = self.by.working_set(min(n_rows, self.by.n_rows), scattered=True)
+        below = max(self.of.working_set(n_rows, scattered=scattered), by)
+        return below + 3 * n_rows * self.row_bytes + 64 * (len(self.index) + n_rows)
+
+    def sources(self) -> Iterator[Source]:
+        yield from self.of.sources()
+        yield from self.by.sources()
+
+    @property
+    def words(self) -> str:
+        return f"{len(self.index)} rows of {self.adapter}"
+
+    @property
+    def omission(self) -> str:
+        return f"without the adapter {self.adapter}"
+
+
+@dataclass(frozen=True)
 class Rounded(Unary):
     """Float32 values rounded once to a smaller float type, to the nearest and in a tie to the even one."""
 

@@ -161,6 +161,31 @@ def test_embeddings(tmp_path: Path) -> None:
     assert file_of(model, lora=[tmp_path / "a"], **how) == file_of(whole, **how)
 
 
+def test_rows_of_embeddings_alone(model: Path, tmp_path: Path) -> None:
+    rows, columns = shape_of(model, f"{EMBED}.weight")
+    index = [rows - 1, 3, 700]
+    trained = factor(3, 3, columns)
+    held = {**pairs_for({Q: (256, 256)}), f"{PREFIX}{EMBED}.token_adapter.trainable_tokens_delta": trained}
+    write_adapter(tmp_path / "a", held, trainable_token_indices={"embed_tokens": index})
+    b, a = (held[f"{PREFIX}{Q}.lora_{x}.weight"] for x in "BA")
+
+    def with_rows(weight: Floats) -> Floats:
+        changed = weight.copy()
+        changed[index] = trained
+        return changed
+
+    whole = merged(model, tmp_path / "m", {f"{Q}.weight": plus(2.0, b, a), f"{EMBED}.weight": with_rows})
+    assert file_of(model, lora=[tmp_path / "a"]) == file_of(whole)
+
+
+@pytest.mark.parametrize("index", [None, [1, 2], [1, 1, 2], [1, 2, 10**6], [1, 2, -1], {"lm_head": [1, 2, 3]}, "123"])
+def test_rows_that_are_none(model: Path, tmp_path: Path, index: object) -> None:
+    held = {f"{PREFIX}{EMBED}.token_adapter.trainable_tokens_delta": factor(3, 3, 256)}
+    write_adapter(tmp_path / "a", held, trainable_token_indices=index)
+    with pytest.raises(InputError):
+        plan(model, lora=[tmp_path / "a"])
+
+
 def test_the_head_of_a_model_whose_head_is_one_with_the_embeddings(tmp_path: Path, caplog: object) -> None:
     model, how = made_of("llama32-tied", tmp_path)
     shape = shape_of(model, f"{EMBED}.weight")

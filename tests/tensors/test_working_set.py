@@ -32,7 +32,7 @@ from gguf_forge.tensors.codes import ColumnCodes, Gathered, Lookup, RowCodes, Ro
 from gguf_forge.tensors.dequantized import Scaled
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack, concat
-from gguf_forge.tensors.merged import AddedVector, Merged, Rounded, Unpacked
+from gguf_forge.tensors.merged import AddedVector, Merged, ReplacedRows, Rounded, Unpacked
 from gguf_forge.tensors.packed import RepackMxfp4, RepackNvfp4
 from gguf_forge.tensors.q4_grid import OnQ4Grid
 from gguf_forge.tensors.resized import Resized
@@ -108,6 +108,9 @@ EXPRESSIONS = {
         BF16,
     ),
     "bias with an adapter": lambda z: AddedVector(stored(z, (1 << 16,)), stored(z, (1 << 16,)), 2.0),
+    "some rows replaced": lambda z: ReplacedRows(
+        stored(z, (4096, 256)), stored(z, (512, 256)), tuple(range(0, 4096, 8))
+    ),
     "unpacked": lambda z: Unpacked(stored(z, (4096, 256), TensorType.named("MXFP4"))),
     "seen otherwise": lambda z: Reshape(stored(z, (4096, 256)), (64, 64, 256)),
     "cut rows": lambda z: Reshape(stored(z, (256, 4096)), (4096, 256)),
