@@ -87,6 +87,14 @@ class AdapterConfig:
         said = self.values.get("init_lora_weights")
         return said if isinstance(said, str) and said.lower().startswith(_CHANGED_BASE) else None
 
+    @property
+    def target_parameters(self) -> tuple[str, ...]:
+        """The ends of the names of parameters, such as stacked experts, that have pairs of their own."""
+        said = self.values.get("target_parameters") or ()
+        if not isinstance(said, list | tuple) or not all(isinstance(name, str) for name in said):
+            raise InputError("target_parameters is no list of names", file=self.path)
+        return tuple(said)
+
     def trained_tokens(self, module: str) -> tuple[int, ...]:
         """The rows of an embedding or head that are trained, as `trainable_token_indices` says them."""
         said = self.values.get("trainable_token_indices")

@@ -8,16 +8,19 @@ Source: `ParamWrapper.get_delta_weight` of PEFT.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gguf_forge.checkpoint.adapter import LowRankPair
+from gguf_forge.checkpoint.adapter_config import AdapterConfig
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack
 from gguf_forge.tensors.merged import Merged
 from gguf_forge.tensors.row_maps import RowRange, Slice, reshaped, transposed
 
 _GATE_UP, _DOWN = "gate_up_proj", "down_proj"
+# The parameters of experts in the order in which their classes have them.
+_ORDER = (_GATE_UP, "up_proj", _DOWN)
 # The names of an expert's gate, up and down matrices.
 _OF_EXPERT = (("gate_proj", "up_proj", "down_proj"), ("w1", "w3", "w2"))
 # More than any model has.
@@ -94,6 +97,34 @@ def _is_turned(module: Module) -> bool:
     if _GATE_UP not in shapes or _DOWN not in shapes:
         return False
     return shapes[_GATE_UP][2] == 2 * shapes[_DOWN][1]
+
+
+def parameters_of_pairs(pairs: Sequence[LowRankPair], config: AdapterConfig) -> list[str | None]:
+    """The stack that each pair changes, as the config tells it; None for a pair of a layer.
+
+    PEFT puts the pairs of a module around each other in the order of the module's parameters, the first one innermost.
+    """
+    innermost: dict[str, int] = {}
+    for pair in pairs:
+        innermost[pair.module] = max(innermost.get(pair.module, 0), pair.depth)
+    return [_parameter(pair, innermost[pair.module], config.target_parameters) for pair in pairs]
+
+
+def _parameter(pair: LowRankPair, innermost: int, targets: Sequence[str]) -> str | None:
+    ends = (target.rpartition(".")[2] for target in targets if f".{pair.module}.{_last(target)}".endswith(f".{target}"))
+    names = sorted(set(ends) - {"weight"}, key=lambda name: _ORDER.index(name) if name in _ORDER else -1)
+    known = len(names) == 1 or set(names) <= set(_ORDER)
+    return names[innermost - pair.depth] if known and innermost < len(names) else None
+
+
+def _last(target: str) -> str:
+    return target.rpartition(".")[2]
+
+
+def factors_of_stack(pair: LowRankPair, n_experts: int) -> tuple[TensorExpr, TensorExpr]:
+    """A (experts, rank, inputs) and B (experts, outputs, rank) of all experts."""
+    experts = (Slice(pair.b, -1, expert, pair.b.shape[1], n_experts) for expert in range(n_experts))
+    return reshaped(pair.a, (n_experts, pair.rank // n_experts, pair.a.shape[-1])), Stack(tuple(experts))
 
 
 def on_stack(pair: LowRankPair, fit: _Fit, module: Module, scale: float, adapter: str) -> Iterator[tuple[str, Change]]:

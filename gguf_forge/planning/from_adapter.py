@@ -4,36 +4,33 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from gguf_forge.architectures.declaration import Architecture
-from gguf_forge.architectures.mapping import PlannedTensor, plan_changes
+from gguf_forge.architectures.mapping import PlannedTensor
 from gguf_forge.architectures.registry import find_architecture
-from gguf_forge.checkpoint.adapter import Adapter, LowRankPair, refuse_in_file
+from gguf_forge.checkpoint.adapter import Adapter
 from gguf_forge.checkpoint.adapter_config import CONFIG
-from gguf_forge.checkpoint.as_stored import as_stored
 from gguf_forge.checkpoint.other_folders import cached_snapshots, read_config
 from gguf_forge.checkpoint.safetensors_file import header_size
-from gguf_forge.errors import ForgeError, InputError, UnsupportedError, UsageError, printable
+from gguf_forge.errors import InputError, UnsupportedError, UsageError, printable
 from gguf_forge.general import general_metadata, model_id_of, parameter_count
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, ValueType, array, f32, string, u32
+from gguf_forge.planning.adapter_tensors import tensors_of_adapter
 from gguf_forge.planning.file_plan import FilePlan
 from gguf_forge.planning.from_checkpoint import choose, files_of_request
 from gguf_forge.planning.model import FileContent, TensorSource
-from gguf_forge.planning.model_plan import QUANTIZATION_VERSION, ModelPlan, site_of
+from gguf_forge.planning.model_plan import QUANTIZATION_VERSION, ModelPlan
 from gguf_forge.planning.splits import Split
 from gguf_forge.recipe import Options
 from gguf_forge.recipe.file_types import FileType
 from gguf_forge.request import Request
 from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.local.folder import LocalFolder
-from gguf_forge.tensors.arithmetic import Multiply
 from gguf_forge.tensors.expression import TensorExpr
-from gguf_forge.tensors.low_rank import LowRank, factors
-from gguf_forge.tensors.row_maps import transposed
 from gguf_forge.types.tensor_type import F32, TENSOR_TYPES, TensorType
 
 log = logging.getLogger(__name__)
@@ -151,9 +148,7 @@ class AdapterModel:
         folder = self._base_folder()
         raw = read_config(folder)
         architecture = find_architecture(raw)
-        changes = _changes(self._adapter, as_reference=as_reference)
-        planned = plan_changes(architecture, site_of(architecture, raw, folder, changes))
-        return architecture, tuple(each for tensor in planned for each in _in_factors(tensor))
+        return architecture, tensors_of_adapter(self._adapter, architecture, raw, folder, as_reference=as_reference)
 
     def _base_folder(self) -> Folder:
         """The folder of the base model. Only its config is needed."""
@@ -175,55 +170,3 @@ class AdapterModel:
             file=mine.path,
             hint=f"{hint}. For one file of both, `convert` the base model with --lora {mine.path}",
         )
-
-
-def _changes(adapter: Adapter, *, as_reference: bool) -> Mapping[str, TensorExpr]:
-    """The base model's tensors that an adapter changes: norms as they are, then low-rank pairs.
-
-    Args:
-        adapter: The adapter.
-        as_reference: The factors are those that are stored, whatever the config says of their modules.
-
-    Raises:
-        UnsupportedError: a tensor that has no place in an adapter's file.
-    """
-    if adapter.config.is_dora:
-        raise refuse_in_file(adapter, "DoRA has")
-    whole: dict[str, TensorExpr] = {}
-    for name, tensor in adapter.whole(with_base=False).items():
-        if "_layernorm" not in name and ".norm" not in name:
-            raise refuse_in_file(adapter, "a whole tensor that is no norm has", tensor.name)
-        whole[name] = as_stored(tensor)
-    pairs = {f"{pair.module}.weight": _pair(adapter, pair, as_reference=as_reference) for pair in adapter.pairs()}
-    return whole | pairs
-
-
-def _pair(adapter: Adapter, pair: LowRankPair, *, as_reference: bool) -> TensorExpr:
-    if pair.magnitude is not None or pair.bias is not None or pair.depth:
-        what = "DoRA" if pair.magnitude is not None else "the bias of a pair" if pair.bias is not None else "a stack"
-        raise refuse_in_file(adapter, f"{what} has", pair.module)
-    factor = 1.0 if as_reference else adapter.config.factor_in_file(pair.module, pair.rank)
-    try:
-        product = LowRank(pair.a, Multiply(pair.b, factor) if factor != 1 else pair.b)
-    except InputError as error:
-        raise InputError(error.problem, tensor=f"{pair.module}.weight") from None
-    is_turned = adapter.config.is_transposed and not pair.of_embedding and not as_reference
-    return transposed(product) if is_turned else product
-
-
-def _in_factors(tensor: PlannedTensor) -> Iterator[PlannedTensor]:
-    """The tensors in the file for one planned change: its two factors, or an unchanged norm."""
-    if not _has_factors(tensor.expr):
-        yield tensor
-        return
-    try:
-        a, b = factors(tensor.expr)
-    except ForgeError as error:
-        raise UnsupportedError(error.problem, tensor=tensor.name, hint=error.hint) from None
-    # llama.cpp looks up embeddings by columns of A, so A is stored transposed
-    yield PlannedTensor(f"{tensor.name}.lora_a", transposed(a) if tensor.name == "token_embd.weight" else a)
-    yield PlannedTensor(f"{tensor.name}.lora_b", b)
-
-
-def _has_factors(expr: TensorExpr) -> bool:
-    return isinstance(expr, LowRank) or any(_has_factors(child) for child in expr.children())

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from adapters import PREFIX, factor, pairs_for, product, write_adapter
+from adapters import PREFIX, factor, pairs_for, product, shapes_of, stacked_pairs, write_adapter
 from checkpoints import tiny_llama
+from synthetic import FAMILIES, read_description, write_checkpoint
 
 from gguf_forge import GgufFile, InputError, UnsupportedError, UsageError, convert, open_gguf, plan
 from gguf_forge.cli import main
@@ -185,3 +186,32 @@ def test_verify_and_report(base: Path, tmp_path: Path, file_type: str, capsys: p
     assert main(["verify", file, "--source", source, *of_base]) == 0
     write_adapter(tmp_path / "b", pairs_for({Q: SHAPES[Q]}, 32) | pairs_for({V: (128, 256)}, 8), r=32)
     assert main(["verify", file, "--source", str(tmp_path / "b"), *of_base]) == 7
+
+
+@pytest.mark.parametrize("family", ["qwen3moe", "gptoss-bf16"])
+@pytest.mark.parametrize("config", [{}, {"alpha_pattern": {"experts.down_proj": 3}, "use_rslora": True}], ids=str)
+def test_stacked_experts_do_what_merging_does(family: str, config: dict[str, object], tmp_path: Path) -> None:
+    model = write_checkpoint(FAMILIES / family, tmp_path / "model")
+    at, turned = "model.layers.0.mlp.experts.", family.startswith("gpt")
+    name = f"{at}gate_up_proj" if turned else f"{at}0.gate_proj.weight"
+    first, second = shapes_of(model)[name][-2:]
+    width, both = (first, second) if turned else (second, 2 * first)
+    shapes = {f"{at}gate_up_proj": (4, both, width), f"{at}down_proj": (4, width, both // 2)}
+    stacked_pairs(tmp_path / "a", shapes, **config)
+    how = {"pre_tokenizer": read_description(FAMILIES / family).pre_tokenizer}
+    files = [
+        convert(model, tmp_path / "plain.gguf", types="F32", **how),
+        convert(model, tmp_path / "merged.gguf", types="F32", lora=[tmp_path / "a"], **how),
+    ]
+    with (
+        made(tmp_path / "a", model) as adapter,
+        open_gguf(files[0][0].path) as plain,
+        open_gguf(files[1][0].path) as one,
+    ):
+        scales = scales_of(adapter)
+        assert len(scales) == 3
+        for tensor, scale in scales.items():
+            a, b = (adapter[f"{tensor}.lora_{part}"].values() for part in "ab")
+            changes = np.stack([product(b[expert], a[expert]) * np.float32(scale) for expert in range(4)])
+            np.testing.assert_allclose(plain[tensor].values() + changes, one[tensor].values(), rtol=0.01, atol=1e-6)
+            assert np.abs(changes).max() > 0.01

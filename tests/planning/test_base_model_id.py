@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapters import pairs_for, write_adapter
+from adapters import adapter_of, pairs_for, write_adapter
 from quantized import digest
 from synthetic import FAMILIES
 
@@ -33,8 +33,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run["family"])
 def test_the_file_is_the_one_of_the_reference(run: dict[str, Any], hub: Path, tmp_path: Path) -> None:
     cached(hub, run["base"], (FAMILIES / run["family"] / "config.json").read_text())
-    adapter = write_adapter(tmp_path / "adapter", pairs_for({k: tuple(v) for k, v in run["shapes"].items()}))
-    (made,) = convert(adapter, tmp_path / "a.gguf", base_model_id=run["base"])
+    adapter = adapter_of(run, tmp_path / "adapter")
+    how = {"types": run.get("type"), "as_reference": run.get("as_reference", False)}
+    (made,) = convert(adapter, tmp_path / "a.gguf", base_model_id=run["base"], **how)
     assert digest(made.path.read_bytes()) == [run["file"]["size"], run["file"]["sha256"]]
 
 

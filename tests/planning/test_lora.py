@@ -19,6 +19,7 @@ from adapters import (
     plus,
     product,
     shapes_of,
+    stacked_pairs,
     with_tensors,
     write_adapter,
 )
@@ -227,27 +228,12 @@ def test_names_of_another_version_of_transformers(model: Path, tmp_path: Path) -
     assert file_of(model, lora=[tmp_path / "b"]) == file_of(whole)
 
 
-def stacks(folder: Path, shapes: dict[str, tuple[int, int, int]]) -> dict[str, tuple[Floats, Floats]]:
-    """Writes an adapter for stacks of experts, (experts, outputs, inputs) by the names of parameters, the outermost
-    one last; A (experts, rank, inputs) and B (experts, outputs, rank) of each."""
-    held: dict[str, Floats] = {}
-    found = {}
-    for depth, (name, (n, rows, columns)) in enumerate(reversed(shapes.items())):
-        module, _, _ = name.rpartition(".")
-        a, b = factor(2 * depth, n * 4, columns), factor(2 * depth + 1, rows, n * 4)
-        held[f"{PREFIX}{module}{'.base_layer' * depth}.lora_A.weight"] = a
-        held[f"{PREFIX}{module}{'.base_layer' * depth}.lora_B.weight"] = b
-        found[name] = a.reshape(n, 4, columns), b.reshape(rows, 4, n).transpose(2, 0, 1)
-    write_adapter(folder, held, target_parameters=list(shapes))
-    return found
-
-
 def test_stacked_parameters_of_experts_that_lie_apart(tmp_path: Path) -> None:
     model, how = made_of("qwen3moe", tmp_path)
     at = "model.layers.1.mlp.experts."
     inner, width = shape_of(model, f"{at}0.gate_proj.weight")
     shapes = {f"{at}gate_up_proj": (4, 2 * inner, width), f"{at}down_proj": (4, width, inner)}
-    found = stacks(tmp_path / "a", shapes)
+    found = stacked_pairs(tmp_path / "a", shapes)
     (a1, b1), (a2, b2) = found[f"{at}gate_up_proj"], found[f"{at}down_proj"]
     changes = {}
     for e in range(4):
@@ -263,7 +249,7 @@ def test_stacked_parameters_with_a_row_for_each_input(tmp_path: Path) -> None:
     at = "model.layers.0.mlp.experts."
     n, width, both = shape_of(model, f"{at}gate_up_proj")
     shapes = {f"{at}gate_up_proj": (n, both, width), f"{at}down_proj": (n, width, both // 2)}
-    found = stacks(tmp_path / "a", shapes)
+    found = stacked_pairs(tmp_path / "a", shapes)
 
     def turned(name: str) -> Callable[[Floats], Floats]:
         a, b = found[name]
@@ -423,7 +409,7 @@ def test_blocks_that_a_file_would_keep(tmp_path: Path) -> None:
         assert file[file_name].type.name == "MXFP4"
         before = file[file_name].values()
     n, rows, columns = before.shape
-    a, b = stacks(tmp_path / "a", {f"{at}down_proj": (n, rows, columns)})[f"{at}down_proj"]
+    a, b = stacked_pairs(tmp_path / "a", {f"{at}down_proj": (n, rows, columns)})[f"{at}down_proj"]
     (made,) = convert(model, tmp_path / "made.gguf", types="F32", lora=[tmp_path / "a"], **how)
     with open_gguf(made.path) as file:
         assert file[file_name].type.name == "F32"

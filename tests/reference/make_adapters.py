@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-from adapters import pairs_for, write_adapter
+from adapters import adapter_of
 from make_expected import digest
 from synthetic import FAMILIES
 
@@ -49,11 +49,15 @@ def main(tree: str) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             hub, out = Path(scratch) / "hub", Path(scratch) / "out.gguf"
             cached(hub, run["base"], (FAMILIES / run["family"] / "config.json").read_text())
-            shapes = {name: tuple(shape) for name, shape in run["shapes"].items()}
-            adapter = write_adapter(Path(scratch) / "adapter", pairs_for(shapes))
+            adapter = adapter_of(run, Path(scratch) / "adapter")
             command = [sys.executable, __file__, "--convert", tree, str(adapter), "--base-model-id", run["base"]]
             environment = {**os.environ, "HF_HUB_CACHE": str(hub), "HF_HUB_OFFLINE": "1"}
-            subprocess.run([*command, "--outfile", str(out)], check=True, capture_output=True, env=environment)
+            subprocess.run(
+                [*command, "--outfile", str(out), "--outtype", run.get("type", "f32")],
+                check=True,
+                capture_output=True,
+                env=environment,
+            )
             run["file"] = digest(out)
         print(run["family"], flush=True)
     PINNED.write_text("[\n" + ",\n".join(f" {json.dumps(run)}" for run in pinned) + "\n]\n")

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ml_dtypes import bfloat16
@@ -41,6 +42,16 @@ def write_adapter(folder: Path, tensors: Mapping[str, Floats], *, dtype: str = "
     held = {name: (dtype, list(x.shape), as_dtype(x, dtype).tobytes()) for name, x in tensors.items()}
     write_safetensors(folder / "adapter_model.safetensors", held)
     return folder
+
+
+def adapter_of(run: Mapping[str, Any], folder: Path) -> Path:
+    """The adapter of a run of tests/adapters.json: pairs of a rank, pairs of embeddings, whole tensors."""
+    tensors = pairs_for({name: tuple(shape) for name, shape in run["shapes"].items()}, run.get("rank", 4))
+    for name, (rows, columns) in run.get("embeddings", {}).items():
+        tensors[f"{PREFIX}{name}.lora_embedding_A"] = factor(100, run.get("rank", 4), rows)
+        tensors[f"{PREFIX}{name}.lora_embedding_B"] = factor(101, columns, run.get("rank", 4))
+    tensors |= {f"{PREFIX}{name}": factor(102, *shape) for name, shape in run.get("whole", {}).items()}
+    return write_adapter(folder, tensors, dtype=run.get("dtype", "F32"), **run.get("config", {}))
 
 
 def product(b: Floats, a: Floats) -> Floats:
@@ -97,3 +108,20 @@ def merged(source: Path, folder: Path, changes: Mapping[str, Callable[[Floats], 
 def plus(scale: float, b: Floats, a: Floats) -> Callable[[Floats], Floats]:
     """The change of one pair."""
     return lambda weight: weight + product(b, a) * np.float32(scale)
+
+
+def stacked_pairs(
+    folder: Path, shapes: Mapping[str, tuple[int, int, int]], **config: object
+) -> dict[str, tuple[Floats, Floats]]:
+    """Writes an adapter for stacks of experts, (experts, outputs, inputs) by the names of parameters, the outermost
+    one last; A (experts, rank, inputs) and B (experts, outputs, rank) of each."""
+    held: dict[str, Floats] = {}
+    found: dict[str, tuple[Floats, Floats]] = {}
+    for depth, (name, (n, rows, columns)) in enumerate(reversed(list(shapes.items()))):
+        module, _, _ = name.rpartition(".")
+        a, b = factor(2 * depth, n * 4, columns), factor(2 * depth + 1, rows, n * 4)
+        held[f"{PREFIX}{module}{'.base_layer' * depth}.lora_A.weight"] = a
+        held[f"{PREFIX}{module}{'.base_layer' * depth}.lora_B.weight"] = b
+        found[name] = a.reshape(n, 4, columns), b.reshape(rows, 4, n).transpose(2, 0, 1)
+    write_adapter(folder, held, target_parameters=list(shapes), **config)
+    return found
