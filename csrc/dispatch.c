@@ -3,6 +3,7 @@
  *
  * This file is compiled for the baseline of the architecture, never under a target pragma. */
 #include "base.h"
+#include "codes.h"
 #include "exp.h"
 
 extern const forge_backend forge_portable, forge_avx2, forge_avx512, forge_neon;
@@ -140,6 +141,16 @@ void forge_dequantize(int backend, int type, const void *src, float *dst, int64_
     const float_state callers = get_float_state();
     set_float_state(default_state);
     find_kernel(backend, type, false)->dequantize(src, dst, n);
+    set_float_state(callers);
+}
+
+void forge_unpack_codes(const forge_codes *request, uint8_t *dst) { unpack_codes(request, dst); }
+
+void forge_scale_codes(const forge_scaled *request, float *dst)
+{
+    const float_state callers = get_float_state();
+    set_float_state(default_state);
+    scale_codes(request, dst);
     set_float_state(callers);
 }
 

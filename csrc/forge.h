@@ -28,6 +28,30 @@ typedef struct {
     int type; /* the type to quantize to */
 } forge_request;
 
+/* Codes of 1 to 8 bits in streams of bits, the lowest first. A code may lie across two words of a stream. */
+typedef struct {
+    const uint8_t *data; /* the first word of the first stream: 32 bits, little-endian */
+    int64_t n_streams, stream_step, word_step; /* bytes from one stream to the next, and from word to word */
+    int64_t stream_bytes; /* of a stream; what is missing in its last word counts as zero */
+    int64_t n_codes;      /* of a stream */
+    int64_t dst_step;     /* bytes from one row of the result to the next */
+    const uint8_t *order; /* of each 32 codes, which one each place of the result gets; NULL for 0 to 31 */
+    int bits;
+    int to_columns; /* whether a stream becomes a column of the result, and not a row */
+} forge_codes;
+
+/* Codes, and what their values are made of: (level - zero) * scale + shift, each operation rounded once. The
+ * columns of a row are in runs that share their numbers. */
+typedef struct {
+    const uint8_t *codes; /* `n_rows` rows of `n_columns`; NULL if the result holds the levels already */
+    const float *levels;  /* of each of the 256 codes */
+    const float *scales, *zeros, *shifts; /* rows of `n_groups`; NULL for no zeros or shifts */
+    const int64_t *scale_rows;            /* for each row, which row of scales, zeros and shifts is its own */
+    const int64_t *starts;                /* the first column of each run, then `n_columns` */
+    const int64_t *groups;                /* of each run: the column of its scale, zero and shift */
+    int64_t n_rows, n_columns, n_groups, n_runs;
+} forge_scaled;
+
 /* The name of backend `index`, from the most portable (0) to the fastest; NULL past the last one. */
 const char *forge_backend_name(int index);
 /* How many sub-blocks the backend works on at once. */
@@ -50,6 +74,11 @@ int64_t forge_make_tables(int type, void *tables);
 void forge_quantize(int backend, const forge_request *request, void *dst);
 /* Unpacks `n` values, a whole number of blocks, into floats. */
 void forge_dequantize(int backend, int type, const void *src, float *dst, int64_t n);
+
+/* Unpacks the codes of all streams into bytes. */
+void forge_unpack_codes(const forge_codes *request, uint8_t *dst);
+/* Fills `n_rows` rows with the values of codes. */
+void forge_scale_codes(const forge_scaled *request, float *dst);
 
 /* exp(x) of `n` floats, with the bits of torch's. */
 void forge_exp(const float *x, float *dst, int64_t n);

@@ -170,9 +170,10 @@ def cut(whole: Iterable[Batch], values: int, *, share: int, total: int) -> Itera
         total: Bytes that a batch may hold if each batch has to read a whole matrix. A few large batches are best then.
     """
     for batch in whole:
-        if batch.expr.is_columnwise:
+        together = batch.expr.rows_together
+        if together > 1:
             border = batch.expr.matrix_rows
-            step = _rows_within(batch, border, total)
+            step = _rows_within(batch, min(border, max(together, values // batch.expr.shape[-1])), total)
         else:
             step = _rows_within(batch, max(1, values // batch.expr.shape[-1]), share)
             border = _border(batch, step)

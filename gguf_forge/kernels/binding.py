@@ -219,6 +219,119 @@ def dequantize_rows(
         lib.forge_dequantize(_backend_index(backend), tensor_type.id, _pointer(packed), values, out.size)
 
 
+def unpack_codes(
+    streams: NDArray[np.generic], bits: int, out: NDArray[np.uint8], *, order: NDArray[np.uint8] | None = None
+) -> None:
+    """Unpacks codes from streams of bits, the lowest bits first, into one byte each.
+
+    Args:
+        streams: (n, W), one stream in each row: uint8 without gaps in a row, or uint32 with any distances, so that a
+            transposed view has the streams of columns.
+        bits: Of a code, 1 to 8.
+        out: Writable, (n, codes of a stream). The codes of a stream, or those of one place, are next to each other.
+        order: Of each 32 codes of a stream, which one each place of the result gets; None for the order of the stream.
+
+    Raises:
+        UsageError: a shape, dtype or number does not fit.
+
+    Example:
+        >>> codes = np.empty((1, 8), np.uint8)
+        >>> unpack_codes(np.array([[0x87654321]], np.uint32), 4, codes)
+        >>> codes.tolist()
+        [[1, 2, 3, 4, 5, 6, 7, 8]]
+    """
+    stream_bytes = streams.shape[-1] * streams.itemsize
+    if streams.ndim != 2 or streams.dtype not in (np.uint8, np.uint32) or not 1 <= bits <= 8:
+        raise UsageError(f"codes of {bits} bits cannot be unpacked from {_describe(streams)}")
+    if streams.itemsize == 1 and streams.shape[1] > 1 and streams.strides[1] != 1:
+        raise UsageError("the bytes of a stream must follow one another")
+    if out.dtype != np.uint8 or out.ndim != 2 or len(out) != len(streams) or out.shape[1] * bits > 8 * stream_bytes:
+        raise UsageError(f"{_describe(streams)} cannot be unpacked to {_describe(out)}")
+    if not out.flags.writeable or (out.size and 1 not in out.strides):
+        raise UsageError("codes must be writable, and next to each other along one axis")
+    if order is not None and (order.dtype != np.uint8 or order.shape != (32,) or order.max() > 31):
+        raise UsageError("an order must be 32 uint8 numbers below 32")
+    if out.size:
+        to_columns = out.strides[1] != 1
+        request = {
+            "data": _address(streams),
+            "n_streams": len(streams),
+            "stream_step": streams.strides[0],
+            "word_step": streams.strides[1] if streams.itemsize == 4 else 4,
+            "stream_bytes": stream_bytes,
+            "n_codes": out.shape[1],
+            "dst_step": out.strides[to_columns],
+            "order": ffi.NULL if order is None else _address(np.require(order, requirements="C")),
+            "bits": bits,
+            "to_columns": to_columns,
+        }
+        lib.forge_unpack_codes(ffi.new("forge_codes *", request), _address(out))
+
+
+def scale_codes(
+    codes: NDArray[np.uint8] | None,
+    levels: NDArray[np.float32] | None,
+    numbers: tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float32] | None],
+    scale_rows: NDArray[np.int64],
+    runs: tuple[NDArray[np.int64], NDArray[np.int64]],
+    out: NDArray[np.float32],
+) -> None:
+    """Fills `out` with (level - zero) * scale + shift, in operations of float32 that are rounded one by one.
+
+    Args:
+        codes: (n, C), C-contiguous; None if `out` holds the levels already.
+        levels: Of each of the 256 codes.
+        numbers: The scales, zeros and shifts: (m, groups) each, or None for no zeros or shifts.
+        scale_rows: For each row, which row of the numbers is its own.
+        runs: The columns in runs that share their numbers: the first column of each, and the group of each.
+        out: Writable float32, (n, C), C-contiguous.
+
+    Raises:
+        UsageError: a shape, dtype or number does not fit.
+
+    Example:
+        >>> out, one = np.empty((1, 2), np.float32), np.array([[0.5]], np.float32)
+        >>> levels, at = np.arange(256, dtype=np.float32), np.zeros(1, np.int64)
+        >>> scale_codes(np.array([[3, 4]], np.uint8), levels, (one, None, None), at, (at, at), out)
+        >>> out.tolist()
+        [[1.5, 2.0]]
+    """
+    scales = numbers[0]
+    starts, groups = runs
+    n_rows, n_columns = out.shape
+    for given in numbers:
+        if given is not None and (given.dtype != np.float32 or given.shape != scales.shape or given.ndim != 2):
+            raise UsageError(f"scales, zeros and shifts must be float32 of one shape, not {_describe(given)}")
+    for what, each, below in (("scale_rows", scale_rows, len(scales)), ("groups", groups, scales.shape[1])):
+        if each.dtype != np.int64 or each.ndim != 1 or (each.size and (each.min() < 0 or each.max() >= below)):
+            raise UsageError(f"{what} must be int64 numbers below {below}")
+    bounds = np.append(starts, n_columns)
+    if len(scale_rows) != n_rows or len(starts) != len(groups) or bounds[0] != 0 or (np.diff(bounds) < 0).any():
+        raise UsageError(f"the runs and rows do not fit values {_describe(out)}")
+    if out.dtype != np.float32 or not out.flags.carray:
+        raise UsageError(f"values must be a writable C-contiguous float32 array, not {_describe(out)}")
+    if codes is not None and (codes.shape != out.shape or codes.itemsize != 1 or not codes.flags.c_contiguous):
+        raise UsageError(f"codes must be C-contiguous bytes {out.shape}, not {_describe(codes)}")
+    if (codes is None) != (levels is None) or (
+        levels is not None and (levels.dtype != np.float32 or levels.shape != (256,))
+    ):
+        raise UsageError("codes need 256 float32 levels")
+    if out.size:
+        # The request holds only addresses. These variables keep the arrays behind the addresses alive.
+        kept = [None if each is None else np.require(each, requirements=["C", "A"]) for each in (levels, *numbers)]
+        indices = [np.require(each, np.int64, ["C", "A"]) for each in (scale_rows, bounds, groups)]
+        request = {
+            **dict(zip(("levels", "scales", "zeros", "shifts"), map(_floats, kept), strict=True)),
+            **dict(zip(("scale_rows", "starts", "groups"), map(_indices, indices), strict=True)),
+            "codes": ffi.NULL if codes is None else _address(codes),
+            "n_rows": n_rows,
+            "n_columns": n_columns,
+            "n_groups": scales.shape[1],
+            "n_runs": len(groups),
+        }
+        lib.forge_scale_codes(ffi.new("forge_scaled *", request), _pointer(out, "float[]"))
+
+
 def exp_values(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """e to the power of each value, with the bits of torch's `exp` (see csrc/exp.c).
 
@@ -253,3 +366,16 @@ def _describe(array: NDArray[np.generic]) -> str:
 def _pointer(array: NDArray[np.generic], ctype: str = "char[]") -> Any:
     """The address of the array's bytes, taken without a buffer because Python's buffers do not know bfloat16."""
     return ffi.from_buffer(ctype, array.view(np.uint16) if array.dtype.name == "bfloat16" else array)
+
+
+def _address(array: NDArray[np.generic]) -> Any:
+    """The address of the first value of an array, whose values may lie apart."""
+    return ffi.cast("uint8_t *", array.ctypes.data)
+
+
+def _floats(array: NDArray[np.float32] | None) -> Any:
+    return ffi.NULL if array is None else _pointer(array, "float[]")
+
+
+def _indices(array: NDArray[np.int64]) -> Any:
+    return _pointer(array, "int64_t[]")

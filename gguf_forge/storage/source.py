@@ -30,6 +30,13 @@ class Source(Protocol):
         """
         ...
 
+    def read_pieces(self, offset: int, nbytes: int, step: int, count: int) -> NDArray[np.uint8]:
+        """`count` pieces of `nbytes` bytes each, (count, nbytes). They begin `step` bytes apart, the first at `offset`.
+
+        It raises InputError if it cannot read all of them.
+        """
+        ...
+
     def copy_range(self, target: int, nbytes: int, offset: int, at: int) -> int:
         """Lets the kernel copy bytes into an open file, with `copy_file_range`, without passing through this process.
 

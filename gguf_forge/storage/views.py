@@ -25,6 +25,10 @@ class Section:
         _check_range(self, offset, nbytes)
         return self._source.read(self._start + offset, nbytes, at=at)
 
+    def read_pieces(self, offset: int, nbytes: int, step: int, count: int) -> NDArray[np.uint8]:
+        _check_range(self, offset, step * (count - 1) + nbytes)
+        return self._source.read_pieces(self._start + offset, nbytes, step, count)
+
     def copy_range(self, target: int, nbytes: int, offset: int, at: int) -> int:
         return self._source.copy_range(target, nbytes, self._start + offset, at)
 
@@ -52,6 +56,9 @@ class Concatenated:
             if first < last:
                 data[first - offset : last - offset] = source.read(first - start, last - first)
         return data
+
+    def read_pieces(self, offset: int, nbytes: int, step: int, count: int) -> NDArray[np.uint8]:
+        return np.stack([self.read(offset + step * number, nbytes) for number in range(count)])
 
     def copy_range(self, target: int, nbytes: int, offset: int, at: int) -> int:
         for source, start in zip(self._sources, self._starts, strict=True):

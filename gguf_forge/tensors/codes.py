@@ -6,6 +6,7 @@ into values.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,36 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.errors import InputError
+from gguf_forge.kernels.binding import unpack_codes
+from gguf_forge.storage.buffers import fresh
 from gguf_forge.storage.source import Source
-from gguf_forge.tensors.expression import NUMBERS_BYTES, TensorExpr, Unary
+from gguf_forge.tensors.expression import NUMBERS_BYTES, TensorExpr, Unary, contiguous_runs
 from gguf_forge.types.element_type import ELEMENT_TYPES, ElementType
 from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import F32, TensorType
 
 U8 = ELEMENT_TYPES["U8"]
-
-
-def bit_fields(words: NDArray[np.uint32], bits: int, first: NDArray[np.int64]) -> NDArray[np.uint32]:
-    """Numbers of `bits` bits from a stream of 32-bit words, lowest bits first. A number may lie across two words.
-
-    Args:
-        words: (n, W).
-        bits: How many bits each number has, up to 16.
-        first: The bit of a row at which each number begins.
-
-    Example:
-        >>> bit_fields(np.array([[0x87654321]], np.uint32), 4, np.arange(8) * 4).tolist()
-        [[1, 2, 3, 4, 5, 6, 7, 8]]
-    """
-    word, shift = np.divmod(first, 32)
-    low = words[:, word] >> shift.astype(np.uint32)
-    crosses = shift + bits > 32
-    if crosses.any():
-        after = words[:, np.minimum(word + 1, words.shape[1] - 1)]
-        high = after << ((32 - shift) & 31).astype(np.uint32)
-        low = np.where(crosses, low | high, low)
-    fields: NDArray[np.uint32] = low & np.uint32((1 << bits) - 1)
-    return fields
+# Codes are unpacked by units of this many, which are whole words whatever the bits of a code.
+UNIT = 32
+_COLUMN_PASSES = 16
 
 
 class Codes(Unary):
@@ -56,6 +39,11 @@ class Codes(Unary):
         return F32
 
     @property
+    def column_passes(self) -> int:
+        # Packed codes are small beside the values that are made of them, so they may be read some times.
+        return _COLUMN_PASSES
+
+    @property
     def _mask(self) -> int:
         return (1 << self.bits) - 1
 
@@ -64,15 +52,51 @@ class Codes(Unary):
         return f"{self.bits}-bit codes"
 
 
+class PackedCodes(Codes):
+    """Codes in streams of bits, the lowest first. A code may lie across two words."""
+
+    def take_columns(self, matrix: int, columns: RowNumbers) -> Rows:
+        units, at = _units_of(columns)
+        taken = fresh(len(units) * UNIT * self.matrix_rows).reshape(-1, self.matrix_rows)
+        done = 0
+        for start, stop in contiguous_runs(units):
+            self._unpack_columns(matrix, start, stop, taken[done : done + (stop - start) * UNIT])
+            done += (stop - start) * UNIT
+        return taken[at]
+
+    def columns_working_set(self, n_columns: int) -> int:
+        held = (n_columns + 2 * UNIT) * self.matrix_rows
+        return 2 * held + self.of.working_set(self._words_of_pass) + n_columns * NUMBERS_BYTES
+
+    @property
+    def _words_of_pass(self) -> int:
+        """How many packed rows are read at a time where columns are taken."""
+        return self._rows_of_pass
+
+    @abstractmethod
+    def _unpack_columns(self, matrix: int, start: int, stop: int, out: NDArray[np.uint8]) -> None:
+        """Unpacks units of columns `start` to `stop`, each column to a row of `out`."""
+
+
+def _units_of(numbers: RowNumbers) -> tuple[RowNumbers, slice | RowNumbers]:
+    """The units of codes that rows or columns with these numbers are in, and the places of the numbers in them."""
+    first, count = int(numbers[0]), len(numbers)
+    if (np.diff(numbers) == 1).all():
+        return np.arange(first // UNIT, -(-(first + count) // UNIT)), slice(first % UNIT, first % UNIT + count)
+    units, at = np.unique(numbers // UNIT, return_inverse=True)
+    return units, at * UNIT + numbers % UNIT
+
+
 @dataclass(frozen=True)
-class RowCodes(Codes):
-    """Codes that are packed along the rows: a stream of bits, the lowest first.
+class RowCodes(PackedCodes):
+    """Codes that are packed along the rows.
 
     Attributes:
         of: Stored integers, (..., W).
         bits: Of a code.
         width: The codes of a row; what is packed beyond them is padding.
-        order: The place of each column in its group of `len(order)` codes, if columns do not follow one another.
+        order: The place of each column in its group of `len(order)` codes, if columns do not follow one another. This
+            length divides 32.
     """
 
     bits: int
@@ -90,35 +114,44 @@ class RowCodes(Codes):
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return (*self.of.shape[:-1], self.width)
 
+    @property
+    def _order(self) -> NDArray[np.uint8] | None:
+        """The order of a whole unit."""
+        if not self.order:
+            return None
+        groups = np.arange(0, UNIT, len(self.order))[:, None]
+        order: NDArray[np.uint8] = (groups + np.array(self.order)).astype(np.uint8).reshape(-1)
+        return order
+
     def take(self, rows: RowNumbers) -> Rows:
-        packed: NDArray[np.uint8] = self.of.take(rows).view(np.uint8)
-        codes = self._of_bytes(packed) if 8 % self.bits == 0 else self._of_stream(packed)
-        if self.order:
-            codes = codes.reshape(len(rows), -1, len(self.order))[:, :, list(self.order)].reshape(len(rows), -1)
+        packed = self.of.take(rows).view(np.uint8)
+        codes = fresh(len(rows) * self.width).reshape(len(rows), self.width)
+        unpack_codes(packed, self.bits, codes, order=self._order)
         return codes
 
-    def _of_bytes(self, packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Codes of which each byte holds a whole number, such as two codes of 4 bits."""
-        each = 8 // self.bits
-        codes = np.empty((len(packed), packed.shape[1] * each), np.uint8)
-        for place in range(each):
-            np.right_shift(packed, place * self.bits, out=codes[:, place::each])
-        codes &= np.uint8(self._mask)
-        return codes[:, : self.width]
-
-    def _of_stream(self, packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        padded = np.pad(packed, ((0, 0), (0, -packed.shape[1] % 4)))
-        return bit_fields(padded.view(np.uint32), self.bits, np.arange(self.width) * self.bits).astype(np.uint8)
+    def _unpack_columns(self, matrix: int, start: int, stop: int, out: NDArray[np.uint8]) -> None:
+        first, n_codes = matrix * self.matrix_rows, min(self.width - start * UNIT, len(out))
+        # Stored numbers have one or four bytes, and units are whole words.
+        each = 4 * self.bits // self.of.dtype.row_bytes(1)
+        words = start * each, min(stop * each, self.of.shape[-1])
+        for row in range(0, self.matrix_rows, self._rows_of_pass):
+            last = min(row + self._rows_of_pass, self.matrix_rows)
+            # A name for the packed rows would keep them while the next ones are read.
+            unpack_codes(
+                self.of.part_of_rows(first + row, first + last, words).view(np.uint8),
+                self.bits,
+                out[:n_codes, row:last].T,
+                order=self._order,
+            )
 
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
-        # The codes. If a byte does not hold a whole number of codes, they are also computed as words of 4 bytes.
-        wide = n_rows * self.width * (3 if 8 % self.bits == 0 else 24)
-        return self.of.working_set(n_rows, scattered=scattered) + wide + 16 * self.width + n_rows * NUMBERS_BYTES
+        codes = n_rows * self.width
+        return self.of.working_set(n_rows, scattered=scattered) + codes + n_rows * NUMBERS_BYTES
 
 
 @dataclass(frozen=True)
-class ColumnCodes(Codes):
-    """Codes that are packed along the columns: each column is a stream of bits in words of 32, the lowest first.
+class ColumnCodes(PackedCodes):
+    """Codes that are packed along the columns, in words of 32 bits.
 
     Attributes:
         of: int32 (ceil(height * bits / 32), C).
@@ -140,24 +173,33 @@ class ColumnCodes(Codes):
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return self.height, self.of.shape[1]
 
+    @property
+    def _words_of_pass(self) -> int:
+        return max(1, self._rows_of_pass // UNIT) * self.bits
+
     def take(self, rows: RowNumbers) -> Rows:
-        word, shift = np.divmod(rows * self.bits, 32)
-        last = np.minimum(word + (shift + self.bits > 32), self.of.shape[0] - 1)
-        needed, at = np.unique(np.concatenate((word, last)), return_inverse=True)
-        words = self.of.take(needed).view(np.uint32)
-        shift = shift[:, None].astype(np.uint32)
-        low = words[at[: len(rows)]] >> shift
-        crosses = shift + np.uint32(self.bits) > 32
-        if crosses.any():
-            high = words[at[len(rows) :]] << ((np.uint32(32) - shift) & np.uint32(31))
-            low = np.where(crosses, low | high, low)
-        codes: NDArray[np.uint8] = (low & np.uint32(self._mask)).astype(np.uint8)
-        return codes
+        units, at = _units_of(rows)
+        taken = fresh(len(units) * UNIT * self.shape[1]).reshape(-1, self.shape[1])
+        done = 0
+        for start, stop in contiguous_runs(units):
+            n_codes = min(self.height - start * UNIT, (stop - start) * UNIT)
+            words = self.of.rows(start * self.bits, min(stop * self.bits, self.of.n_rows)).view(np.uint32)
+            unpack_codes(words.T, self.bits, taken[done : done + n_codes].T)
+            done += (stop - start) * UNIT
+        return taken[at]
+
+    def _unpack_columns(self, matrix: int, start: int, stop: int, out: NDArray[np.uint8]) -> None:
+        columns = start * UNIT, min(stop * UNIT, self.shape[1])
+        for first in range(0, self.of.n_rows, self._words_of_pass):
+            last, code = min(first + self._words_of_pass, self.of.n_rows), first // self.bits * UNIT
+            part = out[: columns[1] - columns[0], code : code + self._words_of_pass // self.bits * UNIT]
+            unpack_codes(self.of.part_of_rows(first, last, columns).view(np.uint32).T, self.bits, part)
 
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
-        below = min(n_rows + 1, self.of.n_rows)
-        wide = n_rows * F32.row_bytes(self.shape[1])
-        return self.of.working_set(below, scattered=True) + 5 * wide + n_rows * NUMBERS_BYTES
+        units = min(n_rows if scattered else n_rows // UNIT + 2, -(-self.height // UNIT))
+        below = min(units * self.bits, self.of.n_rows)
+        codes = (units * UNIT + n_rows) * self.shape[1]
+        return self.of.working_set(below, scattered=scattered) + codes + n_rows * NUMBERS_BYTES
 
 
 @dataclass(frozen=True)
@@ -219,14 +261,23 @@ class Lookup(TensorExpr):
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return self.codes.shape
 
-    def take(self, rows: RowNumbers) -> Rows:
+    def table(self, codes: Rows) -> NDArray[np.float32]:
+        """The values of at least 256 codes, of which `codes` are some.
+
+        Raises:
+            InputError: one of `codes` has no value.
+        """
         levels = self.levels.rows(0, 1)[0].astype(np.float32)
-        codes = self.codes.take(rows)
-        if len(levels) < 256 or codes.dtype.kind == "i":
+        n_codes = 1 << self.codes.bits if isinstance(self.codes, Codes) else 256
+        if len(levels) < n_codes or codes.dtype.kind == "i":
             low, high = (int(codes.min()), int(codes.max())) if codes.size else (0, 0)
             if low < 0 or high >= len(levels):
                 raise InputError(f"a code is {low if low < 0 else high}, and its table has {len(levels)} values")
-        values: Rows = levels[codes]
+        return np.pad(levels, (0, max(0, 256 - len(levels))))
+
+    def take(self, rows: RowNumbers) -> Rows:
+        codes = self.codes.take(rows)
+        values: Rows = self.table(codes)[codes]
         return values
 
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
@@ -245,17 +296,15 @@ class Lookup(TensorExpr):
 
 @dataclass(frozen=True)
 class Gathered(TensorExpr):
-    """Columns or rows chosen by a stored index: number i of the result is number `index[i]` of `of`.
+    """Columns chosen by a stored index: column i of the result is column `index[i]` of `of`.
 
     Attributes:
         of: The tensor; a matrix.
         index: Whole numbers, (n).
-        axis: -1 for columns, -2 for rows.
     """
 
     of: TensorExpr
     index: TensorExpr
-    axis: int = -1
 
     def __post_init__(self) -> None:
         if len(self.index.shape) != 1 or len(self.of.shape) != 2:
@@ -267,21 +316,26 @@ class Gathered(TensorExpr):
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        rows, columns = self.of.shape
-        return (rows, *self.index.shape) if self.axis == -1 else (*self.index.shape, columns)
+        return self.of.shape[0], *self.index.shape
+
+    @property
+    def columns(self) -> NDArray[np.int64]:
+        """The index, read.
+
+        Raises:
+            InputError: it names a column that does not exist.
+        """
+        index: NDArray[np.int64] = self.index.rows(0, 1)[0].astype(np.int64)
+        if index.min() < 0 or index.max() >= self.of.shape[1]:
+            raise InputError(f"g_idx names group {index.max()}, and there are {self.of.shape[1]}")
+        return index
 
     def take(self, rows: RowNumbers) -> Rows:
-        index = self.index.rows(0, 1)[0].astype(np.int64)
-        if index.min() < 0 or index.max() >= self.of.shape[self.axis]:
-            raise InputError(f"g_idx names group {index.max()}, and there are {self.of.shape[self.axis]}")
-        if self.axis == -1:
-            return np.ascontiguousarray(self.of.take(rows)[:, index])
-        below, at = np.unique(index[rows], return_inverse=True)
-        return self.of.take(below)[at]
+        return np.ascontiguousarray(self.of.take(rows)[:, self.columns])
 
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         index = self.index.working_set(1) + 16 * self.index.shape[0]
-        below = self.of.working_set(min(n_rows, self.of.n_rows), scattered=True)
+        below = self.of.working_set(n_rows, scattered=scattered)
         return below + index + n_rows * (2 * self.row_bytes + NUMBERS_BYTES)
 
     def sources(self) -> Iterator[Source]:

@@ -6,22 +6,23 @@ results are the same on every machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gguf_forge.errors import InputError
+from gguf_forge.kernels.binding import scale_codes
+from gguf_forge.storage.buffers import fresh
 from gguf_forge.storage.source import Source
+from gguf_forge.tensors.codes import Gathered, Lookup
 from gguf_forge.tensors.expression import NUMBERS_BYTES, TensorExpr
-from gguf_forge.types.rows import RowNumbers, Rows
+from gguf_forge.types.rows import FloatRows, RowNumbers, Rows
 from gguf_forge.types.tensor_type import F32, TensorType
 
-# Rows that share their scales are changed together if there are at least this many.
-_FEW = 8
 _INTACT = "get an intact copy of the model"
 
 
@@ -61,17 +62,44 @@ class Scaled(TensorExpr):
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return self.codes.shape
 
+    @property
+    def rows_together(self) -> int:
+        return self.codes.rows_together
+
     def take(self, rows: RowNumbers) -> Rows:
         below, at = self.scale_rows(rows)
-        values = _as_float32(self.codes.take(rows))
-        if isinstance(self.zeros, TensorExpr):
-            self._apply(np.subtract, values, self._numbers(self.zeros, below), at)
-        elif self.zeros:
-            values -= np.float32(self.zeros)
-        self._apply(np.multiply, values, self._numbers(self.scales, below), at)
-        if self.shifts is not None:
-            self._apply(np.add, values, self._numbers(self.shifts, below), at)
+        codes, levels, values = self._coded(rows)
+        if isinstance(self.zeros, int) and self.zeros:
+            levels, values = (each if each is None else each - np.float32(self.zeros) for each in (levels, values))
+        runs, groups_of = self._runs()
+        scales = self._numbers(groups_of(self.scales), below, self.scales)
+        zeros, shifts = (
+            self._numbers(groups_of(numbers), below, numbers) if isinstance(numbers, TensorExpr) else None
+            for numbers in (self.zeros, self.shifts)
+        )
+        if values is None:
+            values = fresh(len(rows) * self.row_bytes).view(np.float32).reshape(len(rows), -1)
+        scale_codes(codes, levels, (scales, zeros, shifts), at, runs, values)
         return values
+
+    def _coded(self, rows: RowNumbers) -> tuple[Rows | None, FloatRows | None, FloatRows | None]:
+        """Rows of codes and the number that each code means, or else the numbers themselves."""
+        lookup = self.codes if isinstance(self.codes, Lookup) and self.codes.codes.dtype.row_bytes(1) == 1 else None
+        taken = np.ascontiguousarray((self.codes if lookup is None else lookup.codes).take(rows))
+        if taken.itemsize == 1:
+            return taken, _levels(taken.dtype) if lookup is None else lookup.table(taken)[:256], None
+        return None, None, taken.astype(np.float32)
+
+    def _runs(self) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]], Callable[[TensorExpr], TensorExpr]]:
+        """The columns in runs that share a scale (first columns and groups), and how to find the numbers of groups."""
+        numbers = [each for each in (self.scales, self.zeros, self.shifts) if isinstance(each, TensorExpr)]
+        index = self.scales.index if isinstance(self.scales, Gathered) else None
+        if self.column_block == 1 and all(isinstance(each, Gathered) and each.index is index for each in numbers):
+            columns = cast(Gathered, self.scales).columns
+            starts = np.flatnonzero(np.diff(columns, prepend=-1))
+            return (starts, columns[starts]), lambda gathered: cast(Gathered, gathered).of
+        starts = np.arange(0, self.shape[-1], self.column_block)
+        return (starts, np.arange(len(starts))), lambda plain: plain
 
     def scale_rows(self, rows: RowNumbers) -> tuple[RowNumbers, RowNumbers]:
         """The rows of scales that rows of codes need, each once, and for each row of codes its place among them."""
@@ -79,17 +107,17 @@ class Scaled(TensorExpr):
         below, at = np.unique(matrix * self.scales.matrix_rows + within // self.row_block, return_inverse=True)
         return below, at
 
-    def _numbers(self, numbers: TensorExpr, rows: RowNumbers) -> Rows:
-        """One number for each block of columns."""
+    def _numbers(self, numbers: TensorExpr, rows: RowNumbers, of: TensorExpr) -> FloatRows:
+        """One number for each block of columns, of the scales, zero points or shifts `of`."""
         # A zero scale of a block or row is legitimate: bitsandbytes, quanto and DeepSeek's FP8 write it for a block of
         # zeros, and a float16 scale of tiny weights may underflow. Only the one scale of a tensor must not be zero.
         stored = numbers.take(rows)
-        if numbers is self.zeros and stored.dtype.kind in "iu":
+        if of is self.zeros and stored.dtype.kind in "iu":
             self._check_zero_points(stored)
-        each: Rows = stored.astype(np.float32)
+        each: FloatRows = stored.astype(np.float32)
         if not np.isfinite(each).all():
             raise InputError("a scale or zero point is infinite or not a number", hint=_INTACT)
-        if numbers is self.scales and each.size == 1 == numbers.n_rows and not each.all():
+        if of is self.scales and each.size == 1 == numbers.n_rows and not each.all():
             raise InputError("the scale of the whole tensor is zero", hint=_INTACT)
         return each
 
@@ -101,29 +129,13 @@ class Scaled(TensorExpr):
                 f"zero points from {zeros.min()} to {zeros.max()} do not fit codes of {kind}", hint=_INTACT
             )
 
-    def _apply(self, operation: np.ufunc, values: Rows, each: Rows, at: RowNumbers) -> None:
-        """Changes each block by its own number: row i by the numbers `at[i]`, those that share them together."""
-        starts = np.flatnonzero(np.diff(at, prepend=-1))
-        if len(starts) * _FEW > len(at):
-            self._apply_to_rows(operation, values, each[at])
-            return
-        for start, stop in pairwise((*starts.tolist(), len(at))):
-            self._apply_to_rows(operation, values[start:stop], each[at[start] : at[start] + 1])
-
-    def _apply_to_rows(self, operation: np.ufunc, values: Rows, each: Rows) -> None:
-        """Changes each block of columns by its own number; each row has its own, or all share them."""
-        if self.column_block > 1 and self.shape[-1] % self.column_block == 0:
-            values = values.reshape(len(values), each.shape[1], self.column_block)
-            each = each[:, :, None]
-        elif self.column_block > 1:
-            each = each.repeat(self.column_block, axis=1)[:, : self.shape[-1]]
-        operation(values, each, out=values)
-
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         codes, *numbers = self.children()
         below = codes.working_set(n_rows, scattered=scattered)
         below += sum(each.working_set(min(n_rows, each.n_rows), scattered=True) for each in numbers)
-        return below + 4 * n_rows * F32.row_bytes(self.shape[-1]) + n_rows * NUMBERS_BYTES
+        runs = 24 * -(-self.shape[-1] // self.column_block)
+        values = n_rows * F32.row_bytes(self.shape[-1])
+        return below + runs + 2 * values + n_rows * NUMBERS_BYTES
 
     def sources(self) -> Iterator[Source]:
         for expr in self.children():
@@ -138,17 +150,10 @@ class Scaled(TensorExpr):
 
 
 @lru_cache
-def _levels(kind: np.dtype[Any]) -> Rows:
+def _levels(kind: np.dtype[Any]) -> FloatRows:
     """What each byte means as a number of a type of one byte."""
-    levels: Rows = np.arange(256, dtype=np.uint8).view(kind).astype(np.float32)
+    levels: FloatRows = np.arange(256, dtype=np.uint8).view(kind).astype(np.float32)
     return levels
-
-
-def _as_float32(codes: Rows) -> Rows:
-    """Codes as numbers of their own, which may be changed; a table is faster than a conversion of small floats."""
-    if codes.itemsize > 1 or codes.dtype.kind in "iu":
-        return codes.astype(np.float32)
-    return _levels(codes.dtype).take(codes.view(np.uint8))
 
 
 def is_of_fp8(expr: TensorExpr) -> bool:

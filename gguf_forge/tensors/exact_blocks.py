@@ -19,7 +19,7 @@ from gguf_forge.tensors.dequantized import Scaled
 from gguf_forge.tensors.expression import TensorExpr, Unary
 from gguf_forge.tensors.joined import Joined, Stack
 from gguf_forge.tensors.packed import RepackMxfp4
-from gguf_forge.tensors.row_maps import Reorder, Reshape, Slice, Transpose, reshaped, transposed
+from gguf_forge.tensors.row_maps import Reorder, Reshape, Slice, Transpose, reshaped
 from gguf_forge.tensors.scaled_blocks import BLOCK, RepackScaled
 from gguf_forge.tensors.stored import Constant, Stored, StoredElements
 from gguf_forge.types.tensor_type import F32, MXFP4, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, TensorType
@@ -68,8 +68,6 @@ def _mapped(expr: TensorExpr, leaf: _Leaf) -> TensorExpr | None:
     """The same operations on other leaves; None if an operation does more than to move whole rows or whole blocks."""
     if isinstance(expr, Scaled):
         return leaf(expr)
-    if isinstance(expr, Transpose) and isinstance(expr.of, Scaled):
-        return leaf(_swapped(expr.of))
     if isinstance(expr, Reshape) and isinstance(expr.of, Scaled):
         seen = _reshaped(expr.of, expr.to)
         return leaf(seen) if seen is not None else None
@@ -91,24 +89,6 @@ def _leaves(expr: TensorExpr) -> Iterator[Scaled]:
     else:
         for child in expr.children():
             yield from _leaves(child)
-
-
-def _swapped(of: Scaled) -> Scaled:
-    """The transpose of codes with scales, as codes with scales."""
-
-    def swapped(numbers: TensorExpr) -> TensorExpr:
-        if isinstance(numbers, Gathered):
-            return replace(numbers, of=transposed(numbers.of), axis=-3 - numbers.axis)
-        return transposed(numbers)
-
-    return Scaled(
-        transposed(of.codes),
-        swapped(of.scales),
-        of.column_block,
-        of.row_block,
-        swapped(of.zeros) if isinstance(of.zeros, TensorExpr) else of.zeros,
-        swapped(of.shifts) if of.shifts is not None else None,
-    )
 
 
 def _reshaped(of: Scaled, to: tuple[int, ...]) -> Scaled | None:
@@ -137,7 +117,7 @@ def _along_columns(of: Scaled) -> Scaled | None:
     """
     if of.shape[-1] % BLOCK:
         return None
-    if isinstance(of.scales, Gathered) and of.scales.axis == -1 and of.column_block == 1:
+    if isinstance(of.scales, Gathered) and of.column_block == 1:
         index = of.scales.index
         if index.row_bytes > _PIECE_BYTES:
             return None

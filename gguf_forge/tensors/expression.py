@@ -18,12 +18,15 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 
 from gguf_forge.errors import UnsupportedError
+from gguf_forge.storage.buffers import fresh
 from gguf_forge.storage.source import Source
 from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import F32, TensorType
 
 # Bytes for each row number. A row number has 8 bytes, and mapping numbers through an operation takes some arrays.
 NUMBERS_BYTES = 256
+# Bytes of rows that are read at a time where columns are taken.
+_PASS_BYTES = 2 << 20
 
 
 class StoredRun(NamedTuple):
@@ -61,8 +64,13 @@ class TensorExpr(ABC):
 
     @property
     def is_columnwise(self) -> bool:
-        """Whether reading one row means reading a whole matrix. If so, all rows of a matrix are best taken together."""
-        return False
+        """Whether reading one row means reading a whole matrix."""
+        return self.rows_together > 1
+
+    @property
+    def rows_together(self) -> int:
+        """How many neighbouring rows of a matrix are best taken together, because taking one reads the whole matrix."""
+        return 1
 
     def rows(self, start: int, stop: int) -> Rows:
         """Rows start..stop as a matrix (stop - start, C)."""
@@ -71,6 +79,38 @@ class TensorExpr(ABC):
     @abstractmethod
     def take(self, rows: RowNumbers) -> Rows:
         """The rows with these numbers, in this order."""
+
+    def part_of_rows(self, start: int, stop: int, columns: tuple[int, int]) -> Rows:
+        """Columns `columns[0]` to `columns[1]` of rows `start` to `stop`."""
+        return self.rows(start, stop)[:, slice(*columns)]
+
+    @property
+    def column_passes(self) -> int:
+        """In how many passes the columns of a matrix are best taken. Each pass reads all of its rows."""
+        return 1
+
+    def take_columns(self, matrix: int, columns: RowNumbers) -> Rows:
+        """The columns with these numbers of a matrix, in this order, each as a row."""
+        n_rows, step = self.shape[-2], self._rows_of_pass
+        first, last = int(columns.min()), int(columns.max()) + 1
+        picked = slice(None) if (np.diff(columns) == 1).all() else columns - first
+        taken = fresh(len(columns) * self.dtype.row_bytes(n_rows)).view(self.dtype.dtype).reshape(len(columns), n_rows)
+        for start in range(0, n_rows, step):
+            stop = min(start + step, n_rows)
+            part = self.part_of_rows(matrix * n_rows + start, matrix * n_rows + stop, (first, last))
+            taken[:, start:stop] = part[:, picked].T
+        return taken
+
+    def columns_working_set(self, n_columns: int) -> int:
+        """The most bytes that taking `n_columns` columns holds, the result included."""
+        step = self._rows_of_pass
+        taken = n_columns * (NUMBERS_BYTES + self.dtype.row_bytes(self.shape[-2]))
+        return taken + self.working_set(step) + step * self.row_bytes
+
+    @property
+    def _rows_of_pass(self) -> int:
+        """How many rows are read at a time where columns are taken."""
+        return min(self.shape[-2], max(1, _PASS_BYTES // self.row_bytes))
 
     def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
         """The places in files of a range of rows, if the files hold the very bytes that `rows` gives; None if not."""
@@ -144,8 +184,8 @@ class Unary(TensorExpr):
         return self.of.sources()
 
     @property
-    def is_columnwise(self) -> bool:
-        return self.of.is_columnwise
+    def rows_together(self) -> int:
+        return self.of.rows_together
 
     def source_rows(self, rows: RowNumbers) -> RowNumbers:
         """Which rows of `of` the given rows come from."""

@@ -43,8 +43,8 @@ class Stack(TensorExpr):
         return (len(self.parts), *self.parts[0].shape)
 
     @property
-    def is_columnwise(self) -> bool:
-        return self.parts[0].is_columnwise
+    def rows_together(self) -> int:
+        return self.parts[0].rows_together
 
     @property
     def dtype(self) -> TensorType:  # type: ignore[override]
@@ -120,8 +120,8 @@ class Joined(TensorExpr):
         return self.pieces[0].expr.source_type
 
     @property
-    def is_columnwise(self) -> bool:
-        return any(expr.is_columnwise for expr in self.exprs)
+    def rows_together(self) -> int:
+        return max(expr.rows_together for expr in self.exprs)
 
     def take(self, rows: RowNumbers) -> Rows:
         kind = self.dtype

@@ -15,13 +15,9 @@ from typing import Literal
 import numpy as np
 
 from gguf_forge.errors import InputError, UnsupportedError
-from gguf_forge.storage.buffers import fresh
 from gguf_forge.tensors.expression import NUMBERS_BYTES, StoredRun, TensorExpr, Unary, by_matrix
 from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import TensorType
-
-# Bytes that are read at a time from a matrix that is transposed.
-_BLOCK_BYTES = 2 << 20
 
 
 @dataclass(frozen=True)
@@ -372,31 +368,19 @@ class Transpose(Unary):
         return (*leading, b, a)
 
     @property
-    def is_columnwise(self) -> bool:
-        return True
-
-    @property
-    def _block_rows(self) -> int:
-        """How many rows of the operand are read at a time."""
-        return min(self.of.shape[-2], max(1, _BLOCK_BYTES // self.of.row_bytes))
+    def rows_together(self) -> int:
+        return -(-self.matrix_rows // self.of.column_passes)
 
     def take(self, rows: RowNumbers) -> Rows:
         if _is_packed(self.of):
             raise UnsupportedError(f"blocks of {self.of.dtype} cannot be transposed")
-        below, step = self.of.shape[-2], self._block_rows
-        taken = fresh(len(rows) * self.row_bytes).view(self.dtype.dtype).reshape(len(rows), below)
-        done = 0
-        for matrix, columns in by_matrix(rows, self.shape[-2]):
-            tile = taken[done : done + len(columns)]
-            for start in range(0, below, step):
-                stop = min(start + step, below)
-                tile[:, start:stop] = self.of.rows(matrix * below + start, matrix * below + stop)[:, columns].T
-            done += len(columns)
-        return taken
+        taken = [self.of.take_columns(*columns) for columns in by_matrix(rows, self.matrix_rows)]
+        return taken[0] if len(taken) == 1 else np.concatenate(taken)
 
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
-        block = self._block_rows * self.of.row_bytes
-        return n_rows * (NUMBERS_BYTES + self.row_bytes) + self.of.working_set(self._block_rows) + block
+        # The columns of several matrices are joined.
+        joined = n_rows * self.row_bytes if n_rows > self.matrix_rows or self.n_rows > self.matrix_rows else 0
+        return self.of.columns_working_set(n_rows) + joined
 
     def inverse(self, value: TensorExpr) -> TensorExpr:
         return transposed(value)

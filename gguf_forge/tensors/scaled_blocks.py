@@ -43,8 +43,8 @@ class RepackScaled(TensorExpr):
         return self.of.shape
 
     @property
-    def is_columnwise(self) -> bool:
-        return self.of.codes.is_columnwise
+    def rows_together(self) -> int:
+        return self.of.rows_together
 
     def take(self, rows: RowNumbers) -> Rows:
         below, at = self.of.scale_rows(rows)

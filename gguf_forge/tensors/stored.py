@@ -18,6 +18,8 @@ from gguf_forge.types.tensor_type import F32, I32, I64, TENSOR_TYPES, TensorType
 
 # Scattered rows are read in one call together with the rows between them, if that is at most this many times as many.
 _MOST_UNUSED = 4
+# Reading so many bytes takes as long as one more call of the system, which would leave them out.
+_LEAST_GAP = 8 << 10
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,16 @@ class Stored(TensorExpr):
     def _read(self, start: int, stop: int) -> Rows:
         raw = self.source.read(*self._run(start, stop)[1:])
         return raw.view(self.dtype.dtype).reshape(stop - start, -1)
+
+    def part_of_rows(self, start: int, stop: int, columns: tuple[int, int]) -> Rows:
+        """Columns `columns[0]` to `columns[1]` of rows `start` to `stop`. Where rows are long, only these are read."""
+        first, last = columns
+        size = self.dtype.row_bytes(1)
+        if self.row_bytes - (last - first) * size < _LEAST_GAP:
+            return self._read(start, stop)[:, first:last]
+        offset = self.offset + start * self.row_bytes + first * size
+        raw = self.source.read_pieces(offset, (last - first) * size, self.row_bytes, stop - start)
+        return raw.view(self.dtype.dtype)
 
     def _run(self, start: int, stop: int) -> StoredRun:
         return StoredRun(self.source, self.offset + start * self.row_bytes, (stop - start) * self.row_bytes)

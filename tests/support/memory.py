@@ -45,6 +45,9 @@ class MemorySource:
         found[:] = np.frombuffer(self.data, np.uint8, nbytes, offset)
         return found
 
+    def read_pieces(self, offset: int, nbytes: int, step: int, count: int) -> NDArray[np.uint8]:
+        return np.stack([self.read(offset + step * number, nbytes) for number in range(count)])
+
     def copy_range(self, target: int, nbytes: int, offset: int, at: int) -> int:
         return 0
 

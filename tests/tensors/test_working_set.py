@@ -182,7 +182,9 @@ EXPRESSIONS = {
     "planes of words": lambda z: RowPlanes(elements(z, (512, 256), "I32"), 3, tuple(range(9, -1, -1))),
     "looked up": lambda z: Lookup(elements(z, (4096, 256), "U8"), Constant(np.zeros(256, np.float32))),
     "gathered columns": lambda z: Gathered(stored(z, (4096, 4)), elements(z, (256,), "I32")),
-    "gathered rows": lambda z: Gathered(stored(z, (64, 256)), elements(z, (4096,), "I32"), -2),
+    "columns of codes along columns": lambda z: Transpose(ColumnCodes(elements(z, (512, 1024), "I32"), 4, 4096)),
+    "columns of codes along rows": lambda z: Transpose(RowCodes(elements(z, (4096, 128), "I32"), 4, 1024)),
+    "columns of many": lambda z: Transpose(RowCodes(elements(z, (4, 512, 128), "I32"), 4, 1024)),
     "rounded to three values": lambda z: Ternary(stored(z, (4096, 256))),
     "reciprocal": lambda z: Reciprocal(stored(z, (4096, 256))),
     "gptq": lambda z: gptq_weight(

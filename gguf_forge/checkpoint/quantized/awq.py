@@ -41,8 +41,8 @@ def _weight(stem: str, stored: Tensors) -> TensorExpr:
         n_in, n_groups, n_out = qweight.shape[0], scales.shape[0], scales.shape[-1]
         if n_in % n_groups:
             raise InputError(f"{n_in} inputs are not {n_groups} groups of one size")
-        codes, zeros = (RowCodes(packed, _BITS, n_out, _ORDER) for packed in (qweight, qzeros))
-        return transposed(Scaled(codes, scales, n_in // n_groups, 1, zeros))
+        codes, zeros = (transposed(RowCodes(packed, _BITS, n_out, _ORDER)) for packed in (qweight, qzeros))
+        return Scaled(codes, transposed(scales), 1, n_in // n_groups, zeros)
 
 
 SCHEME = Scheme("AWQ", lambda quantization, stored: quantization.method == "awq", _logical)

@@ -70,14 +70,14 @@ def gptq_weight(
     if bits not in _BITS:
         raise UnsupportedError(f"GPTQ with {bits} bits is not known", hint=f"known: {_BITS}")
     n_in = qweight.shape[0] * 32 // bits
-    codes = ColumnCodes(qweight, bits, n_in)
-    zeros = Add(RowCodes(qzeros, bits, n_out), offset)
+    codes, scales = transposed(ColumnCodes(qweight, bits, n_in)), transposed(scales)
+    zeros = transposed(Add(RowCodes(qzeros, bits, n_out), offset))
     if groups is None:
         told = type(size) is int and size > 0 and -(-n_in // size) == n_groups
-        return transposed(Scaled(codes, scales, size if told else -(-n_in // n_groups), 1, zeros))
+        return Scaled(codes, scales, 1, size if told else -(-n_in // n_groups), zeros)
     if groups.shape != (n_in,):
         raise InputError(f"g_idx has shape {groups.shape}, and there are {n_in} inputs")
-    return transposed(Scaled(codes, Gathered(scales, groups, -2), 1, 1, Gathered(zeros, groups, -2)))
+    return Scaled(codes, Gathered(scales, groups), 1, 1, Gathered(zeros, groups))
 
 
 SCHEME = Scheme("GPTQ", lambda quantization, stored: quantization.method == "gptq", _logical)

@@ -58,18 +58,31 @@ class SourceFile:
         Raises:
             InputError: the range is not inside the file, the file is closed, or it cannot be read.
         """
-        self._check_range(offset, nbytes)
+        return self._read(offset, nbytes, nbytes, 1, fresh(nbytes, at=at))
+
+    def read_pieces(self, offset: int, nbytes: int, step: int, count: int) -> NDArray[np.uint8]:
+        """Pieces of `nbytes` bytes that begin `step` bytes apart, as the rows of a new array.
+
+        Raises:
+            InputError: as for `read`.
+        """
+        return self._read(offset, nbytes, step, count, fresh(count * nbytes)).reshape(count, nbytes)
+
+    def _read(self, offset: int, nbytes: int, step: int, count: int, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        self._check_range(offset, step * (count - 1) + nbytes)
         if self.descriptor is None:
             raise InputError("the file was read after it was closed", file=self.path)
-        data = fresh(nbytes, at=at)
-        done = 0
+        view = data.data
         try:
             with phase(READ):
-                while done < nbytes:
-                    got = disk.pread(self.descriptor, data[done:].data, offset + done)
-                    if got == 0:
-                        raise InputError("the file became shorter while it was read", file=self.path, hint=_AGAIN)
-                    done += got
+                for number in range(count):
+                    begin, start = number * nbytes, offset + number * step
+                    done = 0
+                    while done < nbytes:
+                        got = disk.pread(self.descriptor, view[begin + done : begin + nbytes], start + done)
+                        if got == 0:
+                            raise InputError("the file became shorter while it was read", file=self.path, hint=_AGAIN)
+                        done += got
         except OSError as error:
             raise InputError(f"the file cannot be read: {error.strerror or error}", file=self.path) from error
         return data

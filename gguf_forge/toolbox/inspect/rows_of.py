@@ -27,7 +27,7 @@ def row_ranges(expr: TensorExpr, *, values: int = RANGE_VALUES, by_matrix: bool 
     """The ranges (start, stop) of rows that a tensor is best taken in: about `values` values each.
 
     Args:
-        expr: The tensor. One that is read by columns is taken a matrix at a time.
+        expr: The tensor. Of one that is read by columns, more rows are taken together.
         values: What to hold at once.
         by_matrix: No range crosses from one matrix (one expert) to the next.
 
@@ -38,10 +38,8 @@ def row_ranges(expr: TensorExpr, *, values: int = RANGE_VALUES, by_matrix: bool 
     """
     if 0 in expr.shape:
         return
-    step = max(1, values // expr.shape[-1])
+    step = max(1, values // expr.shape[-1], expr.rows_together)
     border = expr.matrix_rows if by_matrix or expr.is_columnwise else expr.n_rows
-    if expr.is_columnwise:
-        step = border
     for first in range(0, expr.n_rows, border):
         for start in range(first, first + border, step):
             yield start, min(start + step, first + border)
