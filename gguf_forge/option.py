@@ -87,3 +87,19 @@ def parse_names(given: Sequence[str] | None) -> tuple[str, ...]:
     """
     names = (name.strip() for text in given or () for name in text.split(","))
     return tuple(name for name in names if name)
+
+
+def parse_types(given: Sequence[str] | None) -> tuple[str, ...]:
+    """`-t main:A,B -t C` as main:A, main:B, C: a part of the model before a type counts up to the next one.
+
+    Example:
+        >>> parse_types(["main:Q4_K_M,Q8_0,mmproj:BF16", "F16"])
+        ('main:Q4_K_M', 'main:Q8_0', 'mmproj:BF16', 'F16')
+    """
+    found: list[str] = []
+    for text in given or ():
+        part = ""
+        for name in parse_names([text]):
+            part = name[: name.find(":") + 1].strip() or part
+            found.append(part + name.rpartition(":")[2].strip())
+    return tuple(found)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from gguf_forge.errors import InputError, UsageError, printable
-from gguf_forge.option import MIX, MODEL, OUTPUT, Option, parse_names
+from gguf_forge.option import MIX, MODEL, OUTPUT, Option, parse_names, parse_types
 
 # The file types for the help. The recipe package has the facts, and a test compares the two.
 TYPE_NAMES = (
@@ -358,7 +358,7 @@ FileTypes = Annotated[
         OUTPUT,
         metavar="TYPE",
         values="file types",
-        parse=parse_names,
+        parse=parse_types,
     ),
 ]
 
@@ -370,7 +370,8 @@ class Request(FileChoices, PartChoices, ModelHints):
     Attributes:
         source: A Hugging Face folder, or a GGUF file (the first one of a split).
         out: A file, a folder, a name with `{ftype}` in it; None for the usual name.
-        types: File types; none for the default.
+        types: File types; none for the default. `mmproj:BF16` is one for a part of the model.
+        parts: The parts of the model that become files, or `all`; none for one file, or for those of `types`.
 
     Raises:
         UsageError: a value that is not of its field's type. Paths are taken as text, and lists as tuples.
@@ -404,6 +405,19 @@ class Request(FileChoices, PartChoices, ModelHints):
             OUTPUT,
         ),
     ] = False
+    parts: Annotated[
+        tuple[str, ...],
+        Option(
+            "--parts",
+            "Several parts of the model, read once and written together: all, or some of main, mmproj (--mmproj), mtp "
+            "(--mtp), dspark (--dspark) and lora-TASK (adapters that the checkpoint holds). -t mmproj:Q8_0 is for one "
+            "part; a type alone is for main. Without one, mmproj is auto (16 bits), drafts have main's types, and "
+            "adapters are F32. The options of the mix and of the split are for main and drafts.",
+            OUTPUT,
+            metavar="PART,PART...",
+            parse=parse_names,
+        ),
+    ] = ()
     vocab_only: Annotated[bool, Option("--vocab-only", "Metadata and vocabulary, no tensors.", MODEL)] = False
     base_model: Annotated[
         str | None,

@@ -41,6 +41,7 @@ def convert(
     - `gguf-forge convert Qwen3-0.6B -o models/ -t Q4_K_M,Q8_0`
     - `gguf-forge convert Qwen3-0.6B -o 'qwen-{ftype}.gguf' --tensor-type 'ffn_down=q6_k'`
     - `gguf-forge convert Qwen3-235B-A22B --split-max-size 50G`
+    - `gguf-forge convert gemma-3-4b-it --parts all -t Q4_K_M,Q8_0 -t mmproj:BF16 -o models/`
     - `gguf-forge convert my-finetune --pre-tokenizer qwen2 --check-tokens`
     - `gguf-forge convert Qwen3-0.6B --dry-run --json | jq '.files[0].tensors[].name'`
     """

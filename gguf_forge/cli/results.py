@@ -79,6 +79,7 @@ def plan_object(file: FilePlan) -> dict[str, Any]:
     """A planned file. Sizes are in bytes; shapes in GGUF order, the row length first."""
     return {
         "path": str(file.path),
+        "part": file.part,
         "type": file.file_type.name,
         "size": file.size,
         "source_size": file.source_bytes,
@@ -176,12 +177,15 @@ def _results_text(results: Sequence[WrittenFile]) -> Iterator[RenderableType]:
 def _sizes_of_files(files: Sequence[FilePlan], *, written: bool = False) -> Iterator[RenderableType]:
     """The sizes of several files side by side."""
     numbers = ("size", "of source", "bits")
-    table = table_of("type", *numbers, "file", right=numbers)
+    has_parts = len({file.part for file in files}) > 1
+    table = table_of(*(("part",) if has_parts else ()), "type", *numbers, "file", right=numbers)
     for file in files:
         bits = f"{file.bits_per_weight:.2f}" if file.tensors else ""
         share = f"{file.size / file.source_bytes:.0%}" if file.source_bytes else ""
         parts = f" ({len(file.shards)} parts)" if len(file.shards) > 1 else ""
-        table.add_row(file.file_type.name, decimal(file.size), share, bits, line((f"{file.path}{parts}", "bold green")))
+        part = (file.part,) if has_parts else ()
+        name = line((f"{file.path}{parts}", "bold green"))
+        table.add_row(*part, file.file_type.name, decimal(file.size), share, bits, name)
     yield table
     if not written:
         yield from ("", line(f"all files: {_disk(files[0].path.parent, sum(file.size for file in files))}"))

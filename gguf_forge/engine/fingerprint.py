@@ -12,6 +12,7 @@ import numpy as np
 
 from gguf_forge.engine.batches import Shard
 from gguf_forge.storage.source import Source
+from gguf_forge.tensors.expression import TensorExpr
 
 
 def fingerprint(shard: Shard) -> str:
@@ -30,6 +31,15 @@ def content_digest(shard: Shard) -> str:
     numbers = {key: number for number, key in enumerate(_sources(shard))}
     digest = sha256(shard.layout.header)
     for part in _parts((shard.layout.size, shard.sources), numbers):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def expression_digest(expr: TensorExpr) -> str:
+    """A digest that two expressions of one run share only if they have the same values."""
+    sources = {id(source): id(source) for source in expr.sources()}
+    digest = sha256()
+    for part in _parts(expr, sources):
         digest.update(part)
     return digest.hexdigest()
 

@@ -8,12 +8,12 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from gguf_forge.architectures.mapping import PlannedTensor
 from gguf_forge.checkpoint.adapter import WEIGHTS, Adapter
 from gguf_forge.checkpoint.adapter_config import CONFIG
 from gguf_forge.checkpoint.merging import ScaledAdapter
 from gguf_forge.errors import UnsupportedError, UsageError, printable, some_of
 from gguf_forge.general import model_id_of
-from gguf_forge.planning.model_plan import ModelPlan
 from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.storage.paths import is_folder, is_there
@@ -63,15 +63,15 @@ def _last(name: str) -> str:
     return name.replace("\\", "/").rstrip("/").rpartition("/")[2].casefold()
 
 
-def check_places(plan: ModelPlan, adapters: Sequence[ScaledAdapter]) -> None:
+def check_places(tensors: Sequence[PlannedTensor], adapters: Sequence[ScaledAdapter]) -> None:
     """Warns of changes that the file has no place for, such as those of another part of the model.
 
     Raises:
         UnsupportedError: nothing of an adapter is in the file.
     """
-    if not plan.tensors:
+    if not tensors:
         return
-    used = {(part.source.path, part.name) for tensor in plan.tensors for part in stored_in(tensor.expr)}
+    used = {(part.source.path, part.name) for tensor in tensors for part in stored_in(tensor.expr)}
     for each in adapters:
         file = each.adapter.file.path
         names = list(each.adapter.tensors)

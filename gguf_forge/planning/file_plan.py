@@ -71,6 +71,7 @@ class FilePlan:
             carried out has them.
         rules: What decided the type of each tensor, by its name, in words; those that the file type alone decided are
             left out.
+        part: The part of the model that it is: main, mmproj, mtp, dspark, or lora-TASK.
     """
 
     file_type: FileType
@@ -83,6 +84,7 @@ class FilePlan:
     kept: tuple[str, ...] | None = None
     lacking: tuple[str, ...] = ()
     rules: Mapping[str, str] = field(default_factory=dict)
+    part: str = "main"
 
     def __repr__(self) -> str:
         return line("FilePlan", self.facts)
@@ -266,10 +268,13 @@ def refuse_part_name(path: Path, header: bytes, other_way: str = "") -> None:
 def refuse_equal_paths(files: Sequence[FilePlan]) -> None:
     """Raise UsageError if two files would have the same path, even if they have different numbers of parts."""
     names = [PartName.read(file.path.name) for file in files]
-    paths = {file.path.with_name(name.stem) if name else file.path for file, name in zip(files, names, strict=True)}
-    if len(paths) < len(files):
+    paths = Counter(
+        file.path.with_name(name.stem) if name else file.path for file, name in zip(files, names, strict=True)
+    )
+    path, n_files = paths.most_common(1)[0]
+    if n_files > 1:
         raise UsageError(
-            f"{len(files)} files, but only one output name: {files[0].path}",
+            f"{n_files} files, but only one output name: {path}",
             hint="give a folder (models/), or put {ftype} in the name",
         )
 

@@ -20,10 +20,12 @@ from gguf_forge.general import general_metadata, model_id_of, parameter_count
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata, ValueType, array, f32, string, u32
 from gguf_forge.planning.adapter_tensors import tensors_of_adapter
-from gguf_forge.planning.file_plan import FilePlan
-from gguf_forge.planning.from_checkpoint import choose, files_of_request
+from gguf_forge.planning.big_endian import refuse_other_types
+from gguf_forge.planning.file_plan import FilePlan, said_and_checked
+from gguf_forge.planning.from_checkpoint import choose, file_types_of, plan_file
 from gguf_forge.planning.model import FileContent, TensorSource
 from gguf_forge.planning.model_plan import QUANTIZATION_VERSION, ModelPlan
+from gguf_forge.planning.place import OutputPlace
 from gguf_forge.planning.splits import Split
 from gguf_forge.recipe import Options
 from gguf_forge.recipe.file_types import FileType
@@ -65,7 +67,10 @@ class AdapterModel:
         tensors = [(tensor.offset, tensor.nbytes) for tensor in self._adapter.tensors.values()]
         return (TensorSource(self._adapter.file, header_size(self._adapter.file), tensors),)
 
-    def tensors(self) -> Mapping[str, TensorExpr]:
+    def parts(self) -> Mapping[str, str]:
+        return {}
+
+    def tensors(self, request: Request | None = None) -> Mapping[str, TensorExpr]:
         return {tensor.name: tensor.expr for tensor in self._planned(as_reference=False)[1]}
 
     def infos(self) -> tuple[tuple[TensorInfo, ...], str]:
@@ -75,6 +80,8 @@ class AdapterModel:
     def files(
         self, request: Request, options: Options, split: Split, folder: Path, *, only_planned: bool = False
     ) -> tuple[FilePlan, ...]:
+        if request.parts:
+            raise UsageError("--parts: an adapter is one file", hint="leave it out")
         others = [
             name
             for name in request.types
@@ -85,7 +92,12 @@ class AdapterModel:
             raise UsageError(
                 f"an adapter is not written {what}", hint=f"F32, F16, BF16, auto and {_QUANTIZED} are its types"
             )
-        return files_of_request(self._plan(request, folder), request, options, split, folder, "F32")
+        if request.bigendian:
+            refuse_other_types(request.types)
+        types, plan = file_types_of(request, "F32"), self._plan(request, folder)
+        place = OutputPlace.of(request, folder, len(types), split)
+        files = (plan_file(plan, replace(options, file_type=each), place) for each in types)
+        return said_and_checked(files, strict=request.strict)
 
     def content(self, request: Request, options: Options, base: TensorType | None) -> FileContent:
         if base is not None:

@@ -27,7 +27,8 @@ from gguf_forge.planning.big_endian import big_endian, refuse_other_types
 from gguf_forge.planning.file_plan import BaseFile, FilePlan, TensorChoice, said_and_checked
 from gguf_forge.planning.kept_blocks import say_left, with_kept_blocks
 from gguf_forge.planning.model import FileContent, TensorSource
-from gguf_forge.planning.model_plan import ModelPlan, has_projector, plan_infos, plan_model, plan_weights
+from gguf_forge.planning.model_plan import ModelPlan, plan_infos, plan_model, plan_weights
+from gguf_forge.planning.parts import AN_ADAPTER, MAIN, PartRequest, part_requests, parts_of, shared
 from gguf_forge.planning.place import OutputPlace
 from gguf_forge.planning.splits import Split, split_as_converter, split_as_gguf_split, whole_file
 from gguf_forge.recipe import FILE_TYPES, FileType, Options
@@ -45,6 +46,9 @@ log = logging.getLogger(__name__)
 _OF_BLOCKS = {"MXFP4": FILE_TYPES["MXFP4_MOE"], "NVFP4": OF_NVFP4}
 
 
+_FileChoice = tuple[FileType, Metadata, Sequence[TensorChoice], tuple[str, ...]]
+
+
 def plan_file(plan: ModelPlan, options: Options, place: OutputPlace, *, only_planned: bool = False) -> FilePlan:
     """Chooses every type, size and offset of a file.
 
@@ -57,10 +61,15 @@ def plan_file(plan: ModelPlan, options: Options, place: OutputPlace, *, only_pla
     Raises:
         UsageError: an option that the file type has no use for, or a type that needs an importance matrix.
     """
-    file_type, metadata, chosen, warnings = choose(plan, options, only_planned=only_planned)
-    path = place.path(_usual_name(plan, file_type), file_type.name)
-    shards = _shards(path, metadata, chosen, options.file_type, place.split, plan.byte_order)
-    if place.split and shards[0].path == path:
+    choice = choose(plan, options, only_planned=only_planned)
+    file_type = choice[0]
+    return _file(plan, options, choice, place.path(_usual_name(plan, file_type), file_type.name), place.split)
+
+
+def _file(plan: ModelPlan, options: Options, choice: _FileChoice, path: Path, split: Split) -> FilePlan:
+    file_type, metadata, chosen, warnings = choice
+    shards = _shards(path, metadata, chosen, options.file_type, split, plan.byte_order)
+    if split and shards[0].path == path:
         warnings = (*warnings, f"{path.name} is not split: one part holds it all")
     return FilePlan(
         file_type=file_type,
@@ -73,6 +82,7 @@ def plan_file(plan: ModelPlan, options: Options, place: OutputPlace, *, only_pla
         source_bytes=plan.nbytes,
         inputs=(*plan.inputs, *options.inputs),
         kept=tuple(tensor.info.name for tensor in chosen if tensor.is_kept) if plan.kept is not None else None,
+        part=plan.part,
     )
 
 
@@ -87,17 +97,20 @@ def _with_adapters(
     if not plan.adapters:
         return (main,)
     if not options.file_type.is_float:
-        said = f"its {len(plan.adapters)} adapters are written with files of float types only: add for example -t F16"
-        return (replace(main, warnings=(*main.warnings, said)),)
-    path = place.path(_usual_name(plan, main.file_type), main.file_type.name)
-    of_adapters = Options(file_type=FILE_TYPES["F32"], as_reference=options.as_reference)
-    beside = (
-        plan_file(
-            replace(adapter, byte_order=plan.byte_order),
-            of_adapters,
-            OutputPlace(path.with_name(beginning + path.name)),
+        said = (
+            f"its {len(plan.adapters)} adapters are written with files of float types only: add for example -t F16, "
+            "or --parts all"
         )
-        for beginning, adapter in plan.adapters.items()
+        return (replace(main, warnings=(*main.warnings, said)),)
+    of_adapters = Options(file_type=FILE_TYPES["F32"], as_reference=options.as_reference)
+    usual, type_name = _usual_name(plan, main.file_type), main.file_type.name
+    adapters = (
+        (replace(adapter, byte_order=plan.byte_order), replace(place, prefix=prefix))
+        for prefix, adapter in plan.adapters.items()
+    )
+    beside = (
+        _file(adapter, of_adapters, choose(adapter, of_adapters), named.path(named.prefix + usual, type_name), Split())
+        for adapter, named in adapters
     )
     return (main, *beside)
 
@@ -115,9 +128,6 @@ def _shards(
     is_converters = file_type.is_float or order == ">"
     make = split_as_converter if is_converters else split_as_gguf_split
     return make(path, metadata, chosen, split, byte_order=order)
-
-
-_FileChoice = tuple[FileType, Metadata, Sequence[TensorChoice], tuple[str, ...]]
 
 
 def choose(plan: ModelPlan, options: Options, *, only_planned: bool = False) -> _FileChoice:
@@ -208,12 +218,17 @@ def _with_fp8_as_q8(plan: ModelPlan) -> ModelPlan:
     return replace(plan, tensors=tuple(map(as_q8, plan.tensors)))
 
 
+def _target_of(request: Request, folder: Path) -> Folder | None:
+    return LocalFolder(folder / request.target_model_dir) if request.target_model_dir is not None else None
+
+
 class CheckpointModel:
     """An open checkpoint folder as a model that files are made of."""
 
     def __init__(self, checkpoint: Checkpoint):
         self._checkpoint = checkpoint
         self._last: tuple[Request, ModelPlan] | None = None
+        self._said_parts = False
 
     @classmethod
     def open(
@@ -264,11 +279,18 @@ class CheckpointModel:
             files = (*files, each.adapter.file)
         return tuple(TensorSource(file, header_size(file), tensors[file.path]) for file in files)
 
-    def tensors(self) -> Mapping[str, TensorExpr]:
-        return {tensor.name: tensor.expr for tensor in plan_weights(self._checkpoint)}
+    def tensors(self, request: Request | None = None) -> Mapping[str, TensorExpr]:
+        asked = request or Request(source=str(self._checkpoint.folder.path))
+        adapter = asked.parts[0] if asked.parts else None
+        target = _target_of(asked, Path())
+        found = plan_weights(self._checkpoint, asked.part, choices=asked.choices, target=target, adapter=adapter)
+        return {tensor.name: tensor.expr for tensor in found}
 
     def infos(self) -> tuple[tuple[TensorInfo, ...], str]:
         return plan_infos(self._checkpoint)
+
+    def parts(self) -> Mapping[str, str]:
+        return parts_of(self._checkpoint)
 
     def files(
         self, request: Request, options: Options, split: Split, folder: Path, *, only_planned: bool = False
@@ -280,22 +302,53 @@ class CheckpointModel:
             )
         if request.mmproj and request.vocab_only:
             raise UsageError("--vocab-only: a projector has no vocabulary", hint="leave out one of the two options")
-        model = self._plan(request, folder)
-        self._say_other_parts(request)
-        if request.keep_quantized and not request.vocab_only:
-            say_left(model)
-        keeps = request.vocab_only or request.fp8_as_q8 or request.bigendian or model.packed_type is not None
-        default = "auto" if keeps else DEFAULT_TYPE
         if request.keep_quantized and options.allow_requantize:
             raise UsageError("--keep-quantized and --allow-requantize exclude each other", hint="leave out one")
+        asked = part_requests(request, options, split, self.parts() if request.parts else {})
+        plans = tuple(shared([self._plan_of_part(part, folder, among=request.parts) for part in asked]))
+        self._say_other_parts(request)
+        check_places([tensor for plan in plans for tensor in plan.tensors], self._checkpoint.adapters)
+        for part, plan in zip(asked, plans, strict=True):
+            self._check(part.request, plan)
+        types = [_types_of(part.request, plan) for part, plan in zip(asked, plans, strict=True)]
+        place = OutputPlace.of(request, folder, sum(map(len, types)), split)
+        files = (
+            file
+            for part, plan, of_part in zip(asked, plans, types, strict=True)
+            for each in of_part
+            for file in _with_adapters(
+                plan,
+                part.options(each),
+                replace(place, split=part.split, prefix=plan.file_prefix if len(asked) > 1 else ""),
+                only_planned=only_planned,
+            )
+        )
+        return said_and_checked(files, strict=request.strict)
+
+    def _plan_of_part(self, part: PartRequest, folder: Path, *, among: Sequence[str]) -> ModelPlan:
+        """The plan of a part. Among several, adapters are parts of their own, and names begin with the part's."""
+        plan = self._plan(part.request, folder)
+        return replace(plan, adapters={}, file_prefix=part.prefix) if among else plan
+
+    def _check(self, request: Request, plan: ModelPlan) -> None:
+        """Says what the plan of a part is. Raises UsageError for a type that an option has no use for."""
+        if request.keep_quantized and not request.vocab_only and request.part == "text":
+            say_left(plan)
+        if request.bigendian:
+            refuse_other_types(request.types)
         if request.fp8_as_q8 and not all(FileType.named(name).is_float for name in request.types):
             raise UsageError("--fp8-as-q8 is for files of float types", hint="add -t auto, or leave it out")
-        name = model.metadata["general.architecture"].data
-        log.info("%s: a %s model, %d tensors", self._checkpoint.folder.path, name, len(model.tensors))
-        return files_of_request(model, request, options, split, folder, default, only_planned=only_planned)
+        quantized = [name for name in request.types if not FileType.named(name).is_float]
+        if request.parts and quantized:
+            raise UsageError(
+                f"an adapter is not written as {', '.join(quantized)}", hint="F32, F16, BF16 and auto are its types"
+            )
+        name = plan.metadata["general.architecture"].data
+        log.info("%s: a %s model, %d tensors", self._checkpoint.folder.path, name, len(plan.tensors))
 
     def content(self, request: Request, options: Options, base: TensorType | None) -> FileContent:
         plan = self._plan(request, Path())
+        check_places(plan.tensors, self._checkpoint.adapters)
         if base is not None:
             plan = replace(plan, native_type=base)
         is_refused = plan.packed_type is not None and plan.kept is None and not options.allow_requantize
@@ -307,7 +360,10 @@ class CheckpointModel:
         return FileContent(metadata, tuple(chosen), warnings)
 
     def _plan(self, request: Request, folder: Path) -> ModelPlan:
-        """What the checkpoint becomes. The file type changes nothing in it, so the last one is kept for other types."""
+        """The plan of the part that a request is for: an adapter's if it names one.
+
+        The file type changes nothing in it, so the last one is kept for other types.
+        """
         key = replace(request, source=str(folder), types=())
         if self._last is None or self._last[0] != key:
             self._last = key, self._made_plan(request, folder)
@@ -322,17 +378,25 @@ class CheckpointModel:
             pre_tokenizer=request.pre_tokenizer,
             vocab_only=request.vocab_only,
             choices=request.choices,
-            target=LocalFolder(folder / request.target_model_dir) if request.target_model_dir is not None else None,
+            target=_target_of(request, folder),
         )
-        check_places(plan, self._checkpoint.adapters)
         plan = replace(plan, inputs=(*plan.inputs, *files_of(self._checkpoint.adapters)))
+        if request.parts:
+            return replace(plan.adapters[f"{request.parts[0]}-"], byte_order=request.byte_order)
         plan = _with_fp8_as_q8(plan) if request.fp8_as_q8 else plan
         plan = replace(plan, byte_order=request.byte_order)
         return with_kept_blocks(plan) if request.keep_quantized else plan
 
     def _say_other_parts(self, request: Request) -> None:
-        if request.part == "text" and not request.vocab_only and has_projector(self._checkpoint):
-            log.warning("the model has encoders of pictures or sound: --mmproj makes a file of them")
+        """Says once which parts the model has that a file of its language model leaves out, or has among the rest."""
+        is_for_part = request.parts or request.part != "text" or request.mtp or request.dspark
+        if is_for_part or request.vocab_only or self._said_parts:
+            return
+        self._said_parts = True
+        left = (MAIN, *("mtp" for _ in range(request.no_mtp)))
+        others = [f"{name} ({what})" for name, what in self.parts().items() if name not in left and what != AN_ADAPTER]
+        if others:
+            log.warning("the model has more parts, %s: --parts all makes a file of each", " and ".join(others))
 
     def check_unchanged(self) -> None:
         for source in self.sources:
@@ -342,34 +406,12 @@ class CheckpointModel:
         self._checkpoint.close()
 
 
-def files_of_request(
-    plan: ModelPlan,
-    request: Request,
-    options: Options,
-    split: Split,
-    folder: Path,
-    default: str,
-    *,
-    only_planned: bool = False,
-) -> tuple[FilePlan, ...]:
-    """The files that are asked for of a planned model: one for each of the request's types.
+def _types_of(request: Request, plan: ModelPlan) -> tuple[FileType, ...]:
+    """The file types that are asked for of a part; one if none is named."""
+    keeps = request.vocab_only or request.fp8_as_q8 or request.bigendian or plan.packed_type is not None
+    return file_types_of(request, "auto" if keeps else DEFAULT_TYPE)
 
-    Args:
-        plan: The model.
-        request: What is asked for.
-        options: What deviates from the types' mixes.
-        split: Whether and how the files are split.
-        folder: Where relative paths of the request begin.
-        default: The name of the file type if the request names none.
-        only_planned: As for `OpenModel.files`.
-    """
-    if request.bigendian:
-        refuse_other_types(request.types)
-    file_types = dict.fromkeys(FileType.named(name) for name in request.types or (default,))
-    place = OutputPlace.of(request, folder, len(file_types), split)
-    plans = (
-        file
-        for each in file_types
-        for file in _with_adapters(plan, replace(options, file_type=each), place, only_planned=only_planned)
-    )
-    return said_and_checked(plans, strict=request.strict)
+
+def file_types_of(request: Request, default: str) -> tuple[FileType, ...]:
+    """The file types of a request, each once; the default if it names none."""
+    return tuple(dict.fromkeys(FileType.named(name) for name in request.types or (default,)))

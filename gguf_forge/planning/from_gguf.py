@@ -49,7 +49,10 @@ class GgufModel:
     def sources(self) -> tuple[TensorSource, ...]:
         return tuple(TensorSource(*item) for item in self._gguf.data())
 
-    def tensors(self) -> Mapping[str, TensorExpr]:
+    def parts(self) -> Mapping[str, str]:
+        return {}
+
+    def tensors(self, request: Request | None = None) -> Mapping[str, TensorExpr]:
         """A tensor that its file does not have whole has no values."""
         return {
             tensor.name: tensor.expression()
@@ -128,6 +131,7 @@ def _refuse_hints(request: Request) -> None:
         "--fp8-as-q8": request.fp8_as_q8,
         "--keep-quantized": request.keep_quantized,
         "--vocab-only": request.vocab_only,
+        "--parts": request.parts,
         "--mmproj": request.mmproj,
         "--mtp": request.mtp,
         "--no-mtp": request.no_mtp,

@@ -17,8 +17,9 @@ from gguf_forge.planning.file_plan import FilePlan, WrittenFile, make_files
 from gguf_forge.planning.model import TensorSource
 from gguf_forge.planning.notebook import FileTable
 from gguf_forge.planning.open_model import open_model
+from gguf_forge.planning.parts import with_named_types
 from gguf_forge.planning.splits import Split, split_of
-from gguf_forge.recipe import Options, names_of_types
+from gguf_forge.recipe import Options
 from gguf_forge.recipe.requested import options_of
 from gguf_forge.request import RecipeChoices, Request, names_folder
 from gguf_forge.run_settings import Observer, RunSettings
@@ -68,8 +69,8 @@ def planning(
         ForgeError: what was wrong, where, and what to do.
     """
     options = options_of(request, folder) if options is None else _also_as_reference(options, request)
-    names_of = partial(names_of_types, with_imatrix=options.has_imatrix or only_planned)
-    names_of(request.types)  # what is wrong with them is told before anything is opened
+    named = partial(with_named_types, with_imatrix=options.has_imatrix or only_planned)
+    named(request)  # what is wrong with its types is told before anything is opened
     base = folder / request.base_model if request.base_model is not None else None
     if request.base_model_id is not None:
         base = cached_config(request.base_model_id)
@@ -85,7 +86,7 @@ def planning(
     ) as model:
 
         def plan(types: Sequence[str]) -> RequestPlan:
-            asked, split = replace(request, types=names_of(types)), split_of(request)
+            asked, split = named(replace(request, types=tuple(types))), split_of(request)
             return RequestPlan(model.files(asked, options, split, folder, only_planned=only_planned), model.sources)
 
         yield plan
@@ -134,13 +135,14 @@ def convert(
         split: Whether and how each file is split; None for one file.
         threads, backend, overwrite, max_memory, resume, observer, profile: How it is run; see `RunSettings`.
             `observer=gguf_forge.ProgressBar()` shows a bar.
-        more: Any other field of `Request`, such as `mmproj=True`, `pre_tokenizer="qwen2"` or `strict=True`.
+        more: Any other field of `Request`, such as `mmproj=True`, `parts="all"` or `pre_tokenizer="qwen2"`.
 
     Raises:
         ForgeError: what was wrong, where, and what to do; nothing is left under the final names.
 
     Example:
         >>> convert("Qwen3-0.6B", types=["Q4_K_M", "Q8_0"])  # doctest: +SKIP
+        >>> convert("gemma-3-4b-it", "models", types=["Q4_K_M", "mmproj:BF16"], parts="all")  # doctest: +SKIP
         >>> convert("my-adapter", types="F16", base_model="Qwen3-0.6B")  # doctest: +SKIP
     """
     request = _request(source, out, types, split, options, **more)

@@ -52,8 +52,15 @@ class OpenModel(Protocol):
     def sources(self) -> tuple[TensorSource, ...]:
         """The files that hold its tensors."""
 
-    def tensors(self) -> Mapping[str, TensorExpr]:
-        """Its tensors, by their names in a GGUF file. Neither keys nor vocabulary are read."""
+    def parts(self) -> Mapping[str, str]:
+        """The parts that become files of their own, in order, and what each is; empty if it is one file."""
+
+    def tensors(self, request: Request | None = None) -> Mapping[str, TensorExpr]:
+        """Its tensors, by their names in a GGUF file. Neither keys nor vocabulary are read.
+
+        Args:
+            request: Names the part of the model; None for the language model.
+        """
 
     def infos(self) -> tuple[tuple[TensorInfo, ...], str]:
         """Its tensors as those of a GGUF file, with the types that they have now, and the name of its architecture."""

@@ -42,6 +42,8 @@ QUANTIZATION_VERSION = 2
 _OF_MODELS = (".safetensors", ".json", ".txt", ".model", ".jinja", ".md")
 # The kinds of vocabulary that stay as long as the reference writes them, which its files pin.
 _AS_LONG_AS_THE_REFERENCE = ("gemma4",)
+# The choices that ask for another part than the whole of the text model -> that part.
+_PARTS = {"mtp_only": "mtp", "dspark": "dspark"}
 # The command line's options for the choices that only some declarations know.
 _FLAGS = {
     "mtp_only": "--mtp",
@@ -66,6 +68,7 @@ class ModelPlan:
         native_type: The 16-bit type of the checkpoint; None if it has none.
         identity: The parts of the model's name, for the name of the file.
         inputs: The files in the checkpoint's folder that can belong to the model, and the --metadata file.
+        part: The part of the model that it is: main, mmproj, mtp, dspark, or an adapter's.
         file_prefix: The beginning of the file's usual name if the file is only a part of the model.
         adapters: Adapters that the checkpoint also holds, by the beginning of their files' names.
         byte_order: Of the files: "<" little-endian, ">" big-endian.
@@ -78,6 +81,7 @@ class ModelPlan:
     native_type: TensorType | None
     identity: ModelIdentity
     inputs: tuple[Path, ...]
+    part: str = "main"
     file_prefix: str = ""
     adapters: Mapping[str, ModelPlan] = field(default_factory=dict)
     kept: Mapping[str, TensorExpr] | None = None
@@ -169,7 +173,8 @@ def plan_model(
     metadata |= _activations(tensors)
     metadata |= _vocabulary(architecture, site, pre_tokenizer)
     metadata = _fitted_vocabulary(tensors, metadata, checkpoint.folder.path, "as_reference" in choices)
-    prefix = "mmproj-" if part == "mmproj" else "mtp-" if "mtp_only" in choices else ""
+    named = "mmproj" if part == "mmproj" else next((_PARTS[choice] for choice in _PARTS if choice in choices), "main")
+    prefix = f"{named}-" if named in ("mmproj", "mtp") else ""
     plan = ModelPlan(
         tensors,
         metadata,
@@ -180,12 +185,13 @@ def plan_model(
             *(_files_of_the_model(target) if target is not None else ()),
             *([metadata_file] if metadata_file else ()),
         ),
+        part=named,
         file_prefix=prefix,
     )
     if architecture.adapters is None or vocab_only:
         return plan
     adapters = architecture.adapters(site)
-    return replace(plan, adapters={name: _adapter(plan, declared, site) for name, declared in adapters.items()})
+    return replace(plan, adapters={name: _adapter(plan, name, each, site) for name, each in adapters.items()})
 
 
 def _activations(tensors: Sequence[PlannedTensor]) -> Metadata:
@@ -199,13 +205,15 @@ def _activations(tensors: Sequence[PlannedTensor]) -> Metadata:
     }
 
 
-def _adapter(plan: ModelPlan, architecture: Architecture, site: Site) -> ModelPlan:
+def _adapter(plan: ModelPlan, prefix: str, architecture: Architecture, site: Site) -> ModelPlan:
     """The plan of an adapter that the checkpoint also holds: a file with neither vocabulary nor file type."""
     metadata = {"general.architecture": string(architecture.name), "general.type": string("adapter")}
     return replace(
         plan,
         tensors=plan_tensors(architecture, site),
         metadata=metadata | _lines(architecture, architecture.metadata, site),
+        part=prefix.removesuffix("-"),
+        file_prefix=prefix,
     )
 
 
@@ -276,6 +284,14 @@ def has_projector(checkpoint: Checkpoint) -> bool:
     return any(not is_text(name) and belongs_to(one, name) for one in found[:1] for name in checkpoint.tensors)
 
 
+def has_draft_of_its_own(checkpoint: Checkpoint) -> bool:
+    """Whether the checkpoint holds a DSpark draft beside the model."""
+    config = _of_draft(checkpoint.config)
+    if config is checkpoint.config or not checkpoint.config.get("dspark_target_layer_ids"):
+        return False
+    return any(belongs_to(find_architecture(config), name) for name in checkpoint.tensors)
+
+
 def _target(folder: Folder) -> DraftTarget:
     return DraftTarget(Config.raw(read_json_object(folder, "config.json")), folder)
 
@@ -307,14 +323,28 @@ def _files_of_the_model(folder: Folder) -> Iterator[Path]:
     return (folder.path / name for name in folder.names() if name.endswith(_OF_MODELS) and not name.startswith("."))
 
 
-def plan_weights(checkpoint: Checkpoint) -> tuple[PlannedTensor, ...]:
+def plan_weights(
+    checkpoint: Checkpoint,
+    part: Part = "text",
+    *,
+    choices: frozenset[str] = frozenset(),
+    target: Folder | None = None,
+    adapter: str | None = None,
+) -> tuple[PlannedTensor, ...]:
     """Only the tensors of a checkpoint's GGUF file. Neither metadata nor vocabulary is read.
+
+    Args:
+        checkpoint, part, choices, target: As for `plan_model`.
+        adapter: An adapter that the checkpoint also holds, by the beginning of its file's name; None for the model.
 
     Raises:
         UnsupportedError: the model or its quantization is not known.
         InputError: the checkpoint contradicts itself or misses something.
     """
-    return plan_tensors(*survey(checkpoint))
+    architecture, site = survey(checkpoint, part, choices=choices, target=target)
+    if adapter is not None and architecture.adapters is not None:
+        architecture = architecture.adapters(site)[f"{adapter}-"]
+    return plan_tensors(architecture, site)
 
 
 def plan_infos(checkpoint: Checkpoint) -> tuple[tuple[TensorInfo, ...], str]:

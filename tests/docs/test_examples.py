@@ -68,6 +68,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in MODELS:
         shutil.copytree(made, folder / name)
     write_checkpoint(ROOT / "tests" / "families" / "qwen3", folder / "my-finetune")
+    write_checkpoint(ROOT / "tests" / "families" / "gemma3-vision", folder / "gemma-3-4b-it")
     base = folder / "model-BF16.gguf"
     gguf_forge.convert(folder / MODELS[0], base, types="BF16")
     write_for_model(base)

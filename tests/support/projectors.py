@@ -41,6 +41,29 @@ def write(path: Path, folder: Path) -> Path:
     return folder
 
 
+def write_with_all_parts(folder: Path) -> Path:
+    """Writes a model with encoders of pictures and layers that predict further tokens to `folder`, which is made.
+
+    Its language model is the family qwen35, and its encoders are those of Qwen3-VL without deepstack.
+    """
+    write_checkpoint(FAMILIES / "qwen35", folder)
+    encoders = read(PROJECTORS / "qwen3-vl.json")
+    text = json.loads((folder / "config.json").read_text())
+    config = encoders["files"]["config.json"] | {"architectures": ["Qwen3_5ForConditionalGeneration"]}
+    config |= {"model_type": "qwen3_5", "text_config": {**text, "architectures": None}}
+    config["vision_config"] |= {"deepstack_visual_indexes": [], "out_hidden_size": text["hidden_size"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "preprocessor_config.json").write_text(json.dumps(encoders["files"]["preprocessor_config.json"]))
+    shapes = {
+        name: shape
+        for name, shape in encoders["tensors"].items()
+        if "visual" in name and "deepstack" not in name and "merger.linear_fc2" not in name
+    }
+    last = {"model.visual.merger.linear_fc2.weight": [64, 256], "model.visual.merger.linear_fc2.bias": [64]}
+    _write_tensors(folder / "model-visual.safetensors", shapes | last)
+    return folder
+
+
 def _write_tensors(path: Path, described: dict[str, Any]) -> None:
     shapes = {full: shape for name, shape in described.items() for full in _expanded(name)}
     typed = {full: shape if shape and isinstance(shape[0], str) else ["BF16", *shape] for full, shape in shapes.items()}

@@ -1,0 +1,128 @@
+"""The parts of a checkpoint, made in one run: each is the file that llama.cpp's tools make of it alone."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from corpus import Cases, manifests, read_manifest, short
+from quantized import digests
+
+from gguf_forge.cli import main
+from gguf_forge.planning.making import planned
+from gguf_forge.request import Request
+from gguf_forge.storage.local.source_file import SourceFile
+from gguf_forge.tensors.stored import Stored, stored_in
+
+FLOATS = ("F32", "F16", "BF16")
+_OPTIONS = {"--mmproj": "mmproj", "--mtp": "mtp", "--no-mtp": "no_mtp"}
+
+
+def _part(path: Path) -> str | None:
+    """The part of the model that a manifest's file is, "main" for the whole; None for a file of other options."""
+    options = [word for word in read_manifest(path).get("forge_args") or [] if word != "--mistral-format"]
+    return _OPTIONS.get(options[0]) if len(options) == 1 else "main" if not options else None
+
+
+def _cases() -> dict[Path, dict[tuple[str, str], Path]]:
+    """The cases with files of several parts: each manifest by its part and type."""
+    found: dict[Path, dict[tuple[str, str], Path]] = {}
+    for path in manifests():
+        manifest, part = read_manifest(path), _part(path)
+        if manifest.get("forge_type") in FLOATS and part is not None and "parts" not in manifest:
+            found.setdefault(path.parents[1], {})[part, manifest["forge_type"]] = path
+    return {case: of_case for case, of_case in found.items() if {part for part, _ in of_case} & {"mmproj", "mtp"}}
+
+
+CASES = _cases()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_all_parts_are_those_of_the_reference_and_each_byte_is_read_once(
+    case: Path, cases: Cases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = CASES[case]
+    parts = [part for part in ("main", "mmproj", "mtp") if (part, "F16") in found]
+    folder, (source, *more) = cases.arguments(found["main", "F16"], tmp_path)
+    monkeypatch.chdir(folder)
+    floats = FLOATS if _kinds(found) == len(FLOATS) else ("F16",)
+    types = [word for part in parts for word in ("-t", ",".join(f"{part}:{name}" for name in floats))]
+    (tmp_path / "out").mkdir()
+    read = _reads(monkeypatch)
+    out = str(tmp_path / "out" / "m-{ftype}.gguf")
+    assert main(["convert", "--quiet", source, *more, "--parts", "all", "-o", out, *types]) == 0
+    expected = {}
+    for part in parts:
+        for name in floats:
+            alone = "no_mtp" if part == "main" and "mtp" in parts else part
+            manifest = read_manifest(found[alone, name])
+            prefix, named = "" if part == "main" else f"{part}-", name if len(floats) > 1 else "mxfp4_moe"
+            expected[f"{prefix}m-{named.lower()}.gguf"] = [manifest["size"], manifest["sha256"]]
+    assert digests(tmp_path / "out") == expected
+    with planned(Request(source=source, parts=("all",), types=("F16",), **_fields(more))) as plan:
+        assert [file.part for file in plan.files] == parts
+        every = {id(row.expr): row.expr for file in plan.files for row in file.sources}
+        uses = Counter(_place(stored) for expr in every.values() for stored in stored_in(expr))
+    # A tensor of which one part cuts several pieces is read for each of them, alone as with other parts.
+    once = {place for place, n in uses.items() if n == 1}
+    assert {place for place in once if sum(n for at, n in read if place.has(*at)) > place.nbytes} == set()
+    assert len(once) > 20
+
+
+ADAPTERS = [path for path in manifests() if read_manifest(path).get("also") and "forge_type" in read_manifest(path)]
+
+
+@pytest.mark.parametrize("path", ADAPTERS, ids=short)
+def test_adapters_are_parts(path: Path, cases: Cases, tmp_path: Path) -> None:
+    manifest = read_manifest(path)
+    _, (source, *more) = cases.arguments(path, tmp_path)
+    (tmp_path / "out").mkdir()
+    out = str(tmp_path / "out" / "m.gguf")
+    types = manifest["forge_type"]
+    assert main(["convert", "--quiet", source, *more, "--parts", "all", "-o", out, "-t", types]) == 0
+    beside = {each["name_prefix"] + "m.gguf": [each["size"], each["sha256"]] for each in manifest["also"]}
+    assert digests(tmp_path / "out") == {"m.gguf": [manifest["size"], manifest["sha256"]], **beside}
+
+
+def _kinds(found: dict[tuple[str, str], Path]) -> int:
+    """How many file types the files of the float types have: one where the checkpoint's own blocks decide it."""
+    keys = (read_manifest(found["main", name])["kv"] for name in FLOATS)
+    return len({key["value"] for of_file in keys for key in of_file if key["key"] == "general.file_type"})
+
+
+class _Place(NamedTuple):
+    """A tensor in a file."""
+
+    file: str
+    offset: int
+    nbytes: int
+
+    def has(self, file: str, offset: int) -> bool:
+        return file == self.file and self.offset <= offset < self.offset + self.nbytes
+
+
+def _place(stored: Stored) -> _Place:
+    return _Place(stored.source.path.name, stored.offset, stored.dtype.nbytes(stored.shape))
+
+
+def _fields(more: list[str]) -> dict[str, Any]:
+    """The fields of the request for what `convert` is told."""
+    pre = more[more.index("--pre-tokenizer") + 1] if "--pre-tokenizer" in more else None
+    return {"pre_tokenizer": pre, "mistral_format": "--mistral-format" in more}
+
+
+def _reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[str, int], int]]:
+    """What will be read of the weights: where it begins, and the bytes of it."""
+    counted: list[tuple[tuple[str, int], int]] = []
+    read = SourceFile.read
+
+    def counting(self: SourceFile, offset: int, nbytes: int, *, at: int = 0) -> object:
+        if threading.current_thread() is not threading.main_thread():  # which reads headers and small tensors
+            counted.append(((self.path.name, offset), nbytes))
+        return read(self, offset, nbytes, at=at)
+
+    monkeypatch.setattr(SourceFile, "read", counting)
+    return counted
