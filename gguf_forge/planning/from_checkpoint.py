@@ -352,7 +352,7 @@ class CheckpointModel:
         if base is not None:
             plan = replace(plan, native_type=base)
         is_refused = plan.packed_type is not None and plan.kept is None and not options.allow_requantize
-        if options.file_type.is_float or is_refused or request.bigendian:
+        if options.file_type.is_float or is_refused or request.bigendian or plan.is_adapter:
             found = AUTO if is_refused and not options.file_type.is_float else options.file_type
             _, metadata, chosen, warnings = choose(plan, replace(options, file_type=found))
             return FileContent(metadata, tuple(chosen), warnings)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
 
 from gguf_forge.engine.threads import Progress
-from gguf_forge.gguf_file.opened import open_gguf
+from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.planning.open_model import open_origin
+from gguf_forge.planning.parts import for_part_of
+from gguf_forge.request import Request
 from gguf_forge.storage.local.publish import check_output, published
 from gguf_forge.toolbox.report.data import Report
 from gguf_forge.toolbox.report.gather import Origin, gather
@@ -56,7 +59,9 @@ def report(
     """
     with ExitStack() as opened:
         gguf = opened.enter_context(open_gguf(file))
-        origin = opened.enter_context(_origin(source, drop_tensor, lora, base_model)) if source is not None else None
+        origin = None
+        if source is not None:
+            origin = opened.enter_context(_origin(gguf, source, drop_tensor, lora, base_model))
         target = Path(out) if out is not None else None
         if target is not None:
             check_output(target, 0, (*gguf.paths, *(origin.files if origin else ())), overwrite=overwrite)
@@ -73,12 +78,15 @@ def report(
 
 @contextmanager
 def _origin(
+    gguf: GgufFile,
     source: str | PathLike[str],
     drop_tensor: Sequence[str],
     lora: Sequence[str],
     base_model: str | PathLike[str] | None,
 ) -> Iterator[Origin]:
-    """The tensors of a source by the names that a GGUF file has for them, as long as its files are open."""
+    """The tensors of a source by the names that the GGUF file has for them, as long as its files are open."""
     with open_origin(source, base=base_model, drop_tensor=drop_tensor, lora=lora) as model:
-        yield Origin(model.name, model.tensors())
+        names = [tensor.name for tensor in gguf.tensors]
+        request = for_part_of(gguf.metadata, names, model, Request(source=os.fspath(source)))
+        yield Origin(model.name, model.tensors(request))
         model.check_unchanged()

@@ -26,6 +26,7 @@ from gguf_forge.planning.big_endian import OF_CONVERTER
 from gguf_forge.planning.file_plan import TensorChoice
 from gguf_forge.planning.model import FileContent, OpenModel
 from gguf_forge.planning.open_model import open_origin
+from gguf_forge.planning.parts import for_part_of
 from gguf_forge.recipe import FILE_TYPES, FileType, Options
 from gguf_forge.recipe.file_types import COPY
 from gguf_forge.request import Request
@@ -72,6 +73,8 @@ def expecting(gguf: GgufFile, request: Request, options: Options, base: str | No
         lora=request.lora,
     ) as model:
         of_base = _base(base) if base is not None else None
+        if not request.vocab_only:
+            request = for_part_of(gguf.metadata, [tensor.name for tensor in gguf.tensors], model, request)
         content = model.content(request, options, of_base)
         is_of_reference = _is_of_reference(gguf, content, model, request, options, of_base)
         if is_of_reference:
