@@ -136,7 +136,8 @@ def model_folder(folder: Path) -> LocalFolder:
     """A model's folder of this machine.
 
     Raises:
-        UsageError: there is no such folder, or it is a file.
+        InputError: there is no such folder.
+        UsageError: it is a file, or cannot be opened.
     """
     hint = "give the folder that holds config.json and the .safetensors files"
     try:
@@ -147,7 +148,7 @@ def model_folder(folder: Path) -> LocalFolder:
             hint += f"; a model of the hub comes with `hf download {folder.as_posix()} --local-dir FOLDER`"
             if snapshots := cached_snapshots(folder.as_posix()):
                 hint = f"a copy of it is in the hub's cache: give {snapshots[0]}"
-        raise UsageError("there is no such folder", file=folder, hint=hint) from error
+        raise InputError("there is no such folder", file=folder, hint=hint) from error
     except (OSError, ValueError) as error:
         raise UsageError(f"the folder cannot be opened: {error}", file=folder, hint=hint) from error
     if folder.suffix == ".gguf":

@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from difflib import get_close_matches
 from types import FrameType
 from typing import Annotated
@@ -35,6 +36,7 @@ from gguf_forge.cli import (
     verify,
 )
 from gguf_forge.cli.help import LIKENESS, Group
+from gguf_forge.cli.hints import for_command
 from gguf_forge.cli.options import Messages
 from gguf_forge.cli.other_tools import instead_of
 from gguf_forge.cli.streams import (
@@ -130,6 +132,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failure = Failure(128 + stopped.number, signal.Signals(stopped.number).name, f"stopped; {left}")
     except Exception as error:
         failure = _failure_of(error)
+        if isinstance(error, ForgeError) and failure.hint:
+            hint = for_command(failure.hint, given, typer.main.get_command(app))
+            failure = replace(failure, hint=hint)
         if verbose and failure.kind == INTERNAL:
             report_traceback()
     try:

@@ -79,8 +79,8 @@ def bench(
 
 
 def _text(report: BenchReport) -> Iterable[Any]:
-    speeds = ("M values/s", "GB/s read", "x ggml", "of memcpy")
-    table = table_of("type", "work", "from", "backend", *speeds, right=speeds, spare=("of memcpy", "GB/s read"))
+    speeds = ("M values/s", "GB/s read", "speedup vs ggml", "% of memcpy")
+    table = table_of("type", "work", "from", "backend", *speeds, right=speeds, spare=("% of memcpy", "GB/s read"))
     for done in report.measurements:
         table.add_row(
             done.kind,

@@ -154,6 +154,8 @@ def verify(
     if sums is not None:
         with counting("hashing", 3 * found.size, messages) as progress:
             write_sums(file, sums, threads=run.threads, overwrite=run.overwrite, progress=progress)
+        if not (messages.json or messages.quiet):
+            print_data(facts_text({"checksums": f"written to {sums}"}))
 
 
 def _request(comparison: VerifyChoices, recipe: RecipeChoices, parts: PartChoices, hints: ModelHints) -> Request | None:

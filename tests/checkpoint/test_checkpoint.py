@@ -322,9 +322,9 @@ def test_a_config_without_end(sharded: Path) -> None:
 
 
 def test_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "no such folder" in refused(tmp_path / "none", UsageError)
+    assert "no such folder" in refused(tmp_path / "none")
     monkeypatch.chdir(tmp_path)
-    assert "hf download acme/tiny" in refused(Path("acme/tiny"), UsageError)
+    assert "hf download acme/tiny" in refused(Path("acme/tiny"))
 
 
 @pytest.mark.parametrize(("name", "message"), [("a.gguf", "gguf-forge quantize"), ("a.safetensors", "give the folder")])

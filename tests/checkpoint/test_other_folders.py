@@ -212,11 +212,11 @@ def test_mistral_format_for_a_model_in_the_other_form(tmp_path: Path) -> None:
 def test_the_name_of_a_repository_that_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="no such folder") as caught, open_model("small/llama-1b"):
+    with pytest.raises(InputError, match="no such folder") as caught, open_model("small/llama-1b"):
         pass
     assert "hf download small/llama-1b" in str(caught.value.hint)
     snapshot = tmp_path / "hub" / "models--small--llama-1b" / "snapshots" / "0a"
     snapshot.mkdir(parents=True)
-    with pytest.raises(UsageError, match="no such folder") as caught, open_model("small/llama-1b"):
+    with pytest.raises(InputError, match="no such folder") as caught, open_model("small/llama-1b"):
         pass
     assert caught.value.hint == f"a copy of it is in the hub's cache: give {snapshot}"

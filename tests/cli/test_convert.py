@@ -117,7 +117,7 @@ def test_a_full_disk_is_said_before_work(forge: Forge, model: Path, monkeypatch:
         (["{model}", "--prune-layers", "x"], 2, "is not a list of layers"),
         (["{model}", "-t", "Q8_0,F16", "-o", "x.gguf"], 2, "2 files, but only one output name: x.gguf"),
         (["{model}", "-t", "Q2_K_S"], 2, "importance matrix"),
-        (["nowhere"], 2, "nowhere: there is no such folder"),
+        (["nowhere"], 4, "nowhere: there is no such folder"),
         (["{model}", "-t", "IQ2_XS"], 2, "IQ2_XS needs an importance matrix"),
         (["."], 4, "config.json: the file is missing"),
         (["{model}", "--tensor-type-file", "none.txt"], 4, "none.txt"),

@@ -18,6 +18,7 @@ from raw_gguf import ARRAY, U8, key, raw_gguf, write
 
 from gguf_forge.cli.app import app
 from gguf_forge.cli.completion import completing
+from gguf_forge.cli.hints import for_command
 from gguf_forge.kernels.bench import find_ggml
 from gguf_forge.kernels.binding import quantizable_types
 from gguf_forge.recipe import FILE_TYPES
@@ -196,6 +197,22 @@ def test_words_that_are_only_a_little_alike_are_no_advice(forge: Forge, line: li
     ran = forge(*line)
     assert ran.code == 2
     assert "Did you mean" not in ran.err and "Possible options" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        (["report", "m"], "add --strict (--strict is an option of `gguf-forge convert`)"),
+        (["types", "m"], "--strict or --imatrix (--strict is an option of `gguf-forge convert`)"),
+        (["imatrix", "show", "m"], "--chat-template (--chat-template is an option of `gguf-forge edit`)"),
+        (["job", "plan", "m"], "add --strict"),
+        (["convert", "m"], "`gguf-forge edit --chat-template` gives it one"),
+        (["report", "m"], "`hf download a/b --local-dir FOLDER`"),
+        (["report", "m"], "llama.cpp has --no-such-option"),
+    ],
+)
+def test_hints_say_whose_option_it_is(line: list[str], hint: str) -> None:
+    assert for_command(hint.partition(" (")[0], line, typer.main.get_command(app)) == hint
 
 
 def test_every_option_with_names_for_values_completes_them() -> None:

@@ -90,7 +90,8 @@ def test_json(forge: Forge, damaged: Path, made: Path, model: Path) -> None:
 
 
 def test_sums(forge: Forge, made: Path, damaged: Path) -> None:
-    assert forge("verify", made, "--write-sums", "sums").code == 0
+    ran = forge("verify", made, "--write-sums", "sums")
+    assert (ran.code, "written to sums" in ran.out) == (0, True)
     assert forge("verify", made, "--check-sums", "sums").code == 0
     run = forge("verify", damaged, "--check-sums", "sums")
     assert run.code == 7 and "wrong: damaged.gguf:blk.0.attn_q.weight" in run.out

@@ -31,7 +31,7 @@ def test_a_folder_and_a_file_are_told_apart(sources: tuple[Path, Path]) -> None:
 def test_the_name_of_a_file_that_is_not_there_is_not_taken_for_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no\.gguf"):
         open_model(tmp_path / "no.gguf")
-    with pytest.raises(UsageError, match="there is no such folder"):
+    with pytest.raises(InputError, match="there is no such folder"):
         open_model(tmp_path / "no")
     with pytest.raises(InputError, match="there is no such file or folder"):
         open_origin(tmp_path / "no")

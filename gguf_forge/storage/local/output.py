@@ -61,7 +61,7 @@ def output_errors(path: Path) -> Iterator[None]:
 
 def refuse_existing(path: Path, problem: str) -> None:
     if os.path.lexists(path):
-        raise RefusedError(problem, file=path, hint="choose another name or use --overwrite")
+        raise RefusedError(problem, file=path, hint="choose another name or use --overwrite (overwrite=True in Python)")
 
 
 class LocalSink:
