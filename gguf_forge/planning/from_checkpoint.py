@@ -300,6 +300,8 @@ class CheckpointModel:
                 "a vocabulary alone is not split" if request.vocab_only else "a checkpoint has no split to keep",
                 hint="leave out the options of the split",
             )
+        if request.lora and request.vocab_only:
+            raise UsageError("--vocab-only: an adapter changes no vocabulary", hint="leave out --lora")
         if request.mmproj and request.vocab_only:
             raise UsageError("--vocab-only: a projector has no vocabulary", hint="leave out one of the two options")
         if request.keep_quantized and options.allow_requantize:

@@ -143,6 +143,7 @@ def convert(
     Example:
         >>> convert("Qwen3-0.6B", types=["Q4_K_M", "Q8_0"])  # doctest: +SKIP
         >>> convert("gemma-3-4b-it", "models", types=["Q4_K_M", "mmproj:BF16"], parts="all")  # doctest: +SKIP
+        >>> convert("Qwen3-0.6B", lora=["my-adapter", "another:0.5"])  # doctest: +SKIP
         >>> convert("my-adapter", types="F16", base_model="Qwen3-0.6B")  # doctest: +SKIP
     """
     request = _request(source, out, types, split, options, **more)

@@ -366,6 +366,27 @@ def test_changes_of_another_part_are_a_warning(model: Path, tmp_path: Path, caps
     assert "1 of 3 tensors change nothing in this file" in " ".join(capsys.readouterr().err.split())
 
 
+def test_no_vocabulary_has_an_adapter(model: Path, tmp_path: Path) -> None:
+    adapter_for(model, tmp_path / "a", Q)
+    with pytest.raises(UsageError, match="changes no vocabulary"):
+        plan(model, lora=[tmp_path / "a"], vocab_only=True)
+
+
+def test_encoders_of_pictures(tmp_path: Path) -> None:
+    model, how = made_of("gemma3-vision", tmp_path)
+    encoder = next(
+        name for name in shapes_of(model) if name.endswith("layers.0.self_attn.q_proj.weight") and "vis" in name
+    )
+    module = encoder.removesuffix(".weight")
+    tensors = adapter_for(model, tmp_path / "a", module)
+    whole = merged(model, tmp_path / "m", {encoder: change_of(tensors, module, 2.0)})
+    assert (
+        file_of(model, lora=[tmp_path / "a"], mmproj=True) == file_of(whole, mmproj=True) != file_of(model, mmproj=True)
+    )
+    with pytest.raises(UnsupportedError, match="changes nothing that is in this file"):
+        plan(model, lora=[tmp_path / "a"], **how)
+
+
 def test_factors_that_do_not_go_together(model: Path, tmp_path: Path) -> None:
     tensors = pairs_for({Q: (256, 256)})
     tensors[f"{PREFIX}{Q}.lora_A.weight"] = factor(1, 5, 256)

@@ -239,6 +239,11 @@ def adapters(source: Random, folder: Path) -> list[str]:
         "bias": "none",
         "modules_to_save": None,
         "fan_in_fan_out": False,
+        "lora_bias": False,
+        "target_parameters": source.choice((None, None, ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"])),
+        "trainable_token_indices": source.choice((None, [0, 5])),
+        "alora_invocation_tokens": None,
+        "init_lora_weights": True,
     }
     for _ in range(source.randint(0, 3)):
         key = source.choice(list(config))
@@ -266,6 +271,13 @@ def adapters(source: Random, folder: Path) -> list[str]:
         "base_model.model.model.layers.0.mlp.experts.3.up_proj.lora_A.weight": [8, 96],
         "base_model.model.model.layers.99999.mlp.up_proj.lora_A.weight": [8, 96],
         "base_model.model.model.norm.weight": [96],
+        "base_model.model.model.layers.0.mlp.down_proj.lora_B.bias": [96],
+        "base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector": [96],
+        "base_model.model.model.layers.0.mlp.experts.lora_A.weight": [16, 96],
+        "base_model.model.model.layers.0.mlp.experts.base_layer.lora_A.weight": [16, 96],
+        "base_model.model.model.embed_tokens.base_layer.weight": [300, 96],
+        "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta": [2, 96],
+        "base_model.model.model.layers.0.mlp.up_proj.modules_to_save.default.weight": [96, 96],
         "base_model.model.score.modules_to_save.weight": [2, 96],
         f"base_model.model.{nasty(source)}.lora_A.weight": [8, 96],
     }
@@ -292,6 +304,10 @@ def adapters(source: Random, folder: Path) -> list[str]:
             ("plan", "{}", "-t", "F32", "--json"),
             ("convert", "{}"),
             ("types", "{}"),
+            ("convert", str(base), "--lora", "{}", "-t", "Q8_0", "-o", "out.gguf"),
+            ("convert", str(base), "--lora", "{}:0.5", "--lora", "{}:-1e6", "-t", "F16", "-o", "out.gguf"),
+            ("plan", str(base), "--lora", "{}:1e-30", "--json"),
+            ("types", str(base), "--lora", "{}"),
         ),
     )
 
