@@ -17,6 +17,7 @@ from gguf_forge.cli.tables import facts_text, line, table_of
 from gguf_forge.distributed.job import Job
 from gguf_forge.planning.file_plan import FilePlan, WrittenFile
 from gguf_forge.storage.profile import PHASES, Profile
+from gguf_forge.tensors.dequantized import stored_as
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -97,7 +98,7 @@ def plan_object(file: FilePlan) -> dict[str, Any]:
             {
                 "name": info.name,
                 "shape": info.shape,
-                "source_type": source.expr.source_type.name,
+                "source_type": stored_as(source.expr),
                 "type": info.type.name,
                 "nbytes": info.nbytes,
                 "rule": file.rules.get(info.name),
@@ -126,7 +127,7 @@ def plan_text(file: FilePlan) -> Iterator[RenderableType]:
         tensors.add_row(
             info.name,
             " x ".join(map(str, info.shape)),
-            source.expr.source_type.name,
+            stored_as(source.expr),
             line((info.type.name, "yellow" if info.name in fallbacks else _style(info.type.is_float))),
             decimal(info.nbytes),
             *(line((file.rules.get(info.name, ""), "dim")) for _ in ruled),

@@ -6,8 +6,9 @@ results are the same on every machine.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, cast
 
@@ -18,8 +19,8 @@ from gguf_forge.errors import InputError
 from gguf_forge.kernels.binding import scale_codes
 from gguf_forge.storage.buffers import fresh
 from gguf_forge.storage.source import Source
-from gguf_forge.tensors.codes import Gathered, Lookup
-from gguf_forge.tensors.expression import NUMBERS_BYTES, TensorExpr
+from gguf_forge.tensors.codes import Codes, Gathered, Lookup
+from gguf_forge.tensors.expression import NUMBERS_BYTES, TensorExpr, Unary
 from gguf_forge.types.rows import FloatRows, RowNumbers, Rows
 from gguf_forge.types.tensor_type import F32, TensorType
 
@@ -39,6 +40,8 @@ class Scaled(TensorExpr):
         column_block: How many columns share a scale.
         zeros: What is subtracted first: as many as there are scales, or one for all.
         shifts: What is added last, as many as there are scales; None for nothing.
+        scheme: The name of the scheme of the checkpoint.
+        kind: The codes and their groups in the words of the scheme, such as "NF4, g64"; empty if the fields above tell.
     """
 
     codes: TensorExpr
@@ -47,6 +50,8 @@ class Scaled(TensorExpr):
     column_block: int
     zeros: TensorExpr | int = 0
     shifts: TensorExpr | None = None
+    scheme: str = ""
+    kind: str = ""
     dtype: TensorType = F32
 
     def __post_init__(self) -> None:
@@ -129,6 +134,23 @@ class Scaled(TensorExpr):
                 f"zero points from {zeros.min()} to {zeros.max()} do not fit codes of {kind}", hint=_INTACT
             )
 
+    @property
+    def stored_as(self) -> str:
+        """How the checkpoint stores the values, in a few words."""
+        kind = self.kind or f"{_codes_in_words(self.codes)}, {self._groups_in_words}"
+        known = re.split("[ ,]", kind)[0] in self.scheme.split()  # the scheme FP8 has FP8 codes
+        return kind if known or not self.scheme else f"{self.scheme} {kind}"
+
+    @property
+    def _groups_in_words(self) -> str:
+        n_columns, n_groups = self.shape[-1], self.scales.shape[-1]
+        if isinstance(self.scales, Gathered):
+            n_groups = self.scales.of.shape[-1]
+            return f"g{-(-n_columns // n_groups)}" if n_groups > 1 else "per row"
+        if n_groups > 1:
+            return f"g{self.column_block}" if self.row_block == 1 else f"block {self.row_block}x{self.column_block}"
+        return "per row" if self.row_block == 1 else "per tensor" if self.scales.n_rows == 1 else f"g{self.row_block}"
+
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         codes, *numbers = self.children()
         below = codes.working_set(n_rows, scattered=scattered)
@@ -154,6 +176,45 @@ def _levels(kind: np.dtype[Any]) -> FloatRows:
     """What each byte means as a number of a type of one byte."""
     levels: FloatRows = np.arange(256, dtype=np.uint8).view(kind).astype(np.float32)
     return levels
+
+
+def _codes_in_words(codes: TensorExpr) -> str:
+    """The kind of codes: their bits, or the name of their float type."""
+    if isinstance(codes, Codes):
+        return f"{codes.bits} bit"
+    below = next(codes.children(), None)
+    if below is not None:
+        return _codes_in_words(below)
+    name = codes.dtype.name
+    return {"F8_E4M3": "FP8", "F8_E5M2": "FP8 E5M2", "I8": "8 bit", "U8": "8 bit"}.get(name, name)
+
+
+def in_scheme(expr: TensorExpr, scheme: str) -> TensorExpr:
+    """A tensor whose codes know the name of their scheme."""
+    if isinstance(expr, Scaled):
+        return replace(expr, scheme=scheme)
+    return replace(expr, of=in_scheme(expr.of, scheme)) if isinstance(expr, Unary) else expr
+
+
+def stored_as(expr: TensorExpr) -> str:
+    """How the checkpoint stores a tensor: the element type, or the scheme of its codes in a few words.
+
+    Example:
+        >>> from gguf_forge.tensors.stored import Constant
+        >>> codes = Constant(np.zeros((2, 64), np.uint8), ELEMENT_TYPES["U8"])
+        >>> stored_as(Scaled(codes, Constant(np.ones((2, 2), np.float32)), 1, 32, scheme="quanto"))
+        'quanto 8 bit, g32'
+    """
+    found = next(_scaled_in(expr), None)
+    return expr.source_type.name if found is None else found.stored_as
+
+
+def _scaled_in(expr: TensorExpr) -> Iterator[Scaled]:
+    if isinstance(expr, Scaled):
+        yield expr
+    else:
+        for child in expr.children():
+            yield from _scaled_in(child)
 
 
 def is_of_fp8(expr: TensorExpr) -> bool:

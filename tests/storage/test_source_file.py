@@ -7,6 +7,7 @@ import pytest
 
 from gguf_forge.errors import InputError
 from gguf_forge.storage.local.source_file import SourceFile
+from gguf_forge.storage.views import Concatenated, Section
 
 
 @pytest.fixture
@@ -27,6 +28,19 @@ def test_what_is_read_is_the_bytes(path: Path) -> None:
 def test_ranges_outside_the_file(path: Path, offset: int, nbytes: int) -> None:
     with SourceFile(path) as file, pytest.raises(InputError, match="outside the file of 100 bytes"):
         file.read(offset, nbytes)
+
+
+def test_pieces_are_read_at_equal_distances(path: Path) -> None:
+    with SourceFile(path) as file:
+        assert file.read_pieces(10, 2, 30, 3).tolist() == [[10, 11], [40, 41], [70, 71]]
+        assert Section(file, 10, 62).read_pieces(0, 2, 30, 3).tolist() == [[10, 11], [40, 41], [70, 71]]
+        both = Concatenated((file, file))
+        assert both.read_pieces(90, 20, 30, 2).tolist()[0] == [*range(90, 100), *range(10)]
+        for offset, nbytes, step, count in ((10, 2, 30, 4), (-1, 2, 30, 2), (0, 2**40, 2**40, 2**20)):
+            with pytest.raises(InputError, match="outside the file of 100 bytes"):
+                file.read_pieces(offset, nbytes, step, count)
+        with pytest.raises(InputError, match="outside of 62 bytes"):
+            Section(file, 10, 62).read_pieces(2, 2, 30, 3)
 
 
 def test_nothing_is_read_after_closing(path: Path) -> None:

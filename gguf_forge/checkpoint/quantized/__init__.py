@@ -19,6 +19,7 @@ from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.errors import InputError, UnsupportedError, printable
 from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.json_file import read_json_object
+from gguf_forge.tensors.dequantized import in_scheme
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import as_vector
 from gguf_forge.types.element_type import ElementType
@@ -108,7 +109,8 @@ def _resolved(stored: Tensors, quantization: Quantization) -> Tensors:
             file=quantization.folder.path / "config.json",
             hint="convert the original 16-bit checkpoint",
         )
-    return scheme.logical(stored, quantization)
+    found = scheme.logical(stored, quantization)
+    return {name: expr if expr is stored.get(name) else in_scheme(expr, scheme.name) for name, expr in found.items()}
 
 
 def _may_be_codes(expr: TensorExpr) -> bool:

@@ -31,7 +31,7 @@ def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
     found = dict(stored)
     for state in _STATES:
         for name in endings(stored, state):
-            found[name] = _of_blocks(name, stored, stored[name + state])
+            found[name] = _of_blocks(name, stored, stored[name + state], state[-3:].upper())
             for end in (*_PARTS, state):
                 found.pop(name + end, None)
     for stem in endings(stored, ".SCB"):
@@ -42,7 +42,7 @@ def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
     return found
 
 
-def _of_blocks(name: str, stored: Tensors, said: TensorExpr) -> TensorExpr:
+def _of_blocks(name: str, stored: Tensors, said: TensorExpr, kind: str) -> TensorExpr:
     packed, absmax, levels = (part(stored, name, name + end) for end in ("", ".absmax", ".quant_map"))
     with of_weight(name):
         state = _state(said)
@@ -57,7 +57,7 @@ def _of_blocks(name: str, stored: Tensors, said: TensorExpr) -> TensorExpr:
         if f"{name}.nested_absmax" in stored:
             levels_of_scales = part(stored, name, f"{name}.nested_quant_map")
             scales = _nested(scales, levels_of_scales, stored[f"{name}.nested_absmax"], state)
-        return reshaped(Scaled(Lookup(codes, levels), scales, block // width, width), shape)
+        return reshaped(Scaled(Lookup(codes, levels), scales, block // width, width, kind=f"{kind}, g{block}"), shape)
 
 
 def _nested(codes: TensorExpr, levels: TensorExpr, absmax: TensorExpr, state: Mapping[str, Any]) -> TensorExpr:

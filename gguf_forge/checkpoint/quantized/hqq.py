@@ -58,7 +58,9 @@ def _weight(stem: str, stored: Tensors) -> TensorExpr:
         if codes.n_rows * codes.shape[-1] != rows * columns:
             raise InputError(f"codes of shape {codes.shape} are not {rows} x {columns} weights")
         block = (1, group) if along else (group, 1)
-        return reshaped(Scaled(codes, scale, *block, Widened(zero)), (rows, columns))
+        return reshaped(
+            Scaled(codes, scale, *block, Widened(zero), kind=f"{_PACKINGS[kind][0]} bit, g{group}"), (rows, columns)
+        )
 
 
 def _as_whole_numbers(packed: TensorExpr, kind: str) -> TensorExpr:

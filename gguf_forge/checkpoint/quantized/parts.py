@@ -169,7 +169,7 @@ def mxfp4(name: str, packed: TensorExpr, scales: TensorExpr) -> TensorExpr:
     """
     with of_weight(name):
         width = packed.shape[-1] * packed.dtype.row_bytes(1) * 2
-        return Scaled(Lookup(RowCodes(packed, 4, width), E2M1), bits_as(scales, "F8_E8M0"), 1, 32)
+        return Scaled(Lookup(RowCodes(packed, 4, width), E2M1), bits_as(scales, "F8_E8M0"), 1, 32, kind="MXFP4")
 
 
 def nvfp4(

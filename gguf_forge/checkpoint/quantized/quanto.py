@@ -71,7 +71,7 @@ def _of_bits(stem: str, stored: Tensors, width: int) -> TensorExpr:
             raise InputError(f"{packed.shape} codes in {n_groups} groups are not rows or columns of width {width}")
         planes = RowPlanes(packed, bits, tuple(range(8 // bits)))
         codes = reshaped(RowRange(planes, 0, n_groups), (n_groups, group))
-        groups = Scaled(codes, scales, 1, group, shifts=Multiply(shifts, -1))
+        groups = Scaled(codes, scales, 1, group, shifts=Multiply(shifts, -1), kind=f"{bits} bit, g{group}")
         return reshaped(groups, (count // width, width) if role in _READING else (width, count // width))
 
 

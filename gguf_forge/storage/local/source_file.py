@@ -58,6 +58,7 @@ class SourceFile:
         Raises:
             InputError: the range is not inside the file, the file is closed, or it cannot be read.
         """
+        self._check_range(offset, nbytes)
         return self._read(offset, nbytes, nbytes, 1, fresh(nbytes, at=at))
 
     def read_pieces(self, offset: int, nbytes: int, step: int, count: int) -> NDArray[np.uint8]:
@@ -66,10 +67,10 @@ class SourceFile:
         Raises:
             InputError: as for `read`.
         """
+        self._check_range(offset, step * (count - 1) + nbytes)
         return self._read(offset, nbytes, step, count, fresh(count * nbytes)).reshape(count, nbytes)
 
     def _read(self, offset: int, nbytes: int, step: int, count: int, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        self._check_range(offset, step * (count - 1) + nbytes)
         if self.descriptor is None:
             raise InputError("the file was read after it was closed", file=self.path)
         view = data.data
