@@ -145,7 +145,7 @@ def _text(found: Comparison, *, with_all: bool) -> Iterator[RenderableType]:
 
 
 def _number_of_differences(count: int) -> str:
-    return "1 difference" if count == 1 else f"{count or 'no'} differences"
+    return f"{count or 'no'} difference{'s' if count > 1 else ''}"
 
 
 def _of_split(found: Comparison) -> str:

@@ -99,10 +99,8 @@ def typed(key: str, value: object, old: Value | None) -> Value:
         return checked(key, value.data, value.type, value.element)
     if isinstance(value, UntypedValue):
         if old is None:
-            raise UsageError(
-                f"{printable(key)} is a new key: give its type",
-                hint=f"for a text {printable(key)}=str:{printable(value.text)}; {_TYPES}",
-            )
+            problem = f"{printable(key)} is a new key: give its type"
+            raise UsageError(problem, hint=f"KEY=TYPE:VALUE, such as {printable(key)}=str:VALUE for a text; {_TYPES}")
         return _read(key, value.text, old.type, old.element)
     kind, element = (old.type, old.element) if old is not None else _usual(key, value)
     return checked(key, value, kind, element)
