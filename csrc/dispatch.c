@@ -128,12 +128,17 @@ int forge_needs_importance(int type)
     return type == TYPE_IQ2_XXS || type == TYPE_IQ2_XS || type == TYPE_IQ1_S;
 }
 
-void forge_quantize(int backend, const forge_request *request, void *dst)
+int forge_quantize(int backend, const forge_request *request, void *dst)
 {
+    static const int types[] = {[FORGE_F32] = TYPE_F32, [FORGE_F16] = TYPE_F16, [FORGE_BF16] = TYPE_BF16};
+    const int64_t n = request->nrows * request->n_per_row;
+    /* Looked at first, the rows are in the cache when they are packed. */
+    const int finite = forge_is_finite(backend, types[request->source], request->data, n);
     const float_state callers = get_float_state();
     set_float_state(default_state);
     find_kernel(backend, request->type, true)->quantize(request, dst);
     set_float_state(callers);
+    return finite && forge_is_finite(backend, request->type, dst, n);
 }
 
 void forge_dequantize(int backend, int type, const void *src, float *dst, int64_t n)
@@ -152,6 +157,11 @@ void forge_scale_codes(const forge_scaled *request, float *dst)
     set_float_state(default_state);
     scale_codes(request, dst);
     set_float_state(callers);
+}
+
+int forge_is_finite(int backend, int type, const void *src, int64_t n)
+{
+    return find_kernel(backend, type, false)->finite(src, n);
 }
 
 void forge_exp(const float *x, float *dst, int64_t n)

@@ -70,10 +70,14 @@ int64_t forge_tables_size(int type);
 /* Fills `tables`, and returns their size. The same tables serve all calls. */
 int64_t forge_make_tables(int type, void *tables);
 
-/* Packs the rows of the request into `dst`. */
-void forge_quantize(int backend, const forge_request *request, void *dst);
+/* Packs the rows of the request into `dst`. Returns whether these rows and the packed ones are both finite.
+ */
+int forge_quantize(int backend, const forge_request *request, void *dst);
 /* Unpacks `n` values, a whole number of blocks, into floats. */
 void forge_dequantize(int backend, int type, const void *src, float *dst, int64_t n);
+/* Whether rows of `n` values are finite: whether no scale of a block, or no value of a type without blocks,
+ * is infinite or NaN. */
+int forge_is_finite(int backend, int type, const void *src, int64_t n);
 
 /* Unpacks the codes of all streams into bytes. */
 void forge_unpack_codes(const forge_codes *request, uint8_t *dst);

@@ -134,13 +134,9 @@ class Batch:
         return self.need(self.stop - self.start)
 
 
-# Bytes for each 16-bit value that is checked for infinities: a copy of its bits and a boolean.
-_CHECK_BYTES = 3
-
-
 def _row_bytes(tensor_type: TensorType, n: int, of: TensorType) -> int:
     """Bytes that `n` values take after they are converted from another type; 0 if both types are the same."""
-    return 0 if tensor_type == of else tensor_type.row_bytes(n) + (_CHECK_BYTES * n if tensor_type.is_float else 0)
+    return 0 if tensor_type == of else tensor_type.row_bytes(n)
 
 
 def whole_tensors(shards: Sequence[Shard]) -> tuple[Batch, ...]:

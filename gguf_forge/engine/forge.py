@@ -19,9 +19,10 @@ from gguf_forge.engine.batches import BATCH_VALUES, Batch, Shard, Target, cut, w
 from gguf_forge.engine.fingerprint import fingerprint
 from gguf_forge.engine.memory import Budget, room
 from gguf_forge.engine.pack import as_written, pack
-from gguf_forge.engine.refusals import refuse_packed, refuse_weights
+from gguf_forge.engine.refusals import refuse
 from gguf_forge.engine.threads import Progress, in_threads
 from gguf_forge.errors import naming
+from gguf_forge.kernels.binding import is_finite
 from gguf_forge.run_settings import RunSettings
 from gguf_forge.storage.local.publish import published_together
 from gguf_forge.storage.profile import CONVERT, WRITE, phase
@@ -130,11 +131,9 @@ class _Work:
             return
         with phase(CONVERT), naming(batch.targets[0].placed.info.name):
             rows = batch.expr.rows(batch.start, batch.stop)
-        packing = pack(rows, batch, backend=self.backend, check=refuse_weights)
+        packing = pack(rows, batch, backend=self.backend, check=refuse)
         while (packed := self._next(packing)) is not None:
             targets, data = packed
-            if targets[0].type != targets[0].base:
-                refuse_packed(data, targets[0], batch.start)
             data = as_written(data, targets[0])
             with phase(WRITE):
                 for target in targets:
@@ -156,7 +155,8 @@ class _Work:
                 if target.source.is_checked and target.type.exponents:
                     data = run.source.read(run.offset, run.nbytes, at=at)
                     rows = data.view(target.type.dtype)
-                    refuse_weights(rows, rows, target, row)
+                    if not is_finite(rows, target.type, backend=self.backend):
+                        refuse(rows, rows, rows, target, row)
                     out.write_at(at, data.data)
                 else:
                     out.copy_from(run.source, run.offset, at, run.nbytes)

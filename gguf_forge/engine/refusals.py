@@ -19,18 +19,26 @@ _BROKEN = "get an intact copy of the model; if every copy has it, the model was 
 _TOO_LARGE = "weights of this size are hardly intact: get another copy of the model, or name a larger --tensor-type"
 
 
-def refuse_weights(rows: Rows, rounded: Rows, target: Target, start: int) -> None:
-    """Raise InputError if a weight of a checked tensor is infinite or not a number.
+def refuse(rows: Rows, rounded: Rows, packed: Rows, target: Target, start: int) -> None:
+    """Raise InputError if a weight of a checked tensor is infinite or not a number, or too large for its type.
+
+    The kernels tell which rows are finite. This looks for the weight among the others.
 
     Args:
         rows: As they are read.
         rounded: The same rows in the base type.
+        packed: The same in the type of the tensor.
         target: The tensor that they belong to.
         start: The number of the first row.
     """
-    if not target.source.is_checked:
-        return
-    found = first_invalid_block(rounded.view(np.uint8), target.base)
+    if target.source.is_checked:
+        _refuse_weights(rows, rounded, target, start)
+    if target.type != target.base:
+        _refuse_packed(packed, target, start)
+
+
+def _refuse_weights(rows: Rows, rounded: Rows, target: Target, start: int) -> None:
+    found = first_invalid_block(np.ascontiguousarray(rounded).view(np.uint8), target.base)
     if found is None:
         return
     where = _place(target, target.base, found, start)
@@ -42,8 +50,7 @@ def refuse_weights(rows: Rows, rounded: Rows, target: Target, start: int) -> Non
     raise _refused(target, f"{where}: the weight is infinite or not a number", _BROKEN)
 
 
-def refuse_packed(packed: Rows, target: Target, start: int) -> None:
-    """Raise InputError if weights were too large for the blocks that they were packed to, `packed` from row `start`."""
+def _refuse_packed(packed: Rows, target: Target, start: int) -> None:
     found = first_invalid_block(packed.view(np.uint8), target.type)
     if found is None:
         return

@@ -1,8 +1,8 @@
 """The only importer of the compiled kernels: rows of numbers to packed blocks and back.
 
 Two-dimensional views go in and out without a copy, and the GIL is released meanwhile, so threads over row
-ranges scale. Shapes and dtypes are checked, the numbers never are. The kernels give the bytes of
-`ggml_quantize_chunk` and the values of ggml's `to_float` on x86-64. Source: ggml-quants.c.
+ranges scale. Shapes and dtypes are checked; the numbers may be any, and the result tells whether all are finite. The
+kernels give the bytes of `ggml_quantize_chunk` and the values of ggml's `to_float` on x86-64. Source: ggml-quants.c.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.errors import UnsupportedError, UsageError
+from gguf_forge.types.rows import Rows
 from gguf_forge.types.tensor_type import TENSOR_TYPES, TensorType
 
 try:
@@ -128,7 +129,7 @@ def quantize_rows(
     *,
     importance: NDArray[np.float32] | None = None,
     backend: str | None = None,
-) -> None:
+) -> bool:
     """Packs rows into `out`, with the bytes that llama.cpp makes.
 
     Args:
@@ -139,6 +140,9 @@ def quantize_rows(
         importance: Of each column, (n_per_row,), none negative; or None.
         backend: One of `backends()`; the default one if None.
 
+    Returns:
+        Whether the rows and the packed ones are finite: no value and no scale is infinite or NaN.
+
     Raises:
         UsageError: a shape, dtype or backend is wrong.
         UnsupportedError: no kernel packs this type.
@@ -147,6 +151,7 @@ def quantize_rows(
         >>> from gguf_forge.types.tensor_type import tensor_type
         >>> packed = np.empty((2, 34), np.uint8)
         >>> quantize_rows(np.ones((2, 32), np.float32), TensorType.named("Q8_0"), packed)
+        True
         >>> int(packed[0, 2])
         127
     """
@@ -170,21 +175,22 @@ def quantize_rows(
             f"{tensor_type} needs an importance matrix",
             hint="give one: --imatrix on the command line, importance= in Python",
         )
-    if rows.size:
-        # The request holds only addresses. These variables keep the arrays behind the addresses alive.
-        data = _pointer(rows, "uint8_t[]")
-        columns = ffi.NULL if importance is None else _pointer(importance, "float[]")
-        request = {
-            "data": data,
-            "importance": columns,
-            "tables": _tables(tensor_type),
-            "nrows": n_rows,
-            "n_per_row": n_per_row,
-            "source": source,
-            "search": lib.FORGE_SEARCH_REFERENCE,
-            "type": tensor_type.id,
-        }
-        lib.forge_quantize(_backend_index(backend), ffi.new("forge_request *", request), _pointer(out))
+    if not rows.size:
+        return True
+    # The request holds only addresses. These variables keep the arrays behind the addresses alive.
+    data = _pointer(rows, "uint8_t[]")
+    columns = ffi.NULL if importance is None else _pointer(importance, "float[]")
+    request = {
+        "data": data,
+        "importance": columns,
+        "tables": _tables(tensor_type),
+        "nrows": n_rows,
+        "n_per_row": n_per_row,
+        "source": source,
+        "search": lib.FORGE_SEARCH_REFERENCE,
+        "type": tensor_type.id,
+    }
+    return bool(lib.forge_quantize(_backend_index(backend), ffi.new("forge_request *", request), _pointer(out)))
 
 
 def dequantize_rows(
@@ -330,6 +336,26 @@ def scale_codes(
             "n_runs": len(groups),
         }
         lib.forge_scale_codes(ffi.new("forge_scaled *", request), _pointer(out, "float[]"))
+
+
+def is_finite(rows: Rows, tensor_type: TensorType, *, backend: str | None = None) -> bool:
+    """Whether no value of rows, or of packed ones no scale, is infinite or NaN. False, too, for types without kernels,
+    of which nothing is known.
+
+    Args:
+        rows: C-contiguous; values of a float type, or bytes of any other.
+        tensor_type: What they hold.
+        backend: One of `backends()`; the default one if None.
+
+    Example:
+        >>> from gguf_forge.types.tensor_type import tensor_type
+        >>> is_finite(np.array([1, np.inf], np.float32), TensorType.named("F32"))
+        False
+    """
+    if tensor_type not in dequantizable_types():
+        return False
+    n = rows.nbytes // tensor_type.block_bytes * tensor_type.block_elements
+    return not n or bool(lib.forge_is_finite(_backend_index(backend), tensor_type.id, _pointer(rows), n))
 
 
 def exp_values(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -145,7 +145,7 @@ def _checked_importance(importance: ArrayLike, n: int) -> NDArray[np.float32]:
     return values
 
 
-def _over_rows(task: Callable[[int, int], None], n_rows: int, threads: int) -> None:
+def _over_rows(task: Callable[[int, int], object], n_rows: int, threads: int) -> None:
     """Runs task(a, b) over row ranges that cover [0, n_rows)."""
     if threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}")

@@ -51,6 +51,7 @@ class Answer:
 
     packed: Bytes | None
     values: NDArray[np.float32]
+    finite: bool
 
 
 def backends(command: str) -> tuple[str, ...]:
@@ -74,7 +75,8 @@ def run(command: str, jobs: Sequence[Job], n_backends: int) -> list[list[Answer]
         n_rows, n = job.shape
         size = n_rows * job.kind.row_bytes(n)
         packed = None if job.packed else take(size).reshape(n_rows, -1)
-        return Answer(packed, take(4 * n_rows * n).copy().view(np.float32).reshape(n_rows, n))
+        values = take(4 * n_rows * n).copy().view(np.float32).reshape(n_rows, n)
+        return Answer(packed, values, bool(take(1)[0]))
 
     answers = [[answer(job) for _ in range(n_backends)] for job in jobs]
     assert at == out.size

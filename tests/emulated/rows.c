@@ -1,8 +1,9 @@
 /* Packs and unpacks rows with the kernels of the machine it is built for, for tests that can't load them.
  *
  * Reads jobs until the input ends: a header, the rows, the importance if it says so. Writes what each backend
- * makes of a job, the portable one first: the packed rows (not of a job that has them packed already), then
- * the values that they unpack to. With an argument, only the backend of that name. */
+ * makes of a job, the portable one first: the packed rows (not of a job that has them packed already), the
+ * values that they unpack to, and a byte for whether the rows, and what they were packed to, are finite. With
+ * an argument, only the backend of that name. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,6 +87,7 @@ static void run(const job *j, uint8_t *source, const float *importance, int back
     const int64_t n = j->rows * j->columns;
     const size_t packed_size = (size_t)j->packed_bytes, values_size = (size_t)n * sizeof(float);
     uint8_t *packed = j->source == PACKED ? source : guarded(packed_size), *values = guarded(values_size);
+    int finite;
     if (j->source != PACKED) {
         const forge_request request = {.data = source,
                                        .importance = importance,
@@ -95,11 +97,14 @@ static void run(const job *j, uint8_t *source, const float *importance, int back
                                        .source = (enum forge_source)j->source,
                                        .search = FORGE_SEARCH_REFERENCE,
                                        .type = j->type};
-        forge_quantize(backend, &request, packed);
+        finite = forge_quantize(backend, &request, packed);
         fwrite(packed, 1, packed_size, stdout);
+    } else {
+        finite = forge_is_finite(backend, j->type, packed, n);
     }
     forge_dequantize(backend, j->type, packed, (float *)(void *)values, n);
     fwrite(values, 1, values_size, stdout);
+    putchar(finite);
     release(values, values_size);
     if (j->source != PACKED)
         release(packed, packed_size);

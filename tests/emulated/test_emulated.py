@@ -45,10 +45,12 @@ def here(job: Job) -> Answer:
     """What this machine's portable backend makes of it."""
     values = np.empty(job.shape, np.float32)
     packed = None if job.packed else np.empty((len(values), job.kind.row_bytes(values.shape[1])), np.uint8)
-    if packed is not None:
-        binding.quantize_rows(job.rows, job.kind, packed, importance=job.importance, backend="portable")
+    if packed is None:
+        finite = binding.is_finite(job.rows, job.kind, backend="portable")
+    else:
+        finite = binding.quantize_rows(job.rows, job.kind, packed, importance=job.importance, backend="portable")
     binding.dequantize_rows(job.rows if packed is None else packed, job.kind, values, backend="portable")
-    return Answer(packed, values)
+    return Answer(packed, values, finite)
 
 
 def same_values(a: np.ndarray, b: np.ndarray) -> bool:
@@ -67,7 +69,7 @@ def same_packed(kind: TensorType, ours: Answer, expected: Answer) -> bool:
 
 def same(kind: TensorType, ours: Answer, expected: Answer) -> bool:
     packed = expected.packed is None or same_packed(kind, ours, expected)
-    return packed and same_values(ours.values, expected.values)
+    return packed and ours.finite == expected.finite and same_values(ours.values, expected.values)
 
 
 def check(jobs: list[Job]) -> None:
@@ -78,6 +80,8 @@ def check(jobs: list[Job]) -> None:
         for backend, other in zip(BACKENDS[1:], others, strict=True):
             if not job.packed and not np.array_equal(other.packed, portable.packed):
                 wrong.append((index, f"{backend}: packed rows"))
+            if other.finite != portable.finite:
+                wrong.append((index, f"{backend}: whether it is finite"))
             if not same_values(other.values, portable.values):
                 wrong.append((index, f"{backend}: values"))
     assert not wrong
@@ -140,6 +144,19 @@ def test_infinity_and_nan_do_no_harm(name):
         x = case("heavy", 4, 768)
         x[1, 5], x[3, ::16] = special, special
         jobs += [Job(kind, x, w) for w in importance_choices(kind, 768, ["importance"])]
+    check(jobs)
+
+
+@pytest.mark.parametrize("name", ["F32", "F16", "BF16", "Q8_0", "Q4_K", "IQ1_M", "MXFP4"])
+def test_one_block_that_is_not_finite(name):
+    """At each place in packed rows of every length around the lanes."""
+    kind = TensorType.named(name)
+    jobs = []
+    for count in COUNTS:
+        for at in range(count):
+            blocks = np.zeros((1, count * kind.block_bytes), np.uint8)
+            blocks[0, at * kind.block_bytes : (at + 1) * kind.block_bytes] = 0xFF
+            jobs.append(Job(kind, blocks))
     check(jobs)
 
 

@@ -96,6 +96,7 @@ def test_nothing_outside_the_buffers_is_touched(backend, name):
                     binding.quantize_rows(src, kind, dst, importance=given, backend=backend)
                 binding.dequantize_rows(dst, kind, values, backend=backend)
                 assert np.isfinite(values).all()
+                assert binding.is_finite(dst, kind, backend=backend)
 
 
 @every_type
