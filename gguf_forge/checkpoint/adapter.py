@@ -149,10 +149,6 @@ class Adapter:
             if _end_of(name) is None and (with_base or not name.endswith(f"{_BASE_LAYER}.weight"))
         }
 
-    def stored_name(self, name: str) -> str:
-        """The name in the file of a tensor that `whole` has."""
-        return next(stored for stored in self.tensors if _plain(stored).replace(_BASE_LAYER, "") == name)
-
 
 def _plain(name: str) -> str:
     """A name as `save_pretrained` writes it, without the prefix: without the names of wrapping modules, and without

@@ -12,7 +12,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any
 
 from gguf_forge.checkpoint.leftovers import tidied
-from gguf_forge.checkpoint.merging import ScaledAdapter, changes_head
+from gguf_forge.checkpoint.merging import ScaledAdapter, changes_embeddings, changes_head
 from gguf_forge.checkpoint.mistral_form import read_params
 from gguf_forge.checkpoint.other_folders import cached_snapshots, no_weights, read_config
 from gguf_forge.checkpoint.safetensors_file import StoredTensor, read_safetensors_header
@@ -117,6 +117,8 @@ class Checkpoint:
     def with_adapters(self, adapters: Sequence[ScaledAdapter]) -> Checkpoint:
         """The same with adapters, which it closes. If one changes the head, the head is none with the embeddings."""
         config = _untied(self.config) if changes_head(adapters) else self.config
+        if config.get(_TIED) is True and changes_embeddings(adapters):
+            log.warning("an adapter changes the embeddings, and with them the head, which is one with them")
         return replace(self, config=MappingProxyType(config), adapters=tuple(adapters))
 
     def close(self) -> None:

@@ -59,6 +59,11 @@ def changes_head(adapters: Sequence[ScaledAdapter]) -> bool:
     return any(name.endswith(_HEAD) for each in adapters for name in _names_of(each.adapter))
 
 
+def changes_embeddings(adapters: Sequence[ScaledAdapter]) -> bool:
+    """Whether an adapter changes the embeddings, and with them a head that is one with them."""
+    return any(name.endswith(_EMBEDDINGS) for each in adapters for name in _names_of(each.adapter))
+
+
 def _names_of(adapter: Adapter) -> Iterator[str]:
     yield from (f"{pair.module}.weight" for pair in adapter.pairs())
     yield from (name.replace(_TOKENS, ".weight") for name in adapter.whole())
@@ -95,9 +100,11 @@ class _View:
         forms = self._forms[bisect_left(self._forms, beginning) : bisect_left(self._forms, f"{beginning}\U0010ffff")]
         return {form.removeprefix(beginning): self.base[self._by_form[form][0]] for form in forms}
 
-    def replace(self, name: str, expr: TensorExpr) -> None:
+    def replace(self, name: str, expr: TensorExpr, *, is_copy: bool) -> None:
+        """Takes another tensor for one of the base. `is_copy`: it is a copy of that, which an adapter brings along."""
+        before = self.base[name].dtype
+        self.types[name] = before if is_copy and before.is_float else expr.dtype
         self.base[name] = self.values[name] = expr
-        self.types[name] = expr.dtype
 
     def change(self, name: str, change: Callable[[TensorExpr, TensorExpr | None], TensorExpr]) -> None:
         """Changes a tensor: `change` gets it as float32, and as it was before all adapters if it has changed."""
@@ -161,7 +168,7 @@ def _apply(each: ScaledAdapter, view: _View) -> None:
             continue
         if tensor.shape != view.base[target].shape:
             raise _of_another(adapter, name, tensor.shape, view.base[target].shape)
-        view.replace(target, widened(as_stored(tensor)))
+        view.replace(target, widened(as_stored(tensor)), is_copy=".base_layer." in tensor.name)
     for pair in adapter.pairs():
         target = view.find(f"{pair.module}.weight")
         if target is not None and pair.depth == 0:

@@ -187,6 +187,17 @@ def test_rows_that_are_none(model: Path, tmp_path: Path, index: object) -> None:
         plan(model, lora=[tmp_path / "a"])
 
 
+def test_a_copy_of_the_embeddings_that_an_adapter_brings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model, how = made_of("llama32-tied", tmp_path)
+    rows, columns = shape_of(model, f"{EMBED}.weight")
+    a, b, copy = factor(1, 4, rows), factor(2, columns, 4), factor(3, rows, columns)
+    held = {f"{PREFIX}{EMBED}.lora_embedding_A": a, f"{PREFIX}{EMBED}.lora_embedding_B": b}
+    write_adapter(tmp_path / "a", {**held, f"{PREFIX}{EMBED}.base_layer.weight": copy})
+    whole = merged(model, tmp_path / "m", {f"{EMBED}.weight": lambda w: copy + (product(b, a) * np.float32(2)).T})
+    assert file_of(model, lora=[tmp_path / "a"], **how) == file_of(whole, **how)
+    assert "with them the head" in caplog.text
+
+
 def test_the_head_of_a_model_whose_head_is_one_with_the_embeddings(tmp_path: Path, caplog: object) -> None:
     model, how = made_of("llama32-tied", tmp_path)
     shape = shape_of(model, f"{EMBED}.weight")
@@ -385,6 +396,20 @@ def test_encoders_of_pictures(tmp_path: Path) -> None:
     )
     with pytest.raises(UnsupportedError, match="changes nothing that is in this file"):
         plan(model, lora=[tmp_path / "a"], **how)
+
+
+def test_parts_together(tmp_path: Path) -> None:
+    model, how = made_of("gemma3-vision", tmp_path)
+    layer = next(
+        name for name in shapes_of(model) if "vision" not in name and name.endswith("0.self_attn.q_proj.weight")
+    )
+    module = layer.removesuffix(".weight")
+    adapter_for(model, tmp_path / "a", module)
+    how |= {"lora": [tmp_path / "a"]}
+    both = convert(model, tmp_path / "both/", types=["BF16", "mmproj:BF16"], parts="all", **how)
+    (main_part,) = convert(model, tmp_path / "main.gguf", types="BF16", **how)
+    sizes = {file.path.name.startswith("mmproj"): file.path for file in both}
+    assert sizes[False].read_bytes() == main_part.path.read_bytes()
 
 
 def test_factors_that_do_not_go_together(model: Path, tmp_path: Path) -> None:
