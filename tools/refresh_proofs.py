@@ -26,6 +26,7 @@ from gguf_forge.errors import InputError
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests/support"))
 from projectors import PROJECTORS, descriptions, read  # noqa: E402
+from qwen3_tts import CONFIG as QWEN3_TTS  # noqa: E402
 from synthetic import FAMILIES, read_description, write_checkpoint  # noqa: E402
 
 PARTS: dict[str, Part] = {"model": "text", "mmproj": "mmproj"}
@@ -69,6 +70,11 @@ def projectors_and_drafts() -> Iterator[Proof]:
             yield path.stem, config, {TYPE: "mmproj" if path.parent == PROJECTORS else "model"}
 
 
+def of_code() -> Iterator[Proof]:
+    """The checkpoint of Qwen3-TTS, which has weights of its own."""
+    yield "qwen3-tts-talker", QWEN3_TTS, {VOCABULARY: "gpt2"}
+
+
 def vocabulary(family: Path) -> str:
     """What the file of a description says of its vocabulary, by the header that would be written."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -84,7 +90,7 @@ def vocabulary(family: Path) -> str:
 
 def proofs(conformance: Path) -> dict[str, dict[str, dict[str, list[str]]]]:
     found: dict[str, dict[str, dict[str, set[str]]]] = defaultdict(dict)
-    for case, config, keys in (*files(conformance), *families(), *projectors_and_drafts()):
+    for case, config, keys in (*files(conformance), *families(), *projectors_and_drafts(), *of_code()):
         part = PARTS.get(keys.get(TYPE, "model"))
         if part is None:
             continue

@@ -49,6 +49,7 @@ from gguf_forge.tokenizer.bpe import (
 from gguf_forge.tokenizer.builtin import builtin, no_vocabulary
 from gguf_forge.tokenizer.chat_template import note_of_templates
 from gguf_forge.tokenizer.chatglm3 import chatglm3
+from gguf_forge.tokenizer.codes import with_codes
 from gguf_forge.tokenizer.extra_keys import (
     as_control,
     bundled_chat_template,
@@ -166,6 +167,7 @@ __all__ = [
     "token_type_count",
     "when",
     "whitespace",
+    "with_codes",
     "with_padding",
     "with_rounded_size",
     "wordpiece",

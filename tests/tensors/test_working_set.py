@@ -33,6 +33,7 @@ from gguf_forge.tensors.dequantized import Scaled
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack, concat
 from gguf_forge.tensors.merged import AddedVector, Merged, ReplacedRows, Rounded, Unpacked
+from gguf_forge.tensors.network import ThroughNetwork
 from gguf_forge.tensors.packed import RepackMxfp4, RepackNvfp4
 from gguf_forge.tensors.q4_grid import OnQ4Grid
 from gguf_forge.tensors.resized import Resized
@@ -126,6 +127,9 @@ EXPRESSIONS = {
     "multiplied": lambda z: Multiply(stored(z, (4096, 256), F16), 3.0),
     "minus e to its power": lambda z: NegExp(stored(z, (4096, 256))),
     "logarithm": lambda z: LogNeg(stored(z, (4096, 256), F16)),
+    "through a network": lambda z: ThroughNetwork(
+        *(stored(z, shape) for shape in ((4096, 256), (256, 256), (256,), (128, 256), (128,))), "silu"
+    ),
     "codebook": lambda z: Codebook(stored(z, (4096, 256)), stored(z, (4096,))),
     "resized grid": lambda z: Resized(stored(z, (1, 4096, 256)), 32),
     "without its mean": lambda z: Centered(stored(z, (1 << 16,))),
