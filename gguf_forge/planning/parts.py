@@ -32,8 +32,11 @@ AN_ADAPTER = "an adapter"
 _MODELS = (MAIN, "mtp", "dspark")
 # The fields of a request that ask for one part -> their options.
 _ALONE = {"mmproj": "--mmproj", "mtp": "--mtp", "dspark": "--dspark"}
-# The fields that only the language model has a use for.
-_OF_MAIN = ("sentence_transformers_dense_modules", "disable_mistral_community_chat_template")
+# The fields that only the language model has a use for -> their options.
+_OF_MAIN = {
+    "sentence_transformers_dense_modules": "--sentence-transformers-dense-modules",
+    "disable_mistral_community_chat_template": "--disable-mistral-community-chat-template",
+}
 _OF_MODELS = ("fuse_qkv", "fuse_gate_up_exps")
 
 
@@ -161,6 +164,9 @@ def _names(request: Request, held: Mapping[str, str]) -> tuple[str, ...]:
         )
     if request.no_mtp and "mtp" in names:
         raise UsageError("--no-mtp and the part mtp exclude each other", hint="leave one of them out")
+    of_main = [flag for field, flag in _OF_MAIN.items() if getattr(request, field)]
+    if of_main and MAIN not in names:
+        raise UsageError(f"{', '.join(of_main)}: no effect on parts other than main", hint="leave it out, or add main")
     return tuple(name for name in held if name in names)
 
 
@@ -208,8 +214,10 @@ def for_part_of(metadata: Mapping[str, Any], names: Collection[str], model: Open
         model: What the file was made of.
         request: What is said of how it was made.
     """
+    if request.parts or request.no_mtp or any(getattr(request, field) for field in _ALONE):
+        return request
     held = model.parts()
-    if len(held) < 2 or request.parts or request.no_mtp or any(getattr(request, field) for field in _ALONE):
+    if list(held) in ([], [MAIN]):
         return request
     kind = metadata.get("general.type")
     adapter = f"lora-{metadata.get('adapter.lora.task_name')}"

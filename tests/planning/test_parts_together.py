@@ -114,6 +114,7 @@ def test_a_folder_that_is_named_is_made(source: Path, tmp_path: Path) -> None:
         ({"parts": "all", "mtp": True, "dspark": True}, "--parts and --mtp, --dspark exclude each other"),
         ({"parts": "all", "vocab_only": True}, "--parts and --vocab-only exclude each other"),
         ({"parts": "mtp", "no_mtp": True}, "--no-mtp and the part mtp exclude each other"),
+        ({"parts": "mtp", "sentence_transformers_dense_modules": True}, "dense-modules: no effect on parts other than"),
         ({"parts": "main", "types": "mmproj:F16"}, "types for the part mmproj, which is not made; .* made are main"),
         ({"types": "mmproj:F16"}, "types for the part mmproj, and no parts are asked for; add --parts all"),
         ({"parts": "mmproj,mtp", "types": "F16"}, r"F16: which of the parts mmproj, mtp is that for\?"),

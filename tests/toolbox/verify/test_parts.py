@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from corpus import CORPUS, Cases
-from projectors import write_with_all_parts
+from projectors import PROJECTORS, write, write_with_all_parts
 from synthetic import FAMILIES, read_description
 
 from gguf_forge import convert, report, verify_gguf
@@ -54,6 +54,13 @@ def test_a_changed_byte_of_a_part_is_found(source: Path, tmp_path: Path, part: s
     found = verify_gguf(made.path, source, pre_tokenizer=PRE)
     assert found.first is not None
     assert found.first.info.name == name
+
+
+def test_a_projector_of_a_model_whose_text_is_not_known_is_compared(tmp_path: Path) -> None:
+    source = write(PROJECTORS / "intern-s1.json", tmp_path / "hf")
+    (made,) = convert(source, tmp_path / "m.gguf", types="Q8_0", mmproj=True)
+    assert verify_gguf(made.path, source).ok
+    assert report(made.path, source=source).missing == ()
 
 
 @pytest.mark.skipif(not CORPUS.is_dir(), reason="there is no corpus beside the checkout")
