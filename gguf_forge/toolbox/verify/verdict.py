@@ -121,10 +121,14 @@ def _verdict_on_tensors(tensors: Sequence[TensorCheck]) -> tuple[Verdict, tuple[
     different = [check for check in tensors if check.verdict is not Verdict.IDENTICAL]
     if not different:
         return Verdict.IDENTICAL, (f"All {len(tensors)} tensors are identical to a fresh conversion.",)
+    ways = Counter(check.explanation for check in different if check.explanation)
+    said = tuple(f"{_tensors(n)} came out the same {way}." for way, n in ways.items())
     if all(check.explanation for check in different):
-        ways = Counter(check.explanation for check in different)
-        said = [f"{_tensors(n)} came out the same {way}." for way, n in ways.items()]
         return Verdict.RECIPE, ("The same weights, made in another way.", *said)
+    if ways:
+        rest = [check for check in tensors if not check.explanation]
+        verdict, sentences = _verdict_on_tensors(rest)
+        return verdict, (*said, *sentences)
     if set(groups) <= {Verdict.IDENTICAL, Verdict.STEPS}:
         return _steps(tensors, different)
     worst = next(verdict for verdict in _BY_GRAVITY if groups[verdict])

@@ -379,10 +379,11 @@ def _other_ways(source: RowSource, tensor_type: TensorType, backend: str | None)
         return partial(repacked, other, tensor_type, backend=backend)
 
     of_floats, is_packed = source.expr.dtype.is_float, not tensor_type.is_float
-    if of_floats and is_packed:
-        for base in (F16, BF16, F32):
-            if base != source.base:
-                yield f"by way of {base} instead of {source.base}", by(replace(source, base=base))
+    other_bases = [base for base in (F16, BF16, F32) if base != source.base] if of_floats else []
+    by_way = {f"by way of {base} instead of {source.base}": replace(source, base=base) for base in other_bases}
+    if is_packed:
+        for words, based in by_way.items():
+            yield words, by(based)
     if source.importance is not None and is_packed:
         yield "without the importance matrix", by(replace(source, importance=None))
     for words, without in omissions(source.expr):
@@ -390,6 +391,11 @@ def _other_ways(source: RowSource, tensor_type: TensorType, backend: str | None)
     for between in _BETWEEN:
         if of_floats and between != tensor_type and source.expr.shape[-1] % between.block_elements == 0:
             yield f"when requantized from {between}", partial(_requantized, source, between, tensor_type, backend)
+            for words, based in by_way.items():
+                yield (
+                    f"when requantized from {between}, {words}",
+                    partial(_requantized, based, between, tensor_type, backend),
+                )
 
 
 def _requantized(

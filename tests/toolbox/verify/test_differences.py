@@ -136,6 +136,17 @@ def _check(name: str, verdict: Verdict, changed: int, blocks: int, explanation: 
     return TensorCheck(info, verdict, blocks, differences=Differences(changed), explanation=explanation)
 
 
+def test_tensors_with_an_explanation_are_told_beside_those_without() -> None:
+    checks = [
+        _check("Q6_K", Verdict.RELATED, 900, 1000, "when requantized from Q8_0"),
+        _check("Q4_K", Verdict.OTHER, 900, 1000),
+    ]
+    verdict, sentences = verdict_on_file(checks, keys_differ=False)
+    assert verdict is Verdict.OTHER
+    assert "came out the same when requantized from Q8_0." in sentences[0]
+    assert len(sentences) == 2
+
+
 @pytest.mark.parametrize(
     ("checks", "verdict"),
     [

@@ -226,6 +226,22 @@ def test_a_requantized_file(between: str, kind: str, source: Path, made: Callabl
     assert any(text.endswith(f"when requantized from {between}.") for text in found.sentences), found.sentences
 
 
+@pytest.mark.parametrize("kind", ["Q4_K_M", "Q4_0"])
+def test_a_requantized_file_of_another_base(kind: str, source: Path, tmp_path: Path) -> None:
+    """The whole chain is found: F16, which rounds the small weights, then Q8_0, then the type of the file."""
+
+    def change(name: str, values: np.ndarray) -> np.ndarray:
+        return values * 3e-4 if "up_proj" in name else values
+
+    small = changed(source, tmp_path / "small" / "Model", change)
+    base = convert(small, tmp_path / "base.gguf", types="F16")[0].path
+    between = quantize_gguf(base, tmp_path / "q8.gguf", types="Q8_0")[0].path
+    [result] = quantize_gguf(between, tmp_path / "m.gguf", types=kind, options=Options(allow_requantize=True))
+    found = verify_gguf(result.path, small)
+    assert found.verdict is Verdict.RECIPE
+    assert any(text.endswith("when requantized from Q8_0, by way of F16 instead of BF16.") for text in found.sentences), found.sentences
+
+
 def test_a_requantized_file_with_an_importance_matrix(
     source: Path, matrix: ImportanceMatrix, made: Callable[[str], Path], tmp_path: Path
 ) -> None:
