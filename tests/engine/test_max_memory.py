@@ -35,6 +35,7 @@ from gguf_forge.run_settings import RunSettings
 from gguf_forge.engine.batches import RowSource, Shard
 from gguf_forge.tensors.arithmetic import Add
 from gguf_forge.tensors.joined import Stack
+from gguf_forge.tensors.merged import Merged, Rounded
 from gguf_forge.tensors.row_maps import Transpose, permute_rope
 from gguf_forge.tensors.stored import Stored
 from gguf_forge.gguf_file.layout import lay_out
@@ -75,6 +76,20 @@ print(int(peak[1]) << 10)
         pytest.param("[stored(256_000, 256)]", "Q8_0,Q4_K", 120, 12, id="256k rows, many threads"),
         pytest.param("[stored(1, 1 << 23)]", "Q8_0", 110, 4, id="one row that fits once"),
         pytest.param("[stored(1 << 16, 1024)]", "Q8_0,F16,Q4_0", 90, 2, id="a tensor larger than memory"),
+        pytest.param(
+            "[Rounded(Merged(stored(1 << 12, 4096), stored(64, 4096), stored(1 << 12, 64), 2.0), BF16)]",
+            "Q8_0",
+            110,
+            4,
+            id="an adapter",
+        ),
+        pytest.param(
+            "[Merged(stored(1 << 15, 512), Transpose(stored(512, 4)), Transpose(stored(4, 1 << 15)), 2.0)]",
+            "Q8_0",
+            90,
+            4,
+            id="an adapter of embeddings",
+        ),
         pytest.param("[Transpose(stored(2048, 1 << 15))]", "Q8_0", 90, 3, id="a matrix larger than memory, by columns"),
         pytest.param(
             "[Transpose(Stack((stored(1024, 2048),) * 16)), permute_rope(stored(4096, 4096), 4), "
