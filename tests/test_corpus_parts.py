@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from corpus import Cases, manifests, read_manifest, short
+from corpus import CORPUS, Cases, manifests, read_manifest, short
+from projectors import DRAFTS, read, write_tensors
 from quantized import digests
+from synthetic import write_safetensors
 
+from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.cli import main
 from gguf_forge.planning.making import planned
 from gguf_forge.request import Request
@@ -85,6 +90,47 @@ def test_adapters_are_parts(path: Path, cases: Cases, tmp_path: Path) -> None:
     assert main(["convert", "--quiet", source, *more, "--parts", "all", "-o", out, "-t", types]) == 0
     beside = {each["name_prefix"] + "m.gguf": [each["size"], each["sha256"]] for each in manifest["also"]}
     assert digests(tmp_path / "out") == {"m.gguf": [manifest["size"], manifest["sha256"]], **beside}
+
+
+@pytest.mark.skipif(not CORPUS.is_dir(), reason="there is no corpus beside the checkout")
+def test_a_draft_of_its_own_has_the_vocabulary_of_its_checkpoint(cases: Cases, tmp_path: Path) -> None:
+    (case,) = CORPUS.glob("*/deepseek4")
+    _, (described, *more) = cases.arguments(case / "expected" / "f16.json", tmp_path)
+    source = _with_dspark_draft(Path(described), tmp_path / "hf")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "alone").mkdir()
+    told = ["convert", "--quiet", str(source), *more, "-t", "auto", "-o"]
+    assert main([*told, str(tmp_path / "parts" / "m.gguf"), "--parts", "all"]) == 0
+    draft = ["--dspark", "--target-model-dir", str(source)]
+    for name, options in {"m.gguf": ["--no-mtp"], "dspark-m.gguf": draft}.items():
+        assert main([*told, str(tmp_path / "alone" / name), *options]) == 0
+    assert digests(tmp_path / "parts") == digests(tmp_path / "alone")
+
+
+def _with_dspark_draft(source: Path, folder: Path) -> Path:
+    """A copy of a checkpoint with a DSpark draft in place of its layers that predict further tokens."""
+    shutil.copytree(source, folder)
+    draft = read(DRAFTS / "deepseek-v4-dspark.json")
+    config = json.loads((folder / "config.json").read_text())
+    of_draft = {key: value for key, value in draft["files"]["config.json"].items() if "dspark" in key}
+    (folder / "config.json").write_text(json.dumps(config | of_draft))
+    with Checkpoint.open(source) as checkpoint:
+        tensors = {
+            name: (tensor.dtype, list(tensor.shape), tensor.source.read(tensor.offset, tensor.nbytes).tobytes())
+            for name, tensor in checkpoint.tensors.items()
+            if not name.startswith("mtp.")
+        }
+    for path in folder.glob("*.safetensors*"):
+        path.unlink()
+    write_safetensors(folder / "model.safetensors", tensors)
+    rows = config["vocab_size"]
+    shapes = {
+        name: [rows, *shape[1:]] if "markov" in name else shape
+        for name, shape in draft["tensors"].items()
+        if name.startswith("mtp.")
+    }
+    write_tensors(folder / "model-draft.safetensors", shapes)
+    return folder
 
 
 def _kinds(found: dict[tuple[str, str], Path]) -> int:

@@ -172,7 +172,7 @@ def _results_text(results: Sequence[WrittenFile]) -> Iterator[RenderableType]:
         facts["resumed"] = f"{resumed} tensors were finished by an earlier run"
     yield from ("", facts_text(facts))
     for result in results:
-        yield from _fallback_note(result.file)
+        yield from _fallback_note(result.file, f"{result.path.name}: ")
 
 
 def _sizes_of_files(files: Sequence[FilePlan], *, written: bool = False) -> Iterator[RenderableType]:
@@ -262,14 +262,18 @@ def _parts(file: FilePlan) -> Iterator[RenderableType]:
     yield from ("", table)
 
 
-def _fallback_note(file: FilePlan) -> Iterator[RenderableType]:
-    """A note on tensors that got another type than the mix names, because their rows do not divide into its blocks."""
+def _fallback_note(file: FilePlan, name: str = "") -> Iterator[RenderableType]:
+    """A note on tensors that got another type than the mix names, because their rows do not divide into its blocks.
+
+    Among several files, `name` says of which one.
+    """
     if not file.fallbacks:
         return
     types = ", ".join(f"{n} {name}" for name, n in Counter(info.type.name for info in file.fallen).most_common())
     yield ""
     yield line(
         ("fallback: ", "bold yellow"),
+        name,
         f"{len(file.fallen)} of {len(file.tensors)} tensors ({file.fallback_share:.1%} of the weights) have another "
         f"type than the mix names, because their row length is not a multiple of its block size: {types}",
     )

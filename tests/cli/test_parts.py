@@ -55,6 +55,12 @@ def test_a_plan_shows_what_belongs_to_which_part(forge: Forge, source: Path) -> 
     assert [file["part"] for file in files] == ["main", "main", "mmproj", "mtp", "mtp"]
 
 
+def test_a_note_on_types_names_the_file(forge: Forge, source: Path) -> None:
+    shown = " ".join(forge("convert", source, *HINTS, "--parts", "all", "-t", "Q4_K_M").out.split())
+    assert "fallback: Hf-250K-Q4_K_M.gguf: 32 of 56 tensors" in shown
+    assert "fallback: mtp-Hf-Q4_K_M.gguf: 9 of 18 tensors" in shown
+
+
 def test_a_part_that_is_not_there_is_an_error_that_names_those_that_are(forge: Forge, source: Path) -> None:
     run = forge("convert", source, *HINTS, "--parts", "main,eagle")
     assert run.code == 2

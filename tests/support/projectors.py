@@ -37,7 +37,7 @@ def write(path: Path, folder: Path) -> Path:
         (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_text(json.dumps(value))
     for file, shapes in {"model.safetensors": description["tensors"], **description.get("modules", {})}.items():
-        _write_tensors(folder / file, shapes)
+        write_tensors(folder / file, shapes)
     return folder
 
 
@@ -60,11 +60,12 @@ def write_with_all_parts(folder: Path) -> Path:
         if "visual" in name and "deepstack" not in name and "merger.linear_fc2" not in name
     }
     last = {"model.visual.merger.linear_fc2.weight": [64, 256], "model.visual.merger.linear_fc2.bias": [64]}
-    _write_tensors(folder / "model-visual.safetensors", shapes | last)
+    write_tensors(folder / "model-visual.safetensors", shapes | last)
     return folder
 
 
-def _write_tensors(path: Path, described: dict[str, Any]) -> None:
+def write_tensors(path: Path, described: dict[str, Any]) -> None:
+    """Writes a safetensors file of tensors in the form of a description."""
     shapes = {full: shape for name, shape in described.items() for full in _expanded(name)}
     typed = {full: shape if shape and isinstance(shape[0], str) else ["BF16", *shape] for full, shape in shapes.items()}
     tensors = {full: (kind, shape, tensor_bytes(full, kind, shape)) for full, (kind, *shape) in sorted(typed.items())}
