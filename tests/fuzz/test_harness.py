@@ -60,3 +60,10 @@ def test_fixed_numbers_give_the_same_attacks(harness: ModuleType) -> None:
     names, end = ["a", "b"], float("inf")
     assert list(harness._numbered(names, range(7, 9), end)) == [("a", 7), ("b", 7), ("a", 8), ("b", 8)]
     assert list(harness._numbered(names, range(7, 9), 0)) == []
+
+
+@pytest.mark.parametrize("size", [200, 5000])
+def test_the_worst_files_are_as_large_as_files_may_be(harness: ModuleType, size: int) -> None:
+    worst_files = importlib.import_module("worst_files")
+    for kind in (*worst_files.FILLINGS, worst_files.NAMED):
+        assert size - 40 <= len(worst_files.filling(kind, size)) <= size

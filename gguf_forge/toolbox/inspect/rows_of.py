@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
 from math import gcd
 from typing import TypeVar
 
@@ -77,10 +78,15 @@ def in_order(task: Callable[[T], R], items: Iterable[T], *, threads: int | None 
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}")
     workers = threads or default_threads()
+    left = iter(items)
+    few = list(islice(left, 2))
+    if len(few) < 2:  # as for most tensors of a file with very many: a thread would take longer than its work
+        yield from map(task, few)
+        return
     with ThreadPoolExecutor(workers) as pool:
         pending: deque[Future[R]] = deque()
         try:
-            for item in items:
+            for item in chain(few, left):
                 pending.append(pool.submit(task, item))
                 if len(pending) > 2 * workers:
                     yield pending.popleft().result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,11 @@ def test_the_first_error_ends_it() -> None:
     with pytest.raises(ZeroDivisionError):
         list(in_order(task, range(1000), threads=2))
     assert len(started) < 50
+
+
+def test_a_single_item_needs_no_thread() -> None:
+    assert list(in_order(lambda _: threading.get_ident(), [1], threads=2)) == [threading.get_ident()]
+    assert list(in_order(abs, [], threads=2)) == []
 
 
 def test_no_thread_at_all() -> None:
