@@ -15,8 +15,6 @@ from gguf_forge.architectures.site import Part
 
 # GGUF architectures of which no test can hold a file of llama.cpp's converter, and why.
 _UNPROVED = {
-    "baichuan": "none: llama.cpp's converter calls itself without end",
-    "cogvlm": "none: llama.cpp's converter leaves out tensors",
     "plamo": "none in the tests: llama.cpp's converter takes only the size of the one published model",
 }
 
