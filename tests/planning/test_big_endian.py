@@ -93,7 +93,7 @@ def test_types_that_only_a_big_endian_machine_can_make_are_refused(tmp_path: Pat
 
 
 def test_a_mix_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--pure: no use for a file of type Q8_0") as caught:
+    with pytest.raises(UsageError, match="--pure: no effect on a file of type Q8_0") as caught:
         converted("qwen3", tmp_path, types="Q8_0", pure=True)
     assert caught.value.hint == "leave it out"
 
