@@ -22,7 +22,7 @@ import typer
 import gguf_forge
 from gguf_forge.architectures.supported import supported_classes
 from gguf_forge.checkpoint.quantized import schemes
-from gguf_forge.cli.app import app
+from gguf_forge.cli.app import program
 from gguf_forge.cli.verify import MISMATCH
 from gguf_forge.errors import ForgeError
 
@@ -139,12 +139,12 @@ TITLES = {"Args": "Arguments", "Examples": "Example"}
 
 def cli_page() -> str:
     """docs/cli.md: exit codes, then every command that `gguf-forge --help` lists."""
-    program = typer.main.get_command(app)
+    every = typer.main.get_command(program())
     codes = OTHER_EXIT_CODES | {error.exit_code: f"`{error.__name__}`: {summary(error)}" for error in error_classes()}
     table = "\n".join(f"| {code} | {meaning} |" for code, meaning in sorted(codes.items()))
     parts = [CLI_TITLE.format(generated=GENERATED.format("the help text in `gguf_forge/cli/`"), exit_codes=table)]
     panels: dict[str, list[tuple[str, Any]]] = {}
-    for name, command in shown(program):
+    for name, command in shown(every):
         panels.setdefault(text(command.rich_help_panel, "Commands"), []).append((name, command))
     for panel, commands in panels.items():
         parts.append(f"## {panel}\n")

@@ -7,34 +7,16 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
+from importlib import import_module
 from types import FrameType
 from typing import Annotated
 
 import typer
 
-from gguf_forge.cli import (
-    bench,
-    compare,
-    convert,
-    demo,
-    dequantize,
-    edit,
-    imatrix,
-    info,
-    inspect,
-    job,
-    merge,
-    plan,
-    quantize,
-    report,
-    split,
-    types,
-    verify,
-)
 from gguf_forge.cli.help import LIKENESS, Group
 from gguf_forge.cli.hints import for_command
 from gguf_forge.cli.options import Messages
@@ -54,27 +36,34 @@ from gguf_forge.errors import ForgeError, OutputError, UsageError
 from gguf_forge.foreign_text import message, natural
 from gguf_forge.storage.memory import memory_bound
 
-app = typer.Typer(
-    name="gguf-forge",
-    cls=Group,
-    help="Hugging Face checkpoints to quantized GGUF, in one pass: no PyTorch, no 16-bit file in between, "
-    "and the same bytes that llama.cpp's own tools make.",
-    epilog="Try it: `gguf-forge demo`. Options of a command: `gguf-forge convert --help`.",
-    context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-)
-# In the order of the help.
+# The commands, each with a module of its name, in the order of the help.
 COMMANDS = (
-    *(convert, quantize, dequantize),
-    *(plan, types, inspect, compare, report, imatrix),
-    verify,
-    *(edit, split, merge),
-    job,
-    *(info, bench, demo),
+    *("convert", "quantize", "dequantize"),
+    *("plan", "types", "inspect", "compare", "report", "imatrix"),
+    "verify",
+    *("edit", "split", "merge"),
+    "job",
+    *("info", "bench", "demo"),
 )
-for command in COMMANDS:
-    command.register(app)
+_VERSION = ("--version", "-V")
+
+
+def program(commands: Iterable[str] = COMMANDS) -> typer.Typer:
+    """The program with some of its commands. Each takes time to describe to typer, so a run has only its own one."""
+    app = typer.Typer(
+        name="gguf-forge",
+        cls=Group,
+        help="Hugging Face checkpoints to quantized GGUF, in one pass: no PyTorch, no 16-bit file in between, "
+        "and the same bytes that llama.cpp's own tools make.",
+        epilog="Try it: `gguf-forge demo`. Options of a command: `gguf-forge convert --help`.",
+        context_settings={"help_option_names": ["-h", "--help"]},
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_program)
+    for command in commands:
+        import_module(f"gguf_forge.cli.{command}").register(app)
+    return app
 
 
 def _print_version(wanted: bool) -> None:
@@ -85,10 +74,9 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _program(
     version: Annotated[
-        bool, typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, typer.Option(*_VERSION, callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     pass
@@ -133,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         failure = _failure_of(error)
         if isinstance(error, ForgeError) and failure.hint:
-            hint = for_command(failure.hint, given, typer.main.get_command(app))
+            hint = for_command(failure.hint, given, typer.main.get_command(program()))
             failure = replace(failure, hint=hint)
         if verbose and failure.kind == INTERNAL:
             report_traceback()
@@ -175,7 +163,9 @@ def _run(arguments: list[str]) -> int:
     _check_completion()
     if not arguments or arguments[0] == "help":
         arguments = [*arguments[1:], "--help"]
-    code = app(arguments, prog_name="gguf-forge", standalone_mode=False)
+    first = arguments[0]
+    named = () if first in _VERSION else (first,) if first in COMMANDS else COMMANDS
+    code = program(named)(arguments, prog_name="gguf-forge", standalone_mode=False)
     flush()
     return code or 0
 

@@ -8,15 +8,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.filesize import decimal
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from gguf_forge.cli.options import Messages
 from gguf_forge.cli.streams import logging_to, standard_error, telling
@@ -26,6 +17,7 @@ from gguf_forge.run_settings import Observer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 # A line is printed after each `_SHARE` of the run. Two lines are at least `_SOONEST` and at most `_LATEST` seconds
 # apart.
@@ -61,6 +53,15 @@ def counting(what: str, total: int, messages: Messages) -> Iterator[Callable[[in
 
 def _bars(to: Console | None) -> Progress:
     """Bars on a console; None for the one that rich chooses, which is the cell of a notebook."""
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
     return Progress(
         TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(),
@@ -75,9 +76,10 @@ def _bars(to: Console | None) -> Progress:
 class Bar(Observer):
     """One bar for all files of a run."""
 
+    _task: TaskID
+
     def __init__(self, progress: Progress):
         self._progress = progress
-        self._task = TaskID(0)
 
     def begin(self, files: Sequence[FilePlan]) -> None:
         self.begin_other(", ".join(file.file_type.name for file in files), sum(file.bytes_to_write for file in files))

@@ -14,7 +14,6 @@ from rich.filesize import decimal
 from gguf_forge.cli.options import Messages
 from gguf_forge.cli.streams import print_data, print_json, tell
 from gguf_forge.cli.tables import facts_text, line, table_of
-from gguf_forge.distributed.job import Job
 from gguf_forge.planning.file_plan import FilePlan, WrittenFile
 from gguf_forge.storage.profile import PHASES, Profile
 from gguf_forge.tensors.dequantized import stored_as
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from gguf_forge.cli.tables import Table
+    from gguf_forge.distributed.job import Job
 
 
 def show_plans(files: Sequence[FilePlan], messages: Messages, job: Job | None = None, *, summary: bool = False) -> None:

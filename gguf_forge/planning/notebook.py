@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
 
@@ -42,6 +41,8 @@ def html_table(rows: Iterable[dict[str, str]]) -> str:
         >>> html_table([{"type": "Q8_0"}])
         '<table><tr><th>type</th></tr><tr><td>Q8_0</td></tr></table>'
     """
+    import html  # with a table of all entities, which no command needs
+
     every: Sequence[dict[str, str]] = list(rows)
     header = "".join(f"<th>{html.escape(name)}</th>" for name in (every[0] if every else ()))
     body = ("".join(f"<td>{html.escape(text)}</td>" for text in row.values()) for row in every)

@@ -16,7 +16,7 @@ import typer
 from command_line import Forge
 from raw_gguf import ARRAY, U8, key, raw_gguf, write
 
-from gguf_forge.cli.app import app
+from gguf_forge.cli.app import program
 from gguf_forge.cli.completion import completing
 from gguf_forge.cli.hints import for_command
 from gguf_forge.kernels.bench import find_ggml
@@ -105,7 +105,7 @@ def _every_command() -> Iterator[tuple[str, ...]]:
         for name, command in getattr(group, "commands", {}).items():
             yield from below(command, (*path, name))
 
-    return below(typer.main.get_command(app), ())
+    return below(typer.main.get_command(program()), ())
 
 
 @pytest.mark.parametrize("command", list(_every_command()), ids=" ".join)
@@ -122,7 +122,7 @@ def test_help_says_no_type_of_what_is_there_or_not(
 
 @pytest.mark.parametrize("command", list(_every_command()), ids=" ".join)
 def test_help_speaks_only_of_options_that_the_command_has(command: tuple[str, ...]) -> None:
-    found: Any = typer.main.get_command(app)
+    found: Any = typer.main.get_command(program())
     for name in command:
         found = found.commands[name]
     options = [parameter for parameter in found.params if parameter.opts[0].startswith("-")]
@@ -212,7 +212,7 @@ def test_words_that_are_only_a_little_alike_are_no_advice(forge: Forge, line: li
     ],
 )
 def test_hints_say_whose_option_it_is(line: list[str], hint: str) -> None:
-    assert for_command(hint.partition(" (")[0], line, typer.main.get_command(app)) == hint
+    assert for_command(hint.partition(" (")[0], line, typer.main.get_command(program())) == hint
 
 
 def test_every_option_with_names_for_values_completes_them() -> None:
@@ -222,7 +222,7 @@ def test_every_option_with_names_for_values_completes_them() -> None:
     assert "qwen2" in completing("pre-tokenizers")("qw")
     assert completing("float types")("") == ["F32", "F16", "BF16"]
     for path in _every_command():
-        found: Any = typer.main.get_command(app)
+        found: Any = typer.main.get_command(program())
         for name in path:
             found = found.commands[name]
         for option in found.params:

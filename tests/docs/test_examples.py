@@ -43,7 +43,7 @@ MODELS = ("Qwen3-0.6B", "Qwen3-8B", "Qwen3-235B-A22B", "DeepSeek-V3")
 
 def lines_of_help() -> Iterator[str]:
     for command in COMMANDS:
-        tree = ast.parse(Path(command.__file__).read_text())
+        tree = ast.parse((ROOT / "gguf_forge" / "cli" / f"{command}.py").read_text())
         for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
             yield from re.findall(r"^- `(gguf-forge [^`]+)`", ast.get_docstring(function) or "", re.MULTILINE)
 

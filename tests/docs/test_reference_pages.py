@@ -22,8 +22,7 @@ def test_the_page_is_what_the_script_makes(page: str) -> None:
 
 def test_every_command_has_a_section() -> None:
     page = PAGES["cli.md"]()
-    names = {command.__name__.rpartition(".")[2] for command in COMMANDS}
-    assert {name for name in names if f"\n### {name}" in page} == names
+    assert [name for name in COMMANDS if f"\n### {name}" not in page] == []
 
 
 def test_every_exported_name_is_described() -> None:
