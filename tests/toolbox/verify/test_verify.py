@@ -239,7 +239,9 @@ def test_a_requantized_file_of_another_base(kind: str, source: Path, tmp_path: P
     [result] = quantize_gguf(between, tmp_path / "m.gguf", types=kind, options=Options(allow_requantize=True))
     found = verify_gguf(result.path, small)
     assert found.verdict is Verdict.RECIPE
-    assert any(text.endswith("when requantized from Q8_0, by way of F16 instead of BF16.") for text in found.sentences), found.sentences
+    assert any(
+        text.endswith("when requantized from Q8_0, by way of F16 instead of BF16.") for text in found.sentences
+    ), found.sentences
 
 
 def test_a_requantized_file_with_an_importance_matrix(
