@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import importlib
+import logging
 import multiprocessing
 import os
 import random
@@ -305,6 +306,7 @@ def main() -> int:
     import seeds
 
     _load_all()
+    logging.getLogger("gguf_forge").addHandler(logging.NullHandler())  # generators call the package, too
     names = given.names or list(generators())
     again = [(name, int(number)) for name, _, number in (each.partition(":") for each in names) if number]
     end = time.monotonic() + given.seconds
