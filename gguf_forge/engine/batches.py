@@ -20,6 +20,8 @@ from gguf_forge.types.tensor_type import F32, TensorType
 # The values of a batch: one mebibyte of bf16. This is large enough that the time spent in Python does not count, and
 # small enough that the rows are still in the cache of the processor when they are quantized.
 BATCH_VALUES = 1 << 19
+# Codes become values in smaller pieces, because a value then has four bytes and not one or two.
+PIECE_VALUES = 1 << 18
 
 
 @dataclass(frozen=True)

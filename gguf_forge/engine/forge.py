@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 
-from gguf_forge.engine.batches import BATCH_VALUES, Batch, Shard, Target, cut, whole_tensors
+from gguf_forge.engine.batches import BATCH_VALUES, PIECE_VALUES, Batch, Shard, Target, cut, whole_tensors
 from gguf_forge.engine.fingerprint import fingerprint
 from gguf_forge.engine.memory import Budget, room
 from gguf_forge.engine.pack import as_written, pack
@@ -129,8 +129,17 @@ class _Work:
         if runs is not None:
             self._copy(runs, batch)
             return
-        with phase(CONVERT), naming(batch.targets[0].placed.info.name):
-            rows = batch.expr.rows(batch.start, batch.stop)
+        start, n_rows = batch.start, max(1, PIECE_VALUES // batch.expr.shape[-1])
+        pieces = batch.expr.in_pieces(np.arange(batch.start, batch.stop), n_rows)
+        while True:
+            with phase(CONVERT), naming(batch.targets[0].placed.info.name):
+                rows = next(pieces, None)
+            if rows is None:
+                return
+            self._write_rows(rows, replace(batch, start=start, stop=start + len(rows)))
+            start += len(rows)
+
+    def _write_rows(self, rows: Rows, batch: Batch) -> None:
         packing = pack(rows, batch, backend=self.backend, check=refuse)
         while (packed := self._next(packing)) is not None:
             targets, data = packed

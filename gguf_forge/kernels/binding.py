@@ -335,7 +335,7 @@ def scale_codes(
             "n_groups": scales.shape[1],
             "n_runs": len(groups),
         }
-        lib.forge_scale_codes(ffi.new("forge_scaled *", request), _pointer(out, "float[]"))
+        lib.forge_scale_codes(ffi.new("forge_scaled *", request), _floats(out))
 
 
 def is_finite(rows: Rows, tensor_type: TensorType, *, backend: str | None = None) -> bool:
@@ -400,8 +400,8 @@ def _address(array: NDArray[np.generic]) -> Any:
 
 
 def _floats(array: NDArray[np.float32] | None) -> Any:
-    return ffi.NULL if array is None else _pointer(array, "float[]")
+    return ffi.NULL if array is None else ffi.from_buffer("float[]", array)
 
 
 def _indices(array: NDArray[np.int64]) -> Any:
-    return _pointer(array, "int64_t[]")
+    return ffi.from_buffer("int64_t[]", array)

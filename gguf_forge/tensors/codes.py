@@ -25,7 +25,7 @@ from gguf_forge.types.tensor_type import F32, TensorType
 U8 = ELEMENT_TYPES["U8"]
 # Codes are unpacked by units of this many, which are whole words whatever the bits of a code.
 UNIT = 32
-_COLUMN_PASSES = 16
+_COLUMN_PASSES = 4
 
 
 class Codes(Unary):

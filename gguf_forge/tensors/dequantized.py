@@ -72,6 +72,9 @@ class Scaled(TensorExpr):
         return self.codes.rows_together
 
     def take(self, rows: RowNumbers) -> Rows:
+        return next(self.in_pieces(rows, len(rows)))
+
+    def in_pieces(self, rows: RowNumbers, n_rows: int) -> Iterator[Rows]:
         below, at = self.scale_rows(rows)
         codes, levels, values = self._coded(rows)
         if isinstance(self.zeros, int) and self.zeros:
@@ -82,10 +85,15 @@ class Scaled(TensorExpr):
             self._numbers(groups_of(numbers), below, numbers) if isinstance(numbers, TensorExpr) else None
             for numbers in (self.zeros, self.shifts)
         )
-        if values is None:
-            values = fresh(len(rows) * self.row_bytes).view(np.float32).reshape(len(rows), -1)
-        scale_codes(codes, levels, (scales, zeros, shifts), at, runs, values)
-        return values
+        for start in range(0, len(rows), n_rows):
+            piece = slice(start, start + n_rows)
+            if codes is not None:
+                some, scaled = codes[piece], fresh(len(at[piece]) * self.row_bytes).view(np.float32)
+            elif values is not None:
+                some, scaled = None, values[piece]
+            scaled = scaled.reshape(-1, self.shape[-1])
+            scale_codes(some, levels, (scales, zeros, shifts), at[piece], runs, scaled)
+            yield scaled
 
     def _coded(self, rows: RowNumbers) -> tuple[Rows | None, FloatRows | None, FloatRows | None]:
         """Rows of codes and the number that each code means, or else the numbers themselves."""

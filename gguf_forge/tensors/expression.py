@@ -62,6 +62,10 @@ class TensorExpr(ABC):
         """The rows of one matrix, for example of one expert."""
         return self.shape[-2] if len(self.shape) > 1 else 1
 
+    def in_pieces(self, rows: RowNumbers, n_rows: int) -> Iterator[Rows]:
+        """The same as `take`, in order: about `n_rows` rows at a time if that saves memory, otherwise all at once."""
+        yield self.take(rows)
+
     @property
     def is_columnwise(self) -> bool:
         """Whether reading one row means reading a whole matrix."""
@@ -175,6 +179,12 @@ class Unary(TensorExpr):
 
     def take(self, rows: RowNumbers) -> Rows:
         return self.of.take(self.source_rows(rows))
+
+    def in_pieces(self, rows: RowNumbers, n_rows: int) -> Iterator[Rows]:
+        if self.acts_on == "rows":
+            yield from self.of.in_pieces(self.source_rows(rows), n_rows)
+        else:
+            yield self.take(rows)
 
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         # the rows of the operand, and the result that is made of them

@@ -62,6 +62,14 @@ class Stack(TensorExpr):
         ]
         return taken[0] if len(taken) == 1 else np.concatenate(taken)
 
+    def in_pieces(self, rows: RowNumbers, n_rows: int) -> Iterator[Rows]:
+        (part, inner), *more = by_matrix(rows, self.parts[0].n_rows)
+        if more:
+            yield self.take(rows)
+            return
+        for piece in self.parts[part].in_pieces(inner, n_rows):
+            yield converted(piece, self.parts[part].dtype, self.dtype)
+
     def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
         height, kind = self.parts[0].n_rows, self.dtype
         found: list[StoredRun] = []
