@@ -131,7 +131,7 @@ class Scaled(TensorExpr):
         if not np.isfinite(each).all():
             raise InputError("a scale or zero point is infinite or not a number", hint=_INTACT)
         if of is self.scales and each.size == 1 == numbers.n_rows and not each.all():
-            raise InputError("the scale of the whole tensor is zero", hint=_INTACT)
+            raise InputError("the scale of the whole tensor is zero, or infinite where it divides", hint=_INTACT)
         return each
 
     def _check_zero_points(self, zeros: Rows) -> None:

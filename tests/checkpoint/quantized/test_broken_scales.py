@@ -11,7 +11,18 @@ import numpy as np
 import pytest
 from gguf import GGUFReader
 from ml_dtypes import float8_e4m3fn
-from quantized_checkpoints import Format, Parts, awq, compressed, gptq, int8_channel, mlx, mxfp4, quantized_llama
+from quantized_checkpoints import (
+    Format,
+    Parts,
+    awq,
+    compressed,
+    gptq,
+    int8_channel,
+    mlx,
+    mxfp4,
+    quantized_llama,
+    quanto,
+)
 
 from gguf_forge import InputError, convert
 
@@ -52,6 +63,32 @@ def nf4(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
     }, values
 
 
+def eetq(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+    return {".weight": np.ones(values.T.shape, np.int8), ".weight_scales": np.ones(len(values), np.float16)}, values
+
+
+def bitnet(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+    rows, columns = values.shape
+    return {".weight": np.zeros((rows // 4, columns), np.uint8), ".weight_scale": np.ones(1, np.float32)}, values
+
+
+def hqq(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+    n_groups = values.size // 64
+    return {
+        ".W_q": np.zeros((n_groups // 2, 64), np.uint8),
+        ".scale": np.ones((n_groups, 1), np.float16),
+        ".zero": np.ones((n_groups, 1), np.float16),
+        ".shape": np.array(values.shape),
+        ".axis": np.array([1], np.int32),
+        ".packing": np.frombuffer(b"4bit_u8", np.uint8),
+    }, values
+
+
+def quanto_int8(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+    parts, weights = int8_channel()(stem, values)
+    return {".weight._data": parts[".weight"], ".weight._scale": parts[".weight_scale"]}, weights
+
+
 def config(method: str, **more: Any) -> dict[str, Any]:
     return {"quantization_config": {"quant_method": method, **more}}
 
@@ -79,6 +116,14 @@ SCHEMES: dict[str, tuple[Format, dict[str, Any], str]] = {
     "mxfp4": (mxfp4(".weight", ".weight_scale"), config("quark"), ".weight_scale"),
     "torchao": (torchao, config("torchao"), "._weight_scale"),
     "llm.int8": (llm_int8, config("bitsandbytes", load_in_8bit=True), ".SCB"),
+    "autoround": (gptq(4, 32), config("auto-round"), ".scales"),
+    "bitnet": (bitnet, config("bitnet"), ".weight_scale"),
+    "eetq": (eetq, config("eetq"), ".weight_scales"),
+    "fbgemm": (fp8(".weight_scale", lambda r, c: (r, 1)), config("fbgemm_fp8"), ".weight_scale"),
+    "fp8 of quark": (fp8(".weight_scale", lambda r, c: (1,)), config("quark"), ".weight_scale"),
+    "hqq": (hqq, config("hqq"), ".scale"),
+    "quanto int8": (quanto_int8, config("quanto"), ".weight._scale"),
+    "quanto 4 bits": (quanto(4, 64), config("quanto"), ".weight._scale"),
     "nf4": (nf4, config("bitsandbytes", load_in_4bit=True), ".weight.absmax"),
 }
 
@@ -131,7 +176,8 @@ def test_scales_of_a_wrong_shape(scheme: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_scales_that_are_no_numbers(scheme: str, number: float, tmp_path: Path) -> None:
-    refuse(scheme, one_number(number), "a scale or zero point is infinite or not a number", tmp_path)
+    problem = "a scale or zero point is infinite or not a number|or infinite where it divides"
+    refuse(scheme, one_number(number), problem, tmp_path)
 
 
 def test_the_only_scale_of_a_tensor_must_not_be_zero(tmp_path: Path) -> None:
@@ -145,7 +191,13 @@ def test_zero_points_that_no_code_can_have(zero: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("scheme", "end"),
-    [("gptq", ".qzeros"), ("awq", ".qzeros"), ("mlx", ".biases")],
+    [
+        ("gptq", ".qzeros"),
+        ("awq", ".qzeros"),
+        ("mlx", ".biases"),
+        ("hqq", ".zero"),
+        ("quanto 4 bits", ".weight._shift"),
+    ],
 )
 def test_zero_points_and_biases_that_are_missing(scheme: str, end: str, tmp_path: Path) -> None:
     refuse(scheme, lambda zeros: None, "is missing", tmp_path, end=end)
