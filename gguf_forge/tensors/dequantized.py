@@ -85,8 +85,9 @@ class Scaled(TensorExpr):
             self._numbers(groups_of(numbers), below, numbers) if isinstance(numbers, TensorExpr) else None
             for numbers in (self.zeros, self.shifts)
         )
-        for start in range(0, len(rows), n_rows):
-            piece = slice(start, start + n_rows)
+        step = n_rows if self.is_columnwise else len(rows)  # only columns are unpacked for many rows at once
+        for start in range(0, len(rows), step):
+            piece = slice(start, start + step)
             if codes is not None:
                 some, scaled = codes[piece], fresh(len(at[piece]) * self.row_bytes).view(np.float32)
             elif values is not None:
