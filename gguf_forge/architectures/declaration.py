@@ -150,10 +150,6 @@ class Architecture:
         names: Further checkpoint templates -> GGUF templates; both with suffix, or both without.
         operations: GGUF role, or a glob of roles, -> operation on tensors that are mapped by name. A role with suffix
             stands only for the tensor with this suffix.
-        hf_names: Templates, without suffix, that this family's checkpoints have in place of the usual ones. The
-            conversion from GGUF back to a checkpoint tries them before the usual ones.
-        stored_as: GGUF role -> a function that gives the shape in the checkpoint. The conversion back to a checkpoint
-            needs it where an operation has removed an axis of length 1.
         drops: Tensors to leave out.
         generated: Tensors made from the site alone, in file order.
         early: Metadata that the reference writes before the general keys.
@@ -187,8 +183,6 @@ class Architecture:
     modules: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     operations: Mapping[str, Operation] = field(default_factory=dict)
-    hf_names: tuple[str, ...] = ()
-    stored_as: Mapping[str, Operation] = field(default_factory=dict)
     drops: tuple[Drop, ...] = ()
     generated: Callable[[Site], Iterable[tuple[str, NDArray[np.float32]]]] = _nothing
     early: tuple[MetadataLine, ...] = ()

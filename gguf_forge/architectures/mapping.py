@@ -62,11 +62,12 @@ class _Collection:
             self.last = number
 
 
-class _Names:
+class NameLookup:
     """Look-up tables of the names in a declaration."""
 
     def __init__(self, architecture: Architecture):
         self.drops = Templates((drop.source, drop) for drop in architecture.drops)
+        self._rules = architecture.rules
         by_template: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for number, rule in enumerate(architecture.rules):
             for at, source in enumerate(rule.sources):
@@ -75,6 +76,23 @@ class _Names:
         self.rules = Templates(by_template.items())
         names = {**known_names(architecture.name), **architecture.names}
         self.targets = Templates(names.items())
+
+    def is_dropped(self, name: str, site: Site) -> bool:
+        """Whether the file leaves a tensor out; `name` is that after the renames."""
+        if name.endswith(_ALWAYS_DROPPED):
+            return True
+        drop = self.drops.find(name)
+        return drop is not None and drop.value.when(site.at(drop.layer))
+
+    def rules_for(self, name: str, site: Site) -> Match[list[tuple[int, int]]] | None:
+        """The numbers of the rules that have a checkpoint tensor as a source, each with the source's number; None if
+        there is none."""
+        found = self.rules.find(name)
+        if found is None or (found.layer is not None and found.layer >= site.block_count):
+            return None
+        here = site.at(found.layer)
+        active = [(rule, source) for rule, source in found.value if self._rules[rule].when(here)]
+        return found._replace(value=active) if active else None
 
 
 def templates_of(source: Source) -> tuple[str, ...]:
@@ -125,7 +143,7 @@ def plan_changes(architecture: Architecture, site: Site) -> tuple[PlannedTensor,
     """
     architecture = with_stacked_experts(architecture)
     placed: list[tuple[Position, PlannedTensor]] = []
-    names = _Names(architecture)
+    names = NameLookup(architecture)
     collected: dict[tuple[int, int | None], _Collection] = defaultdict(_Collection)
     unknown: list[str] = []
 
@@ -133,9 +151,9 @@ def plan_changes(architecture: Architecture, site: Site) -> tuple[PlannedTensor,
         if not belongs_to(architecture, stored_name):
             continue
         name = renamed(architecture, stored_name, site)
-        if _is_dropped(names, site, name):
+        if names.is_dropped(name, site):
             continue
-        mine = _rules_for(architecture, names, site, name)
+        mine = names.rules_for(name, site)
         target = find_with_suffix(names.targets, name)
         if (mine is not None or target is not None) and _holds_nothing(architecture, target, expr):
             raise empty_tensors(stored_name, site.tensors)
@@ -164,9 +182,9 @@ def _holds_nothing(architecture: Architecture, target: Match[str] | None, expr: 
 
 def named_targets(architecture: Architecture, site: Site) -> set[str]:
     """The GGUF names that the tables of names give to the site's tensors, whatever the rules make of these."""
-    names = _Names(architecture)
+    names = NameLookup(architecture)
     stored = (renamed(architecture, name, site) for name in site.tensors if belongs_to(architecture, name))
-    found = (find_with_suffix(names.targets, name) for name in stored if not _is_dropped(names, site, name))
+    found = (find_with_suffix(names.targets, name) for name in stored if not names.is_dropped(name, site))
     return {fill(target.value, target.layer, target.expert) for target in found if target is not None}
 
 
@@ -183,23 +201,6 @@ def operation_for(architecture: Architecture, target: str) -> Operation:
     return next(
         (op for glob, op in architecture.operations.items() if any(fnmatchcase(name, glob) for name in names)), keep
     )
-
-
-def _is_dropped(names: _Names, site: Site, name: str) -> bool:
-    if name.endswith(_ALWAYS_DROPPED):
-        return True
-    drop = names.drops.find(name)
-    return drop is not None and drop.value.when(site.at(drop.layer))
-
-
-def _rules_for(architecture: Architecture, names: _Names, site: Site, name: str) -> Match[list[tuple[int, int]]] | None:
-    """The rules that have a checkpoint tensor as a source, each with the source's number; None if there is none."""
-    found = names.rules.find(name)
-    if found is None or (found.layer is not None and found.layer >= site.block_count):
-        return None
-    here = site.at(found.layer)
-    active = [(rule, source) for rule, source in found.value if architecture.rules[rule].when(here)]
-    return found._replace(value=active) if active else None
 
 
 def _is_outside(target: Match[str], site: Site) -> bool:

@@ -17,7 +17,7 @@ from gguf_forge.tensors.centered import Centered
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack
 from gguf_forge.tensors.joined import concat as joined
-from gguf_forge.tensors.row_maps import Reorder, Repeat, Slice, halves, reshaped, squeezed, transposed
+from gguf_forge.tensors.row_maps import Reorder, Repeat, Slice, UsedRows, halves, reshaped, squeezed, transposed
 from gguf_forge.tensors.stored import AsI32, PlusIndex, Widened, Zeros, as_vector
 
 # The largest table of token ids that is read. It has room for far more tokens than any vocabulary has.
@@ -347,6 +347,17 @@ def rows_from(first: Number) -> Operation:
         (x,) = sources
         start = number_of(first, site)
         return Slice(x, -2, start, x.shape[-2]) if start else x
+
+    return apply
+
+
+def skip_rows(count: Number) -> Operation:
+    """The rows behind the first `count` ones, which llama.cpp does not use."""
+
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        (x,) = sources
+        start = number_of(count, site)
+        return UsedRows(x, -2, start, x.shape[-2]) if start else x
 
     return apply
 

@@ -56,6 +56,16 @@ def dequantize(
             OUTPUT,
         ),
     ] = False,
+    config: Annotated[
+        Path | None,
+        Option(
+            "--config",
+            "With --safetensors: the model's config.json, or the folder that has it. It names the class whose tensor "
+            "names are wanted, and has what a GGUF file lacks. [default: the class that fits the file best]",
+            OUTPUT,
+            metavar="CONFIG",
+        ),
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Unpack a GGUF file to floats: as a GGUF file, or as the tensors of a Hugging Face checkpoint.
@@ -67,6 +77,7 @@ def dequantize(
     - `gguf-forge dequantize model-Q4_K_M.gguf`
     - `gguf-forge dequantize model-Q8_0.gguf -t F16 -o model-F16.gguf`
     - `gguf-forge dequantize model-Q4_K_M.gguf --safetensors -t BF16 -o my-checkpoint`
+    - `gguf-forge dequantize mmproj-model-BF16.gguf --safetensors --config Qwen3-VL-4B-Instruct/config.json`
     """
     from gguf_forge.cli.making import say_what_would_stop
     from gguf_forge.cli.progress import observing
@@ -81,7 +92,7 @@ def dequantize(
     max_size = split_of(parts).max_size
 
     def planned(gguf: GgufFile) -> FilePlan:
-        return plan_dequantized(gguf, out, file_type=type, safetensors=safetensors, max_size=max_size)
+        return plan_dequantized(gguf, out, file_type=type, safetensors=safetensors, max_size=max_size, config=config)
 
     if dry_run:
         with logging_to(messages), open_gguf(file) as gguf:

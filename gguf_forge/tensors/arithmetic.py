@@ -24,6 +24,8 @@ from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import F16, F32, TensorType
 
 Floats = NDArray[np.float32]
+# What torch's norms add to the variance.
+NORM_EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
@@ -159,9 +161,31 @@ class Softplus(Elementwise):
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         return super().working_set(n_rows, scattered=scattered) + 24 * n_rows * F32.row_bytes(self.shape[-1])
 
+    def inverse(self, value: TensorExpr) -> TensorExpr:
+        return InverseSoftplus(value)
+
     @property
     def words(self) -> str:
         return "log(1 + e^x)"
+
+
+@dataclass(frozen=True)
+class InverseSoftplus(Elementwise):
+    """The logarithm of e to the power of each value - 1, computed in float64 and rounded once."""
+
+    def compute(self, x: Floats) -> Floats:
+        wide = x.astype(np.float64)
+        return (wide + np.log(-np.expm1(-wide))).astype(np.float32)
+
+    def inverse(self, value: TensorExpr) -> TensorExpr:
+        return Softplus(value)
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        return super().working_set(n_rows, scattered=scattered) + 8 * n_rows * F32.row_bytes(self.shape[-1])
+
+    @property
+    def words(self) -> str:
+        return "log(e^x - 1)"
 
 
 @dataclass(frozen=True)
@@ -290,7 +314,7 @@ class FoldedNorm(TensorExpr):
     def take(self, rows: RowNumbers) -> Rows:
         weight, bias, mean, variance = (part.take(rows).astype(np.float32) for part in self.children())
         with np.errstate(all="ignore"):  # what is not finite is told when it is packed
-            scale: Rows = weight / np.sqrt(variance + np.float32(1e-5))
+            scale: Rows = weight / np.sqrt(variance + np.float32(NORM_EPSILON))
             shift: Rows = bias - mean * scale
         return scale if self.gives == "weight" else shift
 

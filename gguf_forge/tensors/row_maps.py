@@ -319,6 +319,11 @@ class Slice(AlongAxis):
 
 
 @dataclass(frozen=True)
+class UsedRows(Slice):
+    """A part of a tensor whose rest the model does not use. Led back, the rest is zeros."""
+
+
+@dataclass(frozen=True)
 class Repeat(AlongAxis):
     """Every index along one axis repeated `times` times in a row, as with torch's `repeat_interleave`."""
 

@@ -91,8 +91,28 @@ def stored_in(expr: TensorExpr) -> Iterator[Stored]:
 
 
 def as_vector(x: TensorExpr) -> TensorExpr:
-    """A stored scalar as a vector of one value; other tensors unchanged."""
-    return replace(x, shape=(1,)) if isinstance(x, Stored) and not x.shape else x
+    """A scalar as a vector of one value; other tensors unchanged."""
+    if isinstance(x, Stored) and not x.shape:
+        return replace(x, shape=(1,))
+    return x if x.shape else OneValue(x, (1,))
+
+
+@dataclass(frozen=True)
+class OneValue(Unary):
+    """One value as a scalar or as a vector, which have different shapes and the same bytes."""
+
+    to: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.to
+
+    def inverse(self, value: TensorExpr) -> TensorExpr:
+        return OneValue(value, self.of.shape)
+
+    @property
+    def words(self) -> str:
+        return ""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.families.llama import llama, llama_vocabulary
 from gguf_forge.architectures.metadata import f32, flag, u32
-from gguf_forge.architectures.operations import SHARED_EXPERTS, experts
+from gguf_forge.architectures.operations import experts
 from gguf_forge.architectures.renames import WRAPPERS, ends
 from gguf_forge.architectures.site import Site
 from gguf_forge.tokenizer import Reader
@@ -39,10 +39,5 @@ afmoe = llama.derive(
         ("down_proj", "ffn_down_exps"),
     ),
     operations={},
-    hf_names=(
-        *SHARED_EXPERTS,
-        *(f"model.layers.{{i}}.{name}" for name in ("pre_mlp_layernorm", "post_mlp_layernorm", "self_attn.gate_proj")),
-        *(f"model.layers.{{i}}.mlp.{name}" for name in ("router.gate", "expert_bias")),
-    ),
     layer_tensors=lambda site: (*ATTENTION, "attn_gate", *_NORMS, *(GATED if _is_dense(site) else EXPERTS)),
 )

@@ -27,6 +27,5 @@ apertus = llama.derive(
     # The graph rotates heads in the order of the checkpoint, so their rows are not permuted.
     operations={},
     drops=(Drop("model.layers.{i}.mlp.act_fn.*"),),
-    hf_names=("model.layers.{i}.attention_layernorm", "model.layers.{i}.feedforward_layernorm"),
     layer_tensors=lambda site: (*ATTENTION, "attn_q_norm", "attn_k_norm", "ffn_norm", *DENSE),
 )

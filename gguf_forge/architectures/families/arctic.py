@@ -25,11 +25,6 @@ arctic = Architecture(
         ("w3", "ffn_up_exps"),
     ),
     operations={"attn_q": permute_rope(heads), "attn_k": permute_rope(key_heads)},
-    hf_names=(
-        "model.layers.{i}.block_sparse_moe.gate",
-        "model.layers.{i}.residual_layernorm",
-        *(f"model.layers.{{i}}.residual_mlp.{name}" for name in ("w1", "w2", "w3")),
-    ),
     # The dense part is as wide as the model. The experts have a width of their own.
     shapes={**DECODER_SHAPES, **{f"ffn_{name}": (hidden, hidden) for name in ("gate", "up", "down")}},
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", "ffn_norm_exps", *GATED, *EXPERTS),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gguf_forge.architectures.appended_layers import NEXTN, NEXTN_COUNT, NEXTN_NAMES, is_appended, with_counted_layers
+from gguf_forge.architectures.appended_layers import NEXTN, NEXTN_COUNT, is_appended, with_counted_layers
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, Rule
@@ -17,7 +17,6 @@ from gguf_forge.errors import UnsupportedError
 from gguf_forge.tokenizer import bpe
 
 _QKV = "model.layers.{i}.attention.query_key_value.weight"
-_SHARED = tuple(f"model.layers.{{i}}.mlp.shared_experts.{part}_proj" for part in ("gate", "up", "down"))
 
 
 def _is_dense(site: Site) -> bool:
@@ -58,7 +57,6 @@ bailingmoe = Architecture(
         Rule((_QKV,), "blk.{i}.attn_v.weight", cut(-2, _end_of_keys)),
         *MLP_EXPERTS,
     ),
-    hf_names=("model.word_embeddings", "model.layers.{i}.attention.dense", *_SHARED),
     prepare=_with_plain_head,
     layer_tensors=lambda site: (*ATTENTION, *_feed_forward(site)),
 )
@@ -100,15 +98,6 @@ bailingmoe2 = Architecture(
     tokenizer=bpe,
     renames=(*WRAPPERS, ends(".expert_bias", ".expert_bias.bias")),
     rules=MLP_EXPERTS,
-    hf_names=(
-        "model.word_embeddings",
-        *(f"model.layers.{{i}}.attention.{name}" for name in ("query_key_value", "dense")),
-        *(f"model.layers.{{i}}.attention.{name}_layernorm" for name in ("query", "key")),
-        "model.layers.{i}.mlp.gate.expert_bias",
-        "model.layers.{i}.final_layernorm",
-        *NEXTN_NAMES,
-        *_SHARED,
-    ),
     block_count=with_counted_layers,
     layer_tensors=_block,
 )

@@ -9,7 +9,6 @@ from gguf_forge.architectures.appended_layers import (
     CHOICES,
     LEFT_OUT_LAYERS,
     NEXTN,
-    NEXTN_NAMES,
     SOME_NEXTN,
     is_appended,
     is_left_out,
@@ -19,7 +18,7 @@ from gguf_forge.architectures.completeness import EXPERTS, GATED
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, MetadataLine, Rule
 from gguf_forge.architectures.families.deepseek import NOPE, VALUE, absorbed, dense_layers
-from gguf_forge.architectures.families.kimi_linear import CONVOLUTIONS, KDA_STORED_AS, MLA, SHAPES, convolution
+from gguf_forge.architectures.families.kimi_linear import CONVOLUTIONS, MLA, SHAPES, convolution
 from gguf_forge.architectures.metadata import DECODER, Lines, f32, flag, per_layer, u32
 from gguf_forge.architectures.operations import MLP_EXPERTS, chain, keep, multiply, neg_exp, reshape
 from gguf_forge.architectures.parts import is_text
@@ -129,17 +128,6 @@ bailingmoe3 = Architecture(
         # e to its power, as a column
         "ssm_a": chain(neg_exp, multiply(-1), reshape(-1, 1)),
     },
-    stored_as={**KDA_STORED_AS, "ssm_a": reshape(-1)},
-    hf_names=(
-        "model.word_embeddings",
-        *(f"{_ATTENTION}{part}_conv1d" for part in "qkv"),
-        *(f"{_ATTENTION}{part}_proj" for part in ("q", "k", "v", "b", "q_a", "q_b", "dt")),
-        *(f"{_ATTENTION}{part}" for part in ("A_log", "o_norm", "dense", "kv_a_proj_with_mqa", "kv_a_layernorm")),
-        _ATTENTION + "q_a_layernorm",
-        "model.layers.{i}.mlp.gate.expert_bias",
-        *(f"model.layers.{{i}}.mlp.shared_experts.{part}_proj" for part in ("gate", "up", "down")),
-        *NEXTN_NAMES,
-    ),
     drops=(LEFT_OUT_LAYERS,),
     choices=CHOICES,
     prepare=_checked,

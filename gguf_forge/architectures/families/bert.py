@@ -8,15 +8,13 @@ from dataclasses import replace
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, Drop, Rule
 from gguf_forge.architectures.metadata import DECODER, f32, flag, text
-from gguf_forge.architectures.operations import keep, rows_from
+from gguf_forge.architectures.operations import keep, skip_rows
 from gguf_forge.architectures.pooling import POOLING
 from gguf_forge.architectures.renames import WRAPPERS, ends, starts
 from gguf_forge.architectures.shapes import Size, hidden, inner
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
 from gguf_forge.tokenizer import bpe, first_of, in_order, token_type_count, wordpiece, xlm_roberta
-
-_LAYER = "encoder.layer.{i}"
 
 # The tensors in a layer of an encoder that normalizes after attention and after the feed-forward part.
 ENCODER_LAYER = (
@@ -75,14 +73,6 @@ bert = Architecture(
     renames=(*OLD_NAMES, *WRAPPERS),
     rules=tuple(replace(rule, when=lambda site: _labels(site) is not None) for rule in CLASSIFIER),
     drops=NO_HEAD,
-    hf_names=(
-        *(f"embeddings.{name}_embeddings" for name in ("word", "position", "token_type")),
-        "embeddings.LayerNorm",
-        *(f"{_LAYER}.attention.self.{name}" for name in ("query", "key", "value")),
-        *(f"{_LAYER}.{part}.{name}" for part in ("attention.output", "output") for name in ("dense", "LayerNorm")),
-        f"{_LAYER}.intermediate.dense",
-        *("classifier.dense", "classifier.out_proj"),
-    ),
     shapes=ENCODER_SHAPES,
     model_tensors=("token_embd", "position_embd", "token_embd_norm"),
     layer_tensors=lambda site: ENCODER_LAYER,
@@ -118,7 +108,7 @@ roberta = bert.derive(
     hf=("RobertaModel", "RobertaForSequenceClassification"),
     tokenizer=first_of(in_order(bpe, token_type_count), wordpiece),
     renames=(starts("roberta."), *bert.renames),
-    operations={"position_embd": rows_from(_first_position)},
+    operations={"position_embd": skip_rows(_first_position)},
     prepare=used_positions,
 )
 

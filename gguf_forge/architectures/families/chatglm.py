@@ -58,18 +58,10 @@ chatglm_model = Architecture(
     tokenizer=either(_is_chatglm3, chatglm3, chatglm),
     renames=(*WRAPPERS, starts("transformer.", put_back=True)),
     drops=(Drop("rotary_pos_emb.inv_freq"),),
-    hf_names=(
-        *("embedding.word_embeddings", "encoder.final_layernorm", "output_layer"),
-        *(f"encoder.layers.{{i}}.{name}" for name in ("input_layernorm", "post_attention_layernorm")),
-        *(f"encoder.layers.{{i}}.self_attention.{name}" for name in ("query_key_value", "dense")),
-        *(f"encoder.layers.{{i}}.mlp.dense_{name}" for name in ("h_to_4h", "4h_to_h")),
-    ),
     # The config of the older form has other keys for the sizes, so the shapes are not checked.
     shapes={},
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *DENSE),
 )
 
 # The newer form, for which transformers has a class.
-glm = chatglm_model.derive(
-    "chatglm", hf=("GlmForCausalLM",), renames=WRAPPERS, hf_names=("model.layers.{i}.mlp.gate_up_proj",), drops=()
-)
+glm = chatglm_model.derive("chatglm", hf=("GlmForCausalLM",), renames=WRAPPERS, drops=())

@@ -27,14 +27,6 @@ cogvlm = llama.derive(
     takes=lambda name: is_text(name) or any(part in name for part in _FOR_PICTURES),
     rules=(),
     operations={},
-    hf_names=tuple(
-        f"model.layers.{{i}}.{name}"
-        for kind in ("language", "vision")
-        for name in (
-            *(f"self_attn.{kind}_expert_{part}" for part in ("query_key_value", "dense")),
-            *(f"mlp.{kind}_mlp.{part}_proj" for part in ("gate", "up", "down")),
-        )
-    ),
     # The reference leaves out what is for pictures.
     drops=tuple(Drop(f"model.layers.{{i}}.{name}", _is_as_reference) for name in _OF_PICTURES),
     layer_tensors=lambda site: (

@@ -6,7 +6,6 @@ from gguf_forge.architectures.appended_layers import (
     CHOICES,
     LEFT_OUT_LAYERS,
     NEXTN,
-    NEXTN_NAMES,
     SOME_NEXTN,
     is_appended,
     is_left_out,
@@ -15,7 +14,7 @@ from gguf_forge.architectures.appended_layers import (
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.declaration import Architecture, Drop
 from gguf_forge.architectures.metadata import DECODER, SLIDING_PATTERN, Lines, f32, flag, text, u32
-from gguf_forge.architectures.operations import MLP_EXPERTS, SHARED_EXPERTS
+from gguf_forge.architectures.operations import MLP_EXPERTS
 from gguf_forge.architectures.shapes import DECODER_SHAPES, hidden
 from gguf_forge.architectures.site import Site
 from gguf_forge.architectures.templates import fill
@@ -102,7 +101,6 @@ cohere2_moe = Architecture(
     rules=MLP_EXPERTS,
     drops=(LEFT_OUT_LAYERS, *map(_no_bias, _BIASES)),
     choices=CHOICES,
-    hf_names=(*SHARED_EXPERTS, *NEXTN_NAMES),
     shapes={
         **DECODER_SHAPES,
         **{f"ffn_{name}": (_dense_inner, hidden) for name in ("gate", "up")},

@@ -67,16 +67,6 @@ dbrx = Architecture(
     ),
     # Routers have the same type as the other matrices.
     forced_types={"*": lambda base: base},
-    hf_names=(
-        *("transformer.wte", "transformer.norm_f"),
-        *(
-            f"transformer.blocks.{{i}}.{name}"
-            for name in (
-                *("norm_attn_norm.norm_1", "norm_attn_norm.attn.Wqkv", "norm_attn_norm.attn.out_proj"),
-                *("norm_attn_norm.norm_2", "ffn.router.layer"),
-            )
-        ),
-    ),
     shapes={},
     layer_tensors=lambda site: ("attn_norm", "attn_qkv", "attn_output", "attn_output_norm", *EXPERTS),
 )

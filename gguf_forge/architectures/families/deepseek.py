@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from gguf_forge.architectures.appended_layers import NEXTN_NAMES
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, Drop, Rule
@@ -13,7 +12,6 @@ from gguf_forge.architectures.families.llama import KEY_HEADS
 from gguf_forge.architectures.metadata import DECODER, f32, flag, text, u32
 from gguf_forge.architectures.operations import (
     MLP_EXPERTS,
-    SHARED_EXPERTS,
     Number,
     by_head,
     chain,
@@ -70,7 +68,6 @@ deepseek = Architecture(
     tokenizer=first_of(sentencepiece, bpe),
     rules=MLP_EXPERTS,
     operations={"attn_q": permute_rope(QUERY_HEADS), "attn_k": permute_rope(KEY_HEADS)},
-    hf_names=SHARED_EXPERTS,
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *feed_forward(site)),
 )
 
@@ -138,7 +135,6 @@ deepseek2 = Architecture(
     tokenizer=first_of(bpe, kimi),
     prepare=with_epsilon,
     rules=(*MLP_EXPERTS, *absorbed("num_key_value_heads")),
-    hf_names=(*SHARED_EXPERTS, *NEXTN_NAMES),
     drops=UNTIED,
     shapes=LATENT_SHAPES,
     drop_extra_layers=True,

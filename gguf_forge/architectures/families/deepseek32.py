@@ -26,9 +26,6 @@ INDEXER_METADATA: tuple[MetadataLine, ...] = (
     u32("attention.indexer.top_k", "index_topk"),
 )
 INDEXER = tuple(f"indexer.{name}" for name in ("attn_q_b", "attn_k", "k_norm", "proj"))
-INDEXER_NAMES = tuple(
-    f"model.layers.{{i}}.self_attn.indexer.{name}" for name in ("wq_b", "wk", "k_norm", "weights_proj")
-)
 
 
 def full_indexers(site: Site) -> list[bool] | None:
@@ -67,7 +64,6 @@ deepseek32 = glm4_moe_lite.derive(
     hf=("DeepseekV32ForCausalLM",),
     metadata=(*deepseek2.metadata, NEXTN_COUNT, *INDEXER_METADATA),
     tokenizer=bpe,
-    hf_names=(*deepseek2.hf_names, *INDEXER_NAMES),
     layer_tensors=lambda site: (*_sparse_layer(site), *(() if is_left_out(site) else INDEXER)),
 )
 

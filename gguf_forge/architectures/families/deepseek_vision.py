@@ -45,10 +45,6 @@ def _vision_config(site: Site) -> Config:
     return config.updated(vision_config=found)
 
 
-def _patch(site: Site) -> int:
-    return vision(site).integer("patch_size")
-
-
 deepseek4_vision = projector(
     "DeepseekV4ForCausalLM",
     metadata=(

@@ -171,7 +171,6 @@ dflash = qwen3.derive(
         "model.candidate_selector.predecessor_codebook": "selector_predecessor.weight",
         "model.candidate_selector.successor_codebook": "selector_successor.weight",
     },
-    hf_names=("model.fc", "model.hidden_norm"),
     rules=(),
     operations=_ROTATED,
     drops=(Drop("model.embed_tokens.weight", when=lambda site: not site.config.get("has_embed_tokens", True)),),

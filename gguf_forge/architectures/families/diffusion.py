@@ -50,23 +50,6 @@ llada = Architecture(
     ),
     tokenizer=in_order(bpe_as_marked, add_bos_token(True)),
     operations={"attn_q": permute_rope(HEADS), "attn_k": permute_rope(KEY_HEADS)},
-    hf_names=(
-        *(f"model.transformer.{name}" for name in ("wte", "ln_f", "ff_out")),
-        *(
-            f"model.transformer.blocks.{{i}}.{name}"
-            for name in (
-                "attn_norm",
-                "q_proj",
-                "k_proj",
-                "v_proj",
-                "attn_out",
-                "ff_norm",
-                "ff_proj",
-                "up_proj",
-                "ff_out",
-            )
-        ),
-    ),
     shapes={},
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *GATED),
 )

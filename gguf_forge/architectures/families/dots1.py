@@ -6,7 +6,7 @@ from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.families.deepseek import dense_layers
 from gguf_forge.architectures.families.qwen import qwen2moe
 from gguf_forge.architectures.metadata import f32, flag, u32
-from gguf_forge.architectures.operations import MLP_EXPERTS, SHARED_EXPERTS
+from gguf_forge.architectures.operations import MLP_EXPERTS
 
 dots1 = qwen2moe.derive(
     "dots1",
@@ -19,7 +19,6 @@ dots1 = qwen2moe.derive(
         flag("expert_weights_norm", "norm_topk_prob"),
     ),
     rules=MLP_EXPERTS,
-    hf_names=SHARED_EXPERTS,
     layer_tensors=lambda site: (
         *(*ATTENTION, "attn_q_norm", "attn_k_norm", "ffn_norm"),
         *(GATED if (site.layer or 0) < dense_layers(site) else EXPERTS),

@@ -14,7 +14,7 @@ from gguf_forge.architectures.appended_layers import (
 )
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.families.deepseek import LATENT, absorbed, deepseek2, feed_forward, with_epsilon
-from gguf_forge.architectures.families.deepseek32 import INDEXER, INDEXER_METADATA, INDEXER_NAMES
+from gguf_forge.architectures.families.deepseek32 import INDEXER, INDEXER_METADATA
 from gguf_forge.architectures.metadata import flag, u32
 from gguf_forge.architectures.operations import MLP_EXPERTS, multiply
 from gguf_forge.architectures.renames import WRAPPERS, Appended
@@ -125,11 +125,6 @@ dots3note = deepseek2.derive(
         "attn_q_a_norm": multiply(_rescaled(lambda site: site.config.integer("q_lora_rank"))),
         "attn_kv_a_norm": multiply(_rescaled(_by_kind("kv_lora_rank"))),
     },
-    hf_names=(
-        *deepseek2.hf_names,
-        *INDEXER_NAMES,
-        *(f"model.layers.{{i}}.self_attn.{name}" for name in ("k_rope_only_layernorm", "g_proj")),
-    ),
     drops=(*deepseek2.drops, LEFT_OUT_LAYERS),
     prepare=_prepared,
     choices=CHOICES,

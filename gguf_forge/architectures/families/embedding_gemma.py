@@ -9,7 +9,6 @@ from gguf_forge.architectures.declaration import Drop
 from gguf_forge.architectures.families.gemma import gemma3
 from gguf_forge.architectures.metadata import Lines, u32
 from gguf_forge.architectures.pooling import POOLING, modules_of
-from gguf_forge.architectures.renames import BODY_NAMES
 from gguf_forge.architectures.site import Site
 from gguf_forge.gguf_file import values
 from gguf_forge.storage.json_file import read_json_object
@@ -60,6 +59,5 @@ embedding_gemma = gemma3.derive(
         *(Drop(f"{name}.linear.bias") for name in _DENSE.values()),
         *(Drop(f"{name}.*", when=_is_unwanted(name)) for name in _DENSE.values()),
     ),
-    hf_names=BODY_NAMES,
     choices=frozenset(("dense_modules",)),
 )

@@ -7,7 +7,7 @@ from typing import Any
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.declaration import Architecture, Drop, Operation, Rule
 from gguf_forge.architectures.metadata import DECODER, u32
-from gguf_forge.architectures.operations import SHARED_EXPERTS, cut, experts, half, keep
+from gguf_forge.architectures.operations import cut, experts, half, keep
 from gguf_forge.architectures.renames import WRAPPERS, starts
 from gguf_forge.architectures.shapes import keys, queries
 from gguf_forge.architectures.site import Site
@@ -82,7 +82,6 @@ ernie45_moe = ernie45.derive(
         ("up_proj", "ffn_up_exps"),
         ("down_proj", "ffn_down_exps"),
     ),
-    hf_names=("model.layers.{i}.mlp.moe_statics.e_score_correction", *SHARED_EXPERTS),
     drops=tuple(
         Drop(f"model.{name}.{{i}}.*") for name in ("mtp_block", "mtp_emb_norm", "mtp_hidden_norm", "mtp_linear_proj")
     ),

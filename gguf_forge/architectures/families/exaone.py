@@ -7,7 +7,6 @@ from typing import Any
 from gguf_forge.architectures.appended_layers import (
     MTP_NAMES,
     NEXTN,
-    NEXTN_NAMES,
     SOME_NEXTN,
     counted_layers,
     is_appended,
@@ -18,7 +17,7 @@ from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.families.llama import llama3_rope_factors
 from gguf_forge.architectures.metadata import DECODER, f32, flag, text, u32
-from gguf_forge.architectures.operations import MLP_EXPERTS, SHARED_EXPERTS
+from gguf_forge.architectures.operations import MLP_EXPERTS
 from gguf_forge.architectures.renames import WRAPPERS
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
@@ -37,14 +36,6 @@ def _with_epsilon(site: Site) -> Config:
     return site.config.updated(rms_norm_eps=site.config.find("layer_norm_epsilon"))
 
 
-_BLOCK = tuple(
-    f"transformer.h.{{i}}.{name}"
-    for name in (
-        *("ln_1", "ln_2", "mlp.c_fc_0", "mlp.c_fc_1", "mlp.c_proj"),
-        *(f"attn.attention.{part}" for part in ("q_proj", "k_proj", "v_proj", "out_proj")),
-    )
-)
-
 exaone = Architecture(
     "exaone",
     hf=("ExaoneForCausalLM",),
@@ -52,7 +43,6 @@ exaone = Architecture(
     tokenizer=bpe,
     prepare=_with_epsilon,
     generated=llama3_rope_factors,
-    hf_names=("transformer.wte", "transformer.ln_f", *_BLOCK),
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *GATED),
 )
 
@@ -96,7 +86,6 @@ exaone4 = Architecture(
     tokenizer=bpe,
     renames=(*WRAPPERS, *MTP_NAMES),
     generated=llama3_rope_factors,
-    hf_names=NEXTN_NAMES,
     layer_tensors=lambda site: (*_ATTENTION, *GATED, "post_ffw_norm"),
 )
 
@@ -146,7 +135,6 @@ exaone_moe = exaone4.derive(
         text("rope.scaling.type", lambda site: "none"),
     ),
     rules=MLP_EXPERTS,
-    hf_names=(*SHARED_EXPERTS, "model.layers.{i}.mlp.e_score_correction", *NEXTN_NAMES),
     block_count=with_counted_layers,
     layer_tensors=_layer,
 )

@@ -64,16 +64,6 @@ falcon = Architecture(
             then=concat(),
         )
     },
-    hf_names=(
-        *("transformer.word_embeddings", "transformer.ln_f"),
-        *(
-            f"transformer.h.{{i}}.{name}"
-            for name in (
-                *("ln_attn", "ln_mlp", "input_layernorm", "self_attention.query_key_value", "self_attention.dense"),
-                *("mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
-            )
-        ),
-    ),
     shapes={},
     layer_tensors=lambda site: (*ATTENTION, *DENSE),
 )

@@ -10,9 +10,7 @@ from gguf_forge.architectures.declaration import Architecture, Operation
 from gguf_forge.architectures.families.mamba import (
     DT_BIAS,
     MAMBA2_KEYS,
-    MAMBA2_NAMES,
     MAMBA2_OPERATIONS,
-    MAMBA2_STORED_AS,
     groups,
     inner_size,
 )
@@ -94,13 +92,6 @@ falcon_h1 = Architecture(
         "ssm_in": chain(_by("ssm_in_multiplier"), each_of(*map(_part, range(5)), then=concat())),
         "ssm_out": _by("ssm_out_multiplier"),
     },
-    stored_as=MAMBA2_STORED_AS,
-    hf_names=(
-        "model.final_layernorm",
-        "model.layers.{i}.pre_ff_layernorm.weight",
-        *(f"model.layers.{{i}}.feed_forward.{part}_proj" for part in ("gate", "up", "down")),
-        *(f"model.layers.{{i}}.mamba.{name}" for name in MAMBA2_NAMES),
-    ),
     read_config=Config.raw,
     # Only models with mamba_rms_norm have the norm of the state space.
     layer_tensors=lambda site: (

@@ -130,23 +130,6 @@ gemma4 = gemma3.derive(
         "model.layers.{i}.router.scale": "blk.{i}.ffn_gate_inp.scale",
         "model.layers.{i}.router.per_expert_scale": "blk.{i}.ffn_down_exps.scale",
     },
-    hf_names=(
-        "model.embed_tokens_per_layer",
-        "model.per_layer_model_projection",
-        "model.per_layer_projection_norm",
-        *(
-            f"model.layers.{{i}}.{name}"
-            for name in (
-                "router.proj",
-                "per_layer_input_gate",
-                "per_layer_projection",
-                "post_per_layer_input_norm",
-                "pre_feedforward_layernorm_2",
-                "post_feedforward_layernorm_1",
-                "post_feedforward_layernorm_2",
-            )
-        ),
-    ),
     generated=rope_factors,
     shapes={
         **DECODER_SHAPES,

@@ -7,7 +7,6 @@ from gguf_forge.architectures.appended_layers import (
     LEFT_OUT_LAYERS,
     NEXTN,
     NEXTN_COUNT,
-    NEXTN_NAMES,
     is_appended,
     is_left_out,
     with_counted_layers,
@@ -15,7 +14,7 @@ from gguf_forge.architectures.appended_layers import (
 from gguf_forge.architectures.completeness import ATTENTION, DENSE, EXPERTS, GATED
 from gguf_forge.architectures.declaration import Architecture, Operation
 from gguf_forge.architectures.metadata import DECODER, f32, flag, u32
-from gguf_forge.architectures.operations import MLP_EXPERTS, SHARED_EXPERTS
+from gguf_forge.architectures.operations import MLP_EXPERTS
 from gguf_forge.architectures.shapes import DECODER_SHAPES, hidden, inner
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
@@ -55,11 +54,6 @@ glm4 = Architecture(
     operations=_HALVES,
     # gate and up in one
     shapes={**DECODER_SHAPES, "ffn_up": (lambda site: 2 * inner(site), hidden)},
-    hf_names=tuple(
-        f"model.layers.{{i}}.{name}"
-        for name in ("post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm", "mlp.gate_up_proj")
-    )
-    + NEXTN_NAMES,
     layer_tensors=lambda site: (*ATTENTION, *_NORMS, *DENSE),
 )
 
@@ -105,7 +99,6 @@ glm4_moe = Architecture(
     drops=(LEFT_OUT_LAYERS,),
     choices=CHOICES,
     block_count=with_counted_layers,
-    hf_names=(*SHARED_EXPERTS, *NEXTN_NAMES),
     layer_tensors=_layer,
 )
 

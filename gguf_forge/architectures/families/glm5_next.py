@@ -9,7 +9,6 @@ from gguf_forge.architectures.appended_layers import (
     CHOICES,
     LEFT_OUT_LAYERS,
     NEXTN,
-    NEXTN_NAMES,
     SOME_NEXTN,
     is_appended,
     is_left_out,
@@ -18,9 +17,9 @@ from gguf_forge.architectures.appended_layers import (
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, Rule
 from gguf_forge.architectures.families.deepseek import LATENT, LATENT_SHAPES, UNTIED, absorbed, feed_forward
-from gguf_forge.architectures.families.deepseek32 import INDEXER_METADATA, INDEXER_NAMES, INDEXER_TYPES
+from gguf_forge.architectures.families.deepseek32 import INDEXER_METADATA, INDEXER_TYPES
 from gguf_forge.architectures.metadata import DECODER, f32, flag, u32
-from gguf_forge.architectures.operations import MLP_EXPERTS, SHARED_EXPERTS, chain, neg_exp, reshape
+from gguf_forge.architectures.operations import MLP_EXPERTS, chain, neg_exp, reshape
 from gguf_forge.architectures.renames import WRAPPERS, ends
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
@@ -151,13 +150,6 @@ glm5_next = Architecture(
         },
     },
     operations={"ssm_a": chain(reshape(-1), neg_exp)},
-    hf_names=(
-        *SHARED_EXPERTS,
-        *INDEXER_NAMES,
-        *NEXTN_NAMES,
-        *(f"model.layers.{{i}}.self_attn.{name}_proj" for name in ("f_a", "f_b", "b", "g_a", "g_b", "dt")),
-        *(f"model.layers.{{i}}.self_attn.{name}" for name in ("A_log", "o_norm")),
-    ),
     drops=(*UNTIED, LEFT_OUT_LAYERS),
     prepare=_without_head_dim,
     choices=CHOICES,

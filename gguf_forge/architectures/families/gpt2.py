@@ -39,13 +39,6 @@ gpt2 = Architecture(
     tokenizer=bpe,
     # stored as the layers of a convolution: inputs before outputs
     operations={"attn_qkv": transpose, "attn_output": transpose, "ffn_up": transpose, "ffn_down": transpose},
-    hf_names=(
-        *(f"transformer.{name}" for name in ("wte", "wpe", "ln_f")),
-        *(
-            f"transformer.h.{{i}}.{name}"
-            for name in ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
-        ),
-    ),
     shapes={},
     layer_tensors=lambda site: LAYER,
 )
@@ -89,22 +82,6 @@ gpt_neox = Architecture(
     ),
     tokenizer=bpe,
     operations={"attn_qkv": reorder(0, (_HEADS, 3, -1), (1, 0, 2), _PARTED)},
-    hf_names=(
-        "gpt_neox.embed_in",
-        "gpt_neox.final_layer_norm",
-        "embed_out",
-        *(
-            f"gpt_neox.layers.{{i}}.{name}"
-            for name in (
-                "input_layernorm",
-                "attention.query_key_value",
-                "attention.dense",
-                "post_attention_layernorm",
-                "mlp.dense_h_to_4h",
-                "mlp.dense_4h_to_h",
-            )
-        ),
-    ),
     shapes={},
     layer_tensors=lambda site: LAYER,
 )
@@ -125,20 +102,6 @@ bloom = Architecture(
     tokenizer=bpe,
     renames=(*WRAPPERS, starts("transformer.")),
     operations={"attn_qkv": reorder(0, (_HEADS, 3, -1), (1, 0, 2), _PARTED)},
-    hf_names=(
-        *("word_embeddings", "word_embeddings_layernorm", "ln_f"),
-        *(
-            f"h.{{i}}.{name}"
-            for name in (
-                "input_layernorm",
-                "self_attention.query_key_value",
-                "self_attention.dense",
-                "post_attention_layernorm",
-                "mlp.dense_h_to_4h",
-                "mlp.dense_4h_to_h",
-            )
-        ),
-    ),
     shapes={},
     layer_tensors=lambda site: LAYER,
 )

@@ -28,7 +28,6 @@ gpt_oss = Architecture(
         Rule((_EXPERTS + "gate_up_proj_bias",), "blk.{i}.ffn_gate_exps.bias", every_second(0, -1)),
         Rule((_EXPERTS + "gate_up_proj_bias",), "blk.{i}.ffn_up_exps.bias", every_second(1, -1)),
     ),
-    hf_names=("model.layers.{i}.mlp.router",),
     names={"model.layers.{i}.self_attn.sinks": "blk.{i}.attn_sinks.weight"},
     layer_tensors=lambda site: (*ATTENTION, "attn_sinks", *EXPERTS),
 )

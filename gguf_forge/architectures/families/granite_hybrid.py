@@ -10,7 +10,6 @@ from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import MetadataLine
 from gguf_forge.architectures.families.granite_moe import (
     DENSE_RULES,
-    MOE_NAMES,
     MOE_RULES,
     feed_forward,
     granite_moe,
@@ -19,9 +18,7 @@ from gguf_forge.architectures.families.granite_moe import (
 from gguf_forge.architectures.families.mamba import (
     CONTEXT,
     DT_BIAS,
-    MAMBA2_NAMES,
     MAMBA2_OPERATIONS,
-    MAMBA2_STORED_AS,
     mamba2,
 )
 from gguf_forge.architectures.metadata import flag, per_layer, u32
@@ -104,8 +101,6 @@ granite_hybrid = granite_moe.derive(
     renames=(*WRAPPERS, DT_BIAS),
     rules=(*MOE_RULES, *DENSE_RULES),
     operations={**granite_moe.operations, **MAMBA2_OPERATIONS, "ssm_norm": reshape(_GROUPS, -1)},
-    stored_as=MAMBA2_STORED_AS,
-    hf_names=(*MOE_NAMES, *(f"model.layers.{{i}}.mamba.{name}" for name in MAMBA2_NAMES)),
     read_config=Config.raw,
     prepare=_rounding(8),
     layer_tensors=lambda site: (

@@ -10,7 +10,7 @@ from typing import Any
 
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.config import Config
-from gguf_forge.architectures.declaration import Architecture, MetadataLine, Rule, always
+from gguf_forge.architectures.declaration import MetadataLine, Rule, always
 from gguf_forge.architectures.families.granite import granite
 from gguf_forge.architectures.metadata import flag, u32
 from gguf_forge.architectures.operations import half, keep
@@ -82,10 +82,6 @@ DENSE_RULES: tuple[Rule, ...] = (
     *_cut(_SHARED, "", is_dense),
     Rule((_SHARED + "output_linear.weight",), "blk.{i}.ffn_down.weight", keep, when=is_dense),
 )
-MOE_NAMES = tuple(
-    f"model.layers.{{i}}.{name}"
-    for name in ("block_sparse_moe.router.layer", "block_sparse_moe.output_linear", "shared_mlp.output_linear")
-)
 _SHARED_EXPERT = ("ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp")
 
 
@@ -112,7 +108,6 @@ granite_moe = granite.derive(
     metadata=(*granite.metadata, PICTURE_LAYERS, SHARED_LENGTH),
     takes=is_text_of_granite,
     rules=MOE_RULES,
-    hf_names=MOE_NAMES,
     prepare=without_head_dim,
     layer_tensors=lambda site: (*ATTENTION, *feed_forward(site)),
 )
@@ -160,12 +155,11 @@ _FUSED_EXPERTS = {
     _SHARED + "output_linear": "blk.{i}.ffn_down_shexp",
 }
 
-granite_moe_swa: Architecture = granite_swa.derive(
+granite_moe_swa = granite_swa.derive(
     "granite_swa",
     hf=("GraniteMoeSWAForCausalLM",),
     metadata=(*granite_swa.metadata, SHARED_LENGTH),
     names={**granite_swa.names, **_FUSED_EXPERTS},
-    hf_names=MOE_NAMES,
     layer_tensors=lambda site: (
         *ATTENTION,
         "attn_sinks",

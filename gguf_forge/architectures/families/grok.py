@@ -68,10 +68,6 @@ grok = Architecture(
             ("linear_v", "ffn_up_exps"),
         ),
     ),
-    hf_names=(
-        "model.layers.{i}.block_sparse_moe.gate",
-        *(f"model.layers.{{i}}.{name}_norm" for name in ("pre_attn", "post_attn", "pre_moe", "post_moe")),
-    ),
     layer_tensors=lambda site: (
         *ATTENTION,
         "attn_output_norm",

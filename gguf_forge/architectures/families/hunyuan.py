@@ -9,7 +9,6 @@ from gguf_forge.architectures.appended_layers import (
     CHOICES,
     LEFT_OUT_LAYERS,
     NEXTN,
-    NEXTN_NAMES,
     SOME_NEXTN,
     is_appended,
     is_left_out,
@@ -105,11 +104,6 @@ hunyuan_moe = Architecture(
     tokenizer=hunyuan_moe_vocabulary,
     rules=MLP_EXPERTS,
     drops=(_TIED,),
-    hf_names=(
-        *(f"model.layers.{{i}}.self_attn.{name}_layernorm" for name in ("query", "key")),
-        *(f"model.layers.{{i}}.mlp.shared_mlp.{name}_proj" for name in ("gate", "up", "down")),
-        "model.layers.{i}.mlp.gate.wg",
-    ),
     layer_tensors=lambda site: (*_BLOCK, *EXPERTS),
 )
 
@@ -133,7 +127,6 @@ hunyuan_dense = Architecture(
     tokenizer=hunyuan_vocabulary,
     prepare=_without_one_expert,
     drops=(_TIED,),
-    hf_names=hunyuan_moe.hf_names[:2],
     layer_tensors=lambda site: (*_BLOCK, *GATED),
 )
 
@@ -201,11 +194,6 @@ hy_v3 = Architecture(
     rules=MLP_EXPERTS,
     drops=(LEFT_OUT_LAYERS,),
     choices=CHOICES,
-    hf_names=(
-        *(f"model.layers.{{i}}.mlp.{name}" for name in ("router.gate", "expert_bias")),
-        *(f"model.layers.{{i}}.mlp.shared_mlp.{part}_proj" for part in ("gate", "up", "down")),
-        *NEXTN_NAMES,
-    ),
     block_count=with_counted_layers,
     layer_tensors=_hy3_layer,
 )

@@ -6,9 +6,9 @@ from gguf_forge.architectures.completeness import EXPERTS, GATED
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Drop, Rule
 from gguf_forge.architectures.families.deepseek import LATENT, absorbed, deepseek2, dense_layers
-from gguf_forge.architectures.families.deepseek32 import INDEXER, INDEXER_METADATA, INDEXER_NAMES
+from gguf_forge.architectures.families.deepseek32 import INDEXER, INDEXER_METADATA
 from gguf_forge.architectures.metadata import Lines, f32, flag, u32
-from gguf_forge.architectures.operations import SHARED_EXPERTS, half, keep
+from gguf_forge.architectures.operations import half, keep
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.types.tensor_type import F32
@@ -112,7 +112,6 @@ hy_v4 = deepseek2.derive(
         *absorbed("num_attention_heads"),
         Rule(("lm_head.weight",), "output.weight", keep, when=_exact_head, forced_type=lambda base: F32),
     ),
-    hf_names=(*SHARED_EXPERTS, *INDEXER_NAMES, "model.layers.{i}.self_attn.linear_gate"),
     # llama.cpp has no graph for the layers that predict further tokens
     drops=(*deepseek2.drops, Drop("model.mtp_layers.*")),
     forced_types=dict.fromkeys(("hc_attn_fn", "hc_ffn_fn", "output_hc_fn"), lambda base: F32),

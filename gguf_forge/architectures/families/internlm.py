@@ -44,13 +44,6 @@ internlm2 = Architecture(
         Rule(_QKV, "blk.{i}.attn_k.weight", chain(_part(cut(-2, _queries, _keys_end)), permute_rope(_KEY_HEADS))),
         Rule(_QKV, "blk.{i}.attn_v.weight", _part(cut(-2, _keys_end))),
     ),
-    hf_names=(
-        *("model.tok_embeddings", "output"),
-        *(
-            f"model.layers.{{i}}.{name}"
-            for name in ("attention_norm", "attention.wo", "ffn_norm", *(f"feed_forward.w{n}" for n in "123"))
-        ),
-    ),
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *GATED),
 )
 

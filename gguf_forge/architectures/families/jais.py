@@ -59,13 +59,6 @@ jais = Architecture(
         "output": multiply(_width_scale),
         **dict.fromkeys(("attn_qkv", "attn_output", "ffn_up", "ffn_gate", "ffn_down"), transpose),
     },
-    hf_names=(
-        *(f"transformer.{name}" for name in ("wte", "ln_f")),
-        *(
-            f"transformer.h.{{i}}.{name}"
-            for name in ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_fc2", "mlp.c_proj")
-        ),
-    ),
     shapes={},
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *GATED),
 )

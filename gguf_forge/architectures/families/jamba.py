@@ -10,7 +10,7 @@ from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED, MAM
 from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.families.mamba import EPSILON, given, time_step_rank
 from gguf_forge.architectures.metadata import f32, file_type, per_layer, u32
-from gguf_forge.architectures.operations import experts, neg_exp, squeeze, unsqueeze
+from gguf_forge.architectures.operations import experts, neg_exp, squeeze
 from gguf_forge.architectures.renames import WRAPPERS, Replacement
 from gguf_forge.architectures.site import Site
 from gguf_forge.tokenizer import add_space_prefix, first_of, in_order, llama_hf, sentencepiece
@@ -75,19 +75,6 @@ jamba = Architecture(
         ("up_proj", "ffn_up_exps"),
     ),
     operations={"ssm_a": neg_exp, "ssm_conv1d": squeeze},
-    stored_as={"ssm_conv1d": unsqueeze(1)},
-    hf_names=(
-        "model.final_layernorm",
-        *(
-            f"model.layers.{{i}}.{name}"
-            for name in (
-                "pre_ff_layernorm",
-                *(f"feed_forward.{part}" for part in ("router", "gate_proj", "up_proj", "down_proj")),
-                *(f"mamba.{part}" for part in ("in_proj", "conv1d", "x_proj", "dt_proj", "A_log", "D", "out_proj")),
-                *(f"mamba.{part}_layernorm" for part in ("dt", "b", "c")),
-            )
-        ),
-    ),
     layer_tensors=lambda site: (
         *(ATTENTION if _is_hit(site, "attn") else ("attn_norm", *MAMBA, "ssm_dt_norm", "ssm_b_norm", "ssm_c_norm")),
         "ffn_norm",

@@ -33,10 +33,6 @@ jina_bert_v2 = bert.derive(
         wordpiece,
     ),
     rules=(),
-    hf_names=(
-        *(f"encoder.layer.{{i}}.mlp.{name}" for name in ("gated_layers", "wo", "layernorm")),
-        *bert.hf_names,
-    ),
     # gate and up in one, or each by itself
     shapes={role: sizes for role, sizes in ENCODER_SHAPES.items() if role != "ffn_up"},
     model_tensors=("token_embd", "token_types", "token_embd_norm"),
@@ -127,7 +123,6 @@ jina_bert_v3 = xlm_roberta_encoder.derive(
     ),
     takes=lambda name: is_text(name) and not _is_of_an_adapter(name),
     rules=(),
-    hf_names=("emb_ln", *_ADAPTED, *(f"{_LAYER}.norm{number}" for number in (1, 2)), *bert.hf_names),
     model_tensors=("token_embd", "token_embd_norm"),
     adapters=_adapters,
 )

@@ -10,7 +10,6 @@ from gguf_forge.architectures.families.deepseek import NOPE, VALUE, absorbed
 from gguf_forge.architectures.families.kimi_linear import (
     HYBRID_KEYS,
     KDA,
-    KDA_NAMES,
     MLA,
     MOE_RULES,
     feed_forward,
@@ -100,10 +99,6 @@ kimi_k3 = kimi_linear.derive(
         _residual("model.output_attn_res", "output_res_score.weight"),
     ),
     operations={**kimi_linear.operations, "ssm_a": chain(cut(-1, 0, "num_attention_heads"), neg_exp)},
-    hf_names=(
-        *KDA_NAMES,
-        *(f"{_LAYER}block_sparse_moe.routed_expert_{part}" for part in ("down_proj", "up_proj", "norm")),
-    ),
     prepare=_checked,
     model_tensors=("token_embd", "output_norm", "output_res_score"),
     layer_tensors=lambda site: (

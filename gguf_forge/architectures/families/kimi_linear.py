@@ -62,12 +62,6 @@ MOE_RULES = experts(_MOE + "experts.{e}", ("w1", "ffn_gate_exps"), ("w2", "ffn_d
 CONVOLUTIONS = tuple(f"ssm_conv1d_{part}" for part in "qkv")
 
 
-def _stored_convolution(site: Site, /, *sources: TensorExpr) -> TensorExpr:
-    (x,) = sources
-    return reshaped(x, (x.n_rows, 1, x.shape[-1]))
-
-
-KDA_STORED_AS = dict.fromkeys(CONVOLUTIONS, _stored_convolution)
 KDA_OPERATIONS = {**dict.fromkeys(CONVOLUTIONS, convolution), "ssm_a": neg_exp}
 KDA_NAMES = (
     _MOE + "gate",
@@ -136,8 +130,6 @@ kimi_linear = Architecture(
     renames=(*WRAPPERS, ends(".dt_bias", ".dt_proj.bias")),
     rules=(*MOE_RULES, *absorbed("num_key_value_heads")),
     operations=KDA_OPERATIONS,
-    stored_as=KDA_STORED_AS,
-    hf_names=(*KDA_NAMES, _ATTENTION + "g_a_proj", _ATTENTION + "g_b_proj"),
     shapes=SHAPES,
     layer_tensors=lambda site: (
         *("attn_norm", *(MLA if has_attention(site) else (*KDA, "ssm_g_a", "ssm_g_b")), "attn_output"),

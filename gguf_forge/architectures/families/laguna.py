@@ -116,7 +116,6 @@ laguna = Architecture(
         ("up_proj", "ffn_up_exps"),
         ("down_proj", "ffn_down_exps"),
     ),
-    hf_names=("model.layers.{i}.self_attn.g_proj", "model.layers.{i}.mlp.experts.e_score_correction"),
     prepare=_with_heads_by_layer,
     shapes={**DECODER_SHAPES, "attn_gate": (_gate_width, hidden)},
     layer_tensors=lambda site: (

@@ -9,7 +9,7 @@ from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, Drop
 from gguf_forge.architectures.metadata import DECODER, SIGMOID, f32, flag, u32
-from gguf_forge.architectures.operations import experts, squeeze, unsqueeze
+from gguf_forge.architectures.operations import experts, squeeze
 from gguf_forge.architectures.parts import is_text
 from gguf_forge.architectures.pooling import POOLING
 from gguf_forge.architectures.renames import WRAPPERS, ends, starts
@@ -60,17 +60,6 @@ def _mixer(site: Site) -> tuple[str, ...]:
 
 
 _CONVOLUTION = ("shortconv.conv", "shortconv.in_proj", "shortconv.out_proj")
-_NAMES = (
-    "model.embedding_norm",
-    *(
-        f"model.layers.{{i}}.{name}"
-        for name in (
-            *("operator_norm", "ffn_norm", "self_attn.out_proj", "self_attn.q_layernorm", "self_attn.k_layernorm"),
-            *("conv.conv", "conv.in_proj", "conv.out_proj"),
-            *(f"feed_forward.{part}" for part in ("w1", "w2", "w3", "gate")),
-        )
-    ),
-)
 
 lfm2 = Architecture(
     "lfm2",
@@ -86,8 +75,6 @@ lfm2 = Architecture(
     takes=lambda name: is_text(name) and not any(part in name for part in _NOT_TEXT),
     renames=_RENAMES,
     operations={"shortconv.conv": squeeze},
-    stored_as={"shortconv.conv": unsqueeze(1)},
-    hf_names=_NAMES,
     prepare=_key_heads_by_layer,
     shapes={
         **DECODER_SHAPES,
@@ -106,10 +93,6 @@ def _dense_width(site: Site) -> int | None:
     return dense.shape[0] if dense is not None else None
 
 
-def _is_causal(site: Site) -> bool | None:
-    return False if site.config["architectures"] == ["Lfm2BidirectionalModel"] else None
-
-
 # An embedding model, whose names lack the outermost module.
 lfm2_base = lfm2.derive(
     "lfm2",
@@ -125,7 +108,6 @@ lfm2_base = lfm2.derive(
     renames=(*_RENAMES, starts("", "model.")),
     modules={"1_Dense/model.safetensors": _DENSE},
     names={f"model.{_DENSE}linear": "dense_2"},
-    hf_names=(*_NAMES, "model.embed_tokens"),
 )
 
 # The part that speaks. Its input are codes of sound, and its vocabulary is elsewhere.
@@ -172,7 +154,6 @@ lfm2_moe = lfm2.derive(
         ("w2", "ffn_down_exps"),
         ("w3", "ffn_up_exps"),
     ),
-    hf_names=(*_NAMES, "model.layers.{i}.feed_forward.expert_bias"),
     prepare=_key_heads_of_full,
     shapes=DECODER_SHAPES,
     layer_tensors=lambda site: (*_mixer(site), "ffn_norm", *(GATED if _is_dense(site) else (*EXPERTS, "exp_probs_b"))),

@@ -13,7 +13,7 @@ from gguf_forge.architectures.declaration import Architecture, Drop
 from gguf_forge.architectures.metadata import DECODER, u32
 from gguf_forge.architectures.operations import experts, permute_rope
 from gguf_forge.architectures.pooling import POOLING
-from gguf_forge.architectures.renames import BODY_NAMES, WRAPPERS, inside, starts
+from gguf_forge.architectures.renames import WRAPPERS, inside, starts
 from gguf_forge.architectures.site import Site
 from gguf_forge.tokenizer import (
     Reader,
@@ -98,7 +98,6 @@ llama = Architecture(
         ("w2", "ffn_down_exps"),
         ("w3", "ffn_up_exps"),
     ),
-    hf_names=("model.layers.{i}.block_sparse_moe.gate",),
     operations={"attn_q": permute_rope(HEADS), "attn_k": permute_rope(KEY_HEADS)},
     generated=llama3_rope_factors,
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *(EXPERTS if site.config.find(*EXPERT_COUNT) else GATED)),
@@ -107,7 +106,7 @@ llama = Architecture(
 # Models without the head, whose names lack the outermost module.
 llama_base = llama.derive("llama", hf=("LlamaModel",), renames=(*WRAPPERS, starts("", "model.")))
 
-llama_embed = llama.derive("llama-embed", hf=("LlamaBidirectionalModel",), hf_names=BODY_NAMES)
+llama_embed = llama.derive("llama-embed", hf=("LlamaBidirectionalModel",))
 
 # Speech models that contain a Llama.
 glmasr = llama.derive("llama", hf=("GlmasrModel",), tokenizer=glm_edge)

@@ -51,10 +51,5 @@ llama4 = llama.derive(
         Rule((_EXPERTS + "gate_up_proj",), "blk.{i}.ffn_gate_exps.weight", chain(transpose, half(0))),
         Rule((_EXPERTS + "gate_up_proj",), "blk.{i}.ffn_up_exps.weight", chain(transpose, half(1))),
     ),
-    hf_names=(
-        "model.layers.{i}.feed_forward.router",
-        *(f"model.layers.{{i}}.feed_forward.{part}_proj" for part in ("gate", "up", "down")),
-        *(f"model.layers.{{i}}.feed_forward.shared_expert.{part}_proj" for part in ("gate", "up", "down")),
-    ),
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *(EXPERTS if _has_experts(site) else GATED)),
 )

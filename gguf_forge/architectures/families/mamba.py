@@ -51,8 +51,6 @@ def _is_tied(site: Site) -> bool:
     return embedding is not None and site.has_same_values(embedding, "lm_head.weight")
 
 
-_BACKBONE = tuple(f"backbone.{name}" for name in ("embeddings", "norm_f", "layers.{i}.norm"))
-
 mamba = Architecture(
     "mamba",
     hf=("MambaForCausalLM", "MambaLMHeadModel", "FalconMambaForCausalLM"),
@@ -72,14 +70,6 @@ mamba = Architecture(
     ),
     tokenizer=with_rounded_size(first_of(bpe, sentencepiece, builtin("gpt-neox")), 8),
     operations={"ssm_a": neg_exp, "ssm_conv1d": squeeze},
-    stored_as={"ssm_conv1d": unsqueeze(1)},
-    hf_names=(
-        *_BACKBONE,
-        *(
-            f"backbone.layers.{{i}}.mixer.{name}"
-            for name in ("in_proj", "conv1d", "x_proj", "dt_proj", "A_log", "D", "out_proj")
-        ),
-    ),
     drops=(Drop("lm_head.weight", when=_is_tied),),
     read_config=Config.raw,
     prepare=_as_named_today,
@@ -119,7 +109,6 @@ MAMBA2_KEYS: tuple[MetadataLine, ...] = (
     file_type,
 )
 
-MAMBA2_NAMES = ("in_proj", "conv1d", "dt_proj", "A_log", "D", "norm", "out_proj")
 
 MAMBA2_OPERATIONS = {
     "ssm_conv1d": squeeze,
@@ -148,11 +137,6 @@ mamba2 = Architecture(
     # Codestral Mamba has a module more in its names
     renames=(*WRAPPERS, starts("model.backbone.", "backbone.", put_back=False), DT_BIAS),
     operations=MAMBA2_OPERATIONS,
-    stored_as=MAMBA2_STORED_AS,
-    hf_names=(
-        *_BACKBONE,
-        *(f"backbone.layers.{{i}}.mixer.{name}" for name in MAMBA2_NAMES),
-    ),
     read_config=Config.raw,
     prepare=_as_named_today,
     layer_tensors=lambda site: ("attn_norm", *MAMBA2),

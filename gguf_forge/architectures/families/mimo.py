@@ -9,7 +9,6 @@ from gguf_forge.architectures.appended_layers import (
     CHOICES,
     LEFT_OUT_LAYERS,
     NEXTN,
-    NEXTN_NAMES,
     is_appended,
     is_left_out,
 )
@@ -145,10 +144,6 @@ mimo2 = Architecture(
         *(replace(rule, when=lambda site: not _is_packed(site)) for rule in _EXPERTS),
         *(replace(rule, after="", when=_is_packed, first=1) for rule in MLP_EXPERTS),
         Rule(("model.layers.{i}.self_attn.qkv_proj.weight",), "blk.{i}.attn_qkv.weight", _ungrouped),
-    ),
-    hf_names=(
-        *NEXTN_NAMES,
-        *(f"model.layers.{{i}}.{name}" for name in ("self_attn.attention_sink_bias", "final_layernorm")),
     ),
     drops=(LEFT_OUT_LAYERS,),
     choices=CHOICES,

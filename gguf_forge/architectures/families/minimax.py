@@ -52,10 +52,6 @@ minimax_01 = Architecture(
     ),
     tokenizer=in_order(bpe, own_chat_template("minimax-m1")),
     rules=_EXPERTS,
-    hf_names=(
-        _MOE + "gate",
-        *(f"model.layers.{{i}}.self_attn.{name}" for name in ("qkv_proj", "out_proj", "output_gate", "norm")),
-    ),
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *EXPERTS),
 )
 
@@ -69,7 +65,6 @@ minimax_m2 = Architecture(
     ),
     tokenizer=bpe,
     rules=_EXPERTS,
-    hf_names=(_MOE + "gate", _MOE + "e_score_correction"),
     layer_tensors=lambda site: (*ATTENTION, "attn_q_norm", "attn_k_norm", "ffn_norm", *EXPERTS),
 )
 
@@ -121,11 +116,6 @@ minimax_m3 = minimax_m2.derive(
     ),
     # norms multiply by 1 + weight
     operations={"*norm": add(1)},
-    hf_names=(
-        *minimax_m2.hf_names,
-        *(f"{_MOE}shared_experts.{part}_proj" for part in ("gate", "up", "down")),
-        *(f"model.layers.{{i}}.self_attn.index_{part}" for part in ("q_proj", "k_proj", "q_norm", "k_norm")),
-    ),
     forced_types={"indexer.*": lambda base: F32},
     shapes={
         **DECODER_SHAPES,

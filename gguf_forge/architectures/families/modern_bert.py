@@ -9,7 +9,7 @@ from gguf_forge.architectures.declaration import Architecture, Drop
 from gguf_forge.architectures.families.bert import CLASSIFIER, ENCODER, ENCODER_SHAPES, NO_HEAD, OLD_NAMES
 from gguf_forge.architectures.metadata import DECODER, f32, flag, text, u32
 from gguf_forge.architectures.pooling import CLS, POOLING
-from gguf_forge.architectures.renames import BODY_NAMES, WRAPPERS, starts
+from gguf_forge.architectures.renames import WRAPPERS, starts
 from gguf_forge.architectures.shapes import hidden, inner
 from gguf_forge.architectures.site import Site
 from gguf_forge.tokenizer import add_bos_token, add_eos_token, add_sep_token, bpe, in_order, wordpiece
@@ -36,11 +36,6 @@ modern_bert = Architecture(
     rules=CLASSIFIER,
     # The head that is only for guessing masked words.
     drops=(Drop("decoder.*"), *NO_HEAD),
-    hf_names=(
-        *("embeddings.tok_embeddings", "embeddings.norm", "final_norm", "head.dense", "head.norm"),
-        *(f"layers.{{i}}.attn.{name}" for name in ("Wqkv", "Wo")),
-        *(f"layers.{{i}}.{name}" for name in ("attn_norm", "mlp_norm", "mlp.Wi", "mlp.Wo")),
-    ),
     shapes=_GATED_UP,
     model_tensors=("token_embd", "token_embd_norm", "output_norm"),
     # the embeddings are normalized already
@@ -72,11 +67,6 @@ neo_bert = Architecture(
     renames=_NAMES,
     rules=CLASSIFIER,
     drops=(Drop("decoder.*"), *NO_HEAD),
-    hf_names=(
-        *("encoder", "layer_norm", "dense"),
-        *(f"transformer_encoder.{{i}}.{name}" for name in ("attention_norm", "ffn_norm", "qkv", "wo")),
-        *(f"transformer_encoder.{{i}}.ffn.{name}" for name in ("w12", "w3")),
-    ),
     shapes={
         **ENCODER_SHAPES,
         "ffn_up": (lambda site: 2 * _two_thirds(site), hidden),
@@ -92,6 +82,5 @@ eurobert = Architecture(
     metadata=(*DECODER, flag("attention.causal", lambda site: False), _NO_ROPE_SCALING, *POOLING),
     tokenizer=in_order(add_bos_token(False), bpe),
     renames=(starts("model."), *WRAPPERS),
-    hf_names=BODY_NAMES,
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *GATED),
 )

@@ -40,13 +40,6 @@ mpt = Architecture(
         bpe, in_order(sentencepiece, add_bos_token(False), special_ids({"padding": 3, "eos": 1, "unknown": 0}))
     ),
     names={"transformer.blocks.{i}.ffn.act.scales": "blk.{i}.ffn.act.scales"},
-    hf_names=(
-        *("transformer.wte", "transformer.norm_f"),
-        *(
-            f"transformer.blocks.{{i}}.{name}"
-            for name in ("norm_1", "attn.Wqkv", "attn.out_proj", "norm_2", "ffn.up_proj", "ffn.down_proj")
-        ),
-    ),
     shapes={},
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *DENSE),
 )

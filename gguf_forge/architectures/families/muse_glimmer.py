@@ -54,7 +54,6 @@ muse_glimmer = Architecture(
         # the norms of layers multiply by 1 + weight, the last one by the weight
         **{role: add(1) for role in ("attn_norm", "ffn_norm", "post_attention_norm", "post_ffw_norm")},
     },
-    hf_names=("model.layers.{i}.self_attn.gate_proj",),
     layer_tensors=lambda site: (*ATTENTION, "attn_gate", "ffn_norm", *GATED),
 )
 

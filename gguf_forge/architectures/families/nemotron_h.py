@@ -10,7 +10,7 @@ from gguf_forge.architectures.completeness import ATTENTION, DENSE, MAMBA2
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Drop, Rule
 from gguf_forge.architectures.families.llama import HEADS, KEY_HEADS, llama
-from gguf_forge.architectures.families.mamba import CONTEXT, DT_BIAS, MAMBA2_OPERATIONS, MAMBA2_STORED_AS, mamba2
+from gguf_forge.architectures.families.mamba import CONTEXT, DT_BIAS, MAMBA2_OPERATIONS
 from gguf_forge.architectures.metadata import f32, flag, per_layer, u32
 from gguf_forge.architectures.operations import experts, keep, permute_rope
 from gguf_forge.architectures.parts import is_text
@@ -85,10 +85,6 @@ _KEYS = (
 )
 
 _MIXER = "backbone.layers.{i}.mixer."
-_NAMES = (
-    *("q_proj", "k_proj", "v_proj", "o_proj", "gate", "gate.e_score_correction", "up_proj", "down_proj"),
-    *("shared_experts.up_proj", "shared_experts.down_proj", "fc1_latent_proj", "fc2_latent_proj"),
-)
 
 nemotron_h = llama.derive(
     "nemotron_h",
@@ -105,10 +101,8 @@ nemotron_h = llama.derive(
     tokenizer=with_rounded_size(bpe, 8),
     renames=(*WRAPPERS, starts("model.", "backbone.", put_back=False), DT_BIAS),
     operations={"attn_q": permute_rope(HEADS), "attn_k": permute_rope(KEY_HEADS), **MAMBA2_OPERATIONS},
-    stored_as=MAMBA2_STORED_AS,
     rules=(),
     generated=lambda site: (),
-    hf_names=(*mamba2.hf_names, *(_MIXER + name for name in _NAMES)),
     prepare=_prepared,
     shapes={
         **{role: sizes for role, sizes in DECODER_SHAPES.items() if not role.startswith("ffn_")},

@@ -51,13 +51,6 @@ nomic_bert = bert.derive(
     tokenizer=either(has_model_type("Unigram"), xlm_roberta, wordpiece),
     prepare=lambda site: _checked(site.config, {**_DENSE_GRAPH, **dict.fromkeys(_BIASES, False)}),
     rules=(),
-    hf_names=(
-        *(f"embeddings.{name}_embeddings" for name in ("word", "token_type")),
-        "emb_ln",
-        *(f"encoder.layers.{{i}}.attn.{name}" for name in ("Wqkv", "out_proj")),
-        *(f"encoder.layers.{{i}}.mlp.{name}" for name in ("fc11", "fc12", "fc2")),
-        *(f"encoder.layers.{{i}}.norm{number}" for number in (1, 2)),
-    ),
     shapes={**ENCODER_SHAPES, "ffn_gate": (inner, hidden)},
     model_tensors=("token_embd", "token_embd_norm"),
     layer_tensors=lambda site: (*ENCODER_LAYER, "ffn_gate"),
@@ -94,11 +87,6 @@ nomic_bert_experts = nomic_bert.derive(
     ),
     # llama.cpp's graph has no place for it
     drops=(Drop("encoder.layers.{i}.mlp.experts.bias"), *bert.drops),
-    hf_names=(
-        *nomic_bert.hf_names,
-        "encoder.layers.{i}.mlp.fc1",
-        "encoder.layers.{i}.mlp.router.layer",
-    ),
     shapes={**ENCODER_SHAPES, "ffn_gate_inp": (n_expert, hidden)},
     layer_tensors=_expert_layer,
 )

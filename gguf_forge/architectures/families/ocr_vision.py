@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isqrt
 
 from gguf_forge.architectures.metadata import u32
-from gguf_forge.architectures.operations import rows_from
+from gguf_forge.architectures.operations import skip_rows
 from gguf_forge.architectures.projector import (
     MAX_PIXELS,
     MIN_PIXELS,
@@ -78,7 +78,7 @@ hunyuan_vision = projector(
     prepare=with_vision(image_size=of_vision("image_size", "max_image_size", default=2048)),
     takes=lambda name: name.startswith("vit."),
     # the first position is that of a class, which llama.cpp has no use for
-    operations={"v.position_embd": rows_from(1)},
+    operations={"v.position_embd": skip_rows(1)},
     forced_types={**PATCHES, "mm.{i}": as_base},
     model_tensors=("v.patch_embd",),
 )

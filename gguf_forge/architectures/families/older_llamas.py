@@ -139,13 +139,6 @@ codeshell = Architecture(
         f32("rope.scaling.factor", lambda site: 1.0),
     ),
     tokenizer=bpe,
-    hf_names=(
-        *("transformer.wte", "transformer.ln_f"),
-        *(
-            f"transformer.h.{{i}}.{name}"
-            for name in ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
-        ),
-    ),
     shapes={},
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *DENSE),
 )

@@ -55,7 +55,6 @@ olmo2 = Architecture(
         flag("attention.sliding_window_pattern", _sliding_pattern),
     ),
     tokenizer=bpe,
-    hf_names=("model.layers.{i}.post_attention_layernorm", "model.layers.{i}.post_feedforward_layernorm"),
     layer_tensors=lambda site: (*_ATTENTION, "post_attention_norm", "post_ffw_norm", *GATED),
 )
 

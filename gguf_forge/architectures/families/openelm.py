@@ -77,12 +77,6 @@ openelm = Architecture(
         Rule(_GATE_AND_UP, "blk.{i}.ffn_gate.weight", first_rows(_inner)),
         Rule(_GATE_AND_UP, "blk.{i}.ffn_up.weight", rows_from(_inner)),
     ),
-    hf_names=(
-        *("transformer.token_embeddings", "transformer.norm"),
-        *(f"transformer.layers.{{i}}.{part}_norm" for part in ("attn", "ffn")),
-        *(f"transformer.layers.{{i}}.attn.{part}" for part in ("qkv_proj", "out_proj", "q_norm", "k_norm")),
-        "transformer.layers.{i}.ffn.proj_2",
-    ),
     prepare=_prepared,
     shapes={},
     layer_tensors=lambda site: (*ATTENTION, "attn_q_norm", "attn_k_norm", "ffn_norm", *GATED),

@@ -48,10 +48,6 @@ phi2 = Architecture(
         flag("tokenizer.ggml.add_bos_token", lambda site: False),
     ),
     tokenizer=bpe,
-    hf_names=(
-        "model.final_layernorm",
-        *(f"model.layers.{{i}}.{name}" for name in ("self_attn.dense", "mlp.fc1", "mlp.fc2")),
-    ),
     layer_tensors=lambda site: (*ATTENTION, *DENSE),
 )
 
@@ -124,7 +120,6 @@ phi3 = Architecture(
         u32("attention.sliding_window", _sliding_window),
     ),
     tokenizer=_vocabulary,
-    hf_names=("model.layers.{i}.self_attn.qkv_proj", "model.layers.{i}.mlp.gate_up_proj"),
     # gate and up in one, and so are queries, keys and values
     shapes={
         **DECODER_SHAPES,
@@ -150,7 +145,6 @@ phimoe = phi3.derive(
         ("w2", "ffn_down_exps"),
         ("w3", "ffn_up_exps"),
     ),
-    hf_names=("model.layers.{i}.block_sparse_moe.gate",),
     shapes=DECODER_SHAPES,
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *EXPERTS),
 )

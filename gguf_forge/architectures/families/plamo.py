@@ -8,7 +8,7 @@ from gguf_forge.architectures.completeness import DENSE
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.metadata import DECODER, Lines, f32, file_type, flag, per_layer, rope, u32
-from gguf_forge.architectures.operations import add, neg_exp, reorder, squeeze, unsqueeze
+from gguf_forge.architectures.operations import add, neg_exp, reorder, squeeze
 from gguf_forge.architectures.renames import WRAPPERS, ends
 from gguf_forge.architectures.shapes import DECODER_SHAPES, hidden, inner
 from gguf_forge.architectures.site import Site
@@ -38,12 +38,6 @@ plamo = Architecture(
         "attn_q": reorder(-2, (_SHARED, _KEY_HEADS, -1), (1, 0, 2), "heads of one key side by side"),
         "attn_output": reorder(-1, (_SHARED, _KEY_HEADS, -1), (1, 0, 2), "heads of one key side by side"),
     },
-    hf_names=(
-        "model.layers.layers.{i}.norm",
-        *(f"model.layers.layers.{{i}}.self_attn.{part}_proj" for part in "qkvo"),
-        *(f"model.layers.layers.{{i}}.mlp.{part}_proj" for part in ("gate", "up", "down")),
-        "model.layers.layers.{i}.self_attn.rotary_emb.inv_freq",
-    ),
     shapes={role: sizes for role, sizes in DECODER_SHAPES.items() if role not in ("attn_k", "attn_v")},
     layer_tensors=lambda site: ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", *DENSE),
 )
@@ -62,13 +56,6 @@ _NORMS = {
     "post_ffw_norm": add(1 / 5**1.5),
     "output_norm": add(1),
 }
-_LAYER_NAMES = tuple(
-    f"model.layers.layers.{{i}}.{name}"
-    for name in (
-        *("pre_mixer_norm", "post_mixer_norm.weight", "pre_mlp_norm", "post_mlp_norm.weight"),
-        *("mixer.qkv_proj", "mixer.o_proj", "mlp.gate_up_proj", "mlp.down_proj"),
-    )
-)
 _AROUND = ("attn_norm", "post_attention_norm", "ffn_norm", *DENSE, "post_ffw_norm")
 
 
@@ -136,13 +123,6 @@ plamo2 = Architecture(
         *(ends(f".{name}_weight", f".{name}.weight") for name in "kq"),
     ),
     operations={**_NORMS, "ssm_a": neg_exp, "ssm_conv1d": squeeze},
-    stored_as={"ssm_conv1d": unsqueeze(1)},
-    hf_names=(
-        *_LAYER_NAMES,
-        *(f"model.layers.layers.{{i}}.mixer.{name}" for name in ("in_proj", "conv1d", "bcdt_proj", "dt_proj")),
-        *(f"model.layers.layers.{{i}}.mixer.{name}" for name in ("A_log", "D", "out_proj", "q", "k")),
-        *(f"model.layers.layers.{{i}}.mixer.{name}_norm.weight" for name in ("dt", "B", "C")),
-    ),
     shapes=_FUSED_SHAPES,
     layer_tensors=lambda site: (
         *(("attn_qkv", "attn_q_norm", "attn_k_norm", "attn_output") if _has_attention(site) else _STATE_SPACE),
@@ -181,7 +161,6 @@ plamo3 = Architecture(
     metadata=(*DECODER, u32("vocab_size", "vocab_size"), _window),
     tokenizer=plamo3_vocabulary,
     operations={**_NORMS, "attn_q_norm": add(1), "attn_k_norm": add(1)},
-    hf_names=(*_LAYER_NAMES, *(f"model.layers.layers.{{i}}.mixer.{name}_norm" for name in "qk")),
     prepare=_with_yarn,
     shapes=_FUSED_SHAPES,
     layer_tensors=lambda site: ("attn_qkv", "attn_q_norm", "attn_k_norm", "attn_output", *_AROUND),

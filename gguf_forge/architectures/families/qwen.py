@@ -30,10 +30,6 @@ qwen1 = Architecture(
         "ffn_up": (_half_inner, hidden),
         "ffn_down": (hidden, _half_inner),
     },
-    hf_names=(
-        *("transformer.wte", "transformer.ln_f", "transformer.h.{i}.ln_1", "transformer.h.{i}.ln_2"),
-        *(f"transformer.h.{{i}}.{name}" for name in ("attn.c_attn", "attn.c_proj", "mlp.w1", "mlp.w2", "mlp.c_proj")),
-    ),
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *GATED),
 )
 

@@ -15,7 +15,6 @@ from gguf_forge.architectures.appended_layers import (
     LEFT_OUT_LAYERS,
     MTP_NAMES,
     NEXTN,
-    NEXTN_NAMES,
     is_appended,
     is_left_out,
 )
@@ -33,7 +32,6 @@ from gguf_forge.architectures.operations import (
     neg_exp,
     reshape,
     squeeze,
-    unsqueeze,
 )
 from gguf_forge.architectures.parts import is_text
 from gguf_forge.architectures.renames import WRAPPERS, ends, starts
@@ -149,18 +147,6 @@ def _block(*feed_forward: str) -> Callable[[Site], tuple[str, ...]]:
     return tensors
 
 
-_LINEAR_NAMES = (
-    "A_log",
-    "conv1d",
-    "dt_proj",
-    "norm",
-    "in_proj_a",
-    "in_proj_b",
-    "in_proj_z",
-    "in_proj_qkv",
-    "in_proj_ba",
-    "out_proj",
-)
 _QKVZ = "model.layers.{i}.linear_attn.in_proj_qkvz.weight"
 
 
@@ -196,11 +182,6 @@ qwen3next = qwen2moe.derive(
         Rule((_QKVZ,), "blk.{i}.attn_gate.weight", _of_heads(3)),
     ),
     operations={"ssm_a": neg_exp, "ssm_conv1d": squeeze, "ssm_norm": keep, "*norm": add(1)},
-    hf_names=(
-        *(f"model.layers.{{i}}.linear_attn.{name}" for name in _LINEAR_NAMES),
-        *NEXTN_NAMES,
-    ),
-    stored_as={"ssm_conv1d": unsqueeze(1)},
     drops=(LEFT_OUT_LAYERS,),
     choices=CHOICES,
     block_count=block_count,

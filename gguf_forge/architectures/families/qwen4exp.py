@@ -8,7 +8,7 @@ from gguf_forge.architectures.completeness import ATTENTION, EXPERTS
 from gguf_forge.architectures.declaration import Drop, Rule
 from gguf_forge.architectures.families.qwen35 import DELTA_NET, is_recurrent, qwen35moe
 from gguf_forge.architectures.metadata import Lines, u32
-from gguf_forge.architectures.operations import add, concat, cut, squeeze, unsqueeze
+from gguf_forge.architectures.operations import add, concat, cut, squeeze
 from gguf_forge.architectures.renames import WRAPPERS, ends
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
@@ -112,7 +112,6 @@ qwen4exp = qwen35moe.derive(
         Rule((_PLE + _SHARD,), "per_layer_token_embd.weight", concat(), count=_n_shards),
     ),
     operations={**qwen35moe.operations, "ple_norm_*": add(1), "ple_conv1d": squeeze},
-    stored_as={**qwen35moe.stored_as, "ple_conv1d": unsqueeze(1)},
     # The layers that predict further tokens are a model of their own.
     drops=(Drop("mtp.*"), Drop("model.mtp.*"), *(Drop(_PLE + end) for end in _HASHES)),
     choices=frozenset(),

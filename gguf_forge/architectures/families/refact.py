@@ -43,10 +43,6 @@ refact = Architecture(
         Rule((_GATE_UP,), "blk.{i}.ffn_gate.weight", cut(-2, 0, _inner)),
         Rule((_GATE_UP,), "blk.{i}.ffn_up.weight", rows_from(_inner)),
     ),
-    hf_names=(
-        *("transformer.wte", "transformer.ln_f"),
-        *(f"transformer.h.{{i}}.{name}" for name in ("ln_1", "attn.c_proj", "ln_2", "mlp.c_proj")),
-    ),
     shapes={},
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *GATED),
 )

@@ -115,10 +115,6 @@ def _in_order_of_rwkv(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     return joined(tuple(Slice(x, axis, part * size, (part + 1) * size) for part in (3, 1, 2, 0, 4)), axis)
 
 
-def _head_size(site: Site) -> int:
-    return site.config.integer("hidden_size") // site.config.integer("num_attention_heads")
-
-
 def _rank(key: str, large: int, small: int) -> Any:
     return lambda site: site.config.get(key, large if site.config.integer("hidden_size") >= 4096 else small)
 

@@ -41,6 +41,5 @@ smallthinker = Architecture(
         ("gate", "ffn_gate_exps"),
         ("up", "ffn_up_exps"),
     ),
-    hf_names=("model.layers.{i}.block_sparse_moe.primary_router",),
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *EXPERTS),
 )

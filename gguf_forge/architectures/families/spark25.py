@@ -40,7 +40,6 @@ spark25 = Architecture(
     ),
     tokenizer=bpe,
     names={"model.layers.{i}.self_attn.q_k_v_proj": "blk.{i}.attn_qkv"},
-    hf_names=("model.layers.{i}.self_attn.g_proj",),
     shapes={**DECODER_SHAPES, "attn_gate": (heads, hidden)},
     layer_tensors=lambda site: ("attn_norm", "attn_qkv", "attn_gate", "attn_output", "ffn_norm", *GATED),
 )

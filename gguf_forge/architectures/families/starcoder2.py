@@ -12,6 +12,5 @@ starcoder2 = Architecture(
     hf=("Starcoder2ForCausalLM",),
     metadata=DECODER,
     tokenizer=bpe,
-    hf_names=("model.layers.{i}.mlp.c_fc", "model.layers.{i}.mlp.c_proj"),
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *DENSE),
 )

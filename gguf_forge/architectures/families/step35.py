@@ -13,7 +13,6 @@ from gguf_forge.architectures.appended_layers import (
     CHOICES,
     LEFT_OUT_LAYERS,
     NEXTN,
-    NEXTN_NAMES,
     SOME_NEXTN,
     is_appended,
     is_left_out,
@@ -158,14 +157,6 @@ step35 = Architecture(
         "*norm": add(1),
         **dict.fromkeys(("attn_gate", "ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"), squeeze),
     },
-    hf_names=NEXTN_NAMES
-    + tuple(
-        f"model.layers.{{i}}.{name}"
-        for name in (
-            *("self_attn.g_proj", "moe.gate", "moe.router_bias"),
-            *(f"{part}.{word}_proj" for part in ("moe", "share_expert") for word in ("gate", "up", "down")),
-        )
-    ),
     drops=(LEFT_OUT_LAYERS,),
     generated=_rope_factors,
     prepare=_with_two_bases,

@@ -37,18 +37,6 @@ def _stack_shapes(stack: str, *attentions: str) -> dict[str, tuple[Size, ...]]:
     }
 
 
-def _hf_names(stack: str, *attentions: str) -> tuple[str, ...]:
-    """The checkpoint names of one stack's tensors, in the form with a gate."""
-    layer, dense = f"{stack}.block.{{i}}.layer", len(attentions)
-    return (
-        *(f"{layer}.{at}.{name}.{part}" for at, name in enumerate(attentions) for part in "qkvo"),
-        f"{layer}.0.SelfAttention.relative_attention_bias",
-        *(f"{layer}.{dense}.DenseReluDense.{part}" for part in ("wi_0", "wi_1", "wo")),
-        *(f"{layer}.{at}.layer_norm" for at in range(dense + 1)),
-        f"{stack}.final_layer_norm",
-    )
-
-
 def _layer(stack: str, *roles: str) -> tuple[str, ...]:
     return tuple(f"{stack}.blk.{{i}}.{name}" for name in roles)
 
@@ -108,7 +96,6 @@ t5 = Architecture(
             keep,
         ),
     ),
-    hf_names=(*_hf_names("encoder", "SelfAttention"), *_hf_names("decoder", "SelfAttention", "EncDecAttention")),
     shapes={
         "token_embd": (None, _width),
         "output": (None, _width),

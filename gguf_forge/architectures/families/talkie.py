@@ -53,11 +53,6 @@ talkie = Architecture(
     # There is one gain for each head, for all of its values.
     operations={"attn_q": _backward, "attn_k": _backward, "attn_q_norm": unsqueeze(-1)},
     drops=(Drop(_GAIN),),
-    hf_names=(
-        "model.embed",
-        *(f"model.blocks.{{i}}.attn.attn_{part}" for part in ("query", "key", "value", "resid")),
-        *(f"model.blocks.{{i}}.mlp.mlp_{part}" for part in ("gate", "linear", "resid")),
-    ),
     model_tensors=("token_embd",),
     layer_tensors=lambda site: ("attn_q", "attn_k", "attn_v", "attn_output", *GATED),
 )

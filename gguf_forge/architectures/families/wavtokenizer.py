@@ -58,12 +58,6 @@ wavtokenizer = Architecture(
     ),
     tokenizer=no_vocabulary,
     takes=lambda name: is_text(name) and not name.endswith(_OF_TRAINING),
-    hf_names=(
-        *("backbone.embedding", "backbone.embed", "backbone.norm", "backbone.final_layer_norm", "head.out"),
-        *(f"backbone.convnext.{{i}}.{name}" for name in ("dwconv", "norm", "pwconv1", "pwconv2", "gamma")),
-        *(f"backbone.posnet.{{i}}.{name}" for name in ("norm1", "conv1", "norm2", "conv2", "norm")),
-        *(f"backbone.posnet.{{i}}.{name}" for name in ("q", "k", "v", "proj_out")),
-    ),
     shapes={},
     model_tensors=("token_embd", "conv1d", "token_embd_norm", "output_norm", "output"),
     layer_tensors=_layer,

@@ -18,6 +18,7 @@ from gguf_forge.gguf_file.split import PartName
 from gguf_forge.kernels.rows import as_float32
 from gguf_forge.planning.file_plan import FilePlan, WrittenFile, make_files
 from gguf_forge.planning.from_gguf import GgufModel
+from gguf_forge.planning.model_of_file import model_of_file
 from gguf_forge.planning.splits import Split
 from gguf_forge.recipe import FILE_TYPES, FileType, Options
 from gguf_forge.request import Request
@@ -50,6 +51,7 @@ def dequantize_gguf(
     file_type: str | None = None,
     safetensors: bool = False,
     max_size: int | None = None,
+    config: str | PathLike[str] | None = None,
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
@@ -69,6 +71,8 @@ def dequantize_gguf(
         safetensors: Write a checkpoint's tensors.
         max_size: The most bytes of tensors in one file. If it is None, a checkpoint is cut into files of at most 5 GB,
             and a GGUF file is not cut.
+        config: The model's config.json, or its folder. It names the class whose names the tensors get, and has what
+            the file lacks. If it is None, they get those of the class that fits the file best.
         threads, backend, overwrite, observer: How it is run; see `RunSettings`.
 
     Returns:
@@ -85,7 +89,9 @@ def dequantize_gguf(
     """
     run = RunSettings(threads=threads, backend=backend, overwrite=overwrite, observer=observer)
     with open_gguf(source) as gguf:
-        plan = plan_dequantized(gguf, out, file_type=file_type, safetensors=safetensors, max_size=max_size)
+        plan = plan_dequantized(
+            gguf, out, file_type=file_type, safetensors=safetensors, max_size=max_size, config=config
+        )
         return make_dequantized(plan, run, is_folder_new=safetensors)
 
 
@@ -102,11 +108,14 @@ def plan_dequantized(
     file_type: str | None = None,
     safetensors: bool = False,
     max_size: int | None = None,
+    config: str | PathLike[str] | None = None,
 ) -> FilePlan:
     """What `dequantize_gguf` would write of an opened file, with the same arguments; valid while the file is open."""
     float_type = _target(gguf, file_type)
     split = Split(max_size=max_size)
     if not safetensors:
+        if config is not None:
+            raise UsageError("a config is for the tensors of a checkpoint", hint="add --safetensors, or leave it out")
         place = _beside(gguf, f"{float_type}.gguf")
         target = place if out is None else Path(out) / place.name if is_folder(Path(out)) else Path(out)
         request = Request(source=os.fspath(gguf.paths[0]), out=os.fspath(target), types=(float_type.name,))
@@ -115,7 +124,9 @@ def plan_dequantized(
         raise InputError("the file has no tensors", file=gguf.paths[0])
     folder = _beside(gguf, float_type.name) if out is None else Path(out)
     tensors = checkpoint_tensors(
-        gguf.typed_metadata, {tensor.name: _as_floats(tensor.expression()) for tensor in gguf.tensors}
+        gguf.typed_metadata,
+        {tensor.name: _as_floats(tensor.expression()) for tensor in gguf.tensors},
+        model_of_file(gguf.typed_metadata, Path(config)) if config is not None else None,
     )
     return FilePlan(
         file_type=float_type,

@@ -1,0 +1,49 @@
+"""The model that a GGUF file was made of, by the config.json of its checkpoint: for the way back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from gguf_forge.architectures.registry import class_name, declarations_of
+from gguf_forge.architectures.reverse import KnownModel
+from gguf_forge.architectures.site import Part
+from gguf_forge.errors import InputError, printable
+from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.planning.model_plan import site_of
+from gguf_forge.storage.json_file import read_json_object
+from gguf_forge.storage.local.folder import LocalFolder
+from gguf_forge.storage.paths import is_folder
+
+_NAME = "config.json"
+
+
+def model_of_file(metadata: Metadata, config: Path) -> KnownModel:
+    """What a config says of the model that a file was made of.
+
+    Args:
+        metadata: Keys of the file.
+        config: The config.json, or the folder that has it.
+
+    Raises:
+        InputError: the config is not that of the file's architecture.
+    """
+    folder, name = (config, _NAME) if is_folder(config) else (config.parent, config.name)
+    values = read_json_object(LocalFolder(folder), name)
+    kind, wanted = metadata.get("general.type"), metadata.get("general.architecture")
+    part: Part = "mmproj" if kind is not None and kind.data == "mmproj" else "text"
+    architecture = next((one for one in declarations_of(values, part) if wanted and one.name == wanted.data), None)
+    if architecture is None:
+        told = printable(str(wanted.data if wanted else None))
+        raise InputError(
+            f"{printable(class_name(values, part))} makes no file of architecture {told}",
+            file=folder / name,
+            hint="give the config.json of the model that the file was made of",
+        )
+    site = site_of(architecture, values, LocalFolder(folder), {})
+    count = metadata.get(f"{architecture.name}.block_count")
+    if count is not None and isinstance(count.data, int):
+        site = replace(site, block_count=count.data)
+    inner, names = class_name(values, part), values.get("architectures")
+    outermost = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else inner
+    return KnownModel(architecture, inner, site, outermost)

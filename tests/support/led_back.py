@@ -1,0 +1,117 @@
+"""Checkpoints led back: planned as a file, and made again of the plan's tensors and keys. No file is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from corpus import Cases, manifests, read_manifest
+from numpy.typing import NDArray
+
+from gguf_forge import Request
+from gguf_forge.architectures.declaration import Architecture
+from gguf_forge.architectures.registry import class_name
+from gguf_forge.architectures.reverse import KnownModel, checkpoint_tensors
+from gguf_forge.architectures.site import Site
+from gguf_forge.checkpoint import Checkpoint
+from gguf_forge.errors import ForgeError
+from gguf_forge.planning.from_checkpoint import CheckpointModel
+from gguf_forge.planning.model_plan import ModelPlan, plan_model, survey
+from gguf_forge.storage.local.folder import LocalFolder
+from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.stored import Constant, stored_in
+
+# The most that float32 arithmetic, which cannot be undone exactly, may change a value near 1.
+ROUNDED = 2.0**-23
+_OPTIONS = {"--mmproj": "mmproj", "--mtp": "mtp", "--no-mtp": "no_mtp", "--mistral-format": "mistral_format"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a checkpoint came back.
+
+    Attributes:
+        by: "file" if the file alone tells all, "config" if config.json was needed, "none" if neither is enough.
+        differs: What differs, in words; empty if nothing does.
+    """
+
+    by: str
+    differs: str = ""
+
+
+def outcome(request: Request) -> Outcome:
+    """How the part of a checkpoint that a request asks for comes back from its file."""
+    folder = LocalFolder(Path(request.source))
+    model = CheckpointModel.open(folder, mistral_format=request.mistral_format)
+    checkpoint: Checkpoint = model._checkpoint
+    target = LocalFolder(Path(request.target_model_dir)) if request.target_model_dir else None
+    try:
+        how = {"choices": request.choices, "target": target}
+        plan = plan_model(checkpoint, request.part, pre_tokenizer=request.pre_tokenizer, **how)  # type: ignore[arg-type]
+        architecture, site = survey(checkpoint, request.part, **how)  # type: ignore[arg-type]
+        first = _differences(plan, site, None)
+        if not first:
+            return Outcome("file")
+        by_config = _differences(plan, site, _model(architecture, site, plan, checkpoint))
+        return Outcome("none" if by_config else "config", by_config)
+    finally:
+        model.close()
+
+
+def _model(architecture: Architecture, site: Site, plan: ModelPlan, checkpoint: Checkpoint) -> KnownModel:
+    name = class_name(checkpoint.config, site.part)
+    count = plan.metadata.get(f"{architecture.name}.block_count")
+    known = replace(site, tensors={}, choices=frozenset(), block_count=count.data if count else site.block_count)
+    outermost = (checkpoint.config.get("architectures") or [name])[0]
+    return KnownModel(architecture, name if name in architecture.hf else architecture.hf[0], known, outermost)
+
+
+def _differences(plan: ModelPlan, site: Site, model: KnownModel | None) -> str:
+    tensors = {tensor.name: tensor.expr for tensor in plan.tensors}
+    used = {_place(part) for expr in tensors.values() for part in stored_in(expr)}
+    wanted = {n: e for n, e in site.tensors.items() if any(_place(part) in used for part in stored_in(e))}
+    # Blocks stand for zeros: what they come back as is for the test of whole files.
+    floats = {n: e if e.dtype.is_float else Constant(np.zeros(e.shape, np.float32)) for n, e in tensors.items()}
+    try:
+        found = checkpoint_tensors(plan.metadata, floats, model)
+    except ForgeError as error:
+        return f"refused: {error}"
+    if found.keys() != wanted.keys():
+        return f"names: {sorted(found.keys() ^ wanted.keys())[:4]}"
+    shapes = [name for name in wanted if found[name].shape != wanted[name].shape]
+    if shapes:
+        return f"shapes: {shapes[:4]}"
+    if any(not expr.dtype.is_float for expr in tensors.values()):
+        return ""
+    values = [name for name in wanted if np.abs(_values(found[name]) - _values(wanted[name])).max() > ROUNDED]
+    return f"values: {values[:4]}" if values else ""
+
+
+def _place(part: TensorExpr) -> tuple[object, ...]:
+    return part.name, part.offset, part.source.path  # type: ignore[attr-defined]
+
+
+def _values(expr: TensorExpr) -> NDArray[np.float32]:
+    values: NDArray[np.float32] = expr.rows(0, expr.n_rows).astype(np.float32)
+    return values.reshape(-1)
+
+
+def parts_of_cases(cases: Cases) -> Iterator[tuple[str, Request]]:
+    """Each part of each case of the corpus that is no adapter, with a name."""
+    seen = set()
+    for path in manifests():
+        words = read_manifest(path).get("forge_args") or []
+        options = tuple(word for word in words if word in _OPTIONS)
+        name = f"{path.parents[1].name}{''.join(options)}"
+        if name in seen or {"--base", "--vocab-only"} & set(words) or not read_manifest(path).get("forge_type"):
+            continue
+        seen.add(name)
+        beside = [word.split("/")[1] for word in words if word.startswith("../")]
+        case = cases.folder_of(path.parents[1], *beside)
+        targets = {"target_model_dir": str(case.parent / beside[0] / "hf")} if "--target-model-dir" in words else {}
+        pre = json.loads((case / "case.json").read_text())["pre_monkeypatch"]
+        flags = {_OPTIONS[option]: True for option in options}
+        yield name, Request(source=str(case / "hf"), pre_tokenizer=pre, **targets, **flags)  # type: ignore[arg-type]
