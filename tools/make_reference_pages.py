@@ -83,9 +83,9 @@ The error is the root mean square of the differences, over that of the weights.
 
 ## Speed and memory
 
-A model of 1.1 billion weights, of which 970 million are quantized, becomes Q4_K_M. The speed is that of the same model in
-bf16 divided by it, by the processor time of both, in alternating runs of which the median counts. The two processors were
-busy with other work.
+A model of 1.1 billion weights, of which 970 million are quantized, becomes Q4_K_M. The speed is that of the same model
+in bf16 divided by it, by the processor time of both, in alternating runs of which the median counts. The two processors
+were busy with other work.
 
 | source | speed beside bf16 | memory beside bf16 |
 | --- | --- | --- |
@@ -94,7 +94,8 @@ busy with other work.
 | GPTQ, 4 bits, groups of 128 | 0.69 | 1.25 |
 
 With NumPy instead of C kernels, and whole matrices at a time, GPTQ had a speed of 0.32 and took 4 times the memory. By
-the clock of the busy machine, FP8 had 0.86 and GPTQ 0.56. In the same model with 6 layers, where two thirds of the weights are quantized, the speeds are:
+the clock of the busy machine, FP8 had 0.86 and GPTQ 0.56. In the same model with 6 layers, where two thirds of the
+weights are quantized, the speeds are:
 
 | source | speed beside bf16 | memory beside bf16 |
 | --- | --- | --- |
