@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from gguf_forge import InputError, Request, RunSettings, UsageError
-from gguf_forge.cli.app import app
+from gguf_forge.cli.app import program
 from gguf_forge.request import ModelHints, RecipeChoices
 
 
@@ -58,9 +58,9 @@ def test_a_request_is_made_of_its_parts() -> None:
 
 @pytest.mark.parametrize("command", ["convert", "plan"])
 def test_the_command_line_has_every_option(command: str) -> None:
-    program: Any = typer.main.get_command(app)
+    root: Any = typer.main.get_command(program())
     settings = {field.name for field in fields(RunSettings)} - {"observer"}
-    known = {parameter.name for parameter in program.commands[command].params}
+    known = {parameter.name for parameter in root.commands[command].params}
     assert {field.name for field in fields(Request)} | settings <= known
 
 

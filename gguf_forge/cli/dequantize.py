@@ -77,7 +77,7 @@ def dequantize(
     - `gguf-forge dequantize model-Q4_K_M.gguf`
     - `gguf-forge dequantize model-Q8_0.gguf -t F16 -o model-F16.gguf`
     - `gguf-forge dequantize model-Q4_K_M.gguf --safetensors -t BF16 -o my-checkpoint`
-    - `gguf-forge dequantize mmproj-model-BF16.gguf --safetensors --config Qwen3-VL-4B-Instruct/config.json`
+    - `gguf-forge dequantize model-Q8_0.gguf --safetensors --config Qwen3-0.6B`
     """
     from gguf_forge.cli.making import say_what_would_stop
     from gguf_forge.cli.progress import observing

@@ -14,7 +14,7 @@ import pytest
 import typer
 
 import gguf_forge
-from gguf_forge.cli.app import app
+from gguf_forge.cli.app import program
 
 ROOT = Path(__file__).parents[2]
 # The changelog is history: it may name what is there no more.
@@ -99,12 +99,12 @@ def anchors(page: Path) -> set[str]:
 
 @page_by_page
 def test_options_exist(page: Path) -> None:
-    program: Any = typer.main.get_command(app)
+    root: Any = typer.main.get_command(program())
     unknown = []
     for words in command_lines(page):
         if words[0] != "gguf-forge":
             continue
-        command, rest = program, words[1:]
+        command, rest = root, words[1:]
         while rest and hasattr(command, "commands") and not rest[0].startswith("-") and rest[0] != "COMMAND":
             if rest[0] not in command.commands:
                 unknown.append(" ".join(words))

@@ -133,7 +133,7 @@ class MemoryStore:
         """All of them when the block ends well, none when it does not."""
         for output in outputs:
             if output.path in self.files and not overwrite:
-                raise RefusedError("exists already", file=output.path)
+                raise RefusedError("already exists", file=output.path)
         sinks = tuple(map(MemorySink, outputs))
         yield sinks
         self.files.update({output.path: bytes(sink.data) for output, sink in zip(outputs, sinks, strict=True)})

@@ -135,7 +135,7 @@ class LocalSink:
             self.take(resume=resume)
             self._set_mode(_OPENABLE)
             if not overwrite:
-                refuse_existing(self.path, "exists already")
+                refuse_existing(self.path, "already exists")
             # The inode is in the fingerprint, so that a journal never counts for another file of the same name.
             fingerprint = f"{self._fingerprint} file={disk.status_of_open(self._opened).st_ino}"
             if not self._is_new:
