@@ -33,7 +33,7 @@ from gguf_forge.request import Request
 from gguf_forge.storage.paths import is_folder
 from gguf_forge.toolbox.inspect.metadata_diff import metadata_differences
 from gguf_forge.types.rows import Rows
-from gguf_forge.types.tensor_type import TensorType
+from gguf_forge.types.tensor_type import F32, TensorType
 
 IMATRIX_KEYS = "quantize.imatrix."
 _BY_ID = {file_type.id: file_type for file_type in FILE_TYPES.values() if file_type.id is not None}
@@ -270,10 +270,16 @@ def _with_recorded_matrix(gguf: GgufFile, options: Options) -> Options:
 
 
 def _file_type_of(gguf: GgufFile) -> FileType:
-    """The file type of general.file_type. COPY, which keeps the file's own types, if that key is missing or unknown."""
+    """The file type of general.file_type. COPY, which keeps the file's own types, if that key is unknown.
+
+    Converters leave the key out for some families. Such a file has one float type beside F32, or F32 alone.
+    """
     value = gguf.typed_metadata.get("general.file_type")
-    known = _BY_ID.get(value.data) if value is not None and value.type is ValueType.UINT32 else None
-    return known or COPY
+    if value is not None:
+        return (_BY_ID.get(value.data) if value.type is ValueType.UINT32 else None) or COPY
+    types = {tensor.type for tensor in gguf.tensors} - {F32}
+    named = FILE_TYPES.get((types or {F32}).pop().name)
+    return named if named is not None and named.is_float and not types else COPY
 
 
 def _base(name: str) -> TensorType:

@@ -26,6 +26,7 @@ from gguf_forge import (
     Options,
     UsageError,
     convert,
+    edit_gguf,
     open_gguf,
     quantize,
     quantize_gguf,
@@ -475,3 +476,13 @@ def test_bytes_where_none_should_be(made: Callable[[str], Path]) -> None:
     assert (padding.kind, padding.count, padding.what) == ("padding", 1, f"1 bytes after {tensor.name} are not zero")
     assert (size.kind, size.what) == ("size", "4 bytes after the last tensor")
     assert begin % 32 == 0
+
+
+@pytest.mark.parametrize("file_type", ["F32", "F16", "BF16"])
+def test_a_file_without_a_file_type_has_that_of_its_tensors(tmp_path: Path, file_type: str) -> None:
+    """The reference leaves the key out for some families, such as GPT-NeoX."""
+    model = tiny_llama(tmp_path, NARROW)
+    (made,) = convert(model, tmp_path / "m.gguf", types=file_type)
+    edit_gguf(made.path, remove=["general.file_type"])
+    found = verify_gguf(made.path, model)
+    assert {difference.key for difference in found.keys} == {"general.file_type"} and not found.notes
