@@ -81,12 +81,17 @@ def parse_size(text: str, *, option: str = "--split-max-size", unit: int = 1000)
 def parse_names(given: Sequence[str] | None) -> tuple[str, ...]:
     """`-t A,B -t C` as A, B, C.
 
+    Raises:
+        UsageError: there are texts, and no name in them, as a shell's empty variable gives.
+
     Example:
         >>> parse_names(["A, B", "C"])
         ('A', 'B', 'C')
     """
-    names = (name.strip() for text in given or () for name in text.split(","))
-    return tuple(name for name in names if name)
+    names = tuple(name for text in given or () for part in text.split(",") if (name := part.strip()))
+    if given and not names:
+        raise UsageError("a list of names is empty", hint="leave the option out, or name something")
+    return names
 
 
 def parse_types(given: Sequence[str] | None) -> tuple[str, ...]:
@@ -100,6 +105,7 @@ def parse_types(given: Sequence[str] | None) -> tuple[str, ...]:
     for text in given or ():
         part = ""
         for name in parse_names([text]):
-            part = name[: name.find(":") + 1].strip() or part
-            found.append(part + name.rpartition(":")[2].strip())
+            before, colon, after = name.partition(":")
+            part = before.strip() + colon if colon else part
+            found.append(part + (after.strip() if colon else name))
     return tuple(found)

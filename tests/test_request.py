@@ -12,7 +12,8 @@ import typer
 
 from gguf_forge import InputError, Request, RunSettings, UsageError
 from gguf_forge.cli.app import program
-from gguf_forge.request import ModelHints, RecipeChoices
+from gguf_forge.file_choices import RecipeChoices
+from gguf_forge.request import ModelHints
 
 
 def full() -> Request:

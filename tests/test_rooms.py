@@ -22,7 +22,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("types", "storage", "foreign", "name_pattern"),
     ("kernels",),
     ("tensors", "option"),
-    ("run_settings",),
+    ("run_settings", "file_choices"),
     ("request",),
     ("gguf_file",),
     ("engine", "recipe/importance", "general", "tokenizer"),

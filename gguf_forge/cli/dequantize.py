@@ -11,8 +11,8 @@ import typer
 from gguf_forge.cli.help import MAKE
 from gguf_forge.cli.options import DryRun, Messages, add_command, only
 from gguf_forge.cli.streams import logging_to
+from gguf_forge.file_choices import SplitChoices
 from gguf_forge.option import OUTPUT, Option
-from gguf_forge.request import SplitChoices
 from gguf_forge.run_settings import RunSettings
 
 _COPY = (

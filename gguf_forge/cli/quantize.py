@@ -12,9 +12,10 @@ import typer
 from gguf_forge.cli.help import MAKE
 from gguf_forge.cli.options import DryRun, Messages, add_command, refuse_standard_output
 from gguf_forge.errors import UsageError
+from gguf_forge.file_choices import FileChoices
 from gguf_forge.foreign_text import natural
 from gguf_forge.option import OUTPUT, Option, parse_names
-from gguf_forge.request import FileChoices, Request
+from gguf_forge.request import Request
 from gguf_forge.run_settings import RunSettings
 
 

@@ -13,8 +13,8 @@ from gguf_forge.cli.help import CHANGE
 from gguf_forge.cli.options import DryRun, Messages, Partial, add_command, only
 from gguf_forge.cli.streams import logging_to
 from gguf_forge.cli.tables import facts_text, line, table_of
+from gguf_forge.file_choices import SplitChoices
 from gguf_forge.option import Option
-from gguf_forge.request import SplitChoices
 from gguf_forge.run_settings import RunSettings
 from gguf_forge.storage.paths import is_folder
 

@@ -16,8 +16,9 @@ from gguf_forge.cli.shown import rule_object
 from gguf_forge.cli.tables import facts_text, line, lines, table_of
 from gguf_forge.cli.token_check import MISMATCH, CheckTokens, TokenTexts, texts_to_check, tokens_object
 from gguf_forge.errors import UsageError, printable
+from gguf_forge.file_choices import AsReference, RecipeChoices
 from gguf_forge.option import MESSAGES, MIX, Option
-from gguf_forge.request import AsReference, ModelHints, PartChoices, RecipeChoices, Request
+from gguf_forge.request import ModelHints, PartChoices, Request
 from gguf_forge.run_settings import RunSettings
 from gguf_forge.storage.paths import is_folder
 

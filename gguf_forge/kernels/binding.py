@@ -259,6 +259,8 @@ def unpack_codes(
         raise UsageError("an order must be 32 uint8 numbers below 32")
     if out.size:
         to_columns = out.strides[1] != 1
+        # The request holds only addresses. This variable keeps the order behind its address alive.
+        order = None if order is None else np.require(order, requirements="C")
         request = {
             "data": _address(streams),
             "n_streams": len(streams),
@@ -267,7 +269,7 @@ def unpack_codes(
             "stream_bytes": stream_bytes,
             "n_codes": out.shape[1],
             "dst_step": out.strides[to_columns],
-            "order": ffi.NULL if order is None else _address(np.require(order, requirements="C")),
+            "order": ffi.NULL if order is None else _address(order),
             "bits": bits,
             "to_columns": to_columns,
         }

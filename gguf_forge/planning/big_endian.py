@@ -21,8 +21,8 @@ def refuse_other_types(names: Iterable[str]) -> None:
             raise UsageError(
                 f"--bigendian: a big-endian file of type {kind} can only be made on a big-endian machine, because "
                 "llama-quantize reads and writes the byte order of its own machine",
-                hint=f"take auto, F32, F16, BF16, {' or '.join(OF_CONVERTER)}; `llama-quantize` can make {kind} of an "
-                "F16 or BF16 file there",
+                hint=f"take auto, F32, F16, BF16, {', '.join(OF_CONVERTER[:-1])} or {OF_CONVERTER[-1]}; "
+                f"`llama-quantize` on the big-endian machine can make {kind} of an F16 or BF16 file",
             )
 
 

@@ -153,9 +153,10 @@ def _converters_file(plan: ModelPlan, options: Options, only_planned: bool) -> _
     """The content of the converter's own file: tensors in its order, and one type for all matrices. Also for those
     quantized types that it makes itself: of adapters, and of big-endian files."""
     if options.in_use and not only_planned:
+        could_have_mix = options.file_type.is_float and plan.byte_order == "<"
         raise UsageError(
             f"{', '.join(options.in_use)}: no effect on a file of type {options.file_type}",
-            hint="leave it out, or choose a quantized type" if options.file_type.is_float else "leave it out",
+            hint="leave it out, or choose a quantized type" if could_have_mix else "leave it out",
         )
     base = options.file_type.default_type or plan.native_type or F16
     # The reference's converter alone writes weights that are infinite or not a number; llama-quantize refuses them.
@@ -395,7 +396,7 @@ class CheckpointModel:
         if is_for_part or request.vocab_only or self._said_parts:
             return
         self._said_parts = True
-        left = (MAIN, *("mtp" for _ in range(request.no_mtp)))
+        left = {MAIN, "mtp"} if request.no_mtp else {MAIN}
         others = [f"{name} ({what})" for name, what in self.parts().items() if name not in left and what != AN_ADAPTER]
         if others:
             log.warning("the model has more parts, %s: --parts all makes a file of each", " and ".join(others))

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from gguf_forge.checkpoint.other_folders import cached_config
 from gguf_forge.errors import UsageError
+from gguf_forge.file_choices import RecipeChoices
 from gguf_forge.planning.file_plan import FilePlan, WrittenFile, make_files
 from gguf_forge.planning.model import TensorSource
 from gguf_forge.planning.notebook import FileTable
@@ -21,7 +22,7 @@ from gguf_forge.planning.parts import with_named_types
 from gguf_forge.planning.splits import Split, split_of
 from gguf_forge.recipe import Options
 from gguf_forge.recipe.requested import options_of
-from gguf_forge.request import RecipeChoices, Request, names_folder
+from gguf_forge.request import Request, names_folder
 from gguf_forge.run_settings import Observer, RunSettings
 from gguf_forge.storage.local.publish import made_folder
 from gguf_forge.storage.memory import memory_bound

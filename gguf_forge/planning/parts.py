@@ -200,7 +200,8 @@ def types_by_part(types: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """
     found: dict[str, tuple[str, ...]] = {}
     for name in parse_types(tuple(types)):
-        part, _, file_type = name.rpartition(":")
+        before, colon, after = name.partition(":")
+        part, file_type = (before, after) if colon else ("", name)
         found[part] = (*found.get(part, ()), file_type)
     return found
 
@@ -241,7 +242,8 @@ def with_named_types(request: Request, *, with_imatrix: bool) -> Request:
     if not request.parts and found.keys() - {""}:
         part = next(part for part in found if part)
         raise UsageError(
-            f"there are types for the part {printable(part)}, and no parts are asked for", hint="add --parts all"
+            f"there are types for the part {printable(part)}, and no parts are asked for",
+            hint=f"add --parts all, or --parts {printable(part)}",
         )
     named = (
         (part, names_of_types(names, with_imatrix=with_imatrix and part in ("", *_MODELS)))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from gguf_forge.engine.batches import Shard
 from gguf_forge.errors import UsageError
+from gguf_forge.file_choices import SplitChoices
 from gguf_forge.gguf_file.header import DEFAULT_ALIGNMENT
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.rules import GGML, Bounds
@@ -16,7 +17,6 @@ from gguf_forge.gguf_file.split import SPLIT_COUNT, part_keys, part_path, parts_
 from gguf_forge.gguf_file.values import ByteOrder, Metadata
 from gguf_forge.option import parse_size
 from gguf_forge.planning.file_plan import TensorChoice
-from gguf_forge.request import SplitChoices
 
 # The number of tensors in a part that llama-gguf-split uses if no bound is given.
 _USUAL_MAX_TENSORS = 128

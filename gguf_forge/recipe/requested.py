@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gguf_forge.errors import UsageError
+from gguf_forge.file_choices import FileChoices
 from gguf_forge.recipe.importance.imatrix_file import read_imatrix
 from gguf_forge.recipe.importance.matrix import ImportanceMatrix
 from gguf_forge.recipe.options import Options
@@ -16,7 +17,6 @@ from gguf_forge.recipe.overrides import (
     parse_tensor_type,
     parse_tensor_type_file,
 )
-from gguf_forge.request import FileChoices
 from gguf_forge.types.tensor_type import TensorType
 
 

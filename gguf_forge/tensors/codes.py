@@ -326,8 +326,9 @@ class Gathered(TensorExpr):
             InputError: it names a column that does not exist.
         """
         index: NDArray[np.int64] = self.index.rows(0, 1)[0].astype(np.int64)
-        if index.min() < 0 or index.max() >= self.of.shape[1]:
-            raise InputError(f"g_idx names group {index.max()}, and there are {self.of.shape[1]}")
+        for group in (int(index.min()), int(index.max())):
+            if not 0 <= group < self.of.shape[1]:
+                raise InputError(f"g_idx names group {group}, and there are {self.of.shape[1]}")
         return index
 
     def take(self, rows: RowNumbers) -> Rows:

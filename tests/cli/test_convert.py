@@ -304,3 +304,10 @@ def test_tokens_of_a_gguf_file_are_not_compared(forge: Forge, model: Path) -> No
     ran = forge("convert", "base.gguf", "-o", "out.gguf", "-t", "Q8_0", "--check-tokens")
     assert (ran.code, "those of a model folder" in ran.err) == (2, True)
     assert listing(Path()) == ["base.gguf"]
+
+
+@pytest.mark.parametrize("option", ["-t", "--parts"])
+def test_an_empty_variable_of_a_shell_is_no_list(forge: Forge, model: Path, option: str) -> None:
+    run = forge("convert", model, option, "")
+    assert run.code == 2 and "a list of names is empty" in run.err
+    assert "leave the option out" in run.err

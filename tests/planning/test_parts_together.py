@@ -109,17 +109,22 @@ def test_a_folder_that_is_named_is_made(source: Path, tmp_path: Path) -> None:
     [
         ({"parts": "dspark"}, r"no part dspark; it has main, mmproj, mtp"),
         ({"parts": "main,x\x1b"}, r"no part x.*; it has main, mmproj, mtp"),
-        ({"parts": ","}, "--parts names no part"),
+        ({"parts": ","}, "a list of names is empty"),
+        ({"parts": ""}, "a list of names is empty"),
         ({"parts": "all", "mmproj": True}, "--parts and --mmproj exclude each other"),
         ({"parts": "all", "mtp": True, "dspark": True}, "--parts and --mtp, --dspark exclude each other"),
         ({"parts": "all", "vocab_only": True}, "--parts and --vocab-only exclude each other"),
         ({"parts": "mtp", "no_mtp": True}, "--no-mtp and the part mtp exclude each other"),
         ({"parts": "mtp", "sentence_transformers_dense_modules": True}, "dense-modules: no effect on parts other than"),
         ({"parts": "main", "types": "mmproj:F16"}, "types for the part mmproj, which is not made; .* made are main"),
-        ({"types": "mmproj:F16"}, "types for the part mmproj, and no parts are asked for; add --parts all"),
+        (
+            {"types": "mmproj:F16"},
+            "no parts are asked for; add --parts all, or --parts mmproj",
+        ),
         ({"parts": "mmproj,mtp", "types": "F16"}, r"F16: which of the parts mmproj, mtp is that for\?"),
         ({"parts": "all", "out": "m.gguf", "types": "F16,Q8_0"}, r"2 files, but only one output name: m\.gguf"),
         ({"parts": "all", "types": "mmproj:nonsense"}, "nonsense"),
+        ({"parts": "all", "types": "main:mmproj:F16"}, "mmproj:F16"),
     ],
 )
 def test_what_cannot_be_is_refused(source: Path, how: dict[str, Any], problem: str) -> None:
