@@ -49,7 +49,12 @@ OTHER_STEPS = {
     "embeddings": 1,  # PEFT rounds the change to the type of the weights before it adds it
     "experts": 1,  # the same
     "linear-f32": 4,  # PEFT sums the four ranks in the order of a BLAS
+    "dora-dora": 32,  # the same, twice; and PEFT takes the first adapter out again, which leaves a rest in the weights
+    "lora-dora": 32,
 }
+
+# Cases of float32, where rounding after each adapter changes nothing. DoRA has to know the weights without the others.
+MEASURED_WITHOUT_OTHERS = ("dora-dora", "lora-dora")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -58,8 +63,11 @@ def test_no_weight_is_more_than_one_ulp_from_that_of_peft(case: str, capsys: pyt
     adapters = [Adapter.open(LocalFolder(each)) for each in sorted(folder.glob("a*"))]
     base = tensors_of(folder, "base.safetensors")
     made = base
-    for each in adapters:  # PEFT rounds after each of them
-        made = merged(made, [ScaledAdapter(each)])
+    if case in MEASURED_WITHOUT_OTHERS:
+        made = merged(base, list(map(ScaledAdapter, adapters)))
+    else:
+        for each in adapters:  # PEFT rounds after each of them
+            made = merged(made, [ScaledAdapter(each)])
     wanted = tensors_of(folder, "merged.safetensors")
     assert made.keys() == wanted.keys()
     different, count = 0, 0

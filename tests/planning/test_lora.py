@@ -213,22 +213,35 @@ def test_the_head_of_a_model_whose_head_is_one_with_the_embeddings(tmp_path: Pat
     assert file_of(model, lora=[tmp_path / "a"], **how) == file_of(whole, **how)
 
 
-def test_dora(model: Path, tmp_path: Path) -> None:
-    shape = shape_of(model, f"{Q}.weight")
-    pair = pairs_for({Q: shape})
-    lengths = np.abs(factor(5, shape[0])) + 1
-    write_adapter(tmp_path / "a", {**pair, f"{PREFIX}{Q}.lora_magnitude_vector": lengths}, use_dora=True)
-    b, a = (pair[f"{PREFIX}{Q}.lora_{x}.weight"] for x in "BA")
+def with_dora(folder: Path, seed: int, shape: tuple[int, ...]) -> Callable[..., Floats]:
+    """Writes a DoRA adapter for Q, and gives what it makes of a weight; `base`: the one without other adapters."""
+    a, b, lengths = factor(seed, 4, shape[1]), factor(seed + 1, shape[0], 4), np.abs(factor(seed + 2, shape[0])) + 1
+    held = {f"{PREFIX}{Q}.lora_A.weight": a, f"{PREFIX}{Q}.lora_B.weight": b}
+    write_adapter(folder, {**held, f"{PREFIX}{Q}.lora_magnitude_vector": lengths}, use_dora=True)
 
-    def change(weight: Floats) -> Floats:
-        changed = plus(2.0, b, a)(weight)
-        squares = np.zeros(len(changed), np.float64)
-        for column in changed.T:
+    def change(weight: Floats, base: Floats | None = None) -> Floats:
+        alone = plus(2.0, b, a)(weight if base is None else base)
+        squares = np.zeros(len(alone), np.float64)
+        for column in alone.T:
             squares += column.astype(np.float64) ** 2
-        return changed * (lengths / np.sqrt(squares).astype(np.float32))[:, None]
+        return plus(2.0, b, a)(weight) * (lengths / np.sqrt(squares).astype(np.float32))[:, None]
 
+    return change
+
+
+def test_dora(model: Path, tmp_path: Path) -> None:
+    change = with_dora(tmp_path / "a", 3, shape_of(model, f"{Q}.weight"))
     whole = merged(model, tmp_path / "m", {f"{Q}.weight": change})
     assert file_of(model, lora=[tmp_path / "a"]) == file_of(whole)
+
+
+def test_dora_measures_rows_without_other_adapters(model: Path, tmp_path: Path) -> None:
+    plain = change_of(adapter_for(model, tmp_path / "plain", Q), Q, 2.0)
+    one, two = (with_dora(tmp_path / str(seed), seed, shape_of(model, f"{Q}.weight")) for seed in (3, 6))
+    after_dora = merged(model, tmp_path / "m", {f"{Q}.weight": lambda w: two(one(w), w)})
+    assert file_of(model, lora=[tmp_path / "3", tmp_path / "6"]) == file_of(after_dora)
+    after_plain = merged(model, tmp_path / "n", {f"{Q}.weight": lambda w: one(plain(w), w)})
+    assert file_of(model, lora=[tmp_path / "plain", tmp_path / "3"]) == file_of(after_plain)
 
 
 def test_names_of_another_version_of_transformers(model: Path, tmp_path: Path) -> None:

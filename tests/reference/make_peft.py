@@ -84,6 +84,8 @@ CASES: dict[str, tuple[torch.dtype, Case]] = {
             }
         ],
     ),
+    "dora-dora": (torch.float32, [{"target_modules": LINEAR, "use_dora": True}] * 2),
+    "lora-dora": (torch.float32, [{"target_modules": LINEAR}, {"target_modules": LINEAR, "use_dora": True}]),
     "several": (torch.bfloat16, [{"target_modules": LINEAR}, {"target_modules": LINEAR, "r": 2}]),
 }
 
