@@ -106,8 +106,8 @@ class ModelHints:
         tuple[str, ...],
         Option(
             "--lora",
-            "Merge a LoRA adapter, a folder of PEFT, into the checkpoint while it is read; SCALE is a factor for its "
-            "change. Repeatable, in the order of merging.",
+            "Merge a LoRA adapter (a folder that PEFT wrote) into the model. SCALE multiplies its change. Repeat it "
+            "for more adapters, which are merged in that order.",
             MODEL,
             metavar="ADAPTER[:SCALE]",
         ),

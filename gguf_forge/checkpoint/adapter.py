@@ -32,6 +32,11 @@ _PARTS = {
     ".lora_magnitude_vector.weight": "magnitude",
 }
 _OF_DEFAULT = re.compile(r"(\.lora_(?:embedding_[AB]|[AB]|magnitude_vector))\.default(?=\.weight$|\.bias$|$)")
+# The types of an adapter's weights. Integers would be codes whose scales are not in the file.
+_FLOATS = ("F64", "F32", "F16", "BF16")
+# The types of what a trained module holds beside its weights, such as positions.
+_OF_BUFFERS = ("I64", "BOOL")
+_WEIGHT_ENDS = (".weight", ".bias", ".trainable_tokens_delta")
 _TRAINED, _UNTRAINED = ".modules_to_save.default.", ".original_module."
 
 
@@ -115,34 +120,49 @@ class Adapter:
         """Its low-rank pairs, in the order of its file.
 
         Raises:
-            InputError: a factor lacks its other one, or is no matrix.
+            InputError: a factor lacks its other one, or is no matrix of floats.
         """
-        found: dict[str, dict[str, TensorExpr]] = {}
+        found: dict[str, dict[str, StoredTensor]] = {}
         embeddings: set[str] = set()
         for stored, tensor in self.tensors.items():
             name = _plain(stored)
             if (end := _end_of(name)) is not None:
                 module = name.removesuffix(end)
-                found.setdefault(module, {})[_PARTS[end]] = widened(as_stored(tensor))
+                found.setdefault(module, {})[_PARTS[end]] = tensor
                 embeddings |= {module} if "_embedding_" in end else set()
         return tuple(self._pair(module, parts, module in embeddings) for module, parts in found.items())
 
-    def _pair(self, module: str, parts: Mapping[str, TensorExpr], of_embedding: bool) -> LowRankPair:
+    def _pair(self, module: str, parts: Mapping[str, StoredTensor], of_embedding: bool) -> LowRankPair:
         if "a" not in parts or "b" not in parts:
             raise InputError("one of the two factors is missing", file=self.file.path, tensor=module)
-        for part, expr in parts.items():
-            if len(expr.shape) < (2 if part in "ab" else 1) or 0 in expr.shape or not expr.dtype.is_float:
-                problem = f"a part of shape {expr.shape} and type {expr.dtype} is none of a low-rank pair"
+        for part, tensor in parts.items():
+            self._check_float(tensor)
+            if len(tensor.shape) < (2 if part in "ab" else 1) or 0 in tensor.shape:
+                problem = f"a part of shape {tensor.shape} is none of a low-rank pair"
                 raise InputError(problem, file=self.file.path, tensor=module)
-        return LowRankPair(module.replace(_BASE_LAYER, ""), of_embedding, **parts, depth=module.count(_BASE_LAYER))
+        of_pair = {part: widened(as_stored(tensor)) for part, tensor in parts.items()}
+        return LowRankPair(module.replace(_BASE_LAYER, ""), of_embedding, **of_pair, depth=module.count(_BASE_LAYER))
+
+    def _check_float(self, tensor: StoredTensor) -> None:
+        if tensor.dtype not in _FLOATS:
+            hint = f"save the adapter in one of the types {', '.join(_FLOATS)}"
+            problem = f"numbers of type {tensor.dtype} are no weights of an adapter"
+            raise InputError(problem, file=self.file.path, tensor=tensor.name, hint=hint)
 
     def whole(self, *, with_base: bool = True) -> Mapping[str, StoredTensor]:
         """The tensors that replace those of the base model, by their names in it.
 
         Args:
             with_base: Also the weights of embeddings before their low-rank change, which PEFT stores beside it.
+
+        Raises:
+            InputError: weights are no floats.
         """
         names = {name: _plain(name) for name in self.tensors if _UNTRAINED not in name}
+        for stored, name in names.items():
+            is_buffer = self.tensors[stored].dtype in _OF_BUFFERS and not name.endswith(_WEIGHT_ENDS)
+            if _end_of(name) is None and not is_buffer:
+                self._check_float(self.tensors[stored])
         return {
             name.replace(_BASE_LAYER, ""): self.tensors[stored]
             for stored, name in names.items()
@@ -164,7 +184,7 @@ def _end_of(name: str) -> str | None:
 def refuse_in_file(adapter: Adapter, what: str, name: str | None = None) -> UnsupportedError:
     """The error for what an adapter holds and an adapter's file has no place for."""
     return UnsupportedError(
-        f"{what} no place in an adapter's file",
+        f"there is no place for {what} in an adapter's file",
         file=adapter.file.path if name is not None else adapter.folder.path / CONFIG,
         tensor=name,
         hint=f"merge it on the fly: `gguf-forge convert BASE --lora {adapter.folder.path}`",

@@ -6,10 +6,12 @@ Source: `LoraConfig` and `LoraLayer.update_layer` of PEFT.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import sqrt
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -95,13 +97,25 @@ class AdapterConfig:
             raise InputError("target_parameters is no list of names", file=self.path)
         return tuple(said)
 
-    def trained_tokens(self, module: str) -> tuple[int, ...]:
-        """The rows of an embedding or head that are trained, as `trainable_token_indices` says them."""
+    def trained_tokens(self, module: str, n_tokens: int) -> tuple[int, ...]:
+        """The rows of an embedding or head that are trained, as `trainable_token_indices` says them.
+
+        Args:
+            module: The name of the embedding or head in the base model.
+            n_tokens: How many rows it has.
+        """
         said = self.values.get("trainable_token_indices")
         if isinstance(said, dict):
             said = next((rows for name, rows in said.items() if module == name or module.endswith(f".{name}")), None)
         if not isinstance(said, list) or not all(type(row) is int and row >= 0 for row in said):
             raise InputError(f"trainable_token_indices is no list of tokens of {printable(module)}", file=self.path)
+        if said and max(said) >= n_tokens:
+            problem = f"trainable_token_indices names token {max(said):,}, and the model has {n_tokens:,}"
+            raise InputError(problem, file=self.path)
+        token, times = max(Counter(said).items(), key=itemgetter(1), default=(0, 0))
+        if times > 1:
+            many = "twice" if times == 2 else f"{times:,} times"
+            raise InputError(f"trainable_token_indices names token {token:,} {many}", file=self.path)
         return tuple(said)
 
     @property
@@ -177,9 +191,10 @@ class AdapterConfig:
 
     def _compiled(self, key: str, pattern: str) -> NamePattern:
         try:
+            NamePattern.compile(pattern)  # by itself, so that an error shows what the file has
             return NamePattern.compile(rf"^(.*\.)?({pattern})$")
         except UsageError as error:
-            raise InputError(f"{key} has {printable(pattern)!r}: {error.problem}", file=self.path) from None
+            raise InputError(f"{key}: {error.problem}", file=self.path) from None
 
     def _number(self, name: str, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < abs(value) < _LARGEST:

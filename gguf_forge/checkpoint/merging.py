@@ -16,7 +16,7 @@ from math import prod
 from gguf_forge.checkpoint.adapter import Adapter, LowRankPair
 from gguf_forge.checkpoint.as_stored import as_stored, widened
 from gguf_forge.checkpoint.stacked_pairs import fit_of, on_stack
-from gguf_forge.errors import ForgeError, InputError, UnsupportedError, naming, some_of
+from gguf_forge.errors import ForgeError, InputError, UnsupportedError, naming, printable, some_of
 from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.merged import AddedVector, Merged, ReplacedRows, rounded, unpacked
@@ -148,7 +148,6 @@ def _with_head(tensors: Mapping[str, TensorExpr]) -> dict[str, TensorExpr]:
     embeddings = [name for name in tensors if name.endswith(_EMBEDDINGS)]
     if len(embeddings) != 1 or any(name.endswith(_HEAD) for name in tensors):
         return dict(tensors)
-    log.warning("an adapter changes the model's head, which is one with the embeddings: it becomes a tensor of its own")
     names = list(tensors)
     place = next((at for at, name in enumerate(names) if name > _HEAD), len(names))
     names.insert(place, _HEAD)
@@ -160,7 +159,8 @@ def _apply(each: ScaledAdapter, view: _View) -> None:
     for name, tensor in adapter.whole().items():
         target = view.find(name.replace(_TOKENS, ".weight"))
         if target is not None and name.endswith(_TOKENS):
-            rows, index = widened(as_stored(tensor)), adapter.config.trained_tokens(name.removesuffix(_TOKENS))
+            rows, n_tokens = widened(as_stored(tensor)), view.base[target].n_rows
+            index = adapter.config.trained_tokens(name.removesuffix(_TOKENS), n_tokens)
             view.change(target, partial(_with_rows, rows, index, each.name))
             continue
         if target is None:
@@ -273,4 +273,4 @@ def _of_another(adapter: Adapter, name: str, its: tuple[int, ...], models: tuple
 
 def _named_base(adapter: Adapter) -> str:
     named = adapter.config.base_model
-    return f"its base model is {named!r:.100}" if named else "give the model that it was trained on"
+    return "give the model that it was trained on" + (f": {printable(named)}" if named else "")

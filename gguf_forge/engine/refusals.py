@@ -10,13 +10,16 @@ import numpy as np
 
 from gguf_forge.engine.batches import Target
 from gguf_forge.errors import InputError
+from gguf_forge.tensors.merged import is_changed
 from gguf_forge.types.rows import Rows
 from gguf_forge.types.tensor_type import TensorType
 from gguf_forge.types.validity import first_invalid_block
 
+_BROKEN_ADAPTER = "get an intact copy of the adapter, or give it a smaller factor"
 _BROKEN = "get an intact copy of the model; if every copy has it, the model was broken when it was trained or merged"
 
 _TOO_LARGE = "weights of this size are hardly intact: get another copy of the model, or name a larger --tensor-type"
+_LARGER = "choose BF16 or F32"
 
 
 def refuse(rows: Rows, rounded: Rows, packed: Rows, target: Target, start: int) -> None:
@@ -43,11 +46,11 @@ def _refuse_weights(rows: Rows, rounded: Rows, target: Target, start: int) -> No
         return
     where = _place(target, target.base, found, start)
     if target.base.is_packed:
-        raise _refused(target, f"{where}: the scale of the block is infinite or not a number", _BROKEN)
+        raise _refused(target, f"{where}: the scale of the block is infinite or not a number", _hint(target, _BROKEN))
     if target.base.is_float and target.source.expr.dtype.is_float and np.isfinite(rows.reshape(-1)[found]):
         large = f"{float(rows.reshape(-1)[found]):g} is too large for {target.base}"
-        raise _refused(target, f"{where}: {large}", "choose BF16 or F32")
-    raise _refused(target, f"{where}: the weight is infinite or not a number", _BROKEN)
+        raise _refused(target, f"{where}: {large}", _hint(target, _LARGER))
+    raise _refused(target, f"{where}: the weight is infinite or not a number", _hint(target, _BROKEN))
 
 
 def _refuse_packed(packed: Rows, target: Target, start: int) -> None:
@@ -57,8 +60,15 @@ def _refuse_packed(packed: Rows, target: Target, start: int) -> None:
     where = _place(target, target.type, found, start)
     if target.type.is_packed:
         problem = f"{where}: the weights are too large for {target.type}, and the scale of their block is no number"
-        raise _refused(target, problem, _TOO_LARGE)
-    raise _refused(target, f"{where}: the weight is too large for {target.type}", "choose BF16 or F32")
+        raise _refused(target, problem, _hint(target, _TOO_LARGE))
+    raise _refused(target, f"{where}: the weight is too large for {target.type}", _hint(target, _LARGER))
+
+
+def _hint(target: Target, of_model: str) -> str:
+    """What to do about a weight: an adapter that has changed it is likelier to blame than the model."""
+    if not is_changed(target.source.expr):
+        return of_model
+    return f"{_BROKEN_ADAPTER}; or {_LARGER}" if of_model == _LARGER else _BROKEN_ADAPTER
 
 
 def _place(target: Target, kind: TensorType, block: int, start: int) -> str:

@@ -58,7 +58,7 @@ def tensors_of_adapter(
             found.append(planned(turned=turned))
     fitting = [tensors for tensors in found if all(_is_as_wide(tensor, width) for tensor in tensors)]
     if len(fitting) != 1:
-        raise refuse_in_file(adapter, "a stack of experts whose orientation its shape does not tell has")
+        raise refuse_in_file(adapter, "a stack of experts whose orientation its shape does not tell")
     return tuple(_in_factors(fitting[0]))
 
 
@@ -73,21 +73,22 @@ def _changes(adapter: Adapter, *, as_reference: bool, turned: bool) -> Mapping[s
     """The base model's tensors that an adapter changes: norms as they are, then low-rank pairs. `turned`: stacks of
     experts are stored with a row for each input."""
     if adapter.config.is_dora:
-        raise refuse_in_file(adapter, "DoRA has")
+        raise refuse_in_file(adapter, "DoRA")
     whole: dict[str, TensorExpr] = {}
     for name, tensor in adapter.whole(with_base=False).items():
         if "_layernorm" not in name and ".norm" not in name:
-            raise refuse_in_file(adapter, "a whole tensor that is no norm has", tensor.name)
+            raise refuse_in_file(adapter, "a whole tensor that is no norm", tensor.name)
         whole[name] = as_stored(tensor)
     pairs = adapter.pairs()
     parameters = parameters_of_pairs(pairs, adapter.config)
     changed = {}
     for pair, parameter in zip(pairs, parameters, strict=True):
-        if pair.magnitude is not None or pair.bias is not None or (pair.depth and parameter is None):
-            what = (
-                "the bias of a pair has" if pair.bias is not None else "DoRA has" if pair.magnitude else "a stack has"
-            )
-            raise refuse_in_file(adapter, what, pair.module)
+        if pair.bias is not None:
+            raise refuse_in_file(adapter, "the bias of a pair", pair.module)
+        if pair.magnitude is not None:
+            raise refuse_in_file(adapter, "DoRA", pair.module)
+        if pair.depth and parameter is None:
+            raise refuse_in_file(adapter, "a stack that the config does not name", pair.module)
         if parameter is None:
             changed[f"{pair.module}.weight"] = _pair(adapter, pair, as_reference=as_reference)
         else:

@@ -310,7 +310,7 @@ class CheckpointModel:
         asked = part_requests(request, options, split, self.parts() if request.parts else {})
         plans = tuple(shared([self._plan_of_part(part, folder, among=request.parts) for part in asked]))
         self._say_other_parts(request)
-        check_places([tensor for plan in plans for tensor in plan.tensors], self._checkpoint.adapters)
+        check_places(plans, self._checkpoint)
         for part, plan in zip(asked, plans, strict=True):
             self._check(part.request, plan)
         types = [_types_of(part.request, plan) for part, plan in zip(asked, plans, strict=True)]
@@ -351,7 +351,7 @@ class CheckpointModel:
 
     def content(self, request: Request, options: Options, base: TensorType | None) -> FileContent:
         plan = self._plan(request, Path())
-        check_places(plan.tensors, self._checkpoint.adapters)
+        check_places((plan,), self._checkpoint)
         if base is not None:
             plan = replace(plan, native_type=base)
         is_refused = plan.packed_type is not None and plan.kept is None and not options.allow_requantize

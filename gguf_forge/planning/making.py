@@ -82,7 +82,8 @@ def planning(
         base=base,
         mistral_format=request.mistral_format,
         drop_tensor=request.drop_tensor,
-        lora=[os.fspath(folder / each) for each in request.lora],
+        # what names no folder stays as it is, so that it does not become the current one
+        lora=[os.fspath(folder / each) if each.partition(":")[0] else each for each in request.lora],
         partial=request.partial,
     ) as model:
 

@@ -206,6 +206,11 @@ class Rounded(Unary):
         return f"rounded to {self.to}"
 
 
+def is_changed(expr: TensorExpr) -> bool:
+    """Whether an adapter has changed values of an expression."""
+    return isinstance(expr, Merged | AddedVector | ReplacedRows) or any(map(is_changed, expr.children()))
+
+
 def rounded(x: TensorExpr, to: TensorType) -> TensorExpr:
     """Float32 values as another float type."""
     return x if x.dtype == to else Rounded(x, to)

@@ -179,6 +179,18 @@ def test_rows_of_embeddings_alone(model: Path, tmp_path: Path) -> None:
     assert file_of(model, lora=[tmp_path / "a"]) == file_of(whole)
 
 
+@pytest.mark.parametrize(
+    ("index", "words"),
+    [([1, 99_999_999, 2], "names token 99,999,999, and the model has 831"), ([1, 1, 2], "names token 1 twice")],
+)
+def test_rows_that_the_model_does_not_have_are_named(model: Path, tmp_path: Path, index: list[int], words: str) -> None:
+    held = {f"{PREFIX}{EMBED}.token_adapter.trainable_tokens_delta": factor(3, 3, 256)}
+    write_adapter(tmp_path / "a", held, trainable_token_indices=index)
+    with pytest.raises(InputError, match=f"trainable_token_indices {words}") as caught:
+        plan(model, lora=[tmp_path / "a"])
+    assert caught.value.file == tmp_path / "a" / "adapter_config.json"
+
+
 @pytest.mark.parametrize("index", [None, [1, 2], [1, 1, 2], [1, 2, 10**6], [1, 2, -1], {"lm_head": [1, 2, 3]}, "123"])
 def test_rows_that_are_none(model: Path, tmp_path: Path, index: object) -> None:
     held = {f"{PREFIX}{EMBED}.token_adapter.trainable_tokens_delta": factor(3, 3, 256)}
@@ -289,7 +301,7 @@ def test_an_adapter_of_another_model(model: Path, tmp_path: Path) -> None:
         InputError, match=r"made for another model: it changes a tensor of shape \(256, 128\)"
     ) as caught:
         plan(model, lora=[tmp_path / "a"])
-    assert "example/base" in str(caught.value.hint)
+    assert caught.value.hint == "give the model that it was trained on: example/base"
     write_adapter(tmp_path / "b", pairs_for({"model.layers.7.self_attn.q_proj": (256, 256)}))
     with pytest.raises(InputError, match=r"layers\.7\.self_attn\.q_proj"):
         plan(model, lora=[tmp_path / "b"])
@@ -311,8 +323,16 @@ def test_a_folder_with_a_colon_in_its_name(model: Path, tmp_path: Path) -> None:
 def test_what_is_no_adapter(model: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         plan(model, lora=[tmp_path / "missing"])
-    with pytest.raises(InputError, match=r"adapter_config\.json: "):
+    with pytest.raises(UsageError, match="holds no LoRA adapter; --lora takes the folder that PEFT wrote") as caught:
         plan(model, lora=[model])
+    assert "this is a model's folder" in str(caught.value.hint)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="holds no LoRA adapter") as caught:
+        plan(model, lora=[tmp_path / "empty"])
+    assert caught.value.hint == "give the folder that holds adapter_config.json"
+    for text in ("", ":0.5"):
+        with pytest.raises(UsageError, match="--lora names no folder"):
+            plan(model, lora=[text])
     (file,) = convert(model, tmp_path / "m.gguf", types="F16")
     with pytest.raises(UsageError, match="this is a GGUF file"):
         plan(model, lora=[file.path])
@@ -369,15 +389,28 @@ def test_a_head_that_no_file_of_the_family_has(tmp_path: Path) -> None:
         plan(model, lora=[tmp_path / "a"], **how)
 
 
-def test_another_name_of_the_base_model_is_only_noted(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("named", "is_warned"),
+    [
+        ("acme/other", True),
+        ("acme/Tiny-Instruct", True),
+        ("/home/me/tiny/", False),
+        ("unsloth/Tiny-unsloth-bnb-4bit", False),
+        ("acme/Of-Config", False),
+        ("acme/of-card", False),
+        (None, False),
+    ],
+)
+def test_another_name_of_the_base_model_is_a_warning(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], named: str | None, is_warned: bool
 ) -> None:
-    adapter_for(model, tmp_path / "a", Q, base_model_name_or_path="acme/other")
-    assert main(["plan", str(model), "--lora", str(tmp_path / "a"), "--verbose", "--summary"]) == 0
-    assert "its base model is acme/other" in capsys.readouterr().err
-    adapter_for(model, tmp_path / "b", Q, base_model_name_or_path="/home/me/tiny/")
-    assert main(["plan", str(model), "--lora", str(tmp_path / "b"), "--verbose", "--summary"]) == 0
-    assert "its base model" not in capsys.readouterr().err
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"_name_or_path": "acme/of-config"}))
+    (model / "README.md").write_text("---\nbase_model: [acme/Of-Card]\n---\n")
+    adapter_for(model, tmp_path / "a", Q, base_model_name_or_path=named)
+    assert main(["plan", str(model), "--lora", str(tmp_path / "a"), "--summary"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert (f"the adapter says that its base model is {named}" in said) == is_warned
 
 
 def test_changes_of_another_part_are_a_warning(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -411,6 +444,20 @@ def test_encoders_of_pictures(tmp_path: Path) -> None:
         plan(model, lora=[tmp_path / "a"], **how)
 
 
+def test_a_head_is_no_matter_of_a_projector(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, _ = made_of("gemma3-vision", tmp_path)
+    shapes = shapes_of(model)
+    encoder = next(name for name in shapes if name.endswith("layers.0.self_attn.q_proj.weight") and "vis" in name)
+    embeddings = next(name for name in shapes if name.endswith("embed_tokens.weight"))
+    module = encoder.removesuffix(".weight")
+    write_adapter(tmp_path / "a", pairs_for({module: shapes[encoder], HEAD: shapes[embeddings]}))
+    for option in (["--mmproj"], ["--parts", "mmproj"]):
+        assert main(["plan", str(model), "--lora", str(tmp_path / "a"), "--summary", *option]) == 0
+        said = " ".join(capsys.readouterr().err.split())
+        assert "2 of 4 tensors change nothing in this file" in said
+        assert "a tensor of its own" not in said
+
+
 def test_parts_together(tmp_path: Path) -> None:
     model, how = made_of("gemma3-vision", tmp_path)
     layer = next(
@@ -423,6 +470,54 @@ def test_parts_together(tmp_path: Path) -> None:
     (main_part,) = convert(model, tmp_path / "main.gguf", types="BF16", **how)
     sizes = {file.path.name.startswith("mmproj"): file.path for file in both}
     assert sizes[False].read_bytes() == main_part.path.read_bytes()
+
+
+@pytest.mark.parametrize("dtype", ["I8", "I32"])
+@pytest.mark.parametrize("name", [f"{Q}.lora_A.weight", f"{Q}.lora_B.weight", "model.norm.weight"])
+def test_integers_are_no_weights(model: Path, tmp_path: Path, dtype: str, name: str) -> None:
+    tensors = {**pairs_for({Q: (256, 256)}), f"{PREFIX}model.norm.weight": factor(1, 256)}
+    folder = write_adapter(tmp_path / "a", tensors)
+    values = np.ones(tensors[PREFIX + name].shape, {"I8": np.int8, "I32": np.int32}[dtype])
+    held = {PREFIX + name: (dtype, list(values.shape), values.tobytes())}
+    other = with_tensors(folder, tmp_path / "b", held)
+    with pytest.raises(InputError, match=f"numbers of type {dtype} are no weights of an adapter") as caught:
+        plan(model, lora=[other])
+    assert caught.value.tensor == PREFIX + name
+
+
+def test_whole_numbers_beside_trained_weights(model: Path, tmp_path: Path) -> None:
+    buffer = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    of_model = with_tensors(model, tmp_path / "m", {buffer: ("I64", [2], bytes(16))})
+    folder = write_adapter(tmp_path / "a", pairs_for({Q: (256, 256)}))
+    other = with_tensors(folder, tmp_path / "b", {f"{PREFIX}{buffer}": ("I64", [2], bytes(16))})
+    assert file_of(of_model, lora=[other]) == file_of(model, lora=[folder])
+
+
+@pytest.mark.parametrize(
+    ("config", "bad", "file_type", "words", "hint"),
+    [
+        ({}, np.nan, "F16", "infinite or not a number", ""),
+        ({}, np.nan, "Q8_0", "infinite or not a number", ""),
+        ({"lora_alpha": 1e38}, 0, "F16", "too large for F16", "; or choose BF16 or F32"),
+    ],
+)
+def test_an_adapter_that_breaks_weights_is_blamed(
+    model: Path, tmp_path: Path, config: dict[str, object], bad: float, file_type: str, words: str, hint: str
+) -> None:
+    tensors = pairs_for({Q: (256, 256)})
+    tensors[f"{PREFIX}{Q}.lora_A.weight"][1, 3] = bad
+    write_adapter(tmp_path / "a", tensors, **config)
+    with pytest.raises(InputError, match=words) as caught:
+        convert(model, tmp_path / "o.gguf", types=file_type, lora=[tmp_path / "a"])
+    assert caught.value.hint == f"get an intact copy of the adapter, or give it a smaller factor{hint}"
+
+
+def test_a_broken_pattern_is_shown_as_it_is_written(model: Path, tmp_path: Path) -> None:
+    adapter_for(model, tmp_path / "a", Q, alpha_pattern={"(q_proj": 4})
+    with pytest.raises(
+        InputError, match=r"^alpha_pattern: pattern '\(q_proj' lacks a '\)'|adapter_config.*alpha_pattern: p"
+    ):
+        plan(model, lora=[tmp_path / "a"])
 
 
 def test_factors_that_do_not_go_together(model: Path, tmp_path: Path) -> None:

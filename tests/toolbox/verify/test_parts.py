@@ -64,13 +64,16 @@ def test_a_projector_of_a_model_whose_text_is_not_known_is_compared(tmp_path: Pa
 
 
 @pytest.mark.skipif(not CORPUS.is_dir(), reason="there is no corpus beside the checkout")
-def test_an_adapter_of_the_checkpoint_is_compared_with_itself(cases: Cases, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file_type", ["F32", "F16", "BF16"])
+def test_an_adapter_of_the_checkpoint_is_compared_with_itself(cases: Cases, tmp_path: Path, file_type: str) -> None:
     (case,) = CORPUS.glob("*/jina-v3")
     _, (source, *more) = cases.arguments(case / "expected" / "f16.json", tmp_path)
     pre = more[more.index("--pre-tokenizer") + 1] if more else None
-    made = convert(source, tmp_path / "m.gguf", types="F16", parts="all", pre_tokenizer=pre)
+    types = ["main:F16", *(f"lora-retrieval.{task}:{file_type}" for task in ("query", "passage"))]
+    made = convert(source, tmp_path / "m.gguf", types=types, parts="all", pre_tokenizer=pre)
     assert [result.file.part for result in made] == ["main", "lora-retrieval.query", "lora-retrieval.passage"]
     for result in made:
         found = verify_gguf(result.path, source, pre_tokenizer=pre)
         assert found.ok, (result.file.part, found.sentences, found.keys)
+        assert not any("another type" in said for said in found.notes)
         assert report(result.path, source=source).missing == ()
