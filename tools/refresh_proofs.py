@@ -29,6 +29,8 @@ from projectors import PROJECTORS, descriptions, read  # noqa: E402
 from qwen3_tts import CONFIG as QWEN3_TTS  # noqa: E402
 from synthetic import FAMILIES, read_description, write_checkpoint  # noqa: E402
 
+# The one model whose checkpoints have no config.json.
+POCKET_TTS: dict[str, Any] = {"architectures": ["PocketTTSModel"]}
 PARTS: dict[str, Part] = {"model": "text", "mmproj": "mmproj"}
 TYPE, VOCABULARY = "general.type", "tokenizer.ggml.model"
 
@@ -57,7 +59,7 @@ def families() -> Iterator[Proof]:
     """Every description whose files of the reference are pinned."""
     for pinned in sorted(FAMILIES.glob("*/expected.json")):
         family = pinned.parent
-        yield family.name, json.loads((family / "config.json").read_text()), {VOCABULARY: vocabulary(family)}
+        yield family.name, config_of(family) or POCKET_TTS, {VOCABULARY: vocabulary(family)}
 
 
 def projectors_and_drafts() -> Iterator[Proof]:
@@ -65,7 +67,8 @@ def projectors_and_drafts() -> Iterator[Proof]:
     for path in descriptions():
         description = read(path)
         is_v4 = description.get("dspark", False)
-        config = {"architectures": ["DeepseekV4DSparkModel"]} if is_v4 else description["files"]["config.json"]
+        own = description["files"].get("config.json", POCKET_TTS)
+        config = {"architectures": ["DeepseekV4DSparkModel"]} if is_v4 else own
         if "expected" in description:
             yield path.stem, config, {TYPE: "mmproj" if path.parent == PROJECTORS else "model"}
 

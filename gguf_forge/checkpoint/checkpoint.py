@@ -15,6 +15,7 @@ from gguf_forge.checkpoint.leftovers import tidied
 from gguf_forge.checkpoint.merging import ScaledAdapter, changes_embeddings, changes_head
 from gguf_forge.checkpoint.mistral_form import read_params
 from gguf_forge.checkpoint.other_folders import cached_snapshots, no_weights, read_config
+from gguf_forge.checkpoint.pocket_tts_form import config_of_shapes
 from gguf_forge.checkpoint.safetensors_file import StoredTensor, read_safetensors_header
 from gguf_forge.checkpoint.shards import has_weights, open_shards
 from gguf_forge.errors import InputError, UsageError, printable, some_of
@@ -82,7 +83,7 @@ class Checkpoint:
             InputError: config.json, the index or a shard is missing, broken, or contradicts another.
             UnsupportedError: the weights are not in safetensors files.
         """
-        config = read_params(folder) if native else read_config(folder)
+        config = read_params(folder) if native else config_of_shapes(folder) or read_config(folder)
         if not weights:
             return cls(folder, MappingProxyType(config), MappingProxyType({}), ())
         if not has_weights(folder, native=native):

@@ -158,6 +158,16 @@ def _one_level_below(folder: Folder, names: Sequence[str]) -> ForgeError | None:
     return UsageError("the model lies one level below", file=folder.path, hint=where)
 
 
+def _languages(folder: Folder, names: Sequence[str]) -> ForgeError | None:
+    """The repository of Pocket TTS, whose models have no config.json."""
+    below = [f"languages/{name}" for name in _names_below(folder, "languages")] if "languages" in names else []
+    whole = [str(folder.path / name) for name in below if has_weights(folder.subfolder(name))]
+    if not whole:
+        return None
+    what = "this is a repository with a model for each language"
+    return UsageError(what, file=folder.path, hint=f"give one of them: {some_of(whole)}")
+
+
 def _holds_model(folder: Folder, name: str) -> bool:
     below = folder.subfolder(name)
     if folder.has(f"{name}/config.json") and has_weights(below):
@@ -286,6 +296,7 @@ _KINDS = (
     _other_safetensors,
     _sharded_states,
     _one_level_below,
+    _languages,
     _gguf,
     _of_runtimes,
     _pickles,

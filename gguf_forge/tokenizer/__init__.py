@@ -15,7 +15,7 @@ The readers, by the files that they read:
                         wordpiece (all these also vocab.json or vocab.txt), llama_hf, gemma4, xlm_roberta,
                         nomic_bert_moe, hunyuan, hunyuan_vl, xverse
     SentencePiece       sentencepiece, gemma3n_sentencepiece, phi3, internlm2, internlm3, chatglm3, t5, xlm_roberta,
-                        arctic
+                        arctic, with_learned(...)
     tiktoken            qwen, kimi, kimi_linear, kimi_k3, hunyuan, hunyuan_moe, hunyuan_vl
     files of their own  rwkv_world, plamo, plamo3, mistral(...)
     none                builtin(...), no_vocabulary
@@ -65,6 +65,7 @@ from gguf_forge.tokenizer.llama_hf import gemma4, llama_hf
 from gguf_forge.tokenizer.mistral import has_tekken_alone, mistral
 from gguf_forge.tokenizer.padding import with_padding
 from gguf_forge.tokenizer.plamo import plamo, plamo3
+from gguf_forge.tokenizer.pocket_tts import with_learned
 from gguf_forge.tokenizer.pre_tokenizers import checked_name, known_names
 from gguf_forge.tokenizer.rwkv import rwkv_world
 from gguf_forge.tokenizer.special import special_ids
@@ -168,6 +169,7 @@ __all__ = [
     "when",
     "whitespace",
     "with_codes",
+    "with_learned",
     "with_padding",
     "with_rounded_size",
     "wordpiece",

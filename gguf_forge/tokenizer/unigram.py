@@ -41,7 +41,7 @@ def t5(source: TokenizerSource) -> Metadata | None:
     model = read_model(data, place)
     if model.algorithm is Algorithm.BPE and name == "tokenizer.model":
         return sentencepiece(source)
-    _check_unigram(model, place)
+    check_unigram(model, place)
     pieces = model.pieces
     size = _configured_size(source) or len(pieces.texts)
     if len(pieces.texts) > size:
@@ -76,7 +76,7 @@ def _xlm_roberta(source: TokenizerSource, mask: int | None) -> Metadata | None:
     model = from_tokenizer_json(source) if data is None else read_model(data, place)
     if model is None:
         return None
-    _check_unigram(model, place)
+    check_unigram(model, place)
     model.pieces = padded(model.pieces, max(_configured_size(source) or 0, len(model.pieces.texts)))
     if data is not None:
         model.pieces = _realigned(model.pieces)
@@ -85,7 +85,8 @@ def _xlm_roberta(source: TokenizerSource, mask: int | None) -> Metadata | None:
     return unigram_metadata(source, model, token_type_count)
 
 
-def _check_unigram(model: SentencePieceModel, place: Place) -> None:
+def check_unigram(model: SentencePieceModel, place: Place) -> None:
+    """Raises InputError for a model of another kind."""
     if model.algorithm is not Algorithm.UNIGRAM:
         hint = "this model needs a Unigram tokenizer: take the one that it was trained with"
         raise place.error(f"is a {model.algorithm.name} tokenizer", hint)
