@@ -15,14 +15,18 @@ from gguf_forge.architectures.operations import experts, permute_rope
 from gguf_forge.architectures.pooling import POOLING
 from gguf_forge.architectures.renames import WRAPPERS, inside, starts
 from gguf_forge.architectures.site import Site
+from gguf_forge.errors import UnsupportedError
+from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.tokenizer import (
     Reader,
+    TokenizerSource,
     add_bos_token,
     any_vocabulary,
     configured_space_prefix,
     either,
     glm_edge,
     has_tekken_alone,
+    has_tokenizer_class,
     has_vocab_size,
     in_order,
     mistral,
@@ -66,6 +70,15 @@ def llama3_rope_factors(site: Site) -> Iterable[tuple[str, NDArray[np.float32]]]
     yield "rope_freqs.weight", factors.astype(np.float32)
 
 
+def _refuse_dna(source: TokenizerSource) -> Metadata:
+    """Refuses the tokenizer of Carbon. Code in its folder makes the vocabulary, of files of another repository."""
+    raise UnsupportedError(
+        "its tokenizer reads DNA six letters at a time, and code of the model makes its vocabulary, which is never run",
+        file=source.files.folder.path / "tokenizer_config.json",
+        hint="make a float file with llama.cpp's converter, if you trust the code, and use `gguf-forge quantize` on it",
+    )
+
+
 def llama_vocabulary(architecture: str) -> Reader:
     """A reader of all vocabularies that Llamas have. One of Mistral's keys begins with the GGUF architecture's name."""
     usual = in_order(
@@ -75,6 +88,7 @@ def llama_vocabulary(architecture: str) -> Reader:
         when(has_vocab_size(32016), special_ids({"prefix": 32007, "suffix": 32008, "middle": 32009, "eot": 32010})),
         when(has_vocab_size(49152), add_bos_token(False)),
     )
+    usual = either(has_tokenizer_class("HybridDNATokenizer"), _refuse_dna, usual)
     return either(has_tekken_alone, mistral(architecture, native=False), usual)
 
 

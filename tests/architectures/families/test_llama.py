@@ -4,7 +4,9 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from synthetic import FAMILIES, write_checkpoint
 
+from gguf_forge import UnsupportedError, plan
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.families.llama import llama3_rope_factors
 from gguf_forge.architectures.site import Site
@@ -26,3 +28,11 @@ def test_rope_factors_are_those_that_torch_computes(head_dim: int, factor: float
     ((name, factors),) = llama3_rope_factors(Site(config, LocalFolder(Path())))
     assert name == "rope_freqs.weight"
     assert hashlib.sha256(factors.tobytes()).hexdigest()[:16] == sha256
+
+
+def test_a_vocabulary_that_code_of_the_model_makes_is_refused(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(FAMILIES / "llama3-bpe", tmp_path / "hf")
+    (checkpoint / "tokenizer_config.json").write_text('{"tokenizer_class": "HybridDNATokenizer"}')
+    with pytest.raises(UnsupportedError, match="six letters at a time") as error:
+        plan(checkpoint, pre_tokenizer="llama-bpe")
+    assert "gguf-forge quantize" in (error.value.hint or "")
