@@ -13,6 +13,7 @@ from gguf_forge.checkpoint.quantized.scheme import Quantization
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tensors.stored import Constant
+from gguf_forge.types.element_type import ELEMENT_TYPES
 
 
 def quantization(**config: object) -> Quantization:
@@ -23,7 +24,7 @@ _PACKED = quantization(store_dtype="mxfp4")
 
 
 def bytes_of(*shape: int, value: int) -> Constant:
-    return Constant(np.full(shape, value, np.uint8))
+    return Constant(np.full(shape, value, np.uint8), ELEMENT_TYPES["U8"])
 
 
 def test_experts_are_repacked_and_the_rest_is_scaled() -> None:
