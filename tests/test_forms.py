@@ -6,6 +6,7 @@ and llama.cpp does not load go the same way.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -157,8 +158,8 @@ COMMANDS: dict[str, list[str]] = {
     "write sums": ["verify", "FILE", "--write-sums", "sums"],
     "verify as a copy": ["verify", "FILE", "--source", "FILE"],
     "compare": ["compare", "FILE", "FILE"],
-    "edit": ["edit", "FILE", "-o", "edited.gguf", "--set", "general.name=str:x"],
-    "edit nothing": ["edit", "FILE", "-o", "edited.gguf", "--set", "general.name=str:x", "--dry-run"],
+    "edit": ["edit", "FILE", "-o", "EDITED", "--set", "general.name=str:x"],
+    "edit nothing": ["edit", "FILE", "-o", "EDITED", "--set", "general.name=str:x", "--dry-run"],
     "split": ["split", "FILE", "parts", "--split-max-tensors", "3"],
     "split with the keys alone first": ["split", "FILE", "parts", "--no-tensor-first-split"],
     "split dry": ["split", "FILE", "parts", "--dry-run"],
@@ -209,7 +210,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 def run_on(file: Path, command: str, as_json: bool, forge: Forge) -> Run:
-    words = [str(file) if word == "FILE" else word for word in COMMANDS[command]]
+    part = re.search(r"-\d{5}-of-\d{5}\.gguf$", file.name)  # an edited part is named as a part
+    names = {"FILE": str(file), "EDITED": f"edited{part[0] if part else '.gguf'}"}
+    words = [names.get(word, word) for word in COMMANDS[command]]
     run = forge(*words, *(["--json"] if as_json else []))
     if as_json and run.code in (0, DIFFERENT):
         assert run.json

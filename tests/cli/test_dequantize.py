@@ -38,6 +38,7 @@ def test_to_a_checkpoint(forge: Forge, source: Path) -> None:
         "source_type": "Q6_K",
         "type": "F32",
         "nbytes": 850944,
+        "rule": None,
     }
     again = forge("dequantize", source, "--safetensors", "-o", "ck", "--split-max-size", "2M", "--dry-run")
     assert (again.code, "would be refused" in again.err) == (0, True)

@@ -65,7 +65,7 @@ def test_warnings_to_a_full_disk(model: Path) -> None:
     for words in (f"plan {model} -t Q8_0 --tensor-type nothing=q4_0", f"convert {model} -o out.gguf -v"):
         assert shell(f"FORGE {words} > /dev/null 2> /dev/full").returncode == 0
     assert Path("out.gguf").exists()
-    assert shell("FORGE plan nowhere 2> /dev/full").returncode == 2
+    assert shell("FORGE plan nowhere 2> /dev/full").returncode == 4
 
 
 @pytest.mark.parametrize("words", ["--help", "convert --help", "--version", "info"])

@@ -58,7 +58,7 @@ def test_a_class_that_is_not_that_of_the_weights(made: MadeInput, tmp_path: Path
 @pytest.mark.parametrize("names", ["new", "old"])
 def test_the_projector_is_offered(made: MadeInput, caplog: pytest.LogCaptureFixture, names: str) -> None:
     plan(made(names))
-    assert any("--mmproj" in message for message in caplog.messages)
+    assert any("mmproj (encoders of pictures or sound)" in message for message in caplog.messages)
 
 
 def contents(folder: Path) -> dict[str, tuple[tuple[int, ...], bytes]]:

@@ -60,7 +60,7 @@ def expecting(gguf: GgufFile, request: Request, options: Options, base: str | No
         UsageError: the file was made with an importance matrix and none is given.
         ForgeError: whatever planning the source raises.
     """
-    file_type = FileType.named(request.types[0]) if request.types else _file_type_of(gguf)
+    file_type = FileType.named(request.types[0]) if request.types else _file_type_of(gguf, request.source)
     in_parts = len(gguf.paths) > 1 and not _is_in_order(gguf)
     options = replace(_with_recorded_matrix(gguf, options), file_type=file_type, keep_order=in_parts)
     request = replace(request, vocab_only=not gguf.tensors)
@@ -269,14 +269,16 @@ def _with_recorded_matrix(gguf: GgufFile, options: Options) -> Options:
     return replace(options, imatrix=replace(options.imatrix, file=name))
 
 
-def _file_type_of(gguf: GgufFile) -> FileType:
-    """The file type of general.file_type. COPY, which keeps the file's own types, if that key is unknown.
+def _file_type_of(gguf: GgufFile, source: str) -> FileType:
+    """The file type of general.file_type. COPY, which keeps the types of a GGUF file, if that key is missing or unknown.
 
     Converters leave the key out for some families. Such a file has one float type beside F32, or F32 alone.
     """
     value = gguf.typed_metadata.get("general.file_type")
     if value is not None:
         return (_BY_ID.get(value.data) if value.type is ValueType.UINT32 else None) or COPY
+    if not is_folder(Path(source)):
+        return COPY
     types = {tensor.type for tensor in gguf.tensors} - {F32}
     named = FILE_TYPES.get((types or {F32}).pop().name)
     return named if named is not None and named.is_float and not types else COPY
