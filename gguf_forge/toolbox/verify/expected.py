@@ -270,7 +270,7 @@ def _with_recorded_matrix(gguf: GgufFile, options: Options) -> Options:
 
 
 def _file_type_of(gguf: GgufFile, source: str) -> FileType:
-    """The file type of general.file_type. COPY, which keeps the types of a GGUF file, if that key is missing or unknown.
+    """The file type of general.file_type. COPY, which keeps the types of a GGUF file, if the key is missing or unknown.
 
     Converters leave the key out for some families. Such a file has one float type beside F32, or F32 alone.
     """
