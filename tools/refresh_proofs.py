@@ -25,6 +25,7 @@ from gguf_forge.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests/support"))
+from plamo import CONFIG as PLAMO  # noqa: E402
 from projectors import PROJECTORS, descriptions, read  # noqa: E402
 from qwen3_tts import CONFIG as QWEN3_TTS  # noqa: E402
 from synthetic import FAMILIES, read_description, write_checkpoint  # noqa: E402
@@ -74,8 +75,9 @@ def projectors_and_drafts() -> Iterator[Proof]:
 
 
 def of_code() -> Iterator[Proof]:
-    """The checkpoint of Qwen3-TTS, which has weights of its own."""
+    """The checkpoints of Qwen3-TTS and PLaMo, which have weights of their own."""
     yield "qwen3-tts-talker", QWEN3_TTS, {VOCABULARY: "gpt2"}
+    yield "plamo", PLAMO, {VOCABULARY: "llama"}
 
 
 def vocabulary(family: Path) -> str:
