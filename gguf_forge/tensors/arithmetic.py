@@ -7,7 +7,6 @@ other types to float32 before it computes.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 
 from gguf_forge.errors import InputError
 from gguf_forge.kernels.binding import exp_values
-from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import TensorExpr, Unary
 from gguf_forge.tensors.softplus import softplus
 from gguf_forge.types.rows import RowNumbers, Rows
@@ -246,10 +244,6 @@ class Combined(TensorExpr):
         below = max(part.working_set(n_rows, scattered=scattered) for part in self.parts)
         return below + 3 * n_rows * F32.row_bytes(prod(self.shape[-1:]))
 
-    def sources(self) -> Iterator[Source]:
-        for part in self.parts:
-            yield from part.sources()
-
 
 class Sum(Combined):
     """Tensors added to each other."""
@@ -321,10 +315,6 @@ class FoldedNorm(TensorExpr):
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         below = max(part.working_set(n_rows, scattered=scattered) for part in self.children())
         return below + 8 * n_rows * F32.row_bytes(self.shape[-1])
-
-    def sources(self) -> Iterator[Source]:
-        for part in self.children():
-            yield from part.sources()
 
     @property
     def words(self) -> str:

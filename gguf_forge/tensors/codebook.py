@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from gguf_forge.errors import InputError
-from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import F32, TensorType
@@ -53,10 +52,6 @@ class Codebook(TensorExpr):
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         below = self.sums.working_set(n_rows, scattered=scattered) + self.counts.working_set(1)
         return below + 2 * n_rows * F32.row_bytes(self.shape[-1]) + 8 * self.counts.row_bytes
-
-    def sources(self) -> Iterator[Source]:
-        yield from self.sums.sources()
-        yield from self.counts.sources()
 
     def children(self) -> Iterator[TensorExpr]:
         yield from (self.sums, self.counts)

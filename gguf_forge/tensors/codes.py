@@ -7,7 +7,6 @@ into values.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 from gguf_forge.errors import InputError
 from gguf_forge.kernels.binding import unpack_codes
 from gguf_forge.storage.buffers import fresh
-from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import NUMBERS_BYTES, TensorExpr, Unary, contiguous_runs
 from gguf_forge.types.element_type import ELEMENT_TYPES, ElementType
 from gguf_forge.types.rows import RowNumbers, Rows
@@ -285,10 +283,6 @@ class Lookup(TensorExpr):
         # NumPy converts the codes to 8-byte integers for the look-up
         return codes + 3 * n_rows * F32.row_bytes(self.shape[-1]) + n_rows * NUMBERS_BYTES
 
-    def sources(self) -> Iterator[Source]:
-        yield from self.codes.sources()
-        yield from self.levels.sources()
-
     @property
     def words(self) -> str:
         return "codes looked up in a table"
@@ -338,10 +332,6 @@ class Gathered(TensorExpr):
         index = self.index.working_set(1) + 16 * self.index.shape[0]
         below = self.of.working_set(n_rows, scattered=scattered)
         return below + index + n_rows * (2 * self.row_bytes + NUMBERS_BYTES)
-
-    def sources(self) -> Iterator[Source]:
-        yield from self.of.sources()
-        yield from self.index.sources()
 
     @property
     def words(self) -> str:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from gguf_forge.errors import InputError
 from gguf_forge.kernels.binding import scale_codes
 from gguf_forge.storage.buffers import fresh
-from gguf_forge.storage.source import Source
 from gguf_forge.tensors.codes import Codes, Gathered, Lookup
 from gguf_forge.tensors.expression import NUMBERS_BYTES, TensorExpr, Unary
 from gguf_forge.types.rows import FloatRows, RowNumbers, Rows
@@ -167,10 +166,6 @@ class Scaled(TensorExpr):
         runs = 24 * -(-self.shape[-1] // self.column_block)
         values = n_rows * F32.row_bytes(self.shape[-1])
         return below + runs + 2 * values + n_rows * NUMBERS_BYTES
-
-    def sources(self) -> Iterator[Source]:
-        for expr in self.children():
-            yield from expr.sources()
 
     @property
     def words(self) -> str:

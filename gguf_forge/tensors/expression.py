@@ -134,9 +134,10 @@ class TensorExpr(ABC):
         """The bytes of one row as `take` gives it; a scalar is a row of one value."""
         return self.dtype.row_bytes(prod(self.shape[-1:]))
 
-    @abstractmethod
     def sources(self) -> Iterator[Source]:
         """The files that rows are read from, perhaps more than once."""
+        for child in self.children():
+            yield from child.sources()
 
     def children(self) -> Iterator[TensorExpr]:
         """The expressions that this one is made of directly."""
@@ -189,9 +190,6 @@ class Unary(TensorExpr):
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         # the rows of the operand, and the result that is made of them
         return self.of.working_set(n_rows, scattered=scattered) + n_rows * self.row_bytes
-
-    def sources(self) -> Iterator[Source]:
-        return self.of.sources()
 
     @property
     def rows_together(self) -> int:

@@ -10,7 +10,6 @@ from math import prod
 import numpy as np
 
 from gguf_forge.errors import InputError
-from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import (
     NUMBERS_BYTES,
     StoredRun,
@@ -85,10 +84,6 @@ class Stack(TensorExpr):
         mixed = any(part.dtype != self.parts[0].dtype for part in self.parts)
         below = max(part.working_set(n_rows, scattered=scattered) for part in (self.parts if mixed else self.parts[:1]))
         return below + (2 if mixed else 1) * n_rows * self.row_bytes
-
-    def sources(self) -> Iterator[Source]:
-        for part in self.parts:
-            yield from part.sources()
 
     def member(self, value: TensorExpr, number: int) -> TensorExpr:
         """The inverse: what part `number` was if the stack gave `value`."""
@@ -169,10 +164,6 @@ class Joined(TensorExpr):
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         most = max(expr.working_set(n_rows, scattered=True) for expr in self.exprs)
         return n_rows * (2 * self.row_bytes + NUMBERS_BYTES) + most
-
-    def sources(self) -> Iterator[Source]:
-        for expr in self.exprs:
-            yield from expr.sources()
 
     def children(self) -> Iterator[TensorExpr]:
         yield from self.exprs

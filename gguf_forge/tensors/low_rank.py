@@ -5,11 +5,9 @@ Operations that a declaration applies to the weight are applied to the pair: tho
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from gguf_forge.errors import InputError, UnsupportedError
-from gguf_forge.storage.source import Source
 from gguf_forge.tensors.arithmetic import Divide, Multiply
 from gguf_forge.tensors.expression import TensorExpr, Unary
 from gguf_forge.tensors.joined import Stack
@@ -44,10 +42,6 @@ class LowRank(TensorExpr):
 
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         return self.a.working_set(self.a.n_rows) + self.b.working_set(n_rows, scattered=scattered)
-
-    def sources(self) -> Iterator[Source]:
-        yield from self.a.sources()
-        yield from self.b.sources()
 
 
 def factors(expr: TensorExpr) -> tuple[TensorExpr, TensorExpr]:

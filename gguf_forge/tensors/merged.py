@@ -9,14 +9,12 @@ Sources: `Linear.get_delta_weight` and `DoraLinearVariant.merge_unsafe` of PEFT.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from gguf_forge.errors import InputError
 from gguf_forge.kernels.rows import as_float32
-from gguf_forge.storage.source import Source
 from gguf_forge.tensors.arithmetic import Multiply
 from gguf_forge.tensors.expression import TensorExpr, Unary
 from gguf_forge.tensors.packed import RepackNvfp4
@@ -89,10 +87,6 @@ class Merged(Unary):
             held += 3 * wide
         return max(below) + factors + held + 3 * wide
 
-    def sources(self) -> Iterator[Source]:
-        for part in self.children():
-            yield from part.sources()
-
     @property
     def words(self) -> str:
         learned = ", rows of learned lengths" if self.magnitude is not None else ""
@@ -125,10 +119,6 @@ class AddedVector(Unary):
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         below = max(each.working_set(n_rows, scattered=scattered) for each in (self.of, self.other))
         return below + 4 * n_rows * self.row_bytes
-
-    def sources(self) -> Iterator[Source]:
-        yield from self.of.sources()
-        yield from self.other.sources()
 
     @property
     def words(self) -> str:
@@ -173,10 +163,6 @@ class ReplacedRows(Unary):
         by = self.by.working_set(min(n_rows, self.by.n_rows), scattered=True)
         below = max(self.of.working_set(n_rows, scattered=scattered), by)
         return below + 3 * n_rows * self.row_bytes + 64 * (len(self.index) + n_rows)
-
-    def sources(self) -> Iterator[Source]:
-        yield from self.of.sources()
-        yield from self.by.sources()
 
     @property
     def words(self) -> str:

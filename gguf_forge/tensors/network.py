@@ -7,14 +7,12 @@ float64 and have the same bits on every machine. The result is rounded to float3
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.errors import InputError
-from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.softplus import silu
 from gguf_forge.types.rows import RowNumbers, Rows
@@ -127,10 +125,6 @@ class ThroughNetwork(TensorExpr):
             each.working_set(each.n_rows) + 44 * each.shape[0] * each.shape[1] for each in (self.first, self.second)
         )
         return n_rows * self.row_bytes + of_rows + matrices + 64 * (inner + width)
-
-    def sources(self) -> Iterator[Source]:
-        for child in self.children():
-            yield from child.sources()
 
     @property
     def words(self) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from gguf_forge.errors import InputError
-from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import MXFP4, NVFP4, TensorType
@@ -54,10 +52,6 @@ class RepackMxfp4(TensorExpr):
         stored = self.blocks.working_set(n_rows, scattered=scattered)
         # both nibbles of each byte, the blocks, and the temporary array of one assignment
         return stored + self.scales.working_set(n_rows, scattered=scattered) + 4 * n_rows * self.row_bytes
-
-    def sources(self) -> Iterator[Source]:
-        yield from self.blocks.sources()
-        yield from self.scales.sources()
 
     @property
     def words(self) -> str:
@@ -111,10 +105,6 @@ class RepackNvfp4(TensorExpr):
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         stored = self.codes.working_set(n_rows, scattered=scattered)
         return stored + self.scales.working_set(n_rows, scattered=scattered) + 5 * n_rows * self.row_bytes
-
-    def sources(self) -> Iterator[Source]:
-        yield from self.codes.sources()
-        yield from self.scales.sources()
 
     @property
     def words(self) -> str:

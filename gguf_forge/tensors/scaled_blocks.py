@@ -5,13 +5,11 @@ Source: `block_q4_0` to `block_q8_0` in ggml-common.h, and their dequantization 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.storage.source import Source
 from gguf_forge.tensors.dequantized import Scaled
 from gguf_forge.tensors.expression import NUMBERS_BYTES, TensorExpr
 from gguf_forge.types.rows import PackedRows, RowNumbers, Rows
@@ -89,9 +87,6 @@ class RepackScaled(TensorExpr):
         # the codes and the levels as bytes, some numbers of 4 bytes for each block, and the blocks
         blocks = n_rows * self.shape[-1] // BLOCK
         return below + blocks * (4 * BLOCK + 8 * F32.row_bytes(1) + self.dtype.block_bytes) + n_rows * NUMBERS_BYTES
-
-    def sources(self) -> Iterator[Source]:
-        return self.of.sources()
 
     @property
     def words(self) -> str:

@@ -132,9 +132,6 @@ class Constant(TensorExpr):
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         return n_rows * (NUMBERS_BYTES + self.row_bytes)
 
-    def sources(self) -> Iterator[Source]:
-        return iter(())
-
     @property
     def words(self) -> str:
         return "computed from the config"
@@ -153,9 +150,6 @@ class Zeros(TensorExpr):
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         return n_rows * (NUMBERS_BYTES + self.row_bytes)
 
-    def sources(self) -> Iterator[Source]:
-        return iter(())
-
 
 @dataclass(frozen=True)
 class StandIn(TensorExpr):
@@ -171,9 +165,6 @@ class StandIn(TensorExpr):
 
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         return 0
-
-    def sources(self) -> Iterator[Source]:
-        return iter(())
 
 
 def _check_integers(x: TensorExpr) -> None:
