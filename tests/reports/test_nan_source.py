@@ -69,6 +69,15 @@ def test_as_reference_writes_the_float_files_of_the_converter(tmp_path: Path, fi
         convert(model, tmp_path / "q.gguf", types="Q8_0", as_reference=True)  # llama-quantize refuses, too
 
 
+@pytest.mark.parametrize("file_types", ["F16,Q8_0", "Q8_0,F16"])
+def test_each_file_of_a_run_is_checked_by_its_own_rule(tmp_path: Path, file_types: str) -> None:
+    """The norm has the same bytes in both files, and llama-quantize refuses it where the converter does not."""
+    model = damaged(tmp_path, "model.layers.1.input_layernorm.weight", 9, NAN)
+    with pytest.raises(InputError, match=r"blk\.1\.attn_norm\.weight: row 0, column 9"):
+        convert(model, tmp_path / "m-{ftype}.gguf", types=file_types, as_reference=True)
+    assert listing(tmp_path) == ["Tiny"]
+
+
 def test_a_weight_that_the_type_cannot_hold(tmp_path: Path) -> None:
     model = damaged(tmp_path, "model.layers.1.mlp.up_proj.weight", 256 * 3 + 7, HUGE)
     with pytest.raises(InputError, match=r"row 3, column 7: 1\.70141e\+38 is too large for F16; choose BF16 or F32"):
