@@ -1,10 +1,11 @@
 """Makes gguf_forge/architectures/checkpoint_names.json: what the tensors of each class are called in checkpoints.
 
-    python tools/refresh_checkpoint_names.py CONFORMANCE
+    python tools/refresh_checkpoint_names.py [CONFORMANCE]
 
 CONFORMANCE is a folder with cases in two levels of folders, as `tests/support/corpus.py` reads them. The descriptions
-of tests/families, tests/projectors and tests/drafts count, too. A name becomes a template, and stands with the others
-whose tensors have as many axes, of length 1 at the same places: "n1n" is three axes, the second of length 1.
+of tests/families, tests/projectors and tests/drafts count, too. Without the folder, only classes that the table does
+not have yet are added to it. A name becomes a template, and stands with the others whose tensors have as many axes, of
+length 1 at the same places: "n1n" is three axes, the second of length 1.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from gguf_forge.planning.model_plan import survey
 from gguf_forge.storage.local.folder import LocalFolder
 
 ROOT = Path(__file__).resolve().parent.parent
+TABLE = ROOT / "gguf_forge/architectures/checkpoint_names.json"
 sys.path.insert(0, str(ROOT / "tests/support"))
 
 
@@ -65,10 +67,8 @@ class Form:
 Forms = dict[str, dict[str, list[Form]]]
 
 
-def requests(conformance: Path, scratch: Path) -> Iterator[Request]:
+def requests(conformance: Path | None, scratch: Path) -> Iterator[Request]:
     """A request for each part of each checkpoint; the checkpoint is there until the next one is asked for."""
-    os.environ["GGUF_FORGE_CORPUS"] = str(conformance)
-    from corpus import Cases, manifests, read_manifest
     from projectors import descriptions, options, write
     from synthetic import FAMILIES, write_checkpoint
 
@@ -77,6 +77,11 @@ def requests(conformance: Path, scratch: Path) -> Iterator[Request]:
         yield Request(source=str(source), **options(path, scratch / path.stem))
     for family in sorted(FAMILIES.iterdir()):
         yield Request(source=str(write_checkpoint(family, scratch / "families" / family.name)))
+    if conformance is None:
+        return
+    os.environ["GGUF_FORGE_CORPUS"] = str(conformance)
+    from corpus import Cases, manifests, read_manifest
+
     (scratch / "cases").mkdir()
     cases, seen = Cases(scratch / "cases"), set()
     for path in manifests():
@@ -141,21 +146,23 @@ def template_of(name: str, match: Match[Any]) -> str:
     return ".".join(parts)
 
 
-def main(conformance: Path) -> None:
+def main(conformance: Path | None) -> None:
     found: Forms = defaultdict(lambda: defaultdict(list))
     with tempfile.TemporaryDirectory() as scratch:
         for request in requests(conformance, Path(scratch)):
             with suppress(InputError):  # an adapter, or a folder that is to be refused
                 read(request, found)
     forms = {
-        part: {name: [{"of": form.of, "names": form.names} for form in each] for name, each in sorted(classes.items())}
-        for part, classes in sorted(found.items())
+        part: {name: [{"of": form.of, "names": form.names} for form in each] for name, each in classes.items()}
+        for part, classes in found.items()
     }
-    table = json.dumps(forms, indent=0)
-    (ROOT / "gguf_forge/architectures/checkpoint_names.json").write_text(table + "\n")
+    if conformance is None:
+        for part, classes in json.loads(TABLE.read_text()).items():
+            forms[part] = {**forms.get(part, {}), **classes}
+    TABLE.write_text(json.dumps({part: dict(sorted(forms[part].items())) for part in sorted(forms)}, indent=0) + "\n")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
+    if len(sys.argv) > 2 or not all(Path(each).is_dir() for each in sys.argv[1:]):
         sys.exit(__doc__)
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]) if len(sys.argv) == 2 else None)

@@ -83,7 +83,7 @@ _OTHERWISE = {
     "nomicbert-v2-moe": "the experts' matrices come back one above the other in another shape",
     "pixtral": _BREAK,
     "qwen3-modelopt-mixed": _NVFP4,
-    "pocket-tts": "the first latent went through a matrix, and convolutions are numbered otherwise",
+    "pocket-tts": "the first latent went through a matrix",
     "qwen3-tts": "of the codebooks' sums and counts, the file holds the quotients",
     "qwen3moe-mlx-4bit": "the experts come back as one tensor each, not stacked as MLX has them",
     "qwen3moe-modelopt-nvfp4": _NVFP4,
