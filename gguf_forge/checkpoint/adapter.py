@@ -138,7 +138,7 @@ class Adapter:
         for part, tensor in parts.items():
             self._check_float(tensor)
             if len(tensor.shape) < (2 if part in "ab" else 1) or 0 in tensor.shape:
-                problem = f"a part of shape {tensor.shape} is none of a low-rank pair"
+                problem = f"{tensor.name} has the shape {tensor.shape}, which no factor of an adapter has"
                 raise InputError(problem, file=self.file.path, tensor=module)
         of_pair = {part: widened(as_stored(tensor)) for part, tensor in parts.items()}
         return LowRankPair(module.replace(_BASE_LAYER, ""), of_embedding, **of_pair, depth=module.count(_BASE_LAYER))
@@ -146,7 +146,7 @@ class Adapter:
     def _check_float(self, tensor: StoredTensor) -> None:
         if tensor.dtype not in _FLOATS:
             hint = f"save the adapter in one of the types {', '.join(_FLOATS)}"
-            problem = f"numbers of type {tensor.dtype} are no weights of an adapter"
+            problem = f"the tensor has the type {tensor.dtype}, in which no adapter is read"
             raise InputError(problem, file=self.file.path, tensor=tensor.name, hint=hint)
 
     def whole(self, *, with_base: bool = True) -> Mapping[str, StoredTensor]:

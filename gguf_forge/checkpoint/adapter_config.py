@@ -55,9 +55,9 @@ class AdapterConfig:
         kind = config.values.get("peft_type", "LORA")
         if kind != "LORA":
             raise UnsupportedError(
-                f"adapters of kind {kind!r:.40} are not known",
+                f"this is an adapter of kind {kind!r:.40}, and only LoRA adapters are read",
                 file=config.path,
-                hint="LoRA is; merge this one into its base model with PEFT's merge_and_unload, and convert that",
+                hint="merge it into its base model with PEFT's merge_and_unload, and convert the result",
             )
         others = [name for name in _OTHER_FORMULAS if config.values.get(name)]
         if others:
@@ -186,7 +186,9 @@ class AdapterConfig:
         names = {name: (place, value) for place, (name, value) in enumerate(said.items()) if _NAME.fullmatch(name)}
         others = [(place, name, value) for place, (name, value) in enumerate(said.items()) if name not in names]
         if len(others) > _MOST_PATTERNS:
-            raise InputError(f"{key} has {len(others):,} patterns; {_MOST_PATTERNS} are tried", file=self.path)
+            raise InputError(
+                f"{key} has {len(others):,} patterns, and at most {_MOST_PATTERNS} are read", file=self.path
+            )
         return names, tuple((place, value, self._compiled(key, pattern)) for place, pattern, value in others)
 
     def _compiled(self, key: str, pattern: str) -> NamePattern:

@@ -53,7 +53,7 @@ def report(
         tuple[str, ...],
         Option(
             "--lora",
-            "The adapters that were merged into the source when the file was made: the same as then.",
+            "The adapters that were merged into the model when the file was made, with the same scales.",
             OUTPUT,
             metavar="ADAPTER[:SCALE]",
         ),

@@ -25,7 +25,7 @@ _WHOLE_LAST = {
     "plamo3": 8,
 }
 _WHOLE_FIRST = dict.fromkeys(("cohere2moe", "laguna", "smallthinker"), 4)
-# These have a recurrent state in place of keys and values, but for one layer of so many.
+# Of so many layers, one has keys and values. The others have a recurrent state instead.
 _RECURRENT = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4, "qwen4exp": 4, "minimax-01": 8}
 
 
