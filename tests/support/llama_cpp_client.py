@@ -29,6 +29,25 @@ def generated(*paths: Path) -> list[str]:
     return _printed(_CLIENT, *paths).split()
 
 
+_EMBEDDER = """
+import sys, xllamacpp
+for path in sys.argv[1:]:
+    params = xllamacpp.CommonParams()
+    params.model.path, params.n_ctx, params.warmup, params.n_parallel = path, 128, False, 1
+    params.cpuparams.n_threads, params.embedding = 1, True
+    params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    server = xllamacpp.Server(params)
+    answer = server.handle_embeddings({"input": "Hello"})
+    print(len(answer["data"][0]["embedding"]))
+    del server
+"""
+
+
+def embedded(*paths: Path) -> list[str]:
+    """How many numbers llama.cpp's embedding of a text has, from each file."""
+    return _printed(_EMBEDDER, *paths).split()
+
+
 _NEXT = """
 import json, sys, urllib.request, xllamacpp
 params = xllamacpp.CommonParams()
