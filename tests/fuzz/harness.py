@@ -256,7 +256,10 @@ def attack(name_and_number: tuple[str, int], keep: Path) -> tuple[str, int, int 
     try:
         folder = inside / "input"
         folder.mkdir()
-        arguments = generators()[name](random.Random(f"{name}:{number}"), folder)
+        try:
+            arguments = generators()[name](random.Random(f"{name}:{number}"), folder)
+        except Exception as error:  # one broken generator does not end a long run of all
+            return name, number, None, [f"the generator failed: {error!r:.200}"]
         outcome = run(arguments, inside)
         faults = list(faults_of(outcome))
         if faults:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from io import BytesIO
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 
@@ -29,7 +31,8 @@ _OF_FILE = "sum"
 TENSORS = "sha256"
 
 _AT_ONCE = 4 << 20
-_MOST_BYTES = 64 << 20
+# The limits of a file of sums, and of a line in it. A file of many tensors has a line of some 150 characters for each.
+_MOST_BYTES, _MOST_SUMS, _LONGEST_LINE = 32 << 20, 1 << 18, 2000
 _ALGORITHMS = {64: "sha256", 40: "sha1", 32: "md5"}  # by the length of a digest in hexadecimal
 _HASH = f"(?P<hash>{'|'.join(f'[0-9a-fA-F]{{{length}}}' for length in _ALGORITHMS)})"
 _LINE = re.compile(rf"(?:(?P<kind>[a-z0-9]+)\s+)?{_HASH}\s+\*?(?P<name>.+)")
@@ -191,21 +194,27 @@ def read_sums(path: str | PathLike[str]) -> tuple[Checksum, ...]:
     Other lines are passed over. A name with a colon in it stays whole; `check_sums` knows the names of tensors.
 
     Raises:
-        InputError: the file can't be read, or has no digest in it that is known.
+        InputError: the file can't be read, has no digest in it that is known, or far more than any model needs.
     """
     with SourceFile(Path(path)) as file:
         if file.size > _MOST_BYTES:
             raise InputError(f"has {file.size} bytes: these are no sums", file=path)
-        text = file.read(0, file.size).tobytes().decode(errors="surrogateescape")
-    lines = [line.strip() for line in text.split("\n")]
-    found = [sum for sum in map(_read_line, lines) if sum is not None]
+        data = file.read(0, file.size).tobytes()
+    found = list(islice(filter(None, map(_read_line, _lines(data))), _MOST_SUMS + 1))
+    if len(found) > _MOST_SUMS:
+        raise InputError(f"has more than {_MOST_SUMS:,} sums", file=path)
     if found:
         return tuple(found)
-    if any(map(_XXH64.fullmatch, lines)):
+    if any(map(_XXH64.fullmatch, _lines(data))):
         hint = "make the sums with `llama-gguf-hash --sha256`, or with --write-sums"
         raise InputError("xxh64 is not supported, and there are no other sums", file=path, hint=hint)
     problem = "no line has a SHA-256, SHA-1 or MD5 digest in it"
     raise InputError(problem, file=path, hint="make sums with --write-sums")
+
+
+def _lines(data: bytes) -> Iterator[str]:
+    """The lines that are short enough for a sum, one at a time."""
+    return (line.decode(errors="surrogateescape").strip() for line in BytesIO(data) if len(line) <= _LONGEST_LINE)
 
 
 def _read_line(line: str) -> Checksum | None:
@@ -241,11 +250,13 @@ def check_sums(
         for path, tensors in zip(gguf.paths, gguf.shards, strict=True)
         for job in _jobs(path, tensors, algorithm)
     }
-    wanted = [(line, _key_of(line, every, gguf)) for line in sums]
+    held = {tensor for _, _, tensor in every}
+    wanted = [(line, _key_of(line, every, held, gguf)) for line in sums]
     missing = tuple(printable(line.file) for line, key in wanted if key not in every)
     named = [(line, key) for line, key in wanted if key in every]
-    hashes = _hashed([every[key] for _, key in named], threads, progress)
-    results = [(found.hash == line.hash, found) for (line, _), found in zip(named, hashes, strict=True)]
+    asked = list(dict.fromkeys(key for _, key in named))  # what several lines name is hashed once
+    hashes = dict(zip(asked, _hashed([every[key] for key in asked], threads, progress), strict=True))
+    results = [(hashes[key].hash == line.hash, hashes[key]) for line, key in named]
     different = tuple(_shown(found) for same, found in results if not same)
     tensors = {key[1:] for _, key in named if key[2] is not None}
     places = {key[1:]: job.tensor for key, job in every.items() if job.tensor is not None}
@@ -256,11 +267,14 @@ def check_sums(
 _Key = tuple[str, str, "str | None"]
 
 
-def _key_of(line: Checksum, every: dict[_Key, _Job], gguf: GgufFile) -> _Key:
-    """What the hash of a line belongs to. `file` is all the text after the hash, which may end with a tensor's name."""
+def _key_of(line: Checksum, every: Mapping[_Key, _Job], held: Set[str | None], gguf: GgufFile) -> _Key:
+    """What the hash of a line belongs to. `file` is all the text after the hash, which may end with the name of a
+    tensor. `held` are the tensors in `every`."""
     only = gguf.paths[0].name if len(gguf.paths) == 1 else None
     for at in [match.start() for match in re.finditer(":", line.file)]:
         tensor = line.file[at + 1 :]
+        if tensor not in held:
+            continue
         for name in (Path(line.file[:at]).name, only):
             if name is not None and (line.kind, name, tensor) in every:
                 return line.kind, name, tensor

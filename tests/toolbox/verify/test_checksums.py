@@ -142,3 +142,25 @@ def test_sums_replace_nothing_unasked(path: Path, tmp_path: Path) -> None:
     assert _checked(path, tmp_path / "sums").ok
     with pytest.raises(RefusedError, match="one of the inputs"):
         write_sums(path, path, overwrite=True)
+
+
+def test_what_many_lines_name_is_hashed_once(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "sums").write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  m.gguf\n{'0' * 64}\n" * 500)
+    hashed: list[int] = []
+    with open_gguf(path) as gguf:
+        result = check_sums(gguf, read_sums(tmp_path / "sums"), progress=hashed.append)
+    assert result == SumsCheck(500, ("m.gguf",) * 500, (), ())
+    assert sum(hashed) == path.stat().st_size
+
+
+def test_lines_that_no_sums_have_are_passed_over(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "sums").write_text(f"{'0' * 64}  {':' * 2000}\n" * 3 + f"{'1' * 64}  x\n")
+    assert [line.file for line in read_sums(tmp_path / "sums")] == ["x"]
+
+
+def test_more_sums_than_any_model_has(tmp_path: Path) -> None:
+    (tmp_path / "sums").write_text(f"{'0' * 32}\n" * ((1 << 18) + 1))
+    with pytest.raises(InputError, match="more than 262,144 sums"):
+        read_sums(tmp_path / "sums")
+    (tmp_path / "sums").write_text(f"{'0' * 32}\n" * (1 << 18))
+    assert len(read_sums(tmp_path / "sums")) == 1 << 18
