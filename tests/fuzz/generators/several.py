@@ -134,7 +134,7 @@ def merged_adapters(source: Random, folder: Path) -> list[str]:
     made = [_adapter(source, folder, f"adapter-{at}", base) for at in range(count)]
     if source.random() < 0.1:
         made.append(source.choice((made[0], base, folder, made[0] / "adapter_model.safetensors", Path("nowhere"))))
-    given = [f"{place}{source.choice(SCALES) if source.random() < 0.4 else ''}" for place in made]
+    given = [f"{place}{source.choice(SCALES) if source.random() < 0.1 else ':0.5'}" for place in made]
     words = [word for each in given for word in ("--lora", each)]
     file = seeds._made / "F16.gguf"
     commands = (
@@ -154,7 +154,7 @@ def parts_of_models(source: Random, folder: Path) -> list[str]:
     """A model with encoders, layers that predict further tokens or adapters, made as several files of several types."""
     kind = source.choice(("all-parts", "all-parts", "jina-embeddings-v5", "bailingmoe3-vl", "granite-switch"))
     model = _copied(kind, folder)
-    if source.random() < 0.5:
+    if source.random() < 0.4:
         file = source.choice([path for path in sorted(model.rglob("*.json")) if path.stat().st_size < 100_000])
         value = changed(json.loads(file.read_text()), source)
         file.write_text(json.dumps(value))
@@ -170,11 +170,16 @@ def parts_of_models(source: Random, folder: Path) -> list[str]:
                 header[name]["shape"] = header[name]["shape"][::-1]
         text = json.dumps(header).encode()
         weights.write_bytes(len(text).to_bytes(8, "little") + text + raw[begin:])
-    words = [source.choice(("plan", "convert", "plan")), str(model), "--parts", source.choice(PARTS)]
-    for _ in range(source.choice((0, 1, 1, 2))):
+    words = [
+        source.choice(("plan", "convert", "plan")),
+        str(model),
+        "--parts",
+        source.choice(PARTS) if source.random() < 0.4 else "all",
+    ]
+    for _ in range(source.choice((0, 0, 1, 2))):
         words += ["-t", source.choice((*PART_TYPES, nasty(source).replace("\0", "")))]
     more = (["--no-mtp"], ["--split-max-tensors", "5"], ["--fuse-qkv"], ["--json"], ["--mmproj"], ["--vocab-only"])
-    words += source.choice(([], [], *more))
+    words += source.choice(([], [], [], [], [], *more))
     if source.random() < 0.4:
         name = source.choice(("o.gguf", "{part}.gguf", "x-{type}.gguf", "{}.gguf", "{0.__class__}", "%s", "a{", "sub"))
         words += ["-o", name]
@@ -215,19 +220,19 @@ def sums(source: Random, folder: Path) -> list[str]:
 
 
 def _matrix(source: Random) -> dict[str, _Entry]:
+    odd = source.choice((0, 0, 0.1, 0.3))  # of the entries
     names = [f"blk.0.{part}.weight" for part in ("attn_q", "attn_k", "attn_v", "ffn_up", "ffn_down")]
     entries: dict[str, _Entry] = {}
     for name in names:
-        if source.random() < 0.2:
-            name = source.choice(
-                (nasty(source).replace("\0", ""), "", name + ".in_sum2", "blk.0", "x" * 1000, name + " ")
-            )
-            name = name.encode(errors="replace").decode()
-        columns, experts = source.choice((96, 96, 96, 95, 0, 1)), source.choice((1, 1, 1, 0, 3))
+        if source.random() < odd:
+            strange_names = (nasty(source).replace("\0", ""), "", f"{name}.in_sum2", "blk.0", "x" * 1000, f"{name} ")
+            name = source.choice(strange_names).encode(errors="replace").decode()
+        columns, experts = (96, 1) if source.random() >= odd else source.choice(((95, 1), (0, 1), (96, 0), (96, 3)))
         rows = np.abs(_numbers(source, experts, columns))
-        if source.random() < 0.2:
+        if source.random() < odd:
             rows[...] = source.choice((-1, np.nan, np.inf, 1e-45, 0, 3e38))
-        counts = np.full(max(experts, 1), source.choice((100, 100, 0, -1, np.nan, np.inf, 0.5, 2**31)), np.float32)
+        said = 100 if source.random() >= odd else source.choice((0, -1, np.nan, np.inf, 0.5, 2**31))
+        counts = np.full(max(experts, 1), said, np.float32)
         entries[name] = rows, counts
     return entries
 

@@ -80,7 +80,7 @@ def layouts(source: Random, folder: Path) -> list[str]:
     if pieces:
         text = text[:-1] + "," + ",".join(pieces) + "}"
     text += source.choice(("", "", " " * 7, "\0" * 8, "\n", "x", " " * 100_000))
-    encoded = source.choice(("", "", "", "\ufeff", " ")).encode() + text.encode()
+    encoded = source.choice(("",) * 20 + ("\ufeff", " ")).encode() + text.encode()
     size = len(encoded) if source.random() < 0.9 else source.choice((*SIZES[3:9], 7, len(raw)))
     path.write_bytes((size % 2**64).to_bytes(8, "little") + encoded + data)
     return _line(model, source)

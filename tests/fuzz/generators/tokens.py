@@ -19,10 +19,13 @@ TIKTOKEN = {
     "tiktoken.model": ("DeepseekV3ForCausalLM", "KimiLinearForCausalLM", "KimiVLForConditionalGeneration"),
 }
 COMMANDS = (
+    *(("convert", "{}", "--vocab-only", "-t", "F16", "-o", "out.gguf"),) * 3,
     ("plan", "{}"),
-    ("convert", "{}", "--vocab-only", "-t", "F16", "-o", "out.gguf"),
     ("convert", "{}", "-t", "Q8_0", "-o", "out.gguf"),
     ("convert", "{}", "--vocab-only", "-t", "F16", "-o", "out.gguf", "--check-tokens"),
+)
+NATIVE_COMMANDS = (
+    *COMMANDS,
     ("plan", "{}", "--mistral-format"),
     ("convert", "{}", "--mistral-format", "-t", "F16", "-o", "out.gguf"),
     ("convert", "{}", "--mistral-format", "-t", "F16", "-o", "o.gguf", "--disable-mistral-community-chat-template"),
@@ -127,8 +130,9 @@ def _other_tokens(value: dict[str, Any], source: Random) -> None:
         {"rank": rank, "token_bytes": base64.b64encode(token).decode(), "token_str": None}
         for rank, token in enumerate(tokens)
     ]
-    count = value["config"]["default_num_special_tokens"]
-    value["config"] |= {"num_vocab_tokens": len(tokens), "default_vocab_size": len(tokens) + count}
+    size = max(value["config"]["default_vocab_size"], len(tokens) + 5)
+    value["config"] |= {"num_vocab_tokens": len(tokens), "default_vocab_size": size}
+    value["config"]["default_num_special_tokens"] = size - len(tokens)
 
 
 def _changed_tekken(value: Any, source: Random) -> Any:
@@ -244,7 +248,7 @@ def native_models(source: Random, folder: Path) -> list[str]:
             model / source.choice(("tokenizer.model.v3", "tokenizer.model.v99", "tokenizer.model.v"))
         )
     _add_templates(model, source)
-    return _line(model, source, COMMANDS)
+    return _line(model, source, NATIVE_COMMANDS)
 
 
 GENERATORS = (tiktoken_files, tekken_files, native_models)
