@@ -8,10 +8,14 @@ from os import PathLike
 from pathlib import Path
 
 from gguf_forge.foreign_text import escaped, message
+from gguf_forge.wording import in_python
 
 
 class ForgeError(Exception):
     """An error that the user can act on. Its words may quote what a file says, so they are made harmless and bounded.
+
+    `problem` and `hint` spell options as the command line does, which shows them. The text of the exception, which
+    Python shows, has keyword arguments instead.
 
     Args:
         problem: What is wrong, in one sentence without a final full stop.
@@ -22,6 +26,8 @@ class ForgeError(Exception):
     Example:
         >>> str(InputError("header is longer than the file", file="a.safetensors", hint="download it again"))
         'a.safetensors: header is longer than the file; download it again'
+        >>> str(RefusedError("already exists", file="a.gguf", hint="use --overwrite"))
+        'a.gguf: already exists; use overwrite=True'
     """
 
     exit_code = 1
@@ -42,7 +48,7 @@ class ForgeError(Exception):
 
     def __str__(self) -> str:
         where = "".join(f"{message(str(part))}: " for part in (self.file, self.tensor) if part)
-        return f"{where}{self.problem}" + (f"; {self.hint}" if self.hint else "")
+        return where + in_python(self.problem + (f"; {self.hint}" if self.hint else ""))
 
 
 class UsageError(ForgeError):

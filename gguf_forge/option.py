@@ -78,6 +78,16 @@ def parse_size(text: str, *, option: str = "--split-max-size", unit: int = 1000)
     return int(Fraction(found[1]) * (1024 if found[3] == "IB" else unit) ** _SIZE_LETTERS.index(found[2]))
 
 
+def parse_memory(given: int | str | None) -> int | None:
+    """The bytes of `--max-memory`: a number, or a text such as "300M", in which M is 2^20.
+
+    Example:
+        >>> parse_memory("300M"), parse_memory(1000), parse_memory(None)
+        (314572800, 1000, None)
+    """
+    return parse_size(given, option="--max-memory", unit=1024) if isinstance(given, str) else given
+
+
 def parse_names(given: Sequence[str] | None) -> tuple[str, ...]:
     """`-t A,B -t C` as A, B, C.
 

@@ -204,6 +204,17 @@ FileTypes = Annotated[
     ),
 ]
 
+BaseModel = Annotated[
+    str | None,
+    Option(
+        "--base",
+        "For a LoRA adapter: the folder of its base model, of which config.json is enough. [default: the one that the "
+        "adapter names, if it is here]",
+        MODEL,
+        metavar="FOLDER",
+    ),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request(FileChoices, PartChoices, ModelHints):
@@ -231,8 +242,8 @@ class Request(FileChoices, PartChoices, ModelHints):
         str | None,
         Option(
             "-o --outfile",
-            "A file, a folder, or a name with {ftype} in it. [default: NAME-TYPE.gguf in the current folder; for a "
-            "GGUF file, ggml-model-TYPE.gguf next to it]",
+            "A file, a folder, or a name with {ftype} in it, or {FTYPE} for capitals. [default: NAME-TYPE.gguf in the "
+            "current folder; for a GGUF file, ggml-model-TYPE.gguf next to it]",
             OUTPUT,
             metavar="OUT",
         ),
@@ -262,16 +273,7 @@ class Request(FileChoices, PartChoices, ModelHints):
         ),
     ] = ()
     vocab_only: Annotated[bool, Option("--vocab-only", "Metadata and vocabulary, no tensors.", MODEL)] = False
-    base_model: Annotated[
-        str | None,
-        Option(
-            "--base",
-            "For a LoRA adapter: the folder of its base model, of which config.json is enough. [default: the one that "
-            "the adapter names, if it is here]",
-            MODEL,
-            metavar="FOLDER",
-        ),
-    ] = None
+    base_model: BaseModel = None
     base_model_id: Annotated[
         str | None,
         Option(

@@ -10,15 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from gguf_forge.errors import UsageError
-from gguf_forge.option import MESSAGES, OUTPUT, RUNNING, Option, parse_size
+from gguf_forge.option import MESSAGES, OUTPUT, RUNNING, Option, parse_memory
 from gguf_forge.storage.profile import Profile
 
 if TYPE_CHECKING:
     from gguf_forge.planning.file_plan import FilePlan
-
-
-def _parse_memory(text: str | None) -> int | None:
-    return None if text is None else parse_size(text, option="--max-memory", unit=1024)
 
 
 def _parse_mebibytes(number: int | None) -> int | None:
@@ -84,7 +80,7 @@ class RunSettings:
             "The most memory that the process may take in all, whatever the size of the model. [default: 1G]",
             RUNNING,
             metavar="N(K|M|G)",
-            parse=_parse_memory,
+            parse=parse_memory,
         ),
     ] = None
     buffer: Annotated[

@@ -68,13 +68,13 @@ def _imatrix(folder: Path) -> Path:
 def _odd(folder: Path) -> Path:
     """A file that is no more a model: tensors with other names, keys of other kinds."""
     path = _converted(folder)
-    edit_gguf(path, rename_tensors={"^blk": "x"}, drop_tensors=["^output"], set={"a.b": [1.5], "general.name": ""})
+    edit_gguf(path, rename_tensor={"^blk": "x"}, drop_tensor=["^output"], set={"a.b": [1.5], "general.name": ""})
     return path
 
 
 def _empty(folder: Path) -> Path:
     path = _converted(folder)
-    edit_gguf(path, drop_tensors=["."])
+    edit_gguf(path, drop_tensor=["."])
     return path
 
 

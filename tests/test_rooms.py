@@ -17,7 +17,7 @@ PACKAGE = ROOT / "gguf_forge"
 # From the bottom to the top. A room may import the rooms of lower levels. The rooms of one level do not import one
 # another. A folder without a level of its own belongs to the room that it is in.
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("foreign_text",),
+    ("foreign_text", "wording"),
     ("errors", "reference"),
     ("types", "storage", "foreign", "name_pattern"),
     ("kernels",),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -11,8 +10,9 @@ from gguf_forge.architectures.shapes import disagreement
 from gguf_forge.architectures.site import Site
 from gguf_forge.architectures.templates import SUFFIXES, fill, group_names, parse, role
 from gguf_forge.errors import InputError
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 _MAX_LISTED = 30
 

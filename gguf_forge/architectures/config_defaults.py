@@ -7,7 +7,6 @@ the keys that a conversion may ask for. Values that classes compute from other v
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,8 +14,9 @@ from importlib.resources import files
 from typing import Any
 
 from gguf_forge.architectures.derived_defaults import derive
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 # More classes than any classifier has. Class names are not generated above this count, which bounds the memory.
 _MOST_LABELS = 10_000

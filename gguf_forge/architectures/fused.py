@@ -5,7 +5,6 @@ Source: `modify_tensors` and `prepare_qkv_fusion` in llama.cpp's conversion/base
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
@@ -15,8 +14,9 @@ from gguf_forge.architectures.site import Site
 from gguf_forge.architectures.tensor_names import roles_of
 from gguf_forge.errors import UsageError, naming
 from gguf_forge.tensors.joined import concat
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 # The words of `Site.choices`.
 FUSE_QKV, FUSE_GATE_UP = "fuse_qkv", "fuse_gate_up_exps"

@@ -5,7 +5,6 @@ A key without "general.", "tokenizer." or "adapter." in front is the architectur
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -15,9 +14,10 @@ from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.gguf_file import values
 from gguf_forge.gguf_file.values import Value, ValueType
+from gguf_forge.wording import log_of
 
 Lines: TypeAlias = Iterable[tuple[str, Value]]
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 _FLOAT32_MAX = 3.4028234663852886e38
 

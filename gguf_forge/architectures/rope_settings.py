@@ -9,11 +9,12 @@ Source: `convert_rope_params_to_dict` of `RotaryEmbeddingConfigMixin` and of Gem
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
-log = logging.getLogger(__name__)
+from gguf_forge.wording import log_of
+
+log = log_of(__name__)
 
 _OLD, _NEW = "rope_scaling", "rope_parameters"
 _DEPTH = 2

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from gguf_forge.checkpoint.safetensors_file import StoredTensor
 from gguf_forge.errors import some_of
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 # A part of a name anywhere in it -> who puts it there.
 _WRAPPING_MODULES = {

@@ -6,7 +6,6 @@ comes after (the declaration, the recipe, the engine) does not know of adapters.
 
 from __future__ import annotations
 
-import logging
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,8 +22,9 @@ from gguf_forge.tensors.merged import AddedVector, Merged, ReplacedRows, rounded
 from gguf_forge.tensors.row_maps import reshaped, transposed
 from gguf_forge.types.element_type import ElementType
 from gguf_forge.types.tensor_type import F32, TensorType
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 # Names of the matrices that a model may hold only once for its embeddings and its head.
 _HEAD = "lm_head.weight"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from gguf_forge.errors import ForgeError, UsageError, printable
 from gguf_forge.foreign_text import natural
 from gguf_forge.option import MODEL, OUTPUT, Option
 from gguf_forge.run_settings import RunSettings
+from gguf_forge.wording import log_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gguf_forge.gguf_file.values import Metadata, Value
     from gguf_forge.toolbox.edit.edit import Change, EditPlan, Edits
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 _TEXT = 80
 _K = TypeVar("_K")
@@ -197,8 +197,8 @@ def _edits(changes: Changes) -> Edits:
         special_tokens=_unique("--special-token", [*special, *((kind, _id(text)) for kind, text in by_id)]),
         token_types=_unique("--token-type", map(_token_type, changes.token_type)),
         set=_unique("--set", map(parse_setting, changes.set)),
-        drop_tensors=changes.drop_tensor,
-        rename_tensors=_unique("--rename-tensor", map(_tensor_renaming, changes.rename_tensor)),
+        drop_tensor=changes.drop_tensor,
+        rename_tensor=_unique("--rename-tensor", map(_tensor_renaming, changes.rename_tensor)),
         force=changes.force,
     )
     if edits in (Edits(), Edits(force=True)):

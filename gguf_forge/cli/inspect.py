@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -19,6 +18,7 @@ from gguf_forge.cli.tables import facts_text, line, lines, table_of
 from gguf_forge.foreign_text import as_text, escaped
 from gguf_forge.option import MESSAGES, Option
 from gguf_forge.run_settings import RunSettings
+from gguf_forge.wording import log_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gguf_forge.gguf_file.values import Value
     from gguf_forge.toolbox.inspect.inspect import DecodedBlock, Overview, TensorEntry, TensorView
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 Keys: TypeAlias = "Sequence[tuple[str, Value]]"
 

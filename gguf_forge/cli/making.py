@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -16,8 +15,9 @@ from gguf_forge.planning.making import make, planned
 from gguf_forge.request import Request, names_folder
 from gguf_forge.run_settings import RunSettings
 from gguf_forge.storage.paths import is_folder
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 
 def make_and_show(request: Request, run: RunSettings, messages: Messages) -> tuple[WrittenFile, ...]:

@@ -40,11 +40,14 @@ def observing(messages: Messages) -> Iterator[Observer]:
 
 @contextmanager
 def counting(what: str, total: int, messages: Messages) -> Iterator[Callable[[int], None]]:
-    """Counts the bytes that are done and shows them as a bar on a terminal, with log lines above it."""
+    """Counts the bytes that are done: with a bar on a terminal, log lines above it, elsewhere with a line a minute."""
     to = standard_error()
     with logging_to(messages, to):
-        if messages.quiet or not to.is_terminal or to.is_dumb_terminal:
+        if messages.quiet:
             yield lambda n_bytes: None
+            return
+        if not to.is_terminal or to.is_dumb_terminal:
+            yield Lines(to, what, total).advance
             return
         with _bars(to) as progress:
             task = progress.add_task(what, total=total)
@@ -125,8 +128,9 @@ class ProgressBar(Bar):
 class Lines(Observer):
     """Prints a line for each tenth of a run. Short runs do not print too many lines, and long ones are never silent."""
 
-    def __init__(self, to: Console):
+    def __init__(self, to: Console, what: str = "", total: int = 0):
         self._console = to
+        self._start(what, total)
 
     def begin(self, files: Sequence[FilePlan]) -> None:
         self._start(", ".join(file.path.name for file in files), sum(file.bytes_to_write for file in files))
@@ -138,7 +142,7 @@ class Lines(Observer):
         self._say(f"{what}: {decimal(n_bytes)}")
 
     def _start(self, names: str, total: int) -> None:
-        self._names, self._total = names, total
+        self._names, self._total = names, max(total, 1)
         self._done = self._resumed = 0
         self._started = self._said_at = time.monotonic()
         self._said = 0.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
@@ -47,7 +46,13 @@ def quantize(
     messages: Messages,
     out: Annotated[
         str | None,
-        Option("-o --outfile", "The output: a file, a folder, or a name with {ftype} in it.", OUTPUT, metavar="OUT"),
+        Option(
+            "-o --outfile",
+            "The output: a file, a name with {ftype} in it, or a folder, where the file has the name of IN.gguf with "
+            "the new type. [default: ggml-model-TYPE.gguf next to IN.gguf]",
+            OUTPUT,
+            metavar="OUT",
+        ),
     ] = None,
     types: Annotated[
         tuple[str, ...],
@@ -60,9 +65,6 @@ def quantize(
             values="file types",
         ),
     ] = (),
-    output_dir: Annotated[
-        Path | None, Option("--output-dir", "The folder of ggml-model-TYPE.gguf.", OUTPUT, metavar="DIR")
-    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Quantize a GGUF file: the arguments of llama-quantize, and its bytes.
@@ -72,20 +74,18 @@ def quantize(
     - `gguf-forge quantize model-BF16.gguf Q4_K_M`
     - `gguf-forge quantize model-BF16.gguf -t Q4_K_M -o 'model-{ftype}.gguf'`
     - `gguf-forge quantize model-BF16.gguf model-Q4_K_M.gguf q4_k_m 8`
-    - `gguf-forge quantize model-BF16.gguf Q4_K_M,Q8_0 --output-dir quantized`
+    - `gguf-forge quantize model-BF16.gguf Q4_K_M,Q8_0 -o quantized/`
     - `gguf-forge quantize model-BF16-00001-of-00004.gguf out.gguf Q6_K --keep-split`
     - `gguf-forge quantize model-BF16-00001-of-00004.gguf out.gguf Q6_K --keep-split --partial --resume`
     - `gguf-forge quantize --dry-run --tensor-type 'ffn_down=q6_k' model-BF16.gguf Q4_K_M --json`
     """
     from gguf_forge.cli.making import make_and_show, plan_and_show
-    from gguf_forge.planning.making import place_of
 
     given = read_arguments(arguments, types)
     if given.out is not None and out is not None:
         raise UsageError("the output is given twice", hint="leave out the second argument, or -o")
     refuse_standard_output(given.out)
-    place = place_of(out if given.out is None else given.out, output_dir)
-    request = Request.of(choices, source=given.source, out=place, types=given.types)
+    request = Request.of(choices, source=given.source, out=out if given.out is None else given.out, types=given.types)
     run = replace(run, threads=given.threads or run.threads)
     if dry_run:
         plan_and_show(request, run, messages, "quantizing", only_planned=True)

@@ -14,6 +14,7 @@ from gguf_forge.cli.streams import print_data, print_json
 from gguf_forge.errors import UsageError
 from gguf_forge.foreign_text import file_name
 from gguf_forge.option import OUTPUT, Option
+from gguf_forge.request import BaseModel
 from gguf_forge.run_settings import RunSettings
 
 if TYPE_CHECKING:
@@ -58,15 +59,7 @@ def report(
             metavar="ADAPTER[:SCALE]",
         ),
     ] = (),
-    base: Annotated[
-        Path | None,
-        Option(
-            "--base",
-            "For a source that is a LoRA adapter: the folder of its base model.",
-            OUTPUT,
-            metavar="FOLDER",
-        ),
-    ] = None,
+    base_model: BaseModel = None,
     out: Annotated[
         Path | None,
         Option(
@@ -95,7 +88,7 @@ def report(
     from gguf_forge.toolbox.report import report as make_report
     from gguf_forge.toolbox.report.data import as_object
 
-    of_source = {"--drop-tensor": drop_tensor, "--lora": lora, "--base": base}
+    of_source = {"--drop-tensor": drop_tensor, "--lora": lora, "--base": base_model}
     if source is None and (given := [option for option, value in of_source.items() if value]):
         raise UsageError(f"{given[0]} is for a source", hint="name it with --source")
     if out is None and not messages.json:
@@ -109,7 +102,7 @@ def report(
             source=source,
             drop_tensor=drop_tensor,
             lora=lora,
-            base_model=base,
+            base_model=base_model,
             threads=run.threads,
             overwrite=run.overwrite,
             progress=progress,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from gguf_forge.cli.tables import line
 from gguf_forge.errors import ForgeError, OutputError
 from gguf_forge.foreign_text import escaped, message
+from gguf_forge.wording import AS_WRITTEN
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -221,14 +222,14 @@ class _ConsoleHandler(logging.Handler):
         if self._counts[kind] == 1:
             self._first[kind] = record
         if self._counts[kind] <= _MOST_OF_A_KIND:
-            self._print(record, record.getMessage())
+            self._print(record, _as_written(record))
 
     def tell_counts(self) -> None:
         """Says how many records of each kind were not printed."""
         for kind, count in self._counts.items():
             if count > _MOST_OF_A_KIND:
                 first = self._first[kind]
-                self._print(first, f"{count - _MOST_OF_A_KIND:,} more like this one: {first.getMessage()}")
+                self._print(first, f"{count - _MOST_OF_A_KIND:,} more like this one: {_as_written(first)}")
         self._counts.clear()
 
     def _print(self, record: logging.LogRecord, words: str) -> None:
@@ -236,6 +237,11 @@ class _ConsoleHandler(logging.Handler):
         label = "note" if record.levelno < logging.WARNING else record.levelname.lower()
         with telling():
             self._console.print(line((f"{label}: ", style), message(words), keep="\n"), soft_wrap=True)
+
+
+def _as_written(record: logging.LogRecord) -> str:
+    """A message with options spelled for the command line, as `wording.log_of` keeps it."""
+    return getattr(record, AS_WRITTEN, None) or record.getMessage()
 
 
 @contextmanager

@@ -15,12 +15,11 @@ from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.shown import rule_object
 from gguf_forge.cli.tables import facts_text, line, lines, table_of
 from gguf_forge.cli.token_check import MISMATCH, CheckTokens, TokenTexts, texts_to_check, tokens_object
-from gguf_forge.errors import UsageError, printable
+from gguf_forge.errors import printable
 from gguf_forge.file_choices import AsReference, RecipeChoices
 from gguf_forge.option import MESSAGES, MIX, Option
-from gguf_forge.request import ModelHints, PartChoices, Request
+from gguf_forge.request import BaseModel, ModelHints, PartChoices, Request
 from gguf_forge.run_settings import RunSettings
-from gguf_forge.storage.paths import is_folder
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -89,26 +88,21 @@ class VerifyChoices:
             values="file types",
         ),
     ] = None
-    base: Annotated[
+    base_type: Annotated[
         str | None,
         Option(
-            "--base",
-            "The type of the file that was quantized: F32, F16 or BF16. [default: the checkpoint's own] For a LoRA "
-            "adapter: the folder of its base model.",
+            "--base-type",
+            "The type of the file that was quantized: F32, F16 or BF16. [default: the checkpoint's own]",
             MIX,
-            metavar="TYPE|FOLDER",
+            metavar="TYPE",
             values="float types",
         ),
     ] = None
+    base_model: BaseModel = None
     all: Annotated[
         bool,
         Option("--all", "List all tensors and how each is made, not only those that differ.", MESSAGES),
     ] = False
-
-    @property
-    def base_folder(self) -> str | None:
-        """The folder that --base names, if it names no type."""
-        return self.base if self.base is not None and is_folder(Path(self.base)) else None
 
 
 def register(app: typer.Typer) -> None:
@@ -161,18 +155,18 @@ def verify(
 
 def _request(comparison: VerifyChoices, recipe: RecipeChoices, parts: PartChoices, hints: ModelHints) -> Request | None:
     """What the file was made of, and how; None if it is not compared with a source."""
+    from gguf_forge.toolbox.verify.verify import refuse_recipe_without_source
+
     given = comparison
     if given.source is not None:
         types = (given.type,) if given.type else ()
-        more: dict[str, Any] = {"types": types, "as_reference": given.as_reference}
-        if given.base_folder is not None:
-            more["base_model"] = given.base_folder
-        return Request.of(recipe, parts, hints, source=str(given.source), **more)
-    of_the_source = (given.type, given.base, given.only_tensors, given.allow_fused, given.as_reference)
-    if (recipe, parts, hints) != (RecipeChoices(), PartChoices(), ModelHints()) or any(of_the_source):
-        raise UsageError(
-            "options that say how the file was made need --source", hint="add --source DIR, what it was made of"
-        )
+        more: dict[str, Any] = {"as_reference": given.as_reference, "base_model": given.base_model}
+        return Request.of(recipe, parts, hints, source=str(given.source), types=types, **more)
+    of_the_file = (given.type, given.base_type, given.base_model)
+    of_the_comparison = (given.only_tensors, given.allow_fused, given.as_reference)
+    has_recipe = (recipe, parts, hints) != (RecipeChoices(), PartChoices(), ModelHints())
+    if has_recipe or any((*of_the_file, *of_the_comparison)):
+        refuse_recipe_without_source()
     return None
 
 
@@ -198,7 +192,7 @@ def _verified(
             request,
             run,
             options,
-            base=comparison.base if comparison.base_folder is None else None,
+            base_type=comparison.base_type,
             sums=comparison.check_sums,
             only_tensors=comparison.only_tensors,
             texts=texts_to_check(is_asked=comparison.check_tokens, file=comparison.token_texts),

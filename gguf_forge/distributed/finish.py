@@ -6,7 +6,6 @@ of their own or already in the output. So a run needs no record of how far an ea
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,8 +31,9 @@ from gguf_forge.storage.local.publish import check_output, check_room, published
 from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.storage.paths import is_file, is_same, is_there
 from gguf_forge.tensors.expression import contiguous_runs
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,8 +20,9 @@ from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.own_folder import remove_all_dead
 from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.storage.paths import is_folder, is_there
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 _SAME_DISK = "the plan must lie where it was made, on a disk that all machines see in the same way"
 _CHUNK = 4 << 20

@@ -6,7 +6,6 @@ twice, even at the same time, because the bytes are always the same.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,6 +16,7 @@ from pathlib import Path
 from gguf_forge.distributed.job import Job, PieceFile, digest_of, is_sound, open_job, planned_again, record_text
 from gguf_forge.distributed.job_plan import check_samples
 from gguf_forge.engine.pieces import shard_of
+from gguf_forge.option import parse_memory
 from gguf_forge.planning.file_plan import FilePlan, check_kernels, write_files
 from gguf_forge.run_settings import Observer, RunSettings
 from gguf_forge.storage.local import disk
@@ -24,8 +24,9 @@ from gguf_forge.storage.local.output import output_errors
 from gguf_forge.storage.local.own_folder import own_folder
 from gguf_forge.storage.local.publish import check_room, published
 from gguf_forge.storage.local.source_file import SourceFile
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def work(
     *,
     threads: int | None = None,
     backend: str | None = None,
-    max_memory: int | None = None,
+    max_memory: int | str | None = None,
     observer: Observer | None = None,
 ) -> TaskResult:
     """Does one task of a plan. It may be run again, even at the same time. A task that is done is only checked.
@@ -74,7 +75,7 @@ def work(
         >>> work("plan.json", 3).was_done  # doctest: +SKIP
         False
     """
-    run = RunSettings(threads=threads, backend=backend, max_memory=max_memory, observer=observer)
+    run = RunSettings(threads=threads, backend=backend, max_memory=parse_memory(max_memory), observer=observer)
     return do_task(plan_file, task, run)
 
 

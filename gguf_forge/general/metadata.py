@@ -6,7 +6,6 @@ Each value comes from the first that tells it: `--model-name`, the `--metadata` 
 
 from __future__ import annotations
 
-import logging
 import re
 import struct
 from collections.abc import Callable, Mapping
@@ -23,8 +22,9 @@ from gguf_forge.gguf_file.values import Metadata, Value, ValueType, array, strin
 from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.json_file import read_json_object
 from gguf_forge.storage.local.folder import located
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 # Key below general.sampling: its type, and the keys of generation_config.json, the first present counts.
 _SAMPLING: dict[str, tuple[ValueType, tuple[str, ...]]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ import yaml
 
 from gguf_forge.errors import InputError
 from gguf_forge.storage.folder import Folder, read_beginning
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 _CARD = "README.md"
 # Front matter beyond these limits is ignored. Cards with benchmark results reach 2 MB.

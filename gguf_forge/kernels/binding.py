@@ -173,7 +173,7 @@ def quantize_rows(
     elif tensor_type in types_needing_importance():
         raise UsageError(
             f"{tensor_type} needs an importance matrix",
-            hint="give one: --imatrix on the command line, importance= in Python",
+            hint="give its columns with importance=",
         )
     if not rows.size:
         return True

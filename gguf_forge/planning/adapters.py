@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
@@ -21,8 +20,9 @@ from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.storage.paths import is_folder, is_there
 from gguf_forge.tensors.stored import stored_in
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 # What the names of quantized and converted copies of a model have at the end.
 _OF_COPIES = re.compile(

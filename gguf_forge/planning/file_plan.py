@@ -5,7 +5,6 @@ A plan decides every byte of a file except the values of the weights.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,8 +26,9 @@ from gguf_forge.storage.local.output import refuse_existing
 from gguf_forge.storage.local.publish import check_output, check_room, tidy
 from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -34,8 +33,9 @@ from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.types.tensor_type import F32, TENSOR_TYPES, TensorType
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 # The one quantized type that adapters are written in.
 _QUANTIZED = "Q8_0"

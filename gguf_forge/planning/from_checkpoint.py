@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -39,8 +38,9 @@ from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tensors.dequantized import is_of_fp8
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.types.tensor_type import F16, F32, Q8_0, TensorType
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 # The tensor type of blocks in a checkpoint -> the file type of a file that keeps these blocks.
 _OF_BLOCKS = {"MXFP4": FILE_TYPES["MXFP4_MOE"], "NVFP4": OF_NVFP4}

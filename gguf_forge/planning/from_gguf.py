@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,13 +26,14 @@ from gguf_forge.planning.splits import (
     whole_file,
 )
 from gguf_forge.recipe import FileType, Options
-from gguf_forge.recipe.file_types import ALIASES, DEFAULT_TYPE
+from gguf_forge.recipe.file_types import ALIASES, DEFAULT_TYPE, FILE_TYPES
 from gguf_forge.request import Request
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import StandIn
 from gguf_forge.types.tensor_type import TensorType
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 
 class GgufModel:
@@ -81,7 +82,7 @@ class GgufModel:
         plans = (
             self._plan(
                 base,
-                place.path(f"ggml-model-{_reference_name(file_type, name)}.gguf", file_type.name),
+                place.path(_usual_name(gguf.paths[0], request, _reference_name(file_type, name)), file_type.name),
                 replace(given, file_type=file_type),
                 split,
                 only_planned,
@@ -153,6 +154,20 @@ def _refuse_hints(request: Request) -> None:
     in_use = [flag for flag, value in of_checkpoints.items() if value]
     if in_use:
         raise UsageError(f"{', '.join(in_use)}: no use for a GGUF file", hint="leave it out, or give a model folder")
+
+
+def _usual_name(source: Path, request: Request, type_name: str) -> str:
+    """The name of a file in a folder: that of the source with another type. Beside the source, it is llama-quantize's.
+
+    Several models that are quantized to one folder so keep their names.
+    """
+    if request.out is None:
+        return f"ggml-model-{type_name}.gguf"
+    part = PartName.read(source.name)
+    stem = part.stem if part else source.name.removesuffix(".gguf")
+    typed = re.fullmatch("(.+)[-.]([^-.]+)", stem, re.DOTALL)
+    name = typed[1] if typed and typed[2].upper() in {*FILE_TYPES, *ALIASES} else stem
+    return f"{name}-{type_name}.gguf"
 
 
 def _reference_name(file_type: FileType, name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -13,8 +12,9 @@ from gguf_forge.recipe.tensor_rules import may_quantize
 from gguf_forge.tensors.exact_blocks import as_exact_blocks, is_quantized
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.q4_grid import on_q4_grid
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 
 def with_kept_blocks(plan: ModelPlan) -> ModelPlan:

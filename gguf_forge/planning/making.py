@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, replace
 from functools import partial
@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from gguf_forge.checkpoint.other_folders import cached_config
 from gguf_forge.errors import UsageError
-from gguf_forge.file_choices import RecipeChoices
+from gguf_forge.file_choices import RecipeChoices, SplitChoices
+from gguf_forge.option import parse_memory
 from gguf_forge.planning.file_plan import FilePlan, WrittenFile, make_files
 from gguf_forge.planning.model import TensorSource
 from gguf_forge.planning.notebook import FileTable
@@ -121,7 +122,7 @@ def convert(
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
-    max_memory: int | None = None,
+    max_memory: int | str | None = None,
     resume: bool = False,
     observer: Observer | None = None,
     profile: Profile | None = None,
@@ -136,6 +137,7 @@ def convert(
         options: What deviates from the types' mixes; its own file type is replaced by each of `types`.
         split: Whether and how each file is split; None for one file.
         threads, backend, overwrite, max_memory, resume, observer, profile: How it is run; see `RunSettings`.
+            `max_memory` may also be a text such as "300M", in which M is 2^20.
             `observer=gguf_forge.ProgressBar()` shows a bar.
         more: Any other field of `Request`, such as `mmproj=True`, `parts="all"` or `pre_tokenizer="qwen2"`.
 
@@ -153,7 +155,7 @@ def convert(
         threads=threads,
         backend=backend,
         overwrite=overwrite,
-        max_memory=max_memory,
+        max_memory=parse_memory(max_memory),
         resume=resume,
         observer=observer,
         profile=profile,
@@ -189,29 +191,29 @@ def quantize_gguf(
     *,
     types: str | Sequence[str],
     options: Options | None = None,
-    output_dir: str | PathLike[str] | None = None,
     split: Split | None = None,
-    strict: bool = False,
     threads: int | None = None,
     backend: str | None = None,
     overwrite: bool = False,
-    max_memory: int | None = None,
+    max_memory: int | str | None = None,
     resume: bool = False,
     buffer: int | None = None,
     observer: Observer | None = None,
     profile: Profile | None = None,
+    **more: Any,
 ) -> FileTable[WrittenFile]:
     """Quantizes a GGUF file, one output for each of `types`: the file that llama-quantize makes, byte for byte.
 
     Args:
         source: The file, or the first one of a split.
-        out: A file, a folder, or a name with `{ftype}` in it; None for ggml-model-TYPE.gguf next to the source.
+        out: A file, a name with `{ftype}` in it, or a folder, where the file has the source's name with the new type;
+            None for ggml-model-TYPE.gguf next to the source, as llama-quantize names it.
         types: llama.cpp file types, in any case, or their numbers; COPY keeps all types.
         options: What deviates from the types' mixes; its own file type is replaced by each of `types`.
-        output_dir: The folder of ggml-model-TYPE.gguf, instead of `out`.
         split: Whether and how the output is split; None for one file.
-        strict: Refuse to give a tensor another type than it should have where its rows do not fit that one.
         threads, backend, overwrite, max_memory, resume, buffer, observer, profile: How it is run; see `RunSettings`.
+            `max_memory` may also be a text such as "300M", in which M is 2^20.
+        more: Any other field of `Request` for GGUF files, such as `strict=True` or `allow_requantize=True`.
 
     Raises:
         ForgeError: what was wrong, where, and what to do; nothing is left under the final names.
@@ -219,12 +221,12 @@ def quantize_gguf(
     Example:
         >>> quantize_gguf("Qwen3-0.6B-BF16.gguf", types="Q4_K_M")  # doctest: +SKIP
     """
-    request = _request(source, place_of(out, output_dir), types, split, options, strict=strict)
+    request = _request(source, out, types, split, options, **more)
     run = RunSettings(
         threads=threads,
         backend=backend,
         overwrite=overwrite,
-        max_memory=max_memory,
+        max_memory=parse_memory(max_memory),
         resume=resume,
         buffer=buffer,
         observer=observer,
@@ -233,11 +235,11 @@ def quantize_gguf(
     return make(request, run, options)
 
 
-def place_of(out: str | PathLike[str] | None, output_dir: str | PathLike[str] | None) -> str | PathLike[str] | None:
-    """The output path from llama-quantize's arguments; UsageError if both `out` and `output_dir` are given."""
-    if out is not None and output_dir is not None:
-        raise UsageError("both an output and --output-dir are given", hint="leave one of them out")
-    return output_dir if out is None else out
+def refuse_two_mixes(options: Options | None, fields_given: Iterable[str]) -> None:
+    """Raises UsageError if the mix of types is given both by `options` and by fields of `Request`."""
+    mix = sorted({field.name for field in fields(RecipeChoices)} & set(fields_given))
+    if options is not None and mix:
+        raise UsageError(f"both options and {', '.join(mix)} are given", hint="leave one of them out")
 
 
 def _request(
@@ -253,16 +255,15 @@ def _request(
     Raises:
         UsageError: the mix is said twice, by `options` and by fields of `Request`.
     """
-    mix = sorted(field.name for field in fields(RecipeChoices) if field.name in more)
-    if options is not None and mix:
-        raise UsageError(f"both options and {', '.join(mix)} are given", hint="leave one of them out")
+    refuse_two_mixes(options, more)
+    if split is not None and (twice := sorted({field.name for field in fields(SplitChoices)} & set(more))):
+        raise UsageError(f"both split and {', '.join(twice)} are given", hint="leave one of them out")
     how = split or Split()
-    given: dict[str, Any] = {"source": source, "out": out, "types": types, **more}
-    return Request(
-        **given,
-        split_max_size=str(how.max_size) if how.max_size is not None else None,
-        split_max_tensors=how.max_tensors,
-        no_tensor_first_split=how.no_tensor_first,
-        keep_split=how.keep,
-        partial=how.partial,
-    )
+    given: dict[str, Any] = {
+        "split_max_size": str(how.max_size) if how.max_size is not None else None,
+        "split_max_tensors": how.max_tensors,
+        "no_tensor_first_split": how.no_tensor_first,
+        "keep_split": how.keep,
+        "partial": how.partial,
+    }
+    return Request(**{"source": source, "out": out, "types": types, **given, **more})

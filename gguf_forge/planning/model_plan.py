@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,8 +31,9 @@ from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import stored_in
 from gguf_forge.tokenizer import read_vocabulary, with_padding
 from gguf_forge.types.tensor_type import F16, F32, TENSOR_TYPES, TensorType
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 # The version of ggml's block formats. It has been 2 since 2023.
 QUANTIZATION_VERSION = 2

@@ -25,7 +25,6 @@ Keys, values, types and their order are those of llama.cpp's converter.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -95,8 +94,9 @@ from gguf_forge.tokenizer.vocabulary import (
 )
 from gguf_forge.tokenizer.wordpiece import wordpiece
 from gguf_forge.tokenizer.xverse import xverse
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 __all__ = [
     "Reader",

@@ -5,7 +5,6 @@ Source: `_create_vocab_sentencepiece` and Phi-3's `set_vocab` in llama.cpp's con
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -14,8 +13,9 @@ from gguf_forge.tokenizer.checks import Place, as_decimal_id, as_flag, as_id, as
 from gguf_forge.tokenizer.files import TokenizerFiles
 from gguf_forge.tokenizer.sentencepiece_model import Pieces
 from gguf_forge.tokenizer.token_types import TokenType, added_token, marked
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 ADDED_SCORE = -1000.0
 

@@ -6,7 +6,6 @@ Source: `_set_vocab_builtin` and `_set_vocab_none` in llama.cpp's converter.
 from __future__ import annotations
 
 import json
-import logging
 import lzma
 from functools import cache
 from importlib.resources import files as package_files
@@ -15,8 +14,9 @@ from typing import Any, Literal
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, array, string
 from gguf_forge.tokenizer.checks import vocabulary_size
 from gguf_forge.tokenizer.vocabulary import Reader, TokenizerSource
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 # The keys whose arrays are cut to the model's number of tokens.
 _PER_TOKEN = frozenset(f"tokenizer.ggml.{name}" for name in ("tokens", "scores", "token_type"))

@@ -7,7 +7,6 @@ of the model `t5`. The defaults of its special tokens are then those of T5, so a
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 from gguf_forge.gguf_file.values import Metadata, boolean, u32
@@ -21,8 +20,9 @@ from gguf_forge.tokenizer.special import ID_KEYS
 from gguf_forge.tokenizer.token_types import TokenType, added_token
 from gguf_forge.tokenizer.unigram_vocabulary import from_tokenizer_json, unigram_metadata
 from gguf_forge.tokenizer.vocabulary import TokenizerSource
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 # The usual texts of special tokens, for files that name none.
 _ROLES = {"bos": "<s>", "eos": "</s>", "pad": "<pad>"}

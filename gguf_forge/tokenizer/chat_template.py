@@ -6,7 +6,6 @@ Source: gguf-py's `SpecialVocab` (the files that may have a template) and `GGUFW
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from importlib.resources import files as package_files
@@ -15,8 +14,9 @@ from typing import Any
 from gguf_forge.gguf_file.values import Metadata, ValueType, array, string
 from gguf_forge.tokenizer.checks import Place, as_list, as_mapping, as_text
 from gguf_forge.tokenizer.files import TokenizerFiles
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 KEY = "tokenizer.chat_template"
 
@@ -36,7 +36,7 @@ def note_of_templates(files: TokenizerFiles, metadata: Metadata) -> None:
         place = "tokenizer_config.json" if (files.tokenizer_config or {}).get("chat_template") else None
         log.warning(
             "%s: the chat template is that of %s, as in transformers; llama.cpp's converter takes %s. To have that "
-            "use --as-reference, and for any other one gguf-forge edit --chat-template",
+            "use --as-reference, and for any other one `gguf-forge edit --chat-template`",
             files.folder.path,
             _independent_name(files),
             "none" if other is None else f"another one, from {place}",

@@ -5,7 +5,6 @@ Source: gguf-py's `LlamaHfVocab`, and `_set_vocab_llama_hf` and Gemma 4's `set_v
 
 from __future__ import annotations
 
-import logging
 import re
 
 from gguf_forge.errors import UsageError
@@ -24,8 +23,9 @@ from gguf_forge.tokenizer.sentencepiece_model import Pieces
 from gguf_forge.tokenizer.special import special_tokens
 from gguf_forge.tokenizer.token_types import TokenType
 from gguf_forge.tokenizer.vocabulary import TokenizerSource
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 # The score of every token in the reference's file.
 _SCORE = -1000.0

@@ -5,7 +5,6 @@ Source: gguf-py's `SpecialVocab`.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,8 +12,9 @@ from gguf_forge.errors import some_of
 from gguf_forge.gguf_file.values import Metadata, ValueType, array
 from gguf_forge.tokenizer.checks import Place, as_list, as_mapping, as_texts
 from gguf_forge.tokenizer.files import TokenizerFiles
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 # The character that byte-level BPE writes for a space. It replaces plain spaces inside the parts of a merge, because a
 # plain space separates the two parts.

@@ -6,15 +6,15 @@ exactly, because all GGUF files are made by them.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from gguf_forge.tokenizer.checks import Place, as_list, as_mapping
 from gguf_forge.tokenizer.files import TokenizerFiles
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,12 @@ Source: `_create_vocab_sentencepiece` in llama.cpp's converter.
 
 from __future__ import annotations
 
-import logging
-
 from gguf_forge.gguf_file.values import Metadata, ValueType, array, string
 from gguf_forge.tokenizer.sentencepiece_model import Pieces
 from gguf_forge.tokenizer.token_types import TokenType
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 PADDING_SCORE = -10000.0
 

@@ -5,7 +5,6 @@ Source: gguf-py's `SpecialVocab` (`gguf/vocab.py`) and the keys of its writer.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,8 +15,9 @@ from gguf_forge.tokenizer.files import TokenizerFiles
 from gguf_forge.tokenizer.merges import merges
 from gguf_forge.tokenizer.post_processor import Additions, read_post_processor
 from gguf_forge.tokenizer.vocabulary import Reader
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 DEFAULT_TYPES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 

@@ -7,7 +7,6 @@ Source: `_create_vocab_sentencepiece` and Phi-3's `set_vocab` in llama.cpp's con
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 from gguf_forge.errors import UnsupportedError
@@ -28,8 +27,9 @@ from gguf_forge.tokenizer.sentencepiece_json import is_sentencepiece_bpe
 from gguf_forge.tokenizer.sentencepiece_model import Algorithm, Pieces, SentencePieceModel, read_model
 from gguf_forge.tokenizer.special import special_tokens
 from gguf_forge.tokenizer.vocabulary import TokenizerSource
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 
 def sentencepiece(source: TokenizerSource) -> Metadata | None:

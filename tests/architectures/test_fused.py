@@ -47,7 +47,7 @@ def test_experts_that_llama_cpp_does_not_know_as_one_are_refused(tmp_path: Path)
 def test_a_model_without_such_tensors_is_converted_as_ever(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     plain = converted("deepseek3", tmp_path / "plain", types="auto").read_bytes()
     assert converted("deepseek3", tmp_path / "joined", types="auto", fuse_qkv=True).read_bytes() == plain
-    assert "--fuse-qkv: this model has nothing that becomes one tensor" in caplog.text
+    assert "fuse_qkv=True: this model has nothing that becomes one tensor" in caplog.text
 
 
 def test_verify_sees_that_tensors_are_joined(tmp_path: Path) -> None:

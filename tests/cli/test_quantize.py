@@ -86,9 +86,8 @@ def test_an_output_that_is_named(forge: Forge, source: Path) -> None:
 
 
 def test_several_types_into_a_folder(forge: Forge, source: Path) -> None:
-    Path("to").mkdir()
-    assert forge("quantize", source, "Q4_0,Q8_0", "--output-dir", "to").code == 0
-    assert listing(Path("to")) == ["ggml-model-Q4_0.gguf", "ggml-model-Q8_0.gguf"]
+    assert forge("quantize", source, "Q4_0,Q8_0", "-o", "to/").code == 0
+    assert listing(Path("to")) == ["m-Q4_0.gguf", "m-Q8_0.gguf"]
 
 
 def test_splits(forge: Forge, source: Path) -> None:

@@ -122,7 +122,7 @@ def test_no_sums_of_a_wrong_file(forge: Forge, damaged: Path, model: Path) -> No
 
 
 def test_options_of_the_source_need_one(forge: Forge, made: Path) -> None:
-    for option in (["--pure"], ["--base", "F16"], ["--only-tensors"], ["--allow-fused"]):
+    for option in (["--pure"], ["--base-type", "F16"], ["--only-tensors"], ["--allow-fused"]):
         run = forge("verify", made, *option)
         assert run.code == 2 and "--source" in run.err
 

@@ -87,7 +87,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "chat_template.jinja").write_text(template)
     for name, kind in {"a": "Q4_K_M", "ours": "Q4_K_M", "b": "Q8_0", "theirs": "Q8_0"}.items():
         shutil.copy(folder / f"model-{kind}.gguf", folder / f"{name}.gguf")
-    gguf_forge.edit_gguf(base, folder / "both.gguf", rename_tensors={"^blk.0": "v.blk.0", "^blk.1": "model.blk.1"})
+    gguf_forge.edit_gguf(base, folder / "both.gguf", rename_tensor={"^blk.0": "v.blk.0", "^blk.1": "model.blk.1"})
     gguf_forge.split_gguf(folder / "model.gguf", folder / "model", max_tensors=7)
     gguf_forge.split_gguf(base, folder / "model-BF16", max_tensors=6)
     data = (folder / "model.gguf").read_bytes()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ from rich.progress import Progress
 from synthetic import FAMILIES, read_description, write_checkpoint
 
 from gguf_forge import convert, quantize_gguf
-from gguf_forge.cli.progress import Bar, Lines
+from gguf_forge.cli.options import Messages
+from gguf_forge.cli.progress import Bar, Lines, counting
 from gguf_forge.engine import complete
 from gguf_forge.engine import fingerprint as fingerprints
 from gguf_forge.engine import forge as engine
@@ -160,6 +162,19 @@ def test_bars_and_lines_begin_there(folder: Path, share: float) -> None:
         lines.resumed(int(size * share))
         assert isinstance(to.file, StringIO)
         assert f"{share:4.0%} is there from an earlier run" in to.file.getvalue()
+
+
+def test_a_long_job_outside_a_terminal_writes_a_line_a_minute(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("gguf_forge.cli.progress.time", SimpleNamespace(monotonic=lambda: now))
+    with counting("verifying", 1000, Messages()) as done:
+        for _ in range(4):
+            now += 61
+            done(1)
+    told = capfd.readouterr().err.splitlines()
+    assert told[0] == "verifying:   0%, 0 bytes/s, 60939 s left" and len(told) == 4
 
 
 def test_nothing_is_left_of_a_stopped_run_that_does_not_resume(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

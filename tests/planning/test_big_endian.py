@@ -93,12 +93,12 @@ def test_types_that_only_a_big_endian_machine_can_make_are_refused(tmp_path: Pat
 
 
 def test_a_mix_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--pure: no effect on a file of type Q8_0") as caught:
+    with pytest.raises(UsageError, match="pure=True: no effect on a file of type Q8_0") as caught:
         converted("qwen3", tmp_path, types="Q8_0", pure=True)
     assert caught.value.hint == "leave it out"
 
 
 def test_a_gguf_file_is_not_turned(tmp_path: Path) -> None:
     path = converted("qwen3", tmp_path, types="F16", bigendian=False)
-    with pytest.raises(UsageError, match="--bigendian is for model folders"):
+    with pytest.raises(UsageError, match="bigendian=True is for model folders"):
         convert(path, tmp_path / "q.gguf", types="Q8_0", bigendian=True)

@@ -41,7 +41,7 @@ def test_the_file_is_that_of_the_model_without_them(model: Path, probed: Path, p
 
 
 def test_a_pattern_that_matches_nothing_is_an_error(probed: Path) -> None:
-    with pytest.raises(UsageError, match="--drop-tensor 'prob3': no tensor has such a name"):
+    with pytest.raises(UsageError, match="drop_tensor='prob3': no tensor has such a name"):
         plan(probed, drop_tensor=["probe", "prob3"])
 
 

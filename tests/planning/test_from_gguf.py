@@ -162,7 +162,7 @@ def test_integers_are_copied_and_not_quantized(kind: str, tmp_path: Path) -> Non
 
 def test_quantized_sources_need_consent(bases: Any, tmp_path: Path) -> None:
     quantize_gguf(bases("llama3-bpe", "F32"), tmp_path / "q.gguf", types="Q8_0")
-    with pytest.raises(UsageError, match=r"already quantized: .*add --allow-requantize"):
+    with pytest.raises(UsageError, match=r"already quantized: .*add allow_requantize=True"):
         quantize_gguf(tmp_path / "q.gguf", tmp_path / "out.gguf", types="Q4_K_M")
     assert not (tmp_path / "out.gguf").exists()
 
@@ -211,19 +211,30 @@ def test_outputs_without_a_name(given: str, name: str, bases: Any, tmp_path: Pat
     (beside,) = plan(source, types=given)
     (there,) = plan(source, tmp_path / ".", types=given)
     (templated,) = plan(source, tmp_path / "{ftype}.gguf", types=given)
-    assert beside.path == there.path == tmp_path / f"ggml-model-{name}.gguf"
+    assert beside.path == tmp_path / f"ggml-model-{name}.gguf"
+    assert there.path == tmp_path / f"in-{name}.gguf"
     assert templated.path.name == f"{beside.file_type.name.lower()}.gguf"
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("Qwen3-0.6B-BF16.gguf", "Qwen3-0.6B-Q8_0.gguf"),
+        ("Qwen3-0.6B.q4_k_m.gguf", "Qwen3-0.6B-Q8_0.gguf"),
+        ("my_model.gguf", "my_model-Q8_0.gguf"),
+        ("F32", "F32-Q8_0.gguf"),
+    ],
+)
+def test_a_file_in_a_folder_has_the_name_of_its_source(source: str, name: str, bases: Any, tmp_path: Path) -> None:
+    (tmp_path / source).symlink_to(bases("llama3-bpe", "F32"))
+    (found,) = plan(tmp_path / source, f"{tmp_path}/to/", types="Q8_0")
+    assert found.path == tmp_path / "to" / name
 
 
 def test_splits_that_make_no_sense() -> None:
     for wrong in ({"max_size": 0}, {"max_tensors": -1}, {"keep": True, "max_size": 5}):
         with pytest.raises(UsageError):
             Split(**wrong)
-
-
-def test_output_and_folder_are_one_too_many(bases: Any, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="leave one of them out"):
-        quantize_gguf(bases("llama3-bpe", "F32"), "a.gguf", types="Q8_0", output_dir=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -323,7 +323,7 @@ def test_a_folder_with_a_colon_in_its_name(model: Path, tmp_path: Path) -> None:
 def test_what_is_no_adapter(model: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         plan(model, lora=[tmp_path / "missing"])
-    with pytest.raises(UsageError, match="holds no LoRA adapter; --lora takes the folder that PEFT wrote") as caught:
+    with pytest.raises(UsageError, match="holds no LoRA adapter; lora= takes the folder that PEFT wrote") as caught:
         plan(model, lora=[model])
     assert "this is a model's folder" in str(caught.value.hint)
     (tmp_path / "empty").mkdir()
@@ -331,12 +331,12 @@ def test_what_is_no_adapter(model: Path, tmp_path: Path) -> None:
         plan(model, lora=[tmp_path / "empty"])
     assert caught.value.hint == "give the folder that holds adapter_config.json"
     for text in ("", ":0.5"):
-        with pytest.raises(UsageError, match="--lora names no folder"):
+        with pytest.raises(UsageError, match="lora= names no folder"):
             plan(model, lora=[text])
     (file,) = convert(model, tmp_path / "m.gguf", types="F16")
     with pytest.raises(UsageError, match="this is a GGUF file"):
         plan(model, lora=[file.path])
-    with pytest.raises(UsageError, match="--lora: no use for a GGUF file"):
+    with pytest.raises(UsageError, match="lora=: no use for a GGUF file"):
         plan(file.path, types="Q8_0", lora=[model])
 
 

@@ -129,7 +129,7 @@ def test_rows_that_do_not_fit_fall_back(wanted: str, row: int, granted: str) -> 
 
 @pytest.mark.parametrize("wanted", ["Q1_0", "NVFP4"])
 def test_rows_without_a_fallback_are_refused_by_name(wanted: str) -> None:
-    with pytest.raises(UnsupportedError, match=r"blk\.0\.attn_k\.weight: a row of 96 .*--tensor-type"):
+    with pytest.raises(UnsupportedError, match=r"blk\.0\.attn_k\.weight: a row of 96 .*tensor_type="):
         types(model(1, 96), **overrides(f"attn={wanted}"))
 
 
@@ -226,6 +226,6 @@ def test_a_header_with_wrong_facts_is_refused(wrong: Any) -> None:
 
 def test_experts_outside_the_layers_need_a_type() -> None:
     tensors = [TensorInfo("mtp.ffn_down_exps.weight", (256, 4, 4), F32)]
-    with pytest.raises(UnsupportedError, match=r"mtp\.ffn_down_exps\.weight: .*--tensor-type"):
+    with pytest.raises(UnsupportedError, match=r"mtp\.ffn_down_exps\.weight: .*tensor_type="):
         types(tensors, header(expert_count=4))
     assert types(tensors, header(expert_count=4), **overrides("mtp=q8_0")) == {"mtp.ffn_down_exps": "Q8_0"}

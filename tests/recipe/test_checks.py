@@ -32,7 +32,7 @@ def test_small_types_need_an_importance_matrix() -> None:
     error = refusal(model(4, 256, "output"), file_type="IQ2_XXS")
     assert isinstance(error, UsageError)
     assert "IQ2_XXS needs an importance matrix for 24 tensors: blk.0.attn_k.weight, " in str(error)
-    assert "and 21 more" in str(error) and "--imatrix" in str(error) and ": output" not in str(error)
+    assert "and 21 more" in str(error) and "imatrix=" in str(error) and ": output" not in str(error)
     assert "blk.0.attn_q.weight" in str(refusal([Q], file_type="Q2_K_S"))
     assert "needs importance for 1 tensors" in str(
         refusal([Q, V], file_type="IQ2_XXS", imatrix=matrix(blk__0__attn_v__weight=256))
@@ -93,7 +93,7 @@ def test_named_types_do_not_fall_back() -> None:
 def test_what_is_quantized_already_needs_permission() -> None:
     tensors = [TensorInfo(V.name, V.shape, TENSOR_TYPES["MXFP4"])]
     error = refusal(tensors, file_type="Q8_0")
-    assert isinstance(error, UsageError) and "--allow-requantize" in str(error)
+    assert isinstance(error, UsageError) and "allow_requantize=True" in str(error)
     allowed = Options(FileType.named("Q8_0"), allow_requantize=True)
     check(assign(tensors, header(), allowed), allowed)
     integers = [TensorInfo(V.name, V.shape, TENSOR_TYPES["I32"])]

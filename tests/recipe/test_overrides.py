@@ -46,7 +46,7 @@ def test_key_override(text: str, value: Value) -> None:
     ],
 )
 def test_key_override_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="--override-kv"):
+    with pytest.raises(UsageError, match="override_kv="):
         parse_key_override(text)
 
 
@@ -98,7 +98,7 @@ def test_tensor_type_file_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"types\.txt"):
         parse_tensor_type_file(path)
     path.write_text("attn_v=q8_0 nonsense")
-    with pytest.raises(UsageError, match=r"types\.txt: line 1: --tensor-type 'nonsense'"):
+    with pytest.raises(UsageError, match=r"types\.txt: line 1: tensor_type='nonsense'"):
         parse_tensor_type_file(path)
 
 
@@ -108,7 +108,7 @@ def test_prune_layers() -> None:
 
 @pytest.mark.parametrize("text", ["", ",", "1,", "x", "-1", "1-3", "1.5"])
 def test_prune_layers_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="--prune-layers"):
+    with pytest.raises(UsageError, match="prune_layers="):
         parse_prune_layers(text)
 
 

@@ -111,7 +111,7 @@ def test_an_adapter_that_names_no_base_model(made: MadeInput) -> None:
 
 
 def test_no_tensor_is_dropped_from_an_adapter(made: MadeInput) -> None:
-    with pytest.raises(UsageError, match="--drop-tensor is for checkpoints"):
+    with pytest.raises(UsageError, match="drop_tensor= is for checkpoints"):
         plan(made("config"), drop_tensor=["q_proj"])
 
 

@@ -94,7 +94,7 @@ def test_what_a_cut_file_lacks_can_go(tmp_path: Path, forge: Forge) -> None:
 def test_a_big_endian_file(order: str, tmp_path: Path) -> None:
     tensors = [RawTensor(b"a", (32,)), RawTensor(b"b", (32,), 0, 128)]
     file = write(tmp_path, raw_gguf([], tensors, bytes(range(256)), order=order))
-    edit_gguf(file, drop_tensors=["a"], rename_tensors={"b": "c"})
+    edit_gguf(file, drop_tensor=["a"], rename_tensor={"b": "c"})
     assert data_of(file) == {"c": bytes(range(128, 256))}
 
 

@@ -97,7 +97,7 @@ def test_a_run_that_is_stopped_keeps_what_it_has_if_it_resumes(path: Path, caplo
             put(out, 10, 20)
             raise KeyboardInterrupt
         assert len(listing(path.parent)) == left
-        assert ("a.gguf: the finished part is kept: run again with --resume" in caplog.text) == resume
+        assert ("a.gguf: the finished part is kept: run again with resume=True" in caplog.text) == resume
     assert resumed(path, "") == [10 <= at < 20 for at in range(SIZE)]
 
 
@@ -108,7 +108,7 @@ def test_what_is_kept_of_several_files_is_said_once(path: Path, caplog: pytest.L
             put(out, 10, 20)
         raise KeyboardInterrupt
     [kept] = caplog.messages
-    assert "a.gguf and 2 more: the finished part is kept: run again with --resume" in kept
+    assert "a.gguf and 2 more: the finished part is kept: run again with resume=True" in kept
     caplog.clear()
     with published_together(outputs, overwrite=False) as files:
         [left] = caplog.messages
@@ -293,7 +293,7 @@ def test_a_journal_that_cannot_be_written_is_given_up(
             put(out, start, start + 100)
     assert path.read_bytes() == bytes([7]) * SIZE
     assert listing(path.parent) == ["a.gguf"]
-    assert caplog.text.count("No space left on device; a later --resume repeats the work from here on") == 1
+    assert caplog.text.count("No space left on device; a later resume=True repeats the work from here on") == 1
 
 
 @pytest.mark.usefixtures("often")

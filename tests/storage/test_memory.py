@@ -66,7 +66,7 @@ def test_a_need_that_fits_and_one_that_does_not() -> None:
     check_memory(SMALL_NEED - 1, "its JSON", file)
     with memory_bound(resident_bytes() + (64 << 20)):
         check_memory(32 << 20, "its JSON", file)
-        with pytest.raises(InputError, match=r"config\.json: its JSON would take about 100 MiB.*--max-memory \d+M"):
+        with pytest.raises(InputError, match=r"config\.json: its JSON would take about 100 MiB.*max_memory=\"\d+M"):
             check_memory(100 << 20, "its JSON", file)
     check_memory(100 << 20, "its JSON", file)
 

@@ -89,7 +89,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(folder: Path) -> None:
 
 def test_an_existing_file_needs_overwrite(folder: Path) -> None:
     (folder / "a.gguf").touch()
-    with pytest.raises(RefusedError, match=r"already exists; .*--overwrite"):
+    with pytest.raises(RefusedError, match=r"already exists; .*overwrite=True"):
         check_output(folder / "a.gguf", 0, [], overwrite=False)
     check_output(folder / "a.gguf", 0, [], overwrite=True)
 

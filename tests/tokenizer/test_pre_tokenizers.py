@@ -38,7 +38,7 @@ def test_an_unknown_hash_is_shown_with_a_way_out(tmp_path: Path) -> None:
         read_vocabulary(LocalFolder(folder), {"vocab_size": 512}, bpe)
     told = str(caught.value)
     assert re.search(r"\(hash [0-9a-f]{64}\)", told)
-    assert told.endswith("try --pre-tokenizer qwen2")
+    assert told.endswith('try pre_tokenizer="qwen2"')
 
 
 def test_a_vocabulary_whose_rules_resemble_none(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_a_vocabulary_whose_rules_resemble_none(tmp_path: Path) -> None:
     value = json.loads((folder / "tokenizer.json").read_text())
     value["pre_tokenizer"]["pretokenizers"][0]["pattern"] = {"Regex": "x+"}
     (folder / "tokenizer.json").write_text(json.dumps(value))
-    with pytest.raises(UnsupportedError, match="name it with --pre-tokenizer NAME") as caught:
+    with pytest.raises(UnsupportedError, match='name it with pre_tokenizer="NAME"') as caught:
         read_vocabulary(LocalFolder(folder), {"vocab_size": 512}, bpe)
     assert all(name in str(caught.value) for name in known_names())
 

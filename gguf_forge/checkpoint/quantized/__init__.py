@@ -7,7 +7,6 @@ needs only a new file here that defines a `SCHEME`.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib import import_module
@@ -23,8 +22,9 @@ from gguf_forge.tensors.dequantized import in_scheme
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import as_vector
 from gguf_forge.types.element_type import ElementType
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 # Keys under which multimodal configs describe the language model.
 _TEXT_PARTS = ("text_config", "llm_config", "lm_config", "language_config")

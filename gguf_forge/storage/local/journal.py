@@ -7,7 +7,6 @@ also right after a power cut. Reading stops at the first incomplete line.
 
 from __future__ import annotations
 
-import logging
 import re
 import threading
 import time
@@ -19,8 +18,9 @@ from pathlib import Path
 from zlib import crc32
 
 from gguf_forge.storage.local import disk
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 # Finished ranges are recorded once they have this many bytes, or after this many seconds. A killed run loses about as
 # much work.

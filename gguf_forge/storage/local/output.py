@@ -10,7 +10,6 @@ that it made itself, or that nobody else made or can write to. It opens no links
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -30,8 +29,9 @@ from gguf_forge.storage.local.samples import Samples
 from gguf_forge.storage.local.source_file import TOO_MANY_FILES
 from gguf_forge.storage.sink import Output
 from gguf_forge.storage.source import Source
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 MORE_ROOM = "free some room, or choose a folder on another disk"
 _HINTS = {ENOSPC: MORE_ROOM, EDQUOT: MORE_ROOM, EMFILE: TOO_MANY_FILES}
@@ -61,7 +61,7 @@ def output_errors(path: Path) -> Iterator[None]:
 
 def refuse_existing(path: Path, problem: str) -> None:
     if os.path.lexists(path):
-        raise RefusedError(problem, file=path, hint="choose another name or use --overwrite (overwrite=True in Python)")
+        raise RefusedError(problem, file=path, hint="choose another name or use --overwrite")
 
 
 class LocalSink:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,8 +22,9 @@ from gguf_forge.storage.local.output import (
 from gguf_forge.storage.paths import is_folder, is_same
 from gguf_forge.storage.profile import SYNC, phase
 from gguf_forge.storage.sink import Output
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 _LONGEST_NAME = 255
 

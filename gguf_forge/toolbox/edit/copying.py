@@ -5,7 +5,6 @@ The source may be a file that llama.cpp does not load, and lack some of its tens
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from math import gcd
@@ -23,8 +22,9 @@ from gguf_forge.recipe.tensor_rules import trimmed
 from gguf_forge.tensors.stored import Stored
 from gguf_forge.types.foreign_type import ForeignType
 from gguf_forge.types.tensor_type import I8
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 _ROW_BYTES = 4096  # of a tensor of unknown type, at most
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -38,8 +37,9 @@ from gguf_forge.toolbox.edit.tensors import (
     renamed,
 )
 from gguf_forge.toolbox.edit.vocabulary import special_token, with_token_types
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 _ARCHITECTURE = "general.architecture"
 # Keys that say how the rest of the file is laid out. Any other value would make the file unreadable.
@@ -63,8 +63,8 @@ class Edits:
         token_types: A token's text or id -> normal, control, user_defined, ...
         set: Key -> value, in its old place or at the end. `KEY[N]` is one item of a list. See
             `gguf_forge.toolbox.edit.settings.typed`.
-        drop_tensors: Patterns of names of tensors to leave out.
-        rename_tensors: Pattern -> what takes the place of its first match in names of tensors.
+        drop_tensor: Patterns of names of tensors to leave out.
+        rename_tensor: Pattern -> what takes the place of its first match in names of tensors.
         force: Also set standard keys to what no reader takes, and templates that cannot be parsed.
     """
 
@@ -75,13 +75,13 @@ class Edits:
     special_tokens: Mapping[str, str | int] = field(default_factory=dict)
     token_types: Mapping[str | int, str] = field(default_factory=dict)
     set: Mapping[str, Value | UntypedValue | Any] = field(default_factory=dict)
-    drop_tensors: Sequence[str] = ()
-    rename_tensors: Mapping[str, str] = field(default_factory=dict)
+    drop_tensor: Sequence[str] = ()
+    rename_tensor: Mapping[str, str] = field(default_factory=dict)
     force: bool = False
 
     @property
     def change_keys(self) -> bool:
-        return replace(self, drop_tensors=(), rename_tensors={}, force=False) != Edits()
+        return replace(self, drop_tensor=(), rename_tensor={}, force=False) != Edits()
 
 
 @dataclass(frozen=True)
@@ -164,8 +164,8 @@ def edit_gguf(
     special_tokens: Mapping[str, str | int] | None = None,
     token_types: Mapping[str | int, str] | None = None,
     set: Mapping[str, Any] | None = None,
-    drop_tensors: Iterable[str] = (),
-    rename_tensors: Mapping[str, str] | None = None,
+    drop_tensor: Iterable[str] = (),
+    rename_tensor: Mapping[str, str] | None = None,
     force: bool = False,
     overwrite: bool = False,
 ) -> EditPlan:
@@ -185,8 +185,8 @@ def edit_gguf(
         token_types: A token's text or id -> "normal", "unknown", "control", "user_defined", "unused" or "byte".
         set: Key -> a number, text, bool or list, stored in the type that the key has, or a `Value` of any type. The key
             `KEY[N]` is item N of a list, from 0.
-        drop_tensors: Patterns of names, as in `--tensor-type`; tensors with such names are left out.
-        rename_tensors: Pattern -> what takes the place of its first match in names of tensors.
+        drop_tensor: Patterns of names, as in `--tensor-type`; tensors with such names are left out.
+        rename_tensor: Pattern -> what takes the place of its first match in names of tensors.
         force: Also set standard keys to what no reader takes, and templates that cannot be parsed.
         overwrite: `out` may be replaced.
 
@@ -208,8 +208,8 @@ def edit_gguf(
         special_tokens or {},
         token_types or {},
         set or {},
-        tuple(drop_tensors),
-        rename_tensors or {},
+        tuple(drop_tensor),
+        rename_tensor or {},
         force,
     )
     with SourceFile(Path(source)) as file:
@@ -231,7 +231,7 @@ def plan_edit(file: SourceFile, header: GgufHeader, edits: Edits, out: Path | No
     _check_part(file, header, edits)
     metadata = edited(header.metadata, edits, header.repeated)
     check_effects(header.metadata, metadata, force=edits.force)
-    tensors = changes_of_tensors(header.tensors, edits.drop_tensors, edits.rename_tensors)
+    tensors = changes_of_tensors(header.tensors, edits.drop_tensor, edits.rename_tensor)
     kept = renamed(header.tensors, tensors)
     _check_broken(header, edits, metadata, [tensor for tensor, _ in kept], in_place=out in (None, file.path))
     alignment = alignment_of(metadata)
@@ -275,7 +275,7 @@ def _check_part(file: SourceFile, header: GgufHeader, edits: Edits) -> None:
     number, count = header.metadata.get(SPLIT_NO), header.metadata.get(SPLIT_COUNT)
     if number is not None and number.data and edits.change_keys:
         raise InputError("only the first file of a split has the keys of the model", file=file.path)
-    if edits.drop_tensors and count is not None and count.data not in (0, 1):
+    if edits.drop_tensor and count is not None and count.data not in (0, 1):
         hint = "make one file of the parts with `gguf-forge merge` first"
         raise RefusedError("tensors of one part of a split cannot be dropped", file=file.path, hint=hint)
 

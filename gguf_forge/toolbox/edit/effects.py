@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-
 from gguf_forge.errors import InputError, printable
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.tokenizer.chat_template import KEY as CHAT_TEMPLATE
 from gguf_forge.tokenizer.template_check import fault_of, template_problems, templates_in
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 # llama.cpp does not load a file without these. Source: `load_hparams` in llama-model.cpp, and llama-vocab.cpp.
 _NEEDED = ("tokenizer.ggml.model", "tokenizer.ggml.tokens")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
 from gguf_forge.errors import UsageError, printable
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType
 from gguf_forge.tokenizer.token_types import TokenType
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 _TOKENS = "tokenizer.ggml.tokens"
 _TYPES = "tokenizer.ggml.token_type"

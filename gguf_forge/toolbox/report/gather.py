@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,8 +25,9 @@ from gguf_forge.toolbox.report.model import describe, fallback_types, layer_and_
 from gguf_forge.toolbox.report.sample import Sample, block_errors, block_view, levels_of, portrait_of, take_sample
 from gguf_forge.toolbox.verify.integrity import Problem, problems_of
 from gguf_forge.types.tensor_type import TensorType
+from gguf_forge.wording import log_of
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 
 _PORTRAITS = 4

@@ -206,10 +206,10 @@ def read_sums(path: str | PathLike[str]) -> tuple[Checksum, ...]:
     if found:
         return tuple(found)
     if any(map(_XXH64.fullmatch, _lines(data))):
-        hint = "make the sums with `llama-gguf-hash --sha256`, or with --write-sums"
+        hint = "make the sums with `llama-gguf-hash --sha256`, or with `gguf-forge verify FILE --write-sums SUMS`"
         raise InputError("xxh64 is not supported, and there are no other sums", file=path, hint=hint)
     problem = "no line has a SHA-256, SHA-1 or MD5 digest in it"
-    raise InputError(problem, file=path, hint="make sums with --write-sums")
+    raise InputError(problem, file=path, hint="make sums with `gguf-forge verify FILE --write-sums SUMS`")
 
 
 def _lines(data: bytes) -> Iterator[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -21,8 +21,10 @@ from gguf_forge.gguf_file.tensor import GgufTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.kernels.rows import dequantize
 from gguf_forge.planning.file_plan import TensorChoice
+from gguf_forge.planning.making import refuse_two_mixes
 from gguf_forge.planning.model import FileContent
 from gguf_forge.recipe import Options
+from gguf_forge.recipe.requested import options_of
 from gguf_forge.recipe.tensor_rules import trimmed
 from gguf_forge.request import Request
 from gguf_forge.run_settings import RunSettings
@@ -113,17 +115,14 @@ def verify_gguf(
     *,
     file_type: str | None = None,
     options: Options | None = None,
-    base: str | None = None,
-    model_name: str | None = None,
-    metadata: str | PathLike[str] | None = None,
-    pre_tokenizer: str | None = None,
+    base_type: str | None = None,
     sums: str | PathLike[str] | None = None,
     only_tensors: bool = False,
-    as_reference: bool = False,
     texts: Sequence[str] | None = None,
     threads: int | None = None,
     backend: str | None = None,
     progress: Progress = lambda n_bytes: None,
+    **more: Any,
 ) -> Verification:
     """Checks a GGUF file: its structure and blocks, checksums, and every byte against its source.
 
@@ -135,17 +134,15 @@ def verify_gguf(
         source: What it was made of: a Hugging Face folder, or a GGUF file.
         file_type: The file type that it should have, and the types of tensors with it.
         options: What deviates from the file type's mix: importance matrix, overrides, pruned layers.
-        base: The float type of the file that was quantized, where that is not the checkpoint's own.
-        model_name: As for `convert`.
-        metadata: As for `convert`.
-        pre_tokenizer: As for `convert`.
+        base_type: The float type of the file that was quantized, where that is not the checkpoint's own.
         sums: A file of checksums, of `write_sums`, llama-gguf-hash or sha256sum.
         only_tensors: Leave the metadata out of the comparison.
-        as_reference: The file has llama.cpp's bytes also where llama.cpp is wrong.
         texts: Texts that the vocabulary must split as the source's own tokenizer does; None to leave that out. It needs
             the extra `tokens`.
         threads, backend: How it is run; see `RunSettings`.
         progress: Told bytes of the file, each as often as it is read.
+        more: How the file was made, in fields of `Request`: `imatrix`, `model_name`, `pre_tokenizer`, `lora`,
+            `as_reference` and others, as for `convert`.
 
     Raises:
         InputError: the file breaks a rule of the format, or the source does.
@@ -158,18 +155,26 @@ def verify_gguf(
     """
     request = None
     if source is not None:
-        given: dict[str, Any] = {"source": source, "types": file_type, "metadata": metadata}
-        request = Request(**given, model_name=model_name, pre_tokenizer=pre_tokenizer, as_reference=as_reference)
+        refuse_two_mixes(options, more)
+        request = Request(**{"source": source, "types": file_type, **more})
+        options = options_of(request) if options is None else replace(options, as_reference=request.as_reference)
+    elif more or file_type or base_type:
+        refuse_recipe_without_source()
     run = RunSettings(threads=threads, backend=backend)
-    given_options = replace(options or Options(), as_reference=as_reference)
     return verify(
-        *(file, request, run, given_options),
-        base=base,
+        *(file, request, run, options or Options()),
+        base_type=base_type,
         sums=sums,
         only_tensors=only_tensors,
         texts=texts,
         progress=progress,
     )
+
+
+def refuse_recipe_without_source() -> NoReturn:
+    """Raises UsageError: what says how a file was made has a use only with what it was made of."""
+    problem = "options that say how the file was made need --source"
+    raise UsageError(problem, hint="add --source DIR, what it was made of")
 
 
 def verify(
@@ -178,7 +183,7 @@ def verify(
     run: RunSettings,
     options: Options,
     *,
-    base: str | None = None,
+    base_type: str | None = None,
     sums: str | PathLike[str] | None = None,
     only_tensors: bool = False,
     texts: Sequence[str] | None = None,
@@ -191,7 +196,7 @@ def verify(
         raise UsageError("tokens are compared with those of a model folder", hint="name it with --source")
     with (
         open_to_verify(path, of_source=request is not None) as gguf,
-        expecting(gguf, request, options, base) if request is not None else nullcontext() as expected,
+        expecting(gguf, request, options, base_type) if request is not None else nullcontext() as expected,
     ):
         found = Verification(
             gguf.paths,

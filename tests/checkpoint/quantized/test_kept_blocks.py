@@ -357,7 +357,7 @@ def test_the_option_is_refused_where_it_makes_no_sense(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="exclude each other"):
         convert(made.folder, tmp_path / "m.gguf", types="Q4_K_M", keep_quantized=True, allow_requantize=True)
     file = kept(made, tmp_path / "m.gguf")
-    with pytest.raises(UsageError, match="--keep-quantized: no use for a GGUF file"):
+    with pytest.raises(UsageError, match="keep_quantized=True: no use for a GGUF file"):
         convert(file.path, tmp_path / "n.gguf", types="Q8_0", keep_quantized=True)
 
 
@@ -393,7 +393,7 @@ def test_blocks_of_nvfp4_stay_in_a_quantized_file(tmp_path: Path) -> None:
         return {".weight_packed": codes, ".weight_scale": scales.view(float8_e4m3fn)}, values
 
     made = quantized_llama(tmp_path, INT4, nvfp4)
-    with pytest.raises(UnsupportedError, match="--keep-quantized keeps what is in NVFP4"):
+    with pytest.raises(UnsupportedError, match="keep_quantized=True keeps what is in NVFP4"):
         convert(made.folder, tmp_path / "m.gguf", types="Q4_K_M")
     file = kept(made, tmp_path / "m.gguf")
     found = values_of(file.path)

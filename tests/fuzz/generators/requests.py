@@ -32,8 +32,16 @@ NUMBERS = (
 TEXT_OPTIONS = (
     *("--model-name", "--pre-tokenizer", "--override-kv", "--tensor-type", "--output-tensor-type", "--prune-layers"),
     *("--split-max-size", "--split-max-tensors", "--max-memory", "--threads", "--token-embedding-type", "--outtype"),
-    *("--imatrix", "--metadata", "--tensor-type-file", "--include-weights", "--exclude-weights", "--backend", "--base"),
-    *("--drop-tensor", "--outfile"),
+    *(
+        "--imatrix",
+        "--metadata",
+        "--tensor-type-file",
+        "--include-weights",
+        "--exclude-weights",
+        "--backend",
+        "--base-type",
+    ),
+    *("--drop-tensor", "--outfile", "--base-type"),
 )
 ATOMS = (
     "a",

@@ -165,7 +165,7 @@ def matrix(made: Callable[[str], Path]) -> ImportanceMatrix:
 
 def test_an_importance_matrix_is_asked_for(source: Path, matrix: ImportanceMatrix, tmp_path: Path) -> None:
     [result] = convert(source, tmp_path / "m.gguf", types="Q4_K_M", options=Options(imatrix=matrix))
-    with pytest.raises(UsageError, match=r"calibration-1\.gguf, 14 entries.*--imatrix"):
+    with pytest.raises(UsageError, match=r"calibration-1\.gguf, 14 entries.*imatrix="):
         verify_gguf(result.path, source)
     # under another path now, which does not matter
     elsewhere = replace(matrix, file="/somewhere/else.gguf")
@@ -176,7 +176,7 @@ def test_a_type_that_needs_a_matrix(source: Path, matrix: ImportanceMatrix, tmp_
     [result] = convert(source, tmp_path / "m.gguf", types="IQ2_XS", options=Options(imatrix=matrix))
     assert verify_gguf(result.path, source, options=Options(imatrix=matrix)).ok
     bare = rewritten(result.path, tmp_path / "bare.gguf", lambda keys: [keys.pop(k) for k in list(keys) if "imat" in k])
-    with pytest.raises(UsageError, match="IQ2_XS, which is made with an importance matrix; give it with --imatrix"):
+    with pytest.raises(UsageError, match="IQ2_XS, which is made with an importance matrix; give it with imatrix="):
         verify_gguf(bare, source)
 
 
@@ -212,7 +212,7 @@ def test_a_file_made_by_way_of_another_base(tiny_values: Path, tmp_path: Path) -
     found = verify_gguf(result.path, tiny_values)
     assert found.verdict is Verdict.RECIPE and not found.ok
     assert any("by way of F16 instead of BF16" in text for text in found.sentences)
-    assert verify_gguf(result.path, tiny_values, base="F16").ok
+    assert verify_gguf(result.path, tiny_values, base_type="F16").ok
     assert verify_gguf(result.path, base).ok
 
 
@@ -432,9 +432,9 @@ def test_a_truncated_file_is_an_input_error(made: Callable[[str], Path], source:
 
 def test_a_base_is_a_float_type_of_a_checkpoint(made: Callable[[str], Path], source: Path) -> None:
     with pytest.raises(UsageError, match="F32, F16 or BF16, not Q8_0"):
-        verify_gguf(made("Q4_K_M"), source, base="q8_0")
+        verify_gguf(made("Q4_K_M"), source, base_type="q8_0")
     with pytest.raises(UsageError, match="leave it out"):
-        verify_gguf(made("Q4_K_M"), made("BF16"), base="F16")
+        verify_gguf(made("Q4_K_M"), made("BF16"), base_type="F16")
 
 
 def one_tensor(folder: Path, kind: TensorType, shape: tuple[int, ...], data: bytes) -> Path:
