@@ -79,8 +79,8 @@ class ModelHints:
         bool,
         Option(
             "--mistral-format",
-            "Read Mistral's own form of a checkpoint (params.json, consolidated*.safetensors), even if config.json is "
-            "there, too.",
+            "Read Mistral's own form of a checkpoint (params.json, consolidated*.safetensors), even if config.json "
+            "is also there.",
             MODEL,
         ),
     ] = False

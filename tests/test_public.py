@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from inspect import isfunction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args, get_type_hints
 
 import pytest
@@ -16,6 +19,8 @@ from checkpoints import tiny_llama
 
 import gguf_forge
 import gguf_forge.planning.from_checkpoint
+from gguf_forge.errors import UnsupportedError
+from gguf_forge.kernels import binding
 
 
 def test_every_public_name_is_there_and_documented() -> None:
@@ -82,6 +87,16 @@ def test_types_named_twice_are_one_file(tmp_path: Path) -> None:
 
 def test_version() -> None:
     assert gguf_forge.__version__.count(".") == 2
+
+
+def test_kernels_that_are_older_than_the_source_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = set(re.findall(r"\blib\.(\w+)", Path(binding.__file__).read_text(encoding="utf-8")))
+    assert used == set(binding._SYMBOLS)
+    monkeypatch.setitem(sys.modules, "gguf_forge._kernels", SimpleNamespace(ffi=None, lib=SimpleNamespace()))
+    spec = importlib.util.spec_from_file_location("stale_binding", binding.__file__)
+    assert spec is not None and spec.loader is not None
+    with pytest.raises(UnsupportedError, match="older than the source of gguf-forge; compile them again: pip install"):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
 def test_a_checkout_without_compiled_kernels_says_what_to_do() -> None:

@@ -324,7 +324,7 @@ def member(number: int, count: int) -> Operation:
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
         if len(x.shape) < 3 or x.shape[0] != count:
-            raise InputError(f"shape {x.shape} is no stack of {count} matrices")
+            raise InputError(f"shape {x.shape} is not a stack of {count} matrices")
         return reshaped(Slice(x, -len(x.shape), number, number + 1), x.shape[1:])
 
     return apply

@@ -39,7 +39,7 @@ def modules_of(folder: Folder, kind: str) -> Iterator[Folder]:
         if not str(module.get("type")).endswith(kind):
             continue
         if not isinstance(path, str) or not path or PurePath(path).name != path:
-            raise InputError(f"the path {path!r:.40} is no folder beside it", file=file)
+            raise InputError(f"the path {path!r:.40} is not a folder beside it", file=file)
         yield folder.subfolder(path)
 
 

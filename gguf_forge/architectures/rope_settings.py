@@ -54,7 +54,7 @@ def with_one_rope(config: Mapping[str, Any], depth: int = _DEPTH) -> Mapping[str
         return config
     log.warning(
         "config.json: %s (%s) counts before %s (%s), as in transformers 5; llama.cpp's converter ignores it, and "
-        "--as-reference does so, too",
+        "so does --as-reference",
         *(_OLD, _shown(scaling), _NEW, _shown(parameters or {})),
     )
     without = _NEW if not parameters else _OLD

@@ -93,7 +93,7 @@ class Adapter:
         """
         config = AdapterConfig.read(folder)
         if not folder.has(WEIGHTS):
-            hint = f"download {WEIGHTS}, too"
+            hint = f"also download {WEIGHTS}"
             if folder.has("adapter_model.bin"):
                 hint = "save the adapter as safetensors: adapter_model.bin is a pickle, which can run code"
             raise InputError("the adapter's weights are missing", file=folder.path / WEIGHTS, hint=hint)
@@ -184,7 +184,7 @@ def _end_of(name: str) -> str | None:
 def refuse_in_file(adapter: Adapter, what: str, name: str | None = None) -> UnsupportedError:
     """The error for what an adapter holds and an adapter's file has no place for."""
     return UnsupportedError(
-        f"there is no place for {what} in an adapter's file",
+        f"an adapter's file cannot hold {what}",
         file=adapter.file.path if name is not None else adapter.folder.path / CONFIG,
         tensor=name,
         hint=f"merge it on the fly: `gguf-forge convert BASE --lora {adapter.folder.path}`",

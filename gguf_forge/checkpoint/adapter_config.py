@@ -94,7 +94,7 @@ class AdapterConfig:
         """The ends of the names of parameters, such as stacked experts, that have pairs of their own."""
         said = self.values.get("target_parameters") or ()
         if not isinstance(said, list | tuple) or not all(isinstance(name, str) for name in said):
-            raise InputError("target_parameters is no list of names", file=self.path)
+            raise InputError("target_parameters is not a list of names", file=self.path)
         return tuple(said)
 
     def trained_tokens(self, module: str, n_tokens: int) -> tuple[int, ...]:
@@ -108,7 +108,7 @@ class AdapterConfig:
         if isinstance(said, dict):
             said = next((rows for name, rows in said.items() if module == name or module.endswith(f".{name}")), None)
         if not isinstance(said, list) or not all(type(row) is int and row >= 0 for row in said):
-            raise InputError(f"trainable_token_indices is no list of tokens of {printable(module)}", file=self.path)
+            raise InputError(f"trainable_token_indices is not a list of tokens of {printable(module)}", file=self.path)
         if said and max(said) >= n_tokens:
             problem = f"trainable_token_indices names token {max(said):,}, and the model has {n_tokens:,}"
             raise InputError(problem, file=self.path)

@@ -265,7 +265,7 @@ def _not_merged(adapter: Adapter, what: str, hint: str | None = None) -> ForgeEr
 def _of_another(adapter: Adapter, name: str, its: tuple[int, ...], models: tuple[int, ...]) -> ForgeError:
     if its[1:] == models[1:] and f"{name.removesuffix('.weight')}.weight".endswith((_HEAD, *_EMBEDDINGS)):
         problem = f"the adapter was trained with {its[0]:,} tokens, and the model has {models[0]:,}"
-        hint = "merge it with PEFT's merge_and_unload into the resized model, and save its tokenizer there, too"
+        hint = "merge it with PEFT's merge_and_unload into the resized model, and also save its tokenizer there"
         return UnsupportedError(problem, file=adapter.file.path, tensor=name, hint=hint)
     problem = f"the adapter was made for another model: it changes a tensor of shape {its}, and the model's is {models}"
     return InputError(problem, file=adapter.file.path, tensor=name, hint=_named_base(adapter))

@@ -73,14 +73,14 @@ def no_weights(folder: Folder, *, native: bool = False) -> ForgeError:
         problem = f"no file is called consolidated*.safetensors; there are: {some_of(shard_names(folder.names()))}"
         return UnsupportedError(problem, file=folder.path, hint=hint)
     return _kind_of(folder) or InputError(
-        f"the folder holds no {beginning}*.safetensors", file=folder.path, hint=_download(folder, "the weights, too")
+        f"the folder holds no {beginning}*.safetensors", file=folder.path, hint=_download(folder, "the weights")
     )
 
 
 def _no_config(folder: Folder) -> ForgeError:
     names = folder.names()
     if shard_names(names, native=True):
-        hint = "these are weights in Mistral's own form: it needs params.json, and tekken.json or tokenizer.model, too"
+        hint = "these are weights in Mistral's own form: it also needs params.json, and tekken.json or tokenizer.model"
     elif any(name.endswith(".safetensors") for name in names):
         hint = (
             "put config.json and the tokenizer's files of the same model beside the weights; a folder that "
@@ -111,7 +111,7 @@ def _hub_cache(folder: Folder, names: Sequence[str]) -> ForgeError | None:
     if not whole and all_of_them:
         return no_weights(snapshots.subfolder(all_of_them[-1]))
     return UsageError(
-        "this is a repository in the hub's cache, and the model lies in one of its snapshots",
+        "this is a repository in the hub's cache, and the model is in one of its snapshots",
         file=folder.path,
         hint=f"give {snapshots.path / whole[-1]}" if whole else _download(folder, "the model: it has no snapshot"),
     )
@@ -123,7 +123,7 @@ def _diffusers(folder: Folder, names: Sequence[str]) -> ForgeError | None:
     parts = [name for name in names if name.startswith("text_encoder") and folder.has(f"{name}/config.json")]
     hint = "language models and their encoders are converted"
     if parts:
-        hint += f"; one may lie in {some_of([str(folder.path / name) for name in parts])}"
+        hint += f"; one may be in {some_of([str(folder.path / name) for name in parts])}"
     return UnsupportedError(
         "this is a pipeline of diffusers, which makes pictures or sound", file=folder.path, hint=hint
     )
@@ -131,7 +131,7 @@ def _diffusers(folder: Folder, names: Sequence[str]) -> ForgeError | None:
 
 def _sharded_states(folder: Folder, names: Sequence[str]) -> ForgeError | None:
     if "zero_to_fp32.py" in names or any(name.startswith("global_step") for name in names):
-        what = "DeepSpeed's state of a training run, whose weights lie apart in pieces"
+        what = "DeepSpeed's state of a training run, whose weights are in separate pieces"
         hint = f"put them together: `python zero_to_fp32.py {folder.path} OUT --safe_serialization`, then add "
         return UnsupportedError(f"this is {what}", file=folder.path, hint=f"{hint}config.json and the tokenizer to OUT")
     pieces = [name for name in names if name.startswith("pytorch_model_fsdp") or name.endswith(".distcp")]
@@ -155,7 +155,7 @@ def _one_level_below(folder: Folder, names: Sequence[str]) -> ForgeError | None:
     if not below:
         return None
     where = "give " + (f"{folder.path / below[0]}" if len(below) == 1 else f"one of them: {some_of(below)}")
-    return UsageError("the model lies one level below", file=folder.path, hint=where)
+    return UsageError("the model is one level below", file=folder.path, hint=where)
 
 
 def _languages(folder: Folder, names: Sequence[str]) -> ForgeError | None:
@@ -248,7 +248,7 @@ def _pickles(folder: Folder, names: Sequence[str]) -> ForgeError | None:
     pickles = [name for name in names if name.endswith(_PICKLES)]
     weights = [name for name in pickles if not _TRAINING.fullmatch(name)]
     if not weights and pickles:
-        hint = "save the model itself there, too, with save_pretrained"
+        hint = "also save the model itself there with save_pretrained"
         problem = f"the folder holds the state of a training run, and no weights: {some_of(pickles)}"
         return UnsupportedError(problem, file=folder.path, hint=hint)
     if not weights:
@@ -257,7 +257,7 @@ def _pickles(folder: Folder, names: Sequence[str]) -> ForgeError | None:
     if weights[0].startswith("consolidated.") and folder.has("params.json"):
         hint = "this is Meta's own form: take the model*.safetensors and config.json of the same repository"
         if folder.has("../config.json"):
-            hint = f"this is Meta's own form; the form of transformers lies one level above: give {folder.path.parent}"
+            hint = f"this is Meta's own form; the form of transformers is one level above: give {folder.path.parent}"
     problem = (
         f"the weights are PyTorch (pickle) files, which are never read, because they can run code: {some_of(weights)}"
     )

@@ -91,7 +91,7 @@ def _read_header(source: Source) -> tuple[dict[str, Any], int]:
 
 def _parse_header(raw: bytes, source: Source) -> dict[str, Any]:
     if not raw.startswith(b"{"):
-        raise _broken(source, "the header does not start with '{', so this is no safetensors file")
+        raise _broken(source, "the header does not start with '{', so this is not a safetensors file")
     count = raw.count(b'"data_offsets"')
     if count > MAX_TENSORS:
         raise _broken(source, f"the header has {count:,} tensors, and {MAX_TENSORS:,} are read")

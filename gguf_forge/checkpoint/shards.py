@@ -142,7 +142,7 @@ def _collect(files: Iterable[Source]) -> dict[str, StoredTensor]:
         if twice:
             other = tensors[twice[0]].source.path.name
             raise InputError(
-                f"{len(twice)} tensors are in {other}, too: {some_of(twice)}",
+                f"{len(twice)} tensors are also in {other}: {some_of(twice)}",
                 file=file.path,
                 hint="the folder holds two copies of the model, or parts of two models: keep the files of one",
             )

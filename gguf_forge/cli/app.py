@@ -176,7 +176,7 @@ def _check_completion() -> None:
         number = natural(os.environ.get("COMP_CWORD", ""))
         if number is None or "COMP_WORDS" not in os.environ:
             raise UsageError(
-                "_GGUF_FORGE_COMPLETE is for the completion of a shell, which sets COMP_WORDS and COMP_CWORD, too",
+                "_GGUF_FORGE_COMPLETE is for the completion of a shell, which also sets COMP_WORDS and COMP_CWORD",
                 hint="unset it",
             )
 

@@ -44,7 +44,7 @@ class Changes:
         Option(
             "--set --override-kv",
             "Set a key; TYPE is int, float, bool, str, u8 to u64, i8 to i64, f32, f64, or [TYPE] for a list in "
-            "JSON. A key that is there keeps its type without TYPE. KEY[N] is one item of a list; the value @FILE.json "
+            "JSON. An existing key keeps its type without TYPE. KEY[N] is one item of a list; the value @FILE.json "
             "is read from a file. Repeatable.",
             MODEL,
             metavar="KEY=TYPE:VALUE",
@@ -54,7 +54,7 @@ class Changes:
         tuple[str, ...],
         Option(
             "--remove --remove-metadata",
-            "Remove a key; of one that is there several times, keep the first. Repeatable.",
+            "Remove a key; of several keys of this name, keep the first. Repeatable.",
             MODEL,
             metavar="KEY",
         ),
@@ -244,7 +244,7 @@ def _unique(option: str, pairs: Iterable[tuple[_K, _T]]) -> dict[_K, _T]:
 def _id(text: str) -> int:
     number = natural(text)
     if number is None:
-        raise UsageError(f"{text!r} is no number of a token")
+        raise UsageError(f"{text!r} is not the number of a token")
     return number
 
 

@@ -36,7 +36,8 @@ def info(
     if messages.json:
         print_json({**facts, "reference": versions})
         return
-    lines = {name: " ".join(value) if isinstance(value, list) else str(value) for name, value in facts.items()}
+    lists = {name: " ".join(value) or "none installed" for name, value in facts.items() if isinstance(value, list)}
+    lines = {name: str(value) for name, value in facts.items()} | lists
     lines["reference"] = _reference_text(versions)
     print_data(facts_text({name.replace("_", " "): line for name, line in lines.items()}))
 

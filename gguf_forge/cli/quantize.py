@@ -38,7 +38,7 @@ def quantize(
             "IN.gguf [OUT.gguf] [TYPE] [NTHREADS]",
             "The file, or the first one of a split; the output, by default ggml-model-TYPE.gguf next to it; "
             "the file type by name or number, in any case, COPY to keep all types, several with commas. "
-            "-o and -t give these two, too.",
+            "-o and -t also give these two.",
         ),
     ],
     choices: FileChoices,

@@ -15,7 +15,7 @@ from gguf_forge.cli.options import Messages
 from gguf_forge.cli.streams import print_data, print_json, tell
 from gguf_forge.cli.tables import facts_text, line, table_of
 from gguf_forge.planning.file_plan import FilePlan, WrittenFile
-from gguf_forge.storage.profile import PHASES, Profile
+from gguf_forge.storage.profile import PHASE_WORDS, PHASES, Profile
 from gguf_forge.tensors.dequantized import stored_as
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def show_results(results: Sequence[WrittenFile], messages: Messages, profile: Pr
     if not messages.quiet:
         print_data(*(result_text(results[0]) if len(results) == 1 else _results_text(results)))
     if profile is not None:
-        tell("", _profile_table(profile))
+        tell("", _profile_table(profile), "", line((_profile_words(profile), "dim")))
 
 
 def _without_tensors(file: FilePlan) -> dict[str, Any]:
@@ -246,6 +246,12 @@ def _profile_table(profile: Profile) -> Table:
     busy = (sum(watch.busy[phase] for watch in profile.watches) for phase in used)
     table.add_row("processor busy", *map(_seconds, busy), style="dim")
     return table
+
+
+def _profile_words(profile: Profile) -> str:
+    """What the columns of the table mean, in one line."""
+    used = [phase for phase in PHASES if any(watch.seconds[phase] for watch in profile.watches)]
+    return "; ".join(f"{phase}: {PHASE_WORDS[phase]}" for phase in used) + "; busy: a processor worked on it"
 
 
 def _seconds(seconds: float) -> str:

@@ -24,7 +24,7 @@ from gguf_forge.wording import log_of
 
 log = log_of(__name__)
 
-_SAME_DISK = "the plan must lie where it was made, on a disk that all machines see in the same way"
+_SAME_DISK = "the plan must stay where it was made, on a disk that all machines see in the same way"
 _CHUNK = 4 << 20
 _RECORD_LINE = re.compile("([0-9a-f]{64})  (.+)")  # a line of a record, in the format of sha256sum
 _MAX_RECORD = 1 << 25

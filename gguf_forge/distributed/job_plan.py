@@ -146,7 +146,7 @@ def save_work_plan(found: RequestPlan, request: Request, file: Path, *, tasks: i
     try:
         folder = Path(os.path.relpath(Path.cwd().resolve(), file.parent.resolve())).as_posix()
     except OSError as error:
-        raise OutputError(f"the current folder is not there any more: {error.strerror}", file=file) from error
+        raise OutputError(f"the current folder no longer exists: {error.strerror}", file=file) from error
     plan = make_work_plan(found, request, folder, tasks, Path(), with_samples=True)
     text = plan.as_text().encode()
     check_output(file, len(text), [file.source.path for file in found.inputs], overwrite=overwrite)
@@ -252,7 +252,7 @@ def read_job_plan(file: Path) -> JobPlan:
     """
     value = read_json_object(*located(file), limit_of("plan.json"))
     if _KEY not in value:
-        raise InputError("this is no plan of gguf-forge", file=file, hint="make one with `gguf-forge job plan`")
+        raise InputError("this is not a plan of gguf-forge", file=file, hint="make one with `gguf-forge job plan`")
     version = value.get("version")
     if value[_KEY] != FORMAT or version != program_version():
         raise InputError(

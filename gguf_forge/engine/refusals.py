@@ -59,7 +59,7 @@ def _refuse_packed(packed: Rows, target: Target, start: int) -> None:
         return
     where = _place(target, target.type, found, start)
     if target.type.is_packed:
-        problem = f"{where}: the weights are too large for {target.type}, and the scale of their block is no number"
+        problem = f"{where}: the weights are too large for {target.type}, and the scale of their block is not a number"
         raise _refused(target, problem, _hint(target, _TOO_LARGE))
     raise _refused(target, f"{where}: the weight is too large for {target.type}", _hint(target, _LARGER))
 

@@ -298,7 +298,7 @@ def _read_override(path: Path | None) -> dict[str, Any]:
         try:
             override[key] = None if value is None else read(value)
         except ValueError as error:
-            raise InputError(f"{key}: {error}", file=path, hint="mend the metadata file") from error
+            raise InputError(f"{key}: {error}", file=path, hint="fix the metadata file") from error
     return override
 
 

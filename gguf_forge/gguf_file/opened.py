@@ -173,7 +173,7 @@ def open_parts(source: str | PathLike[str]) -> GgufFile:
         headers = [read_header(part) for part in parts]
         count = _number(headers[0].metadata, SPLIT_COUNT, path)
         if len(parts) != count:
-            problem = f"{len(parts)} GGUF files lie here one behind the other, and {SPLIT_COUNT} is {count}"
+            problem = f"{len(parts)} GGUF files are here one behind the other, and {SPLIT_COUNT} is {count}"
             raise InputError(problem, file=path, hint="get the parts again, and merge those")
         _check_split(dict(enumerate(parts)), dict(enumerate(headers)), len(parts))
         opened.pop_all()
@@ -280,7 +280,7 @@ def _check_split(files: Mapping[int, Source], headers: Mapping[int, GgufHeader],
         for tensor in header.tensors:
             if tensor.name in names:
                 other = names[tensor.name].name
-                raise InputError(f"the tensor is in {other}, too", file=file.path, tensor=printable(tensor.name))
+                raise InputError(f"the tensor is also in {other}", file=file.path, tensor=printable(tensor.name))
             names[tensor.name] = file.path
     expected = _number(headers[0].metadata, SPLIT_TENSORS, files[0].path)
     if len(files) == total and expected != len(names):

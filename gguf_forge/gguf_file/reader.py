@@ -143,7 +143,7 @@ def _read_version(source: Source) -> tuple[int, ByteOrder]:
                 file=source.path,
                 hint="convert the original model again",
             )
-        raise InputError(f"not a GGUF file: it begins with {head[:4]!r}, not with b'GGUF'", file=source.path)
+        raise InputError(f"not a GGUF file: it begins with {repr(head[:4])[1:]}, not with 'GGUF'", file=source.path)
     if len(head) < 8:
         raise InputError(f"the file has only {len(head)} bytes", file=source.path, hint="download it again")
     order: ByteOrder = "<"
@@ -279,7 +279,7 @@ def _type_problem(type_id: int, n_per_row: int, cursor: Cursor, tensor: str) -> 
     if kind is not None:
         if n_per_row % kind.block_elements == 0:
             return None
-        problem = f"a row of {n_per_row} values is no whole number of {kind} blocks of {kind.block_elements}"
+        problem = f"a row of {n_per_row} values is not a whole number of {kind} blocks of {kind.block_elements}"
         return cursor.broken(problem, tensor, hint=_other_meaning(kind))
     old = _REMOVED.get(type_id)
     return UnsupportedError(

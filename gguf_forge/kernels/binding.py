@@ -27,6 +27,36 @@ except ModuleNotFoundError:  # Python started in a checkout, whose folder hides 
         hint="start Python in another folder, where it finds the installed package; or compile here: pip install -e .",
     ) from None
 
+# What this module needs of the compiled one.
+_SYMBOLS = [
+    "FORGE_BF16",
+    "FORGE_F16",
+    "FORGE_F32",
+    "FORGE_SEARCH_REFERENCE",
+    "forge_backend_lanes",
+    "forge_backend_name",
+    "forge_backend_usable",
+    "forge_can_dequantize",
+    "forge_can_quantize",
+    "forge_dequantize",
+    "forge_exp",
+    "forge_is_finite",
+    "forge_make_tables",
+    "forge_needs_importance",
+    "forge_quantize",
+    "forge_scale_codes",
+    "forge_tables_size",
+    "forge_unpack_codes",
+]
+if not all(
+    hasattr(lib, symbol) for symbol in _SYMBOLS
+):  # The source was updated, and the kernels were not compiled again.
+    raise UnsupportedError(
+        "the compiled kernels are older than the source of gguf-forge",
+        file=__file__,
+        hint="compile them again: pip install . (in a checkout that is installed with -e: pip install -e .)",
+    )
+
 BACKEND_VARIABLE = "GGUF_FORGE_BACKEND"
 
 # The keys are names of dtypes, so that bf16 needs no import of ml_dtypes. A plain uint16 holds the bits of a bf16.

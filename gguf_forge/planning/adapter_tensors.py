@@ -77,7 +77,7 @@ def _changes(adapter: Adapter, *, as_reference: bool, turned: bool) -> Mapping[s
     whole: dict[str, TensorExpr] = {}
     for name, tensor in adapter.whole(with_base=False).items():
         if "_layernorm" not in name and ".norm" not in name:
-            raise refuse_in_file(adapter, "a whole tensor that is no norm", tensor.name)
+            raise refuse_in_file(adapter, "a whole tensor that is not a norm", tensor.name)
         whole[name] = as_stored(tensor)
     pairs = adapter.pairs()
     parameters = parameters_of_pairs(pairs, adapter.config)
@@ -100,7 +100,7 @@ def _changes(adapter: Adapter, *, as_reference: bool, turned: bool) -> Mapping[s
 def _stack(adapter: Adapter, pair: LowRankPair, name: str) -> TensorExpr:
     rank = adapter.config.stacked_rank(name)
     if pair.rank % rank or pair.b.shape[1] != pair.rank:
-        raise InputError(f"its {pair.rank} rows are no experts of rank {rank}", file=adapter.file.path, tensor=name)
+        raise InputError(f"its {pair.rank} rows are not experts of rank {rank}", file=adapter.file.path, tensor=name)
     a, b = factors_of_stack(pair, pair.rank // rank)
     factor = adapter.config.factor_in_file(name, rank)
     return LowRank(a, Multiply(b, factor) if factor != 1 else b)

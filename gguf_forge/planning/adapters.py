@@ -64,7 +64,9 @@ def _factor(text: str) -> float:
     except ValueError:
         factor = float("nan")
     if not isfinite(factor) or abs(factor) > 1e6:
-        raise UsageError(f"--lora: {printable(text)} is no factor", hint="write ADAPTER:SCALE, such as my-adapter:0.5")
+        raise UsageError(
+            f"--lora: {printable(text)} is not a number", hint="write ADAPTER:SCALE, such as my-adapter:0.5"
+        )
     return factor
 
 

@@ -153,7 +153,7 @@ class AdapterModel:
                 )
             return {}
         if not isinstance(tokens, list) or not all(type(token) is int and 0 <= token < 1 << 32 for token in tokens):
-            raise InputError("alora_invocation_tokens is no list of tokens", file=self._adapter.config.path)
+            raise InputError("alora_invocation_tokens is not a list of tokens", file=self._adapter.config.path)
         return {"adapter.alora.invocation_tokens": array(ValueType.UINT32, tokens)}
 
     def _planned(self, *, as_reference: bool) -> tuple[Architecture, tuple[PlannedTensor, ...]]:

@@ -146,14 +146,14 @@ def _refuse_hints(request: Request) -> None:
         "--mistral-format": request.mistral_format,
     }
     if request.bigendian:
-        hint = "gguf-py's gguf_convert_endian.py turns a file that is there"
+        hint = "gguf-py's gguf_convert_endian.py turns an existing file"
         raise UsageError("--bigendian is for model folders, and this is a GGUF file", hint=hint)
     if request.drop_tensor:
         hint = "use `gguf-forge edit --drop-tensor` first"
         raise UsageError("--drop-tensor leaves out tensors of a checkpoint, and this is a GGUF file", hint=hint)
     in_use = [flag for flag, value in of_checkpoints.items() if value]
     if in_use:
-        raise UsageError(f"{', '.join(in_use)}: no use for a GGUF file", hint="leave it out, or give a model folder")
+        raise UsageError(f"{', '.join(in_use)}: not for a GGUF file", hint="leave it out, or give a model folder")
 
 
 def _usual_name(source: Path, request: Request, type_name: str) -> str:

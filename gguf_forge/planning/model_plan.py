@@ -236,7 +236,7 @@ def survey(
     if unfit := choices & _FLAGS.keys() - architecture.choices:
         flags = ", ".join(sorted(_FLAGS[choice] for choice in unfit))
         raise UsageError(
-            f"{flags}: no use for a {architecture.name} model", file=checkpoint.folder.path, hint="leave it out"
+            f"{flags}: not for a {architecture.name} model", file=checkpoint.folder.path, hint="leave it out"
         )
     tensors = logical_tensors(checkpoint) if weights else {}
     return architecture, site_of(architecture, checkpoint.config, checkpoint.folder, tensors, choices, target)

@@ -113,7 +113,7 @@ def parse_key_override(text: str) -> KeyOverride:
     if len(key.encode(errors="surrogateescape")) > _MAX_BYTES:
         raise UsageError(f"--override-kv {text!r} has a key longer than {_MAX_BYTES} bytes")
     if key in _OF_LAYOUT:
-        raise UsageError(f"--override-kv cannot change {key}", hint="it says where the tensor data lies")
+        raise UsageError(f"--override-kv cannot change {key}", hint="it says where the tensor data begins")
     value = read(raw)
     if value is None:
         raise UsageError(f"--override-kv {text!r}: {raw!r} is not a valid {kind}", hint=_LIMITS[kind])

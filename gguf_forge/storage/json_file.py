@@ -59,7 +59,7 @@ def read_json(folder: Folder, name: str, limit: int | None = None) -> Any:
         raise InputError(
             f"not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}",
             file=path,
-            hint="download it again, or mend that line",
+            hint="download it again, or fix that line",
         ) from error
     except UnicodeDecodeError as error:
         hint = "download it again"

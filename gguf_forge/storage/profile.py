@@ -14,14 +14,18 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-PLAN = "plan"  # headers, tokenizer, metadata, types and offsets
-READ = "read"
-CONVERT = "convert"  # evaluating expressions, rounding to the base type, unpacking
-QUANTIZE = "quantize"
-WRITE = "write"
-SYNC = "sync"  # waiting until the bytes are on the disk, and renaming the file
-WAIT = "wait"  # waiting for other threads
-PHASES = (PLAN, READ, CONVERT, QUANTIZE, WRITE, SYNC, WAIT)
+PLAN, READ, CONVERT, QUANTIZE = "plan", "read", "convert", "quantize"
+WRITE, SYNC, WAIT = "write", "sync", "wait"
+PHASE_WORDS = {
+    PLAN: "headers, tokenizer, types and offsets",
+    READ: "weights from the source",
+    CONVERT: "rounding, unpacking and reordering weights",
+    QUANTIZE: "packing blocks",
+    WRITE: "to the output",
+    SYNC: "until the bytes are on the disk",
+    WAIT: "for other threads",
+}
+PHASES = tuple(PHASE_WORDS)
 
 
 def _no_time() -> defaultdict[str, float]:

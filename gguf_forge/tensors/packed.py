@@ -15,7 +15,7 @@ from gguf_forge.types.tensor_type import MXFP4, NVFP4, TensorType
 def _check_bytes(*numbers: TensorExpr) -> None:
     for each in numbers:
         if each.dtype.row_bytes(2) != 2:
-            raise InputError(f"numbers of type {each.dtype} are no bytes of packed codes and scales")
+            raise InputError(f"numbers of type {each.dtype} are not bytes of packed codes and scales")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class RepackNvfp4(TensorExpr):
         if self.codes.shape != (*self.scales.shape[:-1], self.scales.shape[-1] * 8):
             raise InputError(f"NVFP4 codes {self.codes.shape} do not fit scales {self.scales.shape}")
         if self.scales.shape[-1] % 4:
-            raise InputError(f"rows of {self.shape[-1]} values are no whole number of NVFP4 blocks of 64")
+            raise InputError(f"rows of {self.shape[-1]} values are not a whole number of NVFP4 blocks of 64")
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]

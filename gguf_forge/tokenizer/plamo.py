@@ -93,6 +93,6 @@ def _ids(pieces: Pieces, settings: Mapping[str, Any], place: Place) -> Metadata:
         if settings.get(name) is not None:
             id = by_text.get(as_text(settings[name], place / name).encode())
             if id is None:
-                raise (place / name).error(f"is {settings[name]!r}, which is no token of {FILE}")
+                raise (place / name).error(f"is {settings[name]!r}, which is not a token of {FILE}")
             ids[ID_KEYS[kind]] = u32(id)
     return ids

@@ -27,7 +27,7 @@ def with_learned(key: str) -> Reader:
     def reader(source: TokenizerSource) -> Metadata:
         data, place = source.files.sentencepiece, source.files.place("tokenizer.model")
         if data is None:
-            raise place.error("is missing", "it lies beside the model.safetensors of each language: download it, too")
+            raise place.error("is missing", "it is beside the model.safetensors of each language: also download it")
         model = read_model(data, place)
         check_unigram(model, place)
         size, learned = source.config["vocab_size"], source.config[key]
@@ -35,7 +35,7 @@ def with_learned(key: str) -> Reader:
         if len(model.pieces.texts) > first:
             raise place.error(
                 f"has {len(model.pieces.texts)} pieces, and the model has embeddings of {first}",
-                "take the tokenizer.model that lies beside the model's own model.safetensors",
+                "use the tokenizer.model beside the model's own model.safetensors",
             )
         pieces = padded(model.pieces, size)
         add_in_range(pieces, (*from_added_tokens(source.files), *from_tokenizer_config(source.files)))

@@ -39,6 +39,9 @@ def _table() -> Mapping[str, Any]:
     return table
 
 
+_LIKENESS = 0.85  # of a slip in typing; the name of another model is further away, or longer
+
+
 def known_names() -> tuple[str, ...]:
     """Every pre-tokenizer name that llama.cpp knows, sorted."""
     return tuple(_table()["names"])
@@ -48,8 +51,9 @@ def checked_name(name: str) -> str:
     """The name, if llama.cpp knows it. Otherwise raises UsageError with names of which it may be a slip."""
     if name in known_names():
         return name
-    near = difflib.get_close_matches(name, known_names(), n=3, cutoff=0.75)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known_names())}"
+    as_long = [known for known in known_names() if len(known) == len(name)]
+    near = difflib.get_close_matches(name, as_long, n=1, cutoff=_LIKENESS)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known_names())}"
     raise UsageError(f"llama.cpp knows no pre-tokenizer {name!r}", hint=hint)
 
 

@@ -146,7 +146,7 @@ def _kimi_with_own_end(source: TokenizerSource) -> Metadata | None:
     end = as_text((source.files.tokenizer_config or {}).get("eos_token", "[EOS]"), place)
     texts = metadata["tokenizer.ggml.tokens"].data
     if end not in texts:
-        raise place.error(f"is {end!r}, which is no token of tiktoken.model")
+        raise place.error(f"is {end!r}, which is not a token of tiktoken.model")
     return {**metadata, ID_KEYS["eos"]: u32(texts.index(end))}
 
 

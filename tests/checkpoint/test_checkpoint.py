@@ -131,7 +131,7 @@ def test_extra_shard(sharded: Path, caplog: pytest.LogCaptureFixture) -> None:
 
 def test_tensor_in_two_shards(sharded: Path) -> None:
     save_file({"c": tensor(3), "a": tensor(4), "b": tensor(5)}, sharded / SHARDS[1])
-    assert f"{SHARDS[1]}: 1 tensors are in {SHARDS[0]}, too: b" in refused(sharded)
+    assert f"{SHARDS[1]}: 1 tensors are also in {SHARDS[0]}: b" in refused(sharded)
 
 
 def test_leftover_single_file_beside_shards(sharded: Path) -> None:

@@ -141,4 +141,4 @@ def test_an_adapter_whose_weights_are_not_here(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     with pytest.raises(InputError) as caught:
         open_model(tmp_path)
-    assert caught.value.hint == "download adapter_model.safetensors, too"
+    assert caught.value.hint == "also download adapter_model.safetensors"

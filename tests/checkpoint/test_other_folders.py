@@ -27,7 +27,7 @@ FOLDERS = {
         ["refs/main", "blobs/1", f"snapshots/0a/{CONFIG}"],
         InputError,
         "holds no model*.safetensors",
-        "download the weights, too",
+        "download the weights",
     ),
     "nothing of a repository": (
         ["refs/main", "blobs/1", "snapshots/.x"],
@@ -154,7 +154,7 @@ FOLDERS = {
     ),
     "Mistral's weights alone": (["consolidated.safetensors"], InputError, "missing", "needs params.json"),
     "no config": ([WEIGHTS], InputError, "the file is missing", "dequantize --safetensors"),
-    "no weights": ([CONFIG, "tokenizer.json"], InputError, "holds no model*.safetensors", "download the weights, too"),
+    "no weights": ([CONFIG, "tokenizer.json"], InputError, "holds no model*.safetensors", "download the weights"),
     "something else": (["notes.txt"], InputError, "the file is missing", "the folder that holds config.json"),
     "nothing": ([], InputError, "the file is missing", "the folder is empty"),
 }
@@ -185,7 +185,7 @@ def test_the_repository_of_a_snapshot_is_named(tmp_path: Path) -> None:
     (snapshot / CONFIG).write_text("{}")
     with pytest.raises(InputError) as caught:
         Checkpoint.open(snapshot)
-    assert caught.value.hint == "download the weights, too: `hf download small/llama-1b`"
+    assert caught.value.hint == "download the weights: `hf download small/llama-1b`"
 
 
 def test_the_model_lies_above_the_form_of_meta(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ BROKEN = {
     "size is a float": (encode({"a": entry(0, 1, [1.0])}, b"0"), "shape"),
     "size is true": (encode({"a": entry(0, 1, [True])}, b"0"), "shape"),
     "size above 2^63": (encode({"a": entry(0, 1, [2**63])}, b"0"), "shape"),
-    "shape is no list": (encode({"a": {"dtype": "U8", "shape": 1, "data_offsets": [0, 1]}}, b"0"), "shape"),
+    "shape is not a list": (encode({"a": {"dtype": "U8", "shape": 1, "data_offsets": [0, 1]}}, b"0"), "shape"),
     "too many dimensions": (encode({"a": entry(0, 1, [1] * 33)}, b"0"), "shape"),
     "offsets are no pair": (encode({"a": {"dtype": "U8", "shape": [], "data_offsets": [0]}}, b"0"), "pair"),
     "negative offset": (encode({"a": {"dtype": "U8", "shape": [], "data_offsets": [-1, 0]}}, b"0"), "pair"),
@@ -227,7 +227,7 @@ def test_a_header_that_does_not_fit_into_the_memory_of_the_run(tmp_path: Path) -
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     with SourceFile(path) as source:
         assert len(read_safetensors_header(source)) == 60_000
-        message = "its header would take about .* allow --max-memory"
+        message = "its header would take about .* allow max_memory="
         with memory_bound(resident_bytes() + (32 << 20)), pytest.raises(InputError, match=message):
             read_safetensors_header(source)
 

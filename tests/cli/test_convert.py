@@ -181,6 +181,7 @@ def test_profile(forge: Forge, model: Path) -> None:
     table = [line.split() for line in ran.err.splitlines()]
     assert ["seconds", "plan"] in [line[:2] for line in table]
     assert {"main", "worker", "processor"} <= {line[0] for line in table if line}
+    assert "plan: headers, tokenizer, types and offsets; " in ran.err.splitlines()[-1]
 
 
 def test_profile_for_scripts(forge: Forge, model: Path) -> None:

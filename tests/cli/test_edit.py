@@ -104,7 +104,7 @@ def test_json(forge: Forge, source: Path) -> None:
         (["--special-token", "eos=x", "--special-token-by-id", "eos=2"], 2, "names eos twice"),
         (["--rename", "x"], 2, "has no = between two words"),
         (["--special-token", "eos"], 2, "for example eos=<|im_end|>"),
-        (["--special-token-by-id", "eos=x"], 2, "is no number of a token"),
+        (["--special-token-by-id", "eos=x"], 2, "is not the number of a token"),
         (["--chat-template", "missing.jinja"], 4, "the file is missing"),
         (["--chat-template", "latin.jinja"], 4, "not valid UTF-8 at byte 1"),
         (["--chat-template", "empty.jinja"], 2, "the chat template is empty"),

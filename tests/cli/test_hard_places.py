@@ -93,7 +93,7 @@ def test_a_width_that_is_no_number(width: str) -> None:
 def test_a_current_folder_that_was_removed(model: Path) -> None:
     done = shell(f"mkdir gone && cd gone && rmdir ../gone && FORGE plan {model} --save-plan plan.json")
     assert done.returncode == 5
-    assert b"the current folder is not there any more" in done.stderr
+    assert b"the current folder no longer exists" in done.stderr
     for words in (f"plan {model}", f"convert {model}", "inspect model.gguf", f"verify {model}", "edit . --set a=b"):
         assert shell(f"mkdir -p gone && cd gone && rmdir ../gone && FORGE {words}").returncode in {0, 4, 5, 8}
 

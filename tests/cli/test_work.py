@@ -89,7 +89,7 @@ def test_a_gguf_file_can_be_planned(forge: Forge, model: Path) -> None:
         (("work", "plan.json"), 2, "--task"),
         (("work", "plan.json", "--task", "4"), 2, "there is no task 4"),
         (("work", "missing.json", "--task", "0"), 4, "missing.json: the file is missing"),
-        (("work", "notes.json", "--task", "0"), 4, "this is no plan of gguf-forge"),
+        (("work", "notes.json", "--task", "0"), 4, "this is not a plan of gguf-forge"),
         (("finish", "plan.json"), 4, "2 of 2 tasks are not done: tasks 0-1"),
         (("finish", "missing.json"), 4, "missing.json"),
     ],

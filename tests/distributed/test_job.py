@@ -67,7 +67,7 @@ def test_a_gguf_file_as_the_source(here: Path) -> None:
     quantize_gguf("base.gguf", "whole/m.gguf", types="Q4_K_M")
     run(replace(Q4, source="base.gguf"), 3)
     assert digests(here / "out") == digests(here / "whole")
-    with pytest.raises(UsageError, match="model_name=, vocab_only=True: no use for a GGUF file"):
+    with pytest.raises(UsageError, match="model_name=, vocab_only=True: not for a GGUF file"):
         plan_work(Request(source="base.gguf", types=("Q8_0",), model_name="x", vocab_only=True), "other.json")
 
 

@@ -89,7 +89,7 @@ def test_a_source_that_is_gone(here: Path) -> None:
     plan_work(Q4, tasks=2)
     (here / "Tiny").rename(here / "Other")
     with pytest.raises(
-        InputError, match="Tiny: the source of the plan is not there; the plan must lie where it was made"
+        InputError, match="Tiny: the source of the plan is not there; the plan must stay where it was made"
     ):
         work("plan.json", 0)
 
@@ -106,7 +106,7 @@ def test_a_plan_that_lies_elsewhere(here: Path) -> None:
     [
         (lambda plan: plan.update(version="0.0.1"), r"the plan is of gguf-forge 0\.0\.1, and this is"),
         (lambda plan: plan.update(gguf_forge_plan=FORMAT + 1), "use the same version everywhere"),
-        (lambda plan: plan.pop("gguf_forge_plan"), "this is no plan of gguf-forge"),
+        (lambda plan: plan.pop("gguf_forge_plan"), "this is not a plan of gguf-forge"),
         (lambda plan: plan.pop("tasks"), "the plan is damaged: 'tasks'"),
         (lambda plan: plan.update(tasks=[[[0, 0, True]]]), "the plan is damaged: True is not int"),
         (lambda plan: plan.update(tasks=[[[0, 0]]]), "the plan is damaged"),

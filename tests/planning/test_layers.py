@@ -11,13 +11,13 @@ from gguf_forge import Request, UsageError
 from gguf_forge.planning.making import planned
 
 
-@pytest.mark.parametrize(("choice", "flag"), [({"mtp": True}, "--mtp"), ({"no_mtp": True}, "--no-mtp")])
+@pytest.mark.parametrize(("choice", "flag"), [({"mtp": True}, "mtp=True"), ({"no_mtp": True}, "no_mtp=True")])
 def test_a_model_without_such_layers_has_no_use_for_the_option(
     choice: dict[str, bool], flag: str, tmp_path: Path
 ) -> None:
     source = write_checkpoint(FAMILIES / "qwen2", tmp_path / "hf")
     with (
-        pytest.raises(UsageError, match=f"{flag}: no use for a qwen2 model"),
+        pytest.raises(UsageError, match=f"{flag}: not for a qwen2 model"),
         planned(Request(source=source, **choice)),
     ):
         pass

@@ -54,6 +54,6 @@ def test_a_file_becomes_the_same_by_way_of_either_source(sources: tuple[Path, Pa
 
 
 def test_hints_are_refused_for_a_gguf_file_and_a_missing_type_is_the_usual_one(sources: tuple[Path, Path]) -> None:
-    with pytest.raises(UsageError, match="model_name=, vocab_only=True: no use for a GGUF file"):
+    with pytest.raises(UsageError, match="model_name=, vocab_only=True: not for a GGUF file"):
         plan(sources[1], types="Q8_0", model_name="x", vocab_only=True)
     assert plan(sources[1])[0].file_type.name == plan(sources[0])[0].file_type.name == "Q4_K_M"

@@ -134,7 +134,7 @@ def test_what_cannot_be_is_refused(source: Path, how: dict[str, Any], problem: s
 
 def test_a_gguf_file_has_no_parts(source: Path, tmp_path: Path) -> None:
     (base,) = convert(source, tmp_path / "base.gguf", types="F16", **hints())
-    with pytest.raises(UsageError, match="parts=: no use for a GGUF file"):
+    with pytest.raises(UsageError, match="parts=: not for a GGUF file"):
         plan(base.path, types="Q8_0", parts="all")
 
 

@@ -93,7 +93,7 @@ def test_joined_parts_of_which_one_is_missing(whole: Path, tmp_path: Path) -> No
     written = split_gguf(whole, tmp_path / "part", max_tensors=5)
     *parts, _ = [shard.path for shard in written.file.shards]
     (tmp_path / "joined.gguf").write_bytes(b"".join(part.read_bytes() for part in parts))
-    with pytest.raises(InputError, match="GGUF files lie here one behind the other") as caught:
+    with pytest.raises(InputError, match="GGUF files are here one behind the other") as caught:
         merge_gguf(tmp_path / "joined.gguf", tmp_path / "out.gguf")
     assert caught.value.hint == "get the parts again, and merge those"
 

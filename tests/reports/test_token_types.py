@@ -85,7 +85,7 @@ def test_values_from_files(tmp_path: Path, forge: Forge) -> None:
     ("option", "value", "problem"),
     [
         ("--token-type", "<none>=control", "the vocabulary has no token <none>"),
-        ("--token-type", "999999=control", "999999 is no token"),
+        ("--token-type", "999999=control", "999999 is not a token"),
         ("--token-type", "<s>=special", "there is no type of token special"),
         ("--token-type", "control", "is not TOKEN=TYPE"),
         ("--set", f"{TYPES}[999999]=3", "has no item 999999"),

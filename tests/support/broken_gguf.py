@@ -18,7 +18,7 @@ def array_of(kind: int, count: int, payload: bytes = b"") -> bytes:
 BROKEN = {
     "empty": (b"", "the file is empty"),
     "magic alone": (b"GGUF", "has only 4 bytes"),
-    "wrong magic": (raw_gguf(magic=b"FUGG"), "not a GGUF file: it begins with b'FUGG'"),
+    "wrong magic": (raw_gguf(magic=b"FUGG"), "not a GGUF file: it begins with 'FUGG'"),
     "git lfs pointer": (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
     "web page": (b"<!DOCTYPE html><html></html>", "a web page"),
     "version 0": (raw_gguf(version=0), "version 0 does not exist"),

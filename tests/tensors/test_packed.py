@@ -35,7 +35,7 @@ def test_nvfp4_blocks_mean_what_the_source_means() -> None:
 
 def test_nvfp4_rows_are_whole_blocks() -> None:
     codes, scales, _ = parts(2, 96)
-    with pytest.raises(InputError, match="rows of 96 values are no whole number of NVFP4 blocks of 64"):
+    with pytest.raises(InputError, match="rows of 96 values are not a whole number of NVFP4 blocks of 64"):
         RepackNvfp4(codes, scales)
 
 

@@ -69,7 +69,7 @@ def test_a_line_that_is_no_json(folder: Path, line: str) -> None:
         read(folder)
 
 
-@pytest.mark.parametrize(("token", "told"), [("none", "which is no token"), (5, "must be a string")])
+@pytest.mark.parametrize(("token", "told"), [("none", "which is not a token"), (5, "must be a string")])
 def test_a_special_token_that_there_is_not(folder: Path, token: object, told: str) -> None:
     edit(folder / "tokenizer_config.json", lambda config: config.update(eos_token=token))
     with pytest.raises(InputError, match=told):

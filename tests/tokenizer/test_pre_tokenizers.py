@@ -82,3 +82,10 @@ def test_a_name_that_llama_cpp_does_not_know(tmp_path: Path, name: str) -> None:
 def test_a_near_miss_is_corrected(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean llama-bpe"):
         read_vocabulary(LocalFolder(tmp_path), {}, pre_tokenizer="llama-bep")
+
+
+@pytest.mark.parametrize("name", ["foo", "kormoo2", "qwen3", "mistral"])
+def test_the_name_of_another_model_is_no_advice(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="; known: ") as caught:
+        read_vocabulary(LocalFolder(tmp_path), {}, pre_tokenizer=name)
+    assert "did you mean" not in str(caught.value)

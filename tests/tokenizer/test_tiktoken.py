@@ -162,7 +162,7 @@ def test_kimi_has_reserved_tokens(tmp_path: Path) -> None:
 
 
 def test_kimi_without_its_end(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"eos_token is '\[EOS\]', which is no token"):
+    with pytest.raises(InputError, match=r"eos_token is '\[EOS\]', which is not a token"):
         read(tmp_path, "tiktoken.model", kimi_linear)
 
 

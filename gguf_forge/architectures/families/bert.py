@@ -40,7 +40,7 @@ def _labels(site: Site) -> list[str] | None:
     if not named:
         return None
     if not isinstance(named, dict) or not all(isinstance(label, str) for label in named.values()):
-        raise InputError("id2label is no object that names classes", file="config.json")
+        raise InputError("id2label is not an object that names classes", file="config.json")
     try:
         labels = [label for _, label in sorted((int(number), label) for number, label in named.items())]
     except ValueError:

@@ -71,7 +71,7 @@ def _tasks(site: Site) -> list[str]:
         isinstance(task, str) and re.fullmatch("[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", task) for task in tasks
     )
     if not is_listed or len({task.casefold() for task in tasks}) < len(tasks):
-        raise InputError("lora_adaptations is no list of different names that files can have", file="config.json")
+        raise InputError("lora_adaptations is not a list of different names that files can have", file="config.json")
     return list(tasks)
 
 

@@ -89,7 +89,7 @@ def inner_size(site: Site) -> Any:
 def _heads(site: Site) -> int:
     width = given(site, 64, "mamba_d_head", "head_dim")
     if inner_size(site) % width:
-        raise InputError(f"the inner size {inner_size(site)} is no multiple of a head's {width}", file="config.json")
+        raise InputError(f"the inner size {inner_size(site)} is not a multiple of a head's {width}", file="config.json")
     return int(inner_size(site) // width)
 
 

@@ -17,7 +17,7 @@ from gguf_forge.tokenizer import builtin, first_of, sentencepiece
 def _for_each_layer(config: Config, key: str) -> list[Any]:
     found = config.find(key)
     if not isinstance(found, list) or len(found) != config.integer("num_transformer_layers", maximum=10_000):
-        raise InputError(f"{key} is no list with a number for each layer", file="config.json")
+        raise InputError(f"{key} is not a list with a number for each layer", file="config.json")
     return found
 
 

@@ -27,7 +27,7 @@ def _of(part: str, key: str) -> Callable[[Site], int]:
     def number(site: Site) -> int:
         inner = site.config.find(part)
         if not isinstance(inner, dict):
-            raise InputError(f"{part} is no object", file="config.json")
+            raise InputError(f"{part} is not an object", file="config.json")
         return Config(inner).integer(key, maximum=100_000)
 
     return number

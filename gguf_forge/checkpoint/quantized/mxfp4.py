@@ -23,7 +23,7 @@ def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
             raise InputError("the blocks have no scales", tensor=stem + _BLOCKS, hint="is a shard missing?")
         blocks, scales = stored[stem + _BLOCKS], stored[stem + _SCALES]
         if len(blocks.shape) < 3:
-            raise InputError(f"blocks of shape {blocks.shape} are no matrix of blocks", tensor=stem + _BLOCKS)
+            raise InputError(f"blocks of shape {blocks.shape} are not a matrix of blocks", tensor=stem + _BLOCKS)
         merged = reshaped(blocks, (*blocks.shape[:-2], blocks.shape[-2] * blocks.shape[-1]))
         packed[stem] = transposed(RepackMxfp4(merged, scales))
     used = {stem + suffix for stem in stems for suffix in (_BLOCKS, _SCALES)}

@@ -51,7 +51,7 @@ def matrix(x: TensorExpr) -> TensorExpr:
         InputError: it has another number of dimensions.
     """
     if len(x.shape) != 2:
-        raise InputError(f"a part of shape {x.shape} is no matrix")
+        raise InputError(f"a part of shape {x.shape} is not a matrix")
     return x
 
 

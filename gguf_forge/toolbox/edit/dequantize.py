@@ -145,9 +145,7 @@ def _target(gguf: GgufFile, wanted: str | None) -> FileType:
         return next((FILE_TYPES[name] for name in _FLOATS if FILE_TYPES[name].id == number), FILE_TYPES["F32"])
     float_type = FileType.named(wanted)
     if float_type.name not in _FLOATS:
-        raise UsageError(
-            f"{float_type} is no type of floats", hint=f"choose {', '.join(_FLOATS)}, or use quantize_gguf"
-        )
+        raise UsageError(f"{float_type} is not a float type", hint=f"choose {', '.join(_FLOATS)}, or use quantize_gguf")
     return float_type
 
 

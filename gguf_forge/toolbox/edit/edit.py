@@ -44,7 +44,7 @@ log = log_of(__name__)
 _ARCHITECTURE = "general.architecture"
 # Keys that say how the rest of the file is laid out. Any other value would make the file unreadable.
 _LAYOUT_KEYS = {
-    "general.alignment": "it says where the tensor data lies",
+    "general.alignment": "it says where the tensor data begins",
     **dict.fromkeys(SPLIT_KEYS, "it says which files belong together: use `gguf-forge split` or `merge`"),
 }
 _COPY_PIECE = 1 << 28

@@ -161,7 +161,7 @@ def _read(key: str, text: str, kind: ValueType, element: ValueType | None) -> Va
         except (ValueError, RecursionError):
             name = element.name if element is not None else "?"
             raise UsageError(
-                f"{printable(key)} is a list of {name}, and {printable(text)} is no list",
+                f"{printable(key)} is a list of {name}, and {printable(text)} is not a list",
                 hint='write it as JSON, for example [1,2] or ["a","b"]',
             ) from None
     try:

@@ -107,7 +107,7 @@ def merge_gguf(
         threads, overwrite, observer: How it is run; see `RunSettings`.
 
     Raises:
-        InputError: this is no part of a split; a part is missing, damaged, or of another split.
+        InputError: this is not a part of a split; a part is missing, damaged, or of another split.
         OutputError: the file cannot be written, or (with the file complete) a part cannot be deleted.
         ForgeError: what was wrong, where, and what to do; nothing is left under the name.
 
@@ -149,7 +149,7 @@ def plan_merge(gguf: GgufFile, out: str | PathLike[str], *, partial: bool = Fals
     count = gguf.typed_metadata.get(SPLIT_COUNT)
     if count is None or count.data == 0:
         raise InputError(
-            f"{SPLIT_COUNT} is {'missing' if count is None else 0}: this is no part of a split",
+            f"{SPLIT_COUNT} is {'missing' if count is None else 0}: this is not a part of a split",
             file=gguf.paths[0],
             hint="the file is whole already" if len(gguf.tensors) else None,
         )

@@ -69,7 +69,7 @@ def _id_of(token: str | int, metadata: Metadata) -> int:
         raise UsageError("the file has no vocabulary", hint=f"it lacks {_TOKENS}")
     if isinstance(token, int):
         if not 0 <= token < len(tokens.data):
-            raise UsageError(f"{token} is no token", hint=f"the vocabulary has tokens 0 to {len(tokens.data) - 1}")
+            raise UsageError(f"{token} is not a token", hint=f"the vocabulary has tokens 0 to {len(tokens.data) - 1}")
         return token
     ids = [id for id, text in enumerate(tokens.data) if text == token]
     if not ids:

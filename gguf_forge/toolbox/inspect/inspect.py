@@ -323,7 +323,7 @@ def parse_block(text: str, info: TensorInfo) -> BlockPlace:
     """
     numbers = [number for number in map(natural, text.split(":")) if number is not None]
     if len(numbers) > 2 or len(numbers) != text.count(":") + 1:
-        raise UsageError(f"--block {text!r} is no block", hint="say N or ROW:N, both counted from 0")
+        raise UsageError(f"--block {text!r} is not a block", hint="use N or ROW:N, both counted from 0")
     if len(numbers) == 2:
         return BlockPlace(numbers[0], numbers[1])
     return BlockPlace(*divmod(numbers[0], max(1, info.n_per_row // info.type.block_elements)))

@@ -270,9 +270,9 @@ def describe_type(name: str) -> str:
     ladders = tensor_type.block_elements // sharing
     number = "one ladder" if ladders == 1 else f"{ladders} ladders"
     symmetry = (
-        "A ladder has a step and an offset, so it can lie where the weights are: the type is asymmetric."
+        "A ladder has a step and an offset, so it can be where the weights are: the type is asymmetric."
         if scheme.has_offset
-        else "A ladder has a step but no offset, so it always lies around zero: the type is symmetric."
+        else "A ladder has a step but no offset, so it is always around zero: the type is symmetric."
     )
     grid = (
         f" {scheme.codes.size} weights at a time are an entry of a codebook, so not all combinations occur."

@@ -357,7 +357,7 @@ def test_the_option_is_refused_where_it_makes_no_sense(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="exclude each other"):
         convert(made.folder, tmp_path / "m.gguf", types="Q4_K_M", keep_quantized=True, allow_requantize=True)
     file = kept(made, tmp_path / "m.gguf")
-    with pytest.raises(UsageError, match="keep_quantized=True: no use for a GGUF file"):
+    with pytest.raises(UsageError, match="keep_quantized=True: not for a GGUF file"):
         convert(file.path, tmp_path / "n.gguf", types="Q8_0", keep_quantized=True)
 
 

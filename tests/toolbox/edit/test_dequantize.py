@@ -143,8 +143,8 @@ def test_threads_make_no_difference(made: dict[str, Path], threads: int, tmp_pat
 @pytest.mark.parametrize(
     ("error", "arguments", "problem"),
     [
-        (UsageError, {"file_type": "Q4_K_M"}, "Q4_K_M is no type of floats; choose F32, F16, BF16"),
-        (UsageError, {"file_type": "auto"}, "auto is no type of floats"),
+        (UsageError, {"file_type": "Q4_K_M"}, "Q4_K_M is not a float type; choose F32, F16, BF16"),
+        (UsageError, {"file_type": "auto"}, "auto is not a float type"),
         (UsageError, {"file_type": "X"}, "unknown file type"),
         (UsageError, {"max_size": 0, "safetensors": True}, "room for something"),
         (OutputError, {"out": "no/such/folder", "safetensors": True}, "the folder cannot be made"),

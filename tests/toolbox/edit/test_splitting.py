@@ -135,9 +135,9 @@ def test_parts_that_do_not_belong_together(whole: Path, parts: list[Path], tmp_p
     out = tmp_path / "out.gguf"
     with pytest.raises(InputError, match="not the first file of its split"):
         merge_gguf(parts[1], out)
-    with pytest.raises(InputError, match=r"split\.count is missing: this is no part of a split; the file is whole"):
+    with pytest.raises(InputError, match=r"split\.count is missing: this is not a part of a split; the file is whole"):
         merge_gguf(whole, out)
-    with pytest.raises(InputError, match=r"split\.count is 0: this is no part"):
+    with pytest.raises(InputError, match=r"split\.count is 0: this is not a part"):
         merge_gguf(merge_gguf(parts[0], tmp_path / "merged.gguf").path, out)
     second, third = parts[1].read_bytes(), parts[2].read_bytes()
     parts[1].write_bytes(third)

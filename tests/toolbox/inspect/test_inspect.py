@@ -188,7 +188,7 @@ def test_names_of_blocks(text: str, place: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("text", ["", "-1", "1:2:3", "a", "1:", "²"])
 def test_what_is_no_block(text: str) -> None:
-    with pytest.raises(UsageError, match="is no block"):
+    with pytest.raises(UsageError, match="is not a block"):
         parse_block(text, TensorInfo("a", (96, 8), TENSOR_TYPES["Q8_0"]))
 
 
