@@ -36,6 +36,8 @@ INLINE int first_bit(uint32_t bits) { return __builtin_ctz(bits); }
 
 typedef struct {
     void (*quantize)(const forge_request *request, uint8_t *dst);
+    /* In place of `quantize`, where packing shows without another pass what forge_quantize returns. */
+    bool (*quantize_checked)(const forge_request *request, uint8_t *dst);
     void (*dequantize)(const uint8_t *src, float *dst, int64_t n);
     bool (*finite)(const uint8_t *src, int64_t n);
 } forge_kernel;

@@ -94,12 +94,14 @@ static float_state get_float_state(void) { return 0; }
 static void set_float_state(float_state state) { (void)state; }
 #endif
 
+static bool can_quantize(const forge_kernel *kernel) { return kernel->quantize || kernel->quantize_checked; }
+
 static const forge_kernel *find_kernel(int backend, int type, bool quantize)
 {
     const forge_kernel *kernel;
     do
         kernel = &backends[backend].backend->kernels[type];
-    while ((quantize ? kernel->quantize == NULL : kernel->dequantize == NULL) && backend-- > 0);
+    while (!(quantize ? can_quantize(kernel) : kernel->dequantize != NULL) && backend-- > 0);
     return kernel;
 }
 
@@ -114,7 +116,7 @@ int forge_backend_usable(int index) { return backends[index].runs(); }
 
 int forge_can_quantize(int type)
 {
-    return type >= 0 && type < TYPE_COUNT && forge_portable.kernels[type].quantize != NULL;
+    return type >= 0 && type < TYPE_COUNT && can_quantize(&forge_portable.kernels[type]);
 }
 
 int forge_can_dequantize(int type)
@@ -128,17 +130,26 @@ int forge_needs_importance(int type)
     return type == TYPE_IQ2_XXS || type == TYPE_IQ2_XS || type == TYPE_IQ1_S;
 }
 
-int forge_quantize(int backend, const forge_request *request, void *dst)
+static bool quantize(int backend, const forge_request *request, void *dst)
 {
     static const int types[] = {[FORGE_F32] = TYPE_F32, [FORGE_F16] = TYPE_F16, [FORGE_BF16] = TYPE_BF16};
+    const forge_kernel *kernel = find_kernel(backend, request->type, true);
+    if (kernel->quantize_checked)
+        return kernel->quantize_checked(request, dst);
     const int64_t n = request->nrows * request->n_per_row;
     /* Looked at first, the rows are in the cache when they are packed. */
-    const int finite = forge_is_finite(backend, types[request->source], request->data, n);
+    const bool finite = forge_is_finite(backend, types[request->source], request->data, n);
+    kernel->quantize(request, dst);
+    return finite && forge_is_finite(backend, request->type, dst, n);
+}
+
+int forge_quantize(int backend, const forge_request *request, void *dst)
+{
     const float_state callers = get_float_state();
     set_float_state(default_state);
-    find_kernel(backend, request->type, true)->quantize(request, dst);
+    const bool finite = quantize(backend, request, dst);
     set_float_state(callers);
-    return finite && forge_is_finite(backend, request->type, dst, n);
+    return finite;
 }
 
 void forge_dequantize(int backend, int type, const void *src, float *dst, int64_t n)

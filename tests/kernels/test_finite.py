@@ -118,6 +118,23 @@ def test_packing_tells_of_what_it_writes(overflows: float, name: str, backend: s
     assert binding.quantize_rows(rows / 10_000, kind, out, backend=backend)
 
 
+@every_float
+@every_backend
+def test_q8_0_tells_while_packing_what_two_passes_tell(backend: str, name: str) -> None:
+    """What is not finite, and the greatest that is, at each place of a full group of blocks and of one that is not."""
+    dtype, mantissa = FLOATS[name]
+    kind, sign = TENSOR_TYPES["Q8_0"], 1 << 8 * dtype().itemsize - 1
+    infinity, ones = sign - (1 << mantissa), {"F32": 0x3F800000, "F16": 0x3C00, "BF16": 0x3F80}[name]
+    row, out = np.full((1, 32 * 19), ones, dtype), np.empty((1, kind.row_bytes(32 * 19)), np.uint8)
+    source = row if name == "BF16" else row.view({"F32": np.float32, "F16": np.float16}[name])
+    for at in range(row.size):
+        for pattern in (infinity - 1, infinity, infinity + 1, sign - 1, sign | infinity, sign | infinity + 1):
+            row[0, at] = pattern
+            told = binding.quantize_rows(source, kind, out, backend=backend)
+            assert told == (is_finite(row, name, backend) and is_finite(out, "Q8_0", backend)), (hex(pattern), at)
+        row[0, at] = ones
+
+
 def test_of_types_without_kernels_nothing_is_known() -> None:
     assert not binding.is_finite(np.zeros(8, np.uint8), TENSOR_TYPES["F64"])
 
