@@ -203,7 +203,7 @@ def test_a_header_fits_into_the_memory_of_the_run(tmp_path: Path) -> None:
     raw = raw_gguf([array_of(U8, 4 << 20, bytes(4 << 20))])
     path = write(tmp_path, raw)
     open_gguf(path).close()
-    message = "its header would take about 128 MiB.*allow --max-memory"
+    message = "its header would take about 128 MiB.*allow max_memory="
     with memory_bound(resident_bytes() + (64 << 20)), pytest.raises(InputError, match=message):
         open_gguf(path)
 
