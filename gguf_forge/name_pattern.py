@@ -42,6 +42,7 @@ _POSIX = {
 }
 _MAX_DEPTH = 50
 _MAX_LENGTH = 4096  # characters of a pattern
+MOST_PATTERNS = 8192  # that a request may have: several for each tensor of the largest models
 _MAX_TRIES = 10_000  # of groups at places of one name; real patterns need some hundreds
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from gguf_forge.errors import InputError, UsageError, printable
 from gguf_forge.file_choices import FileChoices, RecipeChoices, SplitChoices
+from gguf_forge.name_pattern import MOST_PATTERNS
 from gguf_forge.option import MODEL, OUTPUT, Option, parse_names, parse_types
 
 # The file types for the help. The recipe package has the facts, and a test compares the two.
@@ -358,6 +359,8 @@ def _checked(name: str, value: Any, wanted: Any) -> Any:
     if wanted == tuple[str, ...]:
         texts = (value,) if isinstance(value, str) else () if value is None else value
         if isinstance(texts, list | tuple) and all(isinstance(text, str | os.PathLike) for text in texts):
+            if len(texts) > MOST_PATTERNS:
+                raise UsageError(f"the request's {name} has {len(texts):,} texts; {MOST_PATTERNS:,} are read")
             return tuple(_usable(name, os.fspath(text)) for text in texts)
     elif type(value) in (get_args(wanted) or (wanted,)):  # in Python a bool is also an int, so the types are compared
         return _usable(name, value) if isinstance(value, str) else value

@@ -68,3 +68,10 @@ def test_the_command_line_has_every_option(command: str) -> None:
 def test_threads_must_be_some() -> None:
     with pytest.raises(UsageError, match="threads must be at least 1, not 0"):
         RunSettings(threads=0)
+
+
+@pytest.mark.parametrize("name", ["types", "tensor_type", "drop_tensor", "lora", "override_kv", "include_weights"])
+def test_no_option_is_repeated_without_end(name: str) -> None:
+    assert len(getattr(Request(source="a", **{name: ("x",) * 8192}), name)) == 8192
+    with pytest.raises(UsageError, match=f"{name} has 8,193 texts; 8,192 are read"):
+        Request(source="a", **{name: ("x",) * 8193})

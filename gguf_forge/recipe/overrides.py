@@ -16,7 +16,7 @@ from gguf_forge.errors import UsageError
 from gguf_forge.foreign_text import natural
 from gguf_forge.gguf_file.split import SPLIT_KEYS
 from gguf_forge.gguf_file.values import Value, boolean, f32, string, u32
-from gguf_forge.name_pattern import NamePattern
+from gguf_forge.name_pattern import MOST_PATTERNS, NamePattern
 from gguf_forge.recipe.options import KeyOverride, TypeOverride
 from gguf_forge.storage.folder import read_text
 from gguf_forge.storage.local.folder import located
@@ -63,7 +63,7 @@ def parse_tensor_type_file(path: str | PathLike[str]) -> tuple[TypeOverride, ...
 
     Raises:
         InputError: the file cannot be read.
-        UsageError: an entry is wrong; the error names the file and the line.
+        UsageError: an entry is wrong, which the error names with its line; or there are more than 8,192.
     """
     found = []
     for number, line in enumerate(read_text(*located(Path(path))).splitlines(), 1):
@@ -72,6 +72,9 @@ def parse_tensor_type_file(path: str | PathLike[str]) -> tuple[TypeOverride, ...
             found += [parse_tensor_type(entry) for entry in entries]
         except UsageError as error:
             raise UsageError(f"line {number}: {error.problem}", file=path, hint=error.hint) from error
+        if len(found) > MOST_PATTERNS:
+            hint = "write one pattern for many tensors, for example blk.*.attn_v=q8_0"
+            raise UsageError(f"has more than {MOST_PATTERNS:,} patterns", file=path, hint=hint)
     return tuple(found)
 
 

@@ -119,3 +119,11 @@ def test_tensor_type_file_with_comments_and_wrong_lines(tmp_path: Path) -> None:
     path.write_text("# two\nattn_v=q8_0\nffn_up=q99\n")
     with pytest.raises(UsageError, match="line 3: cannot quantize to tensor type 'q99'"):
         parse_tensor_type_file(path)
+
+
+def test_a_tensor_type_file_with_more_patterns_than_any_model_needs(tmp_path: Path) -> None:
+    (tmp_path / "types").write_text("a=q8_0 b=f16\n" * 4096)
+    assert len(parse_tensor_type_file(tmp_path / "types")) == 8192
+    (tmp_path / "types").write_text("a=q8_0 b=f16\n" * 4097)
+    with pytest.raises(UsageError, match="more than 8,192 patterns"):
+        parse_tensor_type_file(tmp_path / "types")

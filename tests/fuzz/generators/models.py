@@ -89,7 +89,7 @@ def _wrong_numbers(value: Any, source: Random) -> None:
                 break
         if isinstance(inside, dict) and source.random() < 0.2:
             inside.pop(last, None)
-        elif isinstance(inside, dict | list) and (isinstance(inside, dict) or last < len(inside)):
+        elif isinstance(inside, dict) or (isinstance(inside, list) and type(last) is int and last < len(inside)):
             inside[last] = strange(source) if source.random() < 0.2 else source.choice(NUMBERS)
 
 
