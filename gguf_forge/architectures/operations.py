@@ -17,7 +17,7 @@ from gguf_forge.tensors.centered import Centered
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack
 from gguf_forge.tensors.joined import concat as joined
-from gguf_forge.tensors.row_maps import Reorder, Repeat, Slice, UsedRows, halves, reshaped, squeezed, transposed
+from gguf_forge.tensors.row_maps import Reorder, Repeat, Slice, UsedRows, halves, length, reshaped, squeezed, transposed
 from gguf_forge.tensors.stored import AsI32, PlusIndex, Widened, Zeros, as_vector
 
 # The largest table of token ids that is read. It has room for far more tokens than any vocabulary has.
@@ -100,7 +100,7 @@ def reshape(*sizes: Number) -> Operation:
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
-        to, count = [number_of(size, site) for size in sizes], x.n_rows * x.shape[-1]
+        to, count = [number_of(size, site) for size in sizes], x.n_rows * length(x, -1)
         if -1 in to:
             at = to.index(-1)
             rest = 1
@@ -121,7 +121,7 @@ def vector(site: Site, /, *sources: TensorExpr) -> TensorExpr:
 def flatten(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     """Merges all axes except the last into one."""
     (x,) = sources
-    return reshaped(x, (x.n_rows, x.shape[-1]))
+    return reshaped(x, (x.n_rows, length(x, -1)))
 
 
 def unsqueeze(axis: int) -> Operation:
@@ -240,7 +240,7 @@ def reorder(axis: int, parts: tuple[Number, ...], order: tuple[int, ...], said: 
             rest = 1
             for size in sizes:
                 rest *= size if size != -1 else 1
-            sizes[sizes.index(-1)] = x.shape[axis] // rest if rest else 0
+            sizes[sizes.index(-1)] = length(x, axis) // rest if rest else 0
         return Reorder(x, axis - len(x.shape) if axis >= 0 else axis, tuple(sizes), order, said)
 
     return apply
@@ -261,7 +261,7 @@ def cut(axis: int, start: Number, stop: Number | None = None) -> Operation:
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
-        return Slice(x, axis, number_of(start, site), x.shape[axis] if stop is None else number_of(stop, site))
+        return Slice(x, axis, number_of(start, site), length(x, axis) if stop is None else number_of(stop, site))
 
     return apply
 
@@ -278,7 +278,7 @@ def index(number: Number, axis: int, *, of: int | None = None) -> Operation:
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
         at, here = len(x.shape) + axis, number_of(number, site)
-        if of is not None and (at < 0 or x.shape[at] != of):
+        if of is not None and (at < 0 or length(x, at) != of):
             raise InputError(f"shape {x.shape} has no {of} indices along axis {axis}")
         return reshaped(Slice(x, axis, here, here + 1), (*x.shape[:at], *x.shape[at + 1 :]))
 
@@ -290,9 +290,9 @@ def part_of(which: int, count: int) -> Operation:
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
-        size, rest = divmod(x.shape[0], count)
+        size, rest = divmod(length(x, 0), count)
         if rest:
-            raise InputError(f"{x.shape[0]} rows are not {count} equal parts")
+            raise InputError(f"{length(x, 0)} rows are not {count} equal parts")
         return Slice(x, -len(x.shape), which * size, (which + 1) * size)
 
     return apply
@@ -303,7 +303,7 @@ def every_second(first: int, axis: int) -> Operation:
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
-        return Slice(x, axis, first, x.shape[axis], 2)
+        return Slice(x, axis, first, length(x, axis), 2)
 
     return apply
 
@@ -335,7 +335,7 @@ def first_rows(count: Number) -> Operation:
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
-        return Slice(x, -2, 0, min(number_of(count, site), x.shape[-2]))
+        return Slice(x, -2, 0, min(number_of(count, site), length(x, -2)))
 
     return apply
 
@@ -346,7 +346,7 @@ def rows_from(first: Number) -> Operation:
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
         start = number_of(first, site)
-        return Slice(x, -2, start, x.shape[-2]) if start else x
+        return Slice(x, -2, start, length(x, -2)) if start else x
 
     return apply
 
@@ -357,7 +357,7 @@ def skip_rows(count: Number) -> Operation:
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
         start = number_of(count, site)
-        return UsedRows(x, -2, start, x.shape[-2]) if start else x
+        return UsedRows(x, -2, start, length(x, -2)) if start else x
 
     return apply
 
@@ -367,10 +367,10 @@ def padded_rows(count: Number) -> Operation:
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
-        missing = number_of(count, site) - x.shape[-2]
+        missing = number_of(count, site) - length(x, -2)
         if missing <= 0:
             return x
-        return joined((x, Zeros((*x.shape[:-2], missing, x.shape[-1]), x.dtype)))
+        return joined((x, Zeros((*x.shape[:-2], missing, length(x, -1)), x.dtype)))
 
     return apply
 
@@ -384,10 +384,12 @@ def by_head(heads: Number, parts: tuple[Number, ...], which: int) -> Operation:
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
         n_head, sizes = number_of(heads, site), [number_of(part, site) for part in parts]
-        if x.shape[0] != n_head * sum(sizes):
-            raise InputError(f"has {x.shape[0]} rows, the config says {n_head} heads of {' + '.join(map(str, sizes))}")
+        if length(x, 0) != n_head * sum(sizes):
+            raise InputError(
+                f"has {length(x, 0)} rows, the config says {n_head} heads of {' + '.join(map(str, sizes))}"
+            )
         start = sum(sizes[:which])
-        return Slice(reshaped(x, (n_head, sum(sizes), x.shape[-1])), -2, start, start + sizes[which])
+        return Slice(reshaped(x, (n_head, sum(sizes), length(x, -1))), -2, start, start + sizes[which])
 
     return apply
 

@@ -19,6 +19,7 @@ from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.storage.json_file import read_json_object
 from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.row_maps import length
 from gguf_forge.types.tensor_type import F16, F32, TensorType
 
 # The limit on layers in files with both encoders. Either encoder may have this many.
@@ -292,7 +293,7 @@ def colour_planes(side: Number) -> Operation:
         if len(x.shape) == 1:  # the bias
             return x
         pixels = number_of(side, site)
-        return reshape(x.shape[0], -1, pixels, pixels)(site, by_colour(site, x))
+        return reshape(length(x, 0), -1, pixels, pixels)(site, by_colour(site, x))
 
     return apply
 

@@ -384,7 +384,7 @@ def _fitted_vocabulary(
         log.warning("%s %s: llama.cpp loads no such file; does tokenizer.json lack tokens?", embedding.name, problem)
         return metadata
     log.warning("%s %s: the further rows become unused tokens", embedding.name, problem)
-    return with_padding(metadata, rows)
+    return with_padding(metadata, rows, folder)
 
 
 def _lines(architecture: Architecture, lines: Sequence[MetadataLine], site: Site) -> Metadata:

@@ -88,6 +88,13 @@ class Reshape(Unary):
         return ""
 
 
+def length(x: TensorExpr, axis: int) -> int:
+    """How long an axis is. Raises InputError if the tensor has too few axes."""
+    if not -len(x.shape) <= axis < len(x.shape):
+        raise InputError(f"has the shape {x.shape}, which has no axis {axis}")
+    return x.shape[axis]
+
+
 def reshaped(x: TensorExpr, to: tuple[int, ...]) -> TensorExpr:
     """`x` in another shape with the same number of values. If neither row length divides the other, it is reshaped
     twice, by way of shorter rows.
@@ -253,7 +260,7 @@ class Reorder(AlongAxis):
 
 def permute_rope(x: TensorExpr, n_head: int) -> TensorExpr:
     """The outermost axis from Hugging Face's rotary order (two halves of a head) to llama.cpp's (interleaved pairs)."""
-    size = x.shape[0]
+    size = length(x, 0)
     if n_head < 1 or size % (2 * n_head):
         raise InputError(f"{size} rows are not {n_head} heads of an even size")
     return Reorder(
@@ -402,7 +409,7 @@ def transposed(x: TensorExpr) -> TensorExpr:
 
 def halves(x: TensorExpr, axis: int) -> Iterator[Slice]:
     """The two halves of an axis, which must have an even length."""
-    size = x.shape[axis]
+    size = length(x, axis)
     if size % 2:
         raise InputError(f"{size} {'columns' if axis == -1 else 'rows'} have no two halves")
     yield Slice(x, axis, 0, size // 2)

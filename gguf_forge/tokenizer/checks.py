@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from gguf_forge.errors import InputError
+from gguf_forge.storage.memory import check_memory
 
 # The most tokens of a vocabulary: far more than any real one has, and few enough for the memory.
 MAX_TOKENS = 1 << 24
+# The most bytes that a token takes until the file is written: its text twice, its type, and what is kept of the parts
+# that it was made from.
+_BYTES_OF_TOKEN = 400
 _MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
 
 
@@ -113,5 +118,11 @@ def vocabulary_size(config: Mapping[str, Any], place: Place, keys: Iterable[str]
             size = config[key]
             if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= MAX_TOKENS:
                 raise (place / key).expected(f"a number of tokens from 1 to {MAX_TOKENS}", size)
+            check_vocabulary_memory(size, place)
             return size
     return None
+
+
+def check_vocabulary_memory(size: int, place: Place) -> None:
+    """Refuses more tokens than the memory holds. A file needs only a number to ask for millions of unused ones."""
+    check_memory(size * _BYTES_OF_TOKEN, f"a vocabulary of {size:,} tokens", Path(place.file))

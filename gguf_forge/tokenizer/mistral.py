@@ -15,7 +15,7 @@ from typing import Any
 from gguf_forge.errors import UnsupportedError
 from gguf_forge.gguf_file.values import Metadata, ValueType, array, boolean, string, u32
 from gguf_forge.tokenizer.chat_template import bundled_template, chat_templates, templates_of
-from gguf_forge.tokenizer.checks import MAX_TOKENS, Place, as_id, as_list, as_mapping, as_text
+from gguf_forge.tokenizer.checks import MAX_TOKENS, Place, as_id, as_list, as_mapping, as_text, check_vocabulary_memory
 from gguf_forge.tokenizer.files import TokenizerFiles
 from gguf_forge.tokenizer.ranks import check_work, joined, shown
 from gguf_forge.tokenizer.sentencepiece_model import Pieces, read_model
@@ -128,6 +128,7 @@ def _tekken(files: TokenizerFiles) -> _Vocabulary | None:
     count = as_id(config.get("default_num_special_tokens"), place / "config" / "default_num_special_tokens")
     if not count < size <= MAX_TOKENS:
         raise place.error(f"has {size} tokens, {count} of them special, which cannot be")
+    check_vocabulary_memory(size, place)
     special = _special_texts(tekken.get("special_tokens"), count, place / "special_tokens")
     ranks = _tekken_ranks(tekken.get("vocab"), size - count, place / "vocab")
     missing = [text for kind, text in _ROLES.items() if text not in special and kind != "pad"]

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from gguf_forge.gguf_file.values import Metadata, Value, array
+from gguf_forge.tokenizer.checks import Place, check_vocabulary_memory
 from gguf_forge.tokenizer.scored_vocabulary import PADDING_SCORE
 from gguf_forge.tokenizer.token_types import TokenType
 
 _TOKENS, _SCORES, _TYPES = (f"tokenizer.ggml.{name}" for name in ("tokens", "scores", "token_type"))
 
 
-def with_padding(metadata: Metadata, size: int) -> Metadata:
+def with_padding(metadata: Metadata, size: int, folder: Path) -> Metadata:
     """The keys with unused tokens `[PADn]` after the last one, up to `size` tokens.
 
     llama.cpp loads no file whose embeddings have another number of rows than the vocabulary has tokens.
+
+    Raises:
+        InputError: the memory does not hold as many tokens; `folder` is the model's, for the message.
     """
+    check_vocabulary_memory(size, Place(folder))
     holes = range(len(metadata[_TOKENS].data), size)
     more: dict[str, list[str] | list[float] | list[int]] = {
         _TOKENS: [f"[PAD{id}]" for id in holes],

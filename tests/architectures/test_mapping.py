@@ -11,7 +11,7 @@ from synthetic import FAMILIES, read_description, write_checkpoint
 
 from gguf_forge.architectures.templates import group_names
 from gguf_forge.checkpoint import Checkpoint
-from gguf_forge.errors import InputError, UnsupportedError
+from gguf_forge.errors import ForgeError, InputError, UnsupportedError
 from gguf_forge.planning.model_plan import ModelPlan, plan_model
 
 Change = Callable[[dict[str, tuple[str, list[int]]]], object]
@@ -201,3 +201,24 @@ def test_embeddings_without_a_token_are_told(tmp_path: Path, caplog: pytest.LogC
 
     plan(tmp_path, "llama3-bpe", change)
     assert "token_embd.weight has 1024 rows, and the vocabulary has 512 tokens" in caplog.text
+
+
+@pytest.mark.parametrize("shape", [[], [7]])
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("qwen35", "model.layers.0.linear_attn.in_proj_qkv.weight"),
+        ("qwen35", "model.layers.0.linear_attn.conv1d.weight"),
+        ("qwen35", "model.layers.0.linear_attn.out_proj.weight"),
+        ("kimi-linear", "model.layers.0.self_attn.q_conv1d.weight"),
+        ("glm4-moe-lite", "model.layers.0.self_attn.kv_b_proj.weight"),
+        ("granite-switch", "model.layers.0.self_attn.o_proj.lora_A"),
+    ],
+)
+def test_tensors_with_too_few_axes(family: str, name: str, shape: list[int], tmp_path: Path) -> None:
+    def change(tensors: dict[str, tuple[str, list[int]]]) -> None:
+        assert name in tensors
+        tensors[name] = ("F32", shape)
+
+    with pytest.raises(ForgeError):
+        plan(tmp_path, family, change)

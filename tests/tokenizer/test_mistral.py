@@ -152,3 +152,12 @@ def test_a_folder_with_tekken_alone(folder: Path) -> None:
     assert has_tekken_alone(TokenizerSource(TokenizerFiles(LocalFolder(folder)), {}))
     (folder / "tokenizer.json").write_text("{}")
     assert not has_tekken_alone(TokenizerSource(TokenizerFiles(LocalFolder(folder)), {}))
+
+
+def test_special_tokens_that_no_memory_holds(folder: Path) -> None:
+    def change(tekken: dict[str, Any]) -> None:
+        tekken["config"] |= {"default_vocab_size": 10_000_260, "default_num_special_tokens": 10_000_000}
+
+    edit(folder / "tekken.json", change)
+    with pytest.raises(InputError, match=r"a vocabulary of 10,000,260 tokens would take about"):
+        read(folder)

@@ -175,3 +175,8 @@ def test_a_model_without_vocab_size(tmp_path: Path) -> None:
     (tmp_path / "qwen.tiktoken").write_bytes(file_of(ranks_of()))
     with pytest.raises(InputError, match="has no vocab_size"):
         read_vocabulary(LocalFolder(tmp_path), {}, qwen)
+
+
+def test_a_number_of_tokens_that_no_memory_holds(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a vocabulary of 10,000,000 tokens would take about 3,814 MiB"):
+        read(tmp_path, "qwen.tiktoken", qwen, 10_000_000)

@@ -18,7 +18,7 @@ from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.gguf_file import values
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.tensors.expression import TensorExpr
-from gguf_forge.tensors.row_maps import Reorder
+from gguf_forge.tensors.row_maps import Reorder, length
 from gguf_forge.tokenizer import TokenizerSource, in_order
 from gguf_forge.tokenizer.checks import as_id
 
@@ -126,7 +126,7 @@ def _to_halves(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     if site.config.get("rope_is_neox_style", True):
         return x
     half, axis = site.config.head_dim // 2, -len(x.shape)
-    parts = (x.shape[axis] // (2 * half), half, 2)
+    parts = (length(x, axis) // (2 * half), half, 2)
     return Reorder(x, axis, parts, (0, 2, 1), said="rows from pairs to halves for rotary embedding")
 
 

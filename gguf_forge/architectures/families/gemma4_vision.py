@@ -30,7 +30,7 @@ from gguf_forge.architectures.renames import ends, inside, starts
 from gguf_forge.architectures.site import Site
 from gguf_forge.architectures.tensor_names import known_names
 from gguf_forge.tensors.expression import TensorExpr
-from gguf_forge.tensors.row_maps import Reorder, reshaped
+from gguf_forge.tensors.row_maps import Reorder, length, reshaped
 
 # what bounds the values that go into a layer and come out of it
 _BOUNDS = ("input_max", "input_min", "output_max", "output_min")
@@ -45,7 +45,7 @@ _BOUNDED = {
 def _axes_swapped(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     """Reorders positions: the checkpoint has both axes of each place together, the file all places of each axis."""
     (x,) = sources
-    a, b, width = x.shape
+    a, b, width = (length(x, axis) for axis in range(3))
     return reshaped(
         Reorder(reshaped(x, (a * b, width)), -2, (a, b), (1, 0), "the first two axes swapped"), (b, a, width)
     )

@@ -20,7 +20,7 @@ from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import concat
-from gguf_forge.tensors.row_maps import Reorder, Slice, reshaped
+from gguf_forge.tensors.row_maps import Reorder, Slice, length, reshaped
 from gguf_forge.tokenizer import glm, glm_edge, solar_open
 
 
@@ -35,9 +35,9 @@ def _in_halves(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     if "mrope_section" not in site.config["rope_parameters"]:
         return x
     width, turned = site.config.head_dim, rotated(site)
-    if x.shape[0] % width or turned % 2 or turned > width:
-        raise InputError(f"{x.shape[0]} rows are not heads of {width}, of which {turned} are rotated in pairs")
-    heads = reshaped(x, (x.shape[0] // width, width, x.n_rows * x.shape[-1] // x.shape[0]))
+    if length(x, 0) % width or turned % 2 or turned > width:
+        raise InputError(f"{length(x, 0)} rows are not heads of {width}, of which {turned} are rotated in pairs")
+    heads = reshaped(x, (length(x, 0) // width, width, x.n_rows * length(x, -1) // length(x, 0)))
     pairs = Reorder(Slice(heads, -2, 0, turned), -2, (turned // 2, 2), (1, 0), said="rotary pairs in two halves")
     parts = (pairs, Slice(heads, -2, turned, width)) if turned < width else (pairs,)
     return reshaped(concat(parts), x.shape)

@@ -24,7 +24,7 @@ from gguf_forge.architectures.renames import WRAPPERS, ends
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.tensors.expression import TensorExpr
-from gguf_forge.tensors.row_maps import reshaped
+from gguf_forge.tensors.row_maps import length, reshaped
 from gguf_forge.tokenizer import glm
 from gguf_forge.types.tensor_type import F32
 
@@ -72,7 +72,7 @@ def _clamps(site: Site) -> list[float] | None:
 def _as_kernel(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     """The kernels of a convolution by channel, with the four axes of ggml's convolutions."""
     (x,) = sources
-    return reshaped(x, (1, x.n_rows, 1, x.shape[-1]))
+    return reshaped(x, (1, x.n_rows, 1, length(x, -1)))
 
 
 _HYPER = tuple(f"hc_{part}_{name}" for part in ("attn", "ffn") for name in ("fn", "base", "scale"))

@@ -19,7 +19,7 @@ from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import concat as joined
-from gguf_forge.tensors.row_maps import reshaped
+from gguf_forge.tensors.row_maps import length, reshaped
 from gguf_forge.tensors.stored import Zeros
 
 _QKV, _OUTPUT = "model.layers.{i}.self_attn.qkv_proj.", "model.layers.{i}.self_attn.o_proj."
@@ -47,9 +47,9 @@ def _end_of_keys(site: Site) -> int:
 def _adapters(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     """All adapters of one matrix, after an empty one. They are stored with an additional axis of length 1."""
     (x,) = sources
-    if len(x.shape) != 4 or x.shape[1] != 1:
+    if len(x.shape) != 4 or length(x, 1) != 1:
         raise InputError(f"shape {x.shape} is not adapters x 1 x rows x columns")
-    stacked = reshaped(x, (x.shape[0], *x.shape[2:]))
+    stacked = reshaped(x, (length(x, 0), *x.shape[2:]))
     return joined((Zeros((1, *stacked.shape[1:]), stacked.dtype), stacked), -3)
 
 

@@ -14,7 +14,7 @@ from gguf_forge.architectures.shapes import DECODER_SHAPES
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
 from gguf_forge.tensors.expression import TensorExpr
-from gguf_forge.tensors.row_maps import reshaped
+from gguf_forge.tensors.row_maps import length, reshaped
 from gguf_forge.tokenizer import kimi_linear as kimi_vocabulary
 
 _MOE, _ATTENTION = "model.layers.{i}.block_sparse_moe.", "model.layers.{i}.self_attn."
@@ -54,7 +54,7 @@ def convolution(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     (x,) = sources
     if len(x.shape) not in (2, 3):
         raise InputError(f"shape {x.shape} is not channels x steps")
-    return reshaped(x, (1, x.shape[0], 1, x.shape[-1]))
+    return reshaped(x, (1, length(x, 0), 1, length(x, -1)))
 
 
 MOE_RULES = experts(_MOE + "experts.{e}", ("w1", "ffn_gate_exps"), ("w2", "ffn_down_exps"), ("w3", "ffn_up_exps"))

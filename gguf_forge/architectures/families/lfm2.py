@@ -16,6 +16,7 @@ from gguf_forge.architectures.renames import WRAPPERS, ends, starts
 from gguf_forge.architectures.shapes import DECODER_SHAPES, hidden
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
+from gguf_forge.tensors.row_maps import length
 from gguf_forge.tokenizer import bpe, no_vocabulary
 
 # The first name is the one inside of models that hear and speak.
@@ -90,7 +91,7 @@ lfm2 = Architecture(
 def _dense_width(site: Site) -> int | None:
     """The length of the vectors after the last module."""
     dense = site.tensors.get(f"{_DENSE}linear.weight")
-    return dense.shape[0] if dense is not None else None
+    return length(dense, 0) if dense is not None else None
 
 
 # An embedding model, whose names lack the outermost module.

@@ -23,7 +23,7 @@ from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.tensors.dequantized import Scaled
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import concat
-from gguf_forge.tensors.row_maps import Reshape, Slice, reshaped
+from gguf_forge.tensors.row_maps import Reshape, Slice, length, reshaped
 from gguf_forge.tokenizer import bpe
 
 # The number of layers that predict further tokens in all released models. Their configs lack it.
@@ -81,7 +81,7 @@ def _shards(x: TensorExpr) -> int:
         return x.of.scales.shape[0]
     if not isinstance(x, Scaled):
         return 1
-    n_rows, blocks = x.shape[0], x.scales.shape[0]
+    n_rows, blocks = length(x, 0), x.scales.shape[0]
     found = (n for n in (8, 4) if n_rows % n == 0 and blocks == n * -(-(n_rows // n) // x.row_block))
     count = next(found, None)
     if count is None:
@@ -98,13 +98,13 @@ def _ungrouped(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     heads, key_heads = site.config.integer("num_attention_heads"), _key_heads(site)[site.layer or 0]
     width, value_width = site.config.integer("head_dim"), site.config.integer("v_head_dim")
     wholes = (heads * width, key_heads * width, key_heads * value_width)
-    if sum(wholes) != x.shape[0] or any(rows % count for rows in wholes):
-        raise InputError(f"{x.shape[0]} rows are not {wholes} of queries, keys and values in {count} shards")
+    if sum(wholes) != length(x, 0) or any(rows % count for rows in wholes):
+        raise InputError(f"{length(x, 0)} rows are not {wholes} of queries, keys and values in {count} shards")
     sizes = [rows // count for rows in wholes]
-    shards = reshaped(x, (count, sum(sizes), x.shape[1]))
+    shards = reshaped(x, (count, sum(sizes), length(x, 1)))
     starts = (0, sizes[0], sizes[0] + sizes[1])
     parts = (Slice(shards, -2, start, start + size) for start, size in zip(starts, sizes, strict=True))
-    return concat(tuple(reshaped(part, (count * part.shape[-2], x.shape[1])) for part in parts))
+    return concat(tuple(reshaped(part, (count * length(part, -2), length(x, 1))) for part in parts))
 
 
 def _epsilon(site: Site) -> Any:

@@ -20,7 +20,7 @@ from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import concat
-from gguf_forge.tensors.row_maps import Reorder, Slice, reshaped
+from gguf_forge.tensors.row_maps import Reorder, Slice, length, reshaped
 
 _PARTS = ("vision_tower.", "multi_modal_projector.", "patch_merge_mlp.")
 _HEAD = 80
@@ -33,9 +33,9 @@ def _axes_together(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     """
     (x,) = sources
     heads = vision(site).integer("num_attention_heads")
-    if x.shape[0] != heads * _HEAD:
-        raise InputError(f"has {x.shape[0]} rows, which are not {heads} heads of {_HEAD}")
-    rest = x.shape[1] if len(x.shape) > 1 else 1
+    if length(x, 0) != heads * _HEAD:
+        raise InputError(f"has {length(x, 0)} rows, which are not {heads} heads of {_HEAD}")
+    rest = length(x, 1) if len(x.shape) > 1 else 1
     by_head = reshaped(x, (heads, _HEAD, rest))
     third = 2 * (_HEAD // 2) // 3 // 2
     turned = Reorder(

@@ -19,6 +19,7 @@ from gguf_forge.architectures.renames import starts
 from gguf_forge.architectures.site import Site
 from gguf_forge.tensors.arithmetic import Sum
 from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.row_maps import length
 
 _PARTS = ("model.vision_tower.", "model.vision_adapter.", "model.vision_projection.")
 _SIDES = ("pos_emb_height", "patch_size", "merge_size")
@@ -29,7 +30,7 @@ def _sum_of_frames(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     (x,) = sources
     found = vision(site)
     side, frames = found.integer("patch_size"), found.integer("patch_temporal")
-    by_frame = reshape(x.shape[0], frames, 3, side, side)(site, x)
+    by_frame = reshape(length(x, 0), frames, 3, side, side)(site, x)
     return Sum(tuple(index(frame, -4)(site, by_frame) for frame in range(frames)))
 
 

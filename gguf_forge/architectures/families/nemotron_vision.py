@@ -27,6 +27,7 @@ from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.resized import Resized
+from gguf_forge.tensors.row_maps import length
 
 _RADIO = "vision_model.radio_model.model."
 _LAYER = "sound_encoder.encoder.layers.{i}."
@@ -80,7 +81,7 @@ nemotron_vision = projector(
         Rule(
             (f"{_LAYER}conv.depthwise_conv.weight",),
             "a.blk.{i}.conv_dw.weight",
-            lambda site, /, *sources: reshape(1, 1, sources[0].shape[0], sources[0].shape[2])(site, *sources),
+            lambda site, /, *sources: reshape(1, 1, length(sources[0], 0), length(sources[0], 2))(site, *sources),
         ),
         *(
             Rule(

@@ -42,7 +42,7 @@ from gguf_forge.gguf_file import values
 from gguf_forge.gguf_file.values import ValueType
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import concat as joined
-from gguf_forge.tensors.row_maps import Reorder, Slice
+from gguf_forge.tensors.row_maps import Reorder, Slice, length
 
 _MTP_LAYER = re.compile(r"(?:model\.)?mtp\.layers\.([0-9]{1,6})\.")
 
@@ -89,7 +89,7 @@ def _in_turns(axis: int, *, width: bool = True, behind_keys: bool = False) -> Op
         if _value_heads(site) == 1:
             return x
         first = 2 * _all_keys(site) if behind_keys else 0
-        behind = Slice(x, axis, first, x.shape[axis]) if first else x
+        behind = Slice(x, axis, first, length(x, axis)) if first else x
         parts = (_key_heads(site), _value_heads(site), _value_dim(site) if width else 1)
         turned = Reorder(behind, axis, parts, (1, 0, 2), said="value heads in turns")
         return joined((Slice(x, axis, 0, first), turned), axis) if first else turned

@@ -14,7 +14,7 @@ from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import concat as joined
-from gguf_forge.tensors.row_maps import Slice
+from gguf_forge.tensors.row_maps import Slice, length
 from gguf_forge.tokenizer import bpe, first_of, rwkv_world, sentencepiece
 
 # The context length in the file. The state keeps the whole past, so the model has no limit.
@@ -109,9 +109,9 @@ rwkv6 = Architecture(
 def _in_order_of_rwkv(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     """Reorders the five parts of the outermost axis from this model's order to RWKV's."""
     (x,) = sources
-    axis, size = -len(x.shape), x.shape[0] // 5
-    if size * 5 != x.shape[0]:
-        raise InputError(f"{x.shape[0]} rows are not five parts")
+    axis, size = -len(x.shape), length(x, 0) // 5
+    if size * 5 != length(x, 0):
+        raise InputError(f"{length(x, 0)} rows are not five parts")
     return joined(tuple(Slice(x, axis, part * size, (part + 1) * size) for part in (3, 1, 2, 0, 4)), axis)
 
 

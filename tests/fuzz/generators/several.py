@@ -65,7 +65,7 @@ def _copied(kind: str, folder: Path) -> Path:
 
 
 def _numbers(source: Random, *shape: int) -> np.ndarray:
-    rows = np.random.default_rng(source.randrange(2**32)).normal(0, 0.05, shape).astype(np.float32)
+    rows = np.asarray(np.random.default_rng(source.randrange(2**32)).normal(0, 0.05, shape), np.float32)
     if source.random() < 0.1:
         rows.flat[:: source.choice((1, 7, 50))] = source.choice((np.nan, np.inf, -np.inf, 3e38, 1e-45, 0))
     return rows
@@ -114,7 +114,8 @@ def _adapter(source: Random, folder: Path, name: str, base: Path) -> Path:
     config |= dict.fromkeys(flags, True)
     if source.random() < 0.3:
         name = source.choice(list(tensors))
-        tensors[name] = _numbers(source, *_other_shape(list(tensors[name].shape), source)[:3] or [1])
+        shape = [min(size, 4096) for size in _other_shape(list(tensors[name].shape), source)[:2]]
+        tensors[name] = _numbers(source, *shape)
     if source.random() < 0.15:
         config = changed(config, source)
     held = {name: ("F32", list(rows.shape), rows.tobytes()) for name, rows in tensors.items() if rows.size < 1 << 22}
