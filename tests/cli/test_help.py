@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import struct
 import subprocess
@@ -259,6 +260,32 @@ def test_nothing_is_written_to_standard_output(forge: Forge, line: list[str], pa
     ran = forge(*words, *([] if "OUT" in line else [path]))
     assert ran.code == 2
     assert f"error: {path}: nothing is written to standard output" in ran.err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("convert x -t Q4_K", {"Q4_K_S", "Q4_K_M"}),
+        ("plan x -t Q8_0,TQ", {"Q8_0,TQ1_0", "Q8_0,TQ2_0"}),
+        ("convert x --output-tensor-type Q6", {"Q6_K"}),
+        ("convert x --backend por", {"portable"}),
+        ("convert x --pre-tokenizer qwen2", {"qwen2"}),
+        ("verify x --base-type B", {"BF16"}),
+    ],
+)
+def test_values_complete_in_every_shell(shell: str, typed: str, offered: set[str]) -> None:
+    """What a shell's own completion script sends, and reads from standard output."""
+    words = f"gguf-forge {typed}"
+    sent = {
+        "bash": {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)},
+        "zsh": {"_TYPER_COMPLETE_ARGS": words},
+        "fish": {"_TYPER_COMPLETE_ARGS": words, "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+    }[shell]
+    program = "import sys; sys.argv = ['gguf-forge']; from gguf_forge.cli import main; sys.exit(main())"
+    environment = {**os.environ, "_GGUF_FORGE_COMPLETE": f"complete_{shell}", **sent}
+    ran = subprocess.run([sys.executable, "-P", "-c", program], env=environment, capture_output=True, text=True)
+    assert set(re.findall(r"[\w,.-]+", ran.stdout)) - {"_arguments"} == offered
 
 
 @pytest.mark.parametrize("number", [None, "", "x", "-1", "9" * 5000, "1" * 30])

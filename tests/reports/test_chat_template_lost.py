@@ -23,7 +23,7 @@ def test_the_template_of_transformers(kind: str, made: MadeInput, caplog: pytest
     beside = made()
     folder = beside.with_name(f"{beside.name}-{kind}")
     assert keys(converted(folder, pre_tokenizer="qwen2"))[KEY] == NEW
-    for words in ("chat_template.jinja", "--as-reference", "gguf-forge edit --chat-template"):
+    for words in ("chat_template.jinja", "as_reference=True", "gguf-forge edit --chat-template"):
         assert words in caplog.text
     caplog.clear()
     found = keys(converted(folder, pre_tokenizer="qwen2", as_reference=True))
