@@ -18,7 +18,7 @@ from gguf_forge.checkpoint.stacked_pairs import fit_of, on_stack
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, naming, printable, some_of
 from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import TensorExpr
-from gguf_forge.tensors.merged import AddedVector, Merged, ReplacedRows, rounded, unpacked
+from gguf_forge.tensors.merged import AddedVector, Brought, Merged, ReplacedRows, rounded, unpacked
 from gguf_forge.tensors.row_maps import reshaped, transposed
 from gguf_forge.types.element_type import ElementType
 from gguf_forge.types.tensor_type import F32, TensorType
@@ -168,7 +168,7 @@ def _apply(each: ScaledAdapter, view: _View) -> None:
             continue
         if tensor.shape != view.base[target].shape:
             raise _of_another(adapter, name, tensor.shape, view.base[target].shape)
-        view.replace(target, widened(as_stored(tensor)), is_copy=".base_layer." in tensor.name)
+        view.replace(target, Brought(widened(as_stored(tensor)), each.name), is_copy=".base_layer." in tensor.name)
     for pair in adapter.pairs():
         target = view.find(f"{pair.module}.weight")
         if target is not None and pair.depth == 0:
@@ -262,11 +262,34 @@ def _not_merged(adapter: Adapter, what: str, hint: str | None = None) -> ForgeEr
     return UnsupportedError(f"the adapter holds {what}, which is not merged", file=adapter.config.path, hint=hint)
 
 
+def check_tokens(adapter: Adapter, n_tokens: object) -> None:
+    """Refuses an adapter of a model that got more tokens than the base model's config says, if it says a number.
+
+    Raises:
+        UnsupportedError: its embeddings or its head have more rows.
+    """
+    rows = {name: tensor.shape[0] for name, tensor in adapter.whole().items() if tensor.shape and _is_of_tokens(name)}
+    for pair in adapter.pairs():
+        if _is_of_tokens(pair.module):
+            rows[pair.module] = pair.a.shape[1] if pair.of_embedding else pair.b.shape[0]
+    for name, n_rows in rows.items():
+        if isinstance(n_tokens, int) and n_rows > n_tokens:
+            raise _of_more_tokens(adapter, name, n_rows, n_tokens)
+
+
+def _is_of_tokens(name: str) -> bool:
+    return f"{name.removesuffix('.weight')}.weight".endswith((_HEAD, *_EMBEDDINGS))
+
+
+def _of_more_tokens(adapter: Adapter, name: str, its: int, models: int) -> ForgeError:
+    problem = f"the adapter was trained with {its:,} tokens, and the model has {models:,}"
+    hint = "merge it with PEFT's merge_and_unload into the resized model, and also save its tokenizer there"
+    return UnsupportedError(problem, file=adapter.file.path, tensor=name, hint=hint)
+
+
 def _of_another(adapter: Adapter, name: str, its: tuple[int, ...], models: tuple[int, ...]) -> ForgeError:
-    if its[1:] == models[1:] and f"{name.removesuffix('.weight')}.weight".endswith((_HEAD, *_EMBEDDINGS)):
-        problem = f"the adapter was trained with {its[0]:,} tokens, and the model has {models[0]:,}"
-        hint = "merge it with PEFT's merge_and_unload into the resized model, and also save its tokenizer there"
-        return UnsupportedError(problem, file=adapter.file.path, tensor=name, hint=hint)
+    if its[1:] == models[1:] and _is_of_tokens(name):
+        return _of_more_tokens(adapter, name, its[0], models[0])
     problem = f"the adapter was made for another model: it changes a tensor of shape {its}, and the model's is {models}"
     return InputError(problem, file=adapter.file.path, tensor=name, hint=_named_base(adapter))
 

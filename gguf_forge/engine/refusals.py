@@ -6,11 +6,15 @@ would damage the whole block that it is in, and no later check could find it.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
-from gguf_forge.engine.batches import Target
+from gguf_forge.engine.batches import BATCH_VALUES, Target
 from gguf_forge.errors import InputError
-from gguf_forge.tensors.merged import is_changed
+from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.merged import of_adapters
+from gguf_forge.tensors.stored import stored_in
 from gguf_forge.types.rows import Rows
 from gguf_forge.types.tensor_type import TensorType
 from gguf_forge.types.validity import first_invalid_block
@@ -66,7 +70,7 @@ def _refuse_packed(packed: Rows, target: Target, start: int) -> None:
 
 def _hint(target: Target, of_model: str) -> str:
     """What to do about a weight: an adapter that has changed it is likelier to blame than the model."""
-    if not is_changed(target.source.expr):
+    if not any(of_adapters(target.source.expr)):
         return of_model
     return f"{_BROKEN_ADAPTER}; or {_LARGER}" if of_model == _LARGER else _BROKEN_ADAPTER
 
@@ -78,4 +82,17 @@ def _place(target: Target, kind: TensorType, block: int, start: int) -> str:
 
 
 def _refused(target: Target, problem: str, hint: str) -> InputError:
-    return InputError(problem, tensor=target.placed.info.name, hint=hint)
+    return InputError(problem, file=_adapter_of(target.source.expr), tensor=target.placed.info.name, hint=hint)
+
+
+def _adapter_of(expr: TensorExpr) -> Path | None:
+    """The file of the adapter that broke a weight: the first one that is not finite, or the only one there is."""
+    of_files = {stored.source.path: each for each in of_adapters(expr) for stored in stored_in(each)}
+    broken = (path for path, each in of_files.items() if not _is_finite(each))
+    return next(broken, next(iter(of_files)) if len(of_files) == 1 else None)
+
+
+def _is_finite(expr: TensorExpr) -> bool:
+    step = max(1, BATCH_VALUES // expr.shape[-1])
+    pieces = (expr.rows(start, min(start + step, expr.n_rows)) for start in range(0, expr.n_rows, step))
+    return all(bool(np.isfinite(piece.astype(np.float32)).all()) for piece in pieces)

@@ -14,6 +14,7 @@ from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.mapping import PlannedTensor, plan_changes
 from gguf_forge.checkpoint.adapter import Adapter, LowRankPair, refuse_in_file
 from gguf_forge.checkpoint.as_stored import as_stored
+from gguf_forge.checkpoint.merging import check_tokens
 from gguf_forge.checkpoint.stacked_pairs import factors_of_stack, parameters_of_pairs
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError
 from gguf_forge.planning.model_plan import site_of
@@ -43,6 +44,8 @@ def tensors_of_adapter(
     Raises:
         UnsupportedError: a tensor that has no place in an adapter's file, or is not known.
     """
+
+    check_tokens(adapter, Config.raw(raw).get("vocab_size"))
 
     def planned(*, turned: bool) -> tuple[PlannedTensor, ...]:
         changes = _changes(adapter, as_reference=as_reference, turned=turned)

@@ -21,6 +21,7 @@ from gguf_forge.general import model_id_of, output_name
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import ByteOrder, Metadata, u32
 from gguf_forge.name_pattern import NamePattern
+from gguf_forge.option import parse_names
 from gguf_forge.planning.adapters import check_places, files_of, say_base
 from gguf_forge.planning.big_endian import big_endian, refuse_other_types
 from gguf_forge.planning.file_plan import BaseFile, FilePlan, TensorChoice, said_and_checked
@@ -307,7 +308,8 @@ class CheckpointModel:
             raise UsageError("--vocab-only: a projector has no vocabulary", hint="leave out one of the two options")
         if request.keep_quantized and options.allow_requantize:
             raise UsageError("--keep-quantized and --allow-requantize exclude each other", hint="leave out one")
-        asked = part_requests(request, options, split, self.parts() if request.parts else {})
+        held = parts_of(self._checkpoint, parse_names(request.parts)) if request.parts else {}
+        asked = part_requests(request, options, split, held)
         plans = tuple(shared([self._plan_of_part(part, folder, among=request.parts) for part in asked]))
         self._say_other_parts(request)
         check_places(plans, self._checkpoint)

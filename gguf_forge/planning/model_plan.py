@@ -280,8 +280,13 @@ def site_of(
 
 def has_projector(checkpoint: Checkpoint) -> bool:
     """Whether the checkpoint holds encoders and a projector that can become a file."""
-    found = declarations_of(checkpoint.config, "mmproj")
-    return any(not is_text(name) and belongs_to(one, name) for one in found[:1] for name in checkpoint.tensors)
+    encoders, text = (declarations_of(checkpoint.config, part)[:1] for part in ("mmproj", "text"))
+    return any(
+        belongs_to(one, name) and not any(belongs_to(other, name) for other in text)
+        for one in encoders
+        for name in checkpoint.tensors
+        if one.takes is not None or not is_text(name)
+    )
 
 
 def has_draft_of_its_own(checkpoint: Checkpoint) -> bool:

@@ -69,8 +69,13 @@ class PartRequest:
         return replace(mix, file_type=file_type, allow_requantize=requantize)
 
 
-def parts_of(checkpoint: Checkpoint) -> Mapping[str, str]:
+def parts_of(checkpoint: Checkpoint, asked: Sequence[str] = (_ALL,)) -> Mapping[str, str]:
     """The parts that a checkpoint holds, in order, and what each is.
+
+    Args:
+        checkpoint: The checkpoint.
+        asked: Those that are of interest. Drafts and adapters, which need the config of the language model, may be left
+            out if they are not.
 
     Raises:
         ForgeError: the config names no architecture, or contradicts itself.
@@ -80,7 +85,8 @@ def parts_of(checkpoint: Checkpoint) -> Mapping[str, str]:
         found[MAIN] = "the model itself"
     if has_projector(checkpoint):
         found["mmproj"] = "encoders of pictures or sound"
-    return {**found, **_beside_main(checkpoint)} if MAIN in found else found
+    is_enough = found.keys() >= set(asked)
+    return found if is_enough or MAIN not in found else {**found, **_beside_main(checkpoint)}
 
 
 def _beside_main(checkpoint: Checkpoint) -> Mapping[str, str]:

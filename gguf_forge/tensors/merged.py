@@ -9,6 +9,7 @@ Sources: `Linear.get_delta_weight` and `DoraLinearVariant.merge_unsafe` of PEFT.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -192,9 +193,30 @@ class Rounded(Unary):
         return f"rounded to {self.to}"
 
 
-def is_changed(expr: TensorExpr) -> bool:
-    """Whether an adapter has changed values of an expression."""
-    return isinstance(expr, Merged | AddedVector | ReplacedRows) or any(map(is_changed, expr.children()))
+@dataclass(frozen=True)
+class Brought(Unary):
+    """A tensor that an adapter brings along, in place of the model's."""
+
+    adapter: str
+
+    @property
+    def words(self) -> str:
+        return f"of {self.adapter}"
+
+
+def of_adapters(expr: TensorExpr) -> Iterator[TensorExpr]:
+    """What adapters bring into an expression, such as the factors of a change."""
+    match expr:
+        case Merged():
+            yield from (each for each in (expr.a, expr.b, expr.magnitude) if each is not None)
+        case AddedVector():
+            yield expr.other
+        case ReplacedRows():
+            yield expr.by
+        case Brought():
+            yield expr.of
+    for child in expr.children():
+        yield from of_adapters(child)
 
 
 def rounded(x: TensorExpr, to: TensorType) -> TensorExpr:

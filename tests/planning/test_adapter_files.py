@@ -112,6 +112,27 @@ def test_what_has_no_place_in_an_adapters_file(
     assert "--lora" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {f"{PREFIX}lm_head.weight": factor(1, 514, 256)},
+        {f"{PREFIX}model.embed_tokens.base_layer.weight": factor(1, 514, 256)},
+        {f"{PREFIX}lm_head.lora_A.weight": factor(1, 4, 256), f"{PREFIX}lm_head.lora_B.weight": factor(2, 514, 4)},
+        {
+            f"{PREFIX}model.embed_tokens.lora_embedding_A": factor(1, 4, 514),
+            f"{PREFIX}model.embed_tokens.lora_embedding_B": factor(2, 256, 4),
+        },
+    ],
+)
+def test_more_tokens_than_the_model_has(base: Path, tmp_path: Path, more: dict[str, np.ndarray]) -> None:
+    write_adapter(tmp_path / "a", pairs_for(SHAPES) | more)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"vocab_size": 512}))
+    with pytest.raises(UnsupportedError, match="trained with 514 tokens, and the model has 512") as caught:
+        plan(tmp_path / "a", base_model=base)
+    assert "merge_and_unload" in str(caught.value.hint)
+
+
 def test_norms_are_written(base: Path, tmp_path: Path) -> None:
     name = "model.layers.0.input_layernorm.weight"
     write_adapter(tmp_path / "a", pairs_for(SHAPES) | {f"{PREFIX}{name}": factor(1, 256)})

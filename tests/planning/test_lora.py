@@ -20,6 +20,7 @@ from adapters import (
     product,
     shapes_of,
     stacked_pairs,
+    values_of,
     with_tensors,
     write_adapter,
 )
@@ -510,6 +511,19 @@ def test_an_adapter_that_breaks_weights_is_blamed(
     with pytest.raises(InputError, match=words) as caught:
         convert(model, tmp_path / "o.gguf", types=file_type, lora=[tmp_path / "a"])
     assert caught.value.hint == f"get an intact copy of the adapter, or give it a smaller factor{hint}"
+    assert caught.value.file == tmp_path / "a" / "adapter_model.safetensors"
+
+
+@pytest.mark.parametrize("name", ["model.norm.weight", "lm_head.weight"])
+def test_a_whole_module_that_is_no_number_is_blamed_on_the_adapter(model: Path, tmp_path: Path, name: str) -> None:
+    whole = values_of(held_of(model)[name]).copy()
+    whole.reshape(-1)[3] = np.nan
+    good, bad = pairs_for({Q: (256, 256)}), {f"{PREFIX}{name}": whole}
+    folders = [write_adapter(tmp_path / each, tensors) for each, tensors in (("good", good), ("bad", bad))]
+    with pytest.raises(InputError, match="infinite or not a number") as caught:
+        convert(model, tmp_path / "o.gguf", types="F16", lora=folders)
+    assert caught.value.file == tmp_path / "bad" / "adapter_model.safetensors"
+    assert str(caught.value.hint).startswith("get an intact copy of the adapter")
 
 
 def test_a_broken_pattern_is_shown_as_it_is_written(model: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from adapters import held_of, values_of
 from projectors import PROJECTORS, descriptions, options, read, write
 from synthetic import write_safetensors
 
-from gguf_forge import Request, convert, open_gguf
+from gguf_forge import Request, convert, open_gguf, plan
 from gguf_forge.architectures.registry import by_class
 from gguf_forge.planning.making import make
 from gguf_forge.run_settings import RunSettings
@@ -41,6 +41,14 @@ def test_every_file_is_the_one_of_the_reference(description: Path, tmp_path: Pat
         data = file.path.read_bytes()
         made[kind] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     assert made == expected
+
+
+@pytest.mark.parametrize("description", sorted(PROJECTORS.glob("*.json")), ids=lambda path: path.stem)
+def test_a_projector_is_a_part_and_needs_no_language_model(description: Path, tmp_path: Path) -> None:
+    """The descriptions have nothing of the language model but what the encoders ask for."""
+    source = write(description, tmp_path / "hf")
+    (alone,), (part,) = (plan(source, types="F16", **how) for how in ({"mmproj": True}, {"parts": "mmproj"}))
+    assert (part.metadata, part.tensors, part.part) == (alone.metadata, alone.tensors, "mmproj")
 
 
 @pytest.mark.parametrize(
