@@ -18,7 +18,7 @@ from gguf_forge.tensors.codes import U8, Codes, Gathered, Lookup, RowCodes
 from gguf_forge.tensors.dequantized import Scaled
 from gguf_forge.tensors.expression import TensorExpr, Unary
 from gguf_forge.tensors.joined import Joined, Stack
-from gguf_forge.tensors.packed import RepackMxfp4
+from gguf_forge.tensors.packed import NO_E8M0, RepackMxfp4
 from gguf_forge.tensors.row_maps import Reorder, Reshape, Slice, Transpose, reshaped
 from gguf_forge.tensors.scaled_blocks import BLOCK, RepackScaled
 from gguf_forge.tensors.stored import Constant, Stored, StoredElements
@@ -32,7 +32,6 @@ _BY_SIZE = (Q4_0, Q4_1, Q5_0, Q5_1, Q8_0)
 # Bytes of numbers that are looked at in one piece, as float32.
 _PIECE_BYTES = 4 << 20
 _E2M1 = np.array(MXFP4.levels.values if MXFP4.levels else (), np.float32)
-_NO_NUMBER = 0xFF  # the code of E8M0 for NaN
 
 _Leaf = Callable[[Scaled], TensorExpr | None]
 
@@ -180,7 +179,7 @@ def _is_mxfp4(of: Scaled) -> bool:
     if not fits or of.shifts is not None or not isinstance(codes.codes.of, Stored):
         return False
     for (scales,) in _pieces(of.scales):
-        if (scales.view(np.uint8) == _NO_NUMBER).any():
+        if (scales.view(np.uint8) == NO_E8M0).any():
             raise InputError("a scale is not a number", hint="get an intact copy of the model")
     return True
 

@@ -5,11 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gguf_forge.errors import InputError
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import MXFP4, NVFP4, TensorType
+
+# The codes of E8M0, and of e4m3 without its sign, that stand for no number.
+NO_E8M0, _NO_E4M3 = 0xFF, 0x7F
+
+
+def _numbers(scales: NDArray[np.uint8], no_number: int) -> NDArray[np.uint8]:
+    """The scales of blocks.
+
+    Raises:
+        InputError: one is not a number. ggml's blocks would take it for a number.
+    """
+    if (scales == no_number).any():
+        raise InputError("a scale is not a number", hint="get an intact copy of the model")
+    return scales
 
 
 def _check_bytes(*numbers: TensorExpr) -> None:
@@ -43,7 +58,7 @@ class RepackMxfp4(TensorExpr):
         source = self.blocks.take(rows).reshape(-1, 16).view(np.uint8)
         low, high = source & 0x0F, source >> 4
         packed = np.empty((len(source), 17), np.uint8)
-        packed[:, 0] = self.scales.take(rows).reshape(-1).view(np.uint8)
+        packed[:, 0] = _numbers(self.scales.take(rows).reshape(-1).view(np.uint8), NO_E8M0)
         packed[:, 1::2] = low[:, :8] | low[:, 8:] << 4
         packed[:, 2::2] = high[:, :8] | high[:, 8:] << 4
         return packed.reshape(len(rows), -1)
@@ -95,7 +110,7 @@ class RepackNvfp4(TensorExpr):
         source = self.codes.take(rows).view(np.uint8).reshape(-1, 4, 8)
         low, high = source & 0x0F, source >> 4
         packed = np.empty((len(source), 36), np.uint8)
-        packed[:, :4] = self.scales.take(rows).view(np.uint8).reshape(-1, 4) & 0x7F
+        packed[:, :4] = _numbers(self.scales.take(rows).view(np.uint8).reshape(-1, 4) & np.uint8(0x7F), _NO_E4M3)
         places = packed[:, 4:].reshape(-1, 4, 8)
         places[:, :, 0::2] = low[:, :, :4] | low[:, :, 4:] << 4
         places[:, :, 1::2] = high[:, :, :4] | high[:, :, 4:] << 4

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from checkpoints import TINY, tiny_llama
-from ml_dtypes import bfloat16, float8_e4m3fn
+from ml_dtypes import bfloat16, float8_e4m3fn, float8_e5m2, float8_e8m0fnu
 
 from gguf_forge.cli.demo_checkpoint import Shape
 
@@ -30,6 +30,8 @@ _NAMES = {
     np.dtype(np.int8): "I8",
     np.dtype(np.uint8): "U8",
     np.dtype(float8_e4m3fn): "F8_E4M3",
+    np.dtype(float8_e5m2): "F8_E5M2",
+    np.dtype(float8_e8m0fnu): "F8_E8M0",
 }
 E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
 Parts = dict[str, np.ndarray]
@@ -260,7 +262,7 @@ def quanto(bits: int, group: int) -> Format:
         rows = values.reshape(-1, group)
         codes, scales, _ = grouped(rows, bits, group, bfloat16, symmetric=False)
         shifts = (-rows.min(1, keepdims=True)).astype(bfloat16)
-        planes = np.split(codes, 8 // bits)
+        planes = np.split(np.pad(codes, ((0, -len(codes) % (8 // bits)), (0, 0))), 8 // bits)
         packed_codes = sum(part << bits * plane for plane, part in enumerate(planes)).astype(np.uint8)
         parts = {".weight._data._data": packed_codes, ".weight._scale": scales, ".weight._shift": shifts}
         weights = codes.astype(np.float32) * scales.astype(np.float32) - shifts.astype(np.float32)

@@ -54,13 +54,13 @@ def _of_blocks(name: str, stored: Tensors, said: TensorExpr, kind: str) -> Tenso
             raise InputError(f"{list(shape)} weights are no whole bytes of codes in blocks of {block}")
         codes = RowCodes(viewed(packed, (count // width, width // 2)), 4, width, _ORDER)
         scales = viewed(absmax, (-(-count // block), 1))
-        if f"{name}.nested_absmax" in stored:
-            levels_of_scales = part(stored, name, f"{name}.nested_quant_map")
-            scales = _nested(scales, levels_of_scales, stored[f"{name}.nested_absmax"], state)
+        if "nested_blocksize" in state or f"{name}.nested_absmax" in stored:
+            nested = (part(stored, name, name + end) for end in (".nested_quant_map", ".nested_absmax"))
+            scales = _nested(scales, *nested, state=state)
         return reshaped(Scaled(Lookup(codes, levels), scales, block // width, width, kind=f"{kind}, g{block}"), shape)
 
 
-def _nested(codes: TensorExpr, levels: TensorExpr, absmax: TensorExpr, state: Mapping[str, Any]) -> TensorExpr:
+def _nested(codes: TensorExpr, levels: TensorExpr, absmax: TensorExpr, *, state: Mapping[str, Any]) -> TensorExpr:
     """The scales of blocks, if these scales are quantized themselves."""
     block, offset = _whole(state, "nested_blocksize"), state.get("nested_offset")
     if not isinstance(offset, float):

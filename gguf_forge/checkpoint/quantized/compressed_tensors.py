@@ -114,7 +114,7 @@ def _scaled_weights(stored: Tensors, weights: list[Mapping[str, Any]], naive: bo
 
 def _block(codes: TensorExpr, scale: TensorExpr, weights: list[Mapping[str, Any]]) -> tuple[int, int] | None:
     """The size of the blocks that have a scale each; None if the scales are for rows or for the whole tensor."""
-    if scale.shape[-1] == 1 or len(codes.shape) < 2:
+    if len(codes.shape) < 2 or scale.shape[-2:] in ((1, 1), (codes.shape[-2], 1)) or len(scale.shape) < 2:
         return None
     structures = [config.get("block_structure") for config in weights]
     structures += [[1, config.get("group_size")] for config in weights]

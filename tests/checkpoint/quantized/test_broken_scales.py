@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gguf import GGUFReader
-from ml_dtypes import float8_e4m3fn
+from ml_dtypes import float8_e4m3fn, float8_e8m0fnu
 from quantized_checkpoints import (
     Format,
     Parts,
@@ -23,6 +23,7 @@ from quantized_checkpoints import (
     quantized_llama,
     quanto,
 )
+from quantized_variants import NF4, four_bits, nvfp4
 
 from gguf_forge import InputError, convert
 
@@ -30,10 +31,10 @@ BROKEN = "model.layers.1.mlp.up_proj"
 Break = Callable[[np.ndarray], np.ndarray | None]
 
 
-def fp8(scale_end: str, shape: Callable[[int, int], tuple[int, ...]]) -> Format:
+def fp8(scale_end: str, shape: Callable[[int, int], tuple[int, ...]], kind: Any = np.float32) -> Format:
     def make(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
         codes = (values * 10).astype(float8_e4m3fn)
-        return {".weight": codes, scale_end: np.full(shape(*values.shape), 0.1, np.float32)}, values
+        return {".weight": codes, scale_end: np.full(shape(*values.shape), 0.125, kind)}, values
 
     return make
 
@@ -98,6 +99,9 @@ def groups(**weights: Any) -> dict[str, Any]:
 
 
 INT4 = groups(num_bits=4, group_size=32)
+FLOAT8 = groups(num_bits=8, type="float", strategy="channel")
+NESTED = config("bitsandbytes", load_in_4bit=True)
+MXFP4 = {"quantization": {"bits": 4, "group_size": 32, "mode": "mxfp4"}}
 MLX = {"quantization": {"bits": 4, "group_size": 64, "mode": "affine"}}
 # Format, config, and the ending of the scales' names.
 SCHEMES: dict[str, tuple[Format, dict[str, Any], str]] = {
@@ -124,6 +128,25 @@ SCHEMES: dict[str, tuple[Format, dict[str, Any], str]] = {
     "hqq": (hqq, config("hqq"), ".scale"),
     "quanto int8": (quanto_int8, config("quanto"), ".weight._scale"),
     "quanto 4 bits": (quanto(4, 64), config("quanto"), ".weight._scale"),
+    "nvfp4 of compressed-tensors": (nvfp4(compressed_tensors=True), INT4, ".weight_scale"),
+    "nvfp4 of modelopt": (nvfp4(), config("modelopt", quant_algo="NVFP4"), ".weight_scale"),
+    "mxfp4 of compressed-tensors": (mxfp4(".weight_packed", ".weight_scale"), INT4, ".weight_scale"),
+    "mxfp4 of mlx": (mxfp4(".weight", ".scales", np.uint32), MXFP4, ".scales"),
+    "mxfp4 beside fp8": (mxfp4(".weight", ".weight_scale"), config("fp8", store_dtype="mxfp4"), ".weight_scale"),
+    "fp8 of modelopt's rows": (
+        fp8(".weight_scale", lambda r, c: (r,)),
+        config("modelopt", quant_algo="FP8_PER_CHANNEL_PER_TOKEN"),
+        ".weight_scale",
+    ),
+    "fp8 of compressed-tensors": (fp8(".weight_scale", lambda r, c: (r, 1)), FLOAT8, ".weight_scale"),
+    "fp8 with mistral's names": (fp8(".qscale_weight", lambda r, c: ()), config("fp8"), ".qscale_weight"),
+    "fp8 with bytes for scales": (
+        fp8(".weight_scale_inv", lambda r, c: (r // 128, c // 128), kind=float8_e8m0fnu),
+        config("fp8", weight_block_size=[128, 128]),
+        ".weight_scale_inv",
+    ),
+    "nf4, quantized twice": (four_bits(NF4, "nf4", 64, nested=True), NESTED, ".weight.nested_absmax"),
+    "autoround as awq": (awq(32), config("auto-round", packing_format="auto_round:auto_awq"), ".scales"),
     "nf4": (nf4, config("bitsandbytes", load_in_4bit=True), ".weight.absmax"),
 }
 
@@ -131,8 +154,9 @@ SCHEMES: dict[str, tuple[Format, dict[str, Any], str]] = {
 def one_number(number: float) -> Break:
     def change(scales: np.ndarray) -> np.ndarray:
         changed = scales.copy()
-        of_e8m0 = scales.dtype == np.uint8  # a power of two: it has one code for no number, and no infinity
-        changed.reshape(-1)[scales.size // 2] = 255 if of_e8m0 else number
+        is_small = scales.dtype.itemsize == 1  # neither e4m3 nor E8M0 has an infinity
+        broken = 255 if scales.dtype == np.uint8 else np.nan if is_small else number
+        changed.reshape(-1)[scales.size // 2] = broken
         return changed
 
     return change
@@ -152,7 +176,7 @@ def refuse(scheme: str, change: Break, problem: str, folder: Path, *, end: str |
 
     made = quantized_llama(folder, settings, broken)
     with pytest.raises(InputError, match=problem) as raised:
-        convert(made.folder, folder / "m.gguf", types="Q8_0")
+        convert(made.folder, folder / "m.gguf", types="auto")
     assert raised.value.tensor in (f"{BROKEN}.weight", "blk.1.ffn_up.weight")
     assert raised.value.hint
     assert not (folder / "m.gguf").exists()
@@ -167,7 +191,7 @@ def test_scales_that_are_missing(scheme: str, tmp_path: Path) -> None:
 def test_scales_of_a_wrong_shape(scheme: str, tmp_path: Path) -> None:
     refuse(
         scheme,
-        lambda scales: np.concatenate([scales] * 2, -1),
+        lambda scales: np.concatenate([np.atleast_1d(scales)] * 2, -1),
         r"do not fit|are not (rows|groups)|inputs|cannot be seen",
         tmp_path,
     )
@@ -176,7 +200,7 @@ def test_scales_of_a_wrong_shape(scheme: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_scales_that_are_no_numbers(scheme: str, number: float, tmp_path: Path) -> None:
-    problem = "a scale or zero point is infinite or not a number|or infinite where it divides"
+    problem = "a scale (or zero point )?is (infinite or )?not a number|or infinite where it divides"
     refuse(scheme, one_number(number), problem, tmp_path)
 
 

@@ -1,0 +1,562 @@
+"""Every variant of every scheme that any model may come in, and small models of several kinds to store in it.
+
+The formats are written down from their definitions with NumPy alone; `tests/reference/check_quantized_variants.py`
+lets the formats' own libraries read what these functions make.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from ml_dtypes import bfloat16, float8_e4m3fn, float8_e5m2
+from quantized_checkpoints import (
+    E2M1,
+    Format,
+    Parts,
+    awq,
+    compressed,
+    dequantized,
+    gptq,
+    grouped,
+    int8_channel,
+    mlx,
+    mxfp4,
+    packed,
+    quanto,
+)
+
+# What one scale of a matrix is for: the number of rows and columns of its block; 0 stands for all of them.
+PER_TENSOR, PER_ROW = (0, 0), (1, 0)
+_FP8_MOST = {float8_e4m3fn: 448, float8_e5m2: 57344}
+# The values of the codes of NF4 and FP4, by which bitsandbytes multiplies a block's scale.
+NF4 = np.array(
+    [-1, -0.6961928, -0.52507305, -0.39491749, -0.28444138, -0.18477343, -0.091050036, 0,
+     0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1],
+    np.float32,
+)  # fmt: skip
+FP4 = np.array([0, 0.0052083, 0.66666669, 1, 0.33333334, 0.5, 0.16666667, 0.25], np.float32)
+FP4 = np.concatenate([FP4, -FP4])
+_PER_INT8 = np.float32(0.007874015718698502)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to store matrices.
+
+    Attributes:
+        make: The format.
+        config: What config.json gets.
+        rows: The format has room for multiples of so many rows only. Other matrices stay in 16 bits.
+        columns: The same for columns.
+        files: Files beside the weights.
+        is_fp8: Whether `--fp8-as-q8` takes its matrices.
+    """
+
+    make: Format
+    config: Mapping[str, Any]
+    rows: int = 1
+    columns: int = 1
+    files: tuple[str, ...] = ()
+    is_fp8: bool = False
+
+    def store(self, stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+        """The parts of a matrix and its values; where it does not fit, the matrix itself."""
+        if self.fits(values.shape):
+            return self.make(stem, values)
+        return {".weight": values.astype(bfloat16)}, values
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        return shape[0] % self.rows == 0 and shape[1] % self.columns == 0
+
+
+def spread(numbers: np.ndarray, block: tuple[int, int], shape: tuple[int, ...]) -> np.ndarray:
+    """One number for each value of a matrix, from those of its blocks."""
+    rows, columns = (size or whole for size, whole in zip(block, shape, strict=True))
+    wide = numbers.astype(np.float32).repeat(rows, 0).repeat(columns, 1)
+    return wide[: shape[0], : shape[1]]
+
+
+def block_most(values: np.ndarray, block: tuple[int, int]) -> np.ndarray:
+    """The greatest magnitude of each block; the last ones of rows and columns may be smaller."""
+    rows, columns = (size or whole for size, whole in zip(block, values.shape, strict=True))
+    padded = np.pad(np.abs(values), [(0, -values.shape[0] % rows), (0, -values.shape[1] % columns)])
+    return padded.reshape(len(padded) // rows, rows, -1, columns).max((1, 3))
+
+
+def fp8(
+    end: str,
+    block: tuple[int, int],
+    *,
+    kind: Any = float8_e4m3fn,
+    scale_kind: Any = np.float32,
+    scalar: bool = False,
+    extra: tuple[str, ...] = (),
+) -> Format:
+    """8-bit floats and scales, which multiply.
+
+    Args:
+        end: The ending of the scales' name.
+        block: What a scale is for.
+        kind: The type of the codes.
+        scale_kind: The type of the scales. np.uint8 means powers of two (E8M0).
+        scalar: Whether the scale of a tensor has no dimension.
+        extra: Endings of scales of activations, which no weight is multiplied with.
+    """
+
+    def make(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+        most = block_most(values, block) / _FP8_MOST[kind]
+        if scale_kind is np.uint8:
+            exponents = np.ceil(np.log2(most)).astype(np.int32)
+            stored, scales = (exponents + 127).astype(np.uint8), np.exp2(exponents.astype(np.float32))
+        else:
+            stored = most.astype(np.float32).astype(scale_kind)
+            scales = stored.astype(np.float32)
+        factor = spread(scales, block, values.shape)
+        codes = (values / factor).astype(kind)
+        parts = {".weight": codes, end: stored.reshape(()) if scalar else stored}
+        return parts | {each: np.full((), 0.5, np.float32) for each in extra}, codes.astype(np.float32) * factor
+
+    return make
+
+
+def gptq_variant(bits: int, group: int, *, version: int = 1, order: str = "", symmetric: bool = True) -> Format:
+    """GPTQ of rows of any width: groups of the whole row (-1), groups in a random order, both versions."""
+
+    def make(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+        columns = values.shape[1]
+        size = columns if group == -1 else group
+        groups = np.random.default_rng(columns).permutation(np.arange(columns) // size) if order else None
+        parts, weights = gptq(bits, size, symmetric=symmetric, order=groups)(stem, values)
+        if version == 2:  # zero points as they are: one more than in version 1
+            zeros = unpacked(parts[".qzeros"], bits, len(values)) + 1
+            parts[".qzeros"] = packed(zeros, bits, 1)
+        if order == "none":
+            del parts[".g_idx"]
+        return parts, weights
+
+    return make
+
+
+def without_index(make: Format) -> Format:
+    """GPTQ without `g_idx`, as AutoRound writes it."""
+
+    def made(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+        parts, weights = make(stem, values)
+        return {name: part for name, part in parts.items() if name != ".g_idx"}, weights
+
+    return made
+
+
+def unpacked(words: np.ndarray, bits: int, count: int) -> np.ndarray:
+    """The codes of rows of words."""
+    stream = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=1, bitorder="little")
+    flat = stream[:, : count * bits].reshape(len(words), count, bits)
+    return (flat << np.arange(bits)).sum(2).astype(np.uint8)
+
+
+def per_row(make: Callable[[int], Format]) -> Format:
+    """A format of groups whose groups are whole rows."""
+    return lambda stem, values: make(values.shape[1])(stem, values)
+
+
+def by_role(attention: Format, rest: Format) -> Format:
+    """Two formats in one model."""
+    return lambda stem, values: (attention if "self_attn" in stem else rest)(stem, values)
+
+
+def ordered(bits: int, group: int, *, symmetric: bool = True) -> Format:
+    """compressed-tensors' pack-quantized with `weight_g_idx`: columns of a group lie apart."""
+
+    def make(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+        index = np.random.default_rng(len(values)).permutation(np.arange(values.shape[1]) // group)
+        sorting = np.argsort(index, kind="stable")
+        back = np.argsort(sorting, kind="stable")
+        codes, scales, zeros = grouped(values[:, sorting], bits, group, bfloat16, symmetric=symmetric)
+        parts = {
+            ".weight_packed": packed(codes[:, back], bits, 1),
+            ".weight_scale": scales,
+            ".weight_shape": np.array(values.shape, np.int64),
+            ".weight_g_idx": index.astype(np.int32),
+        }
+        if not symmetric:
+            parts[".weight_zero_point"] = packed(zeros, bits, 0)
+        return parts, dequantized(codes, scales, zeros, group)[:, back]
+
+    return make
+
+
+def int8(
+    codes_end: str, scale_end: str, *, block: tuple[int, int] = PER_ROW, kind: Any = np.float32, zero_end: str = ""
+) -> Format:
+    """int8 codes with scales of rows, groups or the tensor, and zero points if `zero_end` names them."""
+
+    def make(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+        scales = (block_most(values, block) / 127).astype(np.float32).astype(kind)
+        zeros = np.zeros(scales.shape, np.int8)
+        if zero_end:
+            zeros = np.random.default_rng(values.size).integers(-9, 9, scales.shape).astype(np.int8)
+        factor, zero = (spread(numbers, block, values.shape) for numbers in (scales, zeros))
+        codes = (np.rint(values / factor) + zero).clip(-128, 127).astype(np.int8)
+        parts = {codes_end: codes, scale_end: scales} | ({zero_end: zeros} if zero_end else {})
+        return parts, (codes.astype(np.float32) - zero) * factor
+
+    return make
+
+
+def llm_int8(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+    """bitsandbytes' LLM.int8()."""
+    most = np.abs(values).max(1).astype(np.float32)
+    codes = np.rint(values * (127 / most)[:, None]).clip(-127, 127).astype(np.int8)
+    weights = codes.astype(np.float32) * most[:, None] * _PER_INT8
+    return {".weight": codes, ".SCB": most, ".weight_format": np.zeros((), np.uint8)}, weights
+
+
+def four_bits(levels: np.ndarray, kind: str, block: int, *, nested: bool = False) -> Format:
+    """bitsandbytes' 4-bit codes in blocks of the flat weight, which may cross rows."""
+
+    def make(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+        flat = np.pad(values.reshape(-1), (0, -values.size % block))
+        absmax = np.abs(flat.reshape(-1, block)).max(1).astype(np.float32)
+        state: dict[str, Any] = {"quant_type": kind, "blocksize": block, "dtype": "bfloat16"}
+        state["shape"] = list(values.shape)
+        parts: Parts = {".weight.quant_map": levels}
+        if nested:
+            offset = float(absmax.mean())
+            table = np.linspace(-1, 1, 256).astype(np.float32)
+            padded = np.pad(absmax - np.float32(offset), (0, -len(absmax) % 256)).reshape(-1, 256)
+            outer = np.abs(padded).max(1).astype(np.float32)
+            codes = np.abs(padded[..., None] / outer[:, None, None] - table).argmin(-1).reshape(-1)[: len(absmax)]
+            of_code = outer.repeat(256)[: len(absmax)]
+            absmax = table[codes] * of_code + np.float32(offset)
+            state |= {"nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": offset}
+            parts |= {".weight.absmax": codes.astype(np.uint8)}
+            parts |= {".weight.nested_absmax": outer, ".weight.nested_quant_map": table}
+        else:
+            parts[".weight.absmax"] = absmax
+        factor = absmax.repeat(block)[: values.size]
+        codes = np.abs(values.reshape(-1, 1) / factor[:, None] - levels).argmin(1).astype(np.uint8)
+        parts[".weight"] = (codes[0::2] << 4 | codes[1::2])[:, None]
+        parts[f".weight.quant_state.bitsandbytes__{kind}"] = np.frombuffer(json.dumps(state).encode(), np.uint8)
+        return parts, (levels[codes] * factor).reshape(values.shape)
+
+    return make
+
+
+def bitnet(stem: str, values: np.ndarray, *, multiplies: bool = False) -> tuple[Parts, np.ndarray]:
+    """BitNet: four rows of -1, 0 and 1 in one stored row, and a scale that divides."""
+    mean = np.abs(values).mean(dtype=np.float32)
+    scale = np.array([mean if multiplies else 1 / mean], bfloat16)
+    codes = np.rint(values / mean).clip(-1, 1).astype(np.int8)
+    stored = sum(part.astype(np.uint8) << 2 * at for at, part in enumerate(np.split(codes + 1, 4)))
+    factor = scale.astype(np.float32)
+    weights = codes.astype(np.float32) * (factor if multiplies else np.float32(1) / factor)
+    return {".weight": np.asarray(stored, np.uint8), ".weight_scale": scale}, weights
+
+
+def hqq(packing: str, group: int, axis: int) -> Format:
+    """HQQ: a matrix of groups, packed in planes of which the first is in the highest bits."""
+    bits = int(packing[0])
+    words = 10 if packing.endswith("32") else 8 // bits
+
+    def make(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+        groups = values.reshape(-1, group) if axis else values.reshape(group, -1).T
+        low, high = groups.min(1, keepdims=True), groups.max(1, keepdims=True)
+        scales = np.maximum((high - low) / ((1 << bits) - 1), np.float32(1e-5)).astype(np.float16)
+        zeros = (-low / scales.astype(np.float32)).astype(np.float16)
+        wide, zero = scales.astype(np.float32), zeros.astype(np.float32)
+        codes = np.rint(groups / wide + zero).clip(0, (1 << bits) - 1).astype(np.int32)
+        weights = (codes.astype(np.float32) - zero) * wide
+        matrix, scale_shape = (codes, (-1, 1)) if axis else (codes.T, (1, -1))
+        padded = np.pad(matrix, [(0, -len(matrix) % words), (0, 0)]).reshape(words, -1, matrix.shape[1])
+        stored = sum(part << bits * (words - 1 - at) for at, part in enumerate(padded))
+        parts = {
+            ".W_q": np.asarray(stored).astype(np.int32 if words == 10 else np.uint8),
+            ".scale": scales.reshape(scale_shape),
+            ".zero": zeros.reshape(scale_shape),
+            ".shape": np.array(values.shape, np.int64),
+            ".axis": np.array(axis, np.int32),
+            ".packing": np.frombuffer(packing.encode(), np.uint8),
+            ".nbits": np.array(bits, np.int32),
+            ".group_size": np.array(group, np.int32),
+        }
+        return parts, (weights if axis else weights.T).reshape(values.shape)
+
+    return make
+
+
+def eetq(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+    """EETQ: int8 in the order of CUTLASS kernels."""
+    n_out, n_in = values.shape
+    scales = (np.abs(values).max(1) / 127).astype(np.float16)
+    factor = scales.astype(np.float32)[:, None]
+    codes = np.rint(values / factor).clip(-128, 127).astype(np.int8).T
+    order = [0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15]
+    rows = codes.reshape(-1, 16, n_out)[:, order].reshape(n_in, n_out)
+    tiles = rows.T.reshape(n_out // 2, 2, n_in // 64, 64).swapaxes(1, 2)
+    stored = (tiles.reshape(-1, 4)[:, [0, 2, 1, 3]].astype(np.int16) + 128).astype(np.uint8).view(np.int8)
+    return {".weight": stored.reshape(n_in, n_out), ".weight_scales": scales}, codes.T.astype(np.float32) * factor
+
+
+def nvfp4(*, compressed_tensors: bool = False, has_tensor_scale: bool = True) -> Format:
+    """NVFP4: 4-bit floats in blocks of 16 with scales in e4m3, and one more scale for all."""
+
+    def make(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+        of_tensor = np.float32(np.abs(values).max() / (6 * 448)) if has_tensor_scale else np.float32(1)
+        stored_scale = np.float32(1) / of_tensor if compressed_tensors else of_tensor
+        of_tensor = np.float32(1) / stored_scale if compressed_tensors else of_tensor
+        blocks = values.reshape(len(values), -1, 16)
+        scales = np.maximum(np.abs(blocks).max(-1) / 6 / of_tensor, np.float32(2.0**-9)).astype(float8_e4m3fn)
+        factor = scales.astype(np.float32)[..., None]
+        magnitudes = np.abs(np.abs(blocks / of_tensor / factor)[..., None] - E2M1).argmin(-1)
+        codes = (magnitudes | (blocks < 0) << 3).astype(np.uint8).reshape(values.shape)
+        weights = np.where(blocks < 0, -E2M1[magnitudes], E2M1[magnitudes]) * factor * of_tensor
+        words, one = codes[:, ::2] | codes[:, 1::2] << 4, np.array([0.25], np.float32)
+        if compressed_tensors:
+            parts = {".weight_packed": words, ".weight_scale": scales}
+            parts |= {".weight_global_scale": np.array([stored_scale], np.float32), ".input_global_scale": 1 / one}
+        else:
+            parts = {".weight": words, ".weight_scale": scales, ".input_scale": one.reshape(())}
+            parts |= {".weight_scale_2": np.array(stored_scale, np.float32)} if has_tensor_scale else {}
+        return parts, weights.astype(np.float32).reshape(values.shape)
+
+    return make
+
+
+def renamed(make: Format, names: Mapping[str, str], **more: np.ndarray) -> Format:
+    """A format under other names of parts."""
+
+    def made(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+        parts, weights = make(stem, values)
+        return {names.get(name, name): part for name, part in parts.items()} | more, weights
+
+    return made
+
+
+def _config(method: str, **more: Any) -> dict[str, Any]:
+    return {"quantization_config": {"quant_method": method, **more}}
+
+
+def _groups(form: str, *weights: Mapping[str, Any]) -> dict[str, Any]:
+    groups = {f"group_{n}": {"weights": each, "targets": ["Linear"]} for n, each in enumerate(weights)}
+    return _config("compressed-tensors", format=form, config_groups=groups)
+
+
+def _pack(bits: int, group: int, **more: Any) -> dict[str, Any]:
+    weights = {"num_bits": bits, "group_size": group, "strategy": "group" if group > 0 else "channel", **more}
+    return _groups("pack-quantized", weights)
+
+
+def _mlx(bits: int, group: int, mode: str = "affine") -> dict[str, Any]:
+    return {"quantization": {"bits": bits, "group_size": group, "mode": mode}}
+
+
+_BLOCKS = {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [128, 128]}
+_INT8 = {"num_bits": 8, "type": "int", "strategy": "channel"}
+_FLOAT8 = {"num_bits": 8, "type": "float", "strategy": "channel"}
+_CT_FP8 = partial(fp8, ".weight_scale", extra=(".input_scale",))
+_TORCHAO = partial(int8, "._weight_qdata", "._weight_scale")
+_GROUP_AND_WORD = {"rows": 32, "columns": 32}
+
+VARIANTS: dict[str, Variant] = {
+    "FP8 in blocks": Variant(
+        fp8(".weight_scale_inv", (128, 128)), _config("fp8", weight_block_size=[128, 128]), is_fp8=True
+    ),
+    "FP8 in blocks, bf16 scales": Variant(
+        fp8(".weight_scale_inv", (64, 32), scale_kind=bfloat16), _config("fp8", weight_block_size=[64, 32]), is_fp8=True
+    ),
+    "FP8 in blocks larger than the matrix": Variant(
+        fp8(".weight_scale_inv", (512, 1024)), _config("fp8", weight_block_size=[512, 1024]), is_fp8=True
+    ),
+    "FP8 E5M2 in blocks": Variant(
+        fp8(".weight_scale_inv", (128, 128), kind=float8_e5m2),
+        _config("fp8", weight_block_size=[128, 128]),
+        is_fp8=True,
+    ),
+    "FP8 of the tensor": Variant(
+        fp8(".weight_scale_inv", PER_TENSOR, scalar=True, extra=(".activation_scale",)), _config("fp8"), is_fp8=True
+    ),
+    "FP8 E5M2 of the tensor": Variant(
+        fp8(".weight_scale_inv", PER_TENSOR, kind=float8_e5m2, scalar=True), _config("fp8"), is_fp8=True
+    ),
+    "FP8 of rows": Variant(fp8(".weight_scale_inv", PER_ROW), _config("fp8"), is_fp8=True),
+    "FP8 with Mistral's names": Variant(
+        fp8(".qscale_weight", PER_TENSOR, scalar=True, extra=(".qscale_act",)), _config("fp8"), is_fp8=True
+    ),
+    "FBGEMM FP8": Variant(
+        renamed(fp8(".weight_scale", PER_ROW), {}, **{".input_scale_ub": np.full(1, 1200, np.float32)}),
+        _config("fbgemm_fp8"),
+    ),
+    "compressed-tensors int4": Variant(compressed(4, 32), _pack(4, 32), columns=32),
+    "compressed-tensors int4, float32 scales": Variant(compressed(4, 16, np.float32), _pack(4, 16), columns=16),
+    "compressed-tensors int4, asymmetric": Variant(compressed(4, 32, symmetric=False), _pack(4, 32), columns=32),
+    "compressed-tensors int4 of rows": Variant(per_row(partial(compressed, 4)), _pack(4, -1)),
+    "compressed-tensors int4 of rows, asymmetric": Variant(
+        per_row(partial(compressed, 4, symmetric=False)), _pack(4, -1)
+    ),
+    "compressed-tensors int4, in activation order": Variant(ordered(4, 32), _pack(4, 32, actorder="group"), columns=32),
+    "compressed-tensors int4, asymmetric in activation order": Variant(
+        ordered(4, 16, symmetric=False), _pack(4, 16, actorder="group"), columns=16
+    ),
+    "compressed-tensors int8": Variant(compressed(8, 32), _pack(8, 32), columns=32),
+    "compressed-tensors int8, asymmetric": Variant(compressed(8, 32, symmetric=False), _pack(8, 32), columns=32),
+    "compressed-tensors int8 of rows": Variant(per_row(partial(compressed, 8)), _pack(8, -1)),
+    "compressed-tensors of 2 bits": Variant(compressed(2, 32), _pack(2, 32), columns=32),
+    "compressed-tensors of 3 bits": Variant(compressed(3, 32), _pack(3, 32), columns=32),
+    "compressed-tensors of 6 bits": Variant(compressed(6, 32), _pack(6, 32), columns=32),
+    "compressed-tensors float-quantized rows": Variant(
+        _CT_FP8(PER_ROW, scale_kind=bfloat16), _groups("float-quantized", _FLOAT8), is_fp8=True
+    ),
+    "compressed-tensors float-quantized tensors": Variant(
+        _CT_FP8(PER_TENSOR), _groups("float-quantized", {**_FLOAT8, "strategy": "tensor"}), is_fp8=True
+    ),
+    "compressed-tensors float-quantized blocks": Variant(
+        _CT_FP8((128, 128)), _groups("float-quantized", _BLOCKS), is_fp8=True
+    ),
+    "compressed-tensors int-quantized": Variant(int8_channel(), _groups("int-quantized", _INT8)),
+    "compressed-tensors int-quantized, asymmetric": Variant(
+        int8(".weight", ".weight_scale", kind=bfloat16, zero_end=".weight_zero_point"),
+        _groups("int-quantized", {**_INT8, "symmetric": False}),
+    ),
+    "compressed-tensors int-quantized groups": Variant(
+        int8(".weight", ".weight_scale", block=(1, 32)),
+        _groups("int-quantized", {**_INT8, "strategy": "group", "group_size": 32}),
+        columns=32,
+    ),
+    "compressed-tensors naive-quantized FP8": Variant(_CT_FP8(PER_ROW), _groups("naive-quantized", _FLOAT8)),
+    "compressed-tensors naive-quantized int8": Variant(int8_channel(np.float32), _groups("naive-quantized", _INT8)),
+    "compressed-tensors nvfp4-pack": Variant(
+        nvfp4(compressed_tensors=True), _groups("nvfp4-pack-quantized", {"num_bits": 4, "group_size": 16}), columns=64
+    ),
+    "compressed-tensors mxfp4-pack": Variant(
+        mxfp4(".weight_packed", ".weight_scale"),
+        _groups("mxfp4-pack-quantized", {"num_bits": 4, "group_size": 32}),
+        columns=32,
+    ),
+    "compressed-tensors of several groups": Variant(
+        by_role(compressed(4, 16), compressed(8, 32, symmetric=False)),
+        _groups("pack-quantized", {"num_bits": 4, "group_size": 16}, {"num_bits": 8, "group_size": 32}),
+        columns=32,
+    ),
+    "compressed-tensors of mixed precision": Variant(
+        by_role(_CT_FP8(PER_ROW), nvfp4(compressed_tensors=True)),
+        _groups("mixed-precision", _FLOAT8, {"num_bits": 4, "group_size": 16, "type": "float"}),
+        columns=64,
+    ),
+    "compressed-tensors of mixed precision, int4 and int8": Variant(
+        by_role(int8_channel(), compressed(4, 32)),
+        _groups("mixed-precision", _INT8, {"num_bits": 4, "group_size": 32}),
+        columns=32,
+    ),
+    "ModelOpt FP8": Variant(
+        fp8(".weight_scale", PER_TENSOR, scalar=True, extra=(".input_scale",)),
+        _config("modelopt", quant_algo="FP8"),
+        is_fp8=True,
+    ),
+    "ModelOpt FP8 of rows": Variant(
+        fp8(".weight_scale", PER_ROW), _config("modelopt", quant_algo="FP8_PER_CHANNEL_PER_TOKEN"), is_fp8=True
+    ),
+    "ModelOpt NVFP4": Variant(nvfp4(), _config("modelopt", quant_algo="NVFP4"), columns=64),
+    "ModelOpt NVFP4 without a scale of the tensor": Variant(
+        nvfp4(has_tensor_scale=False), _config("modelopt", quant_algo="NVFP4"), columns=64
+    ),
+    "ModelOpt FP8 and NVFP4": Variant(
+        by_role(fp8(".weight_scale", PER_TENSOR, scalar=True, extra=(".input_scale",)), nvfp4()),
+        _config("modelopt", quant_algo="MIXED_PRECISION"),
+        columns=64,
+        is_fp8=True,
+    ),
+    "Quark FP8": Variant(fp8(".weight_scale", PER_TENSOR, scalar=True, extra=(".input_scale",)), _config("quark")),
+    "Quark FP8 of rows": Variant(fp8(".weight_scale", PER_ROW), _config("quark")),
+    "Quark MXFP4": Variant(mxfp4(".weight", ".weight_scale"), _config("quark"), columns=32),
+    "GPTQ of 2 bits": Variant(gptq_variant(2, 32), _config("gptq", bits=2), **_GROUP_AND_WORD),
+    "GPTQ of 3 bits": Variant(gptq_variant(3, 32), _config("gptq", bits=3), **_GROUP_AND_WORD),
+    "GPTQ of 4 bits": Variant(gptq_variant(4, 32), _config("gptq", bits=4), **_GROUP_AND_WORD),
+    "GPTQ of 8 bits": Variant(gptq_variant(8, 32, symmetric=False), _config("gptq", bits=8), **_GROUP_AND_WORD),
+    "GPTQ of 3 bits in activation order": Variant(
+        gptq_variant(3, 32, order="random", symmetric=False), _config("gptq", bits=3, desc_act=True), **_GROUP_AND_WORD
+    ),
+    "GPTQ in activation order": Variant(
+        gptq_variant(4, 16, order="random"), _config("gptq", bits=4, desc_act=True), **_GROUP_AND_WORD
+    ),
+    "GPTQ version 2": Variant(
+        gptq_variant(4, 32, version=2, symmetric=False),
+        _config("gptq", bits=4, checkpoint_format="gptq_v2"),
+        **_GROUP_AND_WORD,
+    ),
+    "GPTQ of rows": Variant(gptq_variant(4, -1), _config("gptq", bits=4, group_size=-1), **_GROUP_AND_WORD),
+    "GPTQ dynamic": Variant(
+        by_role(gptq_variant(8, 32), gptq_variant(4, 16, symmetric=False)),
+        _config("gptq", bits=4, group_size=16, dynamic={r"+:.*self_attn.*": {"bits": 8, "group_size": 32}}),
+        **_GROUP_AND_WORD,
+    ),
+    "AutoRound": Variant(
+        without_index(gptq_variant(4, 32, version=2, symmetric=False)), _config("auto-round"), **_GROUP_AND_WORD
+    ),
+    "AutoRound as GPTQ": Variant(
+        without_index(gptq_variant(8, 32)),
+        _config("auto-round", packing_format="auto_round:auto_gptq"),
+        **_GROUP_AND_WORD,
+    ),
+    "AutoRound of 3 bits": Variant(
+        without_index(gptq_variant(3, 32, version=2)),
+        _config("auto-round", packing_format="auto_round:gptqmodel"),
+        **_GROUP_AND_WORD,
+    ),
+    "AutoRound as AWQ": Variant(
+        awq(32), _config("auto-round", packing_format="auto_round:auto_awq"), rows=8, columns=32
+    ),
+    "AWQ": Variant(awq(32), _config("awq", bits=4, version="gemm"), rows=8, columns=32),
+    "AWQ of rows": Variant(per_row(awq), _config("awq", bits=4, group_size=-1), rows=8),
+    "bitsandbytes NF4": Variant(four_bits(NF4, "nf4", 64), _config("bitsandbytes", load_in_4bit=True), columns=2),
+    "bitsandbytes NF4, quantized twice": Variant(
+        four_bits(NF4, "nf4", 64, nested=True), _config("bitsandbytes", load_in_4bit=True), columns=2
+    ),
+    "bitsandbytes FP4": Variant(four_bits(FP4, "fp4", 256), _config("bitsandbytes", load_in_4bit=True), columns=2),
+    "bitsandbytes FP4, quantized twice": Variant(
+        four_bits(FP4, "fp4", 64, nested=True), _config("bitsandbytes", load_in_4bit=True), columns=2
+    ),
+    "bitsandbytes LLM.int8": Variant(llm_int8, _config("bitsandbytes", load_in_8bit=True)),
+    "BitNet": Variant(bitnet, _config("bitnet", linear_class="bitlinear"), rows=4),
+    "BitNet that multiplies": Variant(
+        partial(bitnet, multiplies=True),
+        _config("bitnet", linear_class="autobitlinear", quantization_mode="offline"),
+        rows=4,
+    ),
+    **{f"MLX of {bits} bits": Variant(mlx(bits, 32), _mlx(bits, 32), columns=32) for bits in (2, 3, 4, 5, 6, 8)},
+    "MLX MXFP4": Variant(mxfp4(".weight", ".scales", np.uint32), _mlx(4, 32, "mxfp4"), columns=32),
+    **{
+        f"HQQ {packing} along axis {axis}": Variant(
+            hqq(packing, 32, axis), _config("hqq"), rows=8 // int(packing[0]) if axis else 1, columns=32
+        )
+        for packing in ("8bit_u8", "4bit_u8", "3bit_32", "2bit_u8", "1bit_u8")
+        for axis in (0, 1)
+    },
+    "EETQ": Variant(eetq, _config("eetq"), rows=2, columns=64),
+    "quanto int8": Variant(
+        renamed(int8_channel(), {".weight": ".weight._data", ".weight_scale": ".weight._scale"}),
+        {},
+        files=("quanto_qmap.json",),
+    ),
+    "quanto FP8": Variant(
+        renamed(fp8(".weight._scale", PER_ROW, scale_kind=bfloat16), {".weight": ".weight._data"}),
+        {},
+        files=("quanto_qmap.json",),
+    ),
+    "quanto FP8 E5M2": Variant(
+        renamed(fp8(".weight._scale", PER_ROW, kind=float8_e5m2), {".weight": ".weight._data"}),
+        {},
+        files=("quanto_qmap.json",),
+    ),
+    "quanto int4": Variant(quanto(4, 32), {}, columns=32, files=("quanto_qmap.json",)),
+    "quanto int2": Variant(quanto(2, 32), {}, columns=32, files=("quanto_qmap.json",)),
+    "torchao int8": Variant(_TORCHAO(), _config("torchao")),
+    "torchao int8 in groups": Variant(
+        _TORCHAO(block=(1, 32), zero_end="._weight_zero_point"), _config("torchao"), columns=32
+    ),
+    "torchao FP8": Variant(renamed(fp8("._weight_scale", PER_ROW), {".weight": "._weight_qdata"}), _config("torchao")),
+}
