@@ -33,7 +33,7 @@ from gguf_forge.request import Request
 from gguf_forge.storage.paths import is_folder
 from gguf_forge.toolbox.inspect.metadata_diff import metadata_differences
 from gguf_forge.types.rows import Rows
-from gguf_forge.types.tensor_type import F32, TensorType
+from gguf_forge.types.tensor_type import F32, Q8_0, TensorType
 
 IMATRIX_KEYS = "quantize.imatrix."
 _BY_ID = {file_type.id: file_type for file_type in FILE_TYPES.values() if file_type.id is not None}
@@ -83,6 +83,8 @@ def expecting(gguf: GgufFile, request: Request, options: Options, base: str | No
         joined = _joined(gguf, request, content)
         if joined != request:
             request, content = joined, model.content(joined, options, of_base)
+        if not request.types:
+            request, content = _with_fp8_as_q8(gguf, request, content, model, options, of_base)
         content = _as_converter_orders(gguf, request, content, model, options, of_base)
         if not _decides_types(request, options):
             kept = model.content(replace(request, keep_quantized=True), options, of_base)
@@ -132,6 +134,24 @@ def _joined(gguf: GgufFile, request: Request, content: FileContent) -> Request:
         fuse_qkv=request.fuse_qkv or has_qkv,
         fuse_gate_up_exps=request.fuse_gate_up_exps or has_gate_up,
     )
+
+
+def _with_fp8_as_q8(
+    gguf: GgufFile, request: Request, content: FileContent, model: OpenModel, options: Options, base: TensorType | None
+) -> tuple[Request, FileContent]:
+    """The request with --fp8-as-q8 and its content, if the file has Q8_0 where this option makes it of FP8."""
+    types = {tensor.name: tensor.type for tensor in gguf.tensors}
+    plain = {chosen.info.name for chosen in content.tensors if chosen.info.type.is_float}
+    if not any(types.get(name) == Q8_0 for name in plain):
+        return request, content
+    changed = replace(request, fp8_as_q8=True)
+    try:
+        other = model.content(changed, options, base)
+    except ForgeError:  # the source is a GGUF file
+        return request, content
+    of_fp8 = {chosen.info.name for chosen in other.tensors if chosen.info.type == Q8_0} & plain
+    is_made_so = of_fp8 and all(types.get(name) == Q8_0 for name in of_fp8)
+    return (changed, other) if is_made_so else (request, content)
 
 
 def _as_converter_orders(
