@@ -56,6 +56,12 @@ def config_of_file(architecture: Architecture, metadata: Metadata) -> Config:
     values, value_heads = number("ssm.inner_size"), number("ssm.time_step_rank")
     if values is not None and value_heads:
         entries["linear_value_head_dim"] = values // value_heads
+    padding = metadata.get("tokenizer.ggml.padding_token_id")
+    if padding is not None:
+        entries["pad_token_id"] = padding.data
+    tables = data("ple.layers")
+    if isinstance(tables, list):
+        entries["ple_layer_ids"] = [layer + 1 for layer in tables]
     layers = number("block_count")
     if layers is not None:
         # The file's block_count includes the layers that predict further tokens, the checkpoint's does not.

@@ -17,8 +17,19 @@ from gguf_forge.tensors.centered import Centered
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack
 from gguf_forge.tensors.joined import concat as joined
-from gguf_forge.tensors.row_maps import Reorder, Repeat, Slice, UsedRows, halves, length, reshaped, squeezed, transposed
-from gguf_forge.tensors.stored import AsI32, PlusIndex, Widened, Zeros, as_vector
+from gguf_forge.tensors.row_maps import (
+    OneOfEqual,
+    Reorder,
+    Repeat,
+    Slice,
+    UsedRows,
+    halves,
+    length,
+    reshaped,
+    squeezed,
+    transposed,
+)
+from gguf_forge.tensors.stored import AsI32, PlusIndex, StandIn, Widened, Zeros, as_vector
 
 # The largest table of token ids that is read. It has room for far more tokens than any vocabulary has.
 _MOST_TABLE_BYTES = 32 << 20
@@ -184,6 +195,8 @@ def target_tokens(count: Number) -> Operation:
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
         table = PlusIndex(x.of if isinstance(x, Widened) else x)
+        if isinstance(x, StandIn):
+            return table
         if len(table.shape) != 1 or table.row_bytes > _MOST_TABLE_BYTES:
             raise InputError(f"a table of tokens has the shape {list(table.shape)}")
         ids, n_tokens = table.values(np.zeros(1, np.int64)).reshape(-1), number_of(count, site)
@@ -338,6 +351,11 @@ def first_rows(count: Number) -> Operation:
         return Slice(x, -2, 0, min(number_of(count, site), length(x, -2)))
 
     return apply
+
+
+def first_of_equal(axis: int) -> Operation:
+    """The first index of an axis whose indices all have the same values."""
+    return lambda site, /, *sources: OneOfEqual(sources[0], axis, 0, 1)
 
 
 def rows_from(first: Number) -> Operation:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from gguf_forge.architectures.checkpoint_names import CheckpointNames
 from gguf_forge.architectures.declaration import Architecture, Operation, Optional, Rule
@@ -14,6 +15,9 @@ from gguf_forge.architectures.stacked_experts import with_stacked_experts
 from gguf_forge.architectures.templates import SUFFIXES, fill, find_with_suffix, parse, target_of
 from gguf_forge.architectures.tensor_names import known_names
 from gguf_forge.errors import ForgeError
+
+# A number that the site tells.
+Count: TypeAlias = Callable[[Site], int]
 
 # The names that most checkpoints use. gguf-py's tables know many names for each tensor.
 _USUAL_NAMES = (
@@ -39,12 +43,10 @@ _USUAL_NAMES = (
 )
 
 
-# Tensors that the converter made from config.json, or copied from the language model into the file of a projector. The
-# checkpoint does not need them.
-_GENERATED = (
-    *("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"),
-    "v.token_embd.img_break",
-)
+# A row of the language model's embeddings, which the converter copied into the file of a projector.
+COPIED_ROW = "v.token_embd.img_break"
+# Tensors that the converter made from config.json, or copied. The checkpoint does not need them.
+_GENERATED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight", COPIED_ROW)
 # The converter made this one where a checkpoint has no such tensor.
 _PERHAPS_GENERATED = ("a.position_embd.weight",)
 
@@ -70,27 +72,30 @@ class Making:
         targets: Each with the operation that makes it of all the origins.
         origins: In the order of the operations' arguments.
         layer: Their layer.
+        count: How many parts the origins with `{e}` in their names are; None for as many as there are experts.
     """
 
     targets: Mapping[str, Operation]
     origins: tuple[CheckpointTensor, ...]
     layer: int | None
+    count: Count | None = None
 
 
 @dataclass
 class Origins:
-    """The origins of the tensors of a file, according to one declaration and the names of one class."""
+    """The origins of the tensors of a file, according to one declaration and the names of one class.
+
+    Attributes:
+        makings: How the tensors were made.
+        unknown: Tensors without an origin.
+        guessed: How many have an origin that is only usual.
+        unused: How many names of the class no tensor has.
+    """
 
     makings: list[Making] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     guessed: int = 0
     unused: int = 0
-
-    @property
-    def misfit(self) -> tuple[int, int, int]:
-        """How badly the class fits the file: tensors without origin, with one that is only usual, and names of the
-        class that no tensor has."""
-        return len(self.unknown), self.guessed, self.unused
 
 
 class _Found:
@@ -171,13 +176,14 @@ def origins_of(architecture: Architecture, names: CheckpointNames, site: Site, t
 
 def _by_rules(found: _Found) -> Iterable[Making]:
     """The targets of rules. All that is cut from one tensor is made together."""
-    grouped: dict[tuple[tuple[CheckpointTensor, ...], int | None], dict[str, Operation]] = defaultdict(dict)
+    grouped: dict[tuple[tuple[CheckpointTensor, ...], int | None, Count | None], dict[str, Operation]]
+    grouped = defaultdict(dict)
     for (number, layer), sources in found.ruled.items():
         rule = found.architecture.rules[number]
         if all(at in sources or isinstance(source, Optional) for at, source in enumerate(rule.sources)):
             in_order = tuple(sources[at] for at in range(len(rule.sources)) if at in sources)
-            grouped[in_order, layer].setdefault(fill(rule.target, layer), rule.operation)
-    return (Making(targets, sources, layer) for (sources, layer), targets in grouped.items())
+            grouped[in_order, layer, rule.count].setdefault(fill(rule.target, layer), rule.operation)
+    return (Making(targets, *key) for key, targets in grouped.items())
 
 
 def _by_names(found: _Found) -> Iterable[Making]:

@@ -7,9 +7,9 @@ one first, on the tensor that the file has. If several tensors of the file were 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise, permutations
 from math import isqrt, prod
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 from gguf_forge.architectures.checkpoint_names import CheckpointNames, names_in_checkpoints
 from gguf_forge.architectures.config_of_file import config_of_file
 from gguf_forge.architectures.declaration import Architecture
+from gguf_forge.architectures.key_tensors import tensors_of_keys
 from gguf_forge.architectures.metadata import Line
 from gguf_forge.architectures.origins import Making, Origins, origins_of
 from gguf_forge.architectures.registry import declarations
@@ -24,14 +25,21 @@ from gguf_forge.architectures.site import Site
 from gguf_forge.architectures.templates import fill, group_names, parse
 from gguf_forge.architectures.undone import Undone
 from gguf_forge.errors import ForgeError, UnsupportedError, printable
-from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.gguf_file.values import Metadata, Value
 from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import StandIn
+from gguf_forge.tokenizer import Reader, bpe, sentencepiece, wordpiece, xlm_roberta
 
 # Far above any real model; a hostile file may claim any number.
 _MOST_EXPERTS = 100_000
 _PROJECTOR_TYPES = ("projector_type", "vision.projector_type", "audio.projector_type")
+# Reader of vocabularies -> the kind of vocabulary in the file. The other readers take several kinds.
+_KINDS: Mapping[Reader, str] = {wordpiece: "bert", bpe: "gpt2", sentencepiece: "llama", xlm_roberta: "t5"}
+# Mistral's own form of a checkpoint, whose config is called so.
+_NATIVE_FORM = "params.json"
+_AS_GGUF = "dequantize to a GGUF file instead"
+_ASK_CONFIG = f"name the folder of the model's config.json with --config, which tells more than the file; or {_AS_GGUF}"
 
 Shape = tuple[int, ...]
 
@@ -73,8 +81,9 @@ def checkpoint_tensors(
         ...     found = checkpoint_tensors(gguf.typed_metadata, {t.name: t.expression() for t in gguf.tensors})
     """
     models = _models(metadata, tensors) if model is None else [model]
-    ways = [_Way(each, names, tensors) for each in models for names in _names(each)]
-    return min(ways, key=lambda way: way.origins.misfit).tensors(tensors)
+    hint = _ASK_CONFIG if model is None else _AS_GGUF
+    ways = [_Way(each, names, tensors, hint) for each in models for names in _names(each)]
+    return min(ways, key=lambda way: way.misfit).tensors(tensors, metadata)
 
 
 def _names(model: KnownModel) -> Sequence[CheckpointNames]:
@@ -99,7 +108,19 @@ def _models(metadata: Metadata, tensors: Mapping[str, TensorExpr]) -> list[Known
         )
     sites = [(each, _site(each, metadata, tuple(tensors))) for each in found]
     models = [KnownModel(each, name, site) for each, site in sites for name in each.hf]
-    return sorted(models, key=lambda each: each.class_name.endswith("Model"))
+    tokenizer = metadata.get("tokenizer.ggml.model")
+    return sorted(models, key=lambda each: (_reads_other_vocabularies(each, tokenizer), _is_body(each.class_name)))
+
+
+def _reads_other_vocabularies(model: KnownModel, tokenizer: Value | None) -> bool:
+    """Whether the file's vocabulary is of a kind that the model's class does not have."""
+    kind = _KINDS.get(model.architecture.tokenizer) if model.architecture.tokenizer is not None else None
+    return kind is not None and tokenizer is not None and tokenizer.data != kind
+
+
+def _is_body(class_name: str) -> bool:
+    """Whether a class is a model without its head."""
+    return class_name.endswith("Model") and not class_name.endswith("HeadModel")
 
 
 def _is_of_projector(architecture: Architecture, metadata: Metadata) -> bool:
@@ -125,11 +146,20 @@ def _site(architecture: Architecture, metadata: Metadata, targets: Sequence[str]
 class _Way:
     """The way back to the names of one class."""
 
-    def __init__(self, model: KnownModel, names: CheckpointNames, tensors: Mapping[str, TensorExpr]) -> None:
-        self._architecture, self._site = model.architecture, model.site
-        self.origins: Origins = origins_of(model.architecture, names, model.site, tensors)
+    def __init__(
+        self, model: KnownModel, names: CheckpointNames, tensors: Mapping[str, TensorExpr], hint: str = ""
+    ) -> None:
+        self._hint = hint
+        self._architecture, self._site = model.architecture, _with_choices(model.site, tensors)
+        self._is_native = names.of == _NATIVE_FORM
+        self.origins: Origins = origins_of(model.architecture, names, self._site, tensors)
 
-    def tensors(self, tensors: Mapping[str, TensorExpr]) -> dict[str, TensorExpr]:
+    @property
+    def misfit(self) -> tuple[int, int, bool, int]:
+        """How badly the names fit the file. Hugging Face's names count before Mistral's own."""
+        return len(self.origins.unknown), self.origins.guessed, self._is_native, self.origins.unused
+
+    def tensors(self, tensors: Mapping[str, TensorExpr], metadata: Metadata) -> dict[str, TensorExpr]:
         """The checkpoint's tensors.
 
         Raises:
@@ -138,7 +168,11 @@ class _Way:
         undone, unknown = Undone(), list(self.origins.unknown)
         for making in self.origins.makings:
             missing = [target for target in making.targets if target not in tensors]
-            trees = None if missing else _trees(making, tensors, self._site.at(making.layer))
+            try:
+                trees = None if missing else _trees(making, tensors, self._site.at(making.layer))
+            except ForgeError as refused:
+                name, problem = next(iter(making.targets)), f"cannot be led back to a checkpoint: {refused.problem}"
+                raise UnsupportedError(problem, tensor=printable(name), hint=self._hint) from None
             if trees is None:
                 unknown += [target for target in making.targets if target in tensors]
             for target, tree in (trees or {}).items():
@@ -148,9 +182,22 @@ class _Way:
             which = f"{len(unknown)} tensors of this {self._architecture.name} model"
             raise UnsupportedError(
                 f"{which} cannot be led back to a checkpoint:\n  " + "\n  ".join(group_names(unknown)),
-                hint="dequantize to a GGUF file instead",
+                hint=self._hint,
             )
-        return undone.found()
+        found, own = undone.found(), f"{self._architecture.name}."
+        lines = (*self._architecture.early, *self._architecture.metadata)
+        keys = {key.removeprefix(own): value for key, value in metadata.items()}
+        return {**found, **tensors_of_keys(lines, keys, found)}
+
+
+def _with_choices(site: Site, tensors: Iterable[str]) -> Site:
+    """The site of a file that may have only the layers behind the model's own, which predict further tokens."""
+    layers = {
+        layer for layer in (parse(name).layer for name in tensors if name.startswith("blk.")) if layer is not None
+    }
+    own = site.config.find("n_layers", "num_hidden_layers", "n_layer", "num_layers")
+    is_alone = bool(layers) and isinstance(own, int) and min(layers) >= own > 0
+    return replace(site, choices=site.choices | {"mtp_only"}) if is_alone else site
 
 
 def _trees(making: Making, tensors: Mapping[str, TensorExpr], site: Site) -> Mapping[str, TensorExpr] | None:
@@ -159,20 +206,19 @@ def _trees(making: Making, tensors: Mapping[str, TensorExpr], site: Site) -> Map
     if not all(map(prod, shapes)):
         return None
     error: ForgeError | None = None
-    for names in _parts(making, shapes):
+    for names in _parts(making, shapes, site):
         for shape in _shapes(shapes, len(names), making.origins[0].patterns):
             try:
                 made = _made(making, names, shape, site)
                 if len(made) == 1 and [tree.shape for tree in made] != shapes:
-                    made = _made(making, names, _with_the_lost(shape, made[0].shape, shapes[0]), site)
+                    made = _made(making, names, _with_other_sizes(shape, made[0].shape, shapes[0]), site)
             except ForgeError as refused:
                 error = error or refused
                 continue
             if [tree.shape for tree in made] == shapes:
                 return dict(zip(making.targets, made, strict=True))
     if error is not None and len(making.targets) == 1:
-        (name,) = making.targets
-        raise UnsupportedError(f"cannot be led back to a checkpoint: {error.problem}", tensor=printable(name)) from None
+        raise error
     return None
 
 
@@ -182,19 +228,24 @@ def _made(making: Making, names: Sequence[str], shape: Shape, site: Site) -> lis
     return [operation(site, *stand_ins) for operation in making.targets.values()]
 
 
-def _with_the_lost(shape: Shape, made: Shape, wanted: Shape) -> Shape:
-    """A shape with as many more indices as the operation took off; the same one if it changes the number of axes."""
-    if not len(made) == len(shape) == len(wanted):
+def _with_other_sizes(shape: Shape, made: Shape, wanted: Shape) -> Shape:
+    """A shape with as many more indices as the operation took off, or fewer as it added; the same one if the axes that
+    are longer than 1 are not those of the result."""
+    places = range(len(shape)) if len(shape) == len(made) else [at for at, size in enumerate(shape) if size != 1]
+    if not len(places) == len(made) == len(wanted):
         return shape
-    return tuple(size + max(0, want - got) for size, got, want in zip(shape, made, wanted, strict=True))
+    other = list(shape)
+    for at, got, want in zip(places, made, wanted, strict=True):
+        other[at] = max(1, shape[at] + want - got)
+    return tuple(other)
 
 
-def _parts(making: Making, shapes: Sequence[Shape]) -> Iterator[tuple[str, ...]]:
+def _parts(making: Making, shapes: Sequence[Shape], site: Site) -> Iterator[tuple[str, ...]]:
     """The names of the tensors that the targets were made of. How many experts there are, the targets' shapes tell."""
     if not any("{e}" in origin.name for origin in making.origins):
         yield tuple(origin.name for origin in making.origins)
         return
-    for count in dict.fromkeys(shape[0] for shape in shapes):
+    for count in dict.fromkeys(shape[0] for shape in shapes) if making.count is None else (making.count(site),):
         if count <= _MOST_EXPERTS:
             yield tuple(
                 fill(origin.name, expert=expert)
@@ -226,13 +277,14 @@ def _likely_shapes(targets: Sequence[Shape], n_parts: int) -> Iterator[Shape]:
     elif len(set(targets)) == 1:  # cut into equal parts
         yield from (_with(first, at, size * len(targets)) for at, size in enumerate(first))
         yield from ((*first[:at], len(targets), *first[at:]) for at in range(len(first) + 1))
-        yield first  # or copied
+        yield from permutations(first) if len(first) <= 4 else (first,)  # or copied
     sizes = dict.fromkeys(size * times for shape in targets for size in shape for times in (1, len(targets)))
     for lead in ((), *((shape[0],) for shape in targets)):
         for size in sizes:
             rest, left_over = divmod(total // n_parts, prod(lead) * size)
             if not left_over:
                 yield (*lead, rest, size)
+    yield from targets  # some are made of the config alone
 
 
 def _with(shape: Shape, at: int, size: int) -> Shape:

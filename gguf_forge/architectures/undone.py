@@ -10,7 +10,7 @@ from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.tensors.arithmetic import NORM_EPSILON, FoldedNorm, Product
 from gguf_forge.tensors.expression import Stripe, TensorExpr, Unary
 from gguf_forge.tensors.joined import Joined, Stack
-from gguf_forge.tensors.row_maps import Slice, UsedRows
+from gguf_forge.tensors.row_maps import OneOfEqual, Repeat, Slice, UsedRows
 from gguf_forge.tensors.stored import Constant, StandIn, Zeros
 from gguf_forge.types.tensor_type import F32
 
@@ -43,7 +43,9 @@ class Undone:
                 return
             if not isinstance(tree, Unary):
                 raise UnsupportedError(f"{type(tree).__name__} cannot be undone")
-            if isinstance(tree, Slice):
+            if isinstance(tree, OneOfEqual):
+                value = Repeat(value, tree.axis, tree.of.shape[tree.axis])
+            elif isinstance(tree, Slice):
                 self._pieces[tree.of, tree.axis].append(Stripe(tree.start, tree.stop, tree.step, value))
                 if isinstance(tree, UsedRows):
                     self._pieces[tree.of, tree.axis].append(_unused(tree))

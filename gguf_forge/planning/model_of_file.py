@@ -8,6 +8,7 @@ from pathlib import Path
 from gguf_forge.architectures.registry import class_name, declarations_of
 from gguf_forge.architectures.reverse import KnownModel
 from gguf_forge.architectures.site import Part
+from gguf_forge.checkpoint.mistral_form import PARAMS, has_mistral_form, read_params
 from gguf_forge.errors import InputError, printable
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.planning.model_plan import site_of
@@ -23,13 +24,16 @@ def model_of_file(metadata: Metadata, config: Path) -> KnownModel:
 
     Args:
         metadata: Keys of the file.
-        config: The config.json, or the folder that has it.
+        config: The config.json, or Mistral's own params.json, or the folder that has it.
 
     Raises:
         InputError: the config is not that of the file's architecture.
     """
     folder, name = (config, _NAME) if is_folder(config) else (config.parent, config.name)
-    values = read_json_object(LocalFolder(folder), name)
+    if name == PARAMS or (is_folder(config) and has_mistral_form(LocalFolder(folder))):
+        name, values = PARAMS, read_params(LocalFolder(folder))
+    else:
+        values = read_json_object(LocalFolder(folder), name)
     kind, wanted = metadata.get("general.type"), metadata.get("general.architecture")
     part: Part = "mmproj" if kind is not None and kind.data == "mmproj" else "text"
     architecture = next((one for one in declarations_of(values, part) if wanted and one.name == wanted.data), None)

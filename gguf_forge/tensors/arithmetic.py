@@ -7,9 +7,10 @@ other types to float32 before it computes.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,10 @@ from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import F16, F32, TensorType
 
 Floats = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+DType = np.dtype[Any]
+# How far from an inverse's result the value with the very result is looked for, in steps of its type.
+_MOST_STEPS = 4
 # What torch's norms add to the variance.
 NORM_EPSILON = 1e-5
 
@@ -82,7 +87,7 @@ class Multiply(Elementwise):
         return x
 
     def inverse(self, value: TensorExpr) -> TensorExpr:
-        return Divide(value, self.number)
+        return Inverse(value, self, Divide(value, self.number))
 
     @property
     def words(self) -> str:
@@ -104,7 +109,7 @@ class Divide(Elementwise):
         return x
 
     def inverse(self, value: TensorExpr) -> TensorExpr:
-        return Multiply(value, self.number)
+        return Inverse(value, self, Multiply(value, self.number))
 
     @property
     def words(self) -> str:
@@ -113,6 +118,66 @@ class Divide(Elementwise):
     @property
     def omission(self) -> str:
         return f"without dividing by {self.number:g}"
+
+
+@dataclass(frozen=True)
+class Inverse(Elementwise):
+    """What an operation was applied to, by its results: values that give these results, bit for bit.
+
+    The inverse operation rounds as well, so its result may be some steps away from a value that gives the very result.
+    The neighbours are tried. Where none gives it, the inverse operation's result stays.
+
+    Attributes:
+        of: The results.
+        operation: The operation.
+        opposite: Its inverse.
+    """
+
+    operation: Elementwise
+    opposite: Elementwise
+
+    def compute(self, x: Floats) -> Floats:
+        kind = self.of.dtype.dtype
+        found: Floats = self.opposite.compute(x.copy()).astype(self.dtype.dtype).astype(np.float32)
+        below, above = found.copy(), found.copy()
+        for _ in range(_MOST_STEPS):
+            missed = self._missed(found, x, kind)
+            if not missed.any():
+                return found
+            below, above = self._next(below, -np.inf), self._next(above, np.inf)
+            for tried in (below, above):
+                hit = missed & ~self._missed(tried, x, kind)
+                found[hit] = tried[hit]
+        return found
+
+    def _next(self, values: Floats, end: float) -> Floats:
+        """The neighbours of values in their type, on the side of `end`."""
+        kind = self.dtype.dtype
+        following: Floats = np.nextafter(values.astype(kind), np.array(end, kind)).astype(np.float32)
+        return following
+
+    def _missed(self, tried: Floats, x: Floats, kind: DType) -> Flags:
+        """Where the operation gives other values than `x`, in the type that these have."""
+        missed: Flags = self.operation.compute(tried.copy()).astype(kind).astype(np.float32) != x
+        return missed
+
+    def children(self) -> Iterator[TensorExpr]:
+        yield self.of
+
+    def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
+        wide = n_rows * F32.row_bytes(self.shape[-1])
+        return max(
+            super().working_set(n_rows, scattered=scattered) + 7 * wide,
+            self.operation.working_set(n_rows, scattered=scattered) + 7 * wide,
+            self.opposite.working_set(n_rows, scattered=scattered) + 7 * wide,
+        )
+
+    def inverse(self, value: TensorExpr) -> TensorExpr:
+        return replace(self.operation, of=value)
+
+    @property
+    def words(self) -> str:
+        return self.opposite.words
 
 
 @dataclass(frozen=True)
@@ -138,7 +203,7 @@ class NegExp(Elementwise):
         return -exp_values(x)
 
     def inverse(self, value: TensorExpr) -> TensorExpr:
-        return LogNeg(value)
+        return Inverse(value, self, LogNeg(value))
 
     @property
     def words(self) -> str:
@@ -160,7 +225,7 @@ class Softplus(Elementwise):
         return super().working_set(n_rows, scattered=scattered) + 24 * n_rows * F32.row_bytes(self.shape[-1])
 
     def inverse(self, value: TensorExpr) -> TensorExpr:
-        return InverseSoftplus(value)
+        return Inverse(value, self, InverseSoftplus(value))
 
     @property
     def words(self) -> str:

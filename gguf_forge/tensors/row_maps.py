@@ -331,6 +331,11 @@ class UsedRows(Slice):
 
 
 @dataclass(frozen=True)
+class OneOfEqual(Slice):
+    """One index of an axis whose indices all have the same values. Led back, it is repeated."""
+
+
+@dataclass(frozen=True)
 class Repeat(AlongAxis):
     """Every index along one axis repeated `times` times in a row, as with torch's `repeat_interleave`."""
 

@@ -302,3 +302,5 @@ F32, F16, BF16 = TENSOR_TYPES["F32"], TENSOR_TYPES["F16"], TENSOR_TYPES["BF16"]
 Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 = (TENSOR_TYPES[name] for name in ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"))
 MXFP4, NVFP4 = TENSOR_TYPES["MXFP4"], TENSOR_TYPES["NVFP4"]
 I8, I32, I64 = TENSOR_TYPES["I8"], TENSOR_TYPES["I32"], TENSOR_TYPES["I64"]
+# Types whose values are numbers of something, such as tokens or experts, and no weights.
+INTEGERS = (I8, TENSOR_TYPES["I16"], I32, I64)

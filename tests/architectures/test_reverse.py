@@ -45,51 +45,38 @@ def rounded(expr: TensorExpr, kind: str) -> bytes:
 _UNLIKE = "an equal model comes back: batch norms without mean and variance, which the file has folded in"
 _LOST = "rows that llama.cpp does not use come back as zeros"
 _PADDED = "rows of zeros that the converter appended stay"
-_INTEGERS = "a table of integers comes back under no name"
-_NVFP4 = "the scales of NVFP4 blocks are not put together with the blocks"
 _BREAK = "the token between rows belongs to the language model's file"
 _TWICE = "the first layer has copies of tensors in place of those that it lacks"
 # What does not come back as it was, not even with config.json, and why.
 _OTHERWISE = {
     "arwkv7": _TWICE,
     "bitnet": "the matrices come back as the file has them: rounded to three values",
-    "chameleon": "of the heads' norms, which are all the same, the file holds the first",
-    "deepseek4": _INTEGERS,
-    "deepseek4--mtp": "the layer comes back under the names of the model's own layers",
-    "deepseek4--no-mtp": _INTEGERS,
-    "eagle3-llama3": _INTEGERS,
+    "chameleon": "the file holds the norm of the first head, which stands for all: of random weights they differ",
     "gemma-f16": "1 + weight is rounded to 11 bits",
     "gemma3n": _PADDED,
     "gemma3n-text": _PADDED,
     "granite-speech": _UNLIKE,
     "granite-speech-plus": _UNLIKE,
-    "granite-switch": "adapters of tokens, in the file, are behind an empty one, which has no name in a checkpoint",
     "hunyuan-vl--mmproj": _LOST,
     "jais": "embeddings are multiplied by a number, which rounds them",
     "kimi-k3": "a norm and a projection come back as one of ones and their product",
     "lfm2-audio": _UNLIKE,
-    "llama3-ct-nvfp4": _NVFP4,
-    "llama3-modelopt-nvfp4": _NVFP4,
     "llava-pixtral--mmproj": _BREAK,
     "mamba-ssm": "embeddings come back under the newer of their two names",
     "mimo-v2.5": "the codebooks of sound are not apart",
     "minimax-text-01": "the last module of attention is called otherwise in layers of linear attention",
     "mistral-native-vl--mmproj--mistral-format": _BREAK,
     "mistral4-vl--mmproj": _BREAK,
-    "muse-glimmer": "norms of queries and keys are computed from the config",
     "muse-glimmer--mmproj": "of patches that see two pictures, the file holds the sum",
     "nemotron-nano-omni": "positions are cut for pictures of one size",
     "nemotron-nano-vl": "positions are cut for pictures of one size",
     "nomicbert-v2-moe": "the experts' matrices come back one above the other in another shape",
     "pixtral": _BREAK,
-    "qwen3-modelopt-mixed": _NVFP4,
     "pocket-tts": "the first latent went through a matrix",
     "qwen3-tts": "of the codebooks' sums and counts, the file holds the quotients",
     "qwen3moe-mlx-4bit": "the experts come back as one tensor each, not stacked as MLX has them",
-    "qwen3moe-modelopt-nvfp4": _NVFP4,
-    "qwen4exp": "tables of several layers are one tensor",
     "roberta": _LOST,
-    "rwkv7": _TWICE,
+    "rwkv7": "a vector for all heads comes back without their axis, and is converted to the same",
     "sarvam-moe": "the mean of the router's correction, which does not matter, is not in the file",
     "xlmroberta": _LOST,
     "xlmroberta-reranker": _LOST,

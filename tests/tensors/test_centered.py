@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gguf_forge.errors import InputError
-from gguf_forge.tensors.centered import Centered
+from gguf_forge.tensors.centered import Centered, Uncentered
 from gguf_forge.tensors.stored import Constant
 from gguf_forge.types.tensor_type import BF16, F16, F32, TensorType
 
@@ -33,3 +33,11 @@ def test_the_bits_are_those_of_torch(kind: TensorType) -> None:
 def test_only_vectors_have_a_mean_here() -> None:
     with pytest.raises(InputError, match="not a vector"):
         Centered(Constant(np.zeros((2, 3), np.float32)))
+
+
+@pytest.mark.parametrize("count", [8, 64, 128])
+def test_a_mean_is_found_that_gives_the_same_bits(count: int) -> None:
+    """A centered vector has a mean that is not quite 0, so subtracting it again would change it."""
+    centered = Centered(Constant(_numbers(count) + np.float32(0.3))).rows(0, 1)
+    back = Uncentered(Constant(centered[0]))
+    assert np.array_equal(Centered(back).rows(0, 1), centered)

@@ -26,7 +26,7 @@ from gguf_forge.tensors.arithmetic import (
     Softplus,
     Sum,
 )
-from gguf_forge.tensors.centered import Centered
+from gguf_forge.tensors.centered import Centered, Uncentered
 from gguf_forge.tensors.codebook import Codebook
 from gguf_forge.tensors.codes import ColumnCodes, Gathered, Lookup, RowCodes, RowPlanes
 from gguf_forge.tensors.dequantized import Scaled
@@ -39,10 +39,20 @@ from gguf_forge.tensors.q4_grid import OnQ4Grid
 from gguf_forge.tensors.resized import Resized
 from gguf_forge.tensors.row_maps import Reorder, Repeat, Reshape, RowRange, Slice, Transpose, permute_rope, reshaped
 from gguf_forge.tensors.scaled_blocks import RepackScaled
-from gguf_forge.tensors.stored import AsI32, BigEndian, Constant, PlusIndex, Stored, StoredElements, Widened, Zeros
+from gguf_forge.tensors.stored import (
+    AsI32,
+    BigEndian,
+    Constant,
+    MinusIndex,
+    PlusIndex,
+    Stored,
+    StoredElements,
+    Widened,
+    Zeros,
+)
 from gguf_forge.tensors.ternary import Ternary
 from gguf_forge.types.element_type import ELEMENT_TYPES
-from gguf_forge.types.tensor_type import BF16, F16, F32, Q4_0, Q4_1, Q5_0, Q8_0, TensorType
+from gguf_forge.types.tensor_type import BF16, F16, F32, Q4_0, Q4_1, Q5_0, Q8_0, TENSOR_TYPES, TensorType
 
 # Objects of the interpreter, which no tensor makes larger.
 _SMALL = 20_000
@@ -133,6 +143,10 @@ EXPRESSIONS = {
     "codebook": lambda z: Codebook(stored(z, (4096, 256)), stored(z, (4096,))),
     "resized grid": lambda z: Resized(stored(z, (1, 4096, 256)), 32),
     "without its mean": lambda z: Centered(stored(z, (1 << 16,))),
+    "with a mean again": lambda z: Uncentered(stored(z, (1 << 16,))),
+    "multiplied, undone": lambda z: Multiply(stored(z, (4096, 256), F16), 3.0).inverse(stored(z, (4096, 256), F16)),
+    "softplus undone": lambda z: Softplus(stored(z, (4096, 256))).inverse(stored(z, (4096, 256))),
+    "minus its place": lambda z: MinusIndex(stored(z, (1 << 16,), TENSOR_TYPES["I64"])),
     "divided": lambda z: Divide(stored(z, (4096, 256)), 3.0),
     "blocks with scales": lambda z: Scaled(elements(z, (4096, 256), "F8_E4M3"), stored(z, (32, 2), F32), 128, 128),
     "rows with scales": lambda z: Scaled(elements(z, (4096, 256), "I8"), stored(z, (4096, 1), BF16), 1, 256),

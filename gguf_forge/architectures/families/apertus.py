@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from gguf_forge.architectures.completeness import ATTENTION, DENSE
 from gguf_forge.architectures.declaration import Drop
 from gguf_forge.architectures.families.llama import llama, llama_vocabulary
-from gguf_forge.architectures.metadata import f32
-from gguf_forge.architectures.site import Site
+from gguf_forge.architectures.key_tensors import KeyTensor
 
-
-def _of_all_layers(name: str) -> Callable[[Site], list[float]]:
-    """A parameter of each layer's activation function."""
-    return lambda site: [
-        float(site.peek(f"model.layers.{layer}.mlp.act_fn.{name}").reshape(-1)[0]) for layer in range(site.block_count)
-    ]
-
+_ACT = "model.layers.{i}.mlp.act_fn."
+# The parameters of the activation function, and their shapes.
+_PARAMETERS: dict[str, tuple[int, ...]] = {"alpha_n": (1,), "alpha_p": (1,), "beta": (), "eps": ()}
 
 apertus = llama.derive(
     "apertus",
     hf=("ApertusForCausalLM",),
-    early=tuple(f32(f"xielu.{name}", _of_all_layers(name)) for name in ("alpha_n", "alpha_p", "beta", "eps")),
+    early=tuple(KeyTensor(f"xielu.{name}", _ACT + name, shape) for name, shape in _PARAMETERS.items()),
     tokenizer=llama_vocabulary("apertus"),
     rules=(),
     # The graph rotates heads in the order of the checkpoint, so their rows are not permuted.
     operations={},
-    drops=(Drop("model.layers.{i}.mlp.act_fn.*"),),
+    drops=(Drop(f"{_ACT}*"),),
     layer_tensors=lambda site: (*ATTENTION, "attn_q_norm", "attn_k_norm", "ffn_norm", *DENSE),
 )

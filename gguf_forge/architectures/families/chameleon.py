@@ -6,7 +6,7 @@ from gguf_forge.architectures.completeness import ATTENTION, GATED
 from gguf_forge.architectures.declaration import Architecture, Drop, Operation
 from gguf_forge.architectures.families.llama import HEADS, KEY_HEADS
 from gguf_forge.architectures.metadata import DECODER, flag
-from gguf_forge.architectures.operations import Number, chain, cut, permute_rope, reorder, repeat
+from gguf_forge.architectures.operations import Number, chain, first_of_equal, permute_rope, reorder, repeat
 from gguf_forge.tokenizer import bpe
 
 
@@ -15,7 +15,7 @@ def _head_norm(heads: Number) -> Operation:
 
     Each checkpoint has the same numbers for all heads. Source: the script in transformers that made these checkpoints.
     """
-    return chain(cut(-2, 0, 1), reorder(-1, (2, -1), (1, 0), "its halves interleaved"), repeat(-2, heads))
+    return chain(first_of_equal(-2), reorder(-1, (2, -1), (1, 0), "its halves interleaved"), repeat(-2, heads))
 
 
 chameleon = Architecture(

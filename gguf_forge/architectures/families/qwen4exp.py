@@ -7,23 +7,16 @@ from typing import Any
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS
 from gguf_forge.architectures.declaration import Drop, Rule
 from gguf_forge.architectures.families.qwen35 import DELTA_NET, is_recurrent, qwen35moe
+from gguf_forge.architectures.key_tensors import KeyTable
 from gguf_forge.architectures.metadata import Lines, u32
 from gguf_forge.architectures.operations import add, concat, cut, squeeze
 from gguf_forge.architectures.renames import WRAPPERS, ends
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
-from gguf_forge.gguf_file import values
-from gguf_forge.gguf_file.values import ValueType
 
 _PLE = "model.layers.{i}.ple.ple_embedding."
 _SHARD = "ngram_embedding.shard_{e}.weight"
 _INDEXER = "model.layers.{i}.self_attn.indexer.index_qk_proj.weight"
-# Tensor under `_PLE` -> the metadata key with its values, which are integers that float32 cannot represent exactly.
-_HASHES = {
-    "layer_multipliers": "ple.layer_multipliers",
-    "ngram_heads_offsets": "ple.head_offsets",
-    "ngram_heads_vocab_sizes": "ple.head_vocab_sizes",
-}
 
 
 def _compress_ratios(site: Site) -> list[int]:
@@ -74,11 +67,21 @@ def _ngram_keys(site: Site) -> Lines:
         u32("embedding_length_per_layer_input", _row_width),
     ):
         yield from line(site)
-    for end, key in _HASHES.items() if site.tensors else ():
-        found = site.peek_integers(_stored_under(site, end) or _PLE + end)
-        if any(not 0 <= each < 2**63 for each in found):
-            raise InputError("has negative numbers", tensor=_stored_under(site, end))
-        yield key, values.array(ValueType.UINT64, found)
+
+
+def _has_ngrams(site: Site) -> bool:
+    return bool(_ngram_layers(site))
+
+
+# Tables of integers that float32 cannot represent exactly.
+_HASHES = tuple(
+    KeyTable(f"ple.{key}", _PLE + name, "ple.layers", _has_ngrams)
+    for key, name in (
+        ("layer_multipliers", "layer_multipliers"),
+        ("head_offsets", "ngram_heads_offsets"),
+        ("head_vocab_sizes", "ngram_heads_vocab_sizes"),
+    )
+)
 
 
 def _hyper_connection(place: str) -> tuple[str, ...]:
@@ -103,17 +106,24 @@ qwen4exp = qwen35moe.derive(
         u32("attention.indexer.top_k", "indexer_budget"),
         u32("attention.compress_ratios", _compress_ratios),
         _ngram_keys,
+        *_HASHES,
     ),
     renames=(*WRAPPERS, ends(".dt_bias", ".dt_proj.bias")),
     rules=(
         *qwen35moe.rules,
         Rule((_INDEXER,), "blk.{i}.indexer.q_proj.weight", cut(-2, 0, _n_queries)),
         Rule((_INDEXER,), "blk.{i}.indexer.k_proj.weight", cut(-2, _n_queries)),
-        Rule((_PLE + _SHARD,), "per_layer_token_embd.weight", concat(), count=_n_shards),
+        Rule(
+            (_PLE + _SHARD,),
+            "per_layer_token_embd.weight",
+            concat(),
+            when=lambda site: site.layer in _ngram_layers(site),
+            count=_n_shards,
+        ),
     ),
     operations={**qwen35moe.operations, "ple_norm_*": add(1), "ple_conv1d": squeeze},
     # The layers that predict further tokens are a model of their own.
-    drops=(Drop("mtp.*"), Drop("model.mtp.*"), *(Drop(_PLE + end) for end in _HASHES)),
+    drops=(Drop("mtp.*"), Drop("model.mtp.*"), *(Drop(table.name) for table in _HASHES)),
     choices=frozenset(),
     block_count=lambda site: site.config.block_count,
     model_tensors=("token_embd", "output_hc_norm", "output_hc_down", "output_hc_up"),

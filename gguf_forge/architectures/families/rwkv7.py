@@ -13,6 +13,7 @@ from gguf_forge.architectures.operations import chain, reshape, squeeze, stack, 
 from gguf_forge.architectures.renames import WRAPPERS, ends
 from gguf_forge.architectures.site import Site
 from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.stored import StandIn
 from gguf_forge.tokenizer import bpe, first_of, rwkv_world, sentencepiece
 
 _LORA = "_lora.lora"
@@ -51,7 +52,8 @@ def _has_gate(site: Site) -> bool:
 def _lora(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     """A low-rank matrix. Linear modules store it as ggml needs it, but plain parameters are stored transposed."""
     x = squeeze(site, *sources)
-    return x if any(_LORA in name for name in site.tensors) else transpose(site, x)
+    names = (*site.tensors, *(source.name for source in sources if isinstance(source, StandIn)))
+    return x if any(_LORA in name for name in names) else transpose(site, x)
 
 
 def _twice(part: str, operation: Operation) -> tuple[Rule, Rule]:

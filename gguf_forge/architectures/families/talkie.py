@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gguf_forge.architectures.completeness import GATED
 from gguf_forge.architectures.declaration import Architecture, Drop
+from gguf_forge.architectures.key_tensors import KeyTensor
 from gguf_forge.architectures.metadata import DECODER, f32
 from gguf_forge.architectures.operations import chain, concat, cut, each_of, multiply, reshape, unsqueeze
 from gguf_forge.architectures.renames import ends
@@ -33,14 +32,10 @@ _backward = chain(
 )
 
 
-def _logit_scale(site: Site) -> Any:
-    return float(site.peek(_GAIN).reshape(-1)[0]) if _GAIN in site.tensors else None
-
-
 talkie = Architecture(
     "talkie",
     hf=("TalkieForCausalLM",),
-    early=(f32("logit_scale", _logit_scale),),
+    early=(KeyTensor("logit_scale", _GAIN),),
     metadata=(*DECODER, f32("attention.layer_norm_rms_epsilon", lambda site: _EPSILON)),
     tokenizer=bpe,
     renames=(ends("lm_head", "lm_head.weight"),),

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+from gguf_forge.architectures.origins import COPIED_ROW
 from gguf_forge.architectures.reverse import checkpoint_tensors
+from gguf_forge.checkpoint.mistral_form import PARAMS
 from gguf_forge.checkpoint.safetensors_layout import checkpoint_shards
 from gguf_forge.errors import InputError, OutputError, UsageError
 from gguf_forge.foreign_text import file_name
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.split import PartName
-from gguf_forge.kernels.rows import as_float32
 from gguf_forge.planning.file_plan import FilePlan, WrittenFile, make_files
 from gguf_forge.planning.from_gguf import GgufModel
 from gguf_forge.planning.model_of_file import model_of_file
@@ -25,23 +26,19 @@ from gguf_forge.request import Request
 from gguf_forge.run_settings import Observer, RunSettings
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.paths import is_folder
-from gguf_forge.tensors.expression import TensorExpr, Unary
-from gguf_forge.types.rows import RowNumbers, Rows
-from gguf_forge.types.tensor_type import F32, TENSOR_TYPES
+from gguf_forge.toolbox.edit.as_floats import as_floats
+from gguf_forge.types.tensor_type import TENSOR_TYPES
 
 _FLOATS = tuple(name for name, known in TENSOR_TYPES.items() if known.is_float)
 # The largest file that the Hub's own tools write when they cut a checkpoint into several.
 _MAX_SIZE = 5_000_000_000
 
+log = logging.getLogger(__name__)
 
-@dataclass(frozen=True)
-class UnpackedRows(Unary):
-    """Rows of any type as float32."""
-
-    dtype = F32
-
-    def take(self, rows: RowNumbers) -> Rows:
-        return as_float32(self.of.take(rows), self.of.dtype)
+_LEFT_OUT = (
+    f"{COPIED_ROW} is left out: it is one row of the language model's embeddings. A conversion of the projector needs "
+    "these embeddings, so lead the language model's file back into the same checkpoint"
+)
 
 
 def dequantize_gguf(
@@ -71,8 +68,9 @@ def dequantize_gguf(
         safetensors: Write a checkpoint's tensors.
         max_size: The most bytes of tensors in one file. If it is None, a checkpoint is cut into files of at most 5 GB,
             and a GGUF file is not cut.
-        config: The model's config.json, or its folder. It names the class whose names the tensors get, and has what
-            the file lacks. If it is None, they get those of the class that fits the file best.
+        config: The model's config.json (in Mistral's own form, params.json), or its folder. It names the class whose
+            names the tensors get, and has what the file lacks. If it is None, they get those of the class that fits
+            the file best.
         threads, backend, overwrite, observer: How it is run; see `RunSettings`.
 
     Returns:
@@ -97,6 +95,8 @@ def dequantize_gguf(
 
 def make_dequantized(plan: FilePlan, run: RunSettings, *, is_folder_new: bool) -> WrittenFile:
     """Writes the planned files. If a new folder was made for them and the run fails, the empty folder is removed."""
+    for warning in plan.warnings:
+        log.warning("%s", warning)
     with _folder(plan.path.parent, wanted=is_folder_new):
         return make_files([plan], run)[0]
 
@@ -123,17 +123,16 @@ def plan_dequantized(
     if not gguf.tensors:
         raise InputError("the file has no tensors", file=gguf.paths[0])
     folder = _beside(gguf, float_type.name) if out is None else Path(out)
-    tensors = checkpoint_tensors(
-        gguf.typed_metadata,
-        {tensor.name: _as_floats(tensor.expression()) for tensor in gguf.tensors},
-        model_of_file(gguf.typed_metadata, Path(config)) if config is not None else None,
-    )
+    model = model_of_file(gguf.typed_metadata, Path(config)) if config is not None else None
+    stem = "consolidated" if model is not None and model.class_name == PARAMS else "model"
+    floats = as_floats({tensor.name: tensor.expression() for tensor in gguf.tensors})
+    tensors, kind = checkpoint_tensors(gguf.typed_metadata, floats, model), TENSOR_TYPES[float_type.name]
     return FilePlan(
         file_type=float_type,
         metadata={},
-        shards=checkpoint_shards(folder, tensors, TENSOR_TYPES[float_type.name], split.max_size or _MAX_SIZE),
+        shards=checkpoint_shards(folder, tensors, kind, split.max_size or _MAX_SIZE, stem=stem),
         fallbacks=(),
-        warnings=(),
+        warnings=tuple(_LEFT_OUT for tensor in gguf.tensors if tensor.name == COPIED_ROW),
         source_bytes=sum(tensor.nbytes for tensor in gguf.tensors),
         inputs=gguf.paths,
     )
@@ -147,10 +146,6 @@ def _target(gguf: GgufFile, wanted: str | None) -> FileType:
     if float_type.name not in _FLOATS:
         raise UsageError(f"{float_type} is not a float type", hint=f"choose {', '.join(_FLOATS)}, or use quantize_gguf")
     return float_type
-
-
-def _as_floats(expr: TensorExpr) -> TensorExpr:
-    return expr if expr.dtype.is_float else UnpackedRows(expr)
 
 
 def _beside(gguf: GgufFile, ending: str) -> Path:

@@ -39,7 +39,8 @@ IMATRIX_KEYS = "quantize.imatrix."
 _BY_ID = {file_type.id: file_type for file_type in FILE_TYPES.values() if file_type.id is not None}
 _MOST_NAMED = 4
 _OF_REFERENCE = (
-    "the keys are those of llama.cpp's own tools, which are wrong for this model, as --as-reference writes them: "
+    "the keys and tensors are those of llama.cpp's own tools, which are wrong for this model, as --as-reference "
+    "writes them: "
     "docs/exactness.md says how; convert the model again for right ones"
 )
 _MOST_SAMPLED = 16
@@ -99,14 +100,21 @@ def expecting(gguf: GgufFile, request: Request, options: Options, base: str | No
 def _is_of_reference(
     gguf: GgufFile, content: FileContent, model: OpenModel, request: Request, options: Options, base: TensorType | None
 ) -> bool:
-    """Whether the file has the keys that llama.cpp's own tools write, where these are wrong and ours are others."""
-    if request.as_reference or _has_keys(gguf, content, request):
+    """Whether the file has the keys and tensors that llama.cpp's own tools write, where these are wrong and ours are
+    others."""
+    if request.as_reference or _is_like(gguf, content, request):
         return False
     try:
         other = model.content(replace(request, as_reference=True), replace(options, as_reference=True), base)
     except ForgeError:
         return False
-    return _has_keys(gguf, other, request)
+    return _is_like(gguf, other, request)
+
+
+def _is_like(gguf: GgufFile, content: FileContent, request: Request) -> bool:
+    """Whether the file has the keys of the content, and lacks none of its tensors."""
+    lacked = {chosen.info.name for chosen in content.tensors} - {tensor.name for tensor in gguf.tensors}
+    return not lacked and _has_keys(gguf, content, request)
 
 
 def _has_keys(gguf: GgufFile, content: FileContent, request: Request) -> bool:
