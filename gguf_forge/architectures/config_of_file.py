@@ -56,8 +56,8 @@ def config_of_file(architecture: Architecture, metadata: Metadata) -> Config:
     values, value_heads = number("ssm.inner_size"), number("ssm.time_step_rank")
     if values is not None and value_heads:
         entries["linear_value_head_dim"] = values // value_heads
-    padding = metadata.get("tokenizer.ggml.padding_token_id")
-    if padding is not None:
+    padding, vocabulary = (metadata.get(f"tokenizer.ggml.{key}") for key in ("padding_token_id", "model"))
+    if padding is not None and vocabulary is not None and vocabulary.data != "bert":  # BERT's positions begin at 0
         entries["pad_token_id"] = padding.data
     tables = data("ple.layers")
     if isinstance(tables, list):

@@ -39,7 +39,7 @@ _KINDS: Mapping[Reader, str] = {wordpiece: "bert", bpe: "gpt2", sentencepiece: "
 # Mistral's own form of a checkpoint, whose config is called so.
 _NATIVE_FORM = "params.json"
 _AS_GGUF = "dequantize to a GGUF file instead"
-_ASK_CONFIG = f"name the folder of the model's config.json with --config, which tells more than the file; or {_AS_GGUF}"
+_ASK_CONFIG = f"give the model's config.json as well, which tells more than the file; or {_AS_GGUF}"
 
 Shape = tuple[int, ...]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,12 +27,13 @@ from gguf_forge.storage.local import disk
 from gguf_forge.storage.paths import is_folder
 from gguf_forge.toolbox.edit.as_floats import as_floats
 from gguf_forge.types.tensor_type import TENSOR_TYPES
+from gguf_forge.wording import log_of
 
 _FLOATS = tuple(name for name, known in TENSOR_TYPES.items() if known.is_float)
 # The largest file that the Hub's own tools write when they cut a checkpoint into several.
 _MAX_SIZE = 5_000_000_000
 
-log = logging.getLogger(__name__)
+log = log_of(__name__)
 
 _LEFT_OUT = (
     f"{COPIED_ROW} is left out: it is one row of the language model's embeddings. A conversion of the projector needs "
