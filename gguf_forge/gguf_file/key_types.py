@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from itertools import islice
 from math import isfinite
@@ -24,9 +24,11 @@ _ITEMS = {
     "tokenizer.ggml.token_type": (ValueType.INT32,),
 }
 _FLOATS = (ValueType.FLOAT32, ValueType.FLOAT64)
+_REMEMBERED = 1 << 16  # keys: all of a file, which is planned once for each file type
 _MOST_FLOATS = 1 << 16  # items of an array of floats that are looked at
 
 
+@lru_cache(_REMEMBERED)
 def standard_types(key: str, architecture: str) -> frozenset[ValueType]:
     """The types that a standard key may have; none if the key is no standard one.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum, auto
+from functools import lru_cache
 
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 
@@ -25,6 +26,9 @@ class Role(Enum):
     DOWN = auto()
     OTHER = auto()
 
+
+# Names whose facts are kept: all of a file, which is planned once for each file type.
+_REMEMBERED = 1 << 16
 
 _ROLE_OF_NAME = {
     "output.weight": Role.OUTPUT,
@@ -92,6 +96,7 @@ _KEPT_PARTS_OF_ARCHITECTURE = {
 }
 
 
+@lru_cache(_REMEMBERED)
 def layer_of(name: str) -> int | None:
     """The layer that a name starts with, as in `blk.7.attn_q.weight`; None outside the layers."""
     found = re.match(r"blk\.([0-9]+)", name)
@@ -104,6 +109,7 @@ def file_order(info: TensorInfo) -> tuple[int, str]:
     return (-1 if layer is None else layer, info.name)
 
 
+@lru_cache(_REMEMBERED)
 def role_of(name: str) -> Role:
     """The role of the tensor called `name`."""
     exact = _ROLE_OF_NAME.get(name)

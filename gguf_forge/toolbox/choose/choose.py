@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import UnsupportedError, UsageError
 from gguf_forge.planning.file_plan import FilePlan
-from gguf_forge.planning.making import planned, planning
+from gguf_forge.planning.making import RequestPlan, planning
 from gguf_forge.recipe import FileType, names_of_types
 from gguf_forge.request import Request
 from gguf_forge.toolbox.choose.kv_cache import kv_cache_bytes
@@ -143,14 +144,12 @@ def choose_type(
     Example:
         >>> choose_type(Request(source="Qwen3-0.6B"), fit=8 << 30).recommended  # doctest: +SKIP
     """
-    wanted = _possible(request, names_of_types(request.types or ("all",), with_imatrix=True))
-    with planned(replace(request, types=("F16",), out=None), only_planned=True) as found:
-        sixteen = found.files[0].size
-    with planned(replace(request, types=wanted, out=None), only_planned=True) as found:
+    with planning(replace(request, out=None), only_planned=True) as plan:
         by_type: dict[str, FilePlan] = {}
-        for file in found.files:
+        for file in _possible(plan, names_of_types(request.types or ("all",), with_imatrix=True)):
             by_type.setdefault(file.file_type.name, file)
         files = tuple(by_type.values())
+        sixteen = plan(("F16",)).files[0].size
         errors = sampled_errors(files, threads=threads, progress=progress)
         cache = kv_cache_bytes(files[0].metadata, context)
     choices = (
@@ -168,22 +167,19 @@ def choose_type(
     return TypeChoices(_with_recommended(ordered), context, cache, fit)
 
 
-def _possible(request: Request, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The types that the model can have. If some have no blocks for its rows, each type is tried by itself."""
-    found: dict[Path, str] = {}  # several types may be one file, where a checkpoint keeps its blocks
-    with planning(replace(request, out=None), only_planned=True) as plan:
-        try:
-            plan(names)
-            return names
-        except (UnsupportedError, UsageError):
-            if len(names) == 1:
-                raise
-        for name in names:
-            with suppress(UnsupportedError, UsageError):
-                found.setdefault(plan((name,)).files[0].path, name)
-        if not found:
-            plan(names[:1])
-    return tuple(found.values())
+def _possible(plan: Callable[[Sequence[str]], RequestPlan], names: tuple[str, ...]) -> Iterable[FilePlan]:
+    """The files of the types that the model can have. If some have no blocks for its rows, each is tried by itself."""
+    try:
+        return plan(names).files
+    except (UnsupportedError, UsageError):
+        if len(names) == 1:
+            raise
+    found: dict[Path, FilePlan] = {}  # several types may be one file, where a checkpoint keeps its blocks
+    for name in names:
+        with suppress(UnsupportedError, UsageError):
+            (file, *_) = plan((name,)).files
+            found.setdefault(file.path, file)
+    return found.values() or plan(names[:1]).files
 
 
 def _with_recommended(choices: list[TypeChoice]) -> tuple[TypeChoice, ...]:
