@@ -10,8 +10,8 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from errno import EMLINK, EPERM
 from os import PathLike
 from pathlib import Path
@@ -25,8 +25,11 @@ from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import InputError, RefusedError
 from gguf_forge.run_settings import Observer
 from gguf_forge.storage.local import disk
+from gguf_forge.storage.local.disk import Name
+from gguf_forge.storage.local.held_folder import HeldFolder, held
 from gguf_forge.storage.local.locks import is_at, locked_file
-from gguf_forge.storage.local.output import output_errors, refuse_existing
+from gguf_forge.storage.local.output import refuse_existing
+from gguf_forge.storage.local.output_errors import output_errors
 from gguf_forge.storage.local.publish import check_output, check_room, published
 from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.storage.paths import is_file, is_same, is_there
@@ -84,29 +87,37 @@ def finish(
     """
     begun = time.perf_counter()
     job = open_job(plan_file)
-    with _alone(job):
-        is_new = _finish(job, overwrite, threads or default_threads(), observer or Observer())
+    with held(job.file.parent) as beside_plan, held(job.outputs[0].parent) as outputs, _alone(job, outputs):
+        is_new = _finish(
+            job, _Folders(beside_plan, outputs), overwrite, threads or default_threads(), observer or Observer()
+        )
     sizes = tuple(output.size for output in job.plan.outputs)
     return FinishResult(job.outputs, sizes, time.perf_counter() - begun, was_finished=not is_new)
 
 
+@dataclass(frozen=True)
+class _Folders:
+    """The folders that `finish` writes to, held open."""
+
+    plan: HeldFolder
+    outputs: HeldFolder
+
+
 @contextmanager
-def _alone(job: Job) -> Iterator[None]:
+def _alone(job: Job, outputs: HeldFolder) -> Iterator[None]:
     """Locks the plan with `flock`, so that no other process finishes it at the same time. Without a folder of parts
     there is nothing to lock."""
-    descriptor = None
-    with output_errors(job.lock), suppress(FileNotFoundError):
-        descriptor = locked_file(job.lock)
-        if descriptor is None:
-            raise RefusedError("another process is finishing this plan", file=job.file, hint="wait for it")
-    try:
+    with ExitStack() as opened:
+        with output_errors(job.lock), suppress(FileNotFoundError):
+            parts = opened.enter_context(outputs.subfolder(job.folder.name))
+            descriptor = locked_file(parts / job.lock.name)
+            if descriptor is None:
+                raise RefusedError("another process is finishing this plan", file=job.file, hint="wait for it")
+            opened.callback(_release, descriptor, parts / job.lock.name)
         yield
-    finally:
-        if descriptor is not None:
-            _release(descriptor, job.lock)
 
 
-def _release(descriptor: int, lock: Path) -> None:
+def _release(descriptor: int, lock: Name) -> None:
     with suppress(OSError):
         if is_at(descriptor, lock):
             disk.unlink(lock)
@@ -114,7 +125,7 @@ def _release(descriptor: int, lock: Path) -> None:
         disk.close(descriptor)
 
 
-def _finish(job: Job, overwrite: bool, threads: int, watcher: Observer) -> bool:
+def _finish(job: Job, folders: _Folders, overwrite: bool, threads: int, watcher: Observer) -> bool:
     """Finishes the plan. The result is whether there was anything to do but removing parts."""
     finished = job.finished()
     recorded = [job.recorded(task, finished) for task in range(job.n_tasks)]
@@ -127,16 +138,16 @@ def _finish(job: Job, overwrite: bool, threads: int, watcher: Observer) -> bool:
     there = checker.outputs_there()
     todo = [output for output in range(len(job.outputs)) if output not in there]
     if todo:
-        _make_outputs(job, todo, checker, overwrite)
+        _make_outputs(job, todo, checker, folders.outputs, overwrite=overwrite)
     with output_errors(job.outputs[0]):
-        disk.sync_folder(job.folder.parent)  # an earlier run may have been killed before it synced the folder
+        folders.outputs.sync()  # an earlier run may have been killed before it synced the folder
     if not finished:
-        _write_down(job, digests)
-    job.remove_parts()
+        _write_down(job, digests, folders.plan)
+    job.remove_parts(folders.outputs)
     return bool(todo)
 
 
-def _make_outputs(job: Job, todo: Sequence[int], checker: _Checker, overwrite: bool) -> None:
+def _make_outputs(job: Job, todo: Sequence[int], checker: _Checker, outputs: HeldFolder, *, overwrite: bool) -> None:
     parts = {output: job.parts_of_outputs[output] for output in todo}
     gone = [part for output in todo for part in parts[output] if not is_there(part.path)]
     _check_tasks(job, "not done", job.tasks_of(gone))
@@ -147,19 +158,30 @@ def _make_outputs(job: Job, todo: Sequence[int], checker: _Checker, overwrite: b
     _check_tasks(job, "damaged", job.tasks_of(strange))
     inputs = [job.here / file.path for file in job.plan.inputs]
     for output in todo:
-        check_output(job.outputs[output], 0, inputs, overwrite=overwrite)
+        check_output(job.outputs[output], 0, inputs, overwrite=overwrite, folder=outputs)
+    with output_errors(job.folder):
+        folder = outputs.subfolder(job.folder.name)
+    with folder:
+        _put_together(job, todo, checker, folder, outputs, overwrite=overwrite)
+
+
+def _put_together(
+    job: Job, todo: Sequence[int], checker: _Checker, folder: HeldFolder, outputs: HeldFolder, *, overwrite: bool
+) -> None:
+    """Makes outputs of the parts in a folder."""
+    parts = {output: job.parts_of_outputs[output] for output in todo}
     joined = [output for output in todo if len(parts[output]) > 1]
     for output in joined:  # a stopped run may have left this file, and its room on the disk is needed
         with output_errors(job.whole(output)), suppress(FileNotFoundError):
-            disk.unlink(job.whole(output))
+            disk.unlink(folder / job.whole(output).name)
     check_room(job.folder, [(job.whole(output), job.plan.outputs[output].size) for output in joined])
     sizes = {output: job.plan.outputs[output].size for output in todo}
     checker.watcher.begin_other("checking and joining", sum(sizes.values()) + sum(sizes[output] for output in joined))
     checker.check([part for output in todo for part in parts[output]])
     for output in joined:
-        _join(parts[output], job.whole(output), checker.watcher)
+        _join(parts[output], job.whole(output), folder, checker.watcher)
     for output in reversed(todo):
-        _take_name(job.whole(output), job.outputs[output], overwrite=overwrite)
+        _take_name(folder / job.whole(output).name, job.outputs[output], outputs, overwrite=overwrite)
 
 
 def _begins_with(part: PieceFile, header: bytes) -> bool:
@@ -168,13 +190,13 @@ def _begins_with(part: PieceFile, header: bytes) -> bool:
         return file.read(0, min(file.size, len(header))).tobytes() == header
 
 
-def _write_down(job: Job, digests: Mapping[PieceFile, str]) -> None:
+def _write_down(job: Job, digests: Mapping[PieceFile, str], folder: HeldFolder) -> None:
     """Records that the plan is finished, for tasks and for `finish` if they are run again."""
     if not os.access(job.file.parent, os.W_OK | os.X_OK):
         log.warning("%s: the folder is not writable, so nothing will tell that the plan is finished", job.file.parent)
         return
     text = job.finished_text(digests).encode()
-    with published(job.finished_file, len(text), overwrite=True) as out:
+    with published(job.finished_file, len(text), overwrite=True, folder=folder) as out:
         out.write_at(0, memoryview(text))
 
 
@@ -241,9 +263,9 @@ class _Checker:
                 pool.shutdown(cancel_futures=True)
 
 
-def _join(parts: Sequence[PieceFile], path: Path, observer: Observer) -> None:
+def _join(parts: Sequence[PieceFile], path: Path, folder: HeldFolder, observer: Observer) -> None:
     """Makes a file by copying its parts in order."""
-    with published(path, parts[-1].piece.stop, overwrite=True) as out:
+    with published(path, parts[-1].piece.stop, overwrite=True, folder=folder) as out:
         for part in parts:
             with SourceFile(part.path) as source:
                 out.copy_from(source, 0, part.piece.start, part.size)
@@ -251,22 +273,23 @@ def _join(parts: Sequence[PieceFile], path: Path, observer: Observer) -> None:
             observer.advance(part.size)
 
 
-def _take_name(made: Path, path: Path, *, overwrite: bool) -> None:
+def _take_name(made: Name, path: Path, outputs: HeldFolder, *, overwrite: bool) -> None:
     """Gives a complete file its final name as a hard link. The old name stays, so that `finish` can be run again."""
-    if is_same(made, path):
+    if is_same(made.path, path):
         return
-    second = made.with_name(f"{made.name}.named")
+    final = outputs / path.name
+    second = replace(made, path=made.path.with_name(f"{made.name}.named"))
     with output_errors(path):
         with suppress(FileNotFoundError):
             disk.unlink(second)
         try:
-            disk.link(made, second if overwrite else path)
+            disk.link(made, second if overwrite else final)
         except OSError as error:
             if not overwrite:
-                refuse_existing(path, "appeared while it was being made")
+                refuse_existing(outputs, path, "appeared while it was being made")
             if error.errno not in disk.UNSUPPORTED | {EPERM, EMLINK}:
                 raise
-            disk.rename(made, path)
+            disk.rename(made, final)
         else:
             if overwrite:
-                disk.rename(second, path)
+                disk.rename(second, final)

@@ -17,6 +17,7 @@ from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import InputError
 from gguf_forge.planning.making import RequestPlan, planned
 from gguf_forge.storage.local import disk
+from gguf_forge.storage.local.held_folder import HeldFolder
 from gguf_forge.storage.local.own_folder import remove_all_dead
 from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.storage.paths import is_folder, is_there
@@ -152,16 +153,21 @@ class Job:
         size = self.plan.outputs[output].size
         return _digest_at(self.outputs[output], size, part.piece.start, part.piece.stop, progress) == digest
 
-    def remove_parts(self) -> None:
-        """Removes the parts, and unfinished parts of stopped runs. Other files in the folder are kept."""
+    def remove_parts(self, outputs: HeldFolder) -> None:
+        """Removes the parts, and unfinished parts of stopped runs. Other files in the folder are kept.
+
+        Args:
+            outputs: The folder of the outputs.
+        """
         with suppress(OSError):
-            remove_all_dead(self.folder)
-            ours = [path for path in disk.list_folder(self.folder) if _OUR_NAMES.fullmatch(path.name)]
-            for path in sorted(ours, key=lambda path: path == self.lock):  # the lock file is removed last
-                with suppress(OSError):
-                    disk.unlink(path)
-            disk.remove_folder(self.folder)
-        if is_there(self.folder):
+            with outputs.subfolder(self.folder.name) as parts:
+                remove_all_dead(parts)
+                ours = [name for name in parts.names() if _OUR_NAMES.fullmatch(name)]
+                for name in sorted(ours, key=lambda name: name == self.lock.name):  # the lock file is removed last
+                    with suppress(OSError):
+                        disk.unlink(parts / name)
+            disk.remove_folder(outputs / self.folder.name)
+        if outputs.has(self.folder.name):
             log.warning("%s: is left, with what is not of this plan or cannot be removed", self.folder)
 
 

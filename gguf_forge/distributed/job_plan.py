@@ -26,6 +26,7 @@ from gguf_forge.request import Request
 from gguf_forge.storage.json_file import read_json_object
 from gguf_forge.storage.limits import limit_of
 from gguf_forge.storage.local.folder import located
+from gguf_forge.storage.local.held_folder import held
 from gguf_forge.storage.local.publish import check_output, published
 from gguf_forge.storage.source import Source
 
@@ -149,9 +150,11 @@ def save_work_plan(found: RequestPlan, request: Request, file: Path, *, tasks: i
         raise OutputError(f"the current folder no longer exists: {error.strerror}", file=file) from error
     plan = make_work_plan(found, request, folder, tasks, Path(), with_samples=True)
     text = plan.as_text().encode()
-    check_output(file, len(text), [file.source.path for file in found.inputs], overwrite=overwrite)
-    with published(file, len(text), overwrite=overwrite) as out:
-        out.write_at(0, memoryview(text))
+    inputs = [each.source.path for each in found.inputs]
+    with held(file.parent) as here:
+        check_output(file, len(text), inputs, overwrite=overwrite, folder=here)
+        with published(file, len(text), overwrite=overwrite, folder=here) as out:
+            out.write_at(0, memoryview(text))
     return plan
 
 

@@ -20,7 +20,8 @@ from gguf_forge.option import parse_memory
 from gguf_forge.planning.file_plan import FilePlan, check_kernels, write_files
 from gguf_forge.run_settings import Observer, RunSettings
 from gguf_forge.storage.local import disk
-from gguf_forge.storage.local.output import output_errors
+from gguf_forge.storage.local.held_folder import HeldFolder, held
+from gguf_forge.storage.local.output_errors import output_errors
 from gguf_forge.storage.local.own_folder import own_folder
 from gguf_forge.storage.local.publish import check_room, published
 from gguf_forge.storage.local.source_file import SourceFile
@@ -104,17 +105,18 @@ def _are_in_outputs(job: Job, recorded: Mapping[PieceFile, str]) -> bool:
 
 def _make_parts(job: Job, task: int, run: RunSettings) -> None:
     plan = job.plan
-    with planned_again(job) as found:
-        check_kernels(found.files, run)
-        with _own_names(job, task) as (names, record):
-            files = list(_pieces(found.files, names))
-            check_samples(plan, found.inputs, (read for file in files for read in file.read_from))
-            write_files(files, replace(run, observer=_TaskObserver(task, run.observer or Observer())))
-            _write_record(names, record)
-    finished = job.finished()
-    # Another run of this task may have let `finish` complete the plan meanwhile. Then the new parts are not needed.
-    if finished and _are_in_outputs(job, job.recorded(task, finished) or {}):
-        job.remove_parts()
+    with held(job.outputs[0].parent) as outputs:
+        with planned_again(job) as found:
+            check_kernels(found.files, run)
+            with _own_names(job, task, outputs) as (own, names):
+                files = list(_pieces(found.files, names))
+                check_samples(plan, found.inputs, (read for file in files for read in file.read_from))
+                write_files(files, replace(run, observer=_TaskObserver(task, run.observer or Observer())), own)
+                _write_record(own, names, job.record(task).name)
+        finished = job.finished()
+        # Another run of this task may have let `finish` complete the plan meanwhile. Then the new parts are not needed.
+        if finished and _are_in_outputs(job, job.recorded(task, finished) or {}):
+            job.remove_parts(outputs)
 
 
 class _TaskObserver(Observer):
@@ -135,24 +137,24 @@ class _TaskObserver(Observer):
 
 
 @contextmanager
-def _own_names(job: Job, task: int) -> Iterator[tuple[Mapping[PieceFile, Path], Path]]:
-    """Gives the parts of a task and their record names that only this run uses. If the run succeeds, they get their
-    final names, the record last. Another run of the same task at the same time makes the same bytes."""
+def _own_names(job: Job, task: int, outputs: HeldFolder) -> Iterator[tuple[HeldFolder, Mapping[PieceFile, Path]]]:
+    """A folder that only this run uses, and the paths in it for the parts of a task. If the run succeeds, they and
+    their record get their final names, the record last. Another run of the same task at the same time makes the same
+    bytes."""
     parts = job.parts(task)
     with ExitStack() as folders:
         with output_errors(job.folder):
             with suppress(FileExistsError):
-                disk.make_folder(job.folder)
-            own = folders.enter_context(own_folder(job.folder))
-        check_room(own, [(part.path, part.size) for part in parts])
-        names = {part: own / part.path.name for part in parts}
-        record = own / job.record(task).name
-        yield names, record
-        for made, path in (*((names[part], part.path) for part in parts), (record, job.record(task))):
+                disk.make_folder(outputs / job.folder.name)
+            folder = folders.enter_context(outputs.subfolder(job.folder.name))
+            own = folders.enter_context(own_folder(folder))
+        check_room(own.path, [(part.path, part.size) for part in parts])
+        yield own, {part: own.path / part.path.name for part in parts}
+        for path in (*(part.path for part in parts), job.record(task)):
             with output_errors(path):
-                disk.rename(made, path)
+                disk.rename(own / path.name, folder / path.name)
         with output_errors(job.folder):
-            disk.sync_folder(job.folder)
+            folder.sync()
 
 
 def _pieces(files: Sequence[FilePlan], names: Mapping[PieceFile, Path]) -> Iterator[FilePlan]:
@@ -162,11 +164,11 @@ def _pieces(files: Sequence[FilePlan], names: Mapping[PieceFile, Path]) -> Itera
         yield replace(file, shards=(shard_of(part.piece, shard, path),))
 
 
-def _write_record(names: Mapping[PieceFile, Path], path: Path) -> None:
+def _write_record(folder: HeldFolder, names: Mapping[PieceFile, Path], record: str) -> None:
     digests = {}
     for part, name in names.items():
         with SourceFile(name) as file:
             digests[part] = digest_of(file, 0, file.size)
     text = record_text(digests).encode()
-    with published(path, len(text), overwrite=False) as out:
+    with published(folder.path / record, len(text), overwrite=False, folder=folder) as out:
         out.write_at(0, memoryview(text))

@@ -12,7 +12,7 @@ import numpy as np
 from gguf_forge.engine.batches import Batch, Shard, Target
 from gguf_forge.engine.pack import as_written, pack
 from gguf_forge.storage.local import disk
-from gguf_forge.storage.local.output import output_errors
+from gguf_forge.storage.local.output_errors import output_errors
 
 # A row that takes more memory than this is not checked. One row of a large matrix that is read by columns is an
 # example.

@@ -35,7 +35,8 @@ class GgufFile:
 
     Attributes:
         paths: The file, or the files of the split in order.
-        pieces: The files on the disk. They are others than `paths` if `open_parts` found files joined, or cut.
+        on_disk: The files on the disk. They are others than those of `paths` if `open_parts` found files joined, or
+            cut.
         version: 2 or 3.
         byte_order: "<" little-endian, ">" big-endian.
         typed_metadata: Keys and typed values in file order, those of the first file.
@@ -52,12 +53,10 @@ class GgufFile:
         headers: Sequence[GgufHeader],
         missing: BrokenRule | None = None,
         *,
-        pieces: Sequence[Path] | None = None,
-        owned: Source | None = None,
+        on_disk: Sequence[Source] | None = None,
     ):
         self._files = tuple(files)
-        self._closed = (*files, *filter(None, [owned]))
-        self.pieces = tuple(pieces) if pieces is not None else tuple(file.path for file in files)
+        self.on_disk = self._files if on_disk is None else tuple(on_disk)
         self.paths = tuple(file.path for file in files)
         self.version = headers[0].version
         self.byte_order: ByteOrder = headers[0].byte_order
@@ -83,6 +82,11 @@ class GgufFile:
         return any(each.rule is rule for each in self.broken)
 
     @property
+    def pieces(self) -> tuple[Path, ...]:
+        """The paths of the files on the disk."""
+        return tuple(file.path for file in self.on_disk)
+
+    @property
     def metadata(self) -> dict[str, Any]:
         """Key -> int, float, bool, str (bytes where it is not valid UTF-8), or a sequence of those."""
         return {
@@ -103,7 +107,7 @@ class GgufFile:
 
     def close(self) -> None:
         """Closes the files. No tensor data can be read afterwards."""
-        for file in self._closed:
+        for file in (*self._files, *self.on_disk):
             file.close()
 
     def __enter__(self) -> GgufFile:
@@ -165,7 +169,7 @@ def open_parts(source: str | PathLike[str]) -> GgufFile:
                 hint = f"the pieces up to {pieces[-1].name} were joined: is there a further one?"
                 raise InputError(error.problem, file=error.file, tensor=error.tensor, hint=hint) from error
             opened.pop_all()
-            return GgufFile([whole], [header], pieces=pieces)
+            return GgufFile([whole], [header], on_disk=files)
         first = opened.enter_context(SourceFile(path))
         parts = joined_parts(first, read_header(first, lenient=True))
         if len(parts) == 1:
@@ -177,7 +181,7 @@ def open_parts(source: str | PathLike[str]) -> GgufFile:
             raise InputError(problem, file=path, hint="get the parts again, and merge those")
         _check_split(dict(enumerate(parts)), dict(enumerate(headers)), len(parts))
         opened.pop_all()
-        return GgufFile(parts, headers, pieces=(path,), owned=first)
+        return GgufFile(parts, headers, on_disk=[first])
 
 
 @contextmanager

@@ -8,7 +8,9 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from gguf_forge.engine.batches import RowSource, Shard
@@ -22,8 +24,9 @@ from gguf_forge.kernels.binding import backend_lanes, default_backend, dequantiz
 from gguf_forge.planning.notebook import FileTable, line, size_text
 from gguf_forge.recipe import Assignment, FileType, Options, importance_of, make_recipe
 from gguf_forge.run_settings import Observer, RunSettings
+from gguf_forge.storage.local.held_folder import HeldFolder, held, made_folder
 from gguf_forge.storage.local.output import refuse_existing
-from gguf_forge.storage.local.publish import check_output, check_room, tidy
+from gguf_forge.storage.local.publish import check_output, check_room, published_together, tidy
 from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.wording import log_of
@@ -295,18 +298,26 @@ def refuse_fallbacks(files: Iterable[FilePlan]) -> None:
 _NAMED = 3  # tensors that a message names
 
 
-def make_files(files: Iterable[FilePlan], run: RunSettings) -> FileTable[WrittenFile]:
-    """Checks planned files and writes them; raises what `check_files` and `write_files` do."""
+def make_files(files: Iterable[FilePlan], run: RunSettings, *, makes_folder: bool = False) -> FileTable[WrittenFile]:
+    """Checks planned files and writes them; raises what `check_files` and `write_files` do.
+
+    Args:
+        files: The files, all in one folder.
+        run: How it is run.
+        makes_folder: Whether the folder is made if it is missing. A run that fails removes it again.
+    """
     every = tuple(files)
-    check_files(every, run)
-    kernels = run.backend or default_backend()
-    threads = run.threads or default_threads()
-    log.info("kernels: %s (%d lanes); threads: %d", kernels, backend_lanes(kernels), threads)
-    return write_files(every, run)
+    path = every[0].path.parent
+    with made_folder(path) if makes_folder else held(path) as folder:
+        check_files(every, run, folder)
+        kernels = run.backend or default_backend()
+        threads = run.threads or default_threads()
+        log.info("kernels: %s (%d lanes); threads: %d", kernels, backend_lanes(kernels), threads)
+        return write_files(every, run, folder)
 
 
-def check_files(files: Iterable[FilePlan], run: RunSettings) -> None:
-    """Raises the errors that can be known before any work. All files are in one folder.
+def check_files(files: Iterable[FilePlan], run: RunSettings, folder: HeldFolder | None = None) -> None:
+    """Raises the errors that can be known before any work. All files are in one folder, which may be held open.
 
     Raises:
         UnsupportedError: no kernel makes a type that a file needs, or reads one that it is made of.
@@ -317,15 +328,19 @@ def check_files(files: Iterable[FilePlan], run: RunSettings) -> None:
     every = tuple(files)
     check_kernels(every, run)
     todo = []
-    for file in every:
-        for shard in file.shards:
-            why = _why_unfinished(file, shard, run)
-            if why is None:
-                continue
-            check_output(shard.path, shard.layout.size, file.inputs, overwrite=run.overwrite or run.resume)
-            if run.resume and not run.overwrite:
-                refuse_existing(shard.path, f"already exists, and is not what this run would make: {why}")
-            todo.append((shard.path, shard.layout.size))
+    with ExitStack() as opened:
+        folder = folder or opened.enter_context(held(every[0].path.parent))
+        for file in every:
+            for shard in file.shards:
+                why = _why_unfinished(file, shard, run)
+                if why is None:
+                    continue
+                replaces = run.overwrite or run.resume
+                check_output(shard.path, shard.layout.size, file.inputs, overwrite=replaces, folder=folder)
+                if run.resume and not run.overwrite:
+                    problem = f"already exists, and is not what this run would make: {why}"
+                    refuse_existing(folder, shard.path, problem)
+                todo.append((shard.path, shard.layout.size))
     check_room(every[0].path.parent, todo)
 
 
@@ -362,8 +377,8 @@ def _check_types(file: FilePlan) -> None:
         )
 
 
-def write_files(files: Iterable[FilePlan], run: RunSettings) -> FileTable[WrittenFile]:
-    """Writes planned files. The sources are read only once for all of them.
+def write_files(files: Iterable[FilePlan], run: RunSettings, folder: HeldFolder) -> FileTable[WrittenFile]:
+    """Writes planned files into their folder. The sources are read only once for all of them.
 
     To resume, files and parts that are complete stay as they are, unless the settings ask for new ones.
 
@@ -377,11 +392,13 @@ def write_files(files: Iterable[FilePlan], run: RunSettings) -> FileTable[Writte
     for file in every:
         for shard in file.shards:
             if _why_unfinished(file, shard, run) is None:
-                tidy(shard.path)
+                tidy(shard.path, folder)
                 watcher.resumed(shard.bytes_to_write)
             else:
                 todo.append(shard)
-    resumed = forge(todo, run, watcher.advance, resumed=watcher.resumed)
+    resumed = forge(
+        todo, run, watcher.advance, publish=partial(published_together, folder=folder), resumed=watcher.resumed
+    )
     found = {shard.path: n for shard, n in zip(todo, resumed, strict=True)}
     seconds = time.perf_counter() - begun
     return FileTable(

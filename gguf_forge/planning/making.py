@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from os import PathLike
@@ -25,7 +25,6 @@ from gguf_forge.recipe import Options
 from gguf_forge.recipe.requested import options_of
 from gguf_forge.request import Request, names_folder
 from gguf_forge.run_settings import Observer, RunSettings
-from gguf_forge.storage.local.publish import made_folder
 from gguf_forge.storage.memory import memory_bound
 from gguf_forge.storage.profile import PLAN, Profile, measured, phase
 
@@ -107,9 +106,7 @@ def make(request: Request, run: RunSettings, options: Options | None = None) -> 
         phase(PLAN),
         planned(request, options) as found,
     ):
-        folder = found.files[0].path.parent
-        with made_folder(folder) if names_folder(request.out, len(found.files)) else nullcontext():
-            return make_files(found.files, run)
+        return make_files(found.files, run, makes_folder=names_folder(request.out, len(found.files)))
 
 
 def convert(

@@ -279,7 +279,7 @@ def test_parts_go_when_what_is_made_of_them_is_there(
         left = {path.name: path.read_bytes() for path in folder.glob("part-*")}
         is_made = (folder / "m.gguf").exists()
         assert left == parts if not is_made else left.items() <= parts.items(), met.call
-        assert bool(left) == (ran.code != 0), met.call
+        assert ran.code != 0 or not left, met.call  # a signal may come when all parts are gone
         if ran.code:
             failed.add(met.call)
         assert is_made or forge(*merge).code == 0, met.call

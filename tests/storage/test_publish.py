@@ -15,6 +15,7 @@ from command_line import listing
 
 from gguf_forge.errors import InputError, OutputError, RefusedError
 from gguf_forge.storage.local import disk
+from gguf_forge.storage.local.disk import Name
 from gguf_forge.storage.local.output import beside
 from gguf_forge.storage.local.publish import check_output, check_room, published, published_together
 from gguf_forge.storage.local.source_file import SourceFile
@@ -274,8 +275,8 @@ def test_files_of_one_run_appear_together_or_not_at_all(
     if old and not overwrite:
         return
 
-    def except_of(unlucky: str, change: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
-        def sometimes(path: Path, to: Path) -> None:
+    def except_of(unlucky: str, change: Callable[[Name, Name], None]) -> Callable[[Name, Name], None]:
+        def sometimes(path: Name, to: Name) -> None:
             if to.name == unlucky and path.name.endswith(".partial"):
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             change(path, to)

@@ -13,6 +13,7 @@ from command_line import listing
 
 from gguf_forge.errors import OutputError
 from gguf_forge.storage.local import disk, journal
+from gguf_forge.storage.local.disk import Name
 from gguf_forge.storage.local.output import beside
 from gguf_forge.storage.local.publish import published
 
@@ -119,7 +120,7 @@ def test_a_file_that_cannot_be_removed_is_named(path: Path, monkeypatch: pytest.
     """In a folder such as /tmp, only its owner can remove a file."""
     beside(path, "partial").write_bytes(b"precious")
 
-    def refuse(at: Path) -> None:
+    def refuse(at: Name) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(disk, call, refuse)
@@ -147,13 +148,13 @@ def test_only_the_file_that_was_replaced_comes_back(path: Path, monkeypatch: pyt
     path.write_bytes(b"old")
     link, rename = disk.link, disk.rename
 
-    def raced(at: Path, to: Path) -> None:
-        to.write_bytes(b"planted")
+    def raced(at: Name, to: Name) -> None:
+        to.path.write_bytes(b"planted")
         link(at, to)
 
-    def renamed(at: Path, to: Path) -> None:
+    def renamed(at: Name, to: Name) -> None:
         rename(at, to)
-        if to == path:
+        if to.path == path:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(disk, "link", raced)

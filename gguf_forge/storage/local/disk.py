@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +19,33 @@ from pathlib import Path
 UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK})
 
 # Opening a pipe that somebody else put there does not wait for a writer.
-_PRIVATE = os.O_CLOEXEC | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_PRIVATE = os.O_CLOEXEC | os.O_NONBLOCK | _NO_LINK
+
+# Whether the system can reach a name through an open folder.
+HAS_HANDLES = {os.open, os.stat, os.link, os.rename, os.unlink, os.mkdir, os.rmdir} <= os.supports_dir_fd
+
+
+@dataclass(frozen=True)
+class Name:
+    """A name in a folder.
+
+    Attributes:
+        path: Its path.
+        folder: The descriptor of the open folder; None if the name is reached by its path.
+    """
+
+    path: Path
+    folder: int | None = None
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def called(self) -> str | Path:
+        """What system calls get along with `folder`."""
+        return self.path if self.folder is None else self.path.name
 
 
 def open_read(path: Path) -> int:
@@ -26,17 +53,27 @@ def open_read(path: Path) -> int:
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
 
 
-def open_own(path: Path) -> int:
+def open_folder(path: Path) -> int:
+    """Opens a folder. It follows links, as for every path that the user names."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def open_subfolder(at: Name) -> int:
+    """Opens one of our own folders. It does not follow a link that somebody else put there."""
+    return os.open(at.called, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | _NO_LINK, dir_fd=at.folder)
+
+
+def open_own(at: Name) -> int:
     """Opens one of our own files for reading and writing. It does not follow a link that somebody else put there."""
-    return os.open(path, os.O_RDWR | _PRIVATE)
+    return os.open(at.called, os.O_RDWR | _PRIVATE, dir_fd=at.folder)
 
 
-def create(path: Path, mode: int = 0o666) -> int:
+def create(at: Name, mode: int = 0o666) -> int:
     """Creates a file for reading and writing. The process's umask applies to `mode`.
 
     It raises FileExistsError if anything has this name.
     """
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _PRIVATE, mode)
+    return os.open(at.called, os.O_RDWR | os.O_CREAT | os.O_EXCL | _PRIVATE, mode, dir_fd=at.folder)
 
 
 def close(descriptor: int) -> None:
@@ -48,9 +85,14 @@ def status(path: Path) -> os.stat_result:
     return path.stat()
 
 
-def status_of_name(path: Path) -> os.stat_result:
+def status_at(at: Name) -> os.stat_result:
+    """The status of a file in a folder; for a link, the status of the file that it leads to."""
+    return os.stat(at.called, dir_fd=at.folder)
+
+
+def status_of_name(at: Name) -> os.stat_result:
     """The status of the name itself, even if it is a link."""
-    return path.lstat()
+    return os.stat(at.called, dir_fd=at.folder, follow_symlinks=False)
 
 
 def status_of_open(descriptor: int) -> os.stat_result:
@@ -148,16 +190,13 @@ def sync_data(descriptor: int) -> None:
     getattr(os, "fdatasync", os.fsync)(descriptor)
 
 
-def sync_folder(path: Path) -> None:
-    """Waits until the names in a folder are on the disk, if the file system supports this."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def sync_folder(descriptor: int) -> None:
+    """Waits until the names in an open folder are on the disk, if the file system supports this."""
     try:
         os.fsync(descriptor)
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
-    finally:
-        os.close(descriptor)
 
 
 def lock(descriptor: int) -> bool:
@@ -169,30 +208,30 @@ def lock(descriptor: int) -> bool:
     return True
 
 
-def rename(path: Path, to: Path) -> None:
+def rename(at: Name, to: Name) -> None:
     """Renames a file. An existing file with the new name is replaced."""
-    path.replace(to)
+    os.replace(at.called, to.called, src_dir_fd=at.folder, dst_dir_fd=to.folder)
 
 
-def link(path: Path, to: Path) -> None:
+def link(at: Name, to: Name) -> None:
     """Gives a file a second name (a hard link). It raises FileExistsError if anything has this name."""
-    os.link(path, to, follow_symlinks=False)
+    os.link(at.called, to.called, src_dir_fd=at.folder, dst_dir_fd=to.folder, follow_symlinks=False)
 
 
-def unlink(path: Path) -> None:
-    path.unlink()
+def unlink(at: Name) -> None:
+    os.unlink(at.called, dir_fd=at.folder)
 
 
-def make_folder(path: Path) -> None:
+def make_folder(at: Name) -> None:
     """Makes a folder. It raises FileExistsError if anything has this name."""
-    path.mkdir()
+    os.mkdir(at.called, dir_fd=at.folder)
 
 
-def list_folder(path: Path) -> list[Path]:
-    """The paths of all entries of a folder, in no particular order."""
-    return list(path.iterdir())
+def list_folder(descriptor: int) -> list[str]:
+    """The names of all entries of an open folder, in no particular order."""
+    return os.listdir(descriptor)
 
 
-def remove_folder(path: Path) -> None:
+def remove_folder(at: Name) -> None:
     """Removes an empty folder."""
-    path.rmdir()
+    os.rmdir(at.called, dir_fd=at.folder)

@@ -14,10 +14,11 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from pathlib import Path
 from zlib import crc32
 
 from gguf_forge.storage.local import disk
+from gguf_forge.storage.local.disk import Name
+from gguf_forge.storage.local.held_folder import HeldFolder
 from gguf_forge.wording import log_of
 
 log = log_of(__name__)
@@ -70,14 +71,14 @@ class JournalRecord:
         return at >= 0 and stop <= self.ranges[at][1]
 
 
-def read_journal(path: Path, size: int) -> JournalRecord:
+def read_journal(name: Name, size: int) -> JournalRecord:
     """Reads the journal of a file of `size` bytes. The record is empty if there is no journal.
 
     Raises:
         OSError: the journal cannot be read.
     """
     try:
-        descriptor = disk.open_own(path)
+        descriptor = disk.open_own(name)
     except FileNotFoundError:
         return JournalRecord()
     try:
@@ -126,7 +127,8 @@ class Journal:
     If the journal can no longer be written, it is given up with a warning, because the output does not need it.
 
     Args:
-        path: The path of the journal.
+        folder: The folder of both files.
+        name: The name of the journal in it.
         output: The descriptor of the output file.
         fingerprint: The fingerprint of this run.
         thread: The executor that writes the journal with one thread, so that no worker waits for the disk.
@@ -134,9 +136,16 @@ class Journal:
     """
 
     def __init__(
-        self, path: Path, output: int, fingerprint: str, thread: Executor, recorded: JournalRecord | None = None
+        self,
+        folder: HeldFolder,
+        name: str,
+        output: int,
+        fingerprint: str,
+        thread: Executor,
+        recorded: JournalRecord | None = None,
     ):
-        self._path = path
+        self._folder = folder
+        self._name = folder / name
         self._output = output
         self._end = recorded.end if recorded else 0
         self._first_line = _line(f"{_MAGIC} {fingerprint}")
@@ -205,15 +214,15 @@ class Journal:
 
     def _give_up(self, why: str) -> None:
         self._given_up = True
-        log.warning("%s: %s; a later --resume repeats the work from here on", self._path, why)
+        log.warning("%s: %s; a later --resume repeats the work from here on", self._name.path, why)
 
     def _append(self, line: bytes) -> None:
         is_new = self._end == 0
         if self._descriptor is None:
-            self._descriptor = disk.create(self._path) if is_new else disk.open_own(self._path)
+            self._descriptor = disk.create(self._name) if is_new else disk.open_own(self._name)
         lines = self._first_line + line if is_new else line
         disk.pwrite_all(self._descriptor, memoryview(lines), self._end)
         disk.sync_data(self._descriptor)
         if is_new:
-            disk.sync_folder(self._path.parent)
+            self._folder.sync()
         self._end += len(lines)

@@ -7,12 +7,12 @@ killed.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from gguf_forge.storage.local import disk
+from gguf_forge.storage.local.disk import Name
 
 
-def locked_file(path: Path) -> int | None:
+def locked_file(name: Name) -> int | None:
     """Makes or opens a file and locks it; None if another process has it locked.
 
     The lock lasts until the returned descriptor is closed. On a file system without locks, every caller succeeds.
@@ -22,15 +22,15 @@ def locked_file(path: Path) -> int | None:
     """
     while True:
         try:
-            descriptor = disk.create(path)
+            descriptor = disk.create(name)
         except FileExistsError:
             try:
-                descriptor = disk.open_own(path)
+                descriptor = disk.open_own(name)
             except FileNotFoundError:
                 continue  # The process that had the file has just finished and removed it.
         try:
             is_locked = _lock(descriptor)
-            is_current = is_at(descriptor, path)
+            is_current = is_at(descriptor, name)
         except BaseException:
             disk.close(descriptor)
             raise
@@ -50,9 +50,9 @@ def _lock(descriptor: int) -> bool:
         return True
 
 
-def is_at(descriptor: int, path: Path) -> bool:
-    """Whether the path still names the open file."""
+def is_at(descriptor: int, name: Name) -> bool:
+    """Whether the name is still that of the open file."""
     try:
-        return os.path.samestat(disk.status_of_name(path), disk.status_of_open(descriptor))
+        return os.path.samestat(disk.status_of_name(name), disk.status_of_open(descriptor))
     except FileNotFoundError:
         return False

@@ -11,10 +11,9 @@ that it made itself, or that nobody else made or can write to. It opens no links
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager, suppress
-from errno import EDQUOT, EMFILE, ENOSPC, EPERM
+from contextlib import suppress
+from errno import EPERM
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -23,18 +22,18 @@ from stat import S_IMODE, S_IRUSR, S_ISREG, S_IWUSR
 from gguf_forge.errors import OutputError, RefusedError
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.direct import DirectWriter
+from gguf_forge.storage.local.disk import Name
+from gguf_forge.storage.local.held_folder import HeldFolder
 from gguf_forge.storage.local.journal import Journal, JournalRecord, differences, read_journal
 from gguf_forge.storage.local.locks import is_at
+from gguf_forge.storage.local.output_errors import output_errors
 from gguf_forge.storage.local.samples import Samples
-from gguf_forge.storage.local.source_file import TOO_MANY_FILES
 from gguf_forge.storage.sink import Output
 from gguf_forge.storage.source import Source
 from gguf_forge.wording import log_of
 
 log = log_of(__name__)
 
-MORE_ROOM = "free some room, or choose a folder on another disk"
-_HINTS = {ENOSPC: MORE_ROOM, EDQUOT: MORE_ROOM, EMFILE: TOO_MANY_FILES}
 # The endings of the files next to an output: the unfinished file, its journal, the old file during the renaming, and an
 # empty file that shows which owner and permissions a new file gets.
 ENDINGS = ("partial", "journal", "old", "probe")
@@ -49,18 +48,9 @@ def beside(path: Path, ending: str) -> Path:
     return path.with_name(f".gguf-forge-{sha256(os.fsencode(path.name)).hexdigest()[:16]}.{ending}")
 
 
-@contextmanager
-def output_errors(path: Path) -> Iterator[None]:
-    """Turns an OSError about the output `path` into an OutputError."""
-    try:
-        yield
-    except OSError as error:
-        hint = _HINTS.get(error.errno or 0, "nothing was changed under this name")
-        raise OutputError(error.strerror or str(error), file=path, hint=hint) from None
-
-
-def refuse_existing(path: Path, problem: str) -> None:
-    if os.path.lexists(path):
+def refuse_existing(folder: HeldFolder, path: Path, problem: str) -> None:
+    """Raises RefusedError if the folder has anything under the name of the output `path`."""
+    if folder.has(path.name):
         raise RefusedError(problem, file=path, hint="choose another name or use --overwrite")
 
 
@@ -68,14 +58,22 @@ class LocalSink:
     """A file of known size that is written at offsets. Several threads may write at the same time.
 
     Bytes that are never written are zero. `published_together` calls `begin`, `complete`, `take_name` and `end`.
+
+    Args:
+        output: The file.
+        folder: Its folder. It stays open as long as the sink is used.
     """
 
-    def __init__(self, output: Output):
+    def __init__(self, output: Output, folder: HeldFolder):
         self.path = output.path
+        self._folder = folder
+        self._name = folder / output.path.name
         self._size = output.size
         self._fingerprint = output.fingerprint
         self._mode = output.mode
-        self._partial, self._journal_path, self._old, self._probe = (beside(output.path, end) for end in ENDINGS)
+        self._partial, self._journal_name, self._old, self._probe = (
+            folder / beside(output.path, ending).name for ending in ENDINGS
+        )
         self._descriptor: int | None = None
         self._is_begun = self._is_ended = self._is_new = self._is_ours = False
         self._replaced: os.stat_result | None = None
@@ -135,7 +133,7 @@ class LocalSink:
             self.take(resume=resume)
             self._set_mode(_OPENABLE)
             if not overwrite:
-                refuse_existing(self.path, "already exists")
+                refuse_existing(self._folder, self.path, "already exists")
             # The inode is in the fingerprint, so that a journal never counts for another file of the same name.
             fingerprint = f"{self._fingerprint} file={disk.status_of_open(self._opened).st_ino}"
             if not self._is_new:
@@ -144,7 +142,9 @@ class LocalSink:
                 self._empty()
             self._reserve()
             self._writer = DirectWriter(self._opened)
-            self._journal = Journal(self._journal_path, self._opened, fingerprint, journals, self._recorded)
+            self._journal = Journal(
+                self._folder, self._journal_name.name, self._opened, fingerprint, journals, self._recorded
+            )
 
     @property
     def _is_direct(self) -> bool:
@@ -191,7 +191,9 @@ class LocalSink:
         return descriptor
 
     def _in_the_way(self, what: str) -> OutputError:
-        return OutputError(f"is in the way: {what}", file=self._partial, hint="remove it, or choose another folder")
+        return OutputError(
+            f"is in the way: {what}", file=self._partial.path, hint="remove it, or choose another folder"
+        )
 
     def _remove_left(self) -> None:
         try:
@@ -225,12 +227,12 @@ class LocalSink:
     def _read_journal(self) -> JournalRecord:
         """The journal of the run that left the unfinished file; an empty one if somebody else could have written it."""
         try:
-            left = disk.status_of_name(self._journal_path)
+            left = disk.status_of_name(self._journal_name)
         except FileNotFoundError:
             return JournalRecord()
         if not S_ISREG(left.st_mode) or not self._is_like_new(left):
             return JournalRecord()
-        return read_journal(self._journal_path, self._size)
+        return read_journal(self._journal_name, self._size)
 
     def _set_mode(self, more: int = 0) -> None:
         if self._mode is None:
@@ -251,7 +253,7 @@ class LocalSink:
                 raise RefusedError(
                     "another run is writing this file or was killed; the file system has no locks to tell which",
                     file=self.path,
-                    hint=f"if none is running, remove {self._partial}",
+                    hint=f"if none is running, remove {self._partial.path}",
                 ) from None
             locked = True
         if not locked:
@@ -259,8 +261,8 @@ class LocalSink:
                 "another run is writing this file", file=self.path, hint="wait for it, or choose another name"
             )
 
-    def _is_at(self, path: Path) -> bool:
-        return is_at(self._opened, path)
+    def _is_at(self, name: Name) -> bool:
+        return is_at(self._opened, name)
 
     def _still_valid(self, recorded: JournalRecord, fingerprint: str) -> JournalRecord:
         """The record if it is valid for this run, otherwise an empty one."""
@@ -279,8 +281,8 @@ class LocalSink:
         The journal goes first, because it must never record bytes that are no longer there.
         """
         with suppress(FileNotFoundError):
-            disk.unlink(self._journal_path)
-            disk.sync_folder(self.path.parent)
+            disk.unlink(self._journal_name)
+            self._folder.sync()
         if not self._is_new:
             disk.truncate(self._opened, 0)
 
@@ -309,7 +311,7 @@ class LocalSink:
         if self._is_foreign:
             raise OutputError(
                 "another process wrote to the unfinished file",
-                file=self._partial,
+                file=self._partial.path,
                 hint="run again, and let no other program touch this file meanwhile",
             )
 
@@ -326,45 +328,65 @@ class LocalSink:
             OutputError: the file cannot be renamed, or somebody removed or replaced it.
         """
         with output_errors(self.path):
+            if not self._folder.is_at_its_path:
+                raise OutputError(
+                    "the folder was moved or replaced while the file was written",
+                    file=self._folder.path,
+                    hint="run again, and let nobody change this folder's path meanwhile",
+                )
             if not self._is_at(self._partial):
                 raise OutputError(
                     "the unfinished file was removed or replaced while it was written",
-                    file=self._partial,
+                    file=self._partial.path,
                     hint="run again, and do not touch this file meanwhile",
                 )
             if overwrite:
                 self._replace()
             else:
-                _take_free_name(self._partial, self.path)
+                self._take_free_name()
             self._set_mode()
+
+    def _take_free_name(self) -> None:
+        """Takes the name only if no other file has it. A hard link never replaces a file, but renaming would."""
+        problem = "appeared while it was being made"
+        try:
+            disk.link(self._partial, self._name)
+        except FileExistsError:
+            refuse_existing(self._folder, self.path, problem)
+            raise
+        except OSError:  # Some file systems lack hard links.
+            refuse_existing(self._folder, self.path, problem)
+            disk.rename(self._partial, self._name)
+        else:
+            disk.unlink(self._partial)
 
     def _replace(self) -> None:
         with suppress(FileNotFoundError):
             disk.unlink(self._old)
         with suppress(FileNotFoundError):
-            self._replaced = disk.status_of_name(self.path)
+            self._replaced = disk.status_of_name(self._name)
         with suppress(OSError):  # There is no old file, or the file system has no hard links.
-            disk.link(self.path, self._old)
-        disk.rename(self._partial, self.path)
+            disk.link(self._name, self._old)
+        disk.rename(self._partial, self._name)
 
     def give_name_back(self) -> None:
         """Undoes `take_name`, even if it was interrupted, so that the old file has its name again."""
-        if not self._is_at(self.path):
+        if not self._is_at(self._name):
             return
         is_partial = self._is_at(self._partial)
         if self._replaced is not None and _names(self._old, self._replaced):
             if not is_partial:
-                disk.link(self.path, self._partial)
-            disk.rename(self._old, self.path)
+                disk.link(self._name, self._partial)
+            disk.rename(self._old, self._name)
         elif is_partial:
-            disk.unlink(self.path)
+            disk.unlink(self._name)
         elif self._replaced is None:
-            disk.rename(self.path, self._partial)
+            disk.rename(self._name, self._partial)
 
     @property
     def is_left(self) -> bool:
         """Whether an earlier run left an unfinished file, and the journal of what is finished in it."""
-        return all(map(os.path.lexists, (self._partial, self._journal_path)))
+        return all(self._folder.has(name.name) for name in (self._partial, self._journal_name))
 
     def end(self, *, keep: bool) -> None:
         """Removes the temporary files, or with `keep` leaves those that a later run needs to continue.
@@ -387,16 +409,16 @@ class LocalSink:
         if self._journal is not None:
             with suppress(OSError):
                 self._journal.close(write_down=keep and is_unfinished)
-        if not is_unfinished and not self._is_at(self.path):
+        if not is_unfinished and not self._is_at(self._name):
             # Somebody removed our file. If there is another one, it is not ours, and the journal may be its journal.
-            if not os.path.lexists(self._partial):
-                disk.unlink(self._journal_path)
+            if not self._folder.has(self._partial.name):
+                disk.unlink(self._journal_name)
             return
         # If this run did not get as far as its journal, there may be the journal of an earlier run.
         if keep and is_unfinished and (self._journal.is_written if self._journal else not self._is_new):
             self.is_kept = True
             return
-        for left in (self._journal_path, self._old, *([self._partial] if is_unfinished else [])):
+        for left in (self._journal_name, self._old, *([self._partial] if is_unfinished else [])):
             with suppress(OSError):
                 disk.unlink(left)
 
@@ -419,24 +441,9 @@ class LocalSink:
                 disk.close(descriptor)
 
 
-def _names(path: Path, file: os.stat_result) -> bool:
-    """Whether the path names this file."""
+def _names(name: Name, file: os.stat_result) -> bool:
+    """Whether the name is that of this file."""
     try:
-        return os.path.samestat(disk.status_of_name(path), file)
+        return os.path.samestat(disk.status_of_name(name), file)
     except FileNotFoundError:
         return False
-
-
-def _take_free_name(partial: Path, path: Path) -> None:
-    """Gives a file its name only if no other file has it. A hard link never replaces a file, but renaming would."""
-    problem = "appeared while it was being made"
-    try:
-        disk.link(partial, path)
-    except FileExistsError:
-        refuse_existing(path, problem)
-        raise
-    except OSError:  # Some file systems lack hard links.
-        refuse_existing(path, problem)
-        disk.rename(partial, path)
-    else:
-        disk.unlink(partial)

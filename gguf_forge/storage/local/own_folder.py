@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gguf_forge.storage.local import disk
+from gguf_forge.storage.local.held_folder import HeldFolder
 from gguf_forge.storage.local.locks import is_at, locked_file
 
 PREFIX = "run-"
@@ -26,27 +27,28 @@ _DEAD_SECONDS = 24 * 3600
 
 
 @contextmanager
-def own_folder(parent: Path) -> Iterator[Path]:
+def own_folder(parent: HeldFolder) -> Iterator[HeldFolder]:
     """A new folder in `parent` that only this run uses, until the end of the block.
 
     Raises:
         OSError: the folder cannot be made.
     """
-    path, lock = _claimed(parent)
+    name, lock = _claimed(parent)
     try:
         disk.pwrite_all(lock, memoryview(_this_machine()), 0)
         now = disk.status_of_open(lock).st_mtime  # The disk's clock also made the times of the other folders.
-        _remove_dead(parent, path, now)
-        disk.make_folder(path)
-        yield path
+        _remove_dead(parent, name, now)
+        disk.make_folder(parent / name)
+        with parent.subfolder(name) as folder:
+            yield folder
     finally:
         with suppress(OSError):
-            _remove(path)
+            _remove(parent, name)
         with suppress(OSError):
             disk.close(lock)
 
 
-def remove_all_dead(parent: Path) -> None:
+def remove_all_dead(parent: HeldFolder) -> None:
     """Removes the folders of all dead runs in `parent`, of every machine, without waiting a day.
 
     It is for a time when nothing from these runs is needed any more.
@@ -54,16 +56,12 @@ def remove_all_dead(parent: Path) -> None:
     _remove_dead(parent, None, float("inf"))
 
 
-def _claimed(parent: Path) -> tuple[Path, int]:
+def _claimed(parent: HeldFolder) -> tuple[str, int]:
     while True:
-        path = parent / f"{PREFIX}{secrets.token_hex(8)}"
-        descriptor = locked_file(_lock_of(path))
+        name = f"{PREFIX}{secrets.token_hex(8)}"
+        descriptor = locked_file(parent / f"{name}{_LOCK}")
         if descriptor is not None:  # None: another run took the lock file for a dead run's before we locked it.
-            return path, descriptor
-
-
-def _lock_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}{_LOCK}")
+            return name, descriptor
 
 
 def _this_machine() -> bytes:
@@ -75,39 +73,41 @@ def _this_machine() -> bytes:
     return (found.strip() or platform.node().encode())[:_MAX_MACHINE]
 
 
-def _remove_dead(parent: Path, own: Path | None, now: float) -> None:
-    for lock in disk.list_folder(parent):
-        path = lock.with_name(lock.name.removesuffix(_LOCK))
-        if lock.name.startswith(PREFIX) and path not in (lock, own):
+def _remove_dead(parent: HeldFolder, own: str | None, now: float) -> None:
+    for lock in parent.names():
+        name = lock.removesuffix(_LOCK)
+        if lock.startswith(PREFIX) and name not in (lock, own):
             with suppress(OSError):
-                _remove_if_dead(path, now)
+                _remove_if_dead(parent, name, now)
 
 
-def _remove_if_dead(path: Path, now: float) -> None:
-    lock = _lock_of(path)
+def _remove_if_dead(parent: HeldFolder, name: str, now: float) -> None:
+    lock = parent / f"{name}{_LOCK}"
     descriptor = disk.open_own(lock)
     try:
         # On a file system without locks this raises an error, so nothing is removed there.
         if not disk.lock(descriptor) or not is_at(descriptor, lock):
             return
         is_of_this_machine = disk.pread_all(descriptor, _MAX_MACHINE, 0) == _this_machine()
-        if is_of_this_machine or now - _last_change(path) > _DEAD_SECONDS:
-            _remove(path)
+        if is_of_this_machine or now - _last_change(parent, name) > _DEAD_SECONDS:
+            _remove(parent, name)
     finally:
         disk.close(descriptor)
 
 
-def _last_change(path: Path) -> float:
-    seen = [_lock_of(path)]
-    with suppress(FileNotFoundError):
-        seen += [path, *disk.list_folder(path)]
-    return max(disk.status_of_name(each).st_mtime for each in seen)
+def _last_change(parent: HeldFolder, name: str) -> float:
+    times = [disk.status_of_name(parent / f"{name}{_LOCK}").st_mtime]
+    with suppress(FileNotFoundError), parent.subfolder(name) as folder:
+        seen = [parent / name, *(folder / left for left in folder.names())]
+        times += [disk.status_of_name(each).st_mtime for each in seen]
+    return max(times)
 
 
-def _remove(path: Path) -> None:
+def _remove(parent: HeldFolder, name: str) -> None:
     """Removes a folder and then its lock file, so that a folder never lacks its lock file."""
     with suppress(FileNotFoundError):
-        for left in disk.list_folder(path):
-            disk.unlink(left)
-        disk.remove_folder(path)
-    disk.unlink(_lock_of(path))
+        with parent.subfolder(name) as folder:
+            for left in folder.names():
+                disk.unlink(folder / left)
+        disk.remove_folder(parent / name)
+    disk.unlink(parent / f"{name}{_LOCK}")

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 
 from gguf_forge.errors import OutputError, RefusedError
 from gguf_forge.storage.local import disk
-from gguf_forge.storage.local.output import (
-    ENDINGS,
-    MORE_ROOM,
-    LocalSink,
-    beside,
-    output_errors,
-    refuse_existing,
-)
-from gguf_forge.storage.paths import is_folder, is_same
+from gguf_forge.storage.local.disk import Name
+from gguf_forge.storage.local.held_folder import HeldFolder, held
+from gguf_forge.storage.local.output import ENDINGS, LocalSink, beside, refuse_existing
+from gguf_forge.storage.local.output_errors import MORE_ROOM, output_errors
+from gguf_forge.storage.paths import is_folder
 from gguf_forge.storage.profile import SYNC, phase
 from gguf_forge.storage.sink import Output
 from gguf_forge.wording import log_of
@@ -29,7 +26,9 @@ log = log_of(__name__)
 _LONGEST_NAME = 255
 
 
-def check_output(path: Path, size: int, inputs: Iterable[Path], *, overwrite: bool) -> None:
+def check_output(
+    path: Path, size: int, inputs: Iterable[Path], *, overwrite: bool, folder: HeldFolder | None = None
+) -> None:
     """Checks before any work whether the output can be written.
 
     Args:
@@ -37,6 +36,7 @@ def check_output(path: Path, size: int, inputs: Iterable[Path], *, overwrite: bo
         size: Its size in bytes.
         inputs: Files that it must not replace.
         overwrite: Whether an existing file may be replaced.
+        folder: The folder of `path`, if it is held open.
 
     Raises:
         RefusedError: the path is an input (by name, link or hard link), or exists and may not be replaced.
@@ -48,37 +48,27 @@ def check_output(path: Path, size: int, inputs: Iterable[Path], *, overwrite: bo
         )
     if is_folder(path):
         raise OutputError("is a folder", file=path, hint="name a file in it")
-    if not is_folder(path.parent):
-        raise OutputError("the folder does not exist", file=path.parent, hint="create it first")
-    if path.exists() and not path.is_file():
-        raise OutputError("is not a regular file", file=path, hint="choose another name")
-    if path.exists() and any(is_same(path, source) for source in inputs):
-        raise RefusedError("the output is one of the inputs", file=path, hint="choose another name")
-    if not overwrite:
-        refuse_existing(path, "already exists")
+    with ExitStack() as opened:
+        folder = folder or opened.enter_context(held(path.parent))
+        _check_name(folder, path, inputs)
+        if not overwrite:
+            refuse_existing(folder, path, "already exists")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise OutputError("the folder is not writable", file=path.parent)
     check_room(path.parent, [(path, size)])
 
 
-@contextmanager
-def made_folder(folder: Path) -> Iterator[None]:
-    """Makes a folder for outputs, and removes it again if it is still empty when the block fails.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
-    missing = [path for path in (folder, *folder.parents) if not is_folder(path)]
-    for path in reversed(missing):
-        with output_errors(path):
-            disk.make_folder(path)
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError):  # it is not empty
-            for path in missing:
-                disk.remove_folder(path)
-        raise
+def _check_name(folder: HeldFolder, path: Path, inputs: Iterable[Path]) -> None:
+    """Raises the errors of `check_output` about a file that the folder has under this name."""
+    old = folder.status(path.name)
+    if old is None:
+        return
+    if not S_ISREG(old.st_mode):
+        raise OutputError("is not a regular file", file=path, hint="choose another name")
+    for source in inputs:
+        with suppress(OSError):  # a source that is gone cannot be replaced
+            if os.path.samestat(old, disk.status(source)):
+                raise RefusedError("the output is one of the inputs", file=path, hint="choose another name")
 
 
 def check_room(folder: Path, outputs: Sequence[tuple[Path, int]]) -> None:
@@ -87,15 +77,16 @@ def check_room(folder: Path, outputs: Sequence[tuple[Path, int]]) -> None:
     Unfinished files that killed runs left under the same names count as free room, because they are used again.
     """
     size = sum(size for _, size in outputs)
-    free = shutil.disk_usage(folder).free + sum(_left_behind(path) for path, _ in outputs)
+    with output_errors(folder):
+        free = shutil.disk_usage(folder).free + sum(_left_behind(path) for path, _ in outputs)
     if free < size:
         raise OutputError(f"this needs {size:,} bytes and the disk has {free:,} free", file=folder, hint=MORE_ROOM)
 
 
-def tidy(path: Path) -> None:
+def tidy(path: Path, folder: HeldFolder) -> None:
     """Removes temporary files that a killed run left next to a complete file, unless another run uses them now."""
-    if any(os.path.lexists(beside(path, ending)) for ending in ENDINGS):
-        file = LocalSink(Output(path, 0))
+    if any(folder.has(beside(path, ending).name) for ending in ENDINGS):
+        file = LocalSink(Output(path, 0), folder)
         with suppress(OutputError, RefusedError):
             file.take()
         file.end(keep=False)
@@ -104,23 +95,31 @@ def tidy(path: Path) -> None:
 def _left_behind(path: Path) -> int:
     """The room on the disk that the unfinished file of an output takes."""
     try:
-        return disk.status_of_name(beside(path, "partial")).st_blocks * 512
+        return disk.status_of_name(Name(beside(path, "partial"))).st_blocks * 512
     except OSError:
         return 0
 
 
 @contextmanager
 def published(
-    path: Path, size: int, *, overwrite: bool, resume: bool = False, fingerprint: str = "", mode: int | None = None
+    path: Path,
+    size: int,
+    *,
+    overwrite: bool,
+    resume: bool = False,
+    fingerprint: str = "",
+    mode: int | None = None,
+    folder: HeldFolder | None = None,
 ) -> Iterator[LocalSink]:
     """One new file. `published_together` is the same for several."""
-    with published_together([Output(path, size, fingerprint, mode)], overwrite=overwrite, resume=resume) as (file,):
+    outputs = [Output(path, size, fingerprint, mode)]
+    with published_together(outputs, overwrite=overwrite, resume=resume, folder=folder) as (file,):
         yield file
 
 
 @contextmanager
 def published_together(
-    outputs: Sequence[Output], *, overwrite: bool, resume: bool = False
+    outputs: Sequence[Output], *, overwrite: bool, resume: bool = False, folder: HeldFolder | None = None
 ) -> Iterator[tuple[LocalSink, ...]]:
     """New files that get their names if the block succeeds, and vanish otherwise.
 
@@ -133,12 +132,25 @@ def published_together(
         overwrite: Whether they may replace existing files.
         resume: Whether to continue from the files of a stopped run, and to keep unfinished files if this run is
             stopped.
+        folder: The folder of all outputs, if it is held open. It must be the one in which they were checked, so that
+            nobody can put another one under its path between the check and the writing.
 
     Raises:
         RefusedError: another run is writing one of the files; or one exists and may not be replaced.
         OutputError: a file cannot be written. An old file with its name is unchanged.
     """
-    files = tuple(map(LocalSink, outputs))
+    with ExitStack() as opened:
+        parents = dict.fromkeys(output.path.parent for output in outputs)
+        folders = {path: folder or opened.enter_context(held(path)) for path in parents}
+        with _published(folders, outputs, overwrite=overwrite, resume=resume) as files:
+            yield files
+
+
+@contextmanager
+def _published(
+    folders: Mapping[Path, HeldFolder], outputs: Sequence[Output], *, overwrite: bool, resume: bool
+) -> Iterator[tuple[LocalSink, ...]]:
+    files = tuple(LocalSink(output, folders[output.path.parent]) for output in outputs)
     journals = ThreadPoolExecutor(1, "journals")
     try:
         left = [file.path for file in files if not resume and file.is_left]
@@ -150,7 +162,7 @@ def published_together(
         with phase(SYNC):
             for file in files:
                 file.complete()
-            _take_names(files, overwrite=overwrite)
+            _take_names(files, folders, overwrite=overwrite)
     finally:
         try:
             for file in files:
@@ -172,13 +184,13 @@ def _named(paths: Sequence[Path]) -> str:
     return str(paths[0]) + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
 
 
-def _take_names(files: Sequence[LocalSink], *, overwrite: bool) -> None:
+def _take_names(files: Sequence[LocalSink], folders: Mapping[Path, HeldFolder], *, overwrite: bool) -> None:
     try:
         for file in reversed(files):
             file.take_name(overwrite=overwrite)
-        for folder, file in {file.path.parent: file for file in files}.items():
-            with output_errors(file.path):
-                disk.sync_folder(folder)
+        for path, folder in folders.items():
+            with output_errors(path):
+                folder.sync()
     except BaseException:
         for file in files:
             with suppress(OSError):

@@ -43,7 +43,7 @@ class SourceFile:
             self.descriptor = disk.open_read(path)
             status = disk.status_of_open(self.descriptor)
             _refuse_special(status, path)
-            self.size, self.identity = status.st_size, _identity(status)
+            self.size, self.identity = status.st_size, identity_of(status)
         except OSError as error:
             self.close()
             hint = TOO_MANY_FILES if error.errno == EMFILE else None
@@ -105,7 +105,7 @@ class SourceFile:
     def check_unchanged(self) -> None:
         """Raises InputError if `path` now names another file, or if this file was written to."""
         try:
-            now = _identity(disk.status(self.path))
+            now = identity_of(disk.status(self.path))
         except OSError as error:
             raise InputError(f"the file vanished while it was read: {error.strerror}", file=self.path) from error
         if now != self.identity:
@@ -135,6 +135,9 @@ def _refuse_special(status: os.stat_result, path: Path) -> None:
         raise InputError("not a regular file", file=path, hint="devices, pipes and sockets are never read")
 
 
-def _identity(status: os.stat_result) -> str:
-    """The time of the last change of the inode is in it: programs can set the other times back, but not this one."""
+def identity_of(status: os.stat_result) -> str:
+    """A text that identifies a file and its content.
+
+    The time of the last change of the inode is in it: programs can set the other times back, but not this one.
+    """
     return repr((status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))

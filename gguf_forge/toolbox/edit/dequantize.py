@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from gguf_forge.architectures.origins import COPIED_ROW
 from gguf_forge.architectures.reverse import checkpoint_tensors
 from gguf_forge.checkpoint.mistral_form import PARAMS
 from gguf_forge.checkpoint.safetensors_layout import checkpoint_shards
-from gguf_forge.errors import InputError, OutputError, UsageError
+from gguf_forge.errors import InputError, UsageError
 from gguf_forge.foreign_text import file_name
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.split import PartName
@@ -23,7 +21,6 @@ from gguf_forge.planning.splits import Split
 from gguf_forge.recipe import FILE_TYPES, FileType, Options
 from gguf_forge.request import Request
 from gguf_forge.run_settings import Observer, RunSettings
-from gguf_forge.storage.local import disk
 from gguf_forge.storage.paths import is_folder
 from gguf_forge.toolbox.edit.as_floats import as_floats
 from gguf_forge.types.tensor_type import TENSOR_TYPES
@@ -97,8 +94,7 @@ def make_dequantized(plan: FilePlan, run: RunSettings, *, is_folder_new: bool) -
     """Writes the planned files. If a new folder was made for them and the run fails, the empty folder is removed."""
     for warning in plan.warnings:
         log.warning("%s", warning)
-    with _folder(plan.path.parent, wanted=is_folder_new):
-        return make_files([plan], run)[0]
+    return make_files([plan], run, makes_folder=is_folder_new)[0]
 
 
 def plan_dequantized(
@@ -156,21 +152,3 @@ def _beside(gguf: GgufFile, ending: str) -> Path:
     name, separator, last = stem.rpartition("-")
     is_type = separator and last.upper() in FILE_TYPES
     return path.with_name(f"{file_name(name if is_type else stem) or 'model'}-{ending}")
-
-
-@contextmanager
-def _folder(folder: Path, *, wanted: bool) -> Iterator[None]:
-    """Makes a folder for the time of the block. If the block fails and the folder is empty, it is removed again."""
-    is_new = wanted and not folder.exists()
-    if is_new:
-        try:
-            disk.make_folder(folder)
-        except OSError as error:
-            raise OutputError(f"the folder cannot be made: {error.strerror}", file=folder) from error
-    try:
-        yield
-    except BaseException:
-        if is_new:
-            with suppress(OSError):
-                disk.remove_folder(folder)
-        raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from os import PathLike
@@ -20,7 +21,8 @@ from gguf_forge.gguf_file.tensor import GgufTensor
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, string, u32
 from gguf_forge.planning.file_plan import refuse_part_name
 from gguf_forge.storage.local import disk
-from gguf_forge.storage.local.output import output_errors
+from gguf_forge.storage.local.held_folder import HeldFolder, held
+from gguf_forge.storage.local.output_errors import output_errors
 from gguf_forge.storage.local.publish import check_output, published
 from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.tokenizer.chat_template import KEY as CHAT_TEMPLATE
@@ -300,10 +302,10 @@ def _check_broken(
             log.warning("%s", broken.everywhere())
 
 
-def check_edit(plan: EditPlan, *, overwrite: bool = False) -> None:
-    """Raises the errors of `write_edit` that can be known before any work."""
+def check_edit(plan: EditPlan, *, overwrite: bool = False, folder: HeldFolder | None = None) -> None:
+    """Raises the errors of `write_edit` that can be known before any work. The file's folder may be held open."""
     inputs = () if plan.in_place else (plan.source,)
-    check_output(plan.path, plan.size, inputs, overwrite=overwrite or plan.in_place)
+    check_output(plan.path, plan.size, inputs, overwrite=overwrite or plan.in_place, folder=folder)
 
 
 def write_edit(
@@ -323,8 +325,12 @@ def write_edit(
     """
     if not plan.is_needed:
         return
-    check_edit(plan, overwrite=overwrite)
-    with published(plan.path, plan.size, overwrite=overwrite or plan.in_place, mode=_mode(plan, file)) as out:
+    replaces = overwrite or plan.in_place
+    with ExitStack() as opened:
+        folder = opened.enter_context(held(plan.path.parent))
+        check_edit(plan, overwrite=overwrite, folder=folder)
+        mode = _mode(plan, file)
+        out = opened.enter_context(published(plan.path, plan.size, overwrite=replaces, mode=mode, folder=folder))
         for begin, target, nbytes in _placed(plan):
             for done in range(0, nbytes, _COPY_PIECE):
                 piece = min(_COPY_PIECE, nbytes - done)

@@ -6,6 +6,7 @@ Source: llama.cpp's tools/gguf-split/gguf-split.cpp, and `gguf_set_kv` of ggml's
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 
@@ -18,7 +19,10 @@ from gguf_forge.planning.file_plan import FilePlan, WrittenFile, make_files
 from gguf_forge.planning.splits import Split, split_as_gguf_split, whole_file
 from gguf_forge.run_settings import Observer, RunSettings
 from gguf_forge.storage.local import disk
-from gguf_forge.storage.local.publish import made_folder
+from gguf_forge.storage.local.disk import Name
+from gguf_forge.storage.local.held_folder import held
+from gguf_forge.storage.local.source_file import identity_of
+from gguf_forge.storage.source import Source
 from gguf_forge.toolbox.edit.copying import as_they_are, bounds_of, check_one_byte_order, copying_plan, tensors_to_copy
 
 
@@ -63,8 +67,7 @@ def split_gguf(
 
 def make_split(file: FilePlan, run: RunSettings) -> WrittenFile:
     """Makes the parts of a plan, and their folder if it is missing."""
-    with made_folder(file.path.parent):
-        return make_files([file], run)[0]
+    return make_files([file], run, makes_folder=True)[0]
 
 
 def plan_split(gguf: GgufFile, prefix: str | PathLike[str], split: Split, *, partial: bool = False) -> FilePlan:
@@ -130,10 +133,13 @@ def make_merged(
     if delete_splits and partial:
         hint = "leave one of the two out"
         raise RefusedError("parts are not deleted for a file that may lack some of them", hint=hint)
-    with open_parts(source) as gguf:
+    with ExitStack() as opened:
+        gguf = opened.enter_context(open_parts(source))
+        folder = opened.enter_context(held(gguf.pieces[0].parent)) if delete_splits else None
         result = make_files([plan_merge(gguf, out, partial=partial)], run)[0]
-    for part in gguf.pieces if delete_splits else ():
-        _delete(part)
+        if folder is not None:
+            for part in gguf.on_disk:
+                _delete(part, folder / part.path.name)
     return result
 
 
@@ -163,9 +169,13 @@ def _without(metadata: Metadata, *keys: str) -> Metadata:
     return {key: as_c_strings(value) for key, value in metadata.items() if key not in keys}
 
 
-def _delete(part: Path) -> None:
+def _delete(part: Source, name: Name) -> None:
+    """Deletes a part that was merged, unless its name is meanwhile that of another file."""
+    problem = "the merged file is complete, but this part cannot be deleted"
     try:
-        disk.unlink(part)
+        if identity_of(disk.status_at(name)) != part.identity:
+            hint = "its name leads to another file now"
+            raise OutputError(problem, file=part.path, hint=hint)
+        disk.unlink(name)
     except OSError as error:
-        problem = f"the merged file is complete, but this part cannot be deleted: {error.strerror}"
-        raise OutputError(problem, file=part) from error
+        raise OutputError(f"{problem}: {error.strerror}", file=part.path) from error

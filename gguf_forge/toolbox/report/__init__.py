@@ -13,6 +13,7 @@ from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.planning.open_model import open_origin
 from gguf_forge.planning.parts import for_part_of
 from gguf_forge.request import Request
+from gguf_forge.storage.local.held_folder import held
 from gguf_forge.storage.local.publish import check_output, published
 from gguf_forge.toolbox.report.data import Report
 from gguf_forge.toolbox.report.gather import Origin, gather
@@ -63,16 +64,19 @@ def report(
         if source is not None:
             origin = opened.enter_context(_origin(gguf, source, drop_tensor, lora, base_model))
         target = Path(out) if out is not None else None
+        folder = None
         if target is not None:
-            check_output(target, 0, (*gguf.paths, *(origin.files if origin else ())), overwrite=overwrite)
+            folder = opened.enter_context(held(target.parent))
+            inputs = (*gguf.paths, *(origin.files if origin else ()))
+            check_output(target, 0, inputs, overwrite=overwrite, folder=folder)
         found = gather(gguf, origin, threads=threads, progress=progress)
         gguf.check_unchanged()
-    if target is not None:
-        from gguf_forge.toolbox.report.page import page
+        if target is not None:
+            from gguf_forge.toolbox.report.page import page
 
-        drawn = page(found).encode()
-        with published(target, len(drawn), overwrite=overwrite) as written:
-            written.write_at(0, memoryview(drawn))
+            drawn = page(found).encode()
+            with published(target, len(drawn), overwrite=overwrite, folder=folder) as written:
+                written.write_at(0, memoryview(drawn))
     return found
 
 

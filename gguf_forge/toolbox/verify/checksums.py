@@ -22,6 +22,7 @@ from gguf_forge.errors import InputError, printable
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.rules import COPYABLE, refuse
 from gguf_forge.gguf_file.tensor import GgufTensor
+from gguf_forge.storage.local.held_folder import held
 from gguf_forge.storage.local.publish import check_output, published
 from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.storage.source import Source
@@ -107,17 +108,19 @@ def write_sums(
     Example:
         >>> write_sums("model.gguf", "model.gguf.sums")  # doctest: +SKIP
     """
-    with open_gguf(source, lenient=True) as gguf:
-        refuse(gguf.broken, but=COPYABLE)
-        check_output(Path(out), 0, gguf.paths, overwrite=overwrite)
-        sums = sums_of(gguf, threads=threads, progress=progress)
-        gguf.check_unchanged()
-    broken = next((line for line in sums if "\n" in str(line)), None)
-    if broken is not None:
-        raise InputError("a name has a line break, which no file of sums can hold", file=source, tensor=broken.tensor)
-    text = "".join(f"{line}\n" for line in sums).encode(errors="surrogateescape")
-    with published(Path(out), len(text), overwrite=overwrite) as file:
-        file.write_at(0, memoryview(text))
+    with held(Path(out).parent) as folder:
+        with open_gguf(source, lenient=True) as gguf:
+            refuse(gguf.broken, but=COPYABLE)
+            check_output(Path(out), 0, gguf.paths, overwrite=overwrite, folder=folder)
+            sums = sums_of(gguf, threads=threads, progress=progress)
+            gguf.check_unchanged()
+        broken = next((line for line in sums if "\n" in str(line)), None)
+        if broken is not None:
+            problem = "a name has a line break, which no file of sums can hold"
+            raise InputError(problem, file=source, tensor=broken.tensor)
+        text = "".join(f"{line}\n" for line in sums).encode(errors="surrogateescape")
+        with published(Path(out), len(text), overwrite=overwrite, folder=folder) as file:
+            file.write_at(0, memoryview(text))
     return sums
 
 

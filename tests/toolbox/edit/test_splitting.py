@@ -19,7 +19,8 @@ from splits import run_name, split_runs
 from gguf_forge import InputError, OutputError, RefusedError, UnsupportedError, UsageError, convert, open_gguf
 from gguf_forge.cli import main
 from gguf_forge.planning.splits import Split
-from gguf_forge.storage.local import publish
+from gguf_forge.storage.local import disk, publish
+from gguf_forge.storage.local.disk import Name
 from gguf_forge.toolbox.edit.splitting import merge_gguf, plan_split, split_gguf
 
 
@@ -90,14 +91,14 @@ def test_merging_deletes_the_parts_when_it_is_told(whole: Path, parts: list[Path
 
 
 def test_parts_that_cannot_be_deleted(whole: Path, parts: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    unlink = Path.unlink
+    unlink = disk.unlink
 
-    def refuse(path: Path, missing_ok: bool = False) -> None:
-        if path in parts:
+    def refuse(name: Name) -> None:
+        if name.path in parts:
             raise PermissionError(1, "not allowed")
-        unlink(path, missing_ok)
+        unlink(name)
 
-    monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr(disk, "unlink", refuse)
     with pytest.raises(OutputError, match="is complete, but this part cannot be deleted: not allowed") as caught:
         merge_gguf(parts[0], whole.with_name("b.gguf"), delete_splits=True)
     assert caught.value.file == parts[0]
