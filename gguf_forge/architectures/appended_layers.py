@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from gguf_forge.architectures.declaration import Drop
+from collections.abc import Callable
+from dataclasses import replace
+
+from gguf_forge.architectures.declaration import Architecture, Drop
 from gguf_forge.architectures.metadata import u32
 from gguf_forge.architectures.renames import Appended, Rename
 from gguf_forge.architectures.site import Site
@@ -60,3 +63,27 @@ NEXTN_COUNT = u32(
 
 # Leaves out the layers that the options exclude: the appended ones (`no_mtp`), or the model's own (`mtp_only`).
 LEFT_OUT_LAYERS = Drop("model.layers.{i}.*", when=is_left_out)
+
+
+def with_appended_layers(own: Architecture, count: Callable[[Site], int] = counted_layers) -> Architecture:
+    """A declaration of a model with appended layers, which the options leave out or take alone.
+
+    Args:
+        own: The declaration. Its `layer_tensors` says what a layer has in any case.
+        count: How many appended layers the file has.
+    """
+    tensors = own.layer_tensors
+
+    def of_layer(site: Site) -> tuple[str, ...]:
+        if tensors is None or is_left_out(site):
+            return ()
+        return (*tensors(site), *(NEXTN if is_appended(site) else ()))
+
+    return replace(
+        own,
+        drops=(*own.drops, LEFT_OUT_LAYERS),
+        block_count=lambda site: site.config.block_count + count(site),
+        choices=CHOICES,
+        drop_extra_layers=False,
+        layer_tensors=None if tensors is None else of_layer,
+    )

@@ -22,6 +22,7 @@ DENSE = ("ffn_up", "ffn_down")
 GATED = ("ffn_gate", *DENSE)
 MAMBA = ("ssm_in", "ssm_conv1d", "ssm_x", "ssm_dt", "ssm_a", "ssm_d", "ssm_out")
 MAMBA2 = ("ssm_in", "ssm_conv1d", "ssm_dt", "ssm_a", "ssm_d", "ssm_norm", "ssm_out")
+HYPER = tuple(f"hc_{part}_{name}" for part in ("attn", "ffn") for name in ("fn", "base", "scale"))
 EXPERTS = ("ffn_gate_inp", "ffn_gate_exps|ffn_gate_up_exps", "ffn_up_exps|ffn_gate_up_exps", "ffn_down_exps")
 
 

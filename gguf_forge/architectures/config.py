@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gguf_forge.architectures.config_defaults import with_defaults
-from gguf_forge.errors import InputError
+from gguf_forge.errors import InputError, UnsupportedError
 
 # Keys under which multimodal configs describe the language model. If a config has several, the last of them counts.
 _TEXT_PARTS = ("text_config", "llm_config", "lm_config", "thinker_config", "language_config", "lfm")
@@ -71,6 +71,9 @@ class Config(Mapping[str, Any]):
     def updated(self, **changes: Any) -> Config:
         return Config({**self.entries, **changes})
 
+    def without(self, *keys: str) -> Config:
+        return Config({key: value for key, value in self.entries.items() if key not in keys})
+
     def find(self, *keys: str) -> Any:
         """The value of the first key that exists, even if this value is None; also None if no key exists."""
         return next((self.entries[key] for key in keys if key in self.entries), None)
@@ -102,6 +105,41 @@ class Config(Mapping[str, Any]):
             InputError: it is missing and has no default, or it is not a finite, positive number.
         """
         return positive(self.find(*keys), self._given(*keys), default)
+
+    def listed(self, key: str) -> list[Any]:
+        """A list.
+
+        Raises:
+            InputError: it is missing, or something else.
+        """
+        found = self.find(key)
+        if not isinstance(found, list):
+            raise InputError(f"{key} is {found!r:.40}, not a list", file="config.json")
+        return found
+
+    def by_layer(self, key: str) -> list[Any]:
+        """A list with one value for each of the model's layers.
+
+        Raises:
+            InputError: there is no list of this length.
+        """
+        found, count = self.find(key), self.block_count
+        if not isinstance(found, list) or len(found) != count:
+            raise InputError(f"{key} is not a list of {count} layers", file="config.json")
+        return found
+
+    def check_known(self, known: Mapping[str, tuple[Any, ...]]) -> None:
+        """Checks values for which llama.cpp has no choice: config key -> the values that it can compute with.
+
+        A missing key counts as None.
+
+        Raises:
+            UnsupportedError: the model needs something else.
+        """
+        for key, values in known.items():
+            if self.find(key) not in values:
+                said = f"{key} is {self.find(key)!r:.40}, which llama.cpp does not know"
+                raise UnsupportedError(said, file="config.json")
 
     def rope_number(self, key: str, default: float | None = None) -> float:
         """A finite, positive rotary parameter, as `number` gives it."""

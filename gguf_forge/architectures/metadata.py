@@ -184,10 +184,7 @@ def rope_freq_base_swa(site: Site) -> Any:
 
 def sliding_layers(site: Site) -> list[bool]:
     """For each layer, whether it attends within a sliding window, according to the config's `layer_types`."""
-    types, count = site.config.find("layer_types"), site.config.block_count
-    if not isinstance(types, list) or len(types) != count:
-        raise InputError(f"layer_types is not a list of {count} layers", file="config.json")
-    return [kind == "sliding_attention" for kind in types]
+    return [kind == "sliding_attention" for kind in site.config.by_layer("layer_types")]
 
 
 SLIDING_PATTERN = flag("attention.sliding_window_pattern", sliding_layers)
@@ -216,6 +213,26 @@ def expert_gating(site: Site) -> int | None:
         )
     return _GATING[name]
 
+
+def leading_dense(site: Site) -> int:
+    """The number of layers before the first one with experts, according to the config's `mlp_layer_types`."""
+    kinds = site.config.listed("mlp_layer_types")
+    return next((layer for layer, kind in enumerate(kinds) if kind != "dense"), len(kinds))
+
+
+# Experts that every token goes through, and what the outputs of the chosen ones are multiplied by.
+SHARED_AND_SCALED: tuple[MetadataLine, ...] = (
+    u32("expert_shared_count", "n_shared_experts", "num_shared_experts"),
+    f32("expert_weights_scale", "routed_scaling_factor"),
+    flag("expert_weights_norm", "norm_topk_prob"),
+)
+
+# Several streams between the layers, which matrices mix.
+HYPER_CONNECTIONS: tuple[MetadataLine, ...] = (
+    u32("hyper_connection.count", "hc_mult"),
+    u32("hyper_connection.sinkhorn_iterations", "hc_sinkhorn_iters"),
+    f32("hyper_connection.epsilon", "hc_eps"),
+)
 
 # The keys of nearly every decoder, in the reference's order. A line writes nothing if the config lacks its keys.
 DECODER: tuple[MetadataLine, ...] = (

@@ -207,6 +207,11 @@ def target_tokens(count: Number) -> Operation:
     return apply
 
 
+def token_table(source: str, count: Number) -> Rule:
+    """The rule for a draft model's table of tokens, which is the file's last tensor."""
+    return Rule((source,), "d2t", target_tokens(count), last=True)
+
+
 def center(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     """A vector with its mean subtracted."""
     (x,) = sources
@@ -428,10 +433,11 @@ def experts(source: str, *parts: tuple[str, str], suffix: str = ".weight") -> tu
 # The names of shared experts in families that have several. The conversion back to a checkpoint needs them.
 SHARED_EXPERTS = tuple(f"model.layers.{{i}}.mlp.shared_experts.{part}_proj" for part in ("gate", "up", "down"))
 
-# The names that most families give their experts' matrices, in the order in which the reference writes them.
-MLP_EXPERTS = experts(
-    "model.layers.{i}.mlp.experts.{e}",
-    ("down_proj", "ffn_down_exps"),
-    ("gate_proj", "ffn_gate_exps"),
-    ("up_proj", "ffn_up_exps"),
-)
+# The names that most families give their experts' matrices, in the two orders in which the reference writes them.
+DOWN_GATE_UP = (("down_proj", "ffn_down_exps"), ("gate_proj", "ffn_gate_exps"), ("up_proj", "ffn_up_exps"))
+GATE_UP_DOWN = (*DOWN_GATE_UP[1:], DOWN_GATE_UP[0])
+# The names that Mixtral gives them.
+NUMBERED = (("w1", "ffn_gate_exps"), ("w2", "ffn_down_exps"), ("w3", "ffn_up_exps"))
+
+# The experts of most families.
+MLP_EXPERTS = experts("model.layers.{i}.mlp.experts.{e}", *DOWN_GATE_UP)

@@ -166,7 +166,16 @@ def _changed(site: Site, **changes: Any) -> Config:
     return Config({**{key: value for key, value in site.config.items() if key != "whisper_config"}, **changes})
 
 
-VISION: tuple[MetadataLine, ...] = (
+def normalization(mean: list[float], deviation: list[float]) -> tuple[MetadataLine, ...]:
+    """How pictures are normalized, according to the preprocessor's config files, or else with these numbers."""
+    return (
+        f32("vision.image_mean", of_preprocessor("image_mean", default=mean)),
+        f32("vision.image_std", of_preprocessor("image_std", default=deviation)),
+    )
+
+
+# The keys of every encoder of pictures: its sizes, and how pictures are normalized.
+VISION_SIZES: tuple[MetadataLine, ...] = (
     flag("has_vision_encoder", always(True)),
     u32("vision.projection_dim", text_width),
     u32("vision.image_size", of_vision("image_size")),
@@ -178,6 +187,9 @@ VISION: tuple[MetadataLine, ...] = (
         "vision.attention.head_count",
         of_vision("num_attention_heads", "num_heads", "heads", "vt_num_attention_heads"),
     ),
+)
+VISION: tuple[MetadataLine, ...] = (
+    *VISION_SIZES,
     f32("vision.image_mean", of_preprocessor("image_mean")),
     f32("vision.image_std", of_preprocessor("image_std")),
 )

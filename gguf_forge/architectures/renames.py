@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -116,6 +117,23 @@ class Appended:
         if found is None or number < 0 or (number > 0 and "{i}" not in self.old):
             return name
         return self.old.replace("{i}", str(number)) + name[found.end() :]
+
+
+@dataclass(frozen=True)
+class OneWay:
+    """A renaming that the conversion back to a checkpoint does not undo.
+
+    Attributes:
+        renamed: Gives a tensor its new name.
+    """
+
+    renamed: Callable[[str, Site], str]
+
+    def __call__(self, name: str, site: Site, /) -> str:
+        return self.renamed(name, site)
+
+    def undone(self, name: str, site: Site, /) -> str:
+        return name
 
 
 # Removes the prefixes that multimodal checkpoints put before the names of their language model, and gives the

@@ -28,7 +28,9 @@ def hidden(site: Site) -> int:
 
 
 def inner(site: Site) -> int:
-    return at_layer(site, "intermediate_size", "n_inner", "hidden_dim")
+    """The width inside of a dense feed-forward part, which models with experts may have under a key of its own."""
+    dense = ("prefix_dense_intermediate_size", "dense_intermediate_size")
+    return at_layer(site, *dense, "intermediate_size", "n_inner", "hidden_dim")
 
 
 def heads(site: Site) -> int:
@@ -69,6 +71,11 @@ DECODER_SHAPES: Mapping[str, tuple[Size, ...]] = {
     "ffn_gate_exps": (n_expert, None, hidden),
     "ffn_up_exps": (n_expert, None, hidden),
     "ffn_down_exps": (n_expert, hidden, None),
+}
+
+# The shapes that are left where attention has others: latent attention, or heads that differ from layer to layer.
+SHAPES_WITHOUT_ATTENTION = {
+    role: sizes for role, sizes in DECODER_SHAPES.items() if not role.startswith("attn_") or role == "attn_norm"
 }
 
 

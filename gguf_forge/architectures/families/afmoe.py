@@ -5,7 +5,7 @@ from __future__ import annotations
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.families.llama import llama, llama_vocabulary
 from gguf_forge.architectures.metadata import f32, flag, u32
-from gguf_forge.architectures.operations import experts
+from gguf_forge.architectures.operations import GATE_UP_DOWN, experts
 from gguf_forge.architectures.renames import WRAPPERS, ends
 from gguf_forge.architectures.site import Site
 from gguf_forge.tokenizer import Reader
@@ -32,12 +32,7 @@ afmoe = llama.derive(
     ),
     tokenizer=_vocabulary,
     renames=(*WRAPPERS, ends(".expert_bias", ".expert_bias.bias")),
-    rules=experts(
-        "model.layers.{i}.mlp.experts.{e}",
-        ("gate_proj", "ffn_gate_exps"),
-        ("up_proj", "ffn_up_exps"),
-        ("down_proj", "ffn_down_exps"),
-    ),
+    rules=experts("model.layers.{i}.mlp.experts.{e}", *GATE_UP_DOWN),
     operations={},
     layer_tensors=lambda site: (*ATTENTION, "attn_gate", *_NORMS, *(GATED if _is_dense(site) else EXPERTS)),
 )

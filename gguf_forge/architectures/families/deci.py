@@ -49,10 +49,7 @@ def _by_layer(site: Site) -> Config:
     config = site.config
     if _BLOCKS not in config:
         return config
-    blocks = config[_BLOCKS]
-    if not isinstance(blocks, list) or len(blocks) != config.block_count:
-        raise InputError(f"{_BLOCKS} is not a list of {config.block_count} layers", file="config.json")
-    width, count = config.integer("hidden_size"), config.integer(_HEADS)
+    blocks, width, count = config.by_layer(_BLOCKS), config.integer("hidden_size"), config.integer(_HEADS)
     counts = [_head_counts(_part(block, "attention"), count) for block in blocks]
     return config.updated(
         **{

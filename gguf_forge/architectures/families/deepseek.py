@@ -18,7 +18,7 @@ from gguf_forge.architectures.operations import (
     permute_rope,
     transpose,
 )
-from gguf_forge.architectures.shapes import DECODER_SHAPES
+from gguf_forge.architectures.shapes import SHAPES_WITHOUT_ATTENTION
 from gguf_forge.architectures.site import Site
 from gguf_forge.tokenizer import bpe, first_of, kimi, sentencepiece
 
@@ -100,10 +100,6 @@ def absorbed(heads: Number, nope: Number = NOPE, value: Number = VALUE, module: 
 # The tensors of a layer with latent attention, except its feed-forward part.
 LATENT = ("attn_norm", "attn_q|attn_q_b", "attn_kv_a_mqa", "attn_k_b", "attn_v_b", "attn_output", "ffn_norm")
 
-# Latent attention does not have the usual shapes of attention.
-LATENT_SHAPES = {
-    role: sizes for role, sizes in DECODER_SHAPES.items() if not role.startswith("attn_") or role == "attn_norm"
-}
 UNTIED = tuple(
     Drop(name, when=lambda site: site.config.find("tie_word_embeddings") is True)
     for name in ("lm_head.weight", "model.lm_head.weight")
@@ -136,7 +132,7 @@ deepseek2 = Architecture(
     prepare=with_epsilon,
     rules=(*MLP_EXPERTS, *absorbed("num_key_value_heads")),
     drops=UNTIED,
-    shapes=LATENT_SHAPES,
+    shapes=SHAPES_WITHOUT_ATTENTION,
     drop_extra_layers=True,
     layer_tensors=lambda site: (*LATENT, *feed_forward(site)),
 )

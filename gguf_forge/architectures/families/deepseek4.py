@@ -7,10 +7,11 @@ stored precision.
 from __future__ import annotations
 
 from gguf_forge.architectures.appended_layers import CHOICES, NEXTN, counted_layers, is_appended
+from gguf_forge.architectures.completeness import EXPERTS, HYPER
 from gguf_forge.architectures.declaration import Architecture, Drop, Rule
 from gguf_forge.architectures.families.deepseek32 import INDEXER_METADATA
-from gguf_forge.architectures.metadata import DECODER, f32, flag, text, u32
-from gguf_forge.architectures.operations import as_i32, concat, stack
+from gguf_forge.architectures.metadata import DECODER, HYPER_CONNECTIONS, SHARED_AND_SCALED, f32, text, u32
+from gguf_forge.architectures.operations import NUMBERED, as_i32, concat, stack
 from gguf_forge.architectures.parts import is_text
 from gguf_forge.architectures.renames import Appended, starts
 from gguf_forge.architectures.site import Site
@@ -57,7 +58,6 @@ def _kept_type(expr: TensorExpr) -> TensorType | None:
     return expr.dtype if expr.dtype in (BF16, F32) else None
 
 
-_HYPER = tuple(f"hc_{part}_{name}" for part in ("attn", "ffn") for name in ("fn", "base", "scale"))
 HEAD = ("fn", "base", "scale")
 _COMPRESSOR = {
     "wkv.weight": "kv.weight",
@@ -66,7 +66,7 @@ _COMPRESSOR = {
     "norm.weight": "norm.weight",
 }
 OF_LAYER = {
-    **{name: f"{name}.weight" for name in _HYPER},
+    **{name: f"{name}.weight" for name in HYPER},
     "attn_norm.weight": "attn_norm.weight",
     "ffn_norm.weight": "ffn_norm.weight",
     "attn.attn_sink": "attn_sinks.weight",
@@ -91,7 +91,6 @@ OF_LAYER = {
     "hnorm.weight": "nextn.hnorm.weight",
     "norm.weight": "nextn.shared_head_norm.weight",
 }
-_EXPERTS = {"w1": "ffn_gate_exps", "w2": "ffn_down_exps", "w3": "ffn_up_exps"}
 
 
 def _layer(site: Site) -> tuple[str, ...]:
@@ -99,7 +98,7 @@ def _layer(site: Site) -> tuple[str, ...]:
         return ()
     return (
         *("attn_norm", "attn_q_a", "attn_q_a_norm", "attn_q_b", "attn_kv", "attn_kv_a_norm", "attn_sinks"),
-        *("attn_output_a", "attn_output_b", "ffn_norm", "ffn_gate_inp", *_EXPERTS.values(), *_HYPER),
+        *("attn_output_a", "attn_output_b", "ffn_norm", *EXPERTS, *HYPER),
         *("ffn_gate_shexp", "ffn_down_shexp", "ffn_up_shexp"),
         *(("ffn_gate_tid2eid",) if _is_hashed(site) else ()),
         *(NEXTN if is_appended(site) else ()),
@@ -118,9 +117,7 @@ deepseek4 = Architecture(
         u32("attention.q_lora_rank", "q_lora_rank"),
         u32("attention.sliding_window", "sliding_window"),
         u32("expert_feed_forward_length", "moe_intermediate_size"),
-        u32("expert_shared_count", "n_shared_experts"),
-        f32("expert_weights_scale", "routed_scaling_factor"),
-        flag("expert_weights_norm", "norm_topk_prob"),
+        *SHARED_AND_SCALED,
         f32("swiglu_clamp_exp", _clamps),
         f32("swiglu_clamp_shexp", _clamps),
         *INDEXER_METADATA,
@@ -128,9 +125,7 @@ deepseek4 = Architecture(
         u32("attention.output_lora_rank", "o_lora_rank"),
         u32("attention.compress_ratios", "compress_ratios"),
         f32("attention.compress_rope_freq_base", "compress_rope_theta"),
-        u32("hyper_connection.count", "hc_mult"),
-        u32("hyper_connection.sinkhorn_iterations", "hc_sinkhorn_iters"),
-        f32("hyper_connection.epsilon", "hc_eps"),
+        *HYPER_CONNECTIONS,
         u32("hash_layer_count", "num_hash_layers"),
         u32("embedding_length_out", lambda site: site.config.integer("hidden_size") * site.config.integer("hc_mult")),
         u32("nextn_predict_layers", lambda site: counted_layers(site) or None if _mtp_only(site) else None),
@@ -150,7 +145,7 @@ deepseek4 = Architecture(
         Rule((f"{LAYER}ffn.gate.tid2eid",), f"{BLK}ffn_gate_tid2eid.weight", as_i32, when=_is_hashed, first=1),
         *(
             Rule((f"{LAYER}ffn.experts.{{e}}.{name}.weight",), f"{BLK}{role}.weight", stack, first=2)
-            for name, role in _EXPERTS.items()
+            for name, role in NUMBERED
         ),
         Rule(
             (f"{LAYER}e_proj.weight", f"{LAYER}h_proj.weight"),

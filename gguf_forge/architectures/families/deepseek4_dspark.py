@@ -7,14 +7,13 @@ import re
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Drop
 from gguf_forge.architectures.families.deepseek4 import BLK, HEAD, LAYER, OF_LAYER, deepseek4
-from gguf_forge.architectures.families.dflash import target_layers, target_vocabulary
+from gguf_forge.architectures.families.dflash import mask_token, target_layers, target_vocabulary
 from gguf_forge.architectures.metadata import u32
 from gguf_forge.architectures.operations import stack
+from gguf_forge.architectures.renames import OneWay
 from gguf_forge.architectures.site import Site
-from gguf_forge.gguf_file import values
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.tokenizer import TokenizerSource, in_order
-from gguf_forge.tokenizer.checks import as_id
 
 # Keys that only files of whole models have.
 _OF_MODELS = ("embedding_length_out", "nextn_predict_layers")
@@ -30,17 +29,12 @@ _OF_DRAFT = {
 }
 
 
-class _Stage:
+def _in_layer(name: str, site: Site) -> str:
     """Renames the tensors of the draft's stages, which are its layers."""
-
-    def __call__(self, name: str, site: Site, /) -> str:
-        found = re.fullmatch(r"mtp\.([0-9]{1,6})\.(.+)", name)
-        if found is None:
-            return name
-        return found[2] if found[2] in _OF_DRAFT else f"model.layers.{found[1]}.{found[2]}"
-
-    def undone(self, name: str, site: Site, /) -> str:
+    found = re.fullmatch(r"mtp\.([0-9]{1,6})\.(.+)", name)
+    if found is None:
         return name
+    return found[2] if found[2] in _OF_DRAFT else f"model.layers.{found[1]}.{found[2]}"
 
 
 def _stages(site: Site) -> int:
@@ -53,8 +47,7 @@ def _without_kinds_of_layers(site: Site) -> Config:
 
 
 def _noise_token(source: TokenizerSource) -> Metadata:
-    place = source.files.place("config.json") / "dspark_noise_token_id"
-    return {"tokenizer.ggml.mask_token_id": values.u32(as_id(source.config.get("dspark_noise_token_id"), place))}
+    return mask_token(source, source.config.get("dspark_noise_token_id"), "dspark_noise_token_id")
 
 
 deepseek4_dspark = deepseek4.derive(
@@ -68,7 +61,7 @@ deepseek4_dspark = deepseek4.derive(
     ),
     tokenizer=in_order(target_vocabulary, _noise_token),
     vocabulary_of_target=True,
-    renames=(_Stage(),),
+    renames=(OneWay(_in_layer),),
     names={**_OF_DRAFT, **{LAYER + name: BLK + role for name, role in OF_LAYER.items()}},
     rules=tuple(rule for rule in deepseek4.rules if rule.operation is stack),
     drops=tuple(Drop(f"{LAYER}ffn.gate.{name}") for name in ("bias_vl", "tid2eid")),

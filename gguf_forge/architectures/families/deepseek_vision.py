@@ -8,9 +8,9 @@ from gguf_forge.architectures.metadata import f32, u32
 from gguf_forge.architectures.operations import part_of, reshape
 from gguf_forge.architectures.projector import (
     USE_SILU,
-    VISION,
+    VISION_SIZES,
     always,
-    of_preprocessor,
+    normalization,
     of_vision,
     projector,
     projector_type,
@@ -48,9 +48,8 @@ def _vision_config(site: Site) -> Config:
 deepseek4_vision = projector(
     "DeepseekV4ForCausalLM",
     metadata=(
-        *VISION[:-2],
-        f32("vision.image_mean", of_preprocessor("image_mean", default=_HALF)),
-        f32("vision.image_std", of_preprocessor("image_std", default=_HALF)),
+        *VISION_SIZES,
+        *normalization(_HALF, _HALF),
         projector_type("deepseek4v"),
         f32("vision.attention.layer_norm_epsilon", always(1e-6)),
         USE_SILU,

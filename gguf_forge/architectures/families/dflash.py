@@ -7,10 +7,10 @@ from typing import Any
 
 from gguf_forge.architectures.completeness import ATTENTION, GATED
 from gguf_forge.architectures.config import Config, positive, rope_parameters
-from gguf_forge.architectures.declaration import Drop, Operation, Rule
+from gguf_forge.architectures.declaration import Drop, Operation
 from gguf_forge.architectures.families.qwen import qwen3
 from gguf_forge.architectures.metadata import DECODER, f32, flag, u32
-from gguf_forge.architectures.operations import target_tokens
+from gguf_forge.architectures.operations import token_table
 from gguf_forge.architectures.registry import find_architecture
 from gguf_forge.architectures.renames import WRAPPERS, starts
 from gguf_forge.architectures.site import Site
@@ -55,21 +55,18 @@ def _of_convolutions(key: str) -> Any:
 def _target_layers(site: Site) -> list[int] | None:
     """The target's layers whose inputs the draft reads. The config has the numbers of the layers before them."""
     layers = _setting("target_layer_ids", "target_layer_ids")(site)
-    if layers is not None and (not isinstance(layers, list) or not all(isinstance(each, int) for each in layers)):
-        raise InputError(f"target_layer_ids is {layers!r:.40}, not a list of layers", file="config.json")
-    return [each + 1 for each in layers] if layers else None
+    return None if layers in (None, []) else _behind(layers, "target_layer_ids")
 
 
 def target_layers(key: str) -> Callable[[Site], list[int]]:
     """The same from a key that the config must have."""
+    return lambda site: _behind(site.config.find(key), key)
 
-    def layers(site: Site) -> list[int]:
-        found = site.config.find(key)
-        if not isinstance(found, list) or not all(isinstance(each, int) for each in found):
-            raise InputError(f"{key} is {found!r:.40}, not a list of layers", file="config.json")
-        return [each + 1 for each in found]
 
-    return layers
+def _behind(layers: Any, key: str) -> list[int]:
+    if not isinstance(layers, list) or not all(isinstance(each, int) for each in layers):
+        raise InputError(f"{key} is {layers!r:.40}, not a list of layers", file="config.json")
+    return [each + 1 for each in layers]
 
 
 def _window(site: Site) -> Any:
@@ -83,9 +80,7 @@ def _windowed_layers(site: Site) -> list[bool] | None:
         return None
     if _settings(site.config).get("use_swa"):
         return [True] * site.block_count
-    kinds = site.config.find("layer_types") or []
-    if not isinstance(kinds, list):
-        raise InputError(f"layer_types is {kinds!r:.40}, not a list", file="config.json")
+    kinds = site.config.listed("layer_types") if site.config.find("layer_types") else []
     return [kind == "sliding_attention" for kind in kinds]
 
 
@@ -114,10 +109,17 @@ def target_vocabulary(source: TokenizerSource) -> Metadata | None:
     return reader(source) if reader is not None else None
 
 
-def mask_token(source: TokenizerSource) -> Metadata:
+def mask_token(source: TokenizerSource, id: Any, *path: str) -> Metadata:
+    """The token that stands for those to predict. Its id is under these keys of config.json."""
+    place = source.files.place("config.json")
+    for key in path:
+        place = place / key
+    return {"tokenizer.ggml.mask_token_id": values.u32(as_id(id, place))}
+
+
+def _mask(source: TokenizerSource) -> Metadata:
     id = _settings(source.config).get("mask_token_id")
-    place = source.files.place("config.json") / "dflash_config" / "mask_token_id"
-    return {} if id is None else {"tokenizer.ggml.mask_token_id": values.u32(as_id(id, place))}
+    return {} if id is None else mask_token(source, id, "dflash_config", "mask_token_id")
 
 
 def _to_halves(site: Site, /, *sources: TensorExpr) -> TensorExpr:
@@ -163,7 +165,7 @@ dflash = qwen3.derive(
         flag("attention.causal", _is_causal),
         u32("rope.dimension_sections", _sections),
     ),
-    tokenizer=in_order(target_vocabulary, mask_token),
+    tokenizer=in_order(target_vocabulary, _mask),
     vocabulary_of_target=True,
     renames=(starts("model."), starts("", "model."), *WRAPPERS),
     names={
@@ -238,7 +240,7 @@ dspark = dflash.derive(
         flag("sample_from_anchor", "sample_from_anchor"),
         flag("has_confidence_head", has_confidence_head),
     ),
-    rules=(Rule((f"model.{_TABLE}",), _TABLE, target_tokens("vocab_size"), last=True),),
+    rules=(token_table(f"model.{_TABLE}", "vocab_size"),),
     drops=(
         *dflash.drops,
         Drop("model.t2d"),

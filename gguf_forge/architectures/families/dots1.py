@@ -5,7 +5,7 @@ from __future__ import annotations
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.families.deepseek import dense_layers
 from gguf_forge.architectures.families.qwen import qwen2moe
-from gguf_forge.architectures.metadata import f32, flag, u32
+from gguf_forge.architectures.metadata import SHARED_AND_SCALED, u32
 from gguf_forge.architectures.operations import MLP_EXPERTS
 
 dots1 = qwen2moe.derive(
@@ -14,9 +14,7 @@ dots1 = qwen2moe.derive(
     metadata=(
         *qwen2moe.metadata,
         u32("leading_dense_block_count", "first_k_dense_replace"),
-        u32("expert_shared_count", "n_shared_experts"),
-        f32("expert_weights_scale", "routed_scaling_factor"),
-        flag("expert_weights_norm", "norm_topk_prob"),
+        *SHARED_AND_SCALED,
     ),
     rules=MLP_EXPERTS,
     layer_tensors=lambda site: (

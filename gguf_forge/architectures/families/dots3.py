@@ -5,13 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from gguf_forge.architectures.appended_layers import (
-    CHOICES,
-    LEFT_OUT_LAYERS,
-    NEXTN,
-    is_appended,
-    is_left_out,
-)
+from gguf_forge.architectures.appended_layers import is_appended, with_appended_layers
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.families.deepseek import LATENT, absorbed, deepseek2, feed_forward, with_epsilon
 from gguf_forge.architectures.families.deepseek32 import INDEXER, INDEXER_METADATA
@@ -19,7 +13,7 @@ from gguf_forge.architectures.metadata import flag, u32
 from gguf_forge.architectures.operations import MLP_EXPERTS, multiply
 from gguf_forge.architectures.renames import WRAPPERS, Appended
 from gguf_forge.architectures.site import Site
-from gguf_forge.errors import InputError, UnsupportedError
+from gguf_forge.errors import InputError
 from gguf_forge.tokenizer import bpe_with
 
 # Values that llama.cpp's graph assumes: config key -> the only value it supports, which is also the default.
@@ -65,16 +59,11 @@ def _by_kind(key: str) -> Callable[[Site], int]:
 def _prepared(site: Site) -> Config:
     """The config with the heads of each layer. It raises an error if llama.cpp's graph lacks a requested feature."""
     config = site.config
-    odd = [key for key, value in _KNOWN.items() if config.get(key, value) != value]
-    odd += [key for key in ("q_lora_rank", "qk_rope_head_dim") if config.find(f"swa_{key}") != config.find(key)]
-    if odd:
-        raise UnsupportedError(
-            f"{odd[0]} is {config.find(odd[0])!r:.40}, which llama.cpp does not know", file="config.json"
-        )
+    config.check_known({key: (value,) for key, value in _KNOWN.items() if key in config})
+    config.check_known({f"swa_{key}": (config.find(key),) for key in ("q_lora_rank", "qk_rope_head_dim")})
     layers = range(config.block_count + _predicting(site))
     heads = [_by_kind("num_attention_heads")(site.at(layer)) for layer in layers]
-    kept = {key: value for key, value in with_epsilon(site).items() if key != "head_dim"}
-    return Config({**kept, "num_attention_heads": heads})
+    return with_epsilon(site).without("head_dim").updated(num_attention_heads=heads)
 
 
 def _rescaled(rank: Callable[[Site], int]) -> Callable[[Site], float]:
@@ -92,43 +81,35 @@ def _sliding(key: str, *more: str) -> Callable[[Site], int]:
     return lambda site: sum(site.config.integer(f"swa_{name}") for name in (key, *more))
 
 
-def _layer(site: Site) -> tuple[str, ...]:
-    if is_left_out(site):
-        return ()
-    more = NEXTN if is_appended(site) else () if _slides(site) else INDEXER
-    return (*LATENT, "attn_gate", *feed_forward(site), *more)
-
-
-dots3note = deepseek2.derive(
-    "dots3note",
-    hf=("Dots3NoteForCausalLM", "Dots3NoteForConditionalGeneration", "Dots3NoteTextForCausalLM"),
-    metadata=(
-        *deepseek2.metadata,
-        u32("attention.sliding_window", "sliding_window_size"),
-        flag("attention.sliding_window_pattern", _own_layers),
-        u32("attention.kv_lora_rank_swa", "swa_kv_lora_rank"),
-        u32("attention.key_length_swa", _sliding("kv_lora_rank", "qk_rope_head_dim")),
-        u32("attention.value_length_swa", "swa_kv_lora_rank"),
-        u32("attention.key_length_mla_swa", _sliding("qk_nope_head_dim", "qk_rope_head_dim")),
-        u32("attention.value_length_mla_swa", "swa_v_head_dim"),
-        u32("nextn_predict_layers", lambda site: _predicting(site) or None),
-        *INDEXER_METADATA,
-        flag("attention.indexer.types", lambda site: [not slides for slides in _own_layers(site)]),
+dots3note = with_appended_layers(
+    deepseek2.derive(
+        "dots3note",
+        hf=("Dots3NoteForCausalLM", "Dots3NoteForConditionalGeneration", "Dots3NoteTextForCausalLM"),
+        metadata=(
+            *deepseek2.metadata,
+            u32("attention.sliding_window", "sliding_window_size"),
+            flag("attention.sliding_window_pattern", _own_layers),
+            u32("attention.kv_lora_rank_swa", "swa_kv_lora_rank"),
+            u32("attention.key_length_swa", _sliding("kv_lora_rank", "qk_rope_head_dim")),
+            u32("attention.value_length_swa", "swa_kv_lora_rank"),
+            u32("attention.key_length_mla_swa", _sliding("qk_nope_head_dim", "qk_rope_head_dim")),
+            u32("attention.value_length_mla_swa", "swa_v_head_dim"),
+            u32("nextn_predict_layers", lambda site: _predicting(site) or None),
+            *INDEXER_METADATA,
+            flag("attention.indexer.types", lambda site: [not slides for slides in _own_layers(site)]),
+        ),
+        tokenizer=bpe_with({"eot": "<|endofassistant|>"}),
+        renames=(*WRAPPERS, Appended(_MTP_EMBEDDING, "embed_tokens.")),
+        rules=(
+            *MLP_EXPERTS,
+            *absorbed("num_attention_heads", _by_kind("qk_nope_head_dim"), _by_kind("v_head_dim")),
+        ),
+        operations={
+            "attn_q_a_norm": multiply(_rescaled(lambda site: site.config.integer("q_lora_rank"))),
+            "attn_kv_a_norm": multiply(_rescaled(_by_kind("kv_lora_rank"))),
+        },
+        prepare=_prepared,
+        layer_tensors=lambda site: (*LATENT, "attn_gate", *feed_forward(site), *(() if _slides(site) else INDEXER)),
     ),
-    tokenizer=bpe_with({"eot": "<|endofassistant|>"}),
-    renames=(*WRAPPERS, Appended(_MTP_EMBEDDING, "embed_tokens.")),
-    rules=(
-        *MLP_EXPERTS,
-        *absorbed("num_attention_heads", _by_kind("qk_nope_head_dim"), _by_kind("v_head_dim")),
-    ),
-    operations={
-        "attn_q_a_norm": multiply(_rescaled(lambda site: site.config.integer("q_lora_rank"))),
-        "attn_kv_a_norm": multiply(_rescaled(_by_kind("kv_lora_rank"))),
-    },
-    drops=(*deepseek2.drops, LEFT_OUT_LAYERS),
-    prepare=_prepared,
-    choices=CHOICES,
-    block_count=lambda site: site.config.block_count + _predicting(site),
-    drop_extra_layers=False,
-    layer_tensors=_layer,
+    _predicting,
 )

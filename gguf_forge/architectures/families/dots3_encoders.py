@@ -13,7 +13,7 @@ from gguf_forge.architectures.projector import (
     MOST_LAYERS,
     PATCHES,
     USE_SILU,
-    VISION,
+    VISION_SIZES,
     always,
     as_f32,
     audio,
@@ -27,7 +27,7 @@ from gguf_forge.architectures.projector import (
 )
 from gguf_forge.architectures.renames import ends
 from gguf_forge.architectures.site import Site
-from gguf_forge.errors import InputError, UnsupportedError
+from gguf_forge.errors import InputError
 
 _SOUND = "audio_encoder.dots_encoder.speech_encoder."
 # What llama.cpp's graphs take for granted: config key -> the values that it may have.
@@ -51,14 +51,6 @@ _OF_SOUND: dict[str, tuple[Any, ...]] = {
 _ROPE = {"partial_rotary_factor": (0.5,), "rope_theta": (10000.0,)}
 
 
-def _check(config: Config, known: dict[str, tuple[Any, ...]]) -> None:
-    for key, values in known.items():
-        if config.find(key) not in values:
-            raise UnsupportedError(
-                f"{key} is {config.find(key)!r:.40}, which llama.cpp does not know", file="config.json"
-            )
-
-
 def _part(config: Config, key: str) -> Config:
     found = config.find(key)
     if not isinstance(found, dict):
@@ -69,10 +61,10 @@ def _part(config: Config, key: str) -> Config:
 def _prepared(site: Site) -> Config:
     pictures, sound = vision(site), audio(site)
     whisper = _part(sound, "whisper_config")
-    _check(pictures, _OF_PICTURES)
-    _check(sound, _OF_SOUND)
-    _check(whisper, {"activation_function": ("swiglu",)})
-    _check(_part(sound, "rope_parameters"), _ROPE)
+    pictures.check_known(_OF_PICTURES)
+    sound.check_known(_OF_SOUND)
+    whisper.check_known({"activation_function": ("swiglu",)})
+    _part(sound, "rope_parameters").check_known(_ROPE)
     return site.config.updated(
         # `hidden_size` is the width of the language model there, and a picture keeps its size
         vision_config={**pictures, "hidden_size": pictures.integer("embed_dim"), "image_size": 0},
@@ -108,7 +100,7 @@ dots3_encoders = projector(
     "Dots3NoteForCausalLM",
     "Dots3NoteForConditionalGeneration",
     metadata=(
-        *VISION[:-2],
+        *VISION_SIZES,
         f32("vision.image_mean", _of_pictures("image_mean")),
         f32("vision.image_std", _of_pictures("image_std")),
         *AUDIO,

@@ -7,17 +7,16 @@ from typing import Any
 
 from gguf_forge.architectures.completeness import ATTENTION, GATED
 from gguf_forge.architectures.config import Config
-from gguf_forge.architectures.declaration import Drop, Rule
+from gguf_forge.architectures.declaration import Drop
 from gguf_forge.architectures.families.llama import llama, llama_vocabulary
 from gguf_forge.architectures.metadata import flag, u32
-from gguf_forge.architectures.operations import target_tokens
+from gguf_forge.architectures.operations import token_table
 from gguf_forge.architectures.renames import WRAPPERS, starts
 from gguf_forge.architectures.shapes import DECODER_SHAPES, keys, queries
 from gguf_forge.architectures.site import Site
 
 # The config key under which checkpoints of the speculators library describe the layer itself.
 _NESTED = "transformer_layer_config"
-_TABLE = "d2t"
 
 
 def _merged(raw: Mapping[str, Any]) -> Config:
@@ -26,10 +25,7 @@ def _merged(raw: Mapping[str, Any]) -> Config:
 
 
 def _is_draft(config: Config) -> bool:
-    """Whether the config is that of a draft model: it has a vocabulary of its own, and one layer.
-
-    The class name does not always tell.
-    """
+    """Whether the model is a draft, which the class name does not always tell: one layer, and an own vocabulary."""
     nested = config.find(_NESTED)
     layers = (nested if isinstance(nested, dict) else config).get("num_hidden_layers")
     return "draft_vocab_size" in config and layers == 1
@@ -48,10 +44,6 @@ def _target_width(site: Site) -> Any:
     return site.named_target().config.integer("hidden_size") if own is None else own
 
 
-def _setting(key: str) -> Any:
-    return lambda site: site.config.get(key, False)
-
-
 eagle3 = llama.derive(
     "eagle3",
     hf=llama.hf,
@@ -60,8 +52,8 @@ eagle3 = llama.derive(
     early=(
         u32("target_layers", _target_layers),
         u32("target_hidden_size", _target_width),
-        flag("norm_before_residual", _setting("norm_before_residual")),
-        flag("norm_before_fc", _setting("norm_before_fc")),
+        flag("norm_before_residual", lambda site: site.config.get("norm_before_residual", False)),
+        flag("norm_before_fc", lambda site: site.config.get("norm_before_fc", False)),
     ),
     tokenizer=llama_vocabulary("eagle3"),
     vocabulary_of_target=True,
@@ -76,11 +68,7 @@ eagle3 = llama.derive(
         "model.layers.{i}.hidden_norm": "blk.{i}.attn_norm_2",
         "norm": "output_norm",
     },
-    rules=(
-        Rule(
-            (_TABLE,), _TABLE, target_tokens(lambda site: site.named_target().config.integer("vocab_size")), last=True
-        ),
-    ),
+    rules=(token_table("d2t", lambda site: site.named_target().config.integer("vocab_size")),),
     drops=(Drop("t2d"),),
     # The input of attention is the embedding joined with the target's state.
     shapes={**DECODER_SHAPES, "attn_q": (queries, None), "attn_k": (keys, None), "attn_v": (keys, None)},

@@ -7,7 +7,7 @@ from typing import Any
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.declaration import Architecture, Drop, Operation, Rule
 from gguf_forge.architectures.metadata import DECODER, u32
-from gguf_forge.architectures.operations import cut, experts, half, keep
+from gguf_forge.architectures.operations import GATE_UP_DOWN, cut, experts, half, keep
 from gguf_forge.architectures.renames import WRAPPERS, starts
 from gguf_forge.architectures.shapes import keys, queries
 from gguf_forge.architectures.site import Site
@@ -76,12 +76,7 @@ ernie45_moe = ernie45.derive(
         u32("expert_shared_count", "moe_num_shared_experts"),
         u32("expert_shared_feed_forward_length", _shared_length),
     ),
-    rules=experts(
-        "model.layers.{i}.mlp.experts.{e}",
-        ("gate_proj", "ffn_gate_exps"),
-        ("up_proj", "ffn_up_exps"),
-        ("down_proj", "ffn_down_exps"),
-    ),
+    rules=experts("model.layers.{i}.mlp.experts.{e}", *GATE_UP_DOWN),
     drops=tuple(
         Drop(f"model.{name}.{{i}}.*") for name in ("mtp_block", "mtp_emb_norm", "mtp_hidden_norm", "mtp_linear_proj")
     ),

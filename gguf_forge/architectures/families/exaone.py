@@ -20,7 +20,6 @@ from gguf_forge.architectures.metadata import DECODER, f32, flag, text, u32
 from gguf_forge.architectures.operations import MLP_EXPERTS
 from gguf_forge.architectures.renames import WRAPPERS
 from gguf_forge.architectures.site import Site
-from gguf_forge.errors import InputError
 from gguf_forge.tokenizer import bpe
 
 
@@ -60,10 +59,7 @@ def _slides(site: Site) -> list[bool] | None:
         return None
     layers = range(site.config.block_count)
     if "layer_types" in site.config:
-        kinds = site.config["layer_types"]
-        if not isinstance(kinds, list):
-            raise InputError(f"layer_types is {kinds!r:.40}, not a list", file="config.json")
-        return [kind == "sliding_attention" for kind in kinds]
+        return [kind == "sliding_attention" for kind in site.config.listed("layer_types")]
     pattern = site.config.find("sliding_window_pattern")
     if isinstance(pattern, str) and pattern:
         return [pattern[layer % len(pattern)] == "L" for layer in layers]

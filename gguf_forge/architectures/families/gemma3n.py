@@ -31,9 +31,7 @@ def _sparsity_scale(site: Site) -> Lines:
 
     Source: torch's `Normal.icdf`, which computes in float32.
     """
-    shares = site.config.find("activation_sparsity_pattern")
-    if not isinstance(shares, list):
-        raise InputError(f"activation_sparsity_pattern is {shares!r:.40}, not a list", file="config.json")
+    shares = site.config.listed("activation_sparsity_pattern")
     yield "activation_sparsity_scale", values.array(ValueType.FLOAT32, tuple(map(_quantile, shares)))
 
 

@@ -7,17 +7,15 @@ from typing import Any
 
 from gguf_forge.architectures.completeness import GATED
 from gguf_forge.architectures.config import Config
-from gguf_forge.architectures.families.dflash import dflash, has_confidence_head, target_vocabulary
+from gguf_forge.architectures.families.dflash import dflash, has_confidence_head, mask_token, target_vocabulary
 from gguf_forge.architectures.families.gemma4 import rope_factors
 from gguf_forge.architectures.metadata import f32, flag, text, u32
 from gguf_forge.architectures.renames import WRAPPERS, starts
 from gguf_forge.architectures.shapes import DECODER_SHAPES, heads, hidden
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import UnsupportedError
-from gguf_forge.gguf_file import values
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.tokenizer import TokenizerSource, in_order
-from gguf_forge.tokenizer.checks import as_id
 
 _ACTIVATION = "gelu_pytorch_tanh"
 _DEFAULT_ROPE = {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1_000_000.0}
@@ -58,8 +56,7 @@ def _checked(site: Site) -> Config:
 
 
 def _mask(source: TokenizerSource) -> Metadata:
-    place = source.files.place("config.json") / "mask_token_id"
-    return {"tokenizer.ggml.mask_token_id": values.u32(as_id(_setting(source.config, "mask_token_id"), place))}
+    return mask_token(source, _setting(source.config, "mask_token_id"), "mask_token_id")
 
 
 def _head(site: Site) -> int:

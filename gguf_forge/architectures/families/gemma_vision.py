@@ -14,6 +14,7 @@ from gguf_forge.architectures.projector import (
     PATCHES,
     USE_GELU,
     VISION,
+    VISION_SIZES,
     always,
     as_f16,
     as_f32,
@@ -89,7 +90,7 @@ gemma3n_vision_audio = projector(
     "Gemma3nForConditionalGeneration",
     metadata=(
         # MobileNet needs no normalization of the pictures.
-        *VISION[:-2],
+        *VISION_SIZES,
         f32("vision.image_mean", always([0.0, 0.0, 0.0])),
         f32("vision.image_std", always([1.0, 1.0, 1.0])),
         *AUDIO,

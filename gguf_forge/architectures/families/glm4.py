@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from gguf_forge.architectures.appended_layers import (
-    CHOICES,
-    LEFT_OUT_LAYERS,
     NEXTN,
     NEXTN_COUNT,
     is_appended,
-    is_left_out,
+    with_appended_layers,
     with_counted_layers,
 )
 from gguf_forge.architectures.completeness import ATTENTION, DENSE, EXPERTS, GATED
@@ -70,13 +68,6 @@ def _is_dense(site: Site) -> bool:
     return (site.layer or 0) < site.config.integer("first_k_dense_replace", minimum=0)
 
 
-def _layer(site: Site) -> tuple[str, ...]:
-    if is_left_out(site):
-        return ()
-    feed_forward = GATED if _is_dense(site) else EXPERTS
-    return (*ATTENTION, "post_attention_norm", *feed_forward, *(NEXTN if is_appended(site) else ()))
-
-
 _MOE_METADATA = (
     *DECODER,
     u32("rope.dimension_count", rotated),
@@ -90,16 +81,15 @@ _MOE_METADATA = (
     NEXTN_COUNT,
 )
 
-glm4_moe = Architecture(
-    "glm4moe",
-    hf=("Glm4MoeForCausalLM", "Glm4vMoeForConditionalGeneration"),
-    metadata=_MOE_METADATA,
-    tokenizer=glm,
-    rules=MLP_EXPERTS,
-    drops=(LEFT_OUT_LAYERS,),
-    choices=CHOICES,
-    block_count=with_counted_layers,
-    layer_tensors=_layer,
+glm4_moe = with_appended_layers(
+    Architecture(
+        "glm4moe",
+        hf=("Glm4MoeForCausalLM", "Glm4vMoeForConditionalGeneration"),
+        metadata=_MOE_METADATA,
+        tokenizer=glm,
+        rules=MLP_EXPERTS,
+        layer_tensors=lambda site: (*ATTENTION, "post_attention_norm", *(GATED if _is_dense(site) else EXPERTS)),
+    )
 )
 
 solar = glm4_moe.derive("glm4moe", hf=("SolarOpenForCausalLM",), tokenizer=solar_open, choices=frozenset())

@@ -25,7 +25,6 @@ from gguf_forge.architectures.metadata import flag, per_layer, u32
 from gguf_forge.architectures.operations import reshape
 from gguf_forge.architectures.renames import WRAPPERS
 from gguf_forge.architectures.site import Site
-from gguf_forge.errors import InputError
 
 _GROUPS = ("n_groups", "num_groups", "mamba_n_groups", "mamba_num_groups")
 _STATE_HEADS = ("n_heads", "num_heads", "mamba_n_heads", "mamba_num_heads")
@@ -34,16 +33,10 @@ _KEY_HEADS = ("num_key_value_heads", "n_head_kv", "mamba_num_key_value_heads", "
 
 def _attention_layers(config: Config) -> list[Any]:
     """The numbers of the layers with attention: by their kinds, listed, or by a period."""
-    kinds = config.find("layer_types")
-    if kinds:
-        if not isinstance(kinds, list):
-            raise InputError(f"layer_types is {kinds!r:.40}, not a list", file="config.json")
-        return [layer for layer, kind in enumerate(kinds) if kind == "attention"]
-    listed = config.find("attn_layer_indices")
-    if listed:
-        if not isinstance(listed, list):
-            raise InputError(f"attn_layer_indices is {listed!r:.40}, not a list", file="config.json")
-        return listed
+    if config.find("layer_types"):
+        return [layer for layer, kind in enumerate(config.listed("layer_types")) if kind == "attention"]
+    if config.find("attn_layer_indices"):
+        return config.listed("attn_layer_indices")
     period, offset = config.integer("attn_layer_period"), config.integer("attn_layer_offset", minimum=0)
     return [layer for layer in range(config.block_count) if layer % period == offset]
 

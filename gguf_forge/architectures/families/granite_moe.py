@@ -23,7 +23,7 @@ _MOE, _SHARED = "model.layers.{i}.block_sparse_moe.", "model.layers.{i}.shared_m
 
 def without_head_dim(site: Site) -> Config:
     """The config without head_dim, because Granite's heads always share the hidden size equally."""
-    return Config({key: value for key, value in site.config.items() if key != "head_dim"})
+    return site.config.without("head_dim")
 
 
 def has_experts(site: Site) -> bool:

@@ -18,6 +18,7 @@ from gguf_forge.architectures.projector import (
     projector_type,
     vision,
 )
+from gguf_forge.architectures.renames import OneWay
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
 
@@ -66,23 +67,18 @@ def _projectors(site: Site) -> list[_Projector]:
     return sorted(found, key=lambda one: one.to_layer)
 
 
-class _ByLayer:
+def _by_layer(name: str, site: Site) -> str:
     """Gives the projectors the numbers that they have in the file, which the layers inside of them take, too."""
-
-    def __call__(self, name: str, site: Site, /) -> str:
-        found = _PROJECTOR.match(name)
-        which = [(one.kind, one.number) for one in _projectors(site)] if found else []
-        if found is None or (found[1], int(found[2])) not in which:
-            return name
-        number, rest = which.index((found[1], int(found[2]))), name[found.end() :]
-        stem = f"model.{found[1]}_projectors."
-        inner = _INNER_LAYER.search(rest)
-        if inner is None:
-            return f"{stem}{number}.{rest}"
-        return f"{stem}{rest[: inner.start()]}.{number}.{rest[inner.end() :]}"
-
-    def undone(self, name: str, site: Site, /) -> str:
+    found = _PROJECTOR.match(name)
+    which = [(one.kind, one.number) for one in _projectors(site)] if found else []
+    if found is None or (found[1], int(found[2])) not in which:
         return name
+    number, rest = which.index((found[1], int(found[2]))), name[found.end() :]
+    stem = f"model.{found[1]}_projectors."
+    inner = _INNER_LAYER.search(rest)
+    if inner is None:
+        return f"{stem}{number}.{rest}"
+    return f"{stem}{rest[: inner.start()]}.{number}.{rest[inner.end() :]}"
 
 
 def _side(which: int) -> Any:
@@ -129,6 +125,6 @@ granite4_vision = projector(
     takes=lambda name: (
         "vision_model.head" not in name and not name.startswith("lm_head") and "language_model." not in name
     ),
-    renames=(_ByLayer(),),
+    renames=(OneWay(_by_layer),),
     model_tensors=("v.patch_embd",),
 )

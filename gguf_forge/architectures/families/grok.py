@@ -5,7 +5,7 @@ from __future__ import annotations
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS
 from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.metadata import DECODER, Lines, Origin, f32, text, u32
-from gguf_forge.architectures.operations import experts
+from gguf_forge.architectures.operations import NUMBERED, experts
 from gguf_forge.architectures.site import Site
 from gguf_forge.tokenizer import bpe, first_of, sentencepiece
 
@@ -55,12 +55,7 @@ grok = Architecture(
     ),
     tokenizer=first_of(sentencepiece, bpe),
     rules=(
-        *experts(
-            "model.layers.{i}.block_sparse_moe.experts.{e}",
-            ("w1", "ffn_gate_exps"),
-            ("w2", "ffn_down_exps"),
-            ("w3", "ffn_up_exps"),
-        ),
+        *experts("model.layers.{i}.block_sparse_moe.experts.{e}", *NUMBERED),
         *experts(
             "transformer.decoder_layer.{i}.moe.{e}",
             ("linear", "ffn_gate_exps"),

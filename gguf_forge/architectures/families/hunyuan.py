@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gguf_forge.architectures.appended_layers import (
-    CHOICES,
-    LEFT_OUT_LAYERS,
-    NEXTN,
-    SOME_NEXTN,
-    is_appended,
-    is_left_out,
-    with_counted_layers,
-)
+from gguf_forge.architectures.appended_layers import SOME_NEXTN, with_appended_layers
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, Drop
@@ -110,7 +102,7 @@ hunyuan_moe = Architecture(
 
 def _without_one_expert(site: Site) -> Config:
     """The config without num_experts. Some configs of models without experts have a 1 there."""
-    return Config({key: value for key, value in site.config.items() if key != "num_experts"})
+    return site.config.without("num_experts")
 
 
 def _dense_rope(site: Site) -> Lines:
@@ -170,30 +162,26 @@ def _shared_length(site: Site) -> int:
     return site.config.integer("moe_intermediate_size") * shared
 
 
-def _hy3_layer(site: Site) -> tuple[str, ...]:
-    if is_left_out(site):
-        return ()
-    dense = (site.layer or 0) < site.config.get("first_k_dense_replace", 1)
-    return (*_BLOCK, *(GATED if dense else EXPERTS), *(NEXTN if is_appended(site) else ()))
+def _is_dense(site: Site) -> bool:
+    return bool((site.layer or 0) < site.config.get("first_k_dense_replace", 1))
 
 
-hy_v3 = Architecture(
-    "hy_v3",
-    hf=("HYV3ForCausalLM",),
-    metadata=(
-        *DECODER,
-        u32("expert_feed_forward_length", "moe_intermediate_size"),
-        u32("expert_shared_feed_forward_length", _shared_length),
-        flag("expert_weights_norm", lambda site: site.config.get("route_norm", True)),
-        f32("expert_weights_scale", lambda site: site.config.get("router_scaling_factor", 1.0)),
-        u32("expert_gating_func", lambda site: 2),
-        SOME_NEXTN,
-    ),
-    tokenizer=bpe,
-    renames=(*WRAPPERS, inside(".final_layernorm.", ".shared_head.norm.")),
-    rules=MLP_EXPERTS,
-    drops=(LEFT_OUT_LAYERS,),
-    choices=CHOICES,
-    block_count=with_counted_layers,
-    layer_tensors=_hy3_layer,
+hy_v3 = with_appended_layers(
+    Architecture(
+        "hy_v3",
+        hf=("HYV3ForCausalLM",),
+        metadata=(
+            *DECODER,
+            u32("expert_feed_forward_length", "moe_intermediate_size"),
+            u32("expert_shared_feed_forward_length", _shared_length),
+            flag("expert_weights_norm", lambda site: site.config.get("route_norm", True)),
+            f32("expert_weights_scale", lambda site: site.config.get("router_scaling_factor", 1.0)),
+            u32("expert_gating_func", lambda site: 2),
+            SOME_NEXTN,
+        ),
+        tokenizer=bpe,
+        renames=(*WRAPPERS, inside(".final_layernorm.", ".shared_head.norm.")),
+        rules=MLP_EXPERTS,
+        layer_tensors=lambda site: (*_BLOCK, *(GATED if _is_dense(site) else EXPERTS)),
+    )
 )

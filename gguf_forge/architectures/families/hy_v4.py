@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from gguf_forge.architectures.completeness import EXPERTS, GATED
+from gguf_forge.architectures.completeness import EXPERTS, GATED, HYPER
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Drop, Rule
-from gguf_forge.architectures.families.deepseek import LATENT, absorbed, deepseek2, dense_layers
+from gguf_forge.architectures.families.deepseek import LATENT, absorbed, deepseek2, dense_layers, with_epsilon
 from gguf_forge.architectures.families.deepseek32 import INDEXER, INDEXER_METADATA
-from gguf_forge.architectures.metadata import Lines, f32, flag, u32
+from gguf_forge.architectures.metadata import Lines, f32, flag, leading_dense, u32
 from gguf_forge.architectures.operations import half, keep
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
@@ -22,7 +22,7 @@ def _with_leading_layers(site: Site) -> Config:
     config, kinds = site.config, site.config.find("mlp_layer_types")
     stated = config.find("first_k_dense_replace")
     if isinstance(kinds, list):
-        leading = next((at for at, kind in enumerate(kinds) if kind != "dense"), len(kinds))
+        leading = leading_dense(site)
         if "dense" in kinds[leading:]:
             raise UnsupportedError("dense layers behind those with experts are not known", file="config.json")
         if stated not in (None, leading):
@@ -34,9 +34,8 @@ def _with_leading_layers(site: Site) -> Config:
     if stated is None:
         raise InputError("neither first_k_dense_replace nor mlp_layer_types is there", file="config.json")
     one_group = config.find("n_group") == 1 and config.find("topk_group") == 1
-    kept = {key: value for key, value in config.items() if not (one_group and key in ("n_group", "topk_group"))}
-    epsilon = config.get("rms_norm_eps", 1e-6)
-    return Config({**kept, "first_k_dense_replace": stated, "rms_norm_eps": epsilon})
+    kept = with_epsilon(site).without("n_group", "topk_group") if one_group else with_epsilon(site)
+    return kept.updated(first_k_dense_replace=stated)
 
 
 def _indexers(site: Site) -> list[bool] | None:
@@ -80,7 +79,7 @@ def _layer(site: Site) -> tuple[str, ...]:
     own = _indexers(site)
     return (
         *(*LATENT, "attn_gate", "attn_sinks"),
-        *(f"hc_{part}_{name}" for part in ("attn", "ffn") for name in ("fn", "base", "scale")),
+        *HYPER,
         *(GATED if (site.layer or 0) < dense_layers(site) else EXPERTS),
         *(INDEXER if own is not None and own[site.layer or 0] else ()),
     )

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED, MAMBA
 from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.families.mamba import EPSILON, given, time_step_rank
 from gguf_forge.architectures.metadata import f32, file_type, per_layer, u32
-from gguf_forge.architectures.operations import experts, neg_exp, squeeze
-from gguf_forge.architectures.renames import WRAPPERS, Replacement
+from gguf_forge.architectures.operations import DOWN_GATE_UP, experts, neg_exp, squeeze
+from gguf_forge.architectures.renames import WRAPPERS, OneWay, Replacement
 from gguf_forge.architectures.site import Site
 from gguf_forge.tokenizer import add_space_prefix, first_of, in_order, llama_hf, sentencepiece
 
@@ -32,18 +31,12 @@ def _inner_size(site: Site) -> Any:
     return site.config.integer("mamba_expand") * site.config.integer("hidden_size")
 
 
-@dataclass(frozen=True)
-class _LoneExpert:
+def _as_dense(name: str, site: Site) -> str:
     """Renames the tensors of a dense layer that a checkpoint stores as a layer with one expert."""
-
-    def __call__(self, name: str, site: Site, /) -> str:
-        found = _LONE_EXPERT.match(name)
-        if found is None or _is_hit(site.at(int(found[1])), "expert"):
-            return name
-        return name.replace(".experts.0.", ".", 1)
-
-    def undone(self, name: str, site: Site, /) -> str:
+    found = _LONE_EXPERT.match(name)
+    if found is None or _is_hit(site.at(int(found[1])), "expert"):
         return name
+    return name.replace(".experts.0.", ".", 1)
 
 
 jamba = Architecture(
@@ -67,13 +60,8 @@ jamba = Architecture(
     ),
     tokenizer=first_of(sentencepiece, in_order(llama_hf, add_space_prefix(False))),
     # Mini-Jamba has `moe` in its names.
-    renames=(*WRAPPERS, Replacement(".moe.", ".feed_forward.", "inside", put_back=False), _LoneExpert()),
-    rules=experts(
-        "model.layers.{i}.feed_forward.experts.{e}",
-        ("down_proj", "ffn_down_exps"),
-        ("gate_proj", "ffn_gate_exps"),
-        ("up_proj", "ffn_up_exps"),
-    ),
+    renames=(*WRAPPERS, Replacement(".moe.", ".feed_forward.", "inside", put_back=False), OneWay(_as_dense)),
+    rules=experts("model.layers.{i}.feed_forward.experts.{e}", *DOWN_GATE_UP),
     operations={"ssm_a": neg_exp, "ssm_conv1d": squeeze},
     layer_tensors=lambda site: (
         *(ATTENTION if _is_hit(site, "attn") else ("attn_norm", *MAMBA, "ssm_dt_norm", "ssm_b_norm", "ssm_c_norm")),

@@ -21,12 +21,12 @@ from gguf_forge.architectures.families.kimi_linear import (
 from gguf_forge.architectures.metadata import DECODER, SIGMOID, f32, flag, u32
 from gguf_forge.architectures.operations import chain, cut, keep, neg_exp, reshape
 from gguf_forge.architectures.site import Site
-from gguf_forge.errors import UnsupportedError
 from gguf_forge.tensors.arithmetic import Product
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tokenizer import kimi_k3 as kimi_k3_vocabulary
 
 _LAYER = "model.layers.{i}."
+_KNOWN = {"mla_use_nope": (True,), "hidden_act": ("situ",), "moe_router_activation_func": ("sigmoid",)}
 _GATE = (_LAYER + "self_attn.g_proj.weight",)
 
 
@@ -53,13 +53,8 @@ def _latent(site: Site) -> Any:
 
 
 def _checked(site: Site) -> Config:
-    config = site.config
-    if not config.find("mla_use_nope"):
-        raise UnsupportedError("llama.cpp knows Kimi K3 with mla_use_nope only", file="config.json")
-    for key, known in (("hidden_act", "situ"), ("moe_router_activation_func", "sigmoid")):
-        if config.find(key) != known:
-            raise UnsupportedError(f"{key} {config.find(key)!r:.40} is not known, {known} is", file="config.json")
-    return config
+    site.config.check_known(_KNOWN)
+    return site.config
 
 
 kimi_k3 = kimi_linear.derive(
@@ -68,7 +63,7 @@ kimi_k3 = kimi_linear.derive(
     metadata=(
         *DECODER,
         *HYBRID_KEYS,
-        f32("kda.gate_lower_bound", lambda site: linear_attention(site, "gate_lower_bound")),
+        f32("kda.gate_lower_bound", linear_attention("gate_lower_bound")),
         u32("attention.q_lora_rank", "q_lora_rank"),
         u32("attention.kv_lora_rank", "kv_lora_rank"),
         u32("rope.dimension_count", "qk_rope_head_dim"),

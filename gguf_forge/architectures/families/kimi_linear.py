@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from gguf_forge.architectures.completeness import EXPERTS, GATED
 from gguf_forge.architectures.declaration import Architecture, MetadataLine
 from gguf_forge.architectures.families.deepseek import NOPE, VALUE, absorbed, dense_layers
 from gguf_forge.architectures.metadata import DECODER, Lines, f32, per_layer, u32
-from gguf_forge.architectures.operations import experts, neg_exp
+from gguf_forge.architectures.operations import NUMBERED, experts, neg_exp
 from gguf_forge.architectures.renames import WRAPPERS, ends
 from gguf_forge.architectures.shapes import DECODER_SHAPES
 from gguf_forge.architectures.site import Site
@@ -20,17 +21,21 @@ from gguf_forge.tokenizer import kimi_linear as kimi_vocabulary
 _MOE, _ATTENTION = "model.layers.{i}.block_sparse_moe.", "model.layers.{i}.self_attn."
 
 
-def linear_attention(site: Site, key: str) -> Any:
+def linear_attention(key: str) -> Callable[[Site], Any]:
     """A parameter of the recurrent layers; None if the config lacks it."""
-    parameters = site.config.find("linear_attn_config")
-    if not isinstance(parameters, dict):
-        raise InputError("linear_attn_config is not an object", file="config.json")
-    return parameters.get(key)
+
+    def parameter(site: Site) -> Any:
+        parameters = site.config.find("linear_attn_config")
+        if not isinstance(parameters, dict):
+            raise InputError("linear_attn_config is not an object", file="config.json")
+        return parameters.get(key)
+
+    return parameter
 
 
 def has_attention(site: Site) -> bool:
     """Whether the layer has full attention. The config counts layers from 1."""
-    layers = linear_attention(site, "full_attn_layers")
+    layers = linear_attention("full_attn_layers")(site)
     if not isinstance(layers, list):
         raise InputError("linear_attn_config has no list full_attn_layers", file="config.json")
     return (site.layer or 0) + 1 in layers
@@ -57,7 +62,7 @@ def convolution(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     return reshaped(x, (1, length(x, 0), 1, length(x, -1)))
 
 
-MOE_RULES = experts(_MOE + "experts.{e}", ("w1", "ffn_gate_exps"), ("w2", "ffn_down_exps"), ("w3", "ffn_up_exps"))
+MOE_RULES = experts(_MOE + "experts.{e}", *NUMBERED)
 
 CONVOLUTIONS = tuple(f"ssm_conv1d_{part}" for part in "qkv")
 
@@ -105,8 +110,8 @@ HYBRID_KEYS: tuple[MetadataLine, ...] = (
     u32("vocab_size", "vocab_size"),
     # A recurrent layer is marked by 0 key heads.
     u32("attention.head_count_kv", per_layer(lambda site: int(has_attention(site)))),
-    u32("ssm.conv_kernel", lambda site: linear_attention(site, "short_conv_kernel_size")),
-    u32("kda.head_dim", lambda site: linear_attention(site, "head_dim")),
+    u32("ssm.conv_kernel", linear_attention("short_conv_kernel_size")),
+    u32("kda.head_dim", linear_attention("head_dim")),
 )
 
 kimi_linear = Architecture(

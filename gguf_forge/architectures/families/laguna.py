@@ -7,8 +7,8 @@ from typing import Any
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture
-from gguf_forge.architectures.metadata import DECODER, SIGMOID, f32, flag, u32
-from gguf_forge.architectures.operations import experts
+from gguf_forge.architectures.metadata import DECODER, SIGMOID, f32, flag, leading_dense, u32
+from gguf_forge.architectures.operations import GATE_UP_DOWN, experts
 from gguf_forge.architectures.shapes import DECODER_SHAPES, heads, hidden, queries
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
@@ -27,22 +27,10 @@ def _turn_end(source: TokenizerSource) -> Metadata:
     return {ID_KEYS["eot"]: u32_value(as_id(others[0], place))} if others else {}
 
 
-def _listed(config: Config, key: str) -> list[Any]:
-    """A value for each layer.
-
-    Raises:
-        InputError: there is no such list.
-    """
-    found, count = config.find(key), config.block_count
-    if not isinstance(found, list) or len(found) != count:
-        raise InputError(f"{key} is not a list of {count} layers", file="config.json")
-    return found
-
-
 def _with_heads_by_layer(site: Site) -> Config:
     config = site.config
     if config.find("num_attention_heads_per_layer"):
-        return config.updated(num_attention_heads=_listed(config, "num_attention_heads_per_layer"))
+        return config.updated(num_attention_heads=config.by_layer("num_attention_heads_per_layer"))
     return config.updated(num_attention_heads=[config.integer("num_attention_heads")] * config.block_count)
 
 
@@ -58,7 +46,7 @@ def _gate_width(site: Site) -> int:
     config, gating = site.config, site.config.find("gating")
     kinds = config.find("gating_types")
     kind = _gate(
-        _listed(config, "gating_types")[site.layer or 0] if kinds else "per_head" if gating is True else gating
+        config.by_layer("gating_types")[site.layer or 0] if kinds else "per_head" if gating is True else gating
     )
     if kind == "per_element" and not (isinstance(gating, str) and _gate(gating) == kind):
         raise InputError(
@@ -69,14 +57,8 @@ def _gate_width(site: Site) -> int:
     return queries(site) if kind == "per_element" else heads(site)
 
 
-def _dense_layers(site: Site) -> int:
-    """The number of layers before the first one with experts."""
-    kinds = _listed(site.config, "mlp_layer_types")
-    return next((layer for layer, kind in enumerate(kinds) if kind != "dense"), len(kinds))
-
-
 def _is_dense(site: Site) -> bool:
-    return bool(_listed(site.config, "mlp_layer_types")[site.layer or 0] == "dense")
+    return bool(site.config.by_layer("mlp_layer_types")[site.layer or 0] == "dense")
 
 
 def _rotated(kind: str) -> Any:
@@ -104,18 +86,13 @@ laguna = Architecture(
         flag("expert_weights_norm", lambda site: True),
         f32("expert_weights_scale", "moe_routed_scaling_factor"),
         u32("expert_gating_func", lambda site: SIGMOID),
-        u32("leading_dense_block_count", _dense_layers),
+        u32("leading_dense_block_count", leading_dense),
         u32("rope.dimension_count", _rotated("full_attention")),
         u32("rope.dimension_count_swa", _rotated("sliding_attention")),
     ),
     # the ids bring the template of tokenizer_config.json along, which may only include the one of the file
     tokenizer=in_order(as_control("</assistant>", bpe), _turn_end, own_chat_template()),
-    rules=experts(
-        "model.layers.{i}.mlp.experts.{e}",
-        ("gate_proj", "ffn_gate_exps"),
-        ("up_proj", "ffn_up_exps"),
-        ("down_proj", "ffn_down_exps"),
-    ),
+    rules=experts("model.layers.{i}.mlp.experts.{e}", *GATE_UP_DOWN),
     prepare=_with_heads_by_layer,
     shapes={**DECODER_SHAPES, "attn_gate": (_gate_width, hidden)},
     layer_tensors=lambda site: (

@@ -3,19 +3,16 @@ sound."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, Drop
 from gguf_forge.architectures.metadata import DECODER, SIGMOID, f32, flag, u32
-from gguf_forge.architectures.operations import experts, squeeze
+from gguf_forge.architectures.operations import NUMBERED, experts, squeeze
 from gguf_forge.architectures.parts import is_text
 from gguf_forge.architectures.pooling import POOLING
 from gguf_forge.architectures.renames import WRAPPERS, ends, starts
 from gguf_forge.architectures.shapes import DECODER_SHAPES, hidden
 from gguf_forge.architectures.site import Site
-from gguf_forge.errors import InputError
 from gguf_forge.tensors.row_maps import length
 from gguf_forge.tokenizer import bpe, no_vocabulary
 
@@ -25,21 +22,16 @@ _DENSE = "dense_2."
 _NOT_TEXT = ("audio", "codebook", "conformer", "depth_embedding", "depthformer", "depth_linear")
 
 
-def _kinds(config: Config) -> list[Any]:
-    kinds = config.find("layer_types")
-    if not isinstance(kinds, list) or len(kinds) != config.block_count:
-        raise InputError(f"layer_types is not a list of {config.block_count} layers", file="config.json")
-    return kinds
-
-
 def _has_attention(site: Site) -> bool:
-    return bool(_kinds(site.config)[site.layer or 0] != "conv")
+    return bool(site.config.by_layer("layer_types")[site.layer or 0] != "conv")
 
 
 def _key_heads_by_layer(site: Site) -> Config:
     """The config with the number of key heads of each layer, which is 0 in layers without attention."""
     count = site.config.integer("num_key_value_heads")
-    return site.config.updated(num_key_value_heads=[0 if kind == "conv" else count for kind in _kinds(site.config)])
+    return site.config.updated(
+        num_key_value_heads=[0 if kind == "conv" else count for kind in site.config.by_layer("layer_types")]
+    )
 
 
 def _inner_size(site: Site) -> int:
@@ -132,7 +124,7 @@ def _is_dense(site: Site) -> bool:
 
 
 def _key_heads_of_full(site: Site) -> Config:
-    count, kinds = site.config.integer("num_key_value_heads"), _kinds(site.config)
+    count, kinds = site.config.integer("num_key_value_heads"), site.config.by_layer("layer_types")
     return site.config.updated(num_key_value_heads=[count if kind == "full_attention" else 0 for kind in kinds])
 
 
@@ -149,12 +141,7 @@ lfm2_moe = lfm2.derive(
     ),
     takes=None,
     renames=(*WRAPPERS, ends(".expert_bias", ".expert_bias.bias")),
-    rules=experts(
-        "model.layers.{i}.feed_forward.experts.{e}",
-        ("w1", "ffn_gate_exps"),
-        ("w2", "ffn_down_exps"),
-        ("w3", "ffn_up_exps"),
-    ),
+    rules=experts("model.layers.{i}.feed_forward.experts.{e}", *NUMBERED),
     prepare=_key_heads_of_full,
     shapes=DECODER_SHAPES,
     layer_tensors=lambda site: (*_mixer(site), "ffn_norm", *(GATED if _is_dense(site) else (*EXPERTS, "exp_probs_b"))),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gguf_forge.architectures.completeness import ATTENTION, DENSE, EXPERTS, GATED
 from gguf_forge.architectures.declaration import Architecture, Drop
 from gguf_forge.architectures.metadata import DECODER, u32
-from gguf_forge.architectures.operations import experts, permute_rope
+from gguf_forge.architectures.operations import NUMBERED, experts, permute_rope
 from gguf_forge.architectures.pooling import POOLING
 from gguf_forge.architectures.renames import WRAPPERS, inside, starts
 from gguf_forge.architectures.site import Site
@@ -106,12 +106,7 @@ llama = Architecture(
         u32("rope.dimension_count", lambda site: site.config.head_dim),
     ),
     tokenizer=llama_vocabulary("llama"),
-    rules=experts(
-        "model.layers.{i}.block_sparse_moe.experts.{e}",
-        ("w1", "ffn_gate_exps"),
-        ("w2", "ffn_down_exps"),
-        ("w3", "ffn_up_exps"),
-    ),
+    rules=experts("model.layers.{i}.block_sparse_moe.experts.{e}", *NUMBERED),
     operations={"attn_q": permute_rope(HEADS), "attn_k": permute_rope(KEY_HEADS)},
     generated=llama3_rope_factors,
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *(EXPERTS if site.config.find(*EXPERT_COUNT) else GATED)),

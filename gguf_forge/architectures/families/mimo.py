@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
-from gguf_forge.architectures.appended_layers import (
-    CHOICES,
-    LEFT_OUT_LAYERS,
-    NEXTN,
-    is_appended,
-    is_left_out,
-)
+from gguf_forge.architectures.appended_layers import is_appended, with_appended_layers
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.declaration import Architecture, Rule
 from gguf_forge.architectures.metadata import DECODER, f32, u32
-from gguf_forge.architectures.operations import MLP_EXPERTS, experts
+from gguf_forge.architectures.operations import GATE_UP_DOWN, MLP_EXPERTS, experts
 from gguf_forge.architectures.renames import WRAPPERS, Appended, ends
-from gguf_forge.architectures.shapes import DECODER_SHAPES
+from gguf_forge.architectures.shapes import SHAPES_WITHOUT_ATTENTION
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.tensors.dequantized import Scaled
@@ -36,10 +29,7 @@ def _predicting(site: Site) -> int:
 
 def _slides(site: Site) -> list[int]:
     """1 for each layer that attends within the window, also for those that predict further tokens."""
-    pattern, own = site.config.find("hybrid_layer_pattern"), site.config.block_count
-    if not isinstance(pattern, list) or len(pattern) != own:
-        raise InputError(f"hybrid_layer_pattern is not a list of {own} layers", file="config.json")
-    return [*pattern, *[1] * _predicting(site)]
+    return [*site.config.by_layer("hybrid_layer_pattern"), *[1] * _predicting(site)]
 
 
 def _key_heads(site: Site) -> list[int]:
@@ -60,13 +50,6 @@ def _has_experts(site: Site) -> bool:
     if isinstance(listed, list) and layer < len(listed):
         return bool(listed[layer] == 1)
     return not is_appended(site)
-
-
-def _layer(site: Site) -> tuple[str, ...]:
-    if is_left_out(site):
-        return ()
-    feed_forward = EXPERTS if _has_experts(site) else GATED
-    return (*ATTENTION, "ffn_norm", *feed_forward, *(NEXTN if is_appended(site) else ()))
 
 
 def _is_packed(site: Site) -> bool:
@@ -107,48 +90,38 @@ def _ungrouped(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     return concat(tuple(reshaped(part, (count * length(part, -2), length(x, 1))) for part in parts))
 
 
-def _epsilon(site: Site) -> Any:
-    return site.config.get("layernorm_epsilon", 1e-5)
+_EXPERTS = experts("model.layers.{i}.mlp.experts.{e}", *GATE_UP_DOWN)
 
-
-_EXPERTS = experts(
-    "model.layers.{i}.mlp.experts.{e}",
-    ("gate_proj", "ffn_gate_exps"),
-    ("up_proj", "ffn_up_exps"),
-    ("down_proj", "ffn_down_exps"),
-)
-
-mimo2 = Architecture(
-    "mimo2",
-    hf=("MiMoV2FlashForCausalLM", "MiMoV2ForCausalLM"),
-    metadata=(
-        *DECODER,
-        u32("attention.head_count_kv", _key_heads),
-        u32("attention.sliding_window", "sliding_window"),
-        u32("attention.sliding_window_pattern", _slides),
-        u32("attention.value_length", "v_head_dim"),
-        u32("expert_count", "n_routed_experts"),
-        u32("expert_feed_forward_length", "moe_intermediate_size"),
-        u32("rope.dimension_count", _rotated),
-        f32("attention.layer_norm_rms_epsilon", _epsilon),
-        f32("attention.value_scale", "attention_value_scale"),
-        u32("nextn_predict_layers", lambda site: _predicting(site) or None),
+mimo2 = with_appended_layers(
+    Architecture(
+        "mimo2",
+        hf=("MiMoV2FlashForCausalLM", "MiMoV2ForCausalLM"),
+        metadata=(
+            *DECODER,
+            u32("attention.head_count_kv", _key_heads),
+            u32("attention.sliding_window", "sliding_window"),
+            u32("attention.sliding_window_pattern", _slides),
+            u32("attention.value_length", "v_head_dim"),
+            u32("expert_count", "n_routed_experts"),
+            u32("expert_feed_forward_length", "moe_intermediate_size"),
+            u32("rope.dimension_count", _rotated),
+            f32("attention.layer_norm_rms_epsilon", lambda site: site.config.get("layernorm_epsilon", 1e-5)),
+            f32("attention.value_scale", "attention_value_scale"),
+            u32("nextn_predict_layers", lambda site: _predicting(site) or None),
+        ),
+        tokenizer=bpe,
+        renames=(
+            *WRAPPERS,
+            Appended("model.mtp.layers.{i}."),
+            ends("attention_sink_bias", "attention_sink_bias.weight"),
+        ),
+        rules=(
+            *(replace(rule, when=lambda site: not _is_packed(site)) for rule in _EXPERTS),
+            *(replace(rule, after="", when=_is_packed, first=1) for rule in MLP_EXPERTS),
+            Rule(("model.layers.{i}.self_attn.qkv_proj.weight",), "blk.{i}.attn_qkv.weight", _ungrouped),
+        ),
+        shapes=SHAPES_WITHOUT_ATTENTION,
+        layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *(EXPERTS if _has_experts(site) else GATED)),
     ),
-    tokenizer=bpe,
-    renames=(
-        *WRAPPERS,
-        Appended("model.mtp.layers.{i}."),
-        ends("attention_sink_bias", "attention_sink_bias.weight"),
-    ),
-    rules=(
-        *(replace(rule, when=lambda site: not _is_packed(site)) for rule in _EXPERTS),
-        *(replace(rule, after="", when=_is_packed, first=1) for rule in MLP_EXPERTS),
-        Rule(("model.layers.{i}.self_attn.qkv_proj.weight",), "blk.{i}.attn_qkv.weight", _ungrouped),
-    ),
-    drops=(LEFT_OUT_LAYERS,),
-    choices=CHOICES,
-    block_count=lambda site: site.config.block_count + _predicting(site),
-    # key/value heads differ from layer to layer, and values from keys
-    shapes={role: sizes for role, sizes in DECODER_SHAPES.items() if not role.startswith("attn_")},
-    layer_tensors=_layer,
+    _predicting,
 )

@@ -13,7 +13,7 @@ from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.families.llama import HEADS, KEY_HEADS
 from gguf_forge.architectures.metadata import DECODER, f32, file_type, u32
 from gguf_forge.architectures.operations import permute_rope
-from gguf_forge.architectures.shapes import DECODER_SHAPES
+from gguf_forge.architectures.shapes import SHAPES_WITHOUT_ATTENTION
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
 from gguf_forge.tokenizer import sentencepiece
@@ -84,8 +84,7 @@ minicpm3 = Architecture(
     ),
     tokenizer=sentencepiece,
     generated=_rope_factors(lambda site: site.config.integer("qk_rope_head_dim")),
-    # latent attention has shapes of its own
-    shapes={role: sizes for role, sizes in DECODER_SHAPES.items() if not role.startswith("attn_")},
+    shapes=SHAPES_WITHOUT_ATTENTION,
     layer_tensors=lambda site: (
         *("attn_norm", "attn_q_a", "attn_q_b", "attn_kv_a_mqa", "attn_kv_b", "attn_output", "ffn_norm"),
         *GATED,

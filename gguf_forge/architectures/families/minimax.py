@@ -7,8 +7,7 @@ from typing import Any
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.metadata import DECODER, Lines, f32, flag, u32
-from gguf_forge.architectures.operations import add, experts
-from gguf_forge.architectures.shapes import DECODER_SHAPES, hidden
+from gguf_forge.architectures.operations import NUMBERED, add, experts
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.gguf_file import values
@@ -17,7 +16,7 @@ from gguf_forge.tokenizer import base_vocabulary_size, bpe, in_order, own_chat_t
 from gguf_forge.types.tensor_type import F32
 
 _MOE = "model.layers.{i}.block_sparse_moe."
-_EXPERTS = experts(_MOE + "experts.{e}", ("w1", "ffn_gate_exps"), ("w2", "ffn_down_exps"), ("w3", "ffn_up_exps"))
+_EXPERTS = experts(_MOE + "experts.{e}", *NUMBERED)
 
 # The parts of a layer whose output and input are scaled before they are added. Their names are in the config keys.
 _SUMMED = ("full_attention", "linear_attention", "mlp")
@@ -70,10 +69,7 @@ minimax_m2 = Architecture(
 
 
 def _with_experts(site: Site) -> list[bool]:
-    layers = site.config.find("moe_layer_freq")
-    if not isinstance(layers, list) or len(layers) != site.config.block_count:
-        raise InputError(f"moe_layer_freq is not a list of {site.config.block_count} layers", file="config.json")
-    return [each != 0 for each in layers]
+    return [each != 0 for each in site.config.by_layer("moe_layer_freq")]
 
 
 def _dense_layers(site: Site) -> int:
@@ -89,10 +85,6 @@ def _sparse(key: str) -> Any:
         return attention[key]
 
     return number
-
-
-def _dense_inner(site: Site) -> int:
-    return site.config.integer("dense_intermediate_size", "intermediate_size")
 
 
 def _block(site: Site) -> tuple[str, ...]:
@@ -117,11 +109,5 @@ minimax_m3 = minimax_m2.derive(
     # norms multiply by 1 + weight
     operations={"*norm": add(1)},
     forced_types={"indexer.*": lambda base: F32},
-    shapes={
-        **DECODER_SHAPES,
-        "ffn_gate": (_dense_inner, hidden),
-        "ffn_up": (_dense_inner, hidden),
-        "ffn_down": (hidden, _dense_inner),
-    },
     layer_tensors=lambda site: (*ATTENTION, "attn_q_norm", "attn_k_norm", "ffn_norm", *_block(site)),
 )

@@ -6,18 +6,16 @@ import numpy as np
 
 from gguf_forge.architectures.completeness import ATTENTION, GATED
 from gguf_forge.architectures.declaration import Architecture, Operation, Rule
-from gguf_forge.architectures.families.dflash import dflash, target_layers, target_vocabulary
+from gguf_forge.architectures.families.dflash import dflash, mask_token, target_layers, target_vocabulary
 from gguf_forge.architectures.families.llama import HEADS, KEY_HEADS
 from gguf_forge.architectures.metadata import DECODER, SLIDING_PATTERN, Lines, f32, u32
 from gguf_forge.architectures.operations import add, permute_rope
 from gguf_forge.architectures.renames import WRAPPERS
 from gguf_forge.architectures.site import Site
-from gguf_forge.gguf_file import values
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import Constant
 from gguf_forge.tokenizer import TokenizerSource, bpe, in_order, token_by_text
-from gguf_forge.tokenizer.checks import as_id
 
 
 def _norm(scale: str | None) -> Operation:
@@ -60,8 +58,7 @@ muse_glimmer = Architecture(
 
 def _mask(source: TokenizerSource) -> Metadata:
     id = source.config.get("mask_token_id")
-    place = source.files.place("config.json") / "mask_token_id"
-    return {} if id is None else {"tokenizer.ggml.mask_token_id": values.u32(as_id(id, place))}
+    return {} if id is None else mask_token(source, id, "mask_token_id")
 
 
 def _window(site: Site) -> Lines:

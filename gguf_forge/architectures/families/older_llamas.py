@@ -8,7 +8,7 @@ from gguf_forge.architectures.families.gpt2 import four_times_width
 from gguf_forge.architectures.families.llama import llama
 from gguf_forge.architectures.metadata import DECODER, f32, file_type, text, u32
 from gguf_forge.architectures.operations import chain, cut, permute_rope
-from gguf_forge.architectures.shapes import DECODER_SHAPES
+from gguf_forge.architectures.shapes import SHAPES_WITHOUT_ATTENTION
 from gguf_forge.architectures.site import Site
 from gguf_forge.tokenizer import bpe, configured_space_prefix, in_order, sentencepiece
 from gguf_forge.tokenizer import xverse as xverse_vocabulary
@@ -114,8 +114,7 @@ plm = Architecture(
         u32("rope.dimension_count", "qk_rope_head_dim"),
     ),
     tokenizer=bpe,
-    # latent attention has shapes of its own
-    shapes={role: sizes for role, sizes in DECODER_SHAPES.items() if not role.startswith("attn_")},
+    shapes=SHAPES_WITHOUT_ATTENTION,
     layer_tensors=lambda site: (
         *("attn_norm", "attn_q", "attn_kv_a_mqa", "attn_kv_b", "attn_output", "ffn_norm"),
         *DENSE,

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gguf_forge.architectures.completeness import ATTENTION, GATED
 from gguf_forge.architectures.config import Config, positive
 from gguf_forge.architectures.declaration import Architecture, Rule
 from gguf_forge.architectures.metadata import f32, file_type, u32
 from gguf_forge.architectures.operations import first_rows, rows_from
 from gguf_forge.architectures.site import Site
-from gguf_forge.errors import InputError
 from gguf_forge.tokenizer import builtin, first_of, sentencepiece
-
-
-def _for_each_layer(config: Config, key: str) -> list[Any]:
-    found = config.find(key)
-    if not isinstance(found, list) or len(found) != config.integer("num_transformer_layers", maximum=10_000):
-        raise InputError(f"{key} is not a list with a number for each layer", file="config.json")
-    return found
 
 
 def _inner_sizes(config: Config) -> list[int]:
@@ -28,7 +18,7 @@ def _inner_sizes(config: Config) -> list[int]:
     """
     width, divisor = config.integer("model_dim"), config.integer("ffn_dim_divisor")
     sizes = []
-    for multiplier in _for_each_layer(config, "ffn_multipliers"):
+    for multiplier in config.by_layer("ffn_multipliers"):
         wanted = positive(multiplier, "ffn_multipliers", None) * width
         size = max(divisor, int(wanted + divisor / 2) // divisor * divisor)
         sizes.append(size + divisor if size < 0.9 * wanted else size)
@@ -36,12 +26,11 @@ def _inner_sizes(config: Config) -> list[int]:
 
 
 def _prepared(site: Site) -> Config:
-    config = site.config
+    config = site.config.updated(num_hidden_layers=site.config.integer("num_transformer_layers", maximum=10_000))
     return config.updated(
-        num_hidden_layers=config.integer("num_transformer_layers", maximum=10_000),
         inner_sizes=_inner_sizes(config),
-        num_attention_heads=_for_each_layer(config, "num_query_heads"),
-        num_key_value_heads=_for_each_layer(config, "num_kv_heads"),
+        num_attention_heads=config.by_layer("num_query_heads"),
+        num_key_value_heads=config.by_layer("num_kv_heads"),
     )
 
 

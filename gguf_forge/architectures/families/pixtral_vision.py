@@ -14,6 +14,7 @@ from gguf_forge.architectures.projector import (
     CLIP_MEAN,
     USE_SILU,
     VISION,
+    VISION_SIZES,
     always,
     known_activation,
     norm_epsilon,
@@ -141,7 +142,7 @@ def _merge_size(site: Site) -> Any:
 pixtral_form_vision = projector(
     PARAMS,
     metadata=(
-        *VISION[:-2],
+        *VISION_SIZES,
         f32("vision.image_mean", always(CLIP_MEAN)),
         f32("vision.image_std", always(CLIP_DEVIATION)),
         projector_type("pixtral"),

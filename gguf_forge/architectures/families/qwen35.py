@@ -109,13 +109,10 @@ def block_count(site: Site) -> int:
 
 
 def _recurrent_layers(site: Site) -> list[bool] | None:
-    types = site.config.find("layer_types")
-    if types is None:
+    if site.config.find("layer_types") is None:
         return None
-    own = site.config.block_count
-    if not isinstance(types, list) or len(types) != own:
-        raise InputError(f"layer_types is not a list of {own} layers", file="config.json")
-    return [kind == "linear_attention" for kind in types] + [False] * (site.block_count - own)
+    own = [kind == "linear_attention" for kind in site.config.by_layer("layer_types")]
+    return own + [False] * (site.block_count - len(own))
 
 
 def _interval(site: Site) -> int:

@@ -18,6 +18,7 @@ from gguf_forge.architectures.projector import (
     projector,
     text_width,
 )
+from gguf_forge.architectures.renames import OneWay
 from gguf_forge.architectures.site import Site
 from gguf_forge.tensors.arithmetic import Reciprocal
 from gguf_forge.tensors.codebook import Codebook
@@ -37,15 +38,10 @@ def _of_predictor(key: str) -> Any:
     return lambda site: Config(of_model("talker_config")(site)).get("code_predictor_config", {}).get(key)
 
 
-class _Blocks:
+def _counted_block(name: str, site: Site) -> str:
     """Counts the blocks of the decoder of sound from 0. Checkpoints count the convolution before them as 0."""
-
-    def __call__(self, name: str, site: Site, /) -> str:
-        found = re.match(r"wav\.decoder\.decoder\.([0-9]{1,3})\.block\.", name)
-        return name if found is None else f"{_WAV}block.{int(found[1]) - 1}.{name[found.end() :]}"
-
-    def undone(self, name: str, site: Site, /) -> str:
-        return name
+    found = re.match(r"wav\.decoder\.decoder\.([0-9]{1,3})\.block\.", name)
+    return name if found is None else f"{_WAV}block.{int(found[1]) - 1}.{name[found.end() :]}"
 
 
 def _reciprocal(site: Site, /, *sources: TensorExpr) -> TensorExpr:
@@ -173,7 +169,7 @@ qwen3_tts = projector(
         (name.startswith(("speaker_encoder.", _CODE, _WAV)) and not name.endswith(_TRAINING))
         or name == "talker.model.codec_embedding.weight"
     ),
-    renames=(_Blocks(),),
+    renames=(OneWay(_counted_block),),
     names={
         "talker.model.codec_embedding.weight": "a.gen.code.out_embd.weight",
         f"{_CODE}model.norm": "a.gen.code.output_norm",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from itertools import pairwise
 
 from gguf_forge.architectures.config import Config
@@ -24,7 +23,7 @@ from gguf_forge.architectures.projector import (
     where,
     with_vision,
 )
-from gguf_forge.architectures.renames import starts
+from gguf_forge.architectures.renames import OneWay, starts
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
 
@@ -130,19 +129,16 @@ def _is_deepstack(site: Site) -> list[bool]:
 _DEEPSTACK_PARTS = {"norm": "norm", "linear_fc1": "fc1", "linear_fc2": "fc2"}
 
 
-@dataclass(frozen=True)
-class Deepstack:
-    """Numbers the projectors of layers inside the encoder by these layers, where checkpoints count the projectors."""
-
-    def __call__(self, name: str, site: Site, /) -> str:
-        found = re.match(r"visual\.deepstack_merger_list\.([0-9]{1,6})\.(norm|linear_fc1|linear_fc2)\.", name)
-        layers = deepstack_layers(site) if found else []
-        if found is None or int(found[1]) >= len(layers):
-            return name
-        return f"v.deepstack.{layers[int(found[1])]}.{_DEEPSTACK_PARTS[found[2]]}.{name[found.end() :]}"
-
-    def undone(self, name: str, site: Site, /) -> str:
+def _of_layer(name: str, site: Site) -> str:
+    found = re.match(r"visual\.deepstack_merger_list\.([0-9]{1,6})\.(norm|linear_fc1|linear_fc2)\.", name)
+    layers = deepstack_layers(site) if found else []
+    if found is None or int(found[1]) >= len(layers):
         return name
+    return f"v.deepstack.{layers[int(found[1])]}.{_DEEPSTACK_PARTS[found[2]]}.{name[found.end() :]}"
+
+
+# Numbers the projectors of layers inside the encoder by these layers, where checkpoints count the projectors.
+DEEPSTACK = OneWay(_of_layer)
 
 
 QWEN3_CONFIG = with_vision(
@@ -160,7 +156,7 @@ QWEN3_RENAMES = (
     starts("visual.merger.linear_fc1.", "mm.0."),
     starts("visual.merger.linear_fc2.", "mm.2."),
     starts("visual.merger.norm.", "v.post_ln."),
-    Deepstack(),
+    DEEPSTACK,
 )
 
 qwen3_vision = projector(
@@ -194,7 +190,7 @@ ling_vision = projector(
         starts("model."),
         starts("linear_proj.", "mm."),
         starts("visual.merger.norm.", "mm.input_norm."),
-        Deepstack(),
+        DEEPSTACK,
     ),
     rules=FRAMES,
     model_tensors=("v.patch_embd", "mm.0", "mm.2"),

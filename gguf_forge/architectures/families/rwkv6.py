@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from gguf_forge.architectures.completeness import GATED
-from gguf_forge.architectures.declaration import Architecture, Operation, Rule, any_of
+from gguf_forge.architectures.declaration import Architecture, MetadataLine, Operation, Rule, any_of
 from gguf_forge.architectures.metadata import f32, file_type, u32
 from gguf_forge.architectures.operations import chain, divide, on_each, reshape, squeeze, stack, transpose
-from gguf_forge.architectures.renames import WRAPPERS
+from gguf_forge.architectures.renames import WRAPPERS, OneWay
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
 from gguf_forge.tensors.expression import TensorExpr
@@ -17,19 +16,20 @@ from gguf_forge.tensors.joined import concat as joined
 from gguf_forge.tensors.row_maps import Slice, length
 from gguf_forge.tokenizer import bpe, first_of, rwkv_world, sentencepiece
 
-# The context length in the file. The state keeps the whole past, so the model has no limit.
-CONTEXT = 1 << 20
+SIZES: tuple[MetadataLine, ...] = (
+    # The state keeps the whole past, so the model has no limit.
+    u32("context_length", lambda site: 1 << 20),
+    u32("embedding_length", "hidden_size"),
+    u32("block_count", lambda site: site.block_count),
+)
 
 
-@dataclass(frozen=True)
-class Suffixed:
-    """Appends `.weight` to the names of parameters that are not in a module of their own."""
+def _suffixed(name: str, site: Site) -> str:
+    return name if name.endswith((".weight", ".bias")) else f"{name}.weight"
 
-    def __call__(self, name: str, site: Site, /) -> str:
-        return name if name.endswith((".weight", ".bias")) else f"{name}.weight"
 
-    def undone(self, name: str, site: Site, /) -> str:
-        return name
+# Appends `.weight` to the names of parameters that are not in a module of their own.
+SUFFIXED = OneWay(_suffixed)
 
 
 def _rescaling(site: Site) -> float:
@@ -74,9 +74,7 @@ rwkv6 = Architecture(
     "rwkv6",
     hf=("Rwkv6ForCausalLM",),
     metadata=(
-        u32("context_length", lambda site: CONTEXT),
-        u32("embedding_length", "hidden_size"),
-        u32("block_count", lambda site: site.block_count),
+        *SIZES,
         f32("attention.layer_norm_epsilon", "layer_norm_epsilon"),
         u32("rescale_every_n_layers", "rescale_every"),
         u32("wkv.head_size", "head_size"),
@@ -87,7 +85,7 @@ rwkv6 = Architecture(
         u32("attention.head_count", lambda site: 0),
     ),
     tokenizer=rwkv_world,
-    renames=(*WRAPPERS, Suffixed()),
+    renames=(*WRAPPERS, SUFFIXED),
     rules=(_FUSED,),
     operations={
         "time_mix_w[12]": transpose,
@@ -125,9 +123,7 @@ rwkv6qwen2 = rwkv6.derive(
     "rwkv6qwen2",
     hf=("RWKV6Qwen2ForCausalLM",),
     metadata=(
-        u32("context_length", lambda site: CONTEXT),
-        u32("embedding_length", "hidden_size"),
-        u32("block_count", lambda site: site.block_count),
+        *SIZES,
         u32(
             "wkv.head_size",
             lambda site: site.config.integer("hidden_size") // site.config.integer("num_attention_heads"),

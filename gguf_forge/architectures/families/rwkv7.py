@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from gguf_forge.architectures.completeness import GATED
-from gguf_forge.architectures.declaration import Architecture, Drop, MetadataLine, Operation, Rule
-from gguf_forge.architectures.families.rwkv6 import CONTEXT, Suffixed
+from gguf_forge.architectures.declaration import Architecture, Drop, Operation, Rule
+from gguf_forge.architectures.families.rwkv6 import SIZES, SUFFIXED
 from gguf_forge.architectures.metadata import f32, file_type, u32
 from gguf_forge.architectures.operations import chain, reshape, squeeze, stack, transpose
-from gguf_forge.architectures.renames import WRAPPERS, ends
+from gguf_forge.architectures.renames import WRAPPERS, OneWay, ends
 from gguf_forge.architectures.site import Site
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import StandIn
@@ -20,25 +20,22 @@ _LORA = "_lora.lora"
 _ATTENTION = "model.layers.{i}.attention."
 
 
-@dataclass(frozen=True)
-class _OneNaming:
-    """Renames the tensors of several publishers to the same names."""
+# What several publishers call parts of names -> what RWKV itself does, in the order of the replacements.
+_ONE_NAMING = {
+    "blocks": "layers",
+    "ffn": "feed_forward",
+    "self_attn": "attention",
+    "attn": "attention",
+    "time_mixer.": "",
+    "feed_forward_norm": "ln2",
+    "g_norm": "ln_x",
+}
 
-    def __call__(self, name: str, site: Site, /) -> str:
-        for old, new in (
-            ("blocks", "layers"),
-            ("ffn", "feed_forward"),
-            ("self_attn", "attention"),
-            ("attn", "attention"),
-            ("time_mixer.", ""),
-            ("feed_forward_norm", "ln2"),
-            ("g_norm", "ln_x"),
-        ):
-            name = name.replace(old, new)
-        return name
 
-    def undone(self, name: str, site: Site, /) -> str:
-        return name
+def _renamed(name: str, site: Site) -> str:
+    for old, new in _ONE_NAMING.items():
+        name = name.replace(old, new)
+    return name
 
 
 def _is_first(site: Site) -> bool:
@@ -65,17 +62,13 @@ def _twice(part: str, operation: Operation) -> tuple[Rule, Rule]:
     )
 
 
-def _parts(site: Site) -> int:
-    return 6 if _has_gate(site) else 5
-
-
 def _mixtures(parts: str) -> tuple[str, ...]:
     return tuple(f"{_ATTENTION}x_{part}.weight" for part in parts)
 
 
 _FUSED = "blk.{i}.time_mix_lerp_fused.weight"
 _RULES: tuple[Rule, ...] = (
-    Rule((f"{_ATTENTION}x_x.weight",), _FUSED, reshape(_parts, 1, 1, -1)),
+    Rule((f"{_ATTENTION}x_x.weight",), _FUSED, reshape(lambda site: 6 if _has_gate(site) else 5, 1, 1, -1)),
     Rule(_mixtures("rwkvag"), _FUSED, stack, when=_has_gate),
     Rule(_mixtures("rwkva"), _FUSED, stack, when=lambda site: not _has_gate(site)),
     *_twice("0", squeeze),
@@ -84,17 +77,16 @@ _RULES: tuple[Rule, ...] = (
 )
 
 
-def _rank(exponent: float, factor: float, *keys: str) -> MetadataLine:
+def _rank(exponent: float, factor: float, *keys: str) -> Callable[[Site], Any]:
     """The rank of a low-rank matrix from the config, or RWKV's default for a model of this width."""
-    key = keys[0]
 
     def rank(site: Site) -> Any:
-        given = site.config.find(*keys[1:])
+        given = site.config.find(*keys)
         if given is not None:
             return given
         return max(1, round(site.config.integer("hidden_size") ** exponent * factor / 32)) * 32
 
-    return u32(key, rank)
+    return rank
 
 
 def _inner_size(site: Site) -> Any:
@@ -114,15 +106,15 @@ rwkv7 = Architecture(
     "rwkv7",
     hf=("Rwkv7ForCausalLM", "RWKV7ForCausalLM"),
     metadata=(
-        u32("context_length", lambda site: CONTEXT),
-        u32("embedding_length", "hidden_size"),
-        u32("block_count", lambda site: site.block_count),
+        *SIZES,
         f32("attention.layer_norm_epsilon", "layer_norm_epsilon", "norm_eps"),
         u32("wkv.head_size", "head_size", "head_dim"),
-        _rank(0.5, 1.8, "attention.decay_lora_rank", "lora_rank_decay", "decay_low_rank_dim"),
-        _rank(0.5, 1.8, "attention.iclr_lora_rank", "lora_rank_iclr", "a_low_rank_dim"),
-        _rank(0.5, 1.3, "attention.value_residual_mix_lora_rank", "lora_rank_value_residual_mix", "v_low_rank_dim"),
-        _rank(0.8, 0.6, "attention.gate_lora_rank", "lora_rank_gate", "gate_low_rank_dim"),
+        u32("attention.decay_lora_rank", _rank(0.5, 1.8, "lora_rank_decay", "decay_low_rank_dim")),
+        u32("attention.iclr_lora_rank", _rank(0.5, 1.8, "lora_rank_iclr", "a_low_rank_dim")),
+        u32(
+            "attention.value_residual_mix_lora_rank", _rank(0.5, 1.3, "lora_rank_value_residual_mix", "v_low_rank_dim")
+        ),
+        u32("attention.gate_lora_rank", _rank(0.8, 0.6, "lora_rank_gate", "gate_low_rank_dim")),
         u32("feed_forward_length", _inner_size),
         file_type,
         u32("attention.head_count", lambda site: 0),
@@ -130,11 +122,11 @@ rwkv7 = Architecture(
     tokenizer=rwkv_world,
     renames=(
         *WRAPPERS,
-        _OneNaming(),
+        OneWay(_renamed),
         ends(f"{_LORA}.0.weight", "1.weight"),
         ends(f"{_LORA}.2.weight", "2.weight"),
         ends(f"{_LORA}.2.bias", "0.weight"),
-        Suffixed(),
+        SUFFIXED,
     ),
     rules=_RULES,
     operations={"time_mix_[wvg][12]": _lora, "time_mix_r_k": chain(squeeze, reshape(-1)), "*": squeeze},
@@ -151,9 +143,7 @@ arwkv7 = rwkv7.derive(
     "arwkv7",
     hf=("RwkvHybridForCausalLM",),
     metadata=(
-        u32("context_length", lambda site: CONTEXT),
-        u32("embedding_length", "hidden_size"),
-        u32("block_count", lambda site: site.block_count),
+        *SIZES,
         f32("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
         u32("wkv.head_size", "head_size"),
         u32("attention.decay_lora_rank", lambda site: 64),

@@ -9,22 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_forge.architectures.appended_layers import (
-    CHOICES,
-    LEFT_OUT_LAYERS,
-    NEXTN,
-    SOME_NEXTN,
-    is_appended,
-    is_left_out,
-    with_counted_layers,
-)
+from gguf_forge.architectures.appended_layers import SOME_NEXTN, is_appended, with_appended_layers
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.config import Config, positive
 from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.metadata import DECODER, f32, flag, u32
 from gguf_forge.architectures.operations import add, squeeze
 from gguf_forge.architectures.renames import WRAPPERS, ends, inside
-from gguf_forge.architectures.shapes import DECODER_SHAPES
+from gguf_forge.architectures.shapes import SHAPES_WITHOUT_ATTENTION
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.tokenizer import bpe
@@ -51,9 +43,7 @@ def _with_two_bases(site: Site) -> Config:
 
 def _padded(site: Site, key: str, default: Any) -> list[Any]:
     """A list of the config with one value per layer of the file. It may lack values for the appended layers."""
-    found = site.config.find(key) or []
-    if not isinstance(found, list):
-        raise InputError(f"{key} is {found!r:.40}, not a list", file="config.json")
+    found = site.config.listed(key) if site.config.find(key) else []
     return [*found, *[default] * (site.block_count - len(found))][: site.block_count]
 
 
@@ -116,55 +106,48 @@ def _rope_factors(site: Site) -> Iterable[tuple[str, NDArray[np.float32]]]:
     yield "rope_freqs.weight", np.concatenate((factors, rest)).astype(np.float32)
 
 
-def _layer(site: Site) -> tuple[str, ...]:
-    if is_left_out(site):
-        return ()
-    dense = is_appended(site) or (site.layer or 0) < _first_with_experts(site)
-    return (*ATTENTION, "ffn_norm", *(GATED if dense else EXPERTS), *(NEXTN if is_appended(site) else ()))
+def _is_dense(site: Site) -> bool:
+    return is_appended(site) or (site.layer or 0) < _first_with_experts(site)
 
 
-step35 = Architecture(
-    "step35",
-    hf=("Step3p5ForCausalLM", "Step3p7ForConditionalGeneration"),
-    metadata=(
-        *DECODER,
-        u32("attention.head_count", _heads("num_attention_heads")),
-        u32("attention.head_count_kv", _heads("num_attention_groups")),
-        u32("attention.sliding_window", "sliding_window"),
-        flag("attention.sliding_window_pattern", _slides),
-        u32("attention.value_length", "head_dim"),
-        u32("expert_count", "moe_num_experts"),
-        u32("expert_used_count", "moe_top_k"),
-        u32("expert_feed_forward_length", "moe_intermediate_size"),
-        u32("expert_shared_feed_forward_length", "share_expert_dim"),
-        f32("expert_weights_scale", "moe_router_scaling_factor"),
-        flag("expert_weights_norm", "norm_expert_weight"),
-        u32("leading_dense_block_count", _first_with_experts),
-        u32("moe_every_n_layers", lambda site: site.config.get("moe_every_n_layer", 1)),
-        f32("attention.layer_norm_rms_epsilon", lambda site: site.config.get("rms_norm_eps", 1e-5)),
-        f32("swiglu_clamp_exp", _limits("swiglu_limits")),
-        f32("swiglu_clamp_shexp", _limits("swiglu_limits_shared")),
-        SOME_NEXTN,
-    ),
-    tokenizer=bpe,
-    renames=(
-        *WRAPPERS,
-        ends(".moe.router_bias", ".moe.router_bias.bias"),
-        inside(".transformer.shared_head.output.", ".shared_head.head."),
-        inside(".transformer.shared_head.norm.", ".shared_head.norm."),
-    ),
-    operations={
-        "*norm": add(1),
-        **dict.fromkeys(("attn_gate", "ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"), squeeze),
-    },
-    drops=(LEFT_OUT_LAYERS,),
-    generated=_rope_factors,
-    prepare=_with_two_bases,
-    choices=CHOICES,
-    block_count=with_counted_layers,
-    # heads differ from layer to layer
-    shapes={
-        role: sizes for role, sizes in DECODER_SHAPES.items() if not role.startswith("attn_") or role == "attn_norm"
-    },
-    layer_tensors=_layer,
+step35 = with_appended_layers(
+    Architecture(
+        "step35",
+        hf=("Step3p5ForCausalLM", "Step3p7ForConditionalGeneration"),
+        metadata=(
+            *DECODER,
+            u32("attention.head_count", _heads("num_attention_heads")),
+            u32("attention.head_count_kv", _heads("num_attention_groups")),
+            u32("attention.sliding_window", "sliding_window"),
+            flag("attention.sliding_window_pattern", _slides),
+            u32("attention.value_length", "head_dim"),
+            u32("expert_count", "moe_num_experts"),
+            u32("expert_used_count", "moe_top_k"),
+            u32("expert_feed_forward_length", "moe_intermediate_size"),
+            u32("expert_shared_feed_forward_length", "share_expert_dim"),
+            f32("expert_weights_scale", "moe_router_scaling_factor"),
+            flag("expert_weights_norm", "norm_expert_weight"),
+            u32("leading_dense_block_count", _first_with_experts),
+            u32("moe_every_n_layers", lambda site: site.config.get("moe_every_n_layer", 1)),
+            f32("attention.layer_norm_rms_epsilon", lambda site: site.config.get("rms_norm_eps", 1e-5)),
+            f32("swiglu_clamp_exp", _limits("swiglu_limits")),
+            f32("swiglu_clamp_shexp", _limits("swiglu_limits_shared")),
+            SOME_NEXTN,
+        ),
+        tokenizer=bpe,
+        renames=(
+            *WRAPPERS,
+            ends(".moe.router_bias", ".moe.router_bias.bias"),
+            inside(".transformer.shared_head.output.", ".shared_head.head."),
+            inside(".transformer.shared_head.norm.", ".shared_head.norm."),
+        ),
+        operations={
+            "*norm": add(1),
+            **dict.fromkeys(("attn_gate", "ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"), squeeze),
+        },
+        generated=_rope_factors,
+        prepare=_with_two_bases,
+        shapes=SHAPES_WITHOUT_ATTENTION,
+        layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *(GATED if _is_dense(site) else EXPERTS)),
+    )
 )

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from gguf_forge.architectures.config import Config
-from gguf_forge.architectures.metadata import f32, u32
+from gguf_forge.architectures.metadata import u32
 from gguf_forge.architectures.projector import (
     BLOCKS,
     CLIP_DEVIATION,
     CLIP_MEAN,
     PATCHES,
-    VISION,
+    VISION_SIZES,
     always,
     as_base,
     norm_epsilon,
-    of_preprocessor,
+    normalization,
     one_after_the_other,
     projector,
     projector_type,
@@ -27,8 +27,8 @@ from gguf_forge.architectures.site import Site
 from gguf_forge.errors import UnsupportedError
 
 _STRIDE = 2
-# The one encoder that llama.cpp knows: what its config says.
-_KNOWN = {"image_size": 728, "hidden_size": 1536, "num_hidden_layers": 47}
+# The one encoder that llama.cpp knows: the side of its pictures, its width, and the number of its layers.
+_KNOWN = (728, 1536, 47)
 # How large pictures may be. Only the model's processing code says it.
 _LARGEST = 3024
 
@@ -42,12 +42,8 @@ def _inner(site: Site) -> Any:
 
 def _known(site: Site) -> Config:
     found = vision(site)
-    values = {
-        "image_size": found.find("image_size"),
-        "hidden_size": found.find("hidden_size", "width"),
-        "num_hidden_layers": found.find(*BLOCKS),
-    }
-    if values != _KNOWN or site.config.find("understand_projector_stride") != _STRIDE:
+    sizes = (found.find("image_size"), found.find("hidden_size", "width"), found.find(*BLOCKS))
+    if sizes != _KNOWN or site.config.find("understand_projector_stride") != _STRIDE:
         raise UnsupportedError("only the encoder of Step3-VL-10B is known, and this is another", file="config.json")
     return site.config
 
@@ -56,9 +52,8 @@ step_vision = projector(
     "StepVLForConditionalGeneration",
     "Step3p7ForConditionalGeneration",
     metadata=(
-        *VISION[:-2],
-        f32("vision.image_mean", of_preprocessor("image_mean", default=CLIP_MEAN)),
-        f32("vision.image_std", of_preprocessor("image_std", default=CLIP_DEVIATION)),
+        *VISION_SIZES,
+        *normalization(CLIP_MEAN, CLIP_DEVIATION),
         projector_type("step3vl"),
         norm_epsilon("layer_norm_eps", default=1e-5),
         u32("vision.projector.scale_factor", always(_STRIDE**2)),
