@@ -9,12 +9,8 @@ Source: `convert_rope_params_to_dict` of `RotaryEmbeddingConfigMixin` and of Gem
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
-
-from gguf_forge.wording import log_of
-
-log = log_of(__name__)
 
 _OLD, _NEW = "rope_scaling", "rope_parameters"
 _DEPTH = 2
@@ -37,29 +33,44 @@ def with_one_rope(config: Mapping[str, Any], depth: int = _DEPTH) -> Mapping[str
         >>> with_one_rope({"rope_parameters": {"rope_theta": 1e6}, "rope_scaling": {"type": "yarn", "factor": 4.0}})
         {'rope_parameters': {'rope_theta': 1000000.0, 'type': 'yarn', 'factor': 4.0}}
     """
-    if depth:
-        inner = {
-            key: with_one_rope(value, depth - 1)
-            for key, value in config.items()
-            if isinstance(value, dict) and key not in (_OLD, _NEW)
-        }
-        config = {**config, **inner}
-    parameters, scaling = config.get(_NEW), config.get(_OLD)
-    if _NEW not in config or not isinstance(scaling, dict) or not scaling:
+    config = {**config, **{key: with_one_rope(part, depth - 1) for key, part in _parts(config, depth)}}
+    if not _differ(config):
         return config
-    if not isinstance(parameters, dict | None):
-        return config
-    merged = _merged(parameters or {}, scaling)
-    if parameters and _settled(merged) == _settled(parameters):
-        return config
-    log.warning(
-        "config.json: %s (%s) counts before %s (%s), as in transformers 5; llama.cpp's converter ignores it, and "
-        "so does --as-reference",
-        *(_OLD, _shown(scaling), _NEW, _shown(parameters or {})),
-    )
-    without = _NEW if not parameters else _OLD
+    parameters, scaling = config[_NEW], config[_OLD]
+    without = _OLD if parameters else _NEW
     rest = {key: value for key, value in config.items() if key != without}
-    return {**rest, _NEW: merged} if parameters else rest
+    return {**rest, _NEW: _merged(parameters, scaling)} if parameters else rest
+
+
+def outranked(config: Mapping[str, Any], depth: int = _DEPTH) -> Iterator[str]:
+    """What `with_one_rope` changes, in words: one message for each part of the config that it changes.
+
+    Example:
+        >>> [said] = outranked({"rope_parameters": {"rope_theta": 1e6}, "rope_scaling": {"type": "yarn", "factor": 4}})
+        >>> said.partition(",")[0]
+        'config.json: rope_scaling (yarn) counts before rope_parameters (default)'
+    """
+    for _, part in _parts(config, depth):
+        yield from outranked(part, depth - 1)
+    if _differ(config):
+        yield (
+            f"config.json: {_OLD} ({_shown(config[_OLD])}) counts before {_NEW} ({_shown(config[_NEW] or {})}), as in "
+            "transformers 5; llama.cpp's converter ignores it, and so does --as-reference"
+        )
+
+
+def _parts(config: Mapping[str, Any], depth: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The parts of a config that may have rotary settings of their own."""
+    if depth:
+        yield from ((key, part) for key, part in config.items() if isinstance(part, dict) and key not in (_OLD, _NEW))
+
+
+def _differ(config: Mapping[str, Any]) -> bool:
+    """Whether the config has both settings, and `rope_scaling` says something else."""
+    parameters, scaling = config.get(_NEW), config.get(_OLD)
+    if _NEW not in config or not isinstance(scaling, dict) or not scaling or not isinstance(parameters, dict | None):
+        return False
+    return not parameters or _settled(_merged(parameters, scaling)) != _settled(parameters)
 
 
 def _merged(parameters: Mapping[str, Any], scaling: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from gguf_forge.architectures.fused import fused
 from gguf_forge.architectures.mapping import PlannedTensor, plan_tensors
 from gguf_forge.architectures.parts import belongs_to, is_text
 from gguf_forge.architectures.registry import class_name, declarations_of
-from gguf_forge.architectures.rope_settings import with_one_rope
+from gguf_forge.architectures.rope_settings import outranked, with_one_rope
 from gguf_forge.architectures.site import DraftTarget, Part, Site
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.checkpoint.logical import logical_tensors
@@ -152,6 +152,9 @@ def plan_model(
         UnsupportedError: the model, its quantization or its tokenizer is not known.
         InputError: the checkpoint contradicts itself or misses something.
     """
+    if "as_reference" not in choices:
+        for message in outranked(checkpoint.config):
+            log.warning(message)
     architecture, site = survey(checkpoint, part, weights=not vocab_only, choices=choices, target=target)
     tensors = () if vocab_only else fused(plan_tensors(architecture, site), architecture, site)
     count = parameter_count([TensorInfo(t.name, t.expr.shape[::-1], F32) for t in tensors])
@@ -165,26 +168,14 @@ def plan_model(
         metadata_file=metadata_file,
         as_reference="as_reference" in choices,
     )
-    metadata: Metadata = {"general.architecture": general["general.architecture"]}
-    metadata |= _lines(architecture, architecture.early, site)
-    metadata |= general
-    metadata |= _lines(architecture, architecture.metadata, site)
-    metadata["general.quantization_version"] = u32(QUANTIZATION_VERSION)
-    metadata |= _activations(tensors)
-    metadata |= _vocabulary(architecture, site, pre_tokenizer)
-    metadata = _fitted_vocabulary(tensors, metadata, checkpoint.folder.path, "as_reference" in choices)
     named = "mmproj" if part == "mmproj" else next((_PARTS[choice] for choice in _PARTS if choice in choices), "main")
     prefix = f"{named}-" if named in ("mmproj", "mtp") else ""
     plan = ModelPlan(
         tensors,
-        metadata,
+        _metadata(architecture, site, tensors, general, pre_tokenizer),
         native_type=native_type(checkpoint, architecture),
         identity=replace(identity, size_label=None) if prefix else identity,
-        inputs=(
-            *_files_of_the_model(checkpoint.folder),
-            *(_files_of_the_model(target) if target is not None else ()),
-            *([metadata_file] if metadata_file else ()),
-        ),
+        inputs=_inputs(checkpoint.folder, target, metadata_file),
         part=named,
         file_prefix=prefix,
     )
@@ -192,6 +183,30 @@ def plan_model(
         return plan
     adapters = architecture.adapters(site)
     return replace(plan, adapters={name: _adapter(plan, name, each, site) for name, each in adapters.items()})
+
+
+def _metadata(
+    architecture: Architecture,
+    site: Site,
+    tensors: tuple[PlannedTensor, ...],
+    general: Metadata,
+    pre_tokenizer: str | None,
+) -> Metadata:
+    """All keys of the file, in its order."""
+    metadata: Metadata = {"general.architecture": general["general.architecture"]}
+    metadata |= _lines(architecture, architecture.early, site)
+    metadata |= general
+    metadata |= _lines(architecture, architecture.metadata, site)
+    metadata["general.quantization_version"] = u32(QUANTIZATION_VERSION)
+    metadata |= _activations(tensors)
+    metadata |= _vocabulary(architecture, site, pre_tokenizer)
+    return _fitted_vocabulary(tensors, metadata, site.folder.path, "as_reference" in site.choices)
+
+
+def _inputs(folder: Folder, target: Folder | None, metadata_file: Path | None) -> tuple[Path, ...]:
+    """The files that decide the bytes of a model's file."""
+    of_target = _files_of_the_model(target) if target is not None else ()
+    return (*_files_of_the_model(folder), *of_target, *([metadata_file] if metadata_file else ()))
 
 
 def _activations(tensors: Sequence[PlannedTensor]) -> Metadata:

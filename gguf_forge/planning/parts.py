@@ -91,8 +91,7 @@ def parts_of(checkpoint: Checkpoint, asked: Sequence[str] = (_ALL,)) -> Mapping[
 
 def _beside_main(checkpoint: Checkpoint) -> Mapping[str, str]:
     """The drafts and the adapters that a checkpoint holds."""
-    # What the config says beside the parts is warned of where a file is planned. The reference's bytes need no warning.
-    architecture, site = survey(checkpoint, weights=False, choices=frozenset({"as_reference"}))
+    architecture, site = survey(checkpoint, weights=False)
     found: dict[str, str] = {}
     if has_draft_of_its_own(checkpoint):
         found["dspark"] = "a DSpark draft"
