@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -20,15 +20,10 @@ _COPY = (
 )
 
 
-def register(app: typer.Typer) -> None:
-    add_command(app, "dequantize", dequantize, panel=MAKE)
+@dataclass(frozen=True, kw_only=True)
+class DequantizeChoices:
+    """The options of `dequantize`: the form of the floats, and where they go."""
 
-
-def dequantize(
-    file: Annotated[Path, Option("FILE", "A GGUF file, or the first one of a split.")],
-    parts: Annotated[SplitChoices, only("split_max_size")],
-    run: Annotated[RunSettings, only("overwrite", "threads", "backend")],
-    messages: Messages,
     out: Annotated[
         Path | None,
         Option(
@@ -37,7 +32,7 @@ def dequantize(
             OUTPUT,
             metavar="OUT",
         ),
-    ] = None,
+    ] = None
     type: Annotated[
         str | None,
         Option(
@@ -47,7 +42,7 @@ def dequantize(
             metavar="TYPE",
             values="float types",
         ),
-    ] = None,
+    ] = None
     safetensors: Annotated[
         bool,
         Option(
@@ -55,7 +50,7 @@ def dequantize(
             "The tensors of the Hugging Face checkpoint instead: its names, shapes and order of rows.",
             OUTPUT,
         ),
-    ] = False,
+    ] = False
     config: Annotated[
         Path | None,
         Option(
@@ -65,7 +60,19 @@ def dequantize(
             OUTPUT,
             metavar="CONFIG",
         ),
-    ] = None,
+    ] = None
+
+
+def register(app: typer.Typer) -> None:
+    add_command(app, "dequantize", dequantize, panel=MAKE)
+
+
+def dequantize(
+    file: Annotated[Path, Option("FILE", "A GGUF file, or the first one of a split.")],
+    parts: Annotated[SplitChoices, only("split_max_size")],
+    run: Annotated[RunSettings, only("overwrite", "threads", "backend")],
+    messages: Messages,
+    choices: DequantizeChoices,
     dry_run: DryRun = False,
 ) -> None:
     """Unpack a GGUF file to floats: as a GGUF file, or as the tensors of a Hugging Face checkpoint.
@@ -92,7 +99,13 @@ def dequantize(
     max_size = split_of(parts).max_size
 
     def planned(gguf: GgufFile) -> FilePlan:
-        return plan_dequantized(gguf, out, file_type=type, safetensors=safetensors, max_size=max_size, config=config)
+        return plan_dequantized(
+            *(gguf, choices.out),
+            file_type=choices.type,
+            safetensors=choices.safetensors,
+            max_size=max_size,
+            config=choices.config,
+        )
 
     if dry_run:
         with logging_to(messages), open_gguf(file) as gguf:
@@ -102,7 +115,7 @@ def dequantize(
             show_plans([plan], messages)
         return
     with observing(messages) as observer, open_gguf(file) as gguf:
-        result = make_dequantized(planned(gguf), replace(run, observer=observer), is_folder_new=safetensors)
+        result = make_dequantized(planned(gguf), replace(run, observer=observer), is_folder_new=choices.safetensors)
     show_results([result], messages)
-    if safetensors and not (messages.json or messages.quiet):
+    if choices.safetensors and not (messages.json or messages.quiet):
         print_data("", line(_COPY.format(folder=result.path.parent), no_wrap=True))

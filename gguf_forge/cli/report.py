@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,14 +24,10 @@ if TYPE_CHECKING:
 _NO_BREAK = "\N{NO-BREAK SPACE}"  # between numbers and units, on the page
 
 
-def register(app: typer.Typer) -> None:
-    add_command(app, "report", report, panel=LOOK)
+@dataclass(frozen=True, kw_only=True)
+class ReportChoices:
+    """The options of `report`: what the file was made of and how, and where the page goes."""
 
-
-def report(
-    file: Annotated[Path, Option("FILE", "A GGUF file, or the first one of a split.")],
-    run: Annotated[RunSettings, only("overwrite", "threads")],
-    messages: Messages,
     source: Annotated[
         Path | None,
         Option(
@@ -40,7 +37,7 @@ def report(
             OUTPUT,
             metavar="DIR|GGUF",
         ),
-    ] = None,
+    ] = None
     drop_tensor: Annotated[
         tuple[str, ...],
         Option(
@@ -49,7 +46,7 @@ def report(
             OUTPUT,
             metavar="REGEX",
         ),
-    ] = (),
+    ] = ()
     lora: Annotated[
         tuple[str, ...],
         Option(
@@ -58,8 +55,8 @@ def report(
             OUTPUT,
             metavar="ADAPTER[:SCALE]",
         ),
-    ] = (),
-    base_model: BaseModel = None,
+    ] = ()
+    base_model: BaseModel = None
     out: Annotated[
         Path | None,
         Option(
@@ -68,7 +65,30 @@ def report(
             OUTPUT,
             metavar="PAGE.html",
         ),
-    ] = None,
+    ] = None
+
+    def check(self) -> None:
+        """Raises UsageError if options say how a source is read, and none is given."""
+        of_source = {"--drop-tensor": self.drop_tensor, "--lora": self.lora, "--base": self.base_model}
+        if self.source is None and (given := [option for option, value in of_source.items() if value]):
+            raise UsageError(f"{given[0]} is for a source", hint="name it with --source")
+
+    def page(self, file: Path, messages: Messages) -> Path | None:
+        """The page of a file; None if only its data are asked for."""
+        if self.out is not None or messages.json:
+            return self.out
+        return Path(f"{file_name(file.name.removesuffix('.gguf')) or 'report'}.html")
+
+
+def register(app: typer.Typer) -> None:
+    add_command(app, "report", report, panel=LOOK)
+
+
+def report(
+    file: Annotated[Path, Option("FILE", "A GGUF file, or the first one of a split.")],
+    run: Annotated[RunSettings, only("overwrite", "threads")],
+    messages: Messages,
+    choices: ReportChoices,
 ) -> None:
     """Draw a page about a GGUF file: sizes, errors, levels, and quantization on the file's own weights.
 
@@ -88,21 +108,18 @@ def report(
     from gguf_forge.toolbox.report import report as make_report
     from gguf_forge.toolbox.report.data import as_object
 
-    of_source = {"--drop-tensor": drop_tensor, "--lora": lora, "--base": base_model}
-    if source is None and (given := [option for option, value in of_source.items() if value]):
-        raise UsageError(f"{given[0]} is for a source", hint="name it with --source")
-    if out is None and not messages.json:
-        out = Path(f"{file_name(file.name.removesuffix('.gguf')) or 'report'}.html")
+    choices.check()
+    out = choices.page(file, messages)
     with open_gguf(file) as gguf:
-        size = sum(tensor.nbytes for tensor in gguf.tensors) * (1 if source is None else 2)
+        size = sum(tensor.nbytes for tensor in gguf.tensors) * (1 if choices.source is None else 2)
     with counting("looking", size, messages) as progress:
         found = make_report(
             file,
             out,
-            source=source,
-            drop_tensor=drop_tensor,
-            lora=lora,
-            base_model=base_model,
+            source=choices.source,
+            drop_tensor=choices.drop_tensor,
+            lora=choices.lora,
+            base_model=choices.base_model,
             threads=run.threads,
             overwrite=run.overwrite,
             progress=progress,
