@@ -83,6 +83,8 @@ def disagreement(shape: tuple[int, ...], sizes: tuple[Size, ...], site: Site) ->
     """The end of a message about a tensor's wrong shape; None if the shape agrees with the config.
 
     Example:
+        >>> from pathlib import Path
+        >>> from gguf_forge.storage.local.folder import LocalFolder
         >>> site = Site(Config.of({"hidden_size": 5}), LocalFolder(Path(".")))
         >>> disagreement((8, 4), (None, hidden), site)
         'is 8 x 4, the config says any x 5'

@@ -28,7 +28,7 @@ def sine(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
     Example:
         >>> sine(np.array([0.0, 1.0], np.float32)).tolist()
-        [0.0, 0.8414710164070129]
+        [0.0, 0.8414709568023682]
     """
     return _wave(x, 0.0)
 

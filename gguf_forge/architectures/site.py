@@ -57,6 +57,8 @@ class Site:
         target: The model that this one is a draft for; None if the user did not name it.
 
     Example:
+        >>> from pathlib import Path
+        >>> from gguf_forge.storage.local.folder import LocalFolder
         >>> Site(Config.of({"num_hidden_layers": 2}), LocalFolder(Path(".")), block_count=2).at(1).layer
         1
     """

@@ -60,7 +60,7 @@ class Checkpoint:
             UsageError: `folder` is not a folder.
 
         Example:
-            >>> with Checkpoint.open(Path("Tiny-1.1B-Chat")) as checkpoint:
+            >>> with Checkpoint.open(Path("Tiny-1.1B-Chat")) as checkpoint:  # doctest: +SKIP
             ...     checkpoint.tensors["model.norm.weight"].shape
             (2048,)
         """

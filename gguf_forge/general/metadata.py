@@ -127,6 +127,7 @@ def general_metadata(
         InputError: `metadata_file` is missing, is no JSON object, or has a value of a wrong type.
 
     Example:
+        >>> from gguf_forge.storage.local.folder import LocalFolder
         >>> identity, metadata = general_metadata(
         ...     LocalFolder(Path("Tiny-1.1B-Chat")),
         ...     {},
@@ -136,33 +137,42 @@ def general_metadata(
         >>> identity.basename, list(metadata)[:3]
         ('Tiny', ['general.architecture', 'general.type', 'general.name'])
     """
-    card = read_model_card(folder)
+    card, override = read_model_card(folder), _read_override(metadata_file)
     folder_id = _clean(folder.name if as_reference else model_id_of(folder))
-    override = _read_override(metadata_file)
-    texts = {
-        key: override.get(f"general.{key}", text) for key, text in _texts(card, config, folder_id, count.total).items()
-    }
+    found = _texts(card, config, folder_id, count.total)
+    texts = {key: override.get(f"general.{key}", text) for key, text in found.items()}
     if model_name is not None:
         texts["name"] = _clean(model_name)
     if texts["name"] is None:
         texts["name"] = folder_id.rpartition("/")[2]
     if texts["size_label"] is None and count.total > 0:
         texts["size_label"] = size_label(count)
+    identity = ModelIdentity(
+        texts["name"] or "", texts["basename"], texts["finetune"], texts["version"], texts["size_label"]
+    )
+    general = {"general.architecture": string(architecture), "general.type": string(model_type)}
+    return identity, general | _described(folder, card, texts, override, count.total)
 
-    metadata: Metadata = {"general.architecture": string(architecture), "general.type": string(model_type)}
+
+def _described(
+    folder: Folder,
+    card: Mapping[str, Any],
+    texts: Mapping[str, str | None],
+    override: Mapping[str, Any],
+    n_parameters: int,
+) -> Metadata:
+    """The keys of all that describes the model: how to sample, its texts, its sources, and lists of words."""
+    metadata: Metadata = {}
     for key, value in _sampling(folder).items():
         if (value := override.get(f"general.sampling.{key}", value)) is not None:
             metadata[f"general.sampling.{key}"] = value
     metadata |= {f"general.{key}": string(text) for key, text in texts.items() if text}
     for key, (override_key, card_keys) in _SOURCES.items():
-        metadata |= _source_keys(key, override.get(override_key, _card_sources(card, card_keys, count.total)))
+        metadata |= _source_keys(key, override.get(override_key, _card_sources(card, card_keys, n_parameters)))
     for key, card_keys in _LISTS.items():
         if items := override.get(f"general.{key}", _card_list(card, card_keys)):
             metadata[f"general.{key}"] = array(ValueType.STRING, items)
-    identity = ModelIdentity(
-        texts["name"] or "", texts["basename"], texts["finetune"], texts["version"], texts["size_label"]
-    )
-    return identity, metadata
+    return metadata
 
 
 def _clean(text: str) -> str:

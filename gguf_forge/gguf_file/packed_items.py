@@ -138,7 +138,7 @@ def text_or_bytes(raw: bytes) -> str | bytes:
 
 
 def as_c_strings(value: Value) -> Value:
-    """The value as C code copies it: a string ends at its first NUL.
+    r"""The value as C code copies it: a string ends at its first NUL.
 
     Example:
         >>> as_c_strings(Value(ValueType.STRING, "a\0b")).data

@@ -152,6 +152,22 @@ def _tables(tensor_type: TensorType):  # type: ignore[no-untyped-def]
     return tables
 
 
+def _checked_importance(
+    importance: NDArray[np.float32] | None, n_per_row: int, tensor_type: TensorType
+) -> NDArray[np.float32] | None:
+    """The importance of each column as the kernels read it; UsageError if it does not fit, or is missing."""
+    if importance is None:
+        if tensor_type in types_needing_importance():
+            raise UsageError(
+                f"{tensor_type} needs an importance matrix",
+                hint="give its columns with importance=",
+            )
+        return None
+    if importance.dtype != np.float32 or importance.shape != (n_per_row,):
+        raise UsageError(f"importance must be float32 ({n_per_row},), not {_describe(importance)}")
+    return np.require(importance, requirements=["C", "A"])
+
+
 def quantize_rows(
     rows: NDArray[np.generic],
     tensor_type: TensorType,
@@ -178,7 +194,7 @@ def quantize_rows(
         UnsupportedError: no kernel packs this type.
 
     Example:
-        >>> from gguf_forge.types.tensor_type import tensor_type
+        >>> from gguf_forge.types.tensor_type import TensorType
         >>> packed = np.empty((2, 34), np.uint8)
         >>> quantize_rows(np.ones((2, 32), np.float32), TensorType.named("Q8_0"), packed)
         True
@@ -196,15 +212,7 @@ def quantize_rows(
     _check_packed(out, n_rows, n_per_row, tensor_type)
     if not out.flags.writeable:
         raise UsageError("packed rows must be writable")
-    if importance is not None:
-        if importance.dtype != np.float32 or importance.shape != (n_per_row,):
-            raise UsageError(f"importance must be float32 ({n_per_row},), not {_describe(importance)}")
-        importance = np.require(importance, requirements=["C", "A"])
-    elif tensor_type in types_needing_importance():
-        raise UsageError(
-            f"{tensor_type} needs an importance matrix",
-            hint="give its columns with importance=",
-        )
+    importance = _checked_importance(importance, n_per_row, tensor_type)
     if not rows.size:
         return True
     # The request holds only addresses. These variables keep the arrays behind the addresses alive.
@@ -239,7 +247,7 @@ def dequantize_rows(
         UnsupportedError: no kernel unpacks this type.
 
     Example:
-        >>> from gguf_forge.types.tensor_type import tensor_type
+        >>> from gguf_forge.types.tensor_type import TensorType
         >>> values = np.empty((1, 32), np.float32)
         >>> dequantize_rows(np.zeros((1, 34), np.uint8), TensorType.named("Q8_0"), values)
         >>> float(values.max())
@@ -334,16 +342,10 @@ def scale_codes(
         >>> out.tolist()
         [[1.5, 2.0]]
     """
-    scales = numbers[0]
-    starts, groups = runs
+    scales, (starts, groups) = numbers[0], runs
     n_rows, n_columns = out.shape
-    for given in numbers:
-        if given is not None and (given.dtype != np.float32 or given.shape != scales.shape or given.ndim != 2):
-            raise UsageError(f"scales, zeros and shifts must be float32 of one shape, not {_describe(given)}")
-    for what, each, below in (("scale_rows", scale_rows, len(scales)), ("groups", groups, scales.shape[1])):
-        if each.dtype != np.int64 or each.ndim != 1 or (each.size and (each.min() < 0 or each.max() >= below)):
-            raise UsageError(f"{what} must be int64 numbers below {below}")
     bounds = np.append(starts, n_columns)
+    _check_numbers(numbers, scale_rows, groups)
     if len(scale_rows) != n_rows or len(starts) != len(groups) or bounds[0] != 0 or (np.diff(bounds) < 0).any():
         raise UsageError(f"the runs and rows do not fit values {_describe(out)}")
     if out.dtype != np.float32 or not out.flags.carray:
@@ -370,6 +372,21 @@ def scale_codes(
         lib.forge_scale_codes(ffi.new("forge_scaled *", request), _floats(out))
 
 
+def _check_numbers(
+    numbers: tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.float32] | None],
+    scale_rows: NDArray[np.int64],
+    groups: NDArray[np.int64],
+) -> None:
+    """Raises UsageError unless rows and groups name numbers that are there. Arguments as for `scale_codes`."""
+    scales = numbers[0]
+    for given in numbers:
+        if given is not None and (given.dtype != np.float32 or given.shape != scales.shape or given.ndim != 2):
+            raise UsageError(f"scales, zeros and shifts must be float32 of one shape, not {_describe(given)}")
+    for what, each, below in (("scale_rows", scale_rows, len(scales)), ("groups", groups, scales.shape[1])):
+        if each.dtype != np.int64 or each.ndim != 1 or (each.size and (each.min() < 0 or each.max() >= below)):
+            raise UsageError(f"{what} must be int64 numbers below {below}")
+
+
 def is_finite(rows: Rows, tensor_type: TensorType, *, backend: str | None = None) -> bool:
     """Whether no value of rows, or of packed ones no scale, is infinite or NaN. False, too, for types without kernels,
     of which nothing is known.
@@ -380,7 +397,7 @@ def is_finite(rows: Rows, tensor_type: TensorType, *, backend: str | None = None
         backend: One of `backends()`; the default one if None.
 
     Example:
-        >>> from gguf_forge.types.tensor_type import tensor_type
+        >>> from gguf_forge.types.tensor_type import TensorType
         >>> is_finite(np.array([1, np.inf], np.float32), TensorType.named("F32"))
         False
     """

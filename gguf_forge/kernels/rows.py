@@ -116,7 +116,7 @@ def as_float32(rows: Rows, tensor_type: TensorType, *, backend: str | None = Non
 
     Example:
         >>> from gguf_forge import quantize
-        >>> from gguf_forge.types.tensor_type import tensor_type
+        >>> from gguf_forge.types.tensor_type import TensorType
         >>> as_float32(quantize(np.ones((2, 32), np.float32), "Q8_0"), TensorType.named("Q8_0")).shape
         (2, 32)
     """

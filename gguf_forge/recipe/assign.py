@@ -79,7 +79,7 @@ def assign(
 
     Example:
         >>> from gguf_forge.gguf_file.values import string, u32
-        >>> from gguf_forge.recipe.file_types import file_type
+        >>> from gguf_forge.recipe.file_types import FileType
         >>> from gguf_forge.types.tensor_type import F32
         >>> base = [TensorInfo("output.weight", (256, 8), F32), TensorInfo("output_norm.weight", (256,), F32)]
         >>> header = {"general.architecture": string("llama"), "llama.block_count": u32(1)}

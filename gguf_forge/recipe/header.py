@@ -37,7 +37,7 @@ def quantized_metadata(tensors: Sequence[TensorInfo], metadata: Metadata, option
         InputError: the metadata lacks the architecture.
 
     Example:
-        >>> from gguf_forge.recipe.file_types import file_type
+        >>> from gguf_forge.recipe.file_types import FileType
         >>> base = {"general.file_type": u32(0), "a.b": u32(1)}
         >>> list(quantized_metadata([], base, Options(FileType.named("Q8_0"))))
         ['a.b', 'general.quantization_version', 'general.file_type']

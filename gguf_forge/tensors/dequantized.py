@@ -205,6 +205,7 @@ def stored_as(expr: TensorExpr) -> str:
 
     Example:
         >>> from gguf_forge.tensors.stored import Constant
+        >>> from gguf_forge.types.element_type import ELEMENT_TYPES
         >>> codes = Constant(np.zeros((2, 64), np.uint8), ELEMENT_TYPES["U8"])
         >>> stored_as(Scaled(codes, Constant(np.ones((2, 2), np.float32)), 1, 32, scheme="quanto"))
         'quanto 8 bit, g32'

@@ -203,7 +203,8 @@ def read_vocabulary(
         UsageError: llama.cpp knows no pre-tokenizer of the given name.
 
     Example:
-        >>> read_vocabulary(LocalFolder(Path("Qwen3-0.6B")), {"vocab_size": 151936})["tokenizer.ggml.pre"].data
+        >>> metadata = read_vocabulary(LocalFolder(Path("Qwen3-0.6B")), {"vocab_size": 151936})  # doctest: +SKIP
+        >>> metadata["tokenizer.ggml.pre"].data  # doctest: +SKIP
         'qwen2'
     """
     files = TokenizerFiles(folder, as_reference)
@@ -249,7 +250,7 @@ def token_ids(folder: Folder, *texts: str) -> list[int]:
         InputError: the folder has no tokenizer.json, or no such token.
 
     Example:
-        >>> token_ids(LocalFolder(Path("Qwen3-Reranker-0.6B")), "yes", "no")
+        >>> token_ids(LocalFolder(Path("Qwen3-Reranker-0.6B")), "yes", "no")  # doctest: +SKIP
         [9693, 2152]
     """
     tokenizer = load_tokenizer(TokenizerFiles(folder))

@@ -26,6 +26,7 @@ def builtin(name: Literal["gpt-neox", "llama-spm"]) -> Reader:
     """A reader that uses a vocabulary which comes with the package, cut to the model's vocab_size.
 
     Example:
+        >>> from gguf_forge.tokenizer import bpe, first_of, sentencepiece
         >>> mamba = first_of(bpe, sentencepiece, builtin("gpt-neox"))
     """
 

@@ -19,6 +19,7 @@ def chat_template(text: str, name: str = "default") -> Reader:
     """A chat template that replaces the one of the folder. `name` is for a template other than the default one.
 
     Example:
+        >>> from gguf_forge.tokenizer import bpe, in_order
         >>> reranker = in_order(chat_template("Judge {document} by {query}", "rerank"), bpe)
     """
     return lambda _: templates_of([{"name": name, "template": text}], Place(name))
@@ -33,6 +34,7 @@ def default_chat_template(name: str) -> Reader:
     """A chat template that comes with the package. It is used only if the folder has none.
 
     Example:
+        >>> from gguf_forge.tokenizer import in_order, kimi_linear
         >>> kimi = in_order(kimi_linear, default_chat_template("kimi-k3"))
     """
     return lambda source: {} if chat_templates(source.files) else templates_of(bundled_template(name), Place(name))
@@ -57,6 +59,7 @@ def token_by_text(text: str, *kinds: str) -> Reader:
     """The id of an added token of tokenizer_config.json, for these kinds; nothing if the token is missing.
 
     Example:
+        >>> from gguf_forge.tokenizer import bpe, in_order
         >>> qwen3_omni = in_order(bpe, token_by_text("<|im_end|>", "bos", "eos"))
     """
 

@@ -80,11 +80,11 @@ _CHARACTERS = _printable_bytes()
 
 
 def shown(token: bytes) -> str:
-    """A token as byte-level BPE writes it.
+    r"""A token as byte-level BPE writes it.
 
     Example:
         >>> shown(b" a\n")
-        '\u0120a\u010a'
+        'ĠaĊ'
     """
     return "".join(_CHARACTERS[byte] for byte in token)
 

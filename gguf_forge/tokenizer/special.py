@@ -58,7 +58,7 @@ def special_tokens(
         InputError: a value in a file has the wrong type, or an id is negative.
 
     Example:
-        >>> special_tokens(TokenizerFiles(folder))["tokenizer.ggml.bos_token_id"].data
+        >>> special_tokens(TokenizerFiles(folder))["tokenizer.ggml.bos_token_id"].data  # doctest: +SKIP
         1
     """
     additions = read_post_processor(files, tuple(types))
@@ -80,6 +80,7 @@ def special_ids(fallback: Mapping[str, int]) -> Reader:
     """Special token ids of a family, for kinds that its files do not give: kind -> id.
 
     Example:
+        >>> from gguf_forge.tokenizer import add_space_prefix, in_order, sentencepiece
         >>> gemma = in_order(sentencepiece, special_ids({"eot": 107}), add_space_prefix(False))
     """
     return lambda source: special_tokens(source.files, types=tuple(fallback), fallback=fallback)

@@ -53,8 +53,9 @@ def template_problems(metadata: Metadata) -> list[str]:
     """What is wrong with the chat templates, each as half a sentence that begins with the template.
 
     Example:
+        >>> from gguf_forge.gguf_file.values import string
         >>> template_problems({"tokenizer.chat_template": string("{% if %}")})
-        ['the chat template is broken: line 1: Expected an expression, got \\'end of statement block\\'']
+        ["the chat template is broken: line 1: Expected an expression, got 'end of statement block'"]
     """
     problems: list[str] = []
     for name, template in templates_in(metadata).items():

@@ -23,7 +23,7 @@ def block_dtype(tensor_type: TensorType) -> np.dtype[Any]:
     Types that aren't packed have the one field `value`.
 
     Example:
-        >>> from gguf_forge.types.tensor_type import tensor_type
+        >>> from gguf_forge.types.tensor_type import TensorType
         >>> block_dtype(TensorType.named("Q4_K")).names
         ('d', 'dmin', 'scales', 'qs')
     """
@@ -48,7 +48,7 @@ def unpack_blocks(packed: NDArray[np.uint8], tensor_type: str | TensorType) -> N
         >>> from gguf_forge import quantize
         >>> blocks = unpack_blocks(quantize(np.ones((4, 64), np.float32), "Q8_0"), "Q8_0")
         >>> blocks.shape, float(blocks["d"][0, 0]), int(blocks["qs"][0, 0, 31])
-        ((4, 2), 0.007874011993408203, 127)
+        ((4, 2), 0.00787353515625, 127)
     """
     tensor_type = TensorType.named(tensor_type)
     if packed.dtype != np.uint8:
@@ -72,7 +72,7 @@ def field_at(tensor_type: TensorType, byte: int) -> str:
         UsageError: the block has no such byte.
 
     Example:
-        >>> from gguf_forge.types.tensor_type import tensor_type
+        >>> from gguf_forge.types.tensor_type import TensorType
         >>> field_at(TensorType.named("Q4_K"), 7), field_at(TensorType.named("Q4_K"), 3)
         ('scales[3]', 'dmin')
     """
@@ -97,7 +97,7 @@ def levels_of(packed: NDArray[np.uint8], tensor_type: TensorType) -> NDArray[np.
 
     Example:
         >>> from gguf_forge import quantize
-        >>> from gguf_forge.types.tensor_type import tensor_type
+        >>> from gguf_forge.types.tensor_type import TensorType
         >>> levels_of(quantize(np.arange(32, dtype=np.float32)[None], "Q8_0"), TensorType.named("Q8_0"))[0, -3:]
         array([119, 123, 127], dtype=int16)
     """

@@ -26,7 +26,7 @@ def first_invalid_block(packed: NDArray[np.uint8], tensor_type: TensorType) -> i
         tensor_type: Their type. In types that are not packed, every value is a block.
 
     Example:
-        >>> from gguf_forge.types.tensor_type import tensor_type
+        >>> from gguf_forge.types.tensor_type import TensorType
         >>> first_invalid_block(np.array([[0, 0x7C] + [0] * 32], np.uint8), TensorType.named("Q8_0"))
         0
     """
@@ -49,7 +49,7 @@ def invalid_blocks(packed: NDArray[np.uint8], tensor_type: TensorType) -> NDArra
         One answer for each block, row by row; None for types that can't be invalid.
 
     Example:
-        >>> from gguf_forge.types.tensor_type import tensor_type
+        >>> from gguf_forge.types.tensor_type import TensorType
         >>> invalid_blocks(np.array([[0, 0x7C] + [0] * 32], np.uint8), TensorType.named("Q8_0"))
         array([ True])
     """

@@ -317,7 +317,7 @@ def parse_block(text: str, info: TensorInfo) -> BlockPlace:
         UsageError: it is something else.
 
     Example:
-        >>> from gguf_forge.types.tensor_type import tensor_type
+        >>> from gguf_forge.types.tensor_type import TensorType
         >>> parse_block("9", TensorInfo("a", (64, 8), TensorType.named("Q8_0")))
         BlockPlace(row=4, block=1)
     """

@@ -34,6 +34,7 @@ def row_ranges(expr: TensorExpr, *, values: int = RANGE_VALUES, by_matrix: bool 
 
     Example:
         >>> from gguf_forge.tensors.stored import Constant
+        >>> import numpy as np
         >>> list(row_ranges(Constant(np.zeros((5, 8), np.float32)), values=16))
         [(0, 2), (2, 4), (4, 5)]
     """

@@ -340,7 +340,7 @@ def as_object(value: Any) -> Any:
     """Data as JSON has it: objects, lists, numbers; what JSON has no number for is null.
 
     Example:
-        >>> as_object(Place(3, 0, float("inf")))
+        >>> as_object(BlockError(3, 0, float("inf")))
         {'row': 3, 'block': 0, 'relative': None}
     """
     if is_dataclass(value):

@@ -92,7 +92,7 @@ def ladders(blocks: NDArray[np.uint8], tensor_type: TensorType) -> Ladders:
 
     Example:
         >>> from gguf_forge import quantize
-        >>> from gguf_forge.types.tensor_type import tensor_type
+        >>> from gguf_forge.types.tensor_type import TensorType
         >>> block = quantize(np.linspace(-8, 7, 32, dtype=np.float32)[None], "Q4_0")
         >>> ladders(block, TensorType.named("Q4_0")).levels(0, 0)[:3].tolist()
         [-8.0, -7.0, -6.0]

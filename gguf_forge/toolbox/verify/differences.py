@@ -135,23 +135,21 @@ def differences_between(
 ) -> Differences:
     """How rows differ from what they should be.
 
-        Args:
-            expected, found: (rows, bytes of a row).
-            tensor_type: Their type.
-            weights: (rows, values of a row): what the rows were packed from.
-            importance: (values of a row,): how much an error in each column counts; None for all alike.
-            first_row: The number of the first row.
+    Args:
+        expected, found: (rows, bytes of a row).
+        tensor_type: Their type.
+        weights: (rows, values of a row): what the rows were packed from.
+        importance: (values of a row,): how much an error in each column counts; None for all alike.
+        first_row: The number of the first row.
 
-        Example:
-            >>> from gguf_forge import quantize
-            >>> from gguf_forge.types.rows import FloatRows, PackedRows
-    from gguf_forge.types.tensor_type import tensor_type
-            >>> row = np.linspace(-1, 1, 64, dtype=np.float32)[None]
-            >>> packed = quantize(row, "Q4_0")
-            >>> other = packed.copy()
-            >>> other[0, 23] ^= 4
-            >>> differences_between(packed, other, TensorType.named("Q4_0"), row).first
-            Place(row=0, block=1, field='qs[3]', offset=23, expected=16, found=20)
+    Example:
+        >>> from gguf_forge import quantize
+        >>> row = np.linspace(-1, 1, 64, dtype=np.float32)[None]
+        >>> packed = quantize(row, "Q4_0")
+        >>> other = packed.copy()
+        >>> other[0, 23] ^= 4
+        >>> differences_between(packed, other, TensorType.named("Q4_0"), row).first
+        DifferentByte(row=0, block=1, field='qs[3]', offset=23, expected=55, found=51)
     """
     size = tensor_type.block_bytes
     mine, theirs = expected.reshape(-1, size), found.reshape(-1, size)
@@ -172,14 +170,11 @@ def differences_between(
     source = weights.reshape(-1, tensor_type.block_elements)[judged]
     columns = None if importance is None else importance.reshape(-1, tensor_type.block_elements)[judged % per_row]
     odd, misplaced, errors = _judged(mine[judged], theirs[judged], tensor_type, source, columns)
-    fields: Counter[str] = Counter()
-    for byte, count in enumerate(differs.sum(axis=0).tolist()):
-        if count:
-            fields[field_at(tensor_type, byte).split("[")[0]] += count
+    fields = _bytes_by_field(differs, tensor_type)
     return Differences(
         len(at),
         sum(fields.values()),
-        dict(fields),
+        fields,
         place(int(at[0])),
         len(judged),
         int(np.count_nonzero(odd)),
@@ -188,6 +183,15 @@ def differences_between(
         source.size,
         errors,
     )
+
+
+def _bytes_by_field(differs: NDArray[np.bool_], tensor_type: TensorType) -> dict[str, int]:
+    """How many bytes of each field of the blocks differ. `differs` is (blocks, bytes of a block)."""
+    fields: Counter[str] = Counter()
+    for byte, count in enumerate(differs.sum(axis=0).tolist()):
+        if count:
+            fields[field_at(tensor_type, byte).split("[")[0]] += count
+    return dict(fields)
 
 
 def _judged(

@@ -34,7 +34,7 @@ def misplaced_values(
 
     Example:
         >>> from gguf_forge import quantize
-        >>> from gguf_forge.types.tensor_type import tensor_type
+        >>> from gguf_forge.types.tensor_type import TensorType
         >>> row = np.linspace(-1, 1, 32, dtype=np.float32)[None]
         >>> packed = quantize(row, "Q4_0")
         >>> packed[0, 5] ^= 2
