@@ -82,9 +82,8 @@ def _rank(exponent: float, factor: float, *keys: str) -> Callable[[Site], Any]:
 
     def rank(site: Site) -> Any:
         given = site.config.find(*keys)
-        if given is not None:
-            return given
-        return max(1, round(site.config.integer("hidden_size") ** exponent * factor / 32)) * 32
+        default = max(1, round(site.config.integer("hidden_size") ** exponent * factor / 32)) * 32
+        return default if given is None else given
 
     return rank
 
