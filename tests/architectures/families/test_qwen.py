@@ -48,7 +48,7 @@ def test_other_pooling_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["../secrets", "/etc", "", None, 3])
 def test_the_pooling_folder_lies_beside(tmp_path: Path, path: object) -> None:
-    with pytest.raises(InputError, match="no folder beside it"):
+    with pytest.raises(InputError, match="is not a folder beside it"):
         plan(embedder(tmp_path, [{"type": "Pooling", "path": path}], {}))
 
 
