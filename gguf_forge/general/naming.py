@@ -22,7 +22,7 @@ _SIZE = re.compile(r"((a|\d+x)?\d+([._]\d+)?[kmbt]\d?|small|mini|medium|large|x?
 _FINETUNE = re.compile(r"chat|instruct|vision|lora", re.IGNORECASE)
 _KEEPS_CASE = re.compile(r"v\d+(\.\d+)*|\d.*")
 _ESCAPED = re.compile(r"\{\{|\}\}")
-_MISTAKEN = re.compile(r"\{(type|qtype|quant|file_?type|f_type)\}", re.IGNORECASE)
+_IN_BRACES = re.compile(r"\{[^{}]*\}")
 _TEMPLATE = re.compile(r"\{\{|\}\}|\{(0|ftype|outtype|FTYPE|OUTTYPE)?\}")
 _UNNAMED = "ggml-model"
 _MAX_FILE_NAME = 255
@@ -175,21 +175,21 @@ def output_name(identity: ModelIdentity, type_name: str, *, vocab_only: bool = F
 def fill_template(file_name: str, type_name: str) -> str:
     """Put the type in a file name: in lower case for `{ftype}`, `{outtype}` and `{}`, in upper for `{FTYPE}`.
 
-    `{OUTTYPE}` is `{FTYPE}`. Other braces stay; `{{` and `}}` stand for one brace.
+    `{OUTTYPE}` is `{FTYPE}`. A single brace stays; `{{` and `}}` stand for one brace.
 
     Raises:
-        UsageError: the name has `{type}` or another word for it in braces, which are not replaced.
+        UsageError: the name has another word in braces.
 
     Example:
         >>> fill_template("tiny-{ftype}.gguf", "Q4_K_M")
         'tiny-q4_k_m.gguf'
     """
 
-    mistaken = _MISTAKEN.search(_ESCAPED.sub("", file_name))
-    if mistaken:
-        raise UsageError(
-            f"{file_name}: {mistaken[0]} is not replaced by the type", hint="write {ftype}, or {FTYPE} for capitals"
-        )
+    braced = _IN_BRACES.findall(_ESCAPED.sub("", file_name))
+    unknown = next((word for word in braced if not _TEMPLATE.fullmatch(word)), None)
+    if unknown:
+        hint = f"write {{ftype}} for the type, {{FTYPE}} for it in capitals, or {{{unknown}}} for the braces themselves"
+        raise UsageError(f"{file_name}: {unknown} is no placeholder", hint=hint)
 
     def fill(match: re.Match[str]) -> str:
         if match[0] in ("{{", "}}"):

@@ -95,15 +95,26 @@ def test_a_name_cannot_leave_its_folder_or_grow_without_end() -> None:
         ("x-{outtype}-{}-{0}.gguf", "x-q4_k_m-q4_k_m-q4_k_m.gguf"),
         ("x-{FTYPE}-{OUTTYPE}.gguf", "x-Q4_K_M-Q4_K_M.gguf"),
         ("x.gguf", "x.gguf"),
-        ("{{}}-{other}-{ftype.__class__}-{1}-{", "{}-{other}-{ftype.__class__}-{1}-{"),
+        ("{{}}-{{name}}-{", "{}-{name}-{"),
     ],
 )
 def test_fill_template(template: str, name: str) -> None:
     assert fill_template(template, "Q4_K_M") == name
 
 
-@pytest.mark.parametrize("name", ["x-{type}.gguf", "{QUANT}.gguf", "x-{file_type}.gguf"])
-def test_other_words_for_the_type_are_refused(name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x-{type}.gguf",
+        "{QUANT}.gguf",
+        "x-{file_type}.gguf",
+        "{name}-{FTYPE}.gguf",
+        "{1}",
+        "{ftype.__class__}",
+        "{Ftype}",
+    ],
+)
+def test_other_words_in_braces_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match=r"write \{ftype\}"):
         fill_template(name, "Q4_K_M")
     assert fill_template("x-{{type}}.gguf", "Q4_K_M") == "x-{type}.gguf"
