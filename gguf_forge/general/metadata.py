@@ -7,6 +7,7 @@ Each value comes from the first that tells it: `--model-name`, the `--metadata` 
 from __future__ import annotations
 
 import re
+import shlex
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
@@ -14,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gguf_forge.errors import InputError
+from gguf_forge.errors import InputError, printable
 from gguf_forge.general.model_card import read_model_card
 from gguf_forge.general.naming import ModelIdentity, NameParts, model_id_of, parse_model_id, title
 from gguf_forge.general.size import ParameterCount, size_label
@@ -265,7 +266,7 @@ def _sampling(folder: Folder) -> dict[str, Value | None]:
         try:
             given = read_json_object(folder, name)
         except InputError as error:
-            log.warning("%s (the file is ignored)", error)
+            log.warning("%s (the file is ignored)", error.as_written)
     values: dict[str, Value | None] = {}
     for key, (kind, candidates) in _SAMPLING.items():
         given_key = next((candidate for candidate in candidates if candidate in given), None)
@@ -303,13 +304,23 @@ def _read_override(path: Path | None) -> dict[str, Any]:
     for key, value in read_json_object(*located(path)).items():
         read = _OVERRIDES.get(key)
         if read is None:
-            log.warning("%s: %s is ignored: it cannot be set here", path, key)
+            log.warning("%s: %s is ignored: %s", path, key, _elsewhere(key, value))
             continue
         try:
             override[key] = None if value is None else read(value)
         except ValueError as error:
             raise InputError(f"{key}: {error}", file=path, hint="fix the metadata file") from error
     return override
+
+
+def _elsewhere(key: str, value: Any) -> str:
+    """Why a key is not taken from the --metadata file, and what sets it."""
+    kind = type(value).__name__ if isinstance(value, str | int | float) else "TYPE"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    short = text if kind != "TYPE" and printable(text) == text else "VALUE"
+    card = " or the model card" if key == "general.license" else ""
+    setting = shlex.quote(f"{printable(key)}={kind}:{short}")
+    return f"it cannot be set here; use --override-kv {setting}" + card
 
 
 def _text(value: object) -> str:

@@ -15,6 +15,7 @@ from gguf_forge.general import ParameterCount, general_metadata, output_name, pa
 from gguf_forge.gguf_file.header import encode_header
 from gguf_forge.gguf_file.values import Metadata, ValueType
 from gguf_forge.storage.local.folder import LocalFolder
+from gguf_forge.wording import AS_WRITTEN
 
 NAMED = json.loads(Path(__file__).with_name("named_models.json").read_text())
 LATER_KEYS = {"general.file_type", "general.quantization_version", "general.alignment"}
@@ -226,8 +227,10 @@ def test_the_metadata_file_outranks_the_card(folder: Path, caplog: pytest.LogCap
         "dataset.count": 0,
         "tags": ["b", "c"],
     }
-    assert "general.license is ignored" in caplog.text
-    assert "made.up is ignored" in caplog.text
+    written = [getattr(record, AS_WRITTEN) for record in caplog.records]
+    assert any("general.license is ignored" in text for text in written)
+    assert any("--override-kv general.license=str:gpl or the model card" in text for text in written)
+    assert any("made.up is ignored" in text and text.endswith("--override-kv made.up=int:1") for text in written)
 
 
 @pytest.mark.parametrize(
