@@ -47,8 +47,20 @@ class ForgeError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        where = "".join(f"{message(str(part))}: " for part in (self.file, self.tensor) if part)
-        return where + in_python(self.problem + (f"; {self.hint}" if self.hint else ""))
+        return self._where + in_python(self._words)
+
+    @property
+    def as_written(self) -> str:
+        """The text of the exception with options as the command line spells them: for messages that quote an error."""
+        return self._where + self._words
+
+    @property
+    def _where(self) -> str:
+        return "".join(f"{message(str(part))}: " for part in (self.file, self.tensor) if part)
+
+    @property
+    def _words(self) -> str:
+        return self.problem + (f"; {self.hint}" if self.hint else "")
 
 
 class UsageError(ForgeError):

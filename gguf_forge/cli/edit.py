@@ -179,7 +179,7 @@ def _say_what_would_stop(plan: EditPlan, *, overwrite: bool) -> None:
     try:
         check_edit(plan, overwrite=overwrite)
     except ForgeError as error:
-        log.warning("editing would be refused: %s", error)
+        log.warning("editing would be refused: %s", error.as_written)
 
 
 def _edits(changes: Changes) -> Edits:

@@ -304,7 +304,7 @@ def _text(overview: Overview, keys: Keys, tensors: Sequence[TensorEntry]) -> Ite
 
     yield facts_text(_facts(overview))
     for broken in overview.broken:
-        yield line(("note: ", "bold yellow"), str(broken.everywhere()))
+        yield line(("note: ", "bold yellow"), broken.everywhere().as_written)
     if keys:
         yield from ("", _keys_table(keys))
     if tensors:

@@ -62,4 +62,4 @@ def say_what_would_stop(files: Iterable[FilePlan], run: RunSettings, what: str =
     try:
         check_files(files, run)
     except ForgeError as error:
-        log.warning("%s would be refused: %s", what, error)
+        log.warning("%s would be refused: %s", what, error.as_written)

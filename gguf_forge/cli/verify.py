@@ -288,7 +288,7 @@ def _text(found: Verification, is_right: bool, *, with_all: bool) -> Iterator[Re
             yield line(("without a checksum: ", "bold red"), ", ".join(found.sums.unnamed))
     for sentence in found.tokens.sentences[1:] if found.tokens is not None else ():
         yield line(("token: ", "bold red"), sentence)
-    for note in (*(str(broken.everywhere()) for broken in found.broken), *found.notes):
+    for note in (*(broken.everywhere().as_written for broken in found.broken), *found.notes):
         yield line(("note: ", "dim"), note)
     first = found.first
     if first is not None:

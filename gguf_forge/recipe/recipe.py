@@ -59,7 +59,7 @@ def make_recipe(
     except ForgeError as error:
         if not only_planned:
             raise
-        refused = (f"it would be refused: {error}",)
+        refused = (f"it would be refused: {error.as_written}",)
     has_use = options.as_reference or is_used(assignments, options)
     header = quantized_metadata(tensors, metadata, options if has_use else replace(options, imatrix=None))
     warnings = (

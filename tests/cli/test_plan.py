@@ -96,6 +96,8 @@ def test_says_what_would_stop_the_conversion(forge: Forge, model: Path) -> None:
     ran = forge("plan", model, "-o", "old.gguf")
     assert ran.code == 0
     assert "would be refused: old.gguf: already exists" in ran.err
+    assert "--overwrite" in ran.err
+    assert "overwrite=" not in ran.err
     assert "refused" not in forge("plan", model, "-o", "old.gguf", "--overwrite").err
 
 

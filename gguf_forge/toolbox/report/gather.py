@@ -118,7 +118,7 @@ def _problems(gguf: GgufFile, threads: int | None, progress: Progress) -> tuple[
     try:
         return problems_of(gguf, threads=threads, progress=progress)
     except UnsupportedError as error:
-        log.warning("blocks are not checked: %s", error)
+        log.warning("blocks are not checked: %s", error.as_written)
         return None
 
 
@@ -126,7 +126,7 @@ def _subject(tensor: GgufTensor, origin: Origin | None) -> _Subject:
     try:
         stored = tensor.expression()
     except UnsupportedError as error:
-        log.warning("%s", error)
+        log.warning("%s", error.as_written)
         return _Subject(tensor, None, None)
     source = origin.tensors.get(tensor.name) if origin else None
     fits = source is not None and (source.n_rows, source.shape[-1]) == (stored.n_rows, stored.shape[-1])
