@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from gguf_forge.option import MIX, MODEL, OUTPUT, Option
+from gguf_forge.option import IN_1000, MIX, MODEL, OUTPUT, Option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,7 @@ class SplitChoices:
         str | None,
         Option(
             "--split-max-size",
-            "Split the output into parts of at most N bytes of tensors; M is a million.",
+            f"Split the output into parts of at most N bytes of tensors. {IN_1000}",
             OUTPUT,
             metavar="N(K|M|G)",
         ),

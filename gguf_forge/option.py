@@ -17,6 +17,11 @@ from gguf_forge.errors import UsageError
 OUTPUT, MIX, MODEL, RUNNING, MESSAGES = "Output", "Types of tensors", "Model and metadata", "Running", "Messages"
 
 _SIZE_LETTERS = ("", "K", "M", "G", "T")
+_BINARY = ("I", "IB")  # what follows the letter of a power of 1024
+
+# What the help says of sizes.
+IN_1024 = "K, M and G are powers of 1024."
+IN_1000 = "K, M and G are powers of 1000; Ki, Mi and Gi of 1024."
 
 
 @dataclass(frozen=True)
@@ -61,21 +66,21 @@ class Option:
 def parse_size(text: str, *, option: str = "--split-max-size", unit: int = 1000) -> int:
     """The bytes in `text`: a number, and K, M, G, T or nothing for a power of `unit`.
 
-    `iB` after the letter says that powers of 1024 are meant, whatever `unit` is.
+    `i` or `iB` after the letter says that powers of 1024 are meant, whatever `unit` is.
 
     Raises:
         UsageError: it is something else.
 
     Example:
-        >>> parse_size("2G"), parse_size("1.5GB"), parse_size("512 MiB")
-        (2000000000, 1500000000, 536870912)
+        >>> parse_size("2G"), parse_size("1.5GB"), parse_size("512 MiB"), parse_size("3Gi")
+        (2000000000, 1500000000, 536870912, 3221225472)
     """
-    found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([KMGT]?)(I?B)?", text.strip().upper())
-    if found is None or (found[3] == "IB" and not found[2]):
+    found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?([KMGT]?)(IB?|B)?", text.strip().upper())
+    if found is None or (not found[2] and found[3] in _BINARY):
         raise UsageError(
             f"{option}: invalid size {text!r}", hint="use a number with K, M or G, for example 500M or 1.5G"
         )
-    return int(Fraction(found[1]) * (1024 if found[3] == "IB" else unit) ** _SIZE_LETTERS.index(found[2]))
+    return int(Fraction(found[1]) * (1024 if found[3] in _BINARY else unit) ** _SIZE_LETTERS.index(found[2]))
 
 
 def parse_memory(given: int | str | None) -> int | None:

@@ -8,9 +8,11 @@ option is a new field.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
@@ -345,6 +347,21 @@ class Request(FileChoices, PartChoices, ModelHints):
             return cls(**value)
         except UsageError as error:
             raise InputError(error.problem, file=file) from error
+
+
+def refuse_unknown(function: Callable[..., Any], given: Iterable[str]) -> None:
+    """Raises TypeError, as Python itself does, if a keyword is neither one of `function` nor a field of `Request`.
+
+    Args:
+        function: The public function that was called.
+        given: The keywords that its signature does not name.
+    """
+    known = {*_field_types(), *signature(function).parameters}
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, sorted(known), 1)
+            more = f". Did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"{function.__name__}() got an unexpected keyword argument {printable(name)!r}{more}")
 
 
 @cache

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from gguf_forge.errors import UsageError
-from gguf_forge.option import MESSAGES, OUTPUT, RUNNING, Option, parse_memory
+from gguf_forge.option import IN_1024, MESSAGES, OUTPUT, RUNNING, Option, parse_memory
 from gguf_forge.storage.profile import Profile
 
 if TYPE_CHECKING:
@@ -49,9 +49,10 @@ class RunSettings:
     Attributes:
         threads: How many compute at the same time; None for the processors that this process may use.
         backend: Which kernels; None for the fastest of this machine.
-        max_memory: Bytes that the process may hold, everything counted; None for 1 GiB, or a little more than it holds
-            already.
-        buffer: Bytes that the rows in work may take, in all threads together; None for what `max_memory` leaves.
+        max_memory: Bytes that the process may hold, everything counted. None for 1 GiB, or for 256 MiB more than the
+            process holds when the work begins, if that is more.
+        buffer: Bytes for the rows that are being converted, in all threads together. They count towards `max_memory`;
+            None for what it leaves.
         overwrite: Replace existing files.
         resume: Continue an interrupted run, and keep progress if interrupted again. Complete files are not made
             again, unless `overwrite` is set.
@@ -77,7 +78,8 @@ class RunSettings:
         int | None,
         Option(
             "--max-memory",
-            "The most memory that the process may take in all, whatever the size of the model. [default: 1G]",
+            f"The most memory that the process may take in all, whatever the size of the model. {IN_1024} "
+            "[default: 1G]",
             RUNNING,
             metavar="N(K|M|G)",
             parse=parse_memory,
@@ -87,7 +89,8 @@ class RunSettings:
         int | None,
         Option(
             "--max-buffer-size",
-            "The part of --max-memory that the rows in work may take.",
+            "How many MiB the rows that are being converted may take, as a part of --max-memory. A MiB is 1024 * 1024 "
+            "bytes. [default: what --max-memory leaves]",
             RUNNING,
             metavar="MiB",
             least=1,

@@ -81,6 +81,21 @@ def test_plan_and_convert(tmp_path: Path) -> None:
     assert set(planned.types) == {"Q5_K", "F32"}
 
 
+@pytest.mark.parametrize("function", ["convert", "plan", "quantize_gguf", "verify_gguf"])
+def test_a_misspelt_keyword_is_told_as_python_tells_it(function: str) -> None:
+    types = {"types": "Q8_0"} if function != "verify_gguf" else {}
+    message = rf"^{function}\(\) got an unexpected keyword argument 'tensor_typ'. Did you mean 'tensor_type'\?$"
+    with pytest.raises(TypeError, match=message):
+        getattr(gguf_forge, function)("model", **types, tensor_typ=["ffn_down=q6_k"])
+    with pytest.raises(TypeError, match=rf"^{function}\(\) got an unexpected keyword argument 'zzz'$"):
+        getattr(gguf_forge, function)("model", **types, zzz=1)
+
+
+def test_a_misspelt_keyword_of_the_function_itself() -> None:
+    with pytest.raises(TypeError, match="Did you mean 'overwrite'"):
+        gguf_forge.convert("model", overwite=True)
+
+
 def test_types_named_twice_are_one_file(tmp_path: Path) -> None:
     assert len(gguf_forge.plan(tiny_llama(tmp_path), types=["Q4_K", "q4_k_m", "15"])) == 1
 

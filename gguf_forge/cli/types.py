@@ -10,7 +10,7 @@ import typer
 from gguf_forge.cli.help import LOOK
 from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.tables import line, table_of
-from gguf_forge.option import Option, parse_size
+from gguf_forge.option import IN_1024, Option, parse_size
 from gguf_forge.request import Request
 from gguf_forge.run_settings import RunSettings
 
@@ -53,7 +53,7 @@ def types(
         int | None,
         Option(
             "--fit",
-            "The memory at hand, such as 8G (G is 2^30). The best type for it is named.",
+            f"The memory at hand, such as 8G. The best type for it is named. {IN_1024}",
             _FIT,
             "SIZE",
             parse=_parse_fit,

@@ -23,7 +23,7 @@ from gguf_forge.planning.parts import with_named_types
 from gguf_forge.planning.splits import Split, split_of
 from gguf_forge.recipe import Options
 from gguf_forge.recipe.requested import options_of
-from gguf_forge.request import Request, names_folder
+from gguf_forge.request import Request, names_folder, refuse_unknown
 from gguf_forge.run_settings import Observer, RunSettings
 from gguf_forge.storage.memory import memory_bound
 from gguf_forge.storage.profile import PLAN, Profile, measured, phase
@@ -139,6 +139,7 @@ def convert(
         more: Any other field of `Request`, such as `mmproj=True`, `parts="all"` or `pre_tokenizer="qwen2"`.
 
     Raises:
+        TypeError: there is no such keyword.
         ForgeError: what was wrong, where, and what to do; nothing is left under the final names.
 
     Example:
@@ -147,7 +148,7 @@ def convert(
         >>> convert("Qwen3-0.6B", lora=["my-adapter", "another:0.5"])  # doctest: +SKIP
         >>> convert("my-adapter", types="F16", base_model="Qwen3-0.6B")  # doctest: +SKIP
     """
-    request = _request(source, out, types, split, options, **more)
+    request = _request(convert, source, out, types, split, options, **more)
     run = RunSettings(
         threads=threads,
         backend=backend,
@@ -177,7 +178,7 @@ def plan(
     Example:
         >>> [file.size for file in plan("Qwen3-0.6B", types="Q4_K_M")]  # doctest: +SKIP
     """
-    request = _request(source, out, types, split, options, **more)
+    request = _request(plan, source, out, types, split, options, **more)
     with planned(request, options) as found:
         return FileTable(found.files)
 
@@ -213,12 +214,13 @@ def quantize_gguf(
         more: Any other field of `Request` for GGUF files, such as `strict=True` or `allow_requantize=True`.
 
     Raises:
+        TypeError: there is no such keyword.
         ForgeError: what was wrong, where, and what to do; nothing is left under the final names.
 
     Example:
         >>> quantize_gguf("Qwen3-0.6B-BF16.gguf", types="Q4_K_M")  # doctest: +SKIP
     """
-    request = _request(source, out, types, split, options, **more)
+    request = _request(quantize_gguf, source, out, types, split, options, **more)
     run = RunSettings(
         threads=threads,
         backend=backend,
@@ -240,6 +242,7 @@ def refuse_two_mixes(options: Options | None, fields_given: Iterable[str]) -> No
 
 
 def _request(
+    function: Callable[..., Any],
     source: str | PathLike[str],
     out: str | PathLike[str] | None,
     types: str | Sequence[str] | None,
@@ -250,8 +253,10 @@ def _request(
     """The request for the arguments of a public function. It accepts paths, and one type or several.
 
     Raises:
+        TypeError: the function has no such keyword.
         UsageError: the mix is said twice, by `options` and by fields of `Request`.
     """
+    refuse_unknown(function, more)
     refuse_two_mixes(options, more)
     if split is not None and (twice := sorted({field.name for field in fields(SplitChoices)} & set(more))):
         raise UsageError(f"both split and {', '.join(twice)} are given", hint="leave one of them out")

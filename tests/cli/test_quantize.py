@@ -66,9 +66,14 @@ def test_the_output_and_the_type_as_options(forge: Forge, model: Path, tmp_path:
 
 def test_sizes() -> None:
     assert [parse_size(text) for text in ("5", "2K", "300M", "1G")] == [5, 2000, 300_000_000, 10**9]
-    assert [parse_size(text) for text in ("50GB", "1.5 GiB", "0.5m")] == [50 * 10**9, 3 << 29, 500_000]
+    assert [parse_size(text) for text in ("50GB", "1.5 GiB", "1.5Gi", "0.5m")] == [
+        50 * 10**9,
+        3 << 29,
+        3 << 29,
+        500_000,
+    ]
     assert parse_size("1.5G", unit=1024) == parse_size("1.5GB", unit=1024) == 3 << 29
-    for wrong in ("", "-1M", "5X", "M", "1,5G", "5iB", "1e9"):
+    for wrong in ("", "-1M", "5X", "M", "1,5G", "5iB", "5i", "1e9"):
         with pytest.raises(UsageError, match="invalid size"):
             parse_size(wrong)
 

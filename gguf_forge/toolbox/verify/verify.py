@@ -26,7 +26,7 @@ from gguf_forge.planning.model import FileContent
 from gguf_forge.recipe import Options
 from gguf_forge.recipe.requested import options_of
 from gguf_forge.recipe.tensor_rules import trimmed
-from gguf_forge.request import Request
+from gguf_forge.request import Request, refuse_unknown
 from gguf_forge.run_settings import RunSettings
 from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.storage.paths import is_folder
@@ -145,6 +145,7 @@ def verify_gguf(
             `as_reference` and others, as for `convert`.
 
     Raises:
+        TypeError: there is no such keyword.
         InputError: the file breaks a rule of the format, or the source does.
         UsageError: an importance matrix is needed and none is given.
         UnsupportedError: the source is of a kind that this version does not know.
@@ -153,6 +154,7 @@ def verify_gguf(
         >>> verify_gguf("Qwen3-0.6B-Q4_K_M.gguf", "Qwen3-0.6B").ok  # doctest: +SKIP
         True
     """
+    refuse_unknown(verify_gguf, more)
     request = None
     if source is not None:
         refuse_two_mixes(options, more)
