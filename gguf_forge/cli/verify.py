@@ -24,6 +24,7 @@ from gguf_forge.run_settings import RunSettings
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from gguf_forge.toolbox.verify.checksums import SumsCheck
     from gguf_forge.toolbox.verify.differences import Differences, DifferentByte
     from gguf_forge.toolbox.verify.verdict import TensorCheck
     from gguf_forge.toolbox.verify.verify import Verification
@@ -50,10 +51,10 @@ class VerifyChoices:
         Path | None,
         Option(
             "--check-sums",
-            "A file of checksums: of --write-sums, llama-gguf-hash (not its xxh64), sha256sum, sha1sum or md5sum, "
-            "or a SHA-256 alone.",
+            "A file of checksums: of --write-sums, llama-gguf-hash (not its xxh64), sha256sum, sha1sum or md5sum. "
+            "Lines for other files do not count. Or the SHA-256 of FILE itself, as 64 digits.",
             _AGAINST,
-            metavar="SUMS",
+            metavar="SUMS|SHA256",
         ),
     ] = None
     write_sums: Annotated[
@@ -273,7 +274,7 @@ def _text(found: Verification, is_right: bool, *, with_all: bool) -> Iterator[Re
         "structure": "ok" if not found.problems else f"{len(found.problems)} problems",
     }
     if found.sums is not None:
-        facts["checksums"] = f"{found.sums.matching} match" + _bad_sums(found)
+        facts["checksums"] = f"{found.sums.matching} match" + _other_sums(found.sums)
     if found.tokens is not None:
         facts["tokens"] = found.tokens.sentences[0]
     facts["source"] = " ".join(found.sentences) or "not compared with a source"
@@ -312,12 +313,15 @@ def _word(found: Verification, is_right: bool) -> str:
     return "DIFFERS" if is_compared else "problems found"
 
 
-def _bad_sums(found: Verification) -> str:
-    sums = found.sums
-    if sums is None or sums.ok:
-        return ""
-    counts = {"wrong": sums.different, "not there": sums.missing, "tensors without": sums.unnamed}
-    return "".join(f", {len(names)} {what}" for what, names in counts.items() if names)
+def _other_sums(sums: SumsCheck) -> str:
+    counts = {
+        "wrong": len(sums.different),
+        "not there": len(sums.missing),
+        "without": len(sums.unnamed),
+        "for other files": sums.others,
+    }
+    listed = "" if sums.listed_as is None else f" (listed as {printable(sums.listed_as)})"
+    return "".join(f", {count} {what}" for what, count in counts.items() if count) + listed
 
 
 def _first_text(check: TensorCheck) -> RenderableType:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from hashlib import sha256
 from pathlib import Path
 from unittest.mock import patch
 
@@ -97,6 +98,22 @@ def test_sums(forge: Forge, made: Path, damaged: Path) -> None:
     assert run.code == 7 and "wrong: damaged.gguf:blk.0.attn_q.weight" in run.out
     assert forge("verify", made, "--write-sums", "sums").code == 8
     assert forge("verify", made, "--write-sums", "sums", "--overwrite").code == 0
+
+
+def test_one_list_for_all_files_of_a_folder(forge: Forge, made: Path, damaged: Path) -> None:
+    files = [made, damaged, Path(shutil.copy(made, made.with_name("third.gguf")))]
+    Path("SHA256SUMS").write_text("".join(f"{sha256(each.read_bytes()).hexdigest()}  {each.name}\n" for each in files))
+    for file in files:
+        run = forge("verify", file, "--check-sums", "SHA256SUMS")
+        assert run.code == 0 and "1 match, 2 for other files" in run.out
+    stranger = made.rename(made.with_name("fourth.gguf"))
+    run = forge("verify", stranger, "--check-sums", "SHA256SUMS")
+    assert (run.code, run.out) == (4, "") and "SHA256SUMS: no checksum in it is for fourth.gguf" in run.err
+
+
+def test_a_digest_is_pasted(forge: Forge, made: Path) -> None:
+    assert forge("verify", made, "--check-sums", sha256(made.read_bytes()).hexdigest()).code == 0
+    assert forge("verify", made, "--check-sums", "0" * 64).code == 7
 
 
 def test_what_was_given_is_looked_at_before_the_file_is_read(forge: Forge, made: Path, model: Path) -> None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import islice
-from os import PathLike
+from os import PathLike, fsdecode
+from os.path import lexists
 from pathlib import Path
 
 from gguf_forge.engine.threads import Progress
@@ -34,6 +35,8 @@ TENSORS = "sha256"
 _AT_ONCE = 4 << 20
 # The limits of a file of sums, and of a line in it. A file of many tensors has a line of some 150 characters for each.
 _MOST_BYTES, _MOST_SUMS, _LONGEST_LINE = 32 << 20, 1 << 18, 2000
+_MOST_COLONS = 64  # in a line of a file and a tensor
+_MOST_SHOWN = 5
 _ALGORITHMS = {64: "sha256", 40: "sha1", 32: "md5"}  # by the length of a digest in hexadecimal
 _HASH = f"(?P<hash>{'|'.join(f'[0-9a-fA-F]{{{length}}}' for length in _ALGORITHMS)})"
 _LINE = re.compile(rf"(?:(?P<kind>[a-z0-9]+)\s+)?{_HASH}\s+\*?(?P<name>.+)")
@@ -59,8 +62,12 @@ class Checksum:
     tensor: str | None = None
 
     def __str__(self) -> str:
-        name = self.file if self.tensor is None else f"{self.file}:{self.tensor}"
-        return f"{self.kind:<8}  {self.hash}  {name}"
+        return f"{self.kind:<8}  {self.hash}  {self.name}"
+
+    @property
+    def name(self) -> str:
+        """FILE, or FILE:TENSOR."""
+        return self.file if self.tensor is None else f"{self.file}:{self.tensor}"
 
 
 @dataclass(frozen=True)
@@ -71,13 +78,17 @@ class SumsCheck:
         matching: How many hashes are right.
         different: The names whose hashes are wrong.
         missing: The names in the sums that the file does not have.
-        unnamed: Tensors that the sums do not name, if they name any.
+        unnamed: Tensors that the sums do not name, if they name any, and parts of a split that they do not name.
+        others: How many lines are for other files.
+        listed_as: The name that the sums have for the file, if that is another one.
     """
 
     matching: int
     different: tuple[str, ...]
     missing: tuple[str, ...]
     unnamed: tuple[str, ...]
+    others: int = 0
+    listed_as: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -194,11 +205,16 @@ def _in_pieces(source: Source, pieces: Sequence[_Piece]) -> Iterator[memoryview]
 def read_sums(path: str | PathLike[str]) -> tuple[Checksum, ...]:
     """Reads a file of sums: those that `write_sums`, llama-gguf-hash, sha256sum, sha1sum or md5sum write, or a digest.
 
-    Other lines are passed over. A name with a colon in it stays whole; `check_sums` knows the names of tensors.
+    A digest in place of the path is taken as it is, if no file has that name.
+
+    Other lines are passed over. A name with a colon in it stays whole; `own_sums` knows the names of tensors.
 
     Raises:
         InputError: the file can't be read, has no digest in it that is known, or far more than any model needs.
     """
+    given = _read_line(fsdecode(path).strip())
+    if given is not None and not given.file and not lexists(path):
+        return (given,)
     with SourceFile(Path(path)) as file:
         if file.size > _MOST_BYTES:
             raise InputError(f"has {file.size} bytes: these are no sums", file=path)
@@ -233,61 +249,114 @@ def _read_line(line: str) -> Checksum | None:
     return Checksum(kind, digest, match.groupdict().get("name") or "")
 
 
+@dataclass(frozen=True)
+class OwnSums:
+    """The lines of a list that are for one model.
+
+    Attributes:
+        path: The list.
+        lines: Each with the file and the tensor that it is for.
+        others: How many lines are for other files.
+        listed_as: The name that the list has for the file, if that is another one.
+    """
+
+    path: str
+    lines: tuple[Checksum, ...]
+    others: int = 0
+    listed_as: str | None = None
+
+
+def own_sums(gguf: GgufFile, sums: Sequence[Checksum], path: str | PathLike[str]) -> OwnSums:
+    """Picks the lines that are for a file, out of all that `read_sums` gave.
+
+    Files go by their names without folders. A single file may be called otherwise in a list of one file.
+
+    Raises:
+        InputError: no line is for the file, or a digest alone is given for several files.
+    """
+    own = {path.name for path in gguf.paths}
+    if len(own) > 1 and any(not line.file for line in sums):
+        hint = "write the name of its file behind each digest"
+        raise InputError(f"a digest alone does not say which of {len(own)} files it is for", hint=hint)
+    names = own | {Path(line.file).name for line in sums if line.kind.endswith(_OF_FILE)}
+    tensors = {tensor.name for tensor in gguf.tensors}
+    lines = [_placed(line, names, tensors) for line in sums]
+    ours = [line for line in lines if line.file in own or not line.file]
+    theirs = list(dict.fromkeys(line.file for line in lines if line.file not in own))
+    is_renamed = not ours and len(own) == len(theirs) == 1
+    if not ours and not is_renamed:
+        raise _no_line(gguf, theirs, path)
+    only = gguf.paths[0].name if len(own) == 1 else None
+    chosen = tuple(replace(line, file=only or line.file) for line in (lines if is_renamed else ours))
+    return OwnSums(str(path), chosen, len(lines) - len(chosen), theirs[0] if is_renamed else None)
+
+
+def _placed(line: Checksum, names: Set[str], tensors: Set[str]) -> Checksum:
+    """The line with its file, without folders, and its tensor apart.
+
+    `file` is all the text after the hash. Both names in it may have colons: names that are known decide.
+    """
+    whole = Path(line.file).name
+    if line.kind.endswith(_OF_FILE):
+        return replace(line, file=whole)
+    colons = [match.start() for match in islice(re.finditer(":", line.file), _MOST_COLONS)]
+    parts = [(Path(line.file[:at]).name, line.file[at + 1 :]) for at in colons]
+    known = [(file, tensor) for file, tensor in parts if file in names]
+    held = [(file, tensor) for file, tensor in parts if tensor in tensors]
+    both = [pair for pair in known if pair in held]
+    if not both and whole in names:
+        return replace(line, file=whole)
+    file, tensor = next(iter((*both, *known, *held, *parts)), (whole, None))
+    return replace(line, file=file, tensor=tensor)
+
+
+def _no_line(gguf: GgufFile, theirs: Sequence[str], path: str | PathLike[str]) -> InputError:
+    named = ", ".join(map(printable, theirs[:_MOST_SHOWN])) + (", ..." if len(theirs) > _MOST_SHOWN else "")
+    problem = f"no checksum in it is for {printable(gguf.paths[0].name)}: it names {named}"
+    return InputError(problem, file=path, hint="give the list that was written for this file, or the name it has there")
+
+
 def check_sums(
     gguf: GgufFile,
-    sums: Sequence[Checksum],
+    sums: OwnSums,
     *,
     threads: int | None = None,
     progress: Progress = lambda n_bytes: None,
 ) -> SumsCheck:
-    """Compares a file with sums, as `read_sums` gives them. Only what they name is read.
+    """Compares a file with its sums, as `own_sums` gives them. Only what they name is read.
 
-    Files go by their names without folders; a single file may be called otherwise in the sums.
+    Raises:
+        InputError: the list names one file of another name, and no hash is right: it is that of another file.
     """
-    if len(gguf.paths) > 1 and any(not line.file for line in sums):
-        hint = "write the name of its file behind each digest"
-        raise InputError(f"a digest alone does not say which of {len(gguf.paths)} files it is for", hint=hint)
     every = {
         (job.kind, job.path.name, job.tensor): job
-        for algorithm in {line.kind.removesuffix(_OF_FILE) for line in sums}
+        for algorithm in {line.kind.removesuffix(_OF_FILE) for line in sums.lines}
         for path, tensors in zip(gguf.paths, gguf.shards, strict=True)
         for job in _jobs(path, tensors, algorithm)
     }
-    held = {tensor for _, _, tensor in every}
-    wanted = [(line, _key_of(line, every, held, gguf)) for line in sums]
-    missing = tuple(printable(line.file) for line, key in wanted if key not in every)
+    wanted = [(line, (line.kind, line.file, line.tensor)) for line in sums.lines]
+    missing = tuple(printable(line.name) for line, key in wanted if key not in every)
     named = [(line, key) for line, key in wanted if key in every]
     asked = list(dict.fromkeys(key for _, key in named))  # what several lines name is hashed once
     hashes = dict(zip(asked, _hashed([every[key] for key in asked], threads, progress), strict=True))
     results = [(hashes[key].hash == line.hash, hashes[key]) for line, key in named]
     different = tuple(_shown(found) for same, found in results if not same)
-    tensors = {key[1:] for _, key in named if key[2] is not None}
-    places = {key[1:]: job.tensor for key, job in every.items() if job.tensor is not None}
-    unnamed = tuple(printable(tensor) for place, tensor in places.items() if tensors and place not in tensors)
-    return SumsCheck(sum(same for same, _ in results), different, missing, unnamed)
+    matching = sum(same for same, _ in results)
+    if sums.listed_as is not None and not matching:
+        raise _no_line(gguf, [sums.listed_as], sums.path)
+    return SumsCheck(matching, different, missing, _unnamed(gguf, sums.lines), sums.others, sums.listed_as)
 
 
-_Key = tuple[str, str, "str | None"]
-
-
-def _key_of(line: Checksum, every: Mapping[_Key, _Job], held: Set[str | None], gguf: GgufFile) -> _Key:
-    """What the hash of a line belongs to. `file` is all the text after the hash, which may end with the name of a
-    tensor. `held` are the tensors in `every`."""
-    only = gguf.paths[0].name if len(gguf.paths) == 1 else None
-    for at in [match.start() for match in re.finditer(":", line.file)]:
-        tensor = line.file[at + 1 :]
-        if tensor not in held:
-            continue
-        for name in (Path(line.file[:at]).name, only):
-            if name is not None and (line.kind, name, tensor) in every:
-                return line.kind, name, tensor
-    name = Path(line.file).name
-    if (line.kind, name, None) not in every and only is not None and ":" not in name:
-        return line.kind, only, None
-    return line.kind, name, None
+def _unnamed(gguf: GgufFile, lines: Sequence[Checksum]) -> tuple[str, ...]:
+    """The tensors that have no line, if others have one; and the parts of a split without any line."""
+    files = {line.file for line in lines}
+    tensors = {(line.file, line.tensor) for line in lines if line.tensor is not None}
+    parts = [path.name for path in gguf.paths if path.name not in files]
+    places = [(path.name, tensor.name) for path, held in zip(gguf.paths, gguf.shards, strict=True) for tensor in held]
+    without = [tensor for file, tensor in places if tensors and file in files and (file, tensor) not in tensors]
+    return tuple(map(printable, (*(parts if len(gguf.paths) > 1 else ()), *without)))
 
 
 def _shown(found: Checksum) -> str:
-    if found.tensor is not None:
-        return printable(f"{found.file}:{found.tensor}")
-    return printable(found.file) + ("" if found.kind.endswith(_OF_FILE) else " (all tensors)")
+    of_all = found.tensor is None and not found.kind.endswith(_OF_FILE)
+    return printable(found.name) + (" (all tensors)" if of_all else "")

@@ -35,7 +35,7 @@ from gguf_forge.tensors.stored import Constant, stored_in
 from gguf_forge.toolbox.inspect.metadata_diff import KeyDifference, metadata_differences
 from gguf_forge.toolbox.inspect.rows_of import in_order, row_ranges
 from gguf_forge.toolbox.tokens import TokenCheck, check_tokens
-from gguf_forge.toolbox.verify.checksums import SumsCheck, check_sums, read_sums
+from gguf_forge.toolbox.verify.checksums import SumsCheck, check_sums, own_sums, read_sums
 from gguf_forge.toolbox.verify.differences import Differences, differences_between
 from gguf_forge.toolbox.verify.expected import expecting, folder_names, repacked
 from gguf_forge.toolbox.verify.integrity import Problem, problems_of
@@ -135,7 +135,7 @@ def verify_gguf(
         file_type: The file type that it should have, and the types of tensors with it.
         options: What deviates from the file type's mix: importance matrix, overrides, pruned layers.
         base_type: The float type of the file that was quantized, where that is not the checkpoint's own.
-        sums: A file of checksums, of `write_sums`, llama-gguf-hash or sha256sum.
+        sums: A file of checksums, of `write_sums`, llama-gguf-hash or sha256sum; or the file's digest.
         only_tensors: Leave the metadata out of the comparison.
         texts: Texts that the vocabulary must split as the source's own tokenizer does; None to leave that out. It needs
             the extra `tokens`.
@@ -200,6 +200,7 @@ def verify(
         open_to_verify(path, of_source=request is not None) as gguf,
         expecting(gguf, request, options, base_type) if request is not None else nullcontext() as expected,
     ):
+        own = own_sums(gguf, lines, sums) if lines is not None and sums is not None else None
         found = Verification(
             gguf.paths,
             sum(file.stat().st_size for file in gguf.paths),
@@ -207,8 +208,8 @@ def verify(
             problems_of(gguf, threads=run.threads, progress=progress),
             broken=gguf.broken,
         )
-        if lines is not None:
-            found = replace(found, sums=check_sums(gguf, lines, threads=run.threads, progress=progress))
+        if own is not None:
+            found = replace(found, sums=check_sums(gguf, own, threads=run.threads, progress=progress))
         if expected is not None:
             of_folder = folder_names(request) if request is not None else frozenset()
             found = _compared(found, gguf, expected, of_folder, only_tensors, run, progress)

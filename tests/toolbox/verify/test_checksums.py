@@ -10,7 +10,7 @@ import pytest
 from checkpoints import tiny_llama
 
 from gguf_forge import InputError, RefusedError, convert, open_gguf, split_gguf, verify_gguf, write_sums
-from gguf_forge.toolbox.verify.checksums import SumsCheck, check_sums, read_sums
+from gguf_forge.toolbox.verify.checksums import SumsCheck, check_sums, own_sums, read_sums
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +24,9 @@ def path(_made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(_made, tmp_path))
 
 
-def _checked(path: Path, sums: Path) -> SumsCheck:
+def _checked(path: Path, sums: Path | str) -> SumsCheck:
     with open_gguf(path) as gguf:
-        return check_sums(gguf, read_sums(sums), threads=2)
+        return check_sums(gguf, own_sums(gguf, read_sums(sums), sums), threads=2)
 
 
 def test_the_lines_are_those_of_gguf_hash_and_one_of_sha256sum(path: Path, tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_what_was_written_is_right(path: Path, tmp_path: Path) -> None:
     sums = write_sums(path, tmp_path / "sums", threads=2)
     assert _checked(path, tmp_path / "sums") == SumsCheck(len(sums), (), (), ())
     renamed = path.rename(tmp_path / "other.gguf")
-    assert _checked(renamed, tmp_path / "sums").ok
+    assert _checked(renamed, tmp_path / "sums") == SumsCheck(len(sums), (), (), (), listed_as="m.gguf")
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_what_was_written_is_right(path: Path, tmp_path: Path) -> None:
         "{0}  m.gguf",
         "{0} *m.gguf",
         "sha256sum  {0}  some/where/m.gguf",
-        "xxh64  0123456789abcdef  m.gguf\n{0}  x",
+        "xxh64  0123456789abcdef  m.gguf\n{0}  m.gguf",
         "{0}",
         "\n{0}\n\n",
         "sha256:{0}",
@@ -64,6 +64,22 @@ def test_what_was_written_is_right(path: Path, tmp_path: Path) -> None:
 def test_lines_of_other_programs(line: str, path: Path, tmp_path: Path) -> None:
     (tmp_path / "sums").write_text(line.format(hashlib.sha256(path.read_bytes()).hexdigest().upper()) + "\n")
     assert _checked(path, tmp_path / "sums") == SumsCheck(1, (), (), ())
+
+
+@pytest.mark.parametrize("form", ["{0}", " {0}\n", "sha256:{0}"])
+def test_a_digest_in_place_of_a_list(form: str, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert _checked(path, form.format(digest.upper())) == SumsCheck(1, (), (), ())
+    assert _checked(path, form.format("0" * 64)) == SumsCheck(0, ("m.gguf",), (), ())
+    Path("0" * 64).write_text(digest)
+    assert _checked(path, "0" * 64).ok  # a file of that name is read
+
+
+@pytest.mark.parametrize("text", ["0" * 63, "0" * 65, "g" * 64, "0" * 64 + "  m.gguf"])
+def test_what_is_no_digest_is_the_name_of_a_list(text: str) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        read_sums(text)
 
 
 @pytest.mark.parametrize("algorithm", ["sha1", "md5"])
@@ -117,6 +133,45 @@ def test_sums_of_a_split_file(path: Path, tmp_path: Path) -> None:
     assert {name.split(":")[0].split(" ")[0] for name in found.different} == {shards[1].path.name}
 
 
+@pytest.mark.parametrize("form", ["{0}  {1}", "{0} *./{1}", "SHA256 ({1}) = {0}", "sha256sum  {0}  {1}"])
+def test_lines_of_other_files_are_left_alone(form: str, path: Path, tmp_path: Path) -> None:
+    digests = {"a.gguf": "0" * 64, path.name: hashlib.sha256(path.read_bytes()).hexdigest(), "z.gguf": "1" * 64}
+    (tmp_path / "sums").write_text("".join(f"{form.format(digest, name)}\n" for name, digest in digests.items()))
+    assert _checked(path, tmp_path / "sums") == SumsCheck(1, (), (), (), others=2)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert _checked(path, tmp_path / "sums") == SumsCheck(0, ("m.gguf",), (), (), others=2)
+
+
+def test_the_sums_of_several_models_in_one_list(path: Path, tmp_path: Path) -> None:
+    """Both models have tensors of the same names; the file's name decides."""
+    other = convert(tiny_llama(tmp_path / "other"), tmp_path / "other.gguf", types="Q4_0")[0].path
+    for each in (path, other):
+        write_sums(each, tmp_path / f"{each.name}.sums")
+    text = (tmp_path / "m.gguf.sums").read_text() + (tmp_path / "other.gguf.sums").read_text()
+    (tmp_path / "sums").write_text(text)
+    for each in (path, other):
+        found = _checked(each, tmp_path / "sums")
+        assert (found.ok, found.matching, found.others) == (True, 23, 23)
+
+
+def test_a_list_of_a_split_and_of_other_files(path: Path, tmp_path: Path) -> None:
+    parts = [shard.path for shard in split_gguf(path, tmp_path / "p", max_tensors=8).file.shards]
+    lines = [f"{hashlib.sha256(each.read_bytes()).hexdigest()}  {each.name}\n" for each in (path, *parts)]
+    (tmp_path / "sums").write_text("".join(lines))
+    assert _checked(parts[0], tmp_path / "sums") == SumsCheck(3, (), (), (), others=1)
+    assert _checked(path, tmp_path / "sums") == SumsCheck(1, (), (), (), others=3)
+    (tmp_path / "sums").write_text("".join(lines[:3]))
+    assert _checked(parts[0], tmp_path / "sums") == SumsCheck(2, (), (), (parts[2].name,), others=1)
+
+
+@pytest.mark.parametrize("names", [["a.gguf", "b.gguf"], ["a.gguf"]])
+def test_a_list_without_a_line_for_the_file(names: list[str], path: Path, tmp_path: Path) -> None:
+    (tmp_path / "sums").write_text("".join(f"{'0' * 64}  {name}\n" for name in names))
+    with pytest.raises(InputError, match=r"no checksum in it is for m\.gguf: it names a\.gguf") as caught:
+        verify_gguf(path, sums=tmp_path / "sums")
+    assert str(tmp_path / "sums") in str(caught.value)
+
+
 def test_names_with_colons(tmp_path: Path) -> None:
     from raw_gguf import RawTensor, raw_gguf, write
 
@@ -148,7 +203,8 @@ def test_what_many_lines_name_is_hashed_once(path: Path, tmp_path: Path) -> None
     (tmp_path / "sums").write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  m.gguf\n{'0' * 64}\n" * 500)
     hashed: list[int] = []
     with open_gguf(path) as gguf:
-        result = check_sums(gguf, read_sums(tmp_path / "sums"), progress=hashed.append)
+        own = own_sums(gguf, read_sums(tmp_path / "sums"), tmp_path / "sums")
+        result = check_sums(gguf, own, progress=hashed.append)
     assert result == SumsCheck(500, ("m.gguf",) * 500, (), ())
     assert sum(hashed) == path.stat().st_size
 
