@@ -10,7 +10,7 @@ import typer
 
 from gguf_forge.cli.help import MAKE
 from gguf_forge.cli.options import DryRun, Messages, add_command, refuse_standard_output
-from gguf_forge.errors import UsageError
+from gguf_forge.errors import UsageError, printable
 from gguf_forge.file_choices import FileChoices
 from gguf_forge.foreign_text import natural
 from gguf_forge.option import OUTPUT, Option, parse_names
@@ -38,7 +38,7 @@ def quantize(
             "IN.gguf [OUT.gguf] [TYPE] [NTHREADS]",
             "The file, or the first one of a split; the output, by default ggml-model-TYPE.gguf next to it; "
             "the file type by name or number, in any case, COPY to keep all types, several with commas. "
-            "-o and -t also give these two.",
+            "-o and -t also give these two; -o folder/ keeps the model's name.",
         ),
     ],
     choices: FileChoices,
@@ -111,6 +111,7 @@ def read_arguments(given: Sequence[str], types: Sequence[str] = ()) -> Arguments
     out = None
     if rest and not _are_types(rest[0]):
         out, *rest = rest
+        _check_output(out)
     if types:
         if rest:
             problem = f"with --type, {rest[0]!r} is neither the input nor the output"
@@ -132,9 +133,16 @@ def read_arguments(given: Sequence[str], types: Sequence[str] = ()) -> Arguments
 
 
 def _are_types(text: str) -> bool:
-    from gguf_forge.recipe import FileType
+    from gguf_forge.recipe.file_types import are_types
 
-    try:
-        return bool([FileType.named(name) for name in parse_names([text])])
-    except UsageError:
-        return False
+    return are_types(name.strip() for name in text.split(",") if name.strip())
+
+
+def _check_output(name: str) -> None:
+    """Raises UsageError for the name of an output that is a type with a slip in it, such as q5km."""
+    from gguf_forge.recipe.file_types import meant_types
+
+    meant = () if {"/", "."} & set(name) else meant_types(name)
+    if meant:
+        hint = f"did you mean {' or '.join(meant)}? ./{name} names a file"
+        raise UsageError(f"{printable(name)} is no file type, and a strange name of an output", hint=hint)

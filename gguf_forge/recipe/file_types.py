@@ -116,14 +116,28 @@ _ALL = "ALL"
 _WITH_IMATRIX = ("IQ1_", "IQ2_", "IQ3_XXS", "IQ3_XS", "Q2_K_S")
 
 
+def are_types(names: Iterable[str]) -> bool:
+    """Whether there are names, and all of them are of file types."""
+    found = [name.upper() in _BY_NAME for name in names]
+    return bool(found) and all(found)
+
+
 def _hint(name: str) -> str:
     """The types that a wrong name can only mean, or all."""
+    meant = meant_types(name)
+    return f"did you mean {' or '.join(meant)}?" if meant else f"known file types: {', '.join((*FILE_TYPES, *ALIASES))}"
+
+
+def meant_types(name: str) -> list[str]:
+    """The names of the types that a wrong name can only mean: those of the same letters, or that begin with them.
+
+    Example:
+        >>> meant_types("q5km"), meant_types("q5"), meant_types("model")
+        (['Q5_K_M'], ['Q5_0', 'Q5_1', 'Q5_K_S', 'Q5_K_M'], [])
+    """
     wanted = _letters(name)
-    meant = [known for known in FILE_TYPES if _letters(known) == wanted]
-    begun = [known for known in FILE_TYPES if wanted and len(wanted) > 1 and _letters(known).startswith(wanted)]
-    if meant or begun:
-        return f"did you mean {' or '.join(meant or begun)}?"
-    return f"known file types: {', '.join((*FILE_TYPES, *ALIASES))}"
+    same = [known for known in FILE_TYPES if _letters(known) == wanted]
+    return same or [known for known in FILE_TYPES if len(wanted) > 1 and _letters(known).startswith(wanted)]
 
 
 def _letters(name: str) -> str:

@@ -135,6 +135,9 @@ def test_dry_runs_only_warn(kind: str, warning: str, forge: Forge, source: Path)
     [
         (["missing.gguf", "Q8_0"], 4, "missing.gguf"),
         (["SOURCE", "out.gguf", "Q9"], 2, "unknown file type 'Q9'"),
+        (["SOURCE", "q5km"], 2, "hint: did you mean Q5_K_M? ./q5km names a file"),
+        (["SOURCE", "Q4-0", "8"], 2, "hint: did you mean Q4_0?"),
+        (["SOURCE", "Q4_*"], 2, "hint: did you mean Q4_0 or Q4_1 or"),
         (["SOURCE", "auto"], 2, "cannot be quantized to auto"),
         (["SOURCE", "nowhere/out.gguf", "Q8_0"], 5, "the folder does not exist"),
         (["SOURCE", "SOURCE", "Q8_0"], 8, "one of the inputs"),
