@@ -18,9 +18,8 @@ from typing import Annotated
 import typer
 
 from gguf_forge.cli.help import LIKENESS, Group
-from gguf_forge.cli.hints import for_command
+from gguf_forge.cli.hints import for_command, for_mistake
 from gguf_forge.cli.options import Messages
-from gguf_forge.cli.other_tools import instead_of
 from gguf_forge.cli.streams import (
     Failure,
     ReaderGone,
@@ -119,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         left = "run it again to go on" if "--resume" in given else "no unfinished file is left behind"
         failure = Failure(128 + stopped.number, signal.Signals(stopped.number).name, f"stopped; {left}")
     except Exception as error:
-        failure = _failure_of(error)
+        failure = _failure_of(error, given)
         if isinstance(error, ForgeError) and failure.hint:
             hint = for_command(failure.hint, given, typer.main.get_command(program()))
             failure = replace(failure, hint=hint)
@@ -132,8 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return failure.code
 
 
-def _failure_of(error: Exception) -> Failure:
-    """How an error is reported."""
+def _failure_of(error: Exception, arguments: Sequence[str]) -> Failure:
+    """How an error of a command line is reported."""
     if isinstance(error, ForgeError):
         return Failure.of(error)
     said = message(str(error).strip())
@@ -144,7 +143,8 @@ def _failure_of(error: Exception) -> Failure:
         if near:
             error.possibilities = get_close_matches(error.option_name, near, cutoff=LIKENESS)  # type: ignore[attr-defined]
         said = message(" ".join(error.format_message().splitlines()))
-        return Failure(2, UsageError.__name__, said, hint=instead_of(said) or f"see {command} --help")
+        advice = for_mistake(said, arguments, typer.main.get_command(program()))
+        return Failure(2, UsageError.__name__, said, hint=advice or f"see {command} --help")
     if isinstance(error, MemoryError):
         hint = "close other programs, or give less with --max-memory and --threads if the command has them"
         return Failure(1, MemoryError.__name__, "the system gave no more memory", hint=hint)

@@ -5,16 +5,28 @@ Some have no effect here. Of the others it is said what to use instead.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Annotated
 
 from gguf_forge.option import MODEL, RUNNING, Option
 
+_TYPE = "-t names the file type, for example -t Q4_K_M"
+_CONTEXT = "a file has no context of its own choice; `gguf-forge types MODEL --context 8192` tells what memory it takes"
 _INSTEAD = {
     "--output": "-o or --outfile names the output",
     "--remote": "download the model first, for example with `hf download`, and name its folder",
     "--trust-remote-code": "leave it out: no code of a model is ever run",
+    "--quantize": _TYPE,
+    "--quantization": _TYPE,
+    "--quant": _TYPE,
+    "--qtype": _TYPE,
+    "--dtype": _TYPE,
+    "--ctx": _CONTEXT,
+    "--ctx-size": _CONTEXT,
+    "--n-ctx": _CONTEXT,
+    "--chat-template": "put chat_template.jinja into the model's folder, or change the finished file: "
+    "`gguf-forge edit FILE --chat-template chat_template.jinja`",
+    "--license": "set it with --override-kv general.license=str:mit, or as license: in the model card, README.md",
 }
 
 
@@ -52,12 +64,11 @@ SupportedModels = Annotated[
 ]
 
 
-def instead_of(problem: str) -> str | None:
-    """What to use instead of the unknown option that a message names; None for options that nobody knows.
+def instead_of(option: str) -> str | None:
+    """What to use instead of an unknown option; None for options that nobody knows.
 
     Example:
-        >>> instead_of("No such option: --trust-remote-code")
+        >>> instead_of("--trust-remote-code")
         'leave it out: no code of a model is ever run'
     """
-    found = re.search(r"No such option: (--[a-z-]+)", problem)
-    return _INSTEAD.get(found[1]) if found else None
+    return _INSTEAD.get(option)

@@ -107,6 +107,17 @@ def test_a_full_disk_is_said_before_work(forge: Forge, model: Path, monkeypatch:
     ("arguments", "code", "message"),
     [
         (["{model}", "--nonsense"], 2, "No such option: --nonsense"),
+        (["{model}", "--nonsense"], 2, "hint: see gguf-forge convert --help"),
+        (["{model}", "--chat-template", "x"], 2, "hint: put chat_template.jinja into the model's folder"),
+        (["{model}", "--quantize", "Q4_K_M"], 2, "hint: -t names the file type"),
+        (["{model}", "--ctx", "4096"], 2, "`gguf-forge types MODEL --context 8192`"),
+        (["{model}", "--context", "4096"], 2, "hint: it is an option of `gguf-forge types`"),
+        (["{model}", "--license", "mit"], 2, "hint: set it with --override-kv general.license=str:mit"),
+        (["{model}", "--summary"], 2, "hint: it is an option of `gguf-forge plan`"),
+        (["{model}", "Q5_K_M"], 2, "hint: an option names the file type: -t Q5_K_M"),
+        (["{model}", "q4_0", "Q8_0"], 2, "hint: an option names the file type: -t q4_0,Q8_0"),
+        (["{model}", "out.gguf"], 2, "hint: an option names the output: -o out.gguf"),
+        (["{model}", "and", "more"], 2, "hint: a name with spaces needs quotes, and an option needs its name"),
         ([], 2, "SOURCE"),
         (["{model}", "-t", "q9"], 2, "unknown file type 'q9'"),
         (["{model}", "-t", "F16", "--pure"], 2, "--pure: no effect on a file of type F16"),
@@ -312,3 +323,20 @@ def test_an_empty_variable_of_a_shell_is_no_list(forge: Forge, model: Path, opti
     run = forge("convert", model, option, "")
     assert run.code == 2 and "a list of names is empty" in run.err
     assert "leave the option out" in run.err
+
+
+def test_a_name_with_spaces_is_told_to_need_quotes(forge: Forge) -> None:
+    Path("My Own Model").mkdir()
+    for arguments in (["My", "Own", "Model"], ["-t", "Q8_0", "My", "Own", "Model", "--json"]):
+        ran = forge("convert", *arguments)
+        assert (ran.code, "hint: a name with spaces needs quotes: 'My Own Model'" in ran.err) == (2, True)
+
+
+def test_commands_that_take_one_file_say_so(forge: Forge) -> None:
+    Path("b.gguf").touch()
+    for command in ("verify", "types"):
+        ran = forge(command, "a.gguf", "b.gguf")
+        assert (ran.code, f"`gguf-forge {command}` takes one at a time: run it again for b.gguf" in ran.err) == (
+            2,
+            True,
+        )
