@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,17 @@ from gguf_forge.cli import main
 from gguf_forge.cli.app import COMMANDS
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+GUIDE = sorted((ROOT / "docs" / "guide").glob("*.md"))
+PAGES = [ROOT / "README.md", *sorted(set((ROOT / "docs").glob("**/*.md")) - set(GUIDE))]
+# The files that a reader of a page of the guide has, besides models: other programs made them, or the page says so.
+GIVEN = {
+    "fine-tunes.md": ("model.gguf", "chat_template.jinja"),
+    "importance.md": ("imatrix.gguf",),
+    "publishing.md": ("imatrix.gguf",),
+    "quantize-a-gguf.md": ("Qwen3-0.6B-BF16.gguf", "Qwen3-0.6B-Q8_0.gguf"),
+    "scripting.md": ("model.gguf",),
+    "trouble.md": ("model.gguf", "model-Q4_K_M.gguf"),
+}
 # These measure, and take long: tests/cli/test_bench.py runs them with little work.
 MEASURING = re.compile("gguf-forge bench")
 # A line that stands for another one with names of the reader's own.
@@ -48,16 +59,21 @@ def lines_of_help() -> Iterator[str]:
             yield from re.findall(r"^- `(gguf-forge [^`]+)`", ast.get_docstring(function) or "", re.MULTILINE)
 
 
-def lines_of_pages() -> Iterator[str]:
-    for page in PAGES:
-        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
-            for line in block.replace("\\\n", " ").splitlines():
-                words = re.sub(r"\s+#.*", "", line).strip()
-                if words.startswith("gguf-forge "):
-                    yield words
+def lines_of_page(page: Path) -> Iterator[str]:
+    for block in re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = re.sub(r"\s+#.*", "", line).strip()
+            if words.startswith("gguf-forge "):
+                yield words
 
 
-LINES = sorted({line for line in (*lines_of_help(), *lines_of_pages()) if not MEASURING.match(line)})
+LINES = sorted(
+    {
+        line
+        for line in (*lines_of_help(), *(line for page in PAGES for line in lines_of_page(page)))
+        if not MEASURING.match(line)
+    }
+)
 
 
 @pytest.fixture(scope="module")
@@ -69,22 +85,28 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(made, folder / name)
     write_checkpoint(ROOT / "tests" / "families" / "qwen3", folder / "my-finetune")
     write_checkpoint(ROOT / "tests" / "families" / "gemma3-vision", folder / "gemma-3-4b-it")
+    for name in (*MODELS, "my-finetune", "gemma-3-4b-it"):
+        # The files get the names of real models, though these have fewer weights than their names say.
+        (folder / name / "README.md").write_text(f"---\nbasename: {name}\nsize_label: ''\nfinetune: ''\n---\n")
+    template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    for place in (folder, folder / MODELS[0]):
+        (place / "chat_template.jinja").write_text(template)
     base = folder / "model-BF16.gguf"
     gguf_forge.convert(folder / MODELS[0], base, types="BF16")
     write_for_model(base)
     gguf_forge.convert(folder / MODELS[0], folder / "model-{FTYPE}.gguf", types=["Q4_K_M", "Q8_0"])
+    for kind in ("BF16", "Q8_0"):
+        gguf_forge.convert(folder / MODELS[0], folder, types=kind)
     matrix = gguf_forge.Options(imatrix=gguf_forge.read_imatrix(folder / "imatrix.gguf"))
     gguf_forge.quantize_gguf(base, folder / "model-IQ3_S.gguf", types="IQ3_S", options=matrix)
     with gguf_forge.open_gguf(base) as gguf:
         tokens = ["<|im_end|>", "<|tool_call>", *gguf.metadata["tokenizer.ggml.tokens"][2:]]
-    template = "{% for message in messages %}{{ message.content }}{% endfor %}"
     gguf_forge.edit_gguf(
         base,
         folder / "model.gguf",
         set={"tokenizer.ggml.tokens": tokens, "general.url": "https://example.com"},
         chat_template=template,
     )
-    (folder / "chat_template.jinja").write_text(template)
     for name, kind in {"a": "Q4_K_M", "ours": "Q4_K_M", "b": "Q8_0", "theirs": "Q8_0"}.items():
         shutil.copy(folder / f"model-{kind}.gguf", folder / f"{name}.gguf")
     gguf_forge.edit_gguf(base, folder / "both.gguf", rename_tensor={"^blk.0": "v.blk.0", "^blk.1": "model.blk.1"})
@@ -133,11 +155,31 @@ def test_the_line(
     for beginning, first in BEFORE.items():
         if line.startswith(beginning):
             assert run(first) == 0
+    _assert_it_runs(line, capfd)
+
+
+@pytest.mark.parametrize("page", GUIDE, ids=lambda page: page.stem)
+def test_the_commands_of_a_guide_follow_each_other(
+    world: Path, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each command finds the files that those before it made, under the names that they gave them."""
+    for path in world.iterdir():
+        if path.is_dir():
+            shutil.copytree(path, tmp_path / path.name)
+        elif path.name in GIVEN.get(page.name, ()):
+            shutil.copy(path, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for line in lines_of_page(page):
+        if "--check-tokens" not in line or find_spec("xllamacpp"):
+            _assert_it_runs(line, capfd)
+
+
+def _assert_it_runs(line: str, capfd: pytest.CaptureFixture[str]) -> None:
     capfd.readouterr()
     own, *piped = re.split(r" (?:\||&&) ", line, maxsplit=1)
     code = run(own)
     out, err = capfd.readouterr()
-    assert code in ((0, 7) if line.startswith(DIFFERENT) else (0,)), out + err
+    assert code in ((0, 7) if line.startswith(DIFFERENT) else (0,)), line + out + err
     if "--json" in own:
         json.loads(out)
     for next_command in piped:

@@ -21,7 +21,7 @@ class Coverage:
 
     def lines(self) -> Iterable[str]:
         for names, problem in (
-            (self.missing, "that can be quantized: not covered by the matrix"),
+            (self.missing, "that can be quantized, but that the matrix does not cover"),
             (self.misfits, "with another number of columns than the matrix"),
             (self.unknown, "of the matrix that the model lacks"),
         ):
