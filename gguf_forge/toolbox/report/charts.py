@@ -228,7 +228,7 @@ def error_by_size(costs: Sequence[SizeCost]) -> Markup:
                 text_anchor="middle",
             )
         )
-    parts.append(caption((left + HALF - right) / 2, height - 6, "weights that share a ladder"))
+    parts.append(caption((left + HALF - right) / 2, height - 6, "weights that share their levels"))
     return chart(HALF, height, "error by block size", *parts)
 
 

@@ -239,7 +239,7 @@ def _blocks(told: _Told) -> Iterable[BlockView]:
         row = subject.sample(np.array([worst.row]))
         order = known[np.argsort(errors[known], kind="stable")]
         views = [block_view(row, worst.block, "the block that lost most", rms)]
-        views.append(block_view(sample, int(order[len(order) // 2]), "a block that lost as much as most", rms))
+        views.append(block_view(sample, int(order[len(order) // 2]), "a typical block", rms))
         views.append(block_view(sample, int(order[0]), f"the block that lost least of {len(errors):,}", rms))
     else:
         powers = np.square(sample.stored, dtype=np.float64).reshape(len(errors), -1).sum(axis=1)

@@ -130,7 +130,7 @@ WORST = Metric(
 ENDS = Metric(
     "ends",
     "on the end levels",
-    "Share of the values on the first or last level of their ladder. Symmetric types put at least one of each block "
+    "Share of the values on the first or last level of their block. Symmetric types put at least one of each block "
     "there; with few levels it is many.",
     lambda tensor: tensor.levels.at_ends if tensor.levels else None,
     lambda share: share / 0.6,

@@ -118,7 +118,7 @@ def _line_of_block(view: BlockView, shown: range, y: Scale, width: float) -> lis
             if any(view.bases):
                 parts.append(caption((x1 + x2) / 2, bottom + 32, f"offset {words.weight(view.bases[n])}"))
     if not is_wide:
-        label = f"{len(shown)} ladders, one for each {size} weights"
+        label = f"{len(shown)} sets of levels, one for each {size} weights"
         parts.append(caption((left + width - right) / 2, bottom + 24, label))
     parts.append(line(left, y(0), width - right, y(0), "axis"))
     radius = 3.4 if count <= 64 else 2.1
@@ -176,7 +176,7 @@ def one_ladder_or_many(lesson: BlockSize, width: float = FULL) -> Markup:
     radius = 1.9 if width == FULL else 1.3
     parts = []
     for n, (title, ladders) in enumerate(
-        (("one ladder for all 256", (lesson.large,)), ("a ladder for each 32", lesson.small))
+        (("the same levels for all 256", (lesson.large,)), ("levels for each 32", lesson.small))
     ):
         top = n * (panel + gap) + 20
         y = Scale(low, high, top + panel - 8, top)
@@ -187,4 +187,4 @@ def one_ladder_or_many(lesson: BlockSize, width: float = FULL) -> Markup:
             x1, x2 = x(part * size - 0.5) + 1, x((part + 1) * size - 0.5) - 1
             parts += [line(x1, y(level), x2, y(level), "level-used") for level in levels]
         parts += [circle(x(at), y(weight), radius, "dot") for at, weight in enumerate(lesson.weights)]
-    return chart(width, 2 * (panel + gap), "256 weights with one ladder, and with one for each 32", *parts)
+    return chart(width, 2 * (panel + gap), "256 weights with the same levels, and with levels for each 32", *parts)

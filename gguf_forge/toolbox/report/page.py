@@ -35,7 +35,7 @@ _NOTES = {
     "Q4_0": "symmetric: one step, and zero is a level",
     "Q4_1": "asymmetric: step and offset, 16 bits each",
     "Q4_K": "asymmetric: step and offset, 6 bits each",
-    "IQ4_NL": "symmetric, rungs denser near zero",
+    "IQ4_NL": "symmetric, levels denser near zero",
 }
 _ROLES = 12
 _OTHER_MODEL = 0.9  # a relative error that no type reaches, so the source must be another model
@@ -265,14 +265,14 @@ def describe_type(name: str) -> str:
     scheme = tensor_type.levels
     if scheme is None:
         return f"{name} keeps every weight as a number of its own."
-    sharing, rungs = scheme.values_per_scale, len(scheme.rungs)
+    sharing, count = scheme.values_per_scale, len(scheme.rungs)
     spacing = "evenly" if scheme.is_uniform else "unevenly"
-    ladders = tensor_type.block_elements // sharing
-    number = "one ladder" if ladders == 1 else f"{ladders} ladders"
+    sets = tensor_type.block_elements // sharing
+    number = "one set of levels" if sets == 1 else f"{sets} sets of levels"
     symmetry = (
-        "A ladder has a step and an offset, so it can be where the weights are: the type is asymmetric."
+        "The levels have a step and an offset, so they can be where the weights are: the type is asymmetric."
         if scheme.has_offset
-        else "A ladder has a step but no offset, so it is always around zero: the type is symmetric."
+        else "The levels have a step but no offset, so they are always around zero: the type is symmetric."
     )
     grid = (
         f" {scheme.codes.size} weights at a time are an entry of a codebook, so not all combinations occur."
@@ -280,6 +280,6 @@ def describe_type(name: str) -> str:
         else ""
     )
     return (
-        f"Blocks of {name} hold {tensor_type.block_elements} weights on {number}: {sharing} weights share {rungs} "
+        f"Blocks of {name} hold {tensor_type.block_elements} weights on {number}: {sharing} weights share {count} "
         f"{spacing} spaced levels. {symmetry}{grid}"
     )
