@@ -17,11 +17,12 @@ class ForgeError(Exception):
     `problem` and `hint` spell options as the command line does, which shows them. The text of the exception, which
     Python shows, has keyword arguments instead.
 
-    Args:
+    Attributes:
+        exit_code: What the command line ends with. Each class has its own, as the table of errors lists.
         problem: What is wrong, in one sentence without a final full stop.
-        file: The file with the problem.
-        tensor: The tensor with the problem.
-        hint: What to do next.
+        file: The file with the problem, as a Path; None where no file is to blame.
+        tensor: The tensor with the problem; None where no tensor is.
+        hint: What to do next; None where there is nothing to do.
 
     Example:
         >>> str(InputError("header is longer than the file", file="a.safetensors", hint="download it again"))

@@ -9,13 +9,15 @@ tests/docs/test_reference_pages.py compares the pages with what this script make
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from types import FunctionType
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import typer
 
@@ -135,7 +137,9 @@ Errors and progress go to standard error. With `--json`, an error is also one JS
 PYTHON_TITLE = """# Python reference
 
 {generated}
-Every name on this page is an attribute of the package: `import gguf_forge`, then `gguf_forge.convert(...)`.
+Every name on this page is an attribute of the package: `import gguf_forge`, then `gguf_forge.convert(...)`. Only the
+classes under [Parts of results](#parts-of-results) are not: functions make them, and no caller has to. `Progress` is
+`Callable[[int], None]`.
 """
 
 MODELS_TITLE = """# Models
@@ -221,6 +225,8 @@ def python_page() -> str:
     parts = [PYTHON_TITLE.format(generated=GENERATED.format("the docstrings"))]
     parts += ["## Functions\n", *(member(name, each) for name, each in functions.items())]
     parts += ["## Classes\n", *(class_section(name, each) for name, each in classes.items())]
+    held = {each.__name__: each for each in held_classes((*functions.values(), *classes.values()))}
+    parts += ["## Parts of results\n", *(class_section(name, each) for name, each in sorted(held.items()))]
     table = (f"| `{error.__name__}` | {error.exit_code} | {summary(error)} |" for error in errors)
     parts += ["## Errors\n", as_markdown(ForgeError)]
     parts += ["\n".join(("| class | exit code | meaning |", "| --- | --- | --- |", *table)) + "\n"]
@@ -262,11 +268,60 @@ def error_classes() -> list[type[ForgeError]]:
     return sorted((each for each in children if each is not ForgeError), key=lambda error: error.exit_code)
 
 
+def held_classes(public: Iterable[Any]) -> list[type]:
+    """The classes of the package that functions, fields and methods name, those of `public` left out."""
+    queue = list(public)
+    known = set(queue) | set(error_classes())
+    found: list[type] = []
+    while queue:
+        for each in _named_by(queue.pop()):
+            if each not in known:
+                known.add(each)
+                found.append(each)
+                queue.append(each)
+    return found
+
+
+def _named_by(each: Any) -> Iterator[type]:
+    members = [each]
+    if inspect.isclass(each):
+        members += [getter(value) for name, value in vars(each).items() if is_shown(name, value)]
+    for member in members:
+        for name, hint in _hints(member).items():
+            if not name.startswith("_"):
+                yield from _classes_in(hint)
+
+
+def _hints(each: Any) -> dict[str, Any]:
+    try:
+        return get_type_hints(each)
+    except NameError:  # a name that is imported for type checkers only
+        return {}
+
+
+def _classes_in(hint: Any) -> Iterator[type]:
+    if isinstance(hint, type) and hint.__module__.startswith("gguf_forge"):
+        yield hint
+    for inner in hint if isinstance(hint, list) else get_args(hint):
+        yield from _classes_in(inner)
+
+
+def getter(value: Any) -> Any:
+    """The function behind a method or property."""
+    return value.func if isinstance(value, cached_property) else getattr(value, "fget", value)
+
+
+def is_shown(name: str, value: Any) -> bool:
+    """Whether a member of a class is on the page."""
+    is_public = not name.startswith("_") or name == "__getitem__"
+    return is_public and isinstance(value, (FunctionType, *PROPERTIES)) and bool(inspect.getdoc(value))
+
+
 def class_section(name: str, each: type) -> str:
     methods = [
         f"- `{method_call(method, value)}`: {summary(value)}"
         for method, value in vars(each).items()
-        if not method.startswith("_") and isinstance(value, (FunctionType, *PROPERTIES)) and inspect.getdoc(value)
+        if is_shown(method, value)
     ]
     listed = "**Methods and properties**\n\n" + "\n".join(methods) + "\n" if methods else ""
     return "\n".join(filter(None, (member(name, each), listed)))
@@ -276,7 +331,7 @@ def method_call(name: str, value: Any) -> str:
     if isinstance(value, PROPERTIES):
         return name
     _, *parameters = inspect.signature(value).parameters
-    return f"{name}({', '.join(parameters)})"
+    return f"[{parameters[0]}]" if name == "__getitem__" else f"{name}({', '.join(parameters)})"
 
 
 def member(name: str, each: Any) -> str:
@@ -284,7 +339,10 @@ def member(name: str, each: Any) -> str:
 
 
 def signature(name: str, each: Any) -> str:
-    """The call as it could be written down, one parameter a line if there are more than two."""
+    """The call as it could be written down, one parameter a line if there are more than two; of an enumeration its
+    members."""
+    if inspect.isclass(each) and issubclass(each, Enum):
+        return "\n".join(f"{name}.{found.name} = {json.dumps(found.value)}" for found in each)
     found = inspect.signature(each)
     types = _field_types(each)
     words, keyword_only = [], False
@@ -308,7 +366,8 @@ def _field_types(each: Any) -> dict[str, str]:
 
 
 def parameter_text(parameter: inspect.Parameter) -> str:
-    typed = parameter.name
+    stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}
+    typed = stars.get(parameter.kind, "") + parameter.name
     if parameter.annotation is not parameter.empty:
         typed += f": {annotation(parameter.annotation)}"
     if parameter.default is parameter.empty:

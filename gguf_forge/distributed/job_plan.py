@@ -97,6 +97,7 @@ class JobPlan:
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
     def as_json(self) -> dict[str, Any]:
+        """The plan as JSON values."""
         return {
             _KEY: FORMAT,
             "version": self.version,
@@ -124,8 +125,8 @@ def plan_work(
     """Plans a conversion and writes the plan to `out`, for `work` and `finish`. Reads only samples of the weights.
 
     Args:
-        request: What to make. Relative paths begin at the current folder. On every machine, the way from the folder of
-            the plan to that folder must be the same.
+        request: What to make. Its relative paths begin at the current folder. The plan stores where that folder is,
+            seen from its own, as `..` for example. So other machines may see both under another path, together.
         out: The plan.
         tasks: How many; None for one for each file or part of a split. Files are cut only if there are more tasks.
         overwrite: Replace an existing plan.

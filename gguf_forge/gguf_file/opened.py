@@ -45,6 +45,13 @@ class GgufFile:
         shards: The tensors of each file.
         repeated: Further values of keys that are there several times; `typed_metadata` has the first.
         broken: The rules that the files break, and what is missing; none unless they were opened leniently.
+
+    Example:
+        >>> with open_gguf("Qwen3-0.6B-Q4_K_M.gguf") as gguf:  # doctest: +SKIP
+        ...     tensor = gguf["blk.0.ffn_down.weight"]
+        ...     values = tensor.values()
+        >>> tensor.type.name, tensor.shape, values.shape, values.dtype  # doctest: +SKIP
+        ('Q6_K', (3072, 1024), (1024, 3072), dtype('float32'))
     """
 
     def __init__(

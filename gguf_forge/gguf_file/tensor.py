@@ -36,6 +36,7 @@ class GgufTensor:
 
     @property
     def name(self) -> str:
+        """As the file has it."""
         return self.info.name
 
     @property
@@ -45,10 +46,12 @@ class GgufTensor:
 
     @property
     def type(self) -> TensorType:
+        """Of its values: `Q6_K`, `F32` and so on."""
         return self.info.type
 
     @property
     def nbytes(self) -> int:
+        """Bytes of its data."""
         return self.info.nbytes
 
     @property

@@ -125,6 +125,7 @@ class FilePlan:
 
     @property
     def tensors(self) -> tuple[TensorInfo, ...]:
+        """Names, shapes and types, in file order."""
         return tuple(placed.info for shard in self.shards for placed in shard.layout.tensors)
 
     @property
@@ -180,6 +181,7 @@ class WrittenFile:
 
     @property
     def path(self) -> Path:
+        """Where the file is; of a split, its first part."""
         return self.file.path
 
 

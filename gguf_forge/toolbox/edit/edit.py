@@ -147,6 +147,7 @@ class EditPlan:
 
     @property
     def in_place(self) -> bool:
+        """Whether the source itself is changed."""
         return self.path == self.source
 
     @property

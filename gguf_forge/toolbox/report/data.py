@@ -333,6 +333,7 @@ class Report:
 
     @property
     def fallbacks(self) -> tuple[Tensor, ...]:
+        """Tensors that got another type than the wanted one."""
         return tuple(tensor for tensor in self.tensors if tensor.wanted)
 
 
