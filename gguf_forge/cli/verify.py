@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _AGAINST = "What it is compared with"
 
 _MOST_ROWS = 20
+_NO_SOURCE = "not compared with a source"
+_UNSEEN = " (only --source or --check-sums shows changed weights)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,7 +279,7 @@ def _text(found: Verification, is_right: bool, *, with_all: bool) -> Iterator[Re
         facts["checksums"] = f"{found.sums.matching} match" + _other_sums(found.sums)
     if found.tokens is not None:
         facts["tokens"] = found.tokens.sentences[0]
-    facts["source"] = " ".join(found.sentences) or "not compared with a source"
+    facts["source"] = " ".join(found.sentences) or _NO_SOURCE + ("" if found.sums is not None else _UNSEEN)
     yield facts_text(facts)
     for problem in found.problems:
         where = f"{problem.file}: " + (f"{problem.tensor}: " if problem.tensor else "")
@@ -310,6 +312,8 @@ def _word(found: Verification, is_right: bool) -> str:
     is_compared = found.verdict is not None or found.sums is not None
     if is_right:
         return "verified" if is_compared else "no problem found (nothing compared)"
+    if found.only_metadata:
+        return f"tensors verified; {'metadata differs' if found.keys else 'their order differs'}"
     return "DIFFERS" if is_compared else "problems found"
 
 

@@ -39,7 +39,9 @@ def test_a_right_file(forge: Forge, made: Path, model: Path) -> None:
     assert "rows permuted for rotary embedding, 4 heads, packed to Q4_K" in run.out
     alone = forge("verify", made)
     assert alone.out.startswith(f"{made}  no problem found (nothing compared)")
-    assert "not compared with a source" in alone.out
+    assert "not compared with a source (only --source or --check-sums shows changed weights)" in " ".join(
+        alone.out.split()
+    )
 
 
 def test_a_wrong_file(forge: Forge, damaged: Path, model: Path) -> None:
@@ -70,10 +72,26 @@ def test_a_folder_of_another_name(forge: Forge, made: Path, model: Path, tmp_pat
     assert forge("verify", made, "--source", other, "--model-name", "Mydl").code == 7
 
 
+def test_a_key_that_was_set_afterwards(forge: Forge, made: Path, model: Path) -> None:
+    assert forge("edit", made, "--set", "general.license=str:mit").code == 0
+    run = forge("verify", made, "--source", model)
+    assert run.code == 7 and run.out.startswith(f"{made}  tensors verified; metadata differs")
+    assert "--only-tensors" in run.out and "--override-kv names a key" in run.out
+    for option in (["--only-tensors"], ["--override-kv", "general.license=str:mit"]):
+        right = forge("verify", made, "--source", model, *option)
+        assert right.code == 0 and right.out.startswith(f"{made}  verified") and "note: " not in right.out
+
+
+def test_other_tensors_and_keys_differ(forge: Forge, damaged: Path, model: Path) -> None:
+    assert forge("edit", damaged, "--set", "general.license=str:mit").code == 0
+    run = forge("verify", damaged, "--source", model)
+    assert run.code == 7 and run.out.startswith(f"{damaged}  DIFFERS") and "--only-tensors" not in run.out
+
+
 def test_a_name_in_a_gguf_source_is_no_folders_name(forge: Forge, made: Path, model: Path, tmp_path: Path) -> None:
     base = convert(model, tmp_path / "base.gguf", types="BF16", model_name="Another")[0].path
     run = forge("verify", made, "--source", base)
-    assert run.code == 7 and "DIFFERS" in run.out and "general.name" in run.out
+    assert run.code == 7 and "metadata differs" in run.out and "general.name" in run.out
 
 
 def test_json(forge: Forge, damaged: Path, made: Path, model: Path) -> None:

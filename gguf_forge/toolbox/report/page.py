@@ -197,7 +197,7 @@ def _findings(report: Report) -> Iterator[tuple[str, str]]:
     for problem in report.problems or ():
         yield "bad", f"{problem.file}: {problem.tensor + ': ' if problem.tensor else ''}{problem.what}."
     if report.problems == ():
-        yield "good", "The file is sound: all blocks are valid, and no scale is infinite or not a number."
+        yield "good", "No block of the file is invalid, and no scale is infinite or not a number."
     if report.error and report.error.nonfinite:
         yield "bad", f"{report.error.nonfinite:,} values are infinite or not a number, in the file or in the source."
     if report.missing:

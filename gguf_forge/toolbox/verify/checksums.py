@@ -32,6 +32,9 @@ from gguf_forge.toolbox.inspect.rows_of import in_order
 _OF_FILE = "sum"
 TENSORS = "sha256"
 
+_EXPLAINED = (
+    "# sha256sum: the file, as the program sha256sum prints it; sha256: a tensor, or all tensors without metadata"
+)
 _AT_ONCE = 4 << 20
 # The limits of a file of sums, and of a line in it. A file of many tensors has a line of some 150 characters for each.
 _MOST_BYTES, _MOST_SUMS, _LONGEST_LINE = 32 << 20, 1 << 18, 2000
@@ -129,7 +132,7 @@ def write_sums(
         if broken is not None:
             problem = "a name has a line break, which no file of sums can hold"
             raise InputError(problem, file=source, tensor=broken.tensor)
-        text = "".join(f"{line}\n" for line in sums).encode(errors="surrogateescape")
+        text = "".join(f"{line}\n" for line in (_EXPLAINED, *sums)).encode(errors="surrogateescape")
         with published(Path(out), len(text), overwrite=overwrite, folder=folder) as file:
             file.write_at(0, memoryview(text))
     return sums

@@ -19,6 +19,7 @@ from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.rules import OF_OTHER_PROGRAMS, BrokenRule, refuse
 from gguf_forge.gguf_file.tensor import GgufTensor
 from gguf_forge.gguf_file.tensor_info import TensorInfo
+from gguf_forge.gguf_file.values import ValueType
 from gguf_forge.kernels.rows import dequantize
 from gguf_forge.planning.file_plan import TensorChoice
 from gguf_forge.planning.making import refuse_two_mixes
@@ -47,6 +48,10 @@ from gguf_forge.types.tensor_type import BF16, F16, F32, TensorType
 _OTHER_NAMES = (
     "names that differ come from the name of the source's folder and do not count; --model-name NAME compares the name"
 )
+
+_TENSORS_ALONE = "--only-tensors compares the tensors alone"
+_ON_PURPOSE = "--override-kv names a key that was set on purpose, and its value"
+_OVERRIDABLE = (ValueType.UINT32, ValueType.FLOAT32, ValueType.BOOL, ValueType.STRING)
 
 # Types of files that others are requantized from, the most usual ones first.
 _BETWEEN = tuple(map(TensorType.named, ("Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q4_0", "Q5_0", "Q5_1", "Q4_1")))
@@ -97,6 +102,11 @@ class Verification:
     def only_fused(self) -> bool:
         """Whether the only differences are those that fused multiply-add makes."""
         return self._is_sound and self.verdict is Verdict.FUSED and not (self.keys or self.order)
+
+    @property
+    def only_metadata(self) -> bool:
+        """Whether all tensors are identical, and only metadata keys or the order of tensors differ."""
+        return self._is_sound and self.verdict is Verdict.METADATA
 
     @property
     def _is_sound(self) -> bool:
@@ -249,16 +259,24 @@ def _compared(
     keys = () if names else keys
     order = None if only_tensors else _out_of_order(gguf, expected)
     verdict, sentences = verdict_on_file(tensors, bool(keys or order))
+    hints = (_OTHER_NAMES,) if names else tuple(_hints(keys)) if verdict is Verdict.METADATA else ()
     return replace(
         found,
         verdict=verdict,
         sentences=sentences,
-        notes=(*expected.notes, _OTHER_NAMES) if names else expected.notes,
+        notes=(*expected.notes, *hints),
         keys=keys,
         names=names,
         order=order,
         tensors=tensors,
     )
+
+
+def _hints(keys: Sequence[KeyDifference]) -> Iterator[str]:
+    """How a file is verified whose tensors are right, and whose keys were changed on purpose."""
+    yield _TENSORS_ALONE
+    if any(each.found is not None and each.found.type in _OVERRIDABLE for each in keys):
+        yield _ON_PURPOSE
 
 
 def _out_of_order(gguf: GgufFile, expected: FileContent) -> str | None:

@@ -37,7 +37,9 @@ def test_the_lines_are_those_of_gguf_hash_and_one_of_sha256sum(path: Path, tmp_p
     expected = [f"sha256    {hashlib.sha256(raw).hexdigest()}  m.gguf:{name}" for name, raw in data.items()]
     expected.append(f"sha256    {hashlib.sha256(b''.join(data.values())).hexdigest()}  m.gguf")
     expected.append(f"sha256sum  {hashlib.sha256(path.read_bytes()).hexdigest()}  m.gguf")
-    assert lines == expected
+    assert lines[0].startswith("# sha256sum: the file") and lines[1:] == expected
+    (tmp_path / "sums").write_text("\n".join(expected))  # without the comment, as earlier versions wrote it
+    assert _checked(path, tmp_path / "sums") == SumsCheck(len(expected), (), (), ())
 
 
 def test_what_was_written_is_right(path: Path, tmp_path: Path) -> None:
@@ -114,7 +116,7 @@ def test_what_changed_is_named(path: Path, tmp_path: Path) -> None:
 
 def test_names_that_are_missing(path: Path, tmp_path: Path) -> None:
     write_sums(path, tmp_path / "sums")
-    lines = (tmp_path / "sums").read_text().splitlines()
+    _, *lines = (tmp_path / "sums").read_text().splitlines()
     (tmp_path / "sums").write_text("\n".join([*lines[1:21], lines[0].replace("output.weight", "gone.weight")]))
     found = _checked(path, tmp_path / "sums")
     assert (found.matching, found.missing, found.unnamed) == (20, ("m.gguf:gone.weight",), ("output.weight",))
