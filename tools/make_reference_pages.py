@@ -129,7 +129,10 @@ CLI_TITLE = """# Command-line reference
 | code | meaning |
 | --- | --- |
 {exit_codes}
-| 128 + N | Signal number N stopped the command. |
+| 128 + N | Signal number N stopped the command: 129 SIGHUP, 130 SIGINT, 143 SIGTERM. |
+| 141 | The reader of the output went away, as `head` does. |
+
+[Scripts](guide/scripting.md#exit-codes) lists the kinds of code 8.
 
 Errors and progress go to standard error. With `--json`, an error is also one JSON object on standard output.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shlex
 import shutil
@@ -61,6 +62,8 @@ def lines_of_help() -> Iterator[str]:
 
 def lines_of_page(page: Path) -> Iterator[str]:
     for block in re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL):
+        if block.startswith("#!"):  # a script is run as a whole, by a test of its own
+            continue
         for line in block.replace("\\\n", " ").splitlines():
             words = re.sub(r"\s+#.*", "", line).strip()
             if words.startswith("gguf-forge "):
@@ -186,6 +189,47 @@ def _assert_it_runs(line: str, capfd: pytest.CaptureFixture[str]) -> None:
         if next_command.startswith("jq ") and shutil.which("jq"):
             found = subprocess.run(shlex.split(next_command), input=out, text=True, capture_output=True)
             assert found.returncode == 0 and found.stdout, found.stderr
+
+
+SCRIPTING = ROOT / "docs" / "guide" / "scripting.md"
+
+
+def blocks_of(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", SCRIPTING.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="jq is not installed")
+def test_the_nightly_script_goes_on_after_a_failed_model(world: Path, tmp_path: Path) -> None:
+    [script] = [block for block in blocks_of("sh") if block.startswith("#!/bin/sh")]
+    checkpoints = tmp_path / "a folder" / "checkpoints"
+    shutil.copytree(world / MODELS[0], checkpoints / "good one")
+    (checkpoints / "broken one").mkdir(parents=True)
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "gguf-forge").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m gguf_forge "$@"\n')
+    (tools / "gguf-forge").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+
+    def night(name: str) -> subprocess.CompletedProcess[str]:
+        command = ["/bin/sh", "-c", script]
+        run = subprocess.run(command, cwd=checkpoints.parent, env=environment, text=True, capture_output=True)
+        assert name in run.stderr
+        return run
+
+    assert night("broken one: ").returncode == 1
+    made = {file.name for file in (checkpoints.parent / "out").glob("*.gguf")}
+    assert made == {"good one-Q4_K_M.gguf", "good one-Q8_0.gguf"}
+    (checkpoints / "good one" / "config.json").touch()
+    assert "good one: an older file is in the way" in night("broken one: ").stderr
+
+
+def test_the_python_of_the_jobs_runs(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [code] = [block for block in blocks_of("python") if "plan_work" in block]
+    (tmp_path / "DeepSeek-V3").symlink_to(world / "DeepSeek-V3")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "scripting.md", "exec"), {})
+    gguf_forge.convert("DeepSeek-V3", "whole.gguf", types="Q4_K_M")
+    assert Path("deepseek.gguf").read_bytes() == Path("whole.gguf").read_bytes()
 
 
 def _is_named(name: str, line: str) -> bool:
