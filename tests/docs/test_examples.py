@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -221,6 +222,28 @@ def test_the_nightly_script_goes_on_after_a_failed_model(world: Path, tmp_path: 
     assert made == {"good one-Q4_K_M.gguf", "good one-Q8_0.gguf"}
     (checkpoints / "good one" / "config.json").touch()
     assert "good one: an older file is in the way" in night("broken one: ").stderr
+
+
+def test_the_handler_of_the_guide_lets_a_stopped_script_clean_up(world: Path, tmp_path: Path) -> None:
+    [handler] = [block for block in blocks_of("python") if "signal.SIGTERM" in block]
+    stopped = """
+import os
+import gguf_forge
+class Stop(gguf_forge.Observer):
+    def advance(self, n_bytes):
+        os.kill(os.getpid(), signal.SIGTERM)
+gguf_forge.convert(sys.argv[1], "out.gguf", types="Q8_0", observer=Stop())
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    source = str(world / MODELS[0])
+    left: dict[str, int] = {}
+    for name, lines in {"with": handler, "without": "import signal, sys"}.items():
+        (tmp_path / name).mkdir()
+        command = [sys.executable, "-c", lines + stopped, source]
+        run = subprocess.run(command, cwd=tmp_path / name, env=environment, check=False)
+        assert run.returncode == (128 + signal.SIGTERM if name == "with" else -signal.SIGTERM)
+        left[name] = len(list((tmp_path / name).glob(".gguf-forge-*.partial")))
+    assert left == {"with": 0, "without": 1}
 
 
 def test_the_python_of_the_jobs_runs(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
