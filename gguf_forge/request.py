@@ -245,8 +245,9 @@ class Request(FileChoices, PartChoices, ModelHints):
         str | None,
         Option(
             "-o --outfile",
-            "A file, a folder, or a name with {ftype} in it, or {FTYPE} for capitals. [default: NAME-TYPE.gguf in the "
-            "current folder; for a GGUF file, ggml-model-TYPE.gguf next to it]",
+            "A file, a folder, or a name with {ftype} in it, or {FTYPE} for capitals. A name that ends in a slash is a "
+            "folder; missing folders are made. [default: NAME-TYPE.gguf in the current folder; for a GGUF file, "
+            "ggml-model-TYPE.gguf next to it]",
             OUTPUT,
             metavar="OUT",
         ),

@@ -28,6 +28,9 @@ def _parse_profile(is_wanted: bool) -> Profile | None:
 class Observer:
     """Is told about the progress of a run. The methods here do nothing; a progress bar overrides them."""
 
+    def complete(self, files: Sequence[FilePlan]) -> None:
+        """These files are complete from an earlier run and stay as they are. `begin` is told the others, if any."""
+
     def begin(self, files: Sequence[FilePlan]) -> None:
         """These files are about to be written, all in one go."""
 

@@ -97,19 +97,28 @@ _NO_VALUES = frozenset(
 )
 
 _COMMAND_LINE = re.compile(r"(`[^`]*`)")
+# Commands whose work a reader in Python does with a function.
+_CALLS = (
+    (re.compile(r"`gguf-forge job work ([^`]*) --task N`"), r'`gguf_forge.work("\1", N)`'),
+    (re.compile(r"`gguf-forge job plan`"), "`gguf_forge.plan_work`"),
+)
 _VALUE = r"""'[^']*'|[^\s'",;:()]*[^\s'",;:().]"""
 _OPTION = re.compile(rf"(?<![\w-])(--[a-z][a-z0-9-]*[a-z0-9]|-[otj])(?: ({_VALUE}))?")
 
 
 def in_python(text: str) -> str:
-    """A message with its options as keyword arguments. Command lines in it, which are in backticks, stay.
+    """A message with its options as keyword arguments, and commands for tasks as functions. Other command lines stay.
 
     Example:
         >>> in_python("add --strict, or allow --max-memory 2G or more: `gguf-forge convert --help`")
         'add strict=True, or allow max_memory="2G" or more: `gguf-forge convert --help`'
         >>> in_python("give it with --imatrix")
         'give it with imatrix='
+        >>> in_python("do it with `gguf-forge job work plan.json --task N`")
+        'do it with `gguf_forge.work("plan.json", N)`'
     """
+    for command, call in _CALLS:
+        text = command.sub(call, text)
     parts = _COMMAND_LINE.split(text)
     return "".join(part if part.startswith("`") else _OPTION.sub(_keyword, part) for part in parts)
 

@@ -6,10 +6,12 @@ Commands import what they need when they run, so that help and version answer at
 from __future__ import annotations
 
 import gc
+import json
 import os
 import resource
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from gguf_forge.foreign_text import natural
 
@@ -32,11 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
     if allowed != resource.RLIM_INFINITY and allowed < LEAST_ADDRESS_SPACE:
-        sys.stderr.write(
-            f"error: this process may have only {allowed >> 20} MiB of address space, and gguf-forge needs "
-            f"{LEAST_ADDRESS_SPACE >> 20} MiB\nhint: allow more with `ulimit -v`\n"
-        )
-        return 1
+        return _refuse(allowed, as_json="--json" in (sys.argv[1:] if arguments is None else arguments))
     for name in _WIDTHS:
         width = natural(os.environ.get(name, "0"))
         if width is None or width > _WIDEST:
@@ -49,6 +47,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(arguments)
     finally:
         gc.set_threshold(*before)
+
+
+def _refuse(allowed: int, *, as_json: bool) -> int:
+    """Says that there is too little address space, in the form of every other error."""
+    from gguf_forge.cli.streams import SCHEMA
+
+    said = (
+        f"this process may have only {allowed >> 20} MiB of address space, and gguf-forge needs "
+        f"{LEAST_ADDRESS_SPACE >> 20} MiB"
+    )
+    hint = "allow more with `ulimit -v`"
+    with suppress(OSError):  # nobody can be told
+        if sys.stderr is not None:
+            sys.stderr.write(f"error: {said}\nhint: {hint}\n")
+        if as_json and sys.stdout is not None:
+            error = {"code": 1, "kind": "MemoryError", "message": said, "hint": hint}
+            sys.stdout.write(json.dumps({"schema": SCHEMA, "error": error}, indent=2) + "\n")
+            sys.stdout.flush()
+    return 1
 
 
 __all__ = ["main"]

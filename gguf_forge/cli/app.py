@@ -44,6 +44,7 @@ COMMANDS = (
     "job",
     *("info", "bench", "demo"),
 )
+_MAKING = ("convert", "quantize", "dequantize", "edit", "split", "merge", "job", "work", "finish", "demo")
 _VERSION = ("--version", "-V")
 
 
@@ -115,8 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         discard_output()
         return 128 + signal.SIGPIPE
     except StopSignal as stopped:
-        left = "run it again to go on" if "--resume" in given else "no unfinished file is left behind"
-        failure = Failure(128 + stopped.number, signal.Signals(stopped.number).name, f"stopped; {left}")
+        failure = Failure(128 + stopped.number, signal.Signals(stopped.number).name, _stopped_words(given))
     except Exception as error:
         failure = _failure_of(error, given)
         if isinstance(error, ForgeError) and failure.hint:
@@ -129,6 +129,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ReaderGone, OutputError):  # nobody can be told
         discard_output()
     return failure.code
+
+
+def _stopped_words(given: Sequence[str]) -> str:
+    """What a command that a signal ended says of its files, if it makes files of weights."""
+    if not given or given[0] not in _MAKING:
+        return "stopped"
+    return "stopped; " + ("run it again to go on" if "--resume" in given else "no unfinished file is left behind")
 
 
 def _failure_of(error: Exception, arguments: Sequence[str]) -> Failure:

@@ -42,7 +42,8 @@ def demo(
         str | None,
         Option(
             "-o --outfile",
-            "A file, a folder, or a name with {ftype} in it. [default: NAME-TYPE.gguf in a new temporary folder]",
+            "A file, a folder, or a name with {ftype} in it. A name that ends in a slash is a folder; missing folders "
+            "are made. [default: NAME-TYPE.gguf in a new temporary folder]",
             OUTPUT,
             metavar="OUT",
         ),

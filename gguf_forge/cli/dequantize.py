@@ -110,12 +110,11 @@ def dequantize(
     if dry_run:
         with logging_to(messages), open_gguf(file) as gguf:
             plan = planned(gguf)
-            if plan.path.parent.is_dir():  # the folder of a checkpoint will be made
-                say_what_would_stop([plan], run)
+            say_what_would_stop([plan], run)
             show_plans([plan], messages)
         return
     with observing(messages) as observer, open_gguf(file) as gguf:
-        result = make_dequantized(planned(gguf), replace(run, observer=observer), is_folder_new=choices.safetensors)
+        result = make_dequantized(planned(gguf), replace(run, observer=observer))
     show_results([result], messages)
     if choices.safetensors and not (messages.json or messages.quiet):
         print_data("", line(_COPY.format(folder=result.path.parent), no_wrap=True))

@@ -12,9 +12,8 @@ from gguf_forge.cli.streams import logging_to
 from gguf_forge.errors import ForgeError
 from gguf_forge.planning.file_plan import FilePlan, WrittenFile, check_files
 from gguf_forge.planning.making import make, planned
-from gguf_forge.request import Request, names_folder
+from gguf_forge.request import Request
 from gguf_forge.run_settings import RunSettings
-from gguf_forge.storage.paths import is_folder
 from gguf_forge.wording import log_of
 
 log = log_of(__name__)
@@ -51,9 +50,7 @@ def plan_and_show(
         logging_to(messages),
         planned(request, only_planned=only_planned) as found,
     ):
-        folder = found.files[0].path.parent
-        if is_folder(folder) or not names_folder(request.out, len(found.files)):  # a folder that is missing is made
-            say_what_would_stop(found.files, run, what)
+        say_what_would_stop(found.files, run, what)
         show_plans(found.files, messages, summary=summary)
 
 

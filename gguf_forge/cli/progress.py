@@ -132,6 +132,10 @@ class Lines(Observer):
         self._console = to
         self._start(what, total)
 
+    def complete(self, files: Sequence[FilePlan]) -> None:
+        for file in files:
+            self._say(f"{file.path}: complete already, left as it is")
+
     def begin(self, files: Sequence[FilePlan]) -> None:
         self._start(", ".join(file.path.name for file in files), sum(file.bytes_to_write for file in files))
         for file in files:

@@ -49,7 +49,8 @@ def quantize(
         Option(
             "-o --outfile",
             "The output: a file, a name with {ftype} in it, or a folder, where the file has the name of IN.gguf with "
-            "the new type. [default: ggml-model-TYPE.gguf next to IN.gguf]",
+            "the new type. A name that ends in a slash is a folder; missing folders are made. "
+            "[default: ggml-model-TYPE.gguf next to IN.gguf]",
             OUTPUT,
             metavar="OUT",
         ),

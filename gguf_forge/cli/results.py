@@ -15,6 +15,7 @@ from gguf_forge.cli.options import Messages
 from gguf_forge.cli.streams import print_data, print_json, tell
 from gguf_forge.cli.tables import facts_text, line, table_of
 from gguf_forge.planning.file_plan import FilePlan, WrittenFile
+from gguf_forge.storage.paths import nearest_folder
 from gguf_forge.storage.profile import PHASE_WORDS, PHASES, Profile
 from gguf_forge.tensors.dequantized import stored_as
 
@@ -109,11 +110,12 @@ def plan_object(file: FilePlan) -> dict[str, Any]:
 
 
 def result_object(result: WrittenFile) -> dict[str, Any]:
-    """A written file: what was planned, the seconds it took, and the tensors that a stopped run had finished."""
+    """A written file: what was planned, the seconds it took, and what an earlier run had finished."""
     return {
         **plan_object(result.file),
         "seconds": round(result.seconds, 3),
         "resumed_tensors": result.resumed_tensors,
+        "was_complete": result.was_complete,
     }
 
 
@@ -292,9 +294,9 @@ def _disk(folder: Path, needed: int) -> str:
 
 def _free(folder: Path) -> int | None:
     try:
-        return shutil.disk_usage(folder).free
+        return shutil.disk_usage(nearest_folder(folder)).free
     except OSError:
-        return None  # the folder does not exist yet
+        return None
 
 
 def _style(is_float: bool) -> str:

@@ -16,7 +16,6 @@ from gguf_forge.cli.tables import facts_text, line, table_of
 from gguf_forge.file_choices import SplitChoices
 from gguf_forge.option import Option
 from gguf_forge.run_settings import RunSettings
-from gguf_forge.storage.paths import is_folder
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -57,8 +56,7 @@ def split(
     if dry_run:
         with logging_to(messages), open_gguf(source, lenient=True) as gguf:
             file = plan_split(gguf, prefix, how, partial=partial)
-            if is_folder(file.path.parent):  # a folder that is missing is made
-                say_what_would_stop([file], run)
+            say_what_would_stop([file], run)
             show_copy(file, messages)
         return
     with observing(messages) as observer, open_gguf(source, lenient=True) as gguf:

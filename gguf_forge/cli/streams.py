@@ -163,7 +163,13 @@ def _discard(*streams: TextIO | None) -> None:
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """Prints one object, with the version of its form first."""
+    """Prints one object, with the version of its form first.
+
+    Raises:
+        OutputError: standard output is closed or cannot be written.
+    """
+    if sys.stdout is None:
+        raise OutputError("standard output is closed", hint="--json prints there: send it to a file or /dev/null")
     text = json.dumps({"schema": SCHEMA, **value}, indent=2)
     with writing():
         print(text.replace("\x7f", "\\u007f"), flush=True)  # the one control character that JSON leaves as it is

@@ -200,7 +200,7 @@ def open_job(plan_file: str | PathLike[str]) -> Job:
         raise InputError(
             "the plan's files go to a folder that is not there",
             file=job.outputs[0].parent,
-            hint="leave the plan where it was made, on a disk that all machines see in the same way",
+            hint=f"make that folder again if it was removed; {_SAME_DISK}",
         )
     return job
 

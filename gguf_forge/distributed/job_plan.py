@@ -26,7 +26,7 @@ from gguf_forge.request import Request
 from gguf_forge.storage.json_file import read_json_object
 from gguf_forge.storage.limits import limit_of
 from gguf_forge.storage.local.folder import located
-from gguf_forge.storage.local.held_folder import held
+from gguf_forge.storage.local.held_folder import held, made_folder
 from gguf_forge.storage.local.publish import check_output, published
 from gguf_forge.storage.source import Source
 
@@ -144,7 +144,10 @@ def plan_work(
 
 
 def save_work_plan(found: RequestPlan, request: Request, file: Path, *, tasks: int | None, overwrite: bool) -> JobPlan:
-    """Writes the plan of what `request` came to in the current folder; as `plan_work` does."""
+    """Writes the plan of what `request` came to in the current folder; as `plan_work` does.
+
+    The folder of the outputs is made if it is missing, so that tasks which begin at the same time find it.
+    """
     try:
         folder = Path(os.path.relpath(Path.cwd().resolve(), file.parent.resolve())).as_posix()
     except OSError as error:
@@ -152,7 +155,7 @@ def save_work_plan(found: RequestPlan, request: Request, file: Path, *, tasks: i
     plan = make_work_plan(found, request, folder, tasks, Path(), with_samples=True)
     text = plan.as_text().encode()
     inputs = [each.source.path for each in found.inputs]
-    with held(file.parent) as here:
+    with made_folder(found.files[0].path.parent), held(file.parent) as here:
         check_output(file, len(text), inputs, overwrite=overwrite, folder=here)
         with published(file, len(text), overwrite=overwrite, folder=here) as out:
             out.write_at(0, memoryview(text))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +27,7 @@ from gguf_forge.run_settings import Observer, RunSettings
 from gguf_forge.storage.local.held_folder import HeldFolder, held, made_folder
 from gguf_forge.storage.local.output import refuse_existing
 from gguf_forge.storage.local.publish import check_output, check_room, published_together, tidy
+from gguf_forge.storage.paths import is_there
 from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.wording import log_of
@@ -165,11 +166,13 @@ class WrittenFile:
         file: What was planned.
         seconds: Of the run that wrote it, perhaps with others.
         resumed_tensors: How many of its tensors a stopped run had finished.
+        was_complete: An earlier run had finished all of it, and this one left it as it was.
     """
 
     file: FilePlan
     seconds: float
     resumed_tensors: int = 0
+    was_complete: bool = False
 
     def __repr__(self) -> str:
         return line("WrittenFile", self.facts)
@@ -300,17 +303,13 @@ def refuse_fallbacks(files: Iterable[FilePlan]) -> None:
 _NAMED = 3  # tensors that a message names
 
 
-def make_files(files: Iterable[FilePlan], run: RunSettings, *, makes_folder: bool = False) -> FileTable[WrittenFile]:
+def make_files(files: Iterable[FilePlan], run: RunSettings) -> FileTable[WrittenFile]:
     """Checks planned files and writes them; raises what `check_files` and `write_files` do.
 
-    Args:
-        files: The files, all in one folder.
-        run: How it is run.
-        makes_folder: Whether the folder is made if it is missing. A run that fails removes it again.
+    All are in one folder, which is made if it is missing. A run that fails removes it again.
     """
     every = tuple(files)
-    path = every[0].path.parent
-    with made_folder(path) if makes_folder else held(path) as folder:
+    with made_folder(every[0].path.parent) as folder:
         check_files(every, run, folder)
         kernels = run.backend or default_backend()
         threads = run.threads or default_threads()
@@ -319,7 +318,12 @@ def make_files(files: Iterable[FilePlan], run: RunSettings, *, makes_folder: boo
 
 
 def check_files(files: Iterable[FilePlan], run: RunSettings, folder: HeldFolder | None = None) -> None:
-    """Raises the errors that can be known before any work. All files are in one folder, which may be held open.
+    """Raises the errors that can be known before any work. All files are in one folder.
+
+    Args:
+        files: The files.
+        run: How it is run.
+        folder: Their folder, if it is held open. Without it, the folder may be missing.
 
     Raises:
         UnsupportedError: no kernel makes a type that a file needs, or reads one that it is made of.
@@ -331,7 +335,9 @@ def check_files(files: Iterable[FilePlan], run: RunSettings, folder: HeldFolder 
     check_kernels(every, run)
     todo = []
     with ExitStack() as opened:
-        folder = folder or opened.enter_context(held(every[0].path.parent))
+        place = every[0].path.parent
+        if folder is None and is_there(place):
+            folder = opened.enter_context(held(place))
         for file in every:
             for shard in file.shards:
                 why = _why_unfinished(file, shard, run)
@@ -339,11 +345,11 @@ def check_files(files: Iterable[FilePlan], run: RunSettings, folder: HeldFolder 
                     continue
                 replaces = run.overwrite or run.resume
                 check_output(shard.path, shard.layout.size, file.inputs, overwrite=replaces, folder=folder)
-                if run.resume and not run.overwrite:
+                if folder is not None and run.resume and not run.overwrite:
                     problem = f"already exists, and is not what this run would make: {why}"
                     refuse_existing(folder, shard.path, problem)
                 todo.append((shard.path, shard.layout.size))
-    check_room(every[0].path.parent, todo)
+    check_room(place, todo)
 
 
 def _why_unfinished(file: FilePlan, shard: Shard, run: RunSettings) -> str | None:
@@ -389,21 +395,31 @@ def write_files(files: Iterable[FilePlan], run: RunSettings, folder: HeldFolder)
     """
     every, watcher = tuple(files), run.observer or Observer()
     begun = time.perf_counter()
-    watcher.begin(every)
-    todo = []
-    for file in every:
-        for shard in file.shards:
-            if _why_unfinished(file, shard, run) is None:
-                tidy(shard.path, folder)
-                watcher.resumed(shard.bytes_to_write)
-            else:
-                todo.append(shard)
+    complete = {s.path for file in every for s in file.shards if _why_unfinished(file, s, run) is None}
+    unfinished = [file for file in every if not _is_complete(file, complete)]
+    todo = [shard for file in unfinished for shard in file.shards if shard.path not in complete]
+    for path in complete:
+        tidy(path, folder)
+    if len(unfinished) < len(every):
+        watcher.complete([file for file in every if _is_complete(file, complete)])
+    if unfinished:
+        watcher.begin(unfinished)
+    there = sum(s.bytes_to_write for file in unfinished for s in file.shards if s.path in complete)
+    if there:
+        watcher.resumed(there)
     resumed = forge(
         todo, run, watcher.advance, publish=partial(published_together, folder=folder), resumed=watcher.resumed
     )
     found = {shard.path: n for shard, n in zip(todo, resumed, strict=True)}
     seconds = time.perf_counter() - begun
     return FileTable(
-        WrittenFile(file, seconds, sum(found.get(shard.path, len(shard.sources)) for shard in file.shards))
+        WrittenFile(
+            *(file, seconds, sum(found.get(shard.path, len(shard.sources)) for shard in file.shards)),
+            was_complete=_is_complete(file, complete),
+        )
         for file in every
     )
+
+
+def _is_complete(file: FilePlan, complete: Collection[Path]) -> bool:
+    return all(shard.path in complete for shard in file.shards)

@@ -23,7 +23,7 @@ from gguf_forge.planning.parts import with_named_types
 from gguf_forge.planning.splits import Split, split_of
 from gguf_forge.recipe import Options
 from gguf_forge.recipe.requested import options_of
-from gguf_forge.request import Request, names_folder, refuse_unknown
+from gguf_forge.request import Request, refuse_unknown
 from gguf_forge.run_settings import Observer, RunSettings
 from gguf_forge.storage.memory import memory_bound
 from gguf_forge.storage.profile import PLAN, Profile, measured, phase
@@ -106,7 +106,7 @@ def make(request: Request, run: RunSettings, options: Options | None = None) -> 
         phase(PLAN),
         planned(request, options) as found,
     ):
-        return make_files(found.files, run, makes_folder=names_folder(request.out, len(found.files)))
+        return make_files(found.files, run)
 
 
 def convert(

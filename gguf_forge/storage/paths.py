@@ -28,6 +28,16 @@ def is_there(path: Path) -> bool:
         return False
 
 
+def nearest_folder(path: Path) -> Path:
+    """The folder itself, or the nearest one above it that is there: in that one, missing folders are made.
+
+    Example:
+        >>> nearest_folder(Path("/no-such-folder/models")).as_posix()
+        '/'
+    """
+    return next((each for each in (path, *path.parents) if is_there(each)), path)
+
+
 def is_same(path: Path, other: Path) -> bool:
     """Whether both paths lead to the same file. A broken link is the same as no file."""
     try:

@@ -132,7 +132,7 @@ def test_a_full_disk_is_said_before_work(forge: Forge, model: Path, monkeypatch:
         (["{model}", "-t", "IQ2_XS"], 2, "IQ2_XS needs an importance matrix"),
         (["."], 4, "config.json: the file is missing"),
         (["{model}", "--tensor-type-file", "none.txt"], 4, "none.txt"),
-        (["{model}", "-o", "none/x.gguf"], 5, "none: the folder does not exist"),
+        (["{model}", "-o", "/dev/null/x.gguf"], 5, "/dev/null: Not a directory"),
     ],
 )
 def test_errors(forge: Forge, model: Path, arguments: list[str], code: int, message: str) -> None:

@@ -82,6 +82,12 @@ def test_little_address_space(model: Path) -> None:
         assert done.returncode == 1
         assert done.stderr.startswith(f"error: this process may have only {allowed >> 10} MiB".encode())
         assert f"needs {least} MiB".encode() in done.stderr
+        assert done.stdout == b""
+        error = json.loads(shell(f"ulimit -v {allowed}; FORGE plan {model} --json").stdout)["error"]
+        assert (error["code"], error["kind"]) == (1, "MemoryError")
+        assert done.stderr.decode() == f"error: {error['message']}\nhint: {error['hint']}\n"
+    page = Path(__file__).parents[2] / "docs" / "guide" / "scripting.md"
+    assert f"{least} MiB of address space" in page.read_text()
     assert shell(f"ulimit -v {LEAST_ADDRESS_SPACE >> 10}; FORGE plan {model} -q").returncode in (0, 2)
 
 

@@ -199,11 +199,21 @@ def test_quiet_prints_nothing(forge: Forge, model: Path) -> None:
     assert (ran.code, ran.out, ran.err) == (0, "", "")
 
 
-def test_a_folder_that_is_missing_is_a_warning(forge: Forge, model: Path) -> None:
-    ran = forge("plan", model, "-o", "nowhere/x.gguf", "--json")
+@pytest.mark.parametrize("out", ["new/", "new/deep/", "new/deep/x.gguf", "new/x-{ftype}.gguf"])
+def test_a_folder_that_is_missing_is_made(forge: Forge, model: Path, out: str) -> None:
+    planned = forge("plan", model, "-o", out, "--json")
+    assert (planned.code, planned.err, listing(Path())) == (0, "", [])
+    assert planned.file["disk"]["free"] > 0
+    made = forge("convert", model, "-o", out, "--json")
+    assert (made.code, made.file["path"]) == (0, planned.file["path"])
+    assert Path(made.file["path"]).is_file()
+
+
+def test_a_missing_folder_that_cannot_be_made_is_a_warning(forge: Forge, model: Path) -> None:
+    Path("file").touch()
+    ran = forge("plan", model, "-o", "file/new/x.gguf")
     assert ran.code == 0
-    assert ran.file["disk"]["free"] is None
-    assert "the folder does not exist" in ran.err
+    assert "converting would be refused: file: Not a directory" in ran.err
 
 
 @pytest.mark.parametrize("options", [("a" * 300,), ("MODEL", "-o", "a" * 300)])

@@ -139,7 +139,7 @@ def test_dry_runs_only_warn(kind: str, warning: str, forge: Forge, source: Path)
         (["SOURCE", "Q4-0", "8"], 2, "hint: did you mean Q4_0?"),
         (["SOURCE", "Q4_*"], 2, "hint: did you mean Q4_0 or Q4_1 or"),
         (["SOURCE", "auto"], 2, "cannot be quantized to auto"),
-        (["SOURCE", "nowhere/out.gguf", "Q8_0"], 5, "the folder does not exist"),
+        (["SOURCE", "/dev/null/out.gguf", "Q8_0"], 5, "Not a directory"),
         (["SOURCE", "SOURCE", "Q8_0"], 8, "one of the inputs"),
         (["SOURCE", "out.gguf", "Q4_0,Q8_0"], 2, "2 files, but only one output name: out.gguf"),
         (["--max-buffer-size", "0", "SOURCE", "Q8_0"], 2, "max-buffer-size"),

@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import listing
+from command_line import Forge, listing
+
+from gguf_forge.cli import app
 
 FORGE = (sys.executable, "-m", "gguf_forge")
 # Each task takes a while, so that a signal meets a conversion at work.
@@ -50,6 +52,26 @@ def test_a_signal_leaves_nothing_behind(model: Path, tmp_path: Path, number: sig
     assert "Traceback" not in err
     assert f'"code": {code}' in out
     assert listing(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("convert", "model"), "stopped; no unfinished file is left behind"),
+        (("convert", "model", "--resume"), "stopped; run it again to go on"),
+        (("verify", "model.gguf"), "stopped"),
+        (("compare", "a.gguf", "b.gguf"), "stopped"),
+    ],
+)
+def test_a_command_that_makes_no_files_speaks_of_none(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+) -> None:
+    def stop(arguments: list[str]) -> int:
+        raise app.StopSignal(signal.SIGTERM)
+
+    monkeypatch.setattr(app, "_run", stop)
+    ran = forge(*words)
+    assert (ran.code, ran.err) == (143, f"error: {said}\n")
 
 
 def test_a_signal_keeps_the_old_file(model: Path, tmp_path: Path) -> None:
@@ -148,3 +170,14 @@ def test_closed_standard_output(model: Path, tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
     assert out.exists()
+
+
+@pytest.mark.parametrize("command", ["convert", "plan", "types", "info"])
+def test_json_for_a_closed_standard_output_is_an_error(model: Path, tmp_path: Path, command: str) -> None:
+    options = {"convert": [model, "-o", tmp_path / "out.gguf"], "info": []}.get(command, [model])
+    script = 'exec "$0" -m gguf_forge "$@" --json >&-'
+    words = ["sh", "-c", script, sys.executable, command, *options]
+    done = subprocess.run(words, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 5
+    assert "error: standard output is closed" in done.stderr
+    assert (tmp_path / "out.gguf").exists() == (command == "convert")

@@ -100,3 +100,18 @@ def test_refusals(forge: Forge, model: Path, command: tuple[str, ...], code: int
     ran = forge(*(model if word == "MODEL" else word for word in command))
     assert ran.code == code
     assert message in ran.err
+
+
+@pytest.mark.parametrize("out", ["new/", "new/deep/x.gguf", "new/x-{ftype}.gguf"])
+def test_the_plan_makes_the_folder_of_the_outputs(forge: Forge, model: Path, out: str) -> None:
+    planned = forge("job", "plan", model, "-t", "Q8_0", "-o", out)
+    assert (planned.code, planned.err) == (0, "")
+    assert forge("job", "work", "plan.json", "--task", "0").code == 0
+    (file,) = forge("job", "finish", "plan.json", "--json").json["files"]
+    assert forge("convert", model, "-t", "Q8_0", "-o", "other.gguf").code == 0
+    assert Path(file["path"]).read_bytes() == Path("other.gguf").read_bytes()
+
+
+def test_a_plan_that_is_not_written_makes_no_folder(forge: Forge, model: Path) -> None:
+    assert forge("job", "plan", model, "-o", "new/", "--save-plan", "nowhere/plan.json").code == 5
+    assert not Path("new").exists()

@@ -409,3 +409,23 @@ def test_the_command_line_says_what_was_resumed(folder: Path, monkeypatch: pytes
     assert main([*command, "--resume", "--json"]) == 0
     (shown,) = json.loads(capsys.readouterr().out)["files"]
     assert shown["resumed_tensors"] == len(shown["tensors"])
+
+
+def test_the_command_line_says_which_files_were_complete(folder: Path, capsys: Any) -> None:
+    from gguf_forge.cli import main
+
+    def run(types: str) -> tuple[dict[str, bool], list[str]]:
+        names = str(folder / "{ftype}.gguf")
+        assert main(["convert", str(folder / "Tiny"), "-o", names, "-t", types, "--resume", "--json"]) == 0
+        said = capsys.readouterr()
+        return {file["type"]: file["was_complete"] for file in json.loads(said.out)["files"]}, said.err.splitlines()
+
+    was_complete, _ = run("Q8_0")
+    assert was_complete == {"Q8_0": False}
+    was_complete, (skipped, written) = run("Q8_0,F16")
+    assert was_complete == {"Q8_0": True, "F16": False}
+    assert skipped == f"{folder / 'q8_0.gguf'}: complete already, left as it is"
+    assert written.startswith(f"{folder / 'f16.gguf'}: writing ")
+    was_complete, said = run("Q8_0,F16")
+    assert was_complete == {"Q8_0": True, "F16": True}
+    assert said == [f"{folder / name}.gguf: complete already, left as it is" for name in ("q8_0", "f16")]

@@ -115,8 +115,9 @@ def test_a_dangling_link_counts_as_existing(folder: Path) -> None:
 def test_folders_and_devices_are_no_outputs(folder: Path) -> None:
     with pytest.raises(OutputError, match="is a folder"):
         check_output(folder, 0, [], overwrite=True)
-    with pytest.raises(OutputError, match="the folder does not exist"):
-        check_output(folder / "no" / "a.gguf", 0, [], overwrite=True)
+    with pytest.raises(OutputError, match="Not a directory"):
+        check_output(Path("/dev/null/no/a.gguf"), 0, [], overwrite=True)
+    check_output(folder / "no" / "a.gguf", 0, [], overwrite=True)
     with pytest.raises(OutputError, match="not a regular file"):
         check_output(Path("/dev/full"), 0, [], overwrite=True)
 
@@ -126,11 +127,13 @@ def test_too_little_room_is_said_before_any_work(folder: Path) -> None:
         check_output(folder / "a.gguf", 1 << 60, [], overwrite=True)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission(folder: Path) -> None:
-    folder.chmod(0o500)
-    with pytest.raises(OutputError, match="not writable"):
-        check_output(folder / "a.gguf", 0, [], overwrite=True)
+@pytest.mark.parametrize("name", ["a.gguf", "new/deep/a.gguf"])
+def test_a_folder_without_permission(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: path != folder)  # root may write everywhere
+    with pytest.raises(OutputError, match="not writable") as caught:
+        check_output(folder / name, 0, [], overwrite=True)
+    assert caught.value.file == folder
+    assert caught.value.hint == "choose another folder, or get the right to write to this one"
 
 
 def failing(call: str, monkeypatch: pytest.MonkeyPatch, number: int) -> None:

@@ -17,7 +17,7 @@ from gguf_forge.errors import OutputError
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.disk import Name
 from gguf_forge.storage.local.output_errors import output_errors
-from gguf_forge.storage.paths import is_folder
+from gguf_forge.storage.paths import is_there
 
 
 class HeldFolder:
@@ -104,7 +104,7 @@ def held(path: Path) -> HeldFolder:
         with output_errors(path):
             return HeldFolder(path)
     except OutputError:
-        if is_folder(path):
+        if is_there(path):
             raise
         raise OutputError("the folder does not exist", file=path, hint="create it first") from None
 

@@ -16,7 +16,7 @@ from gguf_forge.storage.local.disk import Name
 from gguf_forge.storage.local.held_folder import HeldFolder, held
 from gguf_forge.storage.local.output import ENDINGS, LocalSink, beside, refuse_existing
 from gguf_forge.storage.local.output_errors import MORE_ROOM, output_errors
-from gguf_forge.storage.paths import is_folder
+from gguf_forge.storage.paths import is_folder, nearest_folder
 from gguf_forge.storage.profile import SYNC, phase
 from gguf_forge.storage.sink import Output
 from gguf_forge.wording import log_of
@@ -36,11 +36,12 @@ def check_output(
         size: Its size in bytes.
         inputs: Files that it must not replace.
         overwrite: Whether an existing file may be replaced.
-        folder: The folder of `path`, if it is held open.
+        folder: The folder of `path`, if it is held open. Without it, the folder may be missing: it will be made.
 
     Raises:
         RefusedError: the path is an input (by name, link or hard link), or exists and may not be replaced.
-        OutputError: the path is a folder, its folder is missing or not writable, or the disk has too little room.
+        OutputError: the path is a folder, its folder is not writable or cannot be made, or the disk has too little
+            room.
     """
     if len(os.fsencode(path.name)) > _LONGEST_NAME:
         raise OutputError(
@@ -48,13 +49,16 @@ def check_output(
         )
     if is_folder(path):
         raise OutputError("is a folder", file=path, hint="name a file in it")
+    place = nearest_folder(path.parent)
     with ExitStack() as opened:
-        folder = folder or opened.enter_context(held(path.parent))
-        _check_name(folder, path, inputs)
-        if not overwrite:
-            refuse_existing(folder, path, "already exists")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise OutputError("the folder is not writable", file=path.parent)
+        folder = folder or opened.enter_context(held(place))
+        if place == path.parent:
+            _check_name(folder, path, inputs)
+            if not overwrite:
+                refuse_existing(folder, path, "already exists")
+    if not os.access(place, os.W_OK | os.X_OK):
+        hint = "choose another folder, or get the right to write to this one"
+        raise OutputError("the folder is not writable", file=place, hint=hint)
     check_room(path.parent, [(path, size)])
 
 
@@ -74,11 +78,12 @@ def _check_name(folder: HeldFolder, path: Path, inputs: Iterable[Path]) -> None:
 def check_room(folder: Path, outputs: Sequence[tuple[Path, int]]) -> None:
     """Raises OutputError if the disk has too little room for files of these sizes, all in `folder`.
 
+    A folder that is missing will be made on the disk of the nearest one above it that is there.
     Unfinished files that killed runs left under the same names count as free room, because they are used again.
     """
     size = sum(size for _, size in outputs)
     with output_errors(folder):
-        free = shutil.disk_usage(folder).free + sum(_left_behind(path) for path, _ in outputs)
+        free = shutil.disk_usage(nearest_folder(folder)).free + sum(_left_behind(path) for path, _ in outputs)
     if free < size:
         raise OutputError(f"this needs {size:,} bytes and the disk has {free:,} free", file=folder, hint=MORE_ROOM)
 

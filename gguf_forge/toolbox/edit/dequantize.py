@@ -87,14 +87,14 @@ def dequantize_gguf(
         plan = plan_dequantized(
             gguf, out, file_type=file_type, safetensors=safetensors, max_size=max_size, config=config
         )
-        return make_dequantized(plan, run, is_folder_new=safetensors)
+        return make_dequantized(plan, run)
 
 
-def make_dequantized(plan: FilePlan, run: RunSettings, *, is_folder_new: bool) -> WrittenFile:
-    """Writes the planned files. If a new folder was made for them and the run fails, the empty folder is removed."""
+def make_dequantized(plan: FilePlan, run: RunSettings) -> WrittenFile:
+    """Writes the planned files, and tells the warnings of the plan first."""
     for warning in plan.warnings:
         log.warning("%s", warning)
-    return make_files([plan], run, makes_folder=is_folder_new)[0]
+    return make_files([plan], run)[0]
 
 
 def plan_dequantized(

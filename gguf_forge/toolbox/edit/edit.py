@@ -21,7 +21,7 @@ from gguf_forge.gguf_file.tensor import GgufTensor
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, string, u32
 from gguf_forge.planning.file_plan import refuse_part_name
 from gguf_forge.storage.local import disk
-from gguf_forge.storage.local.held_folder import HeldFolder, held
+from gguf_forge.storage.local.held_folder import HeldFolder, made_folder
 from gguf_forge.storage.local.output_errors import output_errors
 from gguf_forge.storage.local.publish import check_output, published
 from gguf_forge.storage.local.source_file import SourceFile
@@ -328,7 +328,7 @@ def write_edit(
         return
     replaces = overwrite or plan.in_place
     with ExitStack() as opened:
-        folder = opened.enter_context(held(plan.path.parent))
+        folder = opened.enter_context(made_folder(plan.path.parent))
         check_edit(plan, overwrite=overwrite, folder=folder)
         mode = _mode(plan, file)
         out = opened.enter_context(published(plan.path, plan.size, overwrite=replaces, mode=mode, folder=folder))

@@ -67,7 +67,7 @@ def split_gguf(
 
 def make_split(file: FilePlan, run: RunSettings) -> WrittenFile:
     """Makes the parts of a plan, and their folder if it is missing."""
-    return make_files([file], run, makes_folder=True)[0]
+    return make_files([file], run)[0]
 
 
 def plan_split(gguf: GgufFile, prefix: str | PathLike[str], split: Split, *, partial: bool = False) -> FilePlan:

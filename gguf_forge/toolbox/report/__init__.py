@@ -13,7 +13,7 @@ from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.planning.open_model import open_origin
 from gguf_forge.planning.parts import for_part_of
 from gguf_forge.request import Request
-from gguf_forge.storage.local.held_folder import held
+from gguf_forge.storage.local.held_folder import made_folder
 from gguf_forge.storage.local.publish import check_output, published
 from gguf_forge.toolbox.report.data import Report
 from gguf_forge.toolbox.report.gather import Origin, gather
@@ -66,7 +66,7 @@ def report(
         target = Path(out) if out is not None else None
         folder = None
         if target is not None:
-            folder = opened.enter_context(held(target.parent))
+            folder = opened.enter_context(made_folder(target.parent))
             inputs = (*gguf.paths, *(origin.files if origin else ()))
             check_output(target, 0, inputs, overwrite=overwrite, folder=folder)
         found = gather(gguf, origin, threads=threads, progress=progress)
