@@ -191,7 +191,9 @@ def _hint(name: str, known: list[str], config: Mapping[str, Any]) -> str:
     classes = [each for each in known if isinstance(kind, str) and _is_of(each, kind)]
     if classes:
         return f'with "architectures": ["{classes[0]}"] in its text_config, the language model alone may be converted'
-    return "`gguf-forge info --models` lists what is"
+    return (
+        "look for a GGUF file that others made of it, or ask for its support; `gguf-forge info --models` lists what is"
+    )
 
 
 def _stem(name: str) -> str:

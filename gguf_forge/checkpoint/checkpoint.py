@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from stat import S_ISDIR
 from types import MappingProxyType, TracebackType
 from typing import Any
@@ -147,10 +147,14 @@ def model_folder(folder: Path) -> LocalFolder:
         if S_ISDIR(folder.stat().st_mode):
             return LocalFolder(folder)
     except FileNotFoundError as error:
-        if len(folder.parts) == 2 and not folder.is_absolute():
-            hint += f"; a model of the hub comes with `hf download {folder.as_posix()} --local-dir FOLDER`"
-            if snapshots := cached_snapshots(folder.as_posix()):
+        is_address = folder.parts[:1] in (("http:",), ("https:",))
+        named = PurePath(*(folder.parts[2:4] if is_address else folder.parts))
+        if len(named.parts) == 2 and not named.is_absolute():
+            hint += f"; a model of the hub comes with `hf download {named.as_posix()} --local-dir FOLDER`"
+            if snapshots := cached_snapshots(named.as_posix()):
                 hint = f"a copy of it is in the hub's cache: give {snapshots[0]}"
+        if is_address:
+            raise InputError(f"{'//'.join(folder.as_posix().split('/', 1))} is an address", hint=hint) from error
         raise InputError("there is no such folder", file=folder, hint=hint) from error
     except (OSError, ValueError) as error:
         raise UsageError(f"the folder cannot be opened: {error}", file=folder, hint=hint) from error

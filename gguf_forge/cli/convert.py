@@ -61,5 +61,7 @@ def convert(
         name = results[0].file.file_type.name
         advice = f"{name} is the default type here; `gguf-forge types {shlex.quote(request.source)}` compares all types"
         tell(line((advice, "dim"), no_wrap=True))
+    if is_read() and not messages.quiet and request.lora and request.model_name is None:
+        tell(line(("the file has the name of the base model; --model-name gives it its own", "dim"), no_wrap=True))
     if texts is not None:
         compare_tokens(results[0].file.metadata, Path(request.source), texts, messages)

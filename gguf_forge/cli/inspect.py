@@ -152,7 +152,7 @@ def _show_templates(gguf: GgufFile, *, as_json: bool) -> None:
     rendered = rendered_templates(gguf.typed_metadata)
     file = gguf.paths[0]
     if not rendered:
-        hint = "gguf-forge edit --chat-template gives it one"
+        hint = "`gguf-forge edit --chat-template` gives it one"
         raise InputError("the file has no chat template", file=file, hint=hint)
     problems = template_problems(gguf.typed_metadata)
     if as_json:
@@ -161,7 +161,7 @@ def _show_templates(gguf: GgufFile, *, as_json: bool) -> None:
         return
     if all(one.text is None for one in rendered):
         problem = f"the chat template cannot be rendered: {rendered[0].problem}"
-        raise InputError(problem, file=file, hint="gguf-forge edit --chat-template replaces it")
+        raise InputError(problem, file=file, hint="`gguf-forge edit --chat-template` replaces it")
     with logging_to(Messages()):
         for problem in problems:
             log.warning("%s: %s", file, problem)

@@ -82,7 +82,7 @@ def open_origin(
 ) -> AbstractContextManager[OpenModel]:
     """Opens what an existing file was made of, as `open_model` does; InputError if there is nothing."""
     if not is_there(Path(source)):
-        raise InputError("there is no such file or folder", file=source)
+        raise InputError("there is no such file or folder", file=source, hint="check the spelling of the path")
     return open_model(
         source,
         vocab_only=vocab_only,

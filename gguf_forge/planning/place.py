@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gguf_forge.errors import printable
 from gguf_forge.general import fill_template
 from gguf_forge.planning.splits import Split
 from gguf_forge.request import Request, names_folder
 from gguf_forge.storage.paths import is_folder
+from gguf_forge.wording import log_of
+
+log = log_of(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,11 @@ class OutputPlace:
             split: Whether and how each is split.
         """
         target = folder if request.out is None else folder / request.out
-        return cls(target, names_folder(request.out, n_files) or is_folder(target), split)
+        is_one = names_folder(request.out, n_files) or is_folder(target)
+        if not is_one and target.suffix.lower() != ".gguf":
+            hint = f"-o {shlex.quote(printable(f'{request.out}/'))} makes a folder"
+            log.warning("%s: the output is a file whose name does not end in .gguf; %s", target, hint)
+        return cls(target, is_one, split)
 
     def path(self, usual_name: str, type_name: str) -> Path:
         """The path of a file.

@@ -129,6 +129,9 @@ def test_a_full_disk_is_said_before_work(forge: Forge, model: Path, monkeypatch:
         (["{model}", "-t", "Q8_0,F16", "-o", "x.gguf"], 2, "2 files, but only one output name: x.gguf"),
         (["{model}", "-t", "Q2_K_S"], 2, "importance matrix"),
         (["nowhere"], 4, "nowhere: there is no such folder"),
+        (["https://hub.example/a/b"], 4, "error: https://hub.example/a/b is an address"),
+        (["https://hub.example/a/b/tree/main"], 4, "`hf download a/b --local-dir FOLDER`"),
+        (["{model}", "-o", "m-{name}-{FTYPE}.gguf"], 2, "{name} is no placeholder"),
         (["{model}", "-t", "IQ2_XS"], 2, "IQ2_XS needs an importance matrix"),
         (["."], 4, "config.json: the file is missing"),
         (["{model}", "--tensor-type-file", "none.txt"], 4, "none.txt"),
@@ -340,3 +343,10 @@ def test_commands_that_take_one_file_say_so(forge: Forge) -> None:
             2,
             True,
         )
+
+
+def test_a_name_without_a_suffix_is_warned_of(forge: Forge, model: Path) -> None:
+    ran = forge("convert", model, "-t", "Q8_0", "-o", "outdir", "--vocab-only")
+    assert "outdir: the output is a file whose name does not end in .gguf; -o outdir/ makes a folder" in ran.err
+    assert "warning" not in forge("convert", model, "-t", "Q8_0", "-o", "folder/", "--vocab-only").err
+    assert Path("outdir").is_file() and Path("folder").is_dir()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from errno import EMFILE
+from errno import EMFILE, ENOENT
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from types import TracebackType
@@ -18,6 +18,7 @@ from gguf_forge.storage.local import disk
 from gguf_forge.storage.profile import READ, phase
 
 TOO_MANY_FILES = "allow the process more open files, for example with ulimit -n 4096"
+_NO_FILE = "check the spelling of the path, and the folder in which you are"
 _AGAIN = "run again when it is complete"
 
 
@@ -46,7 +47,7 @@ class SourceFile:
             self.size, self.identity = status.st_size, identity_of(status)
         except OSError as error:
             self.close()
-            hint = TOO_MANY_FILES if error.errno == EMFILE else None
+            hint = {EMFILE: TOO_MANY_FILES, ENOENT: _NO_FILE}.get(error.errno or 0)
             raise InputError(f"the file cannot be read: {error.strerror or error}", file=path, hint=hint) from error
         except InputError:
             self.close()
