@@ -193,19 +193,19 @@ class PartChoices:
         return "mmproj" if self.mmproj else "text"
 
 
-FileTypes = Annotated[
-    tuple[str, ...],
-    Option(
+def file_types_option(default: str) -> Option:
+    """The option for file types, of a command that takes `default` without it."""
+    return Option(
         "-t --type --outtype",
         "File type, in any case; several with commas or by repeating it, all of a kind as 'Q4_*', or all. "
-        f"[default: Q4_K_M; for a GGUF file none] One of {TYPE_NAMES}; COPY keeps all types of a GGUF file, and Q3_K, "
+        f"[default: {default}] One of {TYPE_NAMES}; COPY keeps all types of a GGUF file, and Q3_K, "
         "Q4_K and Q5_K are Q3_K_M, Q4_K_M and Q5_K_M. `gguf-forge types MODEL` compares them.",
         OUTPUT,
         metavar="TYPE",
         values="file types",
         parse=parse_types,
-    ),
-]
+    )
+
 
 BaseModel = Annotated[
     str | None,
@@ -252,7 +252,7 @@ class Request(FileChoices, PartChoices, ModelHints):
             metavar="OUT",
         ),
     ] = None
-    types: FileTypes = ()
+    types: Annotated[tuple[str, ...], file_types_option("Q4_K_M; for a checkpoint that is quantized itself, auto")] = ()
     bigendian: Annotated[
         bool,
         Option(

@@ -19,7 +19,7 @@ from gguf_forge.cli.options import Messages, add_command, only
 from gguf_forge.cli.tables import line, lines
 from gguf_forge.errors import OutputError
 from gguf_forge.option import OUTPUT, Option
-from gguf_forge.request import TYPE_NAMES, FileTypes, Request
+from gguf_forge.request import TYPE_NAMES, Request, file_types_option
 from gguf_forge.run_settings import RunSettings
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def demo(
             metavar="OUT",
         ),
     ] = None,
-    types: FileTypes = (),
+    types: Annotated[tuple[str, ...], file_types_option("Q4_K_M")] = (),
     keep: Annotated[
         Path | None,
         Option("--keep", f"Make the checkpoint in DIR/{MODEL_NAME} and leave it there.", OUTPUT, metavar="DIR"),

@@ -1,7 +1,7 @@
-"""The memory that llama.cpp takes for keys and values, which grows with the context.
+"""The memory that llama.cpp takes beside the weights: keys and values, which grow with the context, and buffers.
 
-Source: llama.cpp's src/llama-kv-cache.cpp, llama-kv-cache-iswa.cpp, llama-hparams.cpp, and src/models/*.cpp for the
-layers that a sliding window has.
+Source: llama.cpp's src/llama-context.cpp, llama-kv-cache.cpp, llama-kv-cache-iswa.cpp, llama-hparams.cpp, and
+src/models/*.cpp for the layers that a sliding window has.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 
 from gguf_forge.gguf_file.values import Metadata
 
-# Of an F16 number, the default type of the cache.
-_NUMBER_BYTES = 2
+# Of an F16 number, the default type of the cache; and of a F32 number, the type that it computes in.
+_NUMBER_BYTES, _FLOAT_BYTES = 2, 4
 # Tokens that llama.cpp computes at a time by default, for which a sliding window has room, too; and the multiple that
 # its size is rounded up to.
 _UBATCH, _PADDING = 512, 256
@@ -32,7 +32,7 @@ _RECURRENT = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4, "qwen4exp": 4, "minim
 def kv_cache_bytes(metadata: Metadata, context: int) -> int:
     """Bytes of the keys and values of one sequence.
 
-    The small state of recurrent layers and the buffers for computing are not counted.
+    The small state of recurrent layers is not counted.
 
     Args:
         metadata: The keys of a model's file.
@@ -50,6 +50,23 @@ def kv_cache_bytes(metadata: Metadata, context: int) -> int:
         return 0
     tokens = (model.tokens(layer, context) for layer in range(model.layers))
     return sum(_NUMBER_BYTES * model.width(layer) * n for layer, n in enumerate(tokens))
+
+
+def buffer_bytes(metadata: Metadata, n_vocabulary: int, context: int) -> int:
+    """Bytes of the buffers for computing. They are largest at the model's end: a state and logits for each token.
+
+    Args:
+        metadata: The keys of a model's file.
+        n_vocabulary: How many tokens the model tells apart.
+        context: How many tokens there is room for; with fewer than a batch, the batch is smaller, too.
+    """
+    model = _Model(metadata)
+    return _FLOAT_BYTES * min(_UBATCH, context) * (model.embedding + (n_vocabulary if model.is_causal else 0))
+
+
+def own_context(metadata: Metadata) -> int | None:
+    """How many tokens the model was made for; None if its file does not say it."""
+    return _Model(metadata).context or None
 
 
 @dataclass(frozen=True)
@@ -96,11 +113,15 @@ class _Model:
     def _length(self, of: str, layer: int, heads: int) -> int:
         """The length of a head's keys or values."""
         own = self._number(f"attention.{of}_length_swa", layer) if self._slides(layer) else None
-        return own or self._number(f"attention.{of}_length", layer) or self._embedding // max(heads, 1)
+        return own or self._number(f"attention.{of}_length", layer) or self.embedding // max(heads, 1)
 
     @property
-    def _embedding(self) -> int:
+    def embedding(self) -> int:
         return self._number("embedding_length") or 0
+
+    @property
+    def context(self) -> int:
+        return self._number("context_length") or 0
 
     def _is_recurrent(self, layer: int) -> bool:
         said = self._get("attention.recurrent_layers")

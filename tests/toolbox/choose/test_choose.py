@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from gguf_forge.planning import from_checkpoint
 from gguf_forge.recipe import FILE_TYPES
 from gguf_forge.recipe.file_types import AUTO, COPY
 from gguf_forge.toolbox.choose import choose_type
-from gguf_forge.toolbox.choose.choose import PURPOSES
+from gguf_forge.toolbox.choose.choose import PURPOSES, TypeChoice
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,45 @@ def test_the_best_type_that_fits_is_recommended(tiny: Path) -> None:
         found = choose_type(Request(source=str(tiny)), fit=every[name].memory)
         assert found.recommended is not None and found.recommended.file_type.name == name
         assert [choice.file_type.name for choice in found.choices if choice.is_recommended] == [name]
+
+
+def test_verdicts_do_not_contradict_the_errors(tiny: Path, tmp_path: Path) -> None:
+    (base,) = convert(tiny, tmp_path, types="auto")
+    for matrix in (None, str(write_for_model(base.path))):
+        found = choose_type(Request(source=str(tiny), imatrix=matrix)).choices
+        graded = [choice for choice in found if choice.is_for_any_model and choice.error is not None]
+        worst = {"good": 0.0, "worse": 0.0, "poor": 0.0, **_ends(graded, max)}
+        least = {"good": 1.0, "worse": 1.0, "poor": 1.0, **_ends(graded, min)}
+        assert worst["good"] < least["worse"] and worst["worse"] < least["poor"]
+
+
+def _ends(choices: list[TypeChoice], end: Callable[[list[float]], float]) -> dict[str, float]:
+    """The largest or the smallest error of each verdict."""
+    found: dict[str, list[float]] = {}
+    for choice in choices:
+        word = next((word for word in ("worse", "poor") if choice.purpose.startswith(word)), "good")
+        found.setdefault(word, []).append(choice.error or 0.0)
+    return {word: end(errors) for word, errors in found.items()}
+
+
+def test_mxfp4_without_experts_is_told(tiny: Path) -> None:
+    (choice,) = choose_type(Request(source=str(tiny), types=("MXFP4_MOE",))).choices
+    assert choice.purpose == "no experts here: it is Q8_0"
+
+
+def test_the_context_is_the_model_s_own_if_that_is_shorter(tmp_path: Path) -> None:
+    model = tiny_llama(tmp_path)
+    config = json.loads((model / "config.json").read_text())
+    for own, expected in ((512, 512), (1 << 20, 4096)):
+        (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": own}))
+        found = choose_type(Request(source=str(model), types=("Q8_0",)))
+        assert (found.context, found.longest, found.is_too_long) == (expected, own, False)
+
+
+def test_memory_has_room_for_everything(tiny: Path) -> None:
+    found = choose_type(Request(source=str(tiny), types=("Q8_0",)))
+    (choice,) = found.choices
+    assert found.buffers > 0 and choice.memory == choice.file.size + found.cache + found.buffers
 
 
 def test_nothing_is_recommended_where_nothing_fits(tiny: Path) -> None:

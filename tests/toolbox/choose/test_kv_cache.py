@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, array, boolean, string, u32
-from gguf_forge.toolbox.choose.kv_cache import kv_cache_bytes
+from gguf_forge.toolbox.choose.kv_cache import buffer_bytes, kv_cache_bytes, own_context
 
 MIB = 1 << 20
 
@@ -97,3 +97,15 @@ def test_layers_that_share_those_of_others_keep_nothing() -> None:
 
 def test_encoders_keep_nothing() -> None:
     assert kv_cache_bytes(keys_of("bert", **LLAMA3, attention__causal=False), 8192) == 0
+
+
+def test_buffers_hold_the_logits_of_a_batch() -> None:
+    # llama.cpp reports 258.50 MiB for Llama 3 8B, whose vocabulary has 128,256 tokens
+    assert buffer_bytes(keys_of("llama", **LLAMA3), 128256, 8192) == 258.5 * MIB
+    assert buffer_bytes(keys_of("llama", **LLAMA3), 128256, 256) == 258.5 * MIB / 2
+    assert buffer_bytes(keys_of("bert", **LLAMA3, attention__causal=False), 128256, 8192) == 8 * MIB
+
+
+def test_the_context_that_a_model_was_made_for() -> None:
+    assert own_context(keys_of("llama", **LLAMA3, context_length=8192)) == 8192
+    assert own_context(keys_of("llama", **LLAMA3)) is None
