@@ -214,21 +214,29 @@ def report_traceback() -> None:
 
 
 class _ConsoleHandler(logging.Handler):
-    """Log records as lines on a console, above a progress bar if there is one. Many of one kind are only counted."""
+    """Log records as lines on a console, above a progress bar if there is one.
+
+    What was said already is not said again, and many of one kind are only counted.
+    """
 
     def __init__(self, to: Console, level: int):
         super().__init__(level)
         self._console = to
         self._counts = Counter[tuple[str, int]]()
         self._first: dict[tuple[str, int], logging.LogRecord] = {}
+        self._said = set[str]()
 
     def emit(self, record: logging.LogRecord) -> None:
+        words = _as_written(record)
+        if words in self._said:
+            return
         kind = (record.pathname, record.lineno)
         self._counts[kind] += 1
         if self._counts[kind] == 1:
             self._first[kind] = record
         if self._counts[kind] <= _MOST_OF_A_KIND:
-            self._print(record, _as_written(record))
+            self._said.add(words)
+            self._print(record, words)
 
     def tell_counts(self) -> None:
         """Says how many records of each kind were not printed."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +23,7 @@ from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.kernels.binding import backend_lanes, default_backend, dequantizable_types, quantizable_types
 from gguf_forge.planning.notebook import FileTable, line, size_text
 from gguf_forge.recipe import Assignment, FileType, Options, importance_of, make_recipe
+from gguf_forge.recipe.recipe import WOULD_BE_REFUSED
 from gguf_forge.run_settings import Observer, RunSettings
 from gguf_forge.storage.local.held_folder import HeldFolder, held, made_folder
 from gguf_forge.storage.local.output import refuse_existing
@@ -245,7 +246,7 @@ def said_and_checked(files: Iterable[FilePlan], *, strict: bool, may_keep_split:
         RefusedError: with `strict`, a tensor would get another type because its rows do not fit.
     """
     every = tuple(files)
-    for warning in dict.fromkeys(warning for file in every for warning in file.warnings):
+    for warning in dict.fromkeys(_warnings_of(every)):
         log.warning("%s", warning)
     refuse_equal_paths(every)
     for file in every:
@@ -253,6 +254,23 @@ def said_and_checked(files: Iterable[FilePlan], *, strict: bool, may_keep_split:
     if strict:
         refuse_fallbacks(every)
     return every
+
+
+def _warnings_of(files: Iterable[FilePlan]) -> Iterator[str]:
+    """The warnings of files. Several files that lack importance have one warning together."""
+    lacking: dict[str, str] = {}
+    for file in files:
+        wanting = f"{WOULD_BE_REFUSED}{file.file_type} needs "
+        for warning in file.warnings:
+            if file.lacking and warning.startswith(wanting):
+                lacking[str(file.file_type)] = warning
+            else:
+                yield warning
+    if len(lacking) > 1:
+        names = ", ".join(lacking)
+        yield f"{len(lacking)} types would be refused, as they need an importance matrix (--imatrix): {names}"
+    else:
+        yield from lacking.values()
 
 
 def refuse_part_name(path: Path, header: bytes, other_way: str = "") -> None:

@@ -26,7 +26,7 @@ from gguf_forge.planning.splits import (
     whole_file,
 )
 from gguf_forge.recipe import FileType, Options
-from gguf_forge.recipe.file_types import ALIASES, DEFAULT_TYPE, FILE_TYPES
+from gguf_forge.recipe.file_types import ALIASES, COPY, DEFAULT_TYPE, FILE_TYPES
 from gguf_forge.request import Request
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import StandIn
@@ -106,7 +106,7 @@ class GgufModel:
             fallbacks=tuple(tensor.info.name for tensor in chosen if tensor.is_fallback),
             lacking=tuple(tensor.info.name for tensor in chosen if tensor.lacks_importance),
             rules={tensor.info.name: tensor.rule for tensor in chosen if tensor.rule},
-            warnings=warnings,
+            warnings=(*warnings, *_idle_warnings(base, chosen, options)),
             source_bytes=sum(tensor.nbytes for tensor in self._gguf.tensors),
             inputs=(*self._gguf.paths, *options.inputs),
         )
@@ -120,6 +120,15 @@ class GgufModel:
 
     def close(self) -> None:
         self._gguf.close()
+
+
+def _idle_warnings(base: BaseFile, chosen: Sequence[TensorChoice], options: Options) -> tuple[str, ...]:
+    """A warning if a quantized source has the types that are asked for already, as when the default is its own type."""
+    before = {info.name: info.type for info in base.infos}
+    is_same = len(chosen) == len(before) and all(before[tensor.origin] == tensor.info.type for tensor in chosen)
+    if options.file_type == COPY or not is_same or all(kind.is_float for kind in before.values()):
+        return ()
+    return (f"every tensor of the source has its type of {options.file_type} already: the weights are only copied",)
 
 
 def _refuse_hints(request: Request) -> None:

@@ -21,6 +21,8 @@ from gguf_forge.recipe.tensor_rules import layer_of
 from gguf_forge.recipe.weighing import is_used, named, weighing_warnings
 from gguf_forge.types.tensor_type import TensorType
 
+WOULD_BE_REFUSED = "it would be refused: "  # begins the warning of a plan that cannot be carried out
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -59,7 +61,7 @@ def make_recipe(
     except ForgeError as error:
         if not only_planned:
             raise
-        refused = (f"it would be refused: {error.as_written}",)
+        refused = (f"{WOULD_BE_REFUSED}{error.as_written}",)
     has_use = options.as_reference or is_used(assignments, options)
     header = quantized_metadata(tensors, metadata, options if has_use else replace(options, imatrix=None))
     warnings = (

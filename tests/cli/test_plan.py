@@ -9,6 +9,7 @@ import pytest
 from checkpoints import NARROW, tiny_llama
 from command_line import Forge, listing
 
+from gguf_forge import convert
 from gguf_forge.errors import RefusedError
 from gguf_forge.storage.local.source_file import SourceFile
 
@@ -221,3 +222,14 @@ def test_names_that_are_too_long(forge: Forge, model: Path, options: tuple[str, 
     ran = forge("convert", *(model if option == "MODEL" else option for option in options))
     assert ran.code in (2, 5)
     assert "long" in ran.err
+
+
+def test_types_that_need_a_matrix_have_one_warning_together(forge: Forge, tmp_path: Path) -> None:
+    err = forge("plan", tiny_llama(tmp_path), "-t", "IQ1_S,IQ2_M,Q8_0", "--summary").err
+    assert err == "warning: 2 types would be refused, as they need an importance matrix (--imatrix): IQ1_S, IQ2_M\n"
+
+
+def test_a_source_with_the_default_type_is_told(forge: Forge, tmp_path: Path) -> None:
+    (base,) = convert(tiny_llama(tmp_path), tmp_path, types="Q4_K_M")
+    assert "has its type of Q4_K_M already: the weights are only copied" in forge("plan", base.path).err
+    assert "only copied" not in forge("plan", base.path, "-t", "COPY").err

@@ -68,6 +68,18 @@ def test_a_context_longer_than_the_model_s_is_warned_of(forge: Forge, tmp_path: 
     assert f"warning: {longest + 1:,} tokens are more than the {longest:,} that the model was made for" in done.err
 
 
+def test_notes_are_not_repeated(forge: Forge, tmp_path: Path) -> None:
+    notes = forge("types", tiny_llama(tmp_path), "-t", "IQ1_S,IQ2_M", "-v").err.splitlines()
+    assert notes and len(notes) == len(set(notes))
+
+
+def test_the_help_names_the_default_of_each_command(forge: Forge) -> None:
+    defaults = {"types": "[default: all]", "demo": "[default: Q4_K_M]", "convert": "quantized itself, auto]"}
+    for command, default in defaults.items():
+        words = " ".join(forge(command, "--help").out.replace("│", " ").split())
+        assert default in words, command
+
+
 def test_stars_and_empty_errors_are_explained(forge: Forge, tmp_path: Path) -> None:
     out = forge("types", tiny_llama(tmp_path), "-t", "IQ1_S,IQ2_M").out
     assert "* needs an importance matrix" in out and "no error: " in out
