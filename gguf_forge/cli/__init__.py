@@ -20,7 +20,7 @@ LEAST_ADDRESS_SPACE = 384 << 20  # NumPy's libraries alone take about half of it
 # Objects made, less those freed, from one search for garbage to the next: Python's own 700 search through the modules
 # that are loaded and the plan that is made, which are no garbage, for a tenth of the time before the first weight. Rows
 # of weights are in no reference cycles, so they are freed at once all the same.
-_OBJECTS_BETWEEN_SEARCHES = 50_000
+_OBJECTS_BETWEEN_SEARCHES = 10_000
 
 _WIDTHS = ("COLUMNS", "LINES", "TERMINAL_WIDTH")
 _WIDEST = 10_000
