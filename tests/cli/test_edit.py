@@ -63,6 +63,8 @@ def test_dry_runs_write_nothing(forge: Forge, source: Path) -> None:
     ran = forge("edit", source, "--set", "general.name=Mine", "--dry-run")
     assert (ran.code, "to be written" in ran.out) == (0, True)
     ran = forge("edit", source, "--set", "general.name=Mine", "--dry-run", "-o", source.parent / "no" / "m.gguf")
+    assert (ran.code, ran.err) == (0, "")
+    ran = forge("edit", source, "--set", "general.name=Mine", "--dry-run", "-o", source / "m.gguf")
     assert "editing would be refused" in ran.err
     assert source.read_bytes() == before
     assert listing(source.parent) == ["m.gguf"]
