@@ -142,7 +142,7 @@ def test_what_was_given_is_looked_at_before_the_file_is_read(forge: Forge, made:
         (["--check-sums", "no-such-sums"], 4),
         (["--check-sums", "sums"], 4),
         (["--write-sums", "sums"], 8),
-        (["--write-sums", "no-such-folder/sums"], 5),
+        (["--write-sums", "sums/in-a-file"], 5),
     ]
     for options, code in mistakes:
         with patch("gguf_forge.toolbox.verify.verify.problems_of", side_effect=AssertionError("the file was read")):

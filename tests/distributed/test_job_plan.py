@@ -97,7 +97,7 @@ def test_a_source_that_is_gone(here: Path) -> None:
 def test_a_plan_that_lies_elsewhere(here: Path) -> None:
     plan_work(Q4, tasks=2)
     (here / "Tiny" / "plan.json").write_bytes((here / "plan.json").read_bytes())
-    with pytest.raises(InputError, match="the plan's files go to a folder that is not there; leave the plan where"):
+    with pytest.raises(InputError, match="the plan's files go to a folder that is not there; make that folder again"):
         work("Tiny/plan.json", 0)
 
 

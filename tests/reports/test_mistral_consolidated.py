@@ -69,7 +69,7 @@ def test_without_params(folder: Path) -> None:
     (folder / "params.json").unlink()
     with pytest.raises(InputError, match=r"config\.json: the file is missing") as caught:
         plan(folder)
-    assert "it needs params.json" in str(caught.value.hint)
+    assert "it also needs params.json" in str(caught.value.hint)
 
 
 def test_without_a_tokenizer(folder: Path) -> None:

@@ -44,7 +44,7 @@ def test_one_of_the_old_files_is_still_here(tmp_path: Path) -> None:
         model / "model-00001-of-00002.safetensors",
         {name: (one["dtype"], one["shape"], bytes(one["data"])) for name, one in held.items()},
     )
-    with pytest.raises(InputError, match="1 tensors are in") as caught:
+    with pytest.raises(InputError, match="1 tensors are also in") as caught:
         plan(model)
     assert "two copies" in str(caught.value.hint)
 

@@ -23,7 +23,7 @@ from gguf_forge.errors import InputError, printable
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.rules import COPYABLE, refuse
 from gguf_forge.gguf_file.tensor import GgufTensor
-from gguf_forge.storage.local.held_folder import held
+from gguf_forge.storage.local.held_folder import made_folder
 from gguf_forge.storage.local.publish import check_output, published
 from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.storage.source import Source
@@ -122,7 +122,7 @@ def write_sums(
     Example:
         >>> write_sums("model.gguf", "model.gguf.sums")  # doctest: +SKIP
     """
-    with held(Path(out).parent) as folder:
+    with made_folder(Path(out).parent) as folder:
         with open_gguf(source, lenient=True) as gguf:
             refuse(gguf.broken, but=COPYABLE)
             check_output(Path(out), 0, gguf.paths, overwrite=overwrite, folder=folder)
