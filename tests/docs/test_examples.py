@@ -25,6 +25,7 @@ from gguf_forge.cli import main
 from gguf_forge.cli.app import COMMANDS
 
 ROOT = Path(__file__).parents[2]
+PACKAGE = Path(gguf_forge.__file__).parent  # the one that is tested, with its kernels, wherever it is installed
 GUIDE = sorted((ROOT / "docs" / "guide").glob("*.md"))
 PAGES = [ROOT / "README.md", *sorted(set((ROOT / "docs").glob("**/*.md")) - set(GUIDE))]
 # The files that a reader of a page of the guide has, besides models: other programs made them, or the page says so.
@@ -209,7 +210,7 @@ def test_the_nightly_script_goes_on_after_a_failed_model(world: Path, tmp_path: 
     tools.mkdir()
     (tools / "gguf-forge").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m gguf_forge "$@"\n')
     (tools / "gguf-forge").chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": str(PACKAGE.parent)}
 
     def night(name: str) -> subprocess.CompletedProcess[str]:
         command = ["/bin/sh", "-c", script]
@@ -234,7 +235,7 @@ class Stop(gguf_forge.Observer):
         os.kill(os.getpid(), signal.SIGTERM)
 gguf_forge.convert(sys.argv[1], "out.gguf", types="Q8_0", observer=Stop())
 """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     source = str(world / MODELS[0])
     left: dict[str, int] = {}
     for name, lines in {"with": handler, "without": "import signal, sys"}.items():
