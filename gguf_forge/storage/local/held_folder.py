@@ -75,10 +75,14 @@ class HeldFolder:
 
     @property
     def is_at_its_path(self) -> bool:
-        """Whether the path still leads to this folder."""
+        """Whether the path still leads to this folder.
+
+        Raises:
+            OSError: the disk does not say what is at the path, which is no sign that it is another folder.
+        """
         try:
             return os.path.samestat(disk.status(self.path), disk.status_of_open(self._descriptor))
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
 
     def close(self) -> None:
