@@ -99,7 +99,7 @@ def test_every_module_takes_its_log_from_there() -> None:
 
 def test_keywords_that_messages_name_do_what_they_say(tmp_path: Path) -> None:
     model = tiny_llama(tmp_path)
-    (file,) = gguf_forge.convert(model, tmp_path / "a.gguf", types="Q8_0", max_memory="400M", split_max_tensors=1000)
+    (file,) = gguf_forge.convert(model, tmp_path / "a.gguf", types="Q8_0", max_memory="8G", split_max_tensors=1000)
     with pytest.raises(UsageError, match=r"already quantized.*add allow_requantize=True"):
         gguf_forge.quantize_gguf(file.path, tmp_path / "b.gguf", types="Q4_0")
     (again,) = gguf_forge.quantize_gguf(file.path, tmp_path / "b.gguf", types="Q4_0", allow_requantize=True)
