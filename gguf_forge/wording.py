@@ -103,7 +103,7 @@ _CALLS = (
     (re.compile(r"`gguf-forge job plan`"), "`gguf_forge.plan_work`"),
 )
 _VALUE = r"""'[^']*'|[^\s'",;:()]*[^\s'",;:().]"""
-_OPTION = re.compile(rf"(?<![\w-])(--[a-z][a-z0-9-]*[a-z0-9]|-[otj])(?: ({_VALUE}))?")
+_OPTION = re.compile(rf"(?<![\w-])(--[a-z][a-z0-9-]*[a-z0-9]|-[otj](?![\w-]))(?: ({_VALUE}))?")
 
 
 def in_python(text: str) -> str:

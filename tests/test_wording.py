@@ -113,3 +113,8 @@ def test_keywords_that_messages_name_do_what_they_say(tmp_path: Path) -> None:
 @pytest.mark.parametrize("verb", ["convert", "plan", "quantize_gguf", "verify_gguf"])
 def test_verbs_accept_every_keyword_that_a_message_may_name(verb: str) -> None:
     assert any(one.kind is one.VAR_KEYWORD for one in signature(getattr(gguf_forge, verb)).parameters.values())
+
+
+def test_the_name_of_a_part_of_a_split_holds_no_option() -> None:
+    said = "the name does not end in -of-00003.gguf; see model-00001-of-00003.gguf, and -total"
+    assert wording.in_python(said) == said

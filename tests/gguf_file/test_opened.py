@@ -114,7 +114,7 @@ BROKEN: dict[str, tuple[Break, str, str]] = {
     "tensor in two parts": (
         lambda folder: write_split(folder, third=shard(2, b"a")),
         "m-00003-of-00003.gguf",
-        "a: the tensor is in m-00001-of-00003.gguf, too",
+        "a: the tensor is also in m-00001-of-00003.gguf",
     ),
     "part cut short": (
         lambda folder: write_split(folder, second=shard(1, b"b")[:-1]),
