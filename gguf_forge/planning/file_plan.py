@@ -431,13 +431,15 @@ def write_files(files: Iterable[FilePlan], run: RunSettings, folder: HeldFolder)
     found = {shard.path: n for shard, n in zip(todo, resumed, strict=True)}
     seconds = time.perf_counter() - begun
     return FileTable(
-        WrittenFile(
-            *(file, seconds, sum(found.get(shard.path, len(shard.sources)) for shard in file.shards)),
-            was_complete=_is_complete(file, complete),
-        )
+        WrittenFile(file, seconds, _resumed_tensors(file, found), was_complete=_is_complete(file, complete))
         for file in every
     )
 
 
 def _is_complete(file: FilePlan, complete: Collection[Path]) -> bool:
     return all(shard.path in complete for shard in file.shards)
+
+
+def _resumed_tensors(file: FilePlan, found: Mapping[Path, int]) -> int:
+    """How many tensors an earlier run had finished, also in parts that this run completed."""
+    return sum(found.get(shard.path, len(shard.sources)) for shard in file.shards)

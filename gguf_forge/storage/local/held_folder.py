@@ -143,5 +143,8 @@ def _made(path: Path, opened: ExitStack, made: list[Name]) -> HeldFolder:
     parent = _made(path.parent, opened, made)
     with output_errors(path):
         made.append(parent / path.name)
-        disk.make_folder(made[-1])
+        try:
+            disk.make_folder(made[-1])
+        except FileExistsError:  # Another run has made it meanwhile, and it is not for this one to remove.
+            made.pop()
         return opened.enter_context(parent.subfolder(path.name))
