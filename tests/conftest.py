@@ -66,6 +66,18 @@ def forge(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest
     return run
 
 
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The bytes that this process is said to hold. What it really holds changes at any moment."""
+    from gguf_forge.engine import memory as of_the_engine
+    from gguf_forge.storage import memory as of_readers
+
+    held = 100 << 20
+    for module in (of_the_engine, of_readers):
+        monkeypatch.setattr(module, "resident_bytes", lambda: held)
+    return held
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Tells how many manifests of the corpus were compared with what this version makes."""
     for how, tests in CORPUS_TESTS.items():

@@ -20,7 +20,6 @@ from gguf_forge.errors import UsageError
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.run_settings import RunSettings
-from gguf_forge.storage.memory import resident_bytes
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.joined import Stack
 from gguf_forge.tensors.row_maps import Transpose, permute_rope
@@ -143,11 +142,10 @@ def test_too_little_is_refused_before_any_work(tmp_path: Path) -> None:
     convert(model, out, max_memory=int(enough[1]) << 20)
 
 
-def test_threads_are_fewer_where_memory_is_short() -> None:
+def test_threads_are_fewer_where_memory_is_short(held: int) -> None:
     (tensor,) = some_tensors()[:1]
     info = TensorInfo("t", tensor.shape[::-1], TensorType.named("Q8_0"))
     whole = whole_tensors([Shard(Path("x"), lay_out({}, [info]), (RowSource(tensor, F32),))])
-    held = resident_bytes()
     assert room(whole, 64, max_memory=held + (1 << 30)).threads == 64
     few = room(whole, 64, max_memory=held + (30 << 20))
     assert 1 <= few.threads < 10

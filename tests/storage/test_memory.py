@@ -15,7 +15,7 @@ from gguf_forge.errors import InputError
 from gguf_forge.storage import memory
 from gguf_forge.storage.json_file import read_json
 from gguf_forge.storage.local.folder import LocalFolder
-from gguf_forge.storage.memory import SMALL_NEED, check_memory, json_cost, memory_bound, resident_bytes
+from gguf_forge.storage.memory import SMALL_NEED, check_memory, json_cost, memory_bound
 
 VALUES = (
     b"[]", b"{}", b'{"":0}', b'"ab"', b"300", b"3e8", b"[[[[[]]]]]", b'{"a":{"b":{}}}', '"a🚀"'.encode(),
@@ -61,10 +61,10 @@ def test_the_estimate_for_a_vocabulary_is_not_far_off() -> None:
     assert taken(text) <= json_cost(text) <= 3 * taken(text)
 
 
-def test_a_need_that_fits_and_one_that_does_not() -> None:
+def test_a_need_that_fits_and_one_that_does_not(held: int) -> None:
     file = Path("config.json")
     check_memory(SMALL_NEED - 1, "its JSON", file)
-    with memory_bound(resident_bytes() + (64 << 20)):
+    with memory_bound(held + (64 << 20)):
         check_memory(32 << 20, "its JSON", file)
         with pytest.raises(InputError, match=r"config\.json: its JSON would take about 100 MiB.*max_memory=\"\d+M"):
             check_memory(100 << 20, "its JSON", file)
@@ -81,12 +81,12 @@ def test_without_a_bound_a_process_may_hold_a_gigabyte_or_a_little_more_than_it_
             check_memory(need + (64 << 20), "its JSON", Path("x"))
 
 
-def test_json_that_does_not_fit_is_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_that_does_not_fit_is_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int) -> None:
     (tmp_path / "config.json").write_bytes(b"[" + b"[]," * (2 << 20) + b"0]")
 
     def parsed(text: str) -> None:
         raise AssertionError("parsed")
 
     monkeypatch.setattr(json, "loads", parsed)
-    with memory_bound(resident_bytes() + (64 << 20)), pytest.raises(InputError, match="its JSON would take about"):
+    with memory_bound(held + (64 << 20)), pytest.raises(InputError, match="its JSON would take about"):
         read_json(LocalFolder(tmp_path), "config.json")
