@@ -13,6 +13,9 @@ from gguf_forge.errors import InputError, UnsupportedError
 # Keys under which multimodal configs describe the language model. If a config has several, the last of them counts.
 _TEXT_PARTS = ("text_config", "llm_config", "lm_config", "thinker_config", "language_config", "lfm")
 
+# The most values of an attention head. Some families write an array of that length, without any weight behind it.
+MAX_HEAD_DIM = 1 << 16
+
 _EXPERT_COUNT = (
     *("num_local_experts", "num_experts", "n_routed_experts"),
     *("moe_num_experts", "moe_num_primary_experts"),
@@ -158,9 +161,20 @@ class Config(Mapping[str, Any]):
 
     @property
     def head_dim(self) -> int:
+        """The values of an attention head.
+
+        Raises:
+            InputError: the config does not tell, or tells more than any model has.
+        """
         if self.find("head_dim") is not None:
-            return self.integer("head_dim")
-        return self.integer("hidden_size") // self.integer("num_attention_heads")
+            return self.integer("head_dim", maximum=MAX_HEAD_DIM)
+        values, heads = self.integer("hidden_size"), self.integer("num_attention_heads")
+        if values // heads > MAX_HEAD_DIM:
+            raise InputError(
+                f"hidden_size is {values}, too much for {heads} attention heads of at most {MAX_HEAD_DIM} values each",
+                file="config.json",
+            )
+        return values // heads
 
     @property
     def expert_count(self) -> int:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from synthetic import FAMILIES, read_description, write_checkpoint
 
 from gguf_forge.checkpoint import Checkpoint
-from gguf_forge.errors import ForgeError
+from gguf_forge.errors import ForgeError, InputError
 from gguf_forge.planning.model_plan import plan_model
 
 VALUES = st.one_of(
@@ -51,3 +51,19 @@ def test_any_value_gives_a_plan_or_a_message(checkpoint: tuple[Path, str | None]
         assert str(error)
     finally:
         (folder / "config.json").write_text(original)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("llama3-bpe", {"head_dim": 2**31 - 1}),
+        ("llama3-bpe", {"head_dim": None, "hidden_size": 2**31 - 1, "num_attention_heads": 1}),
+        ("gemma4", {"global_head_dim": 2**31 - 1}),
+    ],
+)
+def test_a_head_is_no_longer_than_those_of_models(family: str, changes: dict[str, object], tmp_path: Path) -> None:
+    """The divisors of its frequencies are made from the config alone, so nothing else bounds their memory."""
+    folder = write_checkpoint(FAMILIES / family, tmp_path / "hf", config=changes)
+    message = "head_dim is 2147483647|hidden_size is 2147483647, too much for 1 attention heads"
+    with pytest.raises(InputError, match=message):
+        plan_model(Checkpoint.open(folder), pre_tokenizer=read_description(FAMILIES / family).pre_tokenizer)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.architectures.completeness import EXPERTS, GATED
-from gguf_forge.architectures.config import Config, positive
+from gguf_forge.architectures.config import MAX_HEAD_DIM, Config, positive
 from gguf_forge.architectures.families.gemma import gemma3
 from gguf_forge.architectures.families.gemma3n import shares_keys
 from gguf_forge.architectures.metadata import SLIDING_PATTERN, Lines, sliding_layers, u32
@@ -24,7 +24,7 @@ from gguf_forge.tokenizer import gemma4 as gemma4_vocabulary
 def _of_full_layers(site: Site, key: str, own: str) -> int | None:
     """A number for the layers with full attention: from a key of its own, or from the configs of single layers."""
     if site.config.find(own) is not None:
-        return site.config.integer(own)
+        return site.config.integer(own, maximum=MAX_HEAD_DIM)
     layers = site.config.find("per_layer_config")
     if not isinstance(layers, dict):
         return None
@@ -32,7 +32,7 @@ def _of_full_layers(site: Site, key: str, own: str) -> int | None:
     for layer, changes in layers.items():
         is_full = layer.isdecimal() and int(layer) < len(slides) and not slides[int(layer)]
         if is_full and isinstance(changes, dict) and key in changes:
-            return Config(changes).integer(key)
+            return Config(changes).integer(key, maximum=MAX_HEAD_DIM)
     return None
 
 

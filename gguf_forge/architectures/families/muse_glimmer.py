@@ -23,7 +23,7 @@ def _norm(scale: str | None) -> Operation:
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         value = 1.0 if scale is None else site.config.number(scale)
-        return Constant(np.full(site.config.integer("head_dim"), value, np.float32))
+        return Constant(np.full(site.config.head_dim, value, np.float32))
 
     return apply
 
