@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,9 @@ _TEXT_PARTS = ("text_config", "llm_config", "lm_config", "thinker_config", "lang
 
 # The most values of an attention head. Some families write an array of that length, without any weight behind it.
 MAX_HEAD_DIM = 1 << 16
+
+# The bounds of float32, the type in which a file has such numbers. Products and quotients with sizes are finite, too.
+_SMALLEST, _LARGEST = 2.0**-149, float.fromhex("0x1.fffffep+127")
 
 _EXPERT_COUNT = (
     *("num_local_experts", "num_experts", "n_routed_experts"),
@@ -102,10 +104,10 @@ class Config(Mapping[str, Any]):
         return value
 
     def number(self, *keys: str, default: float | None = None) -> float:
-        """A finite, positive number; `default` if it is missing or null.
+        """A positive number that float32 can hold; `default` if it is missing or null.
 
         Raises:
-            InputError: it is missing and has no default, or it is not a finite, positive number.
+            InputError: it is missing and has no default, or it is no such number.
         """
         return positive(self.find(*keys), self._given(*keys), default)
 
@@ -145,7 +147,7 @@ class Config(Mapping[str, Any]):
                 raise UnsupportedError(said, file="config.json")
 
     def rope_number(self, key: str, default: float | None = None) -> float:
-        """A finite, positive rotary parameter, as `number` gives it."""
+        """A rotary parameter, as `number` gives it."""
         return positive(self.rope.get(key), f"rope {key}", default)
 
     @property
@@ -196,11 +198,11 @@ def positive(value: Any, name: str, default: float | None) -> float:
     if value is None and default is not None:
         return default
     try:
-        if not isinstance(value, bool) and isinstance(value, int | float) and 0 < float(value) < math.inf:
+        if not isinstance(value, bool) and isinstance(value, int | float) and _SMALLEST <= float(value) <= _LARGEST:
             return float(value)
     except OverflowError:
         pass
-    raise InputError(f"{name} is {value!r:.40}, not a finite positive number", file="config.json")
+    raise InputError(f"{name} is {value!r:.40}, not a positive number of float32", file="config.json")
 
 
 def rope_parameters(values: Mapping[str, Any]) -> dict[str, Any]:

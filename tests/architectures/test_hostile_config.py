@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import FAMILIES, read_description, write_checkpoint
 
+from gguf_forge.architectures.config import Config
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.errors import ForgeError, InputError
 from gguf_forge.planning.model_plan import plan_model
@@ -67,3 +68,18 @@ def test_a_head_is_no_longer_than_those_of_models(family: str, changes: dict[str
     message = "head_dim is 2147483647|hidden_size is 2147483647, too much for 1 attention heads"
     with pytest.raises(InputError, match=message):
         plan_model(Checkpoint.open(folder), pre_tokenizer=read_description(FAMILIES / family).pre_tokenizer)
+
+
+def test_the_rotated_share_of_a_head_is_at_most_all_of_it(tmp_path: Path) -> None:
+    """The share decides the length of an array, too."""
+    rope = {"full_attention": {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 1e30}}
+    folder = write_checkpoint(FAMILIES / "gemma4", tmp_path / "hf", config={"rope_parameters": rope})
+    with pytest.raises(InputError, match=r"partial_rotary_factor is 1e\+30, which is more"):
+        plan_model(Checkpoint.open(folder), pre_tokenizer=read_description(FAMILIES / "gemma4").pre_tokenizer)
+
+
+@pytest.mark.parametrize("value", [1e308, 3.5e38, 10**400, 1e-320])
+def test_a_factor_of_a_size_is_a_number_of_float32(value: float) -> None:
+    """The product of a larger one with a size, or 1 divided by a smaller one, would be infinite and no whole number."""
+    with pytest.raises(InputError, match=r"partial_rotary_factor is .*, not a positive number of float32"):
+        Config.of({"model_type": "glm4", "partial_rotary_factor": value}).rope_number("partial_rotary_factor")

@@ -90,8 +90,10 @@ def rope_factors(site: Site) -> Iterable[tuple[str, NDArray[np.float32]]]:
     """
     if site.config.rope.get("rope_type") != "proportional":
         raise UnsupportedError("full_attention has another rope_type than proportional", file="config.json")
-    head = _wide_head(site)
-    rotated = int(head * site.config.rope_number("partial_rotary_factor") / 2)
+    head, share = _wide_head(site), site.config.rope_number("partial_rotary_factor")
+    if share > 1:
+        raise InputError(f"partial_rotary_factor is {share}, which is more than a whole head", file="config.json")
+    rotated = int(head * share / 2)
     yield "rope_freqs.weight", np.array([1.0] * rotated + [1e30] * (head // 2 - rotated), np.float32)
 
 
