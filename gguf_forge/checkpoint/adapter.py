@@ -20,7 +20,7 @@ from gguf_forge.tensors.expression import TensorExpr
 WEIGHTS = "adapter_model.safetensors"
 
 # The prefix that PEFT puts before the base model's names, and its name for a layer that has an adapter.
-_WRAPPER, _BASE_LAYER = "base_model.model.", ".base_layer"
+WRAPPER, _BASE_LAYER = "base_model.model.", ".base_layer"
 # The endings of the names of an adapter's own tensors, and what each is.
 _PARTS = {
     ".lora_A.weight": "a",
@@ -174,7 +174,7 @@ def _plain(name: str) -> str:
     """A name as `save_pretrained` writes it, without the prefix: without the names of wrapping modules, and without
     that of the adapter, which the state of a model in training has."""
     plain = _OF_DEFAULT.sub(r"\1", without_wrappers(name)).replace(_TRAINED, ".")
-    return plain.replace(_WRAPPER, "", 1)
+    return plain.replace(WRAPPER, "", 1)
 
 
 def _end_of(name: str) -> str | None:

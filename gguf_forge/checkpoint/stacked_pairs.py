@@ -8,7 +8,7 @@ Source: `ParamWrapper.get_delta_weight` of PEFT.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from gguf_forge.checkpoint.adapter import LowRankPair
@@ -112,9 +112,15 @@ def parameters_of_pairs(pairs: Sequence[LowRankPair], config: AdapterConfig) -> 
 
 def _parameter(pair: LowRankPair, innermost: int, targets: Sequence[str]) -> str | None:
     ends = (target.rpartition(".")[2] for target in targets if f".{pair.module}.{_last(target)}".endswith(f".{target}"))
-    names = sorted(set(ends) - {"weight"}, key=lambda name: _ORDER.index(name) if name in _ORDER else -1)
-    known = len(names) == 1 or set(names) <= set(_ORDER)
-    return names[innermost - pair.depth] if known and innermost < len(names) else None
+    names = nesting_order(set(ends) - {"weight"})
+    return names[innermost - pair.depth] if names is not None and innermost < len(names) else None
+
+
+def nesting_order(parameters: Collection[str]) -> list[str] | None:
+    """The parameters of a module in the order in which PEFT nests their pairs, the innermost first; None if the order
+    is not known."""
+    known = len(parameters) <= 1 or set(parameters) <= set(_ORDER)
+    return sorted(parameters, key=lambda name: _ORDER.index(name) if name in _ORDER else -1) if known else None
 
 
 def _last(target: str) -> str:

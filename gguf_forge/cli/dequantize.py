@@ -47,7 +47,8 @@ class DequantizeChoices:
         bool,
         Option(
             "--safetensors",
-            "The tensors of the Hugging Face checkpoint instead: its names, shapes and order of rows.",
+            "The tensors of the Hugging Face checkpoint instead: its names, shapes and order of rows. A LoRA adapter "
+            "becomes the folder that PEFT loads.",
             OUTPUT,
         ),
     ] = False
@@ -56,7 +57,8 @@ class DequantizeChoices:
         Option(
             "--config",
             "With --safetensors: the model's config.json, or the folder that has it. It names the class whose tensor "
-            "names are wanted, and has what a GGUF file lacks. [default: the class that fits the file best]",
+            "names are wanted, and has what a GGUF file lacks. For a LoRA adapter, that of its base model. [default: "
+            "the class that fits the file best]",
             OUTPUT,
             metavar="CONFIG",
         ),
@@ -86,6 +88,7 @@ def dequantize(
     - `gguf-forge dequantize model-Q4_K_M.gguf --safetensors -t BF16 -o my-checkpoint`
     - `gguf-forge dequantize model-Q8_0.gguf --safetensors --config Qwen3-0.6B`
     """
+    from gguf_forge.checkpoint.adapter_config import CONFIG
     from gguf_forge.cli.making import say_what_would_stop
     from gguf_forge.cli.progress import observing
     from gguf_forge.cli.results import show_plans, show_results
@@ -116,5 +119,6 @@ def dequantize(
     with observing(messages) as observer, open_gguf(file) as gguf:
         result = make_dequantized(planned(gguf), replace(run, observer=observer))
     show_results([result], messages)
-    if choices.safetensors and not (messages.json or messages.quiet):
+    is_adapter = result.path.name == CONFIG
+    if choices.safetensors and not (is_adapter or messages.json or messages.quiet):
         print_data("", line(_COPY.format(folder=result.path.parent), no_wrap=True))

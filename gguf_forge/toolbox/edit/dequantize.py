@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from os import PathLike
 from pathlib import Path
 
 from gguf_forge.architectures.origins import COPIED_ROW
 from gguf_forge.architectures.reverse import checkpoint_tensors
+from gguf_forge.checkpoint.adapter import WEIGHTS
+from gguf_forge.checkpoint.adapter_config import CONFIG
 from gguf_forge.checkpoint.mistral_form import PARAMS
 from gguf_forge.checkpoint.safetensors_layout import checkpoint_shards
+from gguf_forge.engine.batches import Shard
 from gguf_forge.errors import InputError, UsageError
 from gguf_forge.foreign_text import file_name
+from gguf_forge.gguf_file.layout import Layout
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
 from gguf_forge.gguf_file.split import PartName
+from gguf_forge.planning.adapter_of_file import adapter_of_file, is_adapter_file
 from gguf_forge.planning.file_plan import FilePlan, WrittenFile, make_files
 from gguf_forge.planning.from_gguf import GgufModel
 from gguf_forge.planning.model_of_file import model_of_file
@@ -55,7 +62,7 @@ def dequantize_gguf(
 
     A checkpoint's tensors have Hugging Face's names, shapes and order of rows: experts are apart again, rotary rows in
     two halves, what was added to norms is taken away. They go next to the config.json and the tokenizer of the model,
-    which a GGUF file does not have.
+    which a GGUF file does not have. The file of a LoRA adapter becomes the folder that PEFT loads.
 
     Args:
         source: The file; of a split one the first.
@@ -67,7 +74,7 @@ def dequantize_gguf(
             and a GGUF file is not cut.
         config: The model's config.json (in Mistral's own form, params.json), or its folder. It names the class whose
             names the tensors get, and has what the file lacks. If it is None, they get those of the class that fits
-            the file best.
+            the file best. An adapter's file needs that of its base model; None for one in the hub's cache.
         threads, backend, overwrite, observer: How it is run; see `RunSettings`.
 
     Returns:
@@ -119,6 +126,10 @@ def plan_dequantized(
     if not gguf.tensors:
         raise InputError("the file has no tensors", file=gguf.paths[0])
     folder = _beside(gguf, float_type.name) if out is None else Path(out)
+    if is_adapter_file(gguf.typed_metadata):
+        if split:
+            raise UsageError("an adapter is one file", hint="leave out the size of files")
+        return _plan_of_adapter(gguf, folder, float_type, Path(config) if config is not None else None)
     model = model_of_file(gguf.typed_metadata, Path(config)) if config is not None else None
     stem = "consolidated" if model is not None and model.class_name == PARAMS else "model"
     floats = as_floats({tensor.name: tensor.expression() for tensor in gguf.tensors})
@@ -134,8 +145,32 @@ def plan_dequantized(
     )
 
 
+def _plan_of_adapter(gguf: GgufFile, folder: Path, float_type: FileType, config: Path | None) -> FilePlan:
+    """The folder of an adapter, as PEFT writes it."""
+    floats = as_floats({tensor.name: tensor.expression() for tensor in gguf.tensors})
+    adapter = adapter_of_file(gguf.typed_metadata, floats, config)
+    text = json.dumps(adapter.config, indent=2, ensure_ascii=False).encode() + b"\n"
+    kind, stem = TENSOR_TYPES[float_type.name], WEIGHTS.removesuffix(".safetensors")
+    # The config is first in the list, so it gets its name last: a folder without it holds no adapter.
+    return FilePlan(
+        file_type=float_type,
+        metadata={},
+        shards=(
+            Shard(folder / CONFIG, Layout(text, (), len(text)), ()),
+            *checkpoint_shards(folder, adapter.tensors, kind, sys.maxsize, stem=stem),
+        ),
+        fallbacks=(),
+        warnings=(),
+        source_bytes=sum(tensor.nbytes for tensor in gguf.tensors),
+        inputs=gguf.paths,
+    )
+
+
 def _target(gguf: GgufFile, wanted: str | None) -> FileType:
     if wanted is None:
+        if is_adapter_file(gguf.typed_metadata):  # it has no file type
+            types = {tensor.type.name for tensor in gguf.tensors if len(tensor.shape) > 1}
+            return FILE_TYPES[types.pop() if len(types) == 1 and types <= set(_FLOATS) else "F32"]
         number = gguf.metadata.get("general.file_type")
         return next((FILE_TYPES[name] for name in _FLOATS if FILE_TYPES[name].id == number), FILE_TYPES["F32"])
     float_type = FileType.named(wanted)
