@@ -24,7 +24,7 @@ BATCH_VALUES = 1 << 19
 PIECE_VALUES = 1 << 18
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RowSource:
     """Where a tensor's values come from.
 

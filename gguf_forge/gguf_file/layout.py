@@ -12,7 +12,7 @@ from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import ByteOrder, Metadata
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlacedTensor:
     """A tensor and the byte of the file that its data begins at."""
 

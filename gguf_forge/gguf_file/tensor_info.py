@@ -8,7 +8,7 @@ from math import prod
 from gguf_forge.types.tensor_type import TensorType
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorInfo:
     """Name, type and shape; `shape` is in GGUF order: the row length first.
 

@@ -28,6 +28,7 @@ from gguf_forge.run_settings import Observer, RunSettings
 from gguf_forge.storage.local.held_folder import HeldFolder, held, made_folder
 from gguf_forge.storage.local.output import refuse_existing
 from gguf_forge.storage.local.publish import check_output, check_room, published_together, tidy
+from gguf_forge.storage.memory import check_memory
 from gguf_forge.storage.paths import is_there
 from gguf_forge.storage.source import Source
 from gguf_forge.tensors.expression import TensorExpr
@@ -242,10 +243,11 @@ def said_and_checked(files: Iterable[FilePlan], *, strict: bool, may_keep_split:
         may_keep_split: The source is a split that the output could follow.
 
     Raises:
+        InputError: the plans of so many tensors and types would take more memory than the run may.
         UsageError: two files would have the same path; a whole file would have the name of a part.
         RefusedError: with `strict`, a tensor would get another type because its rows do not fit.
     """
-    every = tuple(files)
+    every = tuple(_within_memory(files))
     for warning in dict.fromkeys(_warnings_of(every)):
         log.warning("%s", warning)
     refuse_equal_paths(every)
@@ -254,6 +256,16 @@ def said_and_checked(files: Iterable[FilePlan], *, strict: bool, may_keep_split:
     if strict:
         refuse_fallbacks(every)
     return every
+
+
+def _within_memory(files: Iterable[FilePlan]) -> Iterator[FilePlan]:
+    """The plans, which are made one after the other, as long as the memory suffices for another one like the last."""
+    for number, file in enumerate(files):
+        yield file
+        if number:
+            headers = sum(len(shard.layout.header) for shard in file.shards)
+            need = headers + _MEMORY_OF_TENSOR * len(file.tensors)
+            check_memory(need, f"the plan of another file type than the first {number + 1}", file.inputs[0])
 
 
 def _warnings_of(files: Iterable[FilePlan]) -> Iterator[str]:
@@ -319,6 +331,7 @@ def refuse_fallbacks(files: Iterable[FilePlan]) -> None:
 
 
 _NAMED = 3  # tensors that a message names
+_MEMORY_OF_TENSOR = 500  # bytes that a plan holds for each tensor, besides the header
 
 
 def make_files(files: Iterable[FilePlan], run: RunSettings) -> FileTable[WrittenFile]:

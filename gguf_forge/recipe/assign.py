@@ -5,6 +5,7 @@ Source: llama.cpp's src/llama-quant.cpp.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -23,7 +24,7 @@ from gguf_forge.types.tensor_type import F16, TENSOR_TYPES, ImportanceUse, Tenso
 _SMALL_BLOCK = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Assignment:
     """One tensor of the output file.
 
@@ -140,7 +141,7 @@ def _assignment(
         rule = "--uncovered-type"
     if granted != wanted:
         rule = f"instead of {wanted}, which rows of {info.n_per_row} do not fit"
-    return Assignment(info, name, wanted, granted, needs_imatrix, override, rule=rule)
+    return Assignment(info, name, wanted, granted, needs_imatrix, override, rule=sys.intern(rule))
 
 
 def _needs_imatrix(granted: TensorType, role: Role, options: Options) -> bool:

@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from checkpoints import tiny_gguf
 from corpus import Cases, manifests, read_manifest, short, skip_if_not_reached
 from gguf import GGUFReader
 from gguf.scripts import gguf_convert_endian
@@ -265,3 +266,24 @@ def test_damaged_files_are_refused_or_quantized(
         pass
     finally:
         path.unlink()
+
+
+def test_no_more_file_types_are_planned_at_once_than_memory_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GGUF file may have 131,072 tensors, and all its types are some thirty plans of so many."""
+    needs: list[int] = []
+
+    def check_memory(need: int, what: str, file: Path) -> None:
+        needs.append(need)
+        if len(needs) == 4:
+            raise InputError(what, file=file)
+
+    monkeypatch.setattr("gguf_forge.planning.file_plan.check_memory", check_memory)
+    file = tiny_gguf(tmp_path)
+    plan(file, types=("Q8_0",))
+    assert needs == []
+    with pytest.raises(InputError, match="the plan of another file type than the first 5"):
+        plan(file, types=("all",))
+    with open_gguf(file) as opened:
+        assert min(needs) > 400 * len(opened.tensors)
