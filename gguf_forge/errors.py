@@ -6,23 +6,30 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from typing import NamedTuple
 
 from gguf_forge.foreign_text import escaped, message
 from gguf_forge.wording import in_python
 
 
+class Words(NamedTuple):
+    """What an error says, with options as the command line spells them."""
+
+    problem: str
+    hint: str | None
+
+
 class ForgeError(Exception):
     """An error that the user can act on. Its words may quote what a file says, so they are made harmless and bounded.
 
-    `problem` and `hint` spell options as the command line does, which shows them. The text of the exception, which
-    Python shows, has keyword arguments instead.
+    They are written with options as the command line spells them. What Python shows (the text of the exception,
+    `problem` and `hint`) has keyword arguments instead.
 
     Attributes:
         exit_code: What the command line ends with. Each class has its own, as the table of errors lists.
-        problem: What is wrong, in one sentence without a final full stop.
+        words: The problem and the hint as they were written, for the command line and for other errors.
         file: The file with the problem, as a Path; None where no file is to blame.
         tensor: The tensor with the problem; None where no tensor is.
-        hint: What to do next; None where there is nothing to do.
 
     Example:
         >>> str(InputError("header is longer than the file", file="a.safetensors", hint="download it again"))
@@ -41,14 +48,23 @@ class ForgeError(Exception):
         tensor: str | None = None,
         hint: str | None = None,
     ):
-        self.problem = message(problem)
+        self.words = Words(message(problem), message(hint) if hint else hint)
         self.file = Path(file) if file is not None else None
         self.tensor = tensor
-        self.hint = message(hint) if hint else hint
         super().__init__(str(self))
 
     def __str__(self) -> str:
         return self._where + in_python(self._words)
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, in one sentence without a final full stop."""
+        return in_python(self.words.problem)
+
+    @property
+    def hint(self) -> str | None:
+        """What to do next; None where there is nothing to do."""
+        return in_python(self.words.hint) if self.words.hint else self.words.hint
 
     @property
     def as_written(self) -> str:
@@ -61,7 +77,7 @@ class ForgeError(Exception):
 
     @property
     def _words(self) -> str:
-        return self.problem + (f"; {self.hint}" if self.hint else "")
+        return self.words.problem + (f"; {self.words.hint}" if self.words.hint else "")
 
 
 class UsageError(ForgeError):
@@ -102,7 +118,7 @@ def naming(tensor: str, *, hint: str | None = None) -> Iterator[None]:
     except ForgeError as error:
         if error.tensor or error.file:
             raise
-        raise type(error)(error.problem, tensor=tensor, hint=error.hint or hint) from None
+        raise type(error)(error.words.problem, tensor=tensor, hint=error.words.hint or hint) from None
 
 
 def printable(name: str) -> str:

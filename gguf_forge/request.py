@@ -347,7 +347,7 @@ class Request(FileChoices, PartChoices, ModelHints):
         try:
             return cls(**value)
         except UsageError as error:
-            raise InputError(error.problem, file=file) from error
+            raise InputError(error.words.problem, file=file) from error
 
 
 def refuse_unknown(function: Callable[..., Any], given: Iterable[str]) -> None:

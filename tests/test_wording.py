@@ -81,6 +81,9 @@ def test_an_exception_speaks_python_and_a_command_its_own_words(tmp_path: Path, 
     assert str(UsageError("--pure has no effect", hint="add -t auto, or --parts all")) == (
         'pure=True has no effect; add types="auto", or parts="all"'
     )
+    error = UsageError("--pure has no effect", hint="add -t auto")
+    assert (error.problem, error.hint) == ("pure=True has no effect", 'add types="auto"')
+    assert error.words == ("--pure has no effect", "add -t auto")
     shown = forge("convert", str(tmp_path), "--parts", "")
     assert "=" not in shown.err and shown.code == UsageError.exit_code
 

@@ -171,7 +171,10 @@ class _Way:
             try:
                 trees = None if missing else _trees(making, tensors, self._site.at(making.layer))
             except ForgeError as refused:
-                name, problem = next(iter(making.targets)), f"cannot be led back to a checkpoint: {refused.problem}"
+                name, problem = (
+                    next(iter(making.targets)),
+                    f"cannot be led back to a checkpoint: {refused.words.problem}",
+                )
                 raise UnsupportedError(problem, tensor=printable(name), hint=self._hint) from None
             if trees is None:
                 unknown += [target for target in making.targets if target in tensors]

@@ -196,7 +196,7 @@ class AdapterConfig:
             NamePattern.compile(pattern)  # by itself, so that an error shows what the file has
             return NamePattern.compile(rf"^(.*\.)?({pattern})$")
         except UsageError as error:
-            raise InputError(f"{key}: {error.problem}", file=self.path) from None
+            raise InputError(f"{key}: {error.words.problem}", file=self.path) from None
 
     def _number(self, name: str, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < abs(value) < _LARGEST:

@@ -82,7 +82,7 @@ def demo(
         results = make(request, replace(run, observer=observer))
     show_results(results, messages)
     if not messages.json and not messages.quiet:
-        print_data(_next_steps(results, folder if keep is not None else None))
+        print_data(_next_steps(results, folder if keep is not None else None, place if out is None else None))
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def _output(out: str | None) -> Iterator[str]:
         raise
 
 
-def _next_steps(results: Sequence[WrittenFile], checkpoint: Path | None) -> RenderableType:
+def _next_steps(results: Sequence[WrittenFile], checkpoint: Path | None, temporary: str | None) -> RenderableType:
     file = shlex.quote(str(results[0].path))
     made = {result.file.file_type.name for result in results}
     other = next(name for name in _TO_TRY if name not in made)  # its file cannot be there already
@@ -119,6 +119,7 @@ def _next_steps(results: Sequence[WrittenFile], checkpoint: Path | None) -> Rend
         ),
         "run it with Ollama": f"echo FROM {file} > Modelfile && ollama create forge-demo -f Modelfile",
         "convert a model of yours": f"gguf-forge convert {source} -t {other}",
+        **({"remove what this made": f"rm -r {shlex.quote(temporary)}"} if temporary is not None else {}),
     }
     shown = ((line(), line(f"{what}:"), line("  ", (command, "bold"))) for what, command in steps.items())
     return lines(chain.from_iterable(shown), no_wrap=True)

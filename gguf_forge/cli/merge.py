@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gguf_forge.cli.help import CHANGE
-from gguf_forge.cli.options import DryRun, Messages, Partial, add_command, only
+from gguf_forge.cli.options import DryRun, Messages, Partial, add_command, only, required_output
 from gguf_forge.cli.split import show_copy
 from gguf_forge.cli.streams import logging_to
 from gguf_forge.option import OUTPUT, Option
@@ -25,9 +25,13 @@ def merge(
         Path,
         Option("FIRST-PART", "The first part, or any plain piece; the others are in the same folder."),
     ],
-    out: Annotated[Path, Option("OUT.gguf", "The file to be.", writes=True)],
     run: Annotated[RunSettings, only("overwrite", "threads")],
     messages: Messages,
+    file: Annotated[Path | None, Option("[OUT.gguf]", "The output file.", writes=True)] = None,
+    out: Annotated[
+        Path | None,
+        Option("-o --outfile", "The output file, instead of the second argument.", OUTPUT, metavar="OUT.gguf"),
+    ] = None,
     delete_splits: Annotated[
         bool, Option("--delete-splits", "Delete the parts when the file is complete.", OUTPUT)
     ] = False,
@@ -50,13 +54,14 @@ def merge(
     from gguf_forge.gguf_file.opened import open_parts
     from gguf_forge.toolbox.edit.splitting import make_merged, plan_merge
 
+    place = required_output(file, out, "OUT.gguf")
     if dry_run:
         with logging_to(messages), open_parts(source) as gguf:
-            file = plan_merge(gguf, out, partial=partial)
-            say_what_would_stop([file], run)
-            show_copy(file, messages)
+            planned = plan_merge(gguf, place, partial=partial)
+            say_what_would_stop([planned], run)
+            show_copy(planned, messages)
         return
     with observing(messages) as observer:
         run = replace(run, observer=observer)
-        result = make_merged(source, out, run, delete_splits=delete_splits, partial=partial)
+        result = make_merged(source, place, run, delete_splits=delete_splits, partial=partial)
     show_copy(result.file, messages, result.seconds)

@@ -14,7 +14,8 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, replace
 from functools import cache
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -23,6 +24,8 @@ from gguf_forge.cli.help import MACHINES, Command
 from gguf_forge.errors import UsageError
 from gguf_forge.option import MESSAGES, MIX, MODEL, OUTPUT, RUNNING, Option
 from gguf_forge.storage.memory import told_of_option
+
+T = TypeVar("T")
 
 # The order of these panels in the help. The panel of a single command's own options comes before them.
 _PANELS = (OUTPUT, MIX, MODEL, RUNNING, MESSAGES, MACHINES)
@@ -76,6 +79,25 @@ def refuse_standard_output(path: Any) -> None:
             f"{path}: nothing is written to standard output, as parts of a file are written out of order",
             hint="name a file",
         )
+
+
+def one_output(argument: T | None, option: T | None) -> T | None:
+    """The output of a command that takes it as an argument or with -o; None if neither is given.
+
+    Raises:
+        UsageError: both are given.
+    """
+    if argument is not None and option is not None:
+        raise UsageError("the output is given twice", hint="leave out the second argument, or -o")
+    return option if argument is None else argument
+
+
+def required_output(argument: Path | None, option: Path | None, name: str) -> Path:
+    """As `one_output`, with a UsageError if neither is given. `name` is what the help calls the output."""
+    out = one_output(argument, option)
+    if out is None:
+        raise UsageError("the output is missing", hint=f"name {name} as the second argument, or with -o")
+    return out
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ _TYPE = "-t names the file type, for example -t Q4_K_M"
 _CONTEXT = "a file has no context of its own choice; `gguf-forge types MODEL --context 8192` tells what memory it takes"
 _INSTEAD = {
     "--output": "-o or --outfile names the output",
+    "--out": "-o or --outfile names the output; --save-plan names the plan of a job",
     "--remote": "download the model first, for example with `hf download`, and name its folder",
     "--trust-remote-code": "leave it out: no code of a model is ever run",
     "--quantize": _TYPE,

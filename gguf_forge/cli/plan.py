@@ -34,9 +34,6 @@ def plan(
         Path | None,
         Option("--save-plan", "Write the plan to a file, for `gguf-forge job`.", MACHINES, metavar="FILE", writes=True),
     ] = None,
-    plan_file: Annotated[
-        Path | None, Option("--out", "The old name of --save-plan.", MACHINES, metavar="FILE", hidden=True, writes=True)
-    ] = None,
     tasks: Tasks = None,
     summary: Annotated[bool, Option("--summary", "Only the sizes of the files, no tensors.", MESSAGES)] = False,
     dry_run: Annotated[
@@ -56,9 +53,8 @@ def plan(
     - `gguf-forge plan Qwen3-0.6B -t Q2_K,Q4_K_M,Q8_0 --json | jq '.files[] | {type, size}'`
     - `gguf-forge plan Qwen3-235B-A22B --save-plan plan.json --tasks 16`
     """
-    file = save_plan or plan_file
-    if file is not None:
-        save_job(request, run, messages, file, tasks)
+    if save_plan is not None:
+        save_job(request, run, messages, save_plan, tasks)
         return
     if tasks is not None:
         raise UsageError(

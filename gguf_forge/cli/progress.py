@@ -67,7 +67,7 @@ def _bars(to: Console | None) -> Progress:
 
     return Progress(
         TextColumn("{task.description}", style="bold", markup=False),
-        BarColumn(),
+        BarColumn(complete_style="cyan"),  # rich's own is red, as an alarm is
         TextColumn("{task.percentage:>3.0f}%"),
         DownloadColumn(),
         TransferSpeedColumn(),

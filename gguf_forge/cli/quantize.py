@@ -9,7 +9,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from gguf_forge.cli.help import MAKE
-from gguf_forge.cli.options import DryRun, Messages, add_command, refuse_standard_output
+from gguf_forge.cli.options import DryRun, Messages, add_command, one_output, refuse_standard_output
 from gguf_forge.errors import UsageError, printable
 from gguf_forge.file_choices import FileChoices
 from gguf_forge.foreign_text import natural
@@ -83,10 +83,8 @@ def quantize(
     from gguf_forge.cli.making import make_and_show, plan_and_show
 
     given = read_arguments(arguments, types)
-    if given.out is not None and out is not None:
-        raise UsageError("the output is given twice", hint="leave out the second argument, or -o")
     refuse_standard_output(given.out)
-    request = Request.of(choices, source=given.source, out=out if given.out is None else given.out, types=given.types)
+    request = Request.of(choices, source=given.source, out=one_output(given.out, out), types=given.types)
     run = replace(run, threads=given.threads or run.threads)
     if dry_run:
         plan_and_show(request, run, messages, "quantizing", only_planned=True)

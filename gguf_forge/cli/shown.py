@@ -95,8 +95,8 @@ def rule_object(broken: BrokenRule) -> dict[str, Any]:
     error = broken.error
     return {
         "rule": broken.rule.value,
-        "problem": error.problem,
+        "problem": error.words.problem,
         "file": str(error.file),
-        "hint": error.hint,
+        "hint": error.words.hint,
         "names": broken.names,
     }

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gguf_forge.cli.help import CHANGE
-from gguf_forge.cli.options import DryRun, Messages, Partial, add_command, only
+from gguf_forge.cli.options import DryRun, Messages, Partial, add_command, only, required_output
 from gguf_forge.cli.streams import logging_to
 from gguf_forge.cli.tables import facts_text, line, table_of
 from gguf_forge.file_choices import SplitChoices
-from gguf_forge.option import Option
+from gguf_forge.option import OUTPUT, Option
 from gguf_forge.run_settings import RunSettings
 
 if TYPE_CHECKING:
@@ -29,10 +29,15 @@ def register(app: typer.Typer) -> None:
 
 def split(
     source: Annotated[Path, Option("IN.gguf", "The file to split. Give the first file of a split to split it again.")],
-    prefix: Annotated[Path, Option("PREFIX", "The beginning of the names: PREFIX-00001-of-00003.gguf.", writes=True)],
     parts: Annotated[SplitChoices, only("split_max_size", "split_max_tensors", "no_tensor_first_split")],
     run: Annotated[RunSettings, only("overwrite", "threads")],
     messages: Messages,
+    prefix: Annotated[
+        Path | None, Option("[PREFIX]", "The beginning of the names: PREFIX-00001-of-00003.gguf.", writes=True)
+    ] = None,
+    out: Annotated[
+        Path | None, Option("-o --outfile", "PREFIX, instead of the second argument.", OUTPUT, metavar="PREFIX")
+    ] = None,
     partial: Partial = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -52,15 +57,15 @@ def split(
     from gguf_forge.planning.splits import split_of
     from gguf_forge.toolbox.edit.splitting import make_split, plan_split
 
-    how = split_of(parts)
+    how, place = split_of(parts), required_output(prefix, out, "PREFIX")
     if dry_run:
         with logging_to(messages), open_gguf(source, lenient=True) as gguf:
-            file = plan_split(gguf, prefix, how, partial=partial)
+            file = plan_split(gguf, place, how, partial=partial)
             say_what_would_stop([file], run)
             show_copy(file, messages)
         return
     with observing(messages) as observer, open_gguf(source, lenient=True) as gguf:
-        result = make_split(plan_split(gguf, prefix, how, partial=partial), replace(run, observer=observer))
+        result = make_split(plan_split(gguf, place, how, partial=partial), replace(run, observer=observer))
     show_copy(result.file, messages, result.seconds)
 
 

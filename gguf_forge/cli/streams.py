@@ -49,7 +49,7 @@ class Failure:
     def of(cls, error: ForgeError) -> Failure:
         file = str(error.file) if error.file is not None else None
         tensor = message(error.tensor) if error.tensor is not None else None
-        return cls(error.exit_code, type(error).__name__, error.problem, file, tensor, error.hint)
+        return cls(error.exit_code, type(error).__name__, error.words.problem, file, tensor, error.words.hint)
 
 
 class ReaderGone(Exception):

@@ -24,7 +24,7 @@ CheckTokens = Annotated[
     Option(
         "--check-tokens",
         "Also compare the tokens of texts in many scripts: those of the model's own tokenizer, and those that "
-        "llama.cpp makes with the file's vocabulary. Needs `pip install 'gguf-forge[tokens]'`.",
+        "llama.cpp makes with the file's vocabulary. Needs an extra: `pip install '.[tokens]'` in a checkout.",
         _TOKENS,
     ),
 ]

@@ -20,7 +20,7 @@ from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.held_folder import HeldFolder
 from gguf_forge.storage.local.own_folder import remove_all_dead
 from gguf_forge.storage.local.source_file import SourceFile
-from gguf_forge.storage.paths import is_folder, is_there
+from gguf_forge.storage.paths import is_folder, is_there, without_detours
 from gguf_forge.wording import log_of
 
 log = log_of(__name__)
@@ -53,10 +53,10 @@ class Job:
     plan: JobPlan
     file: Path
 
-    @property
+    @cached_property
     def here(self) -> Path:
         """The folder that relative paths of the plan begin at."""
-        return self.file.parent / self.plan.folder
+        return without_detours(self.file.parent / self.plan.folder)
 
     @property
     def source(self) -> Path:

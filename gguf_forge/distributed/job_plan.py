@@ -148,6 +148,12 @@ def save_work_plan(found: RequestPlan, request: Request, file: Path, *, tasks: i
 
     The folder of the outputs is made if it is missing, so that tasks which begin at the same time find it.
     """
+    if file.suffix.lower() == ".gguf":
+        raise UsageError(
+            "a plan is JSON, and this is the name of a GGUF file",
+            file=file,
+            hint="name the plan plan.json; -o names the GGUF file",
+        )
     try:
         folder = Path(os.path.relpath(Path.cwd().resolve(), file.parent.resolve())).as_posix()
     except OSError as error:
@@ -257,7 +263,10 @@ def read_job_plan(file: Path) -> JobPlan:
     Raises:
         InputError: it is no plan, of another version, or contradicts itself.
     """
-    value = read_json_object(*located(file), limit_of("plan.json"))
+    try:
+        value = read_json_object(*located(file), limit_of("plan.json"))
+    except InputError as error:  # its hint is about a model's files
+        raise InputError(error.words.problem, file=error.file, hint=f"check the path, or {_MAKE_ANEW}") from None
     if _KEY not in value:
         raise InputError("this is not a plan of gguf-forge", file=file, hint="make one with `gguf-forge job plan`")
     version = value.get("version")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -46,6 +46,7 @@ def forge(
     progress: Progress = lambda n_bytes: None,
     publish: Publish = published_together,
     resumed: Progress = lambda n_bytes: None,
+    begin: Callable[[], None] = lambda: None,
 ) -> tuple[int, ...]:
     """Writes files, or the parts of split ones. What several of them are made of is read once.
 
@@ -55,6 +56,7 @@ def forge(
         progress: Told the bytes of the outputs as they are written.
         publish: Makes the files. It decides where they are stored.
         resumed: Told first how many bytes are there from an earlier run.
+        begin: Called before that and before the first byte is written, when nothing was refused.
 
     Returns:
         For each of `shards`, how many of its tensors earlier runs had finished.
@@ -71,6 +73,7 @@ def forge(
 
     files = [Output(shard.path, shard.layout.size, fingerprint(shard)) for shard in shards]
     with publish(files, overwrite=run.overwrite, resume=run.resume) as outputs:
+        begin()
         for shard, out in zip(shards, outputs, strict=True):
             out.write_at(0, memoryview(shard.layout.header))
             progress(len(shard.layout.header))

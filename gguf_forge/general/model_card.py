@@ -52,7 +52,7 @@ def read_model_card(folder: Folder) -> dict[str, Any]:
         data = read_beginning(folder, _CARD, _MAX_BYTES)
         lines = data.decode("utf-8", "replace").splitlines()
     except InputError as error:
-        log.warning("%s: the model card is ignored: %s", path, error.problem)
+        log.warning("%s: the model card is ignored: %s", path, error.words.problem)
         return {}
     if not lines or lines[0] != "---":
         return {}

@@ -174,7 +174,7 @@ def open_parts(source: str | PathLike[str]) -> GgufFile:
                 header = read_header(whole)
             except InputError as error:
                 hint = f"the pieces up to {pieces[-1].name} were joined: is there a further one?"
-                raise InputError(error.problem, file=error.file, tensor=error.tensor, hint=hint) from error
+                raise InputError(error.words.problem, file=error.file, tensor=error.tensor, hint=hint) from error
             opened.pop_all()
             return GgufFile([whole], [header], on_disk=files)
         first = opened.enter_context(SourceFile(path))
@@ -200,7 +200,7 @@ def _telling_of_pieces(path: Path) -> Iterator[None]:
         hint = hint_for_piece(path) if is_there(path) else None
         if hint is None:
             raise
-        raise InputError(error.problem, file=error.file, tensor=error.tensor, hint=hint) from error
+        raise InputError(error.words.problem, file=error.file, tensor=error.tensor, hint=hint) from error
 
 
 def _with_siblings(first: SourceFile, header: GgufHeader) -> GgufFile:

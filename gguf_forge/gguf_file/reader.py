@@ -120,12 +120,12 @@ def _read_header(source: Source) -> GgufHeader:
         _read_metadata(cursor, n_keys, rules, metadata, repeated)
         described = _read_tensor_infos(cursor, n_tensors, rules)
     except HeaderEnds as error:  # the keys that were read are true, and nothing is known of the data
-        plain = InputError(error.problem, file=source.path, hint=error.hint)
+        plain = InputError(error.words.problem, file=source.path, hint=error.words.hint)
         rules.note(FormatRule.HEADER, plain, printable(source.path.name))
     try:
         alignment = alignment_of(metadata)
     except InputError as error:
-        raise InputError(error.problem, file=source.path, hint=error.hint) from None
+        raise InputError(error.words.problem, file=source.path, hint=error.words.hint) from None
     data_offset = padded(cursor.at, alignment) if described else cursor.at
     tensors = _place(described, data_offset, alignment, cursor, rules)
     return GgufHeader(version, byte_order, metadata, tensors, data_offset, tuple(repeated), rules.all())

@@ -78,8 +78,8 @@ class BrokenRule:
         else:
             shown = ", ".join(others[:_MOST_NAMES]) + (", ..." if len(others) > _MOST_NAMES else "")
             more = f"so it is with {len(others)} more: {shown}"
-        problem = f"{error.problem}; {more}"
-        return type(error)(problem, file=error.file, tensor=error.tensor, hint=error.hint)
+        problem = f"{error.words.problem}; {more}"
+        return type(error)(problem, file=error.file, tensor=error.tensor, hint=error.words.hint)
 
 
 @dataclass

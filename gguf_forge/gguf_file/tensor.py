@@ -88,7 +88,9 @@ class GgufTensor:
         try:
             return BigEndian(stored)
         except ForgeError as error:
-            raise type(error)(error.problem, file=self.source.path, tensor=self.name, hint=error.hint) from None
+            raise type(error)(
+                error.words.problem, file=self.source.path, tensor=self.name, hint=error.words.hint
+            ) from None
 
     def values(self) -> NDArray[np.float32]:
         """All its numbers, unpacked: an array with the row length as its last axis, as NumPy and PyTorch count.

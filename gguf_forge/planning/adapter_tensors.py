@@ -114,7 +114,7 @@ def _pair(adapter: Adapter, pair: LowRankPair, *, as_reference: bool) -> TensorE
     try:
         product = LowRank(pair.a, Multiply(pair.b, factor) if factor != 1 else pair.b)
     except InputError as error:
-        raise InputError(error.problem, tensor=f"{pair.module}.weight") from None
+        raise InputError(error.words.problem, tensor=f"{pair.module}.weight") from None
     is_turned = adapter.config.is_transposed and not pair.of_embedding and not as_reference
     return transposed(product) if is_turned else product
 
@@ -128,7 +128,7 @@ def _in_factors(planned: tuple[PlannedTensor, ...]) -> Iterator[PlannedTensor]:
         try:
             a, b = factors(tensor.expr)
         except ForgeError as error:
-            raise UnsupportedError(error.problem, tensor=tensor.name, hint=error.hint) from None
+            raise UnsupportedError(error.words.problem, tensor=tensor.name, hint=error.words.hint) from None
         # llama.cpp looks up embeddings by columns of A, so A is stored transposed
         yield PlannedTensor(f"{tensor.name}.lora_a", transposed(a) if tensor.name == "token_embd.weight" else a)
         yield PlannedTensor(f"{tensor.name}.lora_b", b)

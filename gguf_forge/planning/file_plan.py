@@ -433,14 +433,16 @@ def write_files(files: Iterable[FilePlan], run: RunSettings, folder: HeldFolder)
         tidy(path, folder)
     if len(unfinished) < len(every):
         watcher.complete([file for file in every if _is_complete(file, complete)])
-    if unfinished:
-        watcher.begin(unfinished)
     there = sum(s.bytes_to_write for file in unfinished for s in file.shards if s.path in complete)
-    if there:
-        watcher.resumed(there)
-    resumed = forge(
-        todo, run, watcher.advance, publish=partial(published_together, folder=folder), resumed=watcher.resumed
-    )
+
+    def begin() -> None:
+        if unfinished:
+            watcher.begin(unfinished)
+        if there:
+            watcher.resumed(there)
+
+    publish = partial(published_together, folder=folder)
+    resumed = forge(todo, run, watcher.advance, publish, watcher.resumed, begin)
     found = {shard.path: n for shard, n in zip(todo, resumed, strict=True)}
     seconds = time.perf_counter() - begun
     return FileTable(

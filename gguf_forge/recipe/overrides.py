@@ -71,7 +71,7 @@ def parse_tensor_type_file(path: str | PathLike[str]) -> tuple[TypeOverride, ...
         try:
             found += [parse_tensor_type(entry) for entry in entries]
         except UsageError as error:
-            raise UsageError(f"line {number}: {error.problem}", file=path, hint=error.hint) from error
+            raise UsageError(f"line {number}: {error.words.problem}", file=path, hint=error.words.hint) from error
         if len(found) > MOST_PATTERNS:
             hint = "write one pattern for many tensors, for example blk.*.attn_v=q8_0"
             raise UsageError(f"has more than {MOST_PATTERNS:,} patterns", file=path, hint=hint)

@@ -1,4 +1,4 @@
-"""Predicates for paths. All are false for a path that the system refuses, such as one that is too long."""
+"""What paths lead to. Predicates are false for a path that the system refuses, such as one that is too long."""
 
 from __future__ import annotations
 
@@ -44,3 +44,21 @@ def is_same(path: Path, other: Path) -> bool:
         return path.samefile(other)
     except OSError:
         return False
+
+
+def without_detours(path: Path) -> Path:
+    """The same place without `..`: relative if it is below the current folder, and absolute elsewhere.
+
+    A path without `..` stays as it is, and so does one that the system refuses.
+
+    Example:
+        >>> without_detours(Path("models/../models/x.gguf")).as_posix()
+        'models/x.gguf'
+    """
+    if ".." not in path.parts:
+        return path
+    try:
+        place, here = path.resolve(), Path.cwd().resolve()
+    except (OSError, RuntimeError):
+        return path
+    return place.relative_to(here) if place.is_relative_to(here) else place

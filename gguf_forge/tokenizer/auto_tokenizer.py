@@ -172,7 +172,7 @@ def _run(request: Mapping[str, Any], place: Place) -> Mapping[str, Any]:
     try:
         return run_limited(describe, request, memory=memory, seconds=seconds, most_output=most_output)
     except InputError as error:
-        raise InputError(f"the tokenizer cannot be used: {error.problem}", file=place.file) from error
+        raise InputError(f"the tokenizer cannot be used: {error.words.problem}", file=place.file) from error
 
 
 def _padding_token(files: TokenizerFiles, place: Place) -> Any:

@@ -111,9 +111,9 @@ def _survey(template: str) -> _Survey:
     try:
         return _Survey(run_limited(survey, template, memory=_MEMORY, seconds=_SECONDS, most_output=_MOST_OUTPUT))
     except LimitError as error:
-        return _Survey(limit=error.problem)
+        return _Survey(limit=error.words.problem)
     except InputError as error:
-        return _Survey(fault=f"is broken: {error.problem}")
+        return _Survey(fault=f"is broken: {error.words.problem}")
 
 
 def _adds_bos(metadata: Metadata) -> bool:

@@ -95,4 +95,4 @@ def test_one_class_is_found_without_the_other_families(hf: str, part: Part) -> N
 def test_a_class_without_a_language_model_leads_to_its_projector() -> None:
     with pytest.raises(UnsupportedError, match="only the encoders and the projector are known") as raised:
         find_architecture({"architectures": ["UltravoxModel"]})
-    assert "--mmproj" in (raised.value.hint or "")
+    assert "--mmproj" in (raised.value.words.hint or "")

@@ -170,7 +170,7 @@ def test_a_folder_is_named(tmp_path: Path, files: list[str], kind: type[ForgeErr
         pass
     assert type(caught.value) is kind
     assert problem in caught.value.problem
-    assert hint.replace("FOLDER", str(tmp_path)) in str(caught.value.hint)
+    assert hint.replace("FOLDER", str(tmp_path)) in str(caught.value.words.hint)
 
 
 def test_a_folder_anywhere_is_named_in_the_same_way() -> None:
@@ -206,7 +206,7 @@ def test_mistral_format_for_a_model_in_the_other_form(tmp_path: Path) -> None:
     (model / "params.json").write_text("{}")
     with pytest.raises(UnsupportedError) as caught, open_model(model, mistral_format=True):
         pass
-    assert "leave out --mistral-format" in str(caught.value.hint)
+    assert "leave out --mistral-format" in str(caught.value.words.hint)
 
 
 def test_the_name_of_a_repository_that_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

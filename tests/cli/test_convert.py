@@ -243,6 +243,7 @@ def test_max_memory(forge: Forge, model: Path) -> None:
     refused = forge("convert", model, "-o", "out.gguf", "--max-memory", "5M")
     assert refused.code == 2
     assert "and 5,242,880 are allowed" in refused.err
+    assert "writing" not in refused.err
     assert listing(Path()) == []
     assert forge("convert", model, "-o", "out.gguf", "--max-memory", "1G").code == 0
     assert "--max-memory: invalid size 'much'" in forge("convert", model, "--max-memory", "much").err
@@ -266,6 +267,7 @@ def test_options_of_llama_cpp_that_nothing_needs_here_are_accepted(forge: Forge,
     ("option", "hint"),
     [
         ("--remote", "`hf download`"),
+        ("--out", "-o or --outfile names the output"),
         ("--trust-remote-code", "no code of a model is ever run"),
         ("--no-such-thing", "see gguf-forge convert --help"),
     ],
@@ -310,7 +312,7 @@ def test_tokens_are_not_compared_without_llama_cpp(forge: Forge, model: Path, mo
     """That is said before the work, which would be in vain."""
     monkeypatch.setattr("gguf_forge.toolbox.tokens.check.find_spec", lambda name: None)
     ran = forge("convert", model, "-o", "out.gguf", "--check-tokens")
-    assert (ran.code, "pip install 'gguf-forge[tokens]'" in ran.err) == (3, True)
+    assert (ran.code, "pip install '.[tokens]'" in ran.err) == (3, True)
     assert listing(Path()) == []
 
 

@@ -116,6 +116,12 @@ def test_the_closing_advice_can_be_followed(forge: Forge, types: str) -> None:
     assert ran.code == 0, ran.err
 
 
+def test_it_says_how_to_remove_the_file_that_nobody_placed(forge: Forge, temporary: Path) -> None:
+    (kept,) = (line.split() for line in forge("demo").out.splitlines() if line.strip().startswith("rm "))
+    assert kept == ["rm", "-r", str(next(temporary.iterdir()))]
+    assert "rm -r" not in forge("demo", "-o", "here.gguf").out
+
+
 def test_only_the_folder_that_is_kept_is_named(forge: Forge, temporary: Path) -> None:
     ran = forge("demo")
     (kept,) = temporary.iterdir()

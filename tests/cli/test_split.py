@@ -67,6 +67,20 @@ def test_the_folder_of_the_parts_is_made(forge: Forge, source: Path) -> None:
     assert not Path("more").exists()
 
 
+def test_the_output_as_an_option(forge: Forge, source: Path) -> None:
+    assert forge("split", source, "-o", "p", "--split-max-tensors", "8").code == 0
+    assert listing(Path()) == NAMES
+    assert forge("merge", NAMES[0], "--outfile", "whole.gguf").code == 0
+    assert listing(Path()) == [*NAMES, "whole.gguf"]
+
+
+@pytest.mark.parametrize(("command", "name"), [("split", "PREFIX"), ("merge", "OUT.gguf")])
+def test_one_output_is_named(forge: Forge, source: Path, command: str, name: str) -> None:
+    none, two = forge(command, source), forge(command, source, "p", "-o", "q")
+    assert (none.code, f"name {name} as the second argument, or with -o" in none.err) == (2, True)
+    assert (two.code, "the output is given twice" in two.err) == (2, True)
+
+
 def test_quiet(forge: Forge, source: Path) -> None:
     for command in (("split", source, "p"), ("merge", "p-00001-of-00001.gguf", "whole.gguf")):
         ran = forge(*command, "--quiet")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -140,6 +141,7 @@ def test_a_terminal_gets_a_bar_with_speed_and_colours(model: Path, tmp_path: Pat
     assert "\x1b[1mQ8_0\x1b[0m" in sent
     assert "━" in sent
     assert "B/s" in sent
+    assert {"31", "91"}.isdisjoint(re.findall(r"\x1b\[(?:[0-9]+;)*([0-9]+)m", sent))  # red is for errors
 
 
 def test_no_color_keeps_the_bar_without_colours(model: Path, tmp_path: Path) -> None:

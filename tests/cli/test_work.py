@@ -9,7 +9,7 @@ from command_line import Forge, listing
 
 
 def test_a_job(forge: Forge, model: Path) -> None:
-    planned = forge("plan", model, "-t", "Q8_0,Q4_0", "--out", "plan.json", "--tasks", "3")
+    planned = forge("plan", model, "-t", "Q8_0,Q4_0", "--save-plan", "plan.json", "--tasks", "3")
     assert planned.code == 0
     *_, plan, each, end = planned.out.splitlines()
     assert plan.split()[:4] == ["plan", "plan.json:", "3", "tasks"]
@@ -36,7 +36,7 @@ def test_a_job(forge: Forge, model: Path) -> None:
 
 
 def test_a_job_for_scripts(forge: Forge, model: Path) -> None:
-    planned = forge("plan", model, "-o", "m.gguf", "--out", "plan.json", "--tasks", "2", "--json").json
+    planned = forge("plan", model, "-o", "m.gguf", "--save-plan", "plan.json", "--tasks", "2", "--json").json
     assert planned["plan"]["path"] == "plan.json"
     assert [task["task"] for task in planned["plan"]["tasks"]] == [0, 1]
     done = [forge("work", "plan.json", "--task", task, "--json").json for task in (0, 1)]
@@ -54,7 +54,7 @@ def test_the_names_in_a_group_and_the_old_ones_do_the_same(forge: Forge, model: 
     assert forge("job", "plan", model, "-o", "new.gguf", "--tasks", "2").code == 0
     assert [forge("job", "work", "plan.json", "--task", task).code for task in (0, 1)] == [0, 0]
     assert forge("job", "finish", "plan.json").code == 0
-    assert forge("plan", model, "-o", "old.gguf", "--out", "old.json", "--tasks", "2").code == 0
+    assert forge("plan", model, "-o", "old.gguf", "--save-plan", "old.json", "--tasks", "2").code == 0
     assert [forge("work", "old.json", "--task", task).code for task in (0, 1)] == [0, 0]
     assert forge("finish", "old.json").code == 0
     assert Path("new.gguf").read_bytes() == Path("old.gguf").read_bytes()
@@ -64,7 +64,7 @@ def test_the_names_in_a_group_and_the_old_ones_do_the_same(forge: Forge, model: 
 
 def test_quiet_says_nothing(forge: Forge, model: Path) -> None:
     for command in (
-        ("plan", model, "-o", "m.gguf", "--out", "plan.json"),
+        ("plan", model, "-o", "m.gguf", "--save-plan", "plan.json"),
         ("work", "plan.json", "--task", "0"),
         ("finish", "plan.json"),
     ):
@@ -83,12 +83,13 @@ def test_a_gguf_file_can_be_planned(forge: Forge, model: Path) -> None:
     ("command", "code", "message"),
     [
         (("plan", "MODEL", "--tasks", "2"), 2, "name its file with --save-plan plan.json"),
-        (("plan", "MODEL", "--out", "plan.json", "--tasks", "0"), 2, "--tasks"),
-        (("plan", "MODEL", "--out", "plan.json"), 8, "plan.json: already exists"),
-        (("plan", "MODEL", "--out", "nowhere/plan.json"), 5, "the folder does not exist"),
+        (("plan", "MODEL", "--save-plan", "plan.json", "--tasks", "0"), 2, "--tasks"),
+        (("plan", "MODEL", "--save-plan", "plan.json"), 8, "plan.json: already exists"),
+        (("plan", "MODEL", "--save-plan", "nowhere/plan.json"), 5, "the folder does not exist"),
+        (("plan", "MODEL", "--save-plan", "m.gguf"), 2, "a plan is JSON, and this is the name of a GGUF file"),
         (("work", "plan.json"), 2, "--task"),
         (("work", "plan.json", "--task", "4"), 2, "there is no task 4"),
-        (("work", "missing.json", "--task", "0"), 4, "missing.json: the file is missing"),
+        (("work", "missing.json", "--task", "0"), 4, "missing.json: the file is missing\nhint: check the path, or "),
         (("work", "notes.json", "--task", "0"), 4, "this is not a plan of gguf-forge"),
         (("finish", "plan.json"), 4, "2 of 2 tasks are not done: tasks 0-1"),
         (("finish", "missing.json"), 4, "missing.json"),
@@ -96,7 +97,7 @@ def test_a_gguf_file_can_be_planned(forge: Forge, model: Path) -> None:
 )
 def test_refusals(forge: Forge, model: Path, command: tuple[str, ...], code: int, message: str) -> None:
     Path("notes.json").write_text("{}")
-    assert forge("plan", model, "--out", "plan.json", "--tasks", "2").code == 0
+    assert forge("plan", model, "--save-plan", "plan.json", "--tasks", "2").code == 0
     ran = forge(*(model if word == "MODEL" else word for word in command))
     assert ran.code == code
     assert message in ran.err
@@ -110,6 +111,17 @@ def test_the_plan_makes_the_folder_of_the_outputs(forge: Forge, model: Path, out
     (file,) = forge("job", "finish", "plan.json", "--json").json["files"]
     assert forge("convert", model, "-t", "Q8_0", "-o", "other.gguf").code == 0
     assert Path(file["path"]).read_bytes() == Path("other.gguf").read_bytes()
+
+
+def test_files_are_named_without_detours(forge: Forge, model: Path) -> None:
+    Path("job").mkdir()
+    assert forge("job", "plan", model, "-o", "job/m.gguf", "--save-plan", "job/plan.json").code == 0
+    (part,) = forge("job", "work", "job/plan.json", "--task", "0", "--json").json["parts"]
+    assert Path(part).parent.parent == Path("job")
+    assert forge("job", "finish", "job/plan.json", "--json").json["files"][0]["path"] == "job/m.gguf"
+    again = forge("job", "finish", Path("job/plan.json").absolute(), "--json")
+    assert again.code == 0, again.err
+    assert again.json["files"][0]["path"] == "job/m.gguf"
 
 
 def test_a_plan_that_is_not_written_makes_no_folder(forge: Forge, model: Path) -> None:

@@ -31,7 +31,7 @@ from gguf_forge.storage.local import disk
 def test_processes_of_which_some_are_killed(here: Path) -> None:
     convert("Tiny", "whole/m.gguf", types="Q4_K_M")
     subprocess.run(
-        [*PROGRAM, "plan", "Tiny", "-o", "out/m.gguf", "--out", "plan.json", "--tasks", "3", "-q"], check=True
+        [*PROGRAM, "plan", "Tiny", "-o", "out/m.gguf", "--save-plan", "plan.json", "--tasks", "3", "-q"], check=True
     )
 
     first, again, killed = start(0), start(0), start(1)

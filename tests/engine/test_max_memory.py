@@ -137,7 +137,7 @@ def test_too_little_is_refused_before_any_work(tmp_path: Path) -> None:
         convert(model, out, max_memory=1 << 20)
     assert not out.exists()
     # what the message says is enough
-    enough = re.search("--max-memory ([0-9]+)M", str(e.value.hint))
+    enough = re.search("--max-memory ([0-9]+)M", str(e.value.words.hint))
     assert enough is not None
     convert(model, out, max_memory=int(enough[1]) << 20)
 

@@ -15,7 +15,7 @@ FOLDER_COMMANDS = (
     ("plan", "{}", "--json"),
     ("convert", "{}", "-t", "Q4_K_M"),
     ("convert", "{}", "--vocab-only", "-t", "F16"),
-    ("plan", "{}", "--out", "plan.json"),
+    ("plan", "{}", "--save-plan", "plan.json"),
 )
 FILE_COMMANDS = (
     ("inspect", "{}"),

@@ -109,7 +109,7 @@ def test_what_has_no_place_in_an_adapters_file(
     write_adapter(tmp_path / "a", pairs_for(SHAPES) | more, **config)
     with pytest.raises(UnsupportedError, match=what) as caught:
         plan(tmp_path / "a", base_model=base)
-    assert "--lora" in str(caught.value.hint)
+    assert "--lora" in str(caught.value.words.hint)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_a_tensor_that_the_model_needs_is_missed(model: Path) -> None:
 def test_the_hint_says_which_pattern_helps(model: Path, probed: Path) -> None:
     with pytest.raises(UnsupportedError, match="not known for the") as caught:
         plan(probed, drop_tensor=["router_probe"])
-    pattern = str(caught.value.hint).partition("--drop-tensor ")[2].strip("'")
+    pattern = str(caught.value.words.hint).partition("--drop-tensor ")[2].strip("'")
     assert pattern == r"^probe\."
     assert file_of(probed, drop_tensor=["router_probe", pattern]) == file_of(model)
 
@@ -66,14 +66,14 @@ def test_the_hint_says_which_pattern_helps(model: Path, probed: Path) -> None:
 def test_nothing_inside_of_layers_is_offered_to_be_left_out(probed: Path) -> None:
     with pytest.raises(UnsupportedError, match="not known for the") as caught:
         plan(probed)
-    assert "--drop-tensor" not in str(caught.value.hint)
+    assert "--drop-tensor" not in str(caught.value.words.hint)
 
 
 def test_a_gguf_file_is_edited_instead(model: Path, tmp_path: Path) -> None:
     (made,) = convert(model, tmp_path / "a.gguf", types="BF16")
     with pytest.raises(UsageError, match="a GGUF file") as caught:
         plan(made.path, types="Q8_0", drop_tensor=["output"])
-    assert "edit --drop-tensor" in str(caught.value.hint)
+    assert "edit --drop-tensor" in str(caught.value.words.hint)
 
 
 def test_it_is_written_down_in_a_plan(probed: Path) -> None:

@@ -37,7 +37,7 @@ def test_without_its_base_model(made: MadeInput) -> None:
         InputError, match="this is a LoRA adapter, and not a model; its base model example/small-base"
     ) as caught:
         plan(made())
-    assert "--base" in str(caught.value.hint)
+    assert "--base" in str(caught.value.words.hint)
     assert "hf download example/small-base config.json" in str(caught.value.hint)
 
 

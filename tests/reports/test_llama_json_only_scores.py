@@ -86,7 +86,7 @@ def test_a_family_that_expects_byte_level_vocabularies(folder: Path, tmp_path: P
 def test_a_pre_tokenizer_of_words_is_refused(folder: Path) -> None:
     with pytest.raises(UsageError, match="not split into words") as caught:
         converted(folder, pre_tokenizer="llama-bpe")
-    assert caught.value.hint == "leave --pre-tokenizer out"
+    assert caught.value.words.hint == "leave --pre-tokenizer out"
     assert keys(converted(folder, pre_tokenizer="default"))["model"] == "llama"
 
 

@@ -84,5 +84,5 @@ def test_with_a_config_of_transformers_and_no_weights_of_it(folder: Path, tmp_pa
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ForgeError, match=r"no file is called model\*\.safetensors") as caught:
         plan(folder)
-    assert "--mistral-format" in str(caught.value.hint)
+    assert "--mistral-format" in str(caught.value.words.hint)
     convert(folder, tmp_path / "a.gguf", types="BF16", mistral_format=True)

@@ -57,5 +57,5 @@ def test_what_nobody_can_know_is_named_with_the_option_that_leaves_it_out(tmp_pa
     with pytest.raises(UnsupportedError, match="critic") as caught:
         plan(trained)
     pattern = r"^critic\."
-    assert f"--drop-tensor '{pattern}'" in str(caught.value.hint)
+    assert f"--drop-tensor '{pattern}'" in str(caught.value.words.hint)
     assert file_of(trained, drop_tensor=[pattern]) == file_of(model)

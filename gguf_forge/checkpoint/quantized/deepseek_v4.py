@@ -34,7 +34,7 @@ def _weight(name: str, codes: TensorExpr, scale: TensorExpr) -> TensorExpr:
     try:
         return RepackMxfp4(codes, scale)
     except InputError as error:
-        raise InputError(error.problem, tensor=name) from None
+        raise InputError(error.words.problem, tensor=name) from None
 
 
 def _fits(quantization: Quantization, stored: Tensors) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.recipe.importance.matrix import ImportanceMatrix
-from gguf_forge.recipe.tensor_rules import may_quantize
+from gguf_forge.recipe.tensor_rules import Role, may_quantize, role_of
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Coverage:
         ):
             if names:
                 yield f"{len(names)} {'tensor' if len(names) == 1 else 'tensors'} {problem}: {', '.join(names)}"
+        if usual := [name for name in self.missing if role_of(name) in (Role.EMBEDDING, Role.OUTPUT)]:
+            yield f"llama-imatrix rarely measures {' and '.join(usual)}: rounded without importance, as is usual"
         if not (self.missing or self.misfits or self.unknown):
             yield "the matrix has importance for every tensor of the model that can be quantized, and for no other"
 

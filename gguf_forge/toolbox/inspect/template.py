@@ -48,9 +48,9 @@ def _rendered(name: str, template: str, metadata: Metadata) -> RenderedTemplate:
         try:
             text = run_limited(render, argument, memory=_MEMORY, seconds=_SECONDS, most_output=_MOST_OUTPUT)
         except LimitError as error:
-            return RenderedTemplate(name, None, error.problem)
+            return RenderedTemplate(name, None, error.words.problem)
         except InputError as error:
-            problem = problem or error.problem
+            problem = problem or error.words.problem
         else:
             return RenderedTemplate(name, text, problem)
     return RenderedTemplate(name, None, problem)

@@ -35,7 +35,7 @@ _TRIES = 3
 _MODELS = ("tokenizer.model", "spiece.model")
 _WIDTH = 32
 _MOST_NAMED = 3
-_EXTRA = "install it with: pip install 'gguf-forge[tokens]'"
+_EXTRA = "in a checkout of gguf-forge, install the extra for it: pip install '.[tokens]'"
 
 
 _TokenIds: TypeAlias = Callable[[Mapping[str, Any]], list[list[int]]]
@@ -161,10 +161,10 @@ def _limited(run: _TokenIds, argument: Mapping[str, Any], file: Path | None) -> 
     except LimitError:
         raise
     except InputError as error:
-        if "No module named" in error.problem:
-            raise UnsupportedError(f"comparing tokens needs a library: {error.problem}", hint=_EXTRA) from None
+        if "No module named" in error.words.problem:
+            raise UnsupportedError(f"comparing tokens needs a library: {error.words.problem}", hint=_EXTRA) from None
         what = "the tokenizer cannot be loaded" if file is not None else "llama.cpp does not load the vocabulary"
-        raise InputError(f"{what}: {error.problem}", file=file, hint=error.hint) from None
+        raise InputError(f"{what}: {error.words.problem}", file=file, hint=error.words.hint) from None
 
 
 def _difference(text: str, expected: Sequence[int], found: Sequence[int], pieces: Sequence[object]) -> TextDifference:

@@ -63,7 +63,7 @@ def test_a_missing_library_is_named(qwen: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(check_module, "run_limited", without_library)
     with pytest.raises(UnsupportedError, match="needs a library: No module named 'xllamacpp'") as error:
         check_tokens(keys_of(qwen, pre_tokenizer="qwen2"), LocalFolder(qwen))
-    assert error.value.hint == "install it with: pip install 'gguf-forge[tokens]'"
+    assert error.value.hint == "in a checkout of gguf-forge, install the extra for it: pip install '.[tokens]'"
 
 
 def test_what_cannot_be_compared_is_refused(qwen: Path, tmp_path: Path) -> None:
