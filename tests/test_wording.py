@@ -100,6 +100,11 @@ def test_every_module_takes_its_log_from_there() -> None:
     assert isinstance(logging.getLogger("gguf_forge.planning.from_checkpoint"), logging.Logger)
 
 
+def test_errors_that_quote_another_take_its_words_as_they_were_written() -> None:
+    quoted = re.compile(r"\b(error|refused)\.(problem|hint)\b")
+    assert [file.name for file in PACKAGE.rglob("*.py") if quoted.search(file.read_text(encoding="utf-8"))] == []
+
+
 def test_keywords_that_messages_name_do_what_they_say(tmp_path: Path) -> None:
     model = tiny_llama(tmp_path)
     (file,) = gguf_forge.convert(model, tmp_path / "a.gguf", types="Q8_0", max_memory="8G", split_max_tensors=1000)

@@ -140,7 +140,7 @@ def _changes(tensors: Mapping[str, TensorExpr]) -> Iterator[tuple[str, TensorExp
         try:
             yield stem, LowRank(transposed(a) if stem == _EMBEDDINGS[0] else a, b)
         except ForgeError as error:
-            raise InputError(error.problem, tensor=printable(stem)) from None
+            raise InputError(error.words.problem, tensor=printable(stem)) from None
 
 
 def _below(expr: TensorExpr) -> Iterator[TensorExpr]:
@@ -175,7 +175,7 @@ class _PeftPair:
         try:
             a, b = factors(expr.of if isinstance(expr, Transpose) else expr)
         except ForgeError as error:
-            raise UnsupportedError(error.problem, tensor=printable(name), hint=_AS_GGUF) from None
+            raise UnsupportedError(error.words.problem, tensor=printable(name), hint=_AS_GGUF) from None
         if len(expr.shape) == 2 and name.endswith(".weight"):
             a, b = (reshaped(x, x.shape[-2:]) for x in (a, b))
             return cls(name.removesuffix(".weight"), None, a, b, is_turned, is_embedding)
