@@ -158,8 +158,9 @@ def _tried(argument: Mapping[str, Any]) -> list[list[int]]:
 def _limited(run: _TokenIds, argument: Mapping[str, Any], file: Path | None) -> list[list[int]]:
     try:
         return run_limited(run, dict(argument), memory=_MEMORY, seconds=_SECONDS, most_output=_MOST_OUTPUT)
-    except LimitError:
-        raise
+    except LimitError as error:
+        problem = error.problem if file is not None else f"llama.cpp with the vocabulary: {error.problem}"
+        raise LimitError(problem, file=file, hint="if there are many texts, compare fewer (--token-texts)") from None
     except InputError as error:
         if "No module named" in error.words.problem:
             raise UnsupportedError(f"comparing tokens needs a library: {error.words.problem}", hint=_EXTRA) from None

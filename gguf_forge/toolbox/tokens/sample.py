@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 
+from gguf_forge.errors import InputError
 from gguf_forge.storage.folder import read_text
 from gguf_forge.storage.local.folder import located
 
-_MOST_BYTES = 16 << 20
+_MOST_BYTES, _MOST_TEXTS = 16 << 20, 1 << 18
 # Words of ordinary prose, which every rule for splitting text splits alike.
 PLAIN = (
     "the quick brown fox jumps over the lazy dog",
@@ -53,6 +55,9 @@ def read_texts(path: Path) -> tuple[str, ...]:
     """The lines of a file, each with its end, as texts to compare.
 
     Raises:
-        InputError: the file cannot be read, is larger than 16 MiB, or is not UTF-8.
+        InputError: the file cannot be read, is larger than 16 MiB, has more than 262,144 lines, or is not UTF-8.
     """
-    return tuple(read_text(*located(path), _MOST_BYTES).splitlines(keepends=True))
+    text = read_text(*located(path), _MOST_BYTES)
+    if text.count("\n") > _MOST_TEXTS:
+        raise InputError(f"has more than {_MOST_TEXTS:,} lines", file=path, hint="take some of them")
+    return tuple(StringIO(text))

@@ -9,6 +9,7 @@ from synthetic import write_checkpoint
 import gguf_forge
 from gguf_forge.cli import main
 from gguf_forge.errors import InputError, UnsupportedError
+from gguf_forge.foreign.limited import LimitError
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.toolbox.tokens import SAMPLE, check_tokens, read_texts
@@ -84,6 +85,25 @@ def test_a_tokenizer_that_is_broken_is_an_error(qwen: Path, tmp_path: Path, cont
 def test_texts_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "texts").write_text("one\n\ntwo", encoding="utf-8")
     assert read_texts(tmp_path / "texts") == ("one\n", "\n", "two")
+    (tmp_path / "texts").write_text("a\u2028b\r\nc\x0cd\n", encoding="utf-8")
+    assert read_texts(tmp_path / "texts") == ("a\u2028b\n", "c\x0cd\n")
+
+
+def test_a_file_of_millions_of_texts_is_refused_by_its_name(tmp_path: Path) -> None:
+    """Each line becomes an object, which is far more than its bytes."""
+    (tmp_path / "texts").write_bytes(b"\n" * ((1 << 18) + 1))
+    with pytest.raises(InputError, match="texts: has more than 262,144 lines"):
+        read_texts(tmp_path / "texts")
+
+
+def test_texts_that_take_too_long_are_told(qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_long(*args: object, **named: object) -> None:
+        raise LimitError("it takes more than 5 s of processor time")
+
+    monkeypatch.setattr(check_module, "run_limited", too_long)
+    keys = keys_of(qwen, pre_tokenizer="qwen2")
+    with pytest.raises(InputError, match=r"tokenizer\.json: it takes more.*; if there are many texts, compare fewer"):
+        check_tokens(keys, LocalFolder(qwen), PLAIN)
 
 
 @needs_llama_cpp
