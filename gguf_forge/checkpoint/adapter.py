@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from types import TracebackType
 
 from gguf_forge.checkpoint.adapter_config import CONFIG, AdapterConfig
 from gguf_forge.checkpoint.as_stored import as_stored, widened
 from gguf_forge.checkpoint.leftovers import without_wrappers
-from gguf_forge.checkpoint.safetensors_file import StoredTensor, read_safetensors_header
+from gguf_forge.checkpoint.safetensors_file import MAX_TENSORS, StoredTensor, read_safetensors_header
 from gguf_forge.checkpoint.shards import has_weights
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.storage.folder import Folder
@@ -122,15 +124,23 @@ class Adapter:
         Raises:
             InputError: a factor lacks its other one, or is no matrix of floats.
         """
+        return self._pairs
+
+    @cached_property
+    def _pairs(self) -> tuple[LowRankPair, ...]:
         found: dict[str, dict[str, StoredTensor]] = {}
         embeddings: set[str] = set()
-        for stored, tensor in self.tensors.items():
-            name = _plain(stored)
+        for stored, name in self._names.items():
             if (end := _end_of(name)) is not None:
                 module = name.removesuffix(end)
-                found.setdefault(module, {})[_PARTS[end]] = tensor
+                found.setdefault(module, {})[_PARTS[end]] = self.tensors[stored]
                 embeddings |= {module} if "_embedding_" in end else set()
         return tuple(self._pair(module, parts, module in embeddings) for module, parts in found.items())
+
+    @cached_property
+    def _names(self) -> Mapping[str, str]:
+        """The plain name of each tensor."""
+        return {stored: _plain(stored) for stored in self.tensors}
 
     def _pair(self, module: str, parts: Mapping[str, StoredTensor], of_embedding: bool) -> LowRankPair:
         if "a" not in parts or "b" not in parts:
@@ -158,7 +168,7 @@ class Adapter:
         Raises:
             InputError: weights are no floats.
         """
-        names = {name: _plain(name) for name in self.tensors if _UNTRAINED not in name}
+        names = {stored: name for stored, name in self._names.items() if _UNTRAINED not in stored}
         for stored, name in names.items():
             is_buffer = self.tensors[stored].dtype in _OF_BUFFERS and not name.endswith(_WEIGHT_ENDS)
             if _end_of(name) is None and not is_buffer:
@@ -168,6 +178,14 @@ class Adapter:
             for stored, name in names.items()
             if _end_of(name) is None and (with_base or not name.endswith(f"{_BASE_LAYER}.weight"))
         }
+
+
+def refuse_too_many(n_tensors: int, folder: Path) -> None:
+    """Raises InputError if adapters have so many tensors together, the last of them in `folder`, as no model has."""
+    if n_tensors > MAX_TENSORS:
+        raise InputError(
+            f"with this adapter, all have more than the {MAX_TENSORS:,} tensors that are read", file=folder
+        )
 
 
 def _plain(name: str) -> str:

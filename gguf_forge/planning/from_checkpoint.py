@@ -10,7 +10,7 @@ from pathlib import Path
 from gguf_forge.architectures.mapping import PlannedTensor
 from gguf_forge.architectures.registry import module_files
 from gguf_forge.checkpoint import Checkpoint
-from gguf_forge.checkpoint.adapter import Adapter
+from gguf_forge.checkpoint.adapter import Adapter, refuse_too_many
 from gguf_forge.checkpoint.merging import ScaledAdapter
 from gguf_forge.checkpoint.mistral_form import has_mistral_form
 from gguf_forge.checkpoint.safetensors_file import header_size
@@ -258,7 +258,10 @@ class CheckpointModel:
             for path, prefix in module_files(checkpoint.config).items() if weights else ():
                 checkpoint = checkpoint.with_module(path, prefix)
             if weights and adapters:
-                found = [opened.enter_context(Adapter.open(each)) for each, _ in adapters]
+                found = []
+                for each, _ in adapters:
+                    found.append(opened.enter_context(Adapter.open(each)))
+                    refuse_too_many(sum(len(adapter.tensors) for adapter in found), each.path)
                 factors = [factor for _, factor in adapters]
                 for each in found:
                     say_base(each, folder, checkpoint.config)

@@ -30,6 +30,7 @@ from synthetic import FAMILIES, read_description, write_checkpoint
 from weights import file_of
 
 from gguf_forge import InputError, RefusedError, UnsupportedError, UsageError, convert, open_gguf, plan
+from gguf_forge.checkpoint import adapter as adapter_module
 from gguf_forge.cli import main
 
 Q, DOWN, EMBED, HEAD = (
@@ -612,3 +613,25 @@ def test_an_output_that_is_the_adapter_is_refused(model: Path, tmp_path: Path) -
     adapter_for(model, tmp_path / "a", Q)
     with pytest.raises(RefusedError):
         convert(model, tmp_path / "a" / "adapter_model.safetensors", types="F16", lora=[tmp_path / "a"], overwrite=True)
+
+
+def test_the_names_of_an_adapter_are_read_once(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adapter may have a quarter of a million tensors, and several questions are asked of it."""
+    tensors = adapter_for(model, tmp_path / "adapter", "model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj")
+    asked: list[str] = []
+    plain = adapter_module._plain
+    monkeypatch.setattr(adapter_module, "_plain", lambda name: asked.append(name) or plain(name))
+    plan(model, types="F16", lora=(f"{tmp_path / 'adapter'}",))
+    assert sorted(asked) == sorted(set(asked))
+    assert len(asked) == len(tensors)
+
+
+def test_adapters_have_together_no_more_tensors_than_a_model(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        adapter_for(model, tmp_path / name, "model.layers.0.mlp.up_proj")
+    monkeypatch.setattr(adapter_module, "MAX_TENSORS", 3)
+    plan(model, types="F16", lora=(str(tmp_path / "a"),))
+    with pytest.raises(InputError, match="b: with this adapter, all have more than the 3 tensors that are read"):
+        plan(model, types="F16", lora=(str(tmp_path / "a"), str(tmp_path / "b")))
