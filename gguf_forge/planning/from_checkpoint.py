@@ -259,9 +259,9 @@ class CheckpointModel:
                 checkpoint = checkpoint.with_module(path, prefix)
             if weights and adapters:
                 found = []
-                for each, _ in adapters:
-                    found.append(opened.enter_context(Adapter.open(each)))
-                    refuse_too_many(sum(len(adapter.tensors) for adapter in found), each.path)
+                for place, _ in adapters:
+                    found.append(opened.enter_context(Adapter.open(place)))
+                    refuse_too_many(sum(len(each.tensors) for each in found), place.path)
                 factors = [factor for _, factor in adapters]
                 for each in found:
                     say_base(each, folder, checkpoint.config)
