@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gguf_forge.errors import InputError
@@ -10,10 +10,12 @@ from gguf_forge.storage.limits import limit_of
 from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.storage.paths import is_there
 
+_KEPT_BYTES = limit_of("config.json")
+
 
 @dataclass(frozen=True)
 class LocalFolder:
-    """A `Folder` on a disk.
+    """A `Folder` on a disk. A small file is read once: all see the same bytes, even if it changes meanwhile.
 
     Example:
         >>> LocalFolder(Path("Qwen3-0.6B")).subfolder("1_Pooling").path.as_posix()
@@ -21,6 +23,7 @@ class LocalFolder:
     """
 
     path: Path
+    _contents: dict[str, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -39,6 +42,8 @@ class LocalFolder:
         return is_there(self.path / name)
 
     def read_small(self, name: str, limit: int | None = None) -> bytes:
+        if name in self._contents and (limit is None or len(self._contents[name]) <= limit):
+            return self._contents[name]
         if not self.has(name):
             hint = "check the path, or download the whole model folder"
             raise InputError("the file is missing", file=self.path / name, hint=hint)
@@ -48,7 +53,10 @@ class LocalFolder:
                 raise InputError(
                     f"the file is larger than {most >> 20:,} MiB, the limit for such files", file=file.path
                 )
-            return file.read(0, file.size).tobytes()
+            content = file.read(0, file.size).tobytes()
+        if len(content) <= _KEPT_BYTES:
+            self._contents[name] = content
+        return content
 
     def open(self, name: str) -> SourceFile:
         return SourceFile(self.path / name)
