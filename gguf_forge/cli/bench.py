@@ -67,9 +67,10 @@ def bench(
     from gguf_forge.cli.streams import print_data, print_json, tell
     from gguf_forge.kernels.bench import measure
 
-    def say(done: Measurement) -> None:
+    def say(done: Measurement, number: int, total: int) -> None:
         if not messages.quiet:
-            tell(line((f"{done.kind} {done.work} from {done.source}, {done.backend}", "dim")))
+            words = f"{number} of {total}: {done.kind} {done.work} from {done.source}, {done.backend}"
+            tell(line((words, "dim")))
 
     report = measure(types, backends=backends, sources=sources or ("f32",), rounds=rounds, progress=say)
     if messages.json:

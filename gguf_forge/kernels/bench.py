@@ -127,7 +127,7 @@ def measure(
     backends: Iterable[str] = (),
     sources: Iterable[str] = ("f32",),
     rounds: int = 5,
-    progress: Callable[[Measurement], None] = lambda measurement: None,
+    progress: Callable[[Measurement, int, int], None] = lambda measurement, number, total: None,
 ) -> BenchReport:
     """Measures the kernels, one thread, in million values and gigabytes a second.
 
@@ -136,7 +136,7 @@ def measure(
         backends: Of `gguf_forge.backends()`; the default one if empty.
         sources: Of "f32", "f16" and "bf16": the dtypes to quantize from.
         rounds: How many times to time each kernel.
-        progress: Called with each measurement as it is made.
+        progress: Called with each measurement as it is made, its number, and how many there will be.
 
     Raises:
         UsageError: an unknown type, backend or source, or no rounds.
@@ -157,13 +157,16 @@ def measure(
     if rounds < 1:
         raise UsageError(f"rounds must be at least 1, not {rounds}")
     ggml, copy, measurements = find_ggml(), copy_speed(), []
-    for tensor_type in chosen:
-        for work in works(tensor_type):
-            for source in sources if work != DEQUANTIZE else sources[:1]:
-                for backend in names:
-                    one = workload(tensor_type, work, source, backend, ggml).timed(rounds, copy)
-                    progress(one)
-                    measurements.append(one)
+    wanted = [
+        (tensor_type, work, source, backend)
+        for tensor_type in chosen
+        for work in works(tensor_type)
+        for source in (sources if work != DEQUANTIZE else sources[:1])
+        for backend in names
+    ]
+    for each in wanted:
+        measurements.append(workload(*each, ggml).timed(rounds, copy))
+        progress(measurements[-1], len(measurements), len(wanted))
     return BenchReport(cpu_name(), names, tuple(each.path.name for each in ggml), copy / 1e9, tuple(measurements))
 
 

@@ -43,5 +43,11 @@ def test_both_sides_run_once_before_they_are_timed() -> None:
     assert calls == ["ours", "theirs"] * 2
 
 
+def test_it_says_how_far_it_is(forge: Forge) -> None:
+    said = forge("bench", "-t", "Q8_0,Q4_0", "--backend", "portable", "--rounds", "1").err.splitlines()
+    assert [line.split(":")[0] for line in said] == [f"{number} of {len(said)}" for number in range(1, len(said) + 1)]
+    assert len(said) > 3
+
+
 def test_it_says_what_it_measures(forge: Forge) -> None:
     assert "unpacking writes 67 MB" in forge("bench", "-t", "Q8_0", "--rounds", "1", "--quiet").out
