@@ -135,7 +135,9 @@ def _stopped_words(given: Sequence[str]) -> str:
     """What a command that a signal ended says of its files, if it makes files of weights."""
     if not given or given[0] not in _MAKING:
         return "stopped"
-    return "stopped; " + ("run it again to go on" if "--resume" in given else "no unfinished file is left behind")
+    return "stopped; " + (
+        "run the same command again to continue" if "--resume" in given else "no unfinished file is left behind"
+    )
 
 
 def _failure_of(error: Exception, arguments: Sequence[str]) -> Failure:

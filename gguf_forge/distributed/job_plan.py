@@ -38,7 +38,7 @@ _SAMPLES, _SAMPLE_BYTES = 4, 64
 # Threads that read samples. They mostly wait for the disk, perhaps over a network.
 _SAMPLING_THREADS = 8
 _KEY = "gguf_forge_plan"
-_MAKE_ANEW = "make the plan anew with `gguf-forge job plan`"
+_MAKE_ANEW = "make the plan again with `gguf-forge job plan`"
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def test_a_signal_leaves_nothing_behind(model: Path, tmp_path: Path, number: sig
     ("words", "said"),
     [
         (("convert", "model"), "stopped; no unfinished file is left behind"),
-        (("convert", "model", "--resume"), "stopped; run it again to go on"),
+        (("convert", "model", "--resume"), "stopped; run the same command again to continue"),
         (("verify", "model.gguf"), "stopped"),
         (("compare", "a.gguf", "b.gguf"), "stopped"),
     ],

@@ -113,7 +113,7 @@ def test_what_is_kept_of_several_files_is_said_once(path: Path, caplog: pytest.L
     caplog.clear()
     with published_together(outputs, overwrite=False) as files:
         [left] = caplog.messages
-        assert "a.gguf and 2 more: made anew: resume=True would continue" in left
+        assert "a.gguf and 2 more: starting over; resume=True would continue" in left
     caplog.clear()
     with published_together(outputs, overwrite=True):
         assert caplog.messages == []

@@ -162,7 +162,7 @@ def _published(
         for file in files:
             file.begin(journals, overwrite=overwrite, resume=resume)
         if left:
-            log.warning("%s: made anew: --resume would continue from what an earlier run finished", _named(left))
+            log.warning("%s: starting over; --resume would continue from what an earlier run finished", _named(left))
         yield files
         with phase(SYNC):
             for file in files:

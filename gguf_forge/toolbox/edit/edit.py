@@ -179,7 +179,7 @@ def edit_gguf(
 
     Args:
         source: The file; of a split one the first, which has the keys. llama.cpp need not be able to load it.
-        out: The file to be; None for the same.
+        out: The output file; None for the same file.
         remove: Keys to leave out. Of a key that is there several times, the first one stays.
         rename: Key -> its new name.
         chat_template: A Jinja template, in place of all that the file has.

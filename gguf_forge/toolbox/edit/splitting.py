@@ -104,7 +104,7 @@ def merge_gguf(
     Args:
         source: The first part; the others are in the same folder. Also one file in which `cat` has joined all parts,
             or a plain piece of a file (`model.gguf.part1of2`).
-        out: The file to be.
+        out: The output file.
         delete_splits: Delete the parts when the file is complete.
         partial: Take what is there of a split with missing parts.
         threads, overwrite, observer: How it is run; see `RunSettings`.

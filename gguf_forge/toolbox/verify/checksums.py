@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from io import BytesIO
-from itertools import islice
+from itertools import islice, takewhile
 from os import PathLike, fsdecode
 from os.path import lexists
 from pathlib import Path
+from typing import TypeAlias
 
 from gguf_forge.engine.threads import Progress
 from gguf_forge.errors import InputError, printable
@@ -272,10 +273,12 @@ class OwnSums:
 def own_sums(gguf: GgufFile, sums: Sequence[Checksum], path: str | PathLike[str]) -> OwnSums:
     """Picks the lines that are for a file, out of all that `read_sums` gave.
 
-    Files go by their names without folders. A single file may be called otherwise in a list of one file.
+    Files go by their names without folders; where a list has a name in several folders, those decide that the file's
+    own path ends with. A single file may be called otherwise in a list of one file.
 
     Raises:
-        InputError: no line is for the file, or a digest alone is given for several files.
+        InputError: no line is for the file; a digest alone is given for several files; or the list has different files
+            of its name, and the path does not tell which one it is.
     """
     own = {path.name for path in gguf.paths}
     if len(own) > 1 and any(not line.file for line in sums):
@@ -284,7 +287,7 @@ def own_sums(gguf: GgufFile, sums: Sequence[Checksum], path: str | PathLike[str]
     names = own | {Path(line.file).name for line in sums if line.kind.endswith(_OF_FILE)}
     tensors = {tensor.name for tensor in gguf.tensors}
     lines = [_placed(line, names, tensors) for line in sums]
-    ours = [line for line in lines if line.file in own or not line.file]
+    ours = _of_its_files(gguf, zip(lines, map(_folder, sums, lines), strict=True), path)
     theirs = list(dict.fromkeys(line.file for line in lines if line.file not in own))
     is_renamed = not ours and len(own) == len(theirs) == 1
     if not ours and not is_renamed:
@@ -292,6 +295,46 @@ def own_sums(gguf: GgufFile, sums: Sequence[Checksum], path: str | PathLike[str]
     only = gguf.paths[0].name if len(own) == 1 else None
     chosen = tuple(replace(line, file=only or line.file) for line in (lines if is_renamed else ours))
     return OwnSums(str(path), chosen, len(lines) - len(chosen), theirs[0] if is_renamed else None)
+
+
+def _folder(line: Checksum, placed: Checksum) -> tuple[str, ...]:
+    """The folders that a line has before the name of its file."""
+    text = line.file if placed.tensor is None else line.file.removesuffix(f":{placed.tensor}")
+    return Path(text).parent.parts
+
+
+_Placed: TypeAlias = tuple[Checksum, tuple[str, ...]]  # a line, and the folders of its file
+
+
+def _of_its_files(gguf: GgufFile, lines: Iterable[_Placed], path: str | PathLike[str]) -> list[Checksum]:
+    """The lines for the files of `gguf`, and digests without a name. `path` is named in the error."""
+    places = {file.name: file.absolute().parent.parts for file in gguf.paths} | {"": ()}
+    same: dict[tuple[str, str, str | None], list[_Placed]] = {}
+    for line, folder in lines:
+        if line.file in places:
+            same.setdefault((line.file, line.kind, line.tensor), []).append((line, folder))
+    return [line for (name, *_), found in same.items() for line in _nearest(found, places[name], path)]
+
+
+def _nearest(lines: Sequence[_Placed], place: Sequence[str], path: str | PathLike[str]) -> list[Checksum]:
+    """Of lines for one name that contradict each other, those of the folders that `place` ends with."""
+    if len({line.hash for line, _ in lines}) == 1:
+        return [line for line, _ in lines]
+    ends = [_shared_end(folder, place) for _, folder in lines]
+    near = [pair for pair, end in zip(lines, ends, strict=True) if end == max(ends)]
+    folders = sorted({folder for _, folder in near})
+    if len(folders) > 1:
+        name = near[0][0].file
+        named = ", ".join(printable(Path(*folder, name).as_posix()) for folder in folders[:_MOST_SHOWN])
+        problem = f"it does not tell which of these {printable(name)} is: {named}"
+        raise InputError(problem, file=path, hint="give the file in the folder that the list has, or its SHA-256 alone")
+    return [line for line, _ in near]
+
+
+def _shared_end(folder: Sequence[str], other: Sequence[str]) -> int:
+    """How many of the last folders are the same."""
+    pairs = zip(reversed(folder), reversed(other), strict=False)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
 
 def _placed(line: Checksum, names: Set[str], tensors: Set[str]) -> Checksum:

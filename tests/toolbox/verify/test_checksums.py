@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from checkpoints import tiny_llama
 
-from gguf_forge import InputError, RefusedError, convert, open_gguf, split_gguf, verify_gguf, write_sums
+from gguf_forge import InputError, RefusedError, convert, edit_gguf, open_gguf, split_gguf, verify_gguf, write_sums
 from gguf_forge.toolbox.verify.checksums import SumsCheck, check_sums, own_sums, read_sums
 
 
@@ -142,6 +142,43 @@ def test_lines_of_other_files_are_left_alone(form: str, path: Path, tmp_path: Pa
     assert _checked(path, tmp_path / "sums") == SumsCheck(1, (), (), (), others=2)
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     assert _checked(path, tmp_path / "sums") == SumsCheck(0, ("m.gguf",), (), (), others=2)
+
+
+def _in_two_folders(path: Path, tmp_path: Path) -> tuple[Path, Path, str]:
+    """Files of one name with different bytes, in folders a and b, and the digest of the first."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        shutil.copy(path, tmp_path / name / "m.gguf")
+    first, second = tmp_path / "a" / "m.gguf", tmp_path / "b" / "m.gguf"
+    edit_gguf(second, set={"general.name": "Another"})
+    return first, second, hashlib.sha256(first.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("folder", ["{0}/", "./{0}/", "models/{0}/"])
+def test_a_name_in_several_folders_is_that_of_the_nearest(folder: str, path: Path, tmp_path: Path) -> None:
+    for file in _in_two_folders(path, tmp_path)[:2]:
+        lines = [
+            f"{hashlib.sha256(each.read_bytes()).hexdigest()}  {folder.format(each.parent.name)}m.gguf\n"
+            for each in (tmp_path / "a" / "m.gguf", tmp_path / "b" / "m.gguf")
+        ]
+        (tmp_path / "sums").write_text("".join(lines))
+        assert _checked(file, tmp_path / "sums") == SumsCheck(1, (), (), (), others=1)
+
+
+def test_a_name_in_several_folders_that_the_path_does_not_tell_apart(path: Path, tmp_path: Path) -> None:
+    _, _, digest = _in_two_folders(path, tmp_path)
+    (tmp_path / "sums").write_text(f"{digest}  a/m.gguf\n{'0' * 64}  b/m.gguf\n")
+    with pytest.raises(InputError, match=r"does not tell which of these m\.gguf is: a/m\.gguf, b/m\.gguf"):
+        _checked(path, tmp_path / "sums")
+    (tmp_path / "sums").write_text(f"{digest}  a/m.gguf\n{digest}  b/m.gguf\n")
+    assert _checked(path, tmp_path / "sums") == SumsCheck(2, (), (), ())
+
+
+def test_lines_of_a_folder_and_of_the_tensors_belong_together(path: Path, tmp_path: Path) -> None:
+    sums = write_sums(path, tmp_path / "sums")
+    text = (tmp_path / "sums").read_text()
+    (tmp_path / "sums").write_text(f"{text}{hashlib.sha256(path.read_bytes()).hexdigest()}  some/where/m.gguf\n")
+    assert _checked(path, tmp_path / "sums") == SumsCheck(len(sums) + 1, (), (), ())
 
 
 def test_the_sums_of_several_models_in_one_list(path: Path, tmp_path: Path) -> None:
