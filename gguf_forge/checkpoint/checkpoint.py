@@ -186,7 +186,7 @@ def _left(
             hint=f"the names are those of the checkpoint, such as {printable(next(iter(tensors), 'lm_head.weight'))}",
         )
     if len(kept) < len(tensors):
-        log.info("%s: %d tensors are left out", folder.path, len(tensors) - len(kept))
+        log.info("%s: tensors that are left out: %d", folder.path, len(tensors) - len(kept))
     return kept
 
 

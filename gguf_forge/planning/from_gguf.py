@@ -71,7 +71,8 @@ class GgufModel:
     ) -> tuple[FilePlan, ...]:
         _refuse_hints(request)
         gguf = self._gguf
-        log.info("%s: %d tensors in %d files", gguf.paths[0], len(gguf.tensors), len(gguf.paths))
+        where = f" in {len(gguf.paths)} files" if len(gguf.paths) > 1 else ""
+        log.info("%s: %d tensors%s", gguf.paths[0], len(gguf.tensors), where)
         is_partial = gguf.breaks(FormatRule.PARTS)
         if gguf.broken and options.prune_layers:
             raise UsageError("layers are not pruned from some parts of a split", hint="leave out --prune-layers")

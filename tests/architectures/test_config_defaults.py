@@ -87,6 +87,12 @@ def test_counted_labels_get_names() -> None:
     assert "id2label" not in with_defaults({"model_type": "bert", "num_labels": 10**12})
 
 
+def test_a_model_type_without_defaults_is_noted(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        with_defaults({"model_type": "unheard of"})
+    assert caplog.messages == ["no defaults are known for model_type 'unheard of': config.json is used as it is"]
+
+
 @pytest.mark.parametrize(
     "refused",
     [

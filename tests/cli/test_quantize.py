@@ -85,6 +85,13 @@ def test_the_output_goes_beside_the_input(forge: Forge, source: Path) -> None:
     assert "Q4_K_M" in ran.out
 
 
+def test_verbose_says_what_is_read(forge: Forge, source: Path, tmp_path: Path) -> None:
+    assert f"note: {source}: 21 tensors\n" in forge("quantize", source, "q4_k", "--dry-run", "-v").err
+    assert forge("split", source, "p", "--split-max-tensors", "8").code == 0
+    ran = forge("quantize", "p-00001-of-00003.gguf", "q4_k", "--dry-run", "-v")
+    assert "note: p-00001-of-00003.gguf: 21 tensors in 3 files\n" in ran.err
+
+
 def test_an_output_that_is_named(forge: Forge, source: Path) -> None:
     assert forge("quantize", "--pure", source, "out.gguf", "Q8_0", "--json").file["types"] == {"Q8_0": 16, "F32": 5}
     assert listing(Path()) == ["out.gguf"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,12 @@ def probed(model: Path, tmp_path: Path) -> Path:
 )
 def test_the_file_is_that_of_the_model_without_them(model: Path, probed: Path, patterns: list[str]) -> None:
     assert file_of(probed, drop_tensor=patterns) == file_of(model)
+
+
+def test_a_note_counts_what_is_left_out(probed: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        plan(probed, drop_tensor=["probe"])
+    assert f"{probed}: tensors that are left out: {len(STRANGERS)}" in caplog.messages
 
 
 def test_a_pattern_that_matches_nothing_is_an_error(probed: Path) -> None:

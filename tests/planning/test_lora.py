@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,17 @@ def test_a_llama_merged_on_the_fly_is_the_merged_llama(model: Path, tmp_path: Pa
     made = all_types(model, tmp_path / "x", lora=[tmp_path / "a"])
     assert made == all_types(whole, tmp_path / "y")
     assert made != all_types(model, tmp_path / "z")
+
+
+def test_a_note_names_each_adapter_and_its_factor(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in "ab":
+        adapter_for(model, tmp_path / name, Q)
+    with caplog.at_level(logging.INFO):
+        plan(model, lora=[tmp_path / "a", f"{tmp_path / 'b'}:0.5"])
+    notes = [words for words in caplog.messages if "merged, scaled by" in words]
+    assert notes == [f"{tmp_path / 'a'}: merged, scaled by 1", f"{tmp_path / 'b'}: merged, scaled by 0.5"]
 
 
 @pytest.mark.parametrize("family", ["phi3", "qwen3moe", "mixtral", "gptoss-bf16"])
