@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
 from collections import defaultdict
@@ -43,7 +44,7 @@ class Form:
     """The names in some checkpoints of a class.
 
     Attributes:
-        of: The class that config.json names first.
+        of: The class that config.json names first; empty if it names none.
         names: Pattern -> templates.
         targets: What the names mean -> the templates.
     """
@@ -111,7 +112,7 @@ def read(request: Request, found: Forms) -> None:
     config = model._checkpoint.config
     architecture, site = survey(model._checkpoint, request.part, choices=request.choices, target=target)
     name = name_of(architecture, config, request.part)
-    form, lookup = Form((config.get("architectures") or [name])[0]), NameLookup(with_stacked_experts(architecture))
+    form, lookup = Form((config.get("architectures") or [""])[0]), NameLookup(with_stacked_experts(architecture))
     for stored, expr in site.tensors.items():
         after = renamed(architecture, stored, site)
         match = lookup.rules_for(after, site) or find_with_suffix(lookup.targets, after)
@@ -143,6 +144,8 @@ def template_of(name: str, match: Match[Any]) -> str:
     numbers = [at for at, part in enumerate(parts) if part.isdecimal()]
     for at, hole in zip(numbers, holes, strict=False):
         parts[at] = hole
+    if len(numbers) < len(holes):  # the last number is the end of a word, as in shard_0
+        parts = [re.sub(r"_[0-9]+$", f"_{holes[-1]}", part) for part in parts]
     return ".".join(parts)
 
 

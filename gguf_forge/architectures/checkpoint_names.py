@@ -21,7 +21,8 @@ class CheckpointNames:
     """The names in the checkpoints of one class.
 
     Attributes:
-        of: The class that config.json names. It may be a model around the one that the declaration is for.
+        of: The class that config.json names; empty if it names none. It may be a model around the one that the
+            declaration is for.
         patterns: Template -> the patterns that shapes under it have: a letter for each axis, "1" for an axis of length
             1 and "n" for every other one.
     """

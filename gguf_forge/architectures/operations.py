@@ -123,6 +123,19 @@ def reshape(*sizes: Number) -> Operation:
     return apply
 
 
+def of_width(width: Number) -> Operation:
+    """The tensor as it is. If it has several axes, the last one must have this length."""
+
+    def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+        (x,) = sources
+        wanted = number_of(width, site)
+        if len(x.shape) > 1 and length(x, -1) != wanted:
+            raise InputError(f"has the shape {x.shape}, the config says that rows have {wanted} values")
+        return x
+
+    return apply
+
+
 def vector(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     """A scalar as a vector of one value."""
     (x,) = sources
@@ -385,11 +398,14 @@ def skip_rows(count: Number) -> Operation:
     return apply
 
 
-def padded_rows(count: Number) -> Operation:
-    """Appends rows of zeros until there are `count` rows."""
+def padded_rows(count: Number, stored: Number | None = None) -> Operation:
+    """Appends rows of zeros until there are `count` rows. `stored` is how many rows the checkpoint has, for the way
+    back."""
 
     def apply(site: Site, /, *sources: TensorExpr) -> TensorExpr:
         (x,) = sources
+        if stored is not None and isinstance(x, StandIn):
+            x = StandIn(x.name, (*x.shape[:-2], number_of(stored, site), length(x, -1)))
         missing = number_of(count, site) - length(x, -2)
         if missing <= 0:
             return x

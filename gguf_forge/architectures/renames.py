@@ -144,6 +144,9 @@ WRAPPERS: tuple[Rename, ...] = (
     ends("e_score_correction_bias", "e_score_correction.bias"),
 )
 
+# Puts the prefix `model.` before all names. Checkpoints of a model without a head lack it, or have it.
+INSIDE_MODEL: tuple[Rename, ...] = (starts("model."), starts("", "model."))
+
 # Names of tensors in checkpoints that hold only the body of a model, without its head. They lack the prefix `model.`.
 BODY_NAMES = (
     *("embed_tokens", "norm"),

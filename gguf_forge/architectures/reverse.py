@@ -19,7 +19,7 @@ from gguf_forge.architectures.config_of_file import config_of_file
 from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.key_tensors import tensors_of_keys
 from gguf_forge.architectures.metadata import Line
-from gguf_forge.architectures.origins import Making, Origins, origins_of
+from gguf_forge.architectures.origins import CheckpointTensor, Making, Origins, origins_of
 from gguf_forge.architectures.registry import declarations
 from gguf_forge.architectures.site import Site
 from gguf_forge.architectures.templates import fill, group_names, parse
@@ -33,6 +33,8 @@ from gguf_forge.tokenizer import Reader, bpe, sentencepiece, wordpiece, xlm_robe
 
 # Far above any real model; a hostile file may claim any number.
 _MOST_EXPERTS = 100_000
+# The longest inner axis that is looked for where two axes were merged: far longer than any head.
+_LONGEST_INNER = 4096
 _PROJECTOR_TYPES = ("projector_type", "vision.projector_type", "audio.projector_type")
 # Reader of vocabularies -> the kind of vocabulary in the file. The other readers take several kinds.
 _KINDS: Mapping[Reader, str] = {wordpiece: "bert", bpe: "gpt2", sentencepiece: "llama", xlm_roberta: "t5"}
@@ -52,7 +54,7 @@ class KnownModel:
         architecture: Its declaration.
         class_name: The class that the declaration is for.
         site: What the config says.
-        outermost: The class that config.json names first.
+        outermost: The class that config.json names first; empty if it names none.
     """
 
     architecture: Architecture
@@ -61,10 +63,29 @@ class KnownModel:
     outermost: str = ""
 
 
-def checkpoint_tensors(
-    metadata: Metadata, tensors: Mapping[str, TensorExpr], model: KnownModel | None = None
-) -> dict[str, TensorExpr]:
-    """The tensors of the checkpoint that a GGUF file was made of, by their Hugging Face names.
+@dataclass(frozen=True)
+class LedBack:
+    """What a GGUF file was made of.
+
+    Attributes:
+        tensors: By their Hugging Face names.
+        modules: Further files of such a checkpoint -> the prefix that the names of their tensors have here.
+    """
+
+    tensors: Mapping[str, TensorExpr]
+    modules: Mapping[str, str]
+
+    def by_file(self) -> dict[str | None, dict[str, TensorExpr]]:
+        """The tensors under the names that they have in their files: None for the model's own, and each module's."""
+        found: dict[str | None, dict[str, TensorExpr]] = {}
+        for name, expr in self.tensors.items():
+            file = next((file for file, prefix in self.modules.items() if name.startswith(prefix)), None)
+            found.setdefault(file, {})[name.removeprefix(self.modules[file]) if file is not None else name] = expr
+        return found
+
+
+def lead_back(metadata: Metadata, tensors: Mapping[str, TensorExpr], model: KnownModel | None = None) -> LedBack:
+    """The tensors of the checkpoint that a GGUF file was made of.
 
     Args:
         metadata: Keys of the file.
@@ -78,12 +99,13 @@ def checkpoint_tensors(
 
     Example:
         >>> with open_gguf("model-BF16.gguf") as gguf:  # doctest: +SKIP
-        ...     found = checkpoint_tensors(gguf.typed_metadata, {t.name: t.expression() for t in gguf.tensors})
+        ...     found = lead_back(gguf.typed_metadata, {t.name: t.expression() for t in gguf.tensors}).tensors
     """
     models = _models(metadata, tensors) if model is None else [model]
     hint = _ASK_CONFIG if model is None else _AS_GGUF
     ways = [_Way(each, names, tensors, hint) for each in models for names in _names(each)]
-    return min(ways, key=lambda way: way.misfit).tensors(tensors, metadata)
+    best = min(ways, key=lambda way: way.misfit)
+    return LedBack(best.tensors(tensors, metadata), best.modules)
 
 
 def _names(model: KnownModel) -> Sequence[CheckpointNames]:
@@ -140,7 +162,7 @@ def _site(architecture: Architecture, metadata: Metadata, targets: Sequence[str]
     config = config_of_file(architecture, metadata)
     layers = max((parse(name).layer or 0 for name in targets), default=0) + 1
     count = config.find("block_count") or layers
-    return Site(config, LocalFolder(Path()), architecture.part, block_count=count)
+    return Site(config, LocalFolder(Path()), architecture.part, block_count=count, keys=metadata)
 
 
 class _Way:
@@ -153,6 +175,10 @@ class _Way:
         self._architecture, self._site = model.architecture, _with_choices(model.site, tensors)
         self._is_native = names.of == _NATIVE_FORM
         self.origins: Origins = origins_of(model.architecture, names, self._site, tensors)
+
+    @property
+    def modules(self) -> Mapping[str, str]:
+        return self._architecture.modules
 
     @property
     def misfit(self) -> tuple[int, int, bool, int]:
@@ -171,11 +197,10 @@ class _Way:
             try:
                 trees = None if missing else _trees(making, tensors, self._site.at(making.layer))
             except ForgeError as refused:
-                name, problem = (
-                    next(iter(making.targets)),
-                    f"cannot be led back to a checkpoint: {refused.words.problem}",
-                )
-                raise UnsupportedError(problem, tensor=printable(name), hint=self._hint) from None
+                name = next(iter(making.targets))
+                problem = f"cannot be led back to a checkpoint: {refused.words.problem}"
+                hint = _AS_GGUF if isinstance(refused, UnsupportedError) else self._hint
+                raise UnsupportedError(problem, tensor=printable(name), hint=hint) from None
             if trees is None:
                 unknown += [target for target in making.targets if target in tensors]
             for target, tree in (trees or {}).items():
@@ -209,12 +234,12 @@ def _trees(making: Making, tensors: Mapping[str, TensorExpr], site: Site) -> Map
     if not all(map(prod, shapes)):
         return None
     error: ForgeError | None = None
-    for names in _parts(making, shapes, site):
-        for shape in _shapes(shapes, len(names), making.origins[0].patterns):
+    for parts in _parts(making, shapes, site):
+        for shape in _shapes(shapes, len(parts), making.origins):
             try:
-                made = _made(making, names, shape, site)
+                made = _made(making, parts, shape, site)
                 if len(made) == 1 and [tree.shape for tree in made] != shapes:
-                    made = _made(making, names, _with_other_sizes(shape, made[0].shape, shapes[0]), site)
+                    made = _made(making, parts, _with_other_sizes(shape, made[0].shape, shapes[0]), site)
             except ForgeError as refused:
                 error = error or refused
                 continue
@@ -225,10 +250,20 @@ def _trees(making: Making, tensors: Mapping[str, TensorExpr], site: Site) -> Map
     return None
 
 
-def _made(making: Making, names: Sequence[str], shape: Shape, site: Site) -> list[TensorExpr]:
-    """What the operations make of stand-ins of a shape."""
-    stand_ins = [StandIn(name, shape) for name in names]
+def _made(making: Making, parts: Sequence[CheckpointTensor], shape: Shape, site: Site) -> list[TensorExpr]:
+    """What the operations make of stand-ins, the first of which has a shape."""
+    stand_ins = [StandIn(part.name, _of_other(shape, part.patterns)) for part in parts]
     return [operation(site, *stand_ins) for operation in making.targets.values()]
+
+
+def _of_other(shape: Shape, patterns: tuple[str, ...]) -> Shape:
+    """The shape of a tensor that has its own patterns, beside one of `shape`: the same values along other axes, or a
+    value for each index of the outer axes."""
+    if not patterns or len(shape) in map(len, patterns):
+        return shape
+    if len(patterns[0]) < len(shape):
+        return shape[: len(patterns[0])]
+    return next(_of_pattern(shape, patterns[0]), shape)
 
 
 def _with_other_sizes(shape: Shape, made: Shape, wanted: Shape) -> Shape:
@@ -243,40 +278,42 @@ def _with_other_sizes(shape: Shape, made: Shape, wanted: Shape) -> Shape:
     return tuple(other)
 
 
-def _parts(making: Making, shapes: Sequence[Shape], site: Site) -> Iterator[tuple[str, ...]]:
-    """The names of the tensors that the targets were made of. How many experts there are, the targets' shapes tell."""
+def _parts(making: Making, shapes: Sequence[Shape], site: Site) -> Iterator[tuple[CheckpointTensor, ...]]:
+    """The tensors that the targets were made of. How many experts there are, the targets' shapes tell."""
     if not any("{e}" in origin.name for origin in making.origins):
-        yield tuple(origin.name for origin in making.origins)
+        yield making.origins
         return
     for count in dict.fromkeys(shape[0] for shape in shapes) if making.count is None else (making.count(site),):
         if count <= _MOST_EXPERTS:
             yield tuple(
-                fill(origin.name, expert=expert)
+                replace(origin, name=fill(origin.name, expert=expert))
                 for origin in making.origins
                 for expert in (range(count) if "{e}" in origin.name else (None,))
             )
 
 
-def _shapes(targets: Sequence[Shape], n_parts: int, patterns: tuple[str, ...]) -> Iterator[Shape]:
+def _shapes(targets: Sequence[Shape], n_parts: int, origins: Sequence[CheckpointTensor]) -> Iterator[Shape]:
     """Possible shapes of the parts that targets were made of, if these have equal shapes."""
-    found = dict.fromkeys(_likely_shapes(targets, n_parts))
+    found, patterns = dict.fromkeys(_likely_shapes(targets, n_parts, n_parts // len(origins))), origins[0].patterns
     if not patterns:
         yield from found
     for pattern in patterns:
         yield from dict.fromkeys(shape for each in found for shape in _of_pattern(each, pattern))
         yield from (shape for shape in found if len(shape) == len(pattern))
+        yield from (shape for each in found for shape in _cut_in_two(each, pattern))
 
 
-def _likely_shapes(targets: Sequence[Shape], n_parts: int) -> Iterator[Shape]:
+def _likely_shapes(targets: Sequence[Shape], n_parts: int, n_experts: int) -> Iterator[Shape]:
     first, total = targets[0], sum(map(prod, targets))
     if n_parts > 1:  # stacked, one behind the other, or of the same shape
         yield first
-        if len(first) > 1 and first[0] == n_parts:
+        if len(first) > 1 and first[0] in (n_parts, n_experts):
             yield first[1:]
         yield from (_with(first, at, size // n_parts) for at, size in enumerate(first) if size % n_parts == 0)
     elif len(targets) == 1:
         yield first
         yield from (shape for shape in permutations(first) if len(first) <= 4)
+        yield from (_with(first, at, 2 * size) for at, size in enumerate(first))  # two parts that were added
     elif len(set(targets)) == 1:  # cut into equal parts
         yield from (_with(first, at, size * len(targets)) for at, size in enumerate(first))
         yield from ((*first[:at], len(targets), *first[at:]) for at in range(len(first) + 1))
@@ -307,3 +344,14 @@ def _of_pattern(shape: Shape, pattern: str) -> Iterator[Shape]:
             yield (*sizes[:at], isqrt(size), isqrt(size), *sizes[at + 1 :])
     if not wanted and not sizes:
         yield (1,) * len(pattern)
+
+
+def _cut_in_two(shape: Shape, pattern: str) -> Iterator[Shape]:
+    """The shapes of a pattern with one axis more, which the operation merges with the axis before it."""
+    sizes = [size for size in shape if size != 1]
+    if pattern != "n" * (len(sizes) + 1):
+        return
+    for at, size in enumerate(sizes):
+        for inner in range(1, min(size, _LONGEST_INNER) + 1):
+            if size % inner == 0:
+                yield (*sizes[:at], size // inner, inner, *sizes[at + 1 :])

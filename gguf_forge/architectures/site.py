@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gguf_forge.architectures.config import Config
 from gguf_forge.errors import InputError, UsageError
+from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.storage.folder import Folder
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.stored import Widened
@@ -55,6 +56,7 @@ class Site:
         layer: The layer of the current tensor; None if the tensor belongs to no layer.
         choices: Options of the conversion that declarations may ask for, such as "no_mtp".
         target: The model that this one is a draft for; None if the user did not name it.
+        keys: On the way back from a GGUF file its keys, which tell what otherwise the checkpoint's tensors tell.
 
     Example:
         >>> from pathlib import Path
@@ -71,6 +73,7 @@ class Site:
     layer: int | None = None
     choices: frozenset[str] = frozenset()
     target: DraftTarget | None = None
+    keys: Metadata = field(default_factory=dict)
 
     def at(self, layer: int | None) -> Site:
         """The same model at one of its layers."""

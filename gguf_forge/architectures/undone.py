@@ -7,7 +7,8 @@ from collections import defaultdict
 import numpy as np
 
 from gguf_forge.errors import InputError, UnsupportedError
-from gguf_forge.tensors.arithmetic import NORM_EPSILON, FoldedNorm, Product
+from gguf_forge.tensors.arithmetic import NORM_EPSILON, FoldedNorm, Multiply, Product, Sum
+from gguf_forge.tensors.codebook import Codebook
 from gguf_forge.tensors.expression import Stripe, TensorExpr, Unary
 from gguf_forge.tensors.joined import Joined, Stack
 from gguf_forge.tensors.row_maps import OneOfEqual, Repeat, Slice, UsedRows
@@ -38,7 +39,7 @@ class Undone:
                 for piece in tree.pieces:
                     self.add(piece.expr, Slice(value, tree.axis, piece.start, piece.stop, piece.step))
                 return
-            if isinstance(tree, FoldedNorm | Product):
+            if isinstance(tree, FoldedNorm | Product | Sum | Codebook):
                 self._add_equal(tree, value)
                 return
             if not isinstance(tree, Unary):
@@ -61,13 +62,21 @@ class Undone:
             raise InputError(f"shape {value.shape} is not the {tree.shape} of the checkpoint", tensor=tree.name)
         self._found[tree.name] = value
 
-    def _add_equal(self, tree: FoldedNorm | Product, value: TensorExpr) -> None:
+    def _add_equal(self, tree: FoldedNorm | Product | Sum | Codebook, value: TensorExpr) -> None:
         """Takes parts that together give `value`, though the checkpoint's own parts may be others."""
         if isinstance(tree, Product):
             *others, last = tree.parts
             self.add(last, value)
             for part in others:
                 self.add(part, Constant(np.ones(part.shape, np.float32)))
+            return
+        if isinstance(tree, Sum):
+            for part in tree.parts:
+                self.add(part, Multiply(value, 1 / len(tree.parts)))
+            return
+        if isinstance(tree, Codebook):
+            self.add(tree.sums, value)
+            self.add(tree.counts, Constant(np.ones(tree.counts.shape, np.float32)))
             return
         self.add(tree.weight if tree.gives == "weight" else tree.bias, value)
         self.add(tree.mean, Zeros(tree.shape, F32))

@@ -40,7 +40,7 @@ def checkpoint_shards(
         parts[-1][name] = expr
         size += nbytes
     if len(parts) == 1:
-        return (_shard(folder / f"{stem}.safetensors", parts[0], kind),)
+        return (checkpoint_file(folder / f"{stem}.safetensors", parts[0], kind),)
     names = [f"{stem}-{number:05}-of-{len(parts):05}.safetensors" for number in range(1, len(parts) + 1)]
     index = {
         "metadata": {"total_size": sum(_stored_type(expr, kind).nbytes(expr.shape) for expr in tensors.values())},
@@ -49,10 +49,11 @@ def checkpoint_shards(
     text = json.dumps(index, indent=2).encode() + b"\n"
     # The index is first in the list, so it gets its name last. Readers begin with the index, so it must not come early.
     begin = Shard(folder / f"{stem}.safetensors.index.json", Layout(text, (), len(text)), ())
-    return begin, *(_shard(folder / name, part, kind) for name, part in zip(names, parts, strict=True))
+    return begin, *(checkpoint_file(folder / name, part, kind) for name, part in zip(names, parts, strict=True))
 
 
-def _shard(path: Path, tensors: Mapping[str, TensorExpr], kind: TensorType) -> Shard:
+def checkpoint_file(path: Path, tensors: Mapping[str, TensorExpr], kind: TensorType) -> Shard:
+    """One file of a checkpoint, whatever its size; the arguments are those of `checkpoint_shards`."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     starts, end = [], 0
     for name, expr in tensors.items():

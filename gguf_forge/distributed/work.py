@@ -111,7 +111,8 @@ def _make_parts(job: Job, task: int, run: RunSettings) -> None:
             with _own_names(job, task, outputs) as (own, names):
                 files = list(_pieces(found.files, names))
                 check_samples(plan, found.inputs, (read for file in files for read in file.read_from))
-                write_files(files, replace(run, observer=_TaskObserver(task, run.observer or Observer())), own)
+                observer = _TaskObserver(task, run.observer or Observer())
+                write_files(files, replace(run, observer=observer), {own.path: own})
                 _write_record(own, names, job.record(task).name)
         finished = job.finished()
         # Another run of this task may have let `finish` complete the plan meanwhile. Then the new parts are not needed.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gguf_forge.architectures.reverse import KnownModel, checkpoint_tensors
+from gguf_forge.architectures.reverse import KnownModel, lead_back
 from gguf_forge.architectures.templates import parse
 from gguf_forge.checkpoint.adapter import WRAPPER
 from gguf_forge.checkpoint.other_folders import cached_snapshots
@@ -80,7 +80,7 @@ def adapter_of_file(metadata: Metadata, tensors: Mapping[str, TensorExpr], confi
     targets = {id(expr): target for target, expr in changes.items()}
     order = {target: number for number, target in enumerate(changes)}
     pairs, whole = list[_PeftPair](), dict[str, TensorExpr]()
-    found = checkpoint_tensors(metadata, changes, base)
+    found = lead_back(metadata, changes, base).tensors
     origins = {
         name: sorted({targets[id(leaf)] for leaf in _below(expr) if id(leaf) in targets}, key=order.__getitem__)
         for name, expr in found.items()

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from gguf_forge.engine.batches import RowSource, Shard
 from gguf_forge.engine.complete import difference
@@ -337,24 +338,32 @@ _MEMORY_OF_TENSOR = 500  # bytes that a plan holds for each tensor, besides the 
 def make_files(files: Iterable[FilePlan], run: RunSettings) -> FileTable[WrittenFile]:
     """Checks planned files and writes them; raises what `check_files` and `write_files` do.
 
-    All are in one folder, which is made if it is missing. A run that fails removes it again.
+    Folders that are missing are made. A run that fails removes them again.
     """
     every = tuple(files)
-    with made_folder(every[0].path.parent) as folder:
-        check_files(every, run, folder)
+    with ExitStack() as made:
+        folders = {place: made.enter_context(made_folder(place)) for place in _places(every)}
+        check_files(every, run, folders)
         kernels = run.backend or default_backend()
         threads = run.threads or default_threads()
         log.info("kernels: %s (%d lanes); threads: %d", kernels, backend_lanes(kernels), threads)
-        return write_files(every, run, folder)
+        return write_files(every, run, folders)
 
 
-def check_files(files: Iterable[FilePlan], run: RunSettings, folder: HeldFolder | None = None) -> None:
-    """Raises the errors that can be known before any work. All files are in one folder.
+def _places(files: Iterable[FilePlan]) -> dict[Path, None]:
+    """The folders of all files, each once."""
+    return dict.fromkeys(shard.path.parent for file in files for shard in file.shards)
+
+
+def check_files(
+    files: Iterable[FilePlan], run: RunSettings, folders: Mapping[Path, HeldFolder] = MappingProxyType({})
+) -> None:
+    """Raises the errors that can be known before any work.
 
     Args:
         files: The files.
         run: How it is run.
-        folder: Their folder, if it is held open. Without it, the folder may be missing.
+        folders: Their folders that are held open, by their paths. Other folders may be missing.
 
     Raises:
         UnsupportedError: no kernel makes a type that a file needs, or reads one that it is made of.
@@ -366,21 +375,20 @@ def check_files(files: Iterable[FilePlan], run: RunSettings, folder: HeldFolder 
     check_kernels(every, run)
     todo = []
     with ExitStack() as opened:
-        place = every[0].path.parent
-        if folder is None and is_there(place):
-            folder = opened.enter_context(held(place))
+        there = (place for place in _places(every) if place not in folders and is_there(place))
+        folders = {**folders, **{place: opened.enter_context(held(place)) for place in there}}
         for file in every:
             for shard in file.shards:
                 why = _why_unfinished(file, shard, run)
                 if why is None:
                     continue
-                replaces = run.overwrite or run.resume
+                replaces, folder = run.overwrite or run.resume, folders.get(shard.path.parent)
                 check_output(shard.path, shard.layout.size, file.inputs, overwrite=replaces, folder=folder)
                 if folder is not None and run.resume and not run.overwrite:
                     problem = f"already exists, and is not what this run would make: {why}"
                     refuse_existing(folder, shard.path, problem)
                 todo.append((shard.path, shard.layout.size))
-    check_room(place, todo)
+    check_room(every[0].path.parent, todo)
 
 
 def _why_unfinished(file: FilePlan, shard: Shard, run: RunSettings) -> str | None:
@@ -416,8 +424,10 @@ def _check_types(file: FilePlan) -> None:
         )
 
 
-def write_files(files: Iterable[FilePlan], run: RunSettings, folder: HeldFolder) -> FileTable[WrittenFile]:
-    """Writes planned files into their folder. The sources are read only once for all of them.
+def write_files(
+    files: Iterable[FilePlan], run: RunSettings, folders: Mapping[Path, HeldFolder]
+) -> FileTable[WrittenFile]:
+    """Writes planned files into their folders, which are held open. The sources are read only once for all of them.
 
     To resume, files and parts that are complete stay as they are, unless the settings ask for new ones.
 
@@ -430,7 +440,7 @@ def write_files(files: Iterable[FilePlan], run: RunSettings, folder: HeldFolder)
     unfinished = [file for file in every if not _is_complete(file, complete)]
     todo = [shard for file in unfinished for shard in file.shards if shard.path not in complete]
     for path in complete:
-        tidy(path, folder)
+        tidy(path, folders[path.parent])
     if len(unfinished) < len(every):
         watcher.complete([file for file in every if _is_complete(file, complete)])
     there = sum(s.bytes_to_write for file in unfinished for s in file.shards if s.path in complete)
@@ -441,7 +451,7 @@ def write_files(files: Iterable[FilePlan], run: RunSettings, folder: HeldFolder)
         if there:
             watcher.resumed(there)
 
-    publish = partial(published_together, folder=folder)
+    publish = partial(published_together, folders=folders)
     resumed = forge(todo, run, watcher.advance, publish, watcher.resumed, begin)
     found = {shard.path: n for shard, n in zip(todo, resumed, strict=True)}
     seconds = time.perf_counter() - begun

@@ -9,9 +9,10 @@ from gguf_forge.architectures.registry import class_name, declarations_of
 from gguf_forge.architectures.reverse import KnownModel
 from gguf_forge.architectures.site import Part
 from gguf_forge.checkpoint.mistral_form import PARAMS, has_mistral_form, read_params
+from gguf_forge.checkpoint.pocket_tts_form import config_of_shapes
 from gguf_forge.errors import InputError, printable
 from gguf_forge.gguf_file.values import Metadata
-from gguf_forge.planning.model_plan import site_of
+from gguf_forge.planning.model_plan import of_draft, site_of
 from gguf_forge.storage.json_file import read_json_object
 from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.storage.paths import is_folder
@@ -33,10 +34,14 @@ def model_of_file(metadata: Metadata, config: Path) -> KnownModel:
     if name == PARAMS or (is_folder(config) and has_mistral_form(LocalFolder(folder))):
         name, values = PARAMS, read_params(LocalFolder(folder))
     else:
-        values = read_json_object(LocalFolder(folder), name)
+        values = (config_of_shapes(LocalFolder(folder)) if is_folder(config) else None) or read_json_object(
+            LocalFolder(folder), name
+        )
     kind, wanted = metadata.get("general.type"), metadata.get("general.architecture")
     part: Part = "mmproj" if kind is not None and kind.data == "mmproj" else "text"
-    architecture = next((one for one in declarations_of(values, part) if wanted and one.name == wanted.data), None)
+    # A checkpoint may have a draft model beside the model.
+    configs = (each for config in (values, of_draft(values)) for each in declarations_of(config, part))
+    architecture = next((one for one in configs if wanted and one.name == wanted.data), None)
     if architecture is None:
         told = printable(str(wanted.data if wanted else None))
         raise InputError(
@@ -44,10 +49,11 @@ def model_of_file(metadata: Metadata, config: Path) -> KnownModel:
             file=folder / name,
             hint="give the config.json of the model that the file was made of",
         )
-    site = site_of(architecture, values, LocalFolder(folder), {})
+    site = site_of(architecture, values, LocalFolder(folder), {}, keys=metadata)
     count = metadata.get(f"{architecture.name}.block_count")
     if count is not None and isinstance(count.data, int):
         site = replace(site, block_count=count.data)
     inner, names = class_name(values, part), values.get("architectures")
-    outermost = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else inner
+    inner = inner if inner in architecture.hf else architecture.hf[0]
+    outermost = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
     return KnownModel(architecture, inner, site, outermost)

@@ -247,7 +247,7 @@ def survey(
         UnsupportedError: the model or its quantization is not known.
         InputError: the checkpoint contradicts itself or misses something.
     """
-    architecture = find_architecture(_of_draft(checkpoint.config) if "dspark" in choices else checkpoint.config, part)
+    architecture = find_architecture(of_draft(checkpoint.config) if "dspark" in choices else checkpoint.config, part)
     if unfit := choices & _FLAGS.keys() - architecture.choices:
         flags = ", ".join(sorted(_FLAGS[choice] for choice in unfit))
         raise UsageError(
@@ -257,7 +257,7 @@ def survey(
     return architecture, site_of(architecture, checkpoint.config, checkpoint.folder, tensors, choices, target)
 
 
-def _of_draft(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def of_draft(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The config with the class of the draft model that checkpoints of DeepSeek V4 hold beside the model."""
     is_v4 = class_name(config) == "DeepseekV4ForCausalLM"
     return {**config, "architectures": ["DeepseekV4DSparkModel"]} if is_v4 else config
@@ -270,6 +270,7 @@ def site_of(
     tensors: Mapping[str, TensorExpr],
     choices: frozenset[str] = frozenset(),
     target: Folder | None = None,
+    keys: Metadata | None = None,
 ) -> Site:
     """Where a declaration is applied.
 
@@ -280,6 +281,7 @@ def site_of(
         tensors: The logical tensors to plan.
         choices: The choices that are passed to it, as in `Site.choices`.
         target: The folder of the model that this one is a draft for.
+        keys: The keys of a GGUF file that is led back.
     """
     site = Site(
         architecture.read_config(config if "as_reference" in choices else with_one_rope(config)),
@@ -288,6 +290,7 @@ def site_of(
         tensors,
         choices=choices,
         target=_target(target) if target is not None else None,
+        keys=keys or {},
     )
     site = replace(site, config=architecture.prepare(site))
     return replace(site, block_count=architecture.block_count(site))
@@ -306,7 +309,7 @@ def has_projector(checkpoint: Checkpoint) -> bool:
 
 def has_draft_of_its_own(checkpoint: Checkpoint) -> bool:
     """Whether the checkpoint holds a DSpark draft beside the model."""
-    config = _of_draft(checkpoint.config)
+    config = of_draft(checkpoint.config)
     if config is checkpoint.config or not checkpoint.config.get("dspark_target_layer_ids"):
         return False
     return any(belongs_to(find_architecture(config), name) for name in checkpoint.tensors)

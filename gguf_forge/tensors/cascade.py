@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-_LANES, _IN_FLIGHT, _LEVELS = 8, 4, 4
+LANES, _IN_FLIGHT, _LEVELS = 8, 4, 4
 
 
 def cascade_sum(pieces: Iterable[Floats], count: int) -> Floats:
@@ -33,7 +33,7 @@ def cascade_sum(pieces: Iterable[Floats], count: int) -> Floats:
         >>> cascade_sum([np.arange(50, dtype=np.float32), np.ones(50, np.float32)], 100)
         array([1275.], dtype=float32)
     """
-    width = _LANES if count >= _LANES else 1
+    width = LANES if count >= LANES else 1
     n_rounds = count // width // _IN_FLIGHT
     power = max(4, (n_rounds - 1).bit_length() // 4)
     step, done = 1 << power, 0

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from synthetic import FAMILIES, read_description, write_checkpoint
 
 from gguf_forge import Request, convert, dequantize_gguf
-from gguf_forge.architectures.reverse import checkpoint_tensors
+from gguf_forge.architectures.reverse import lead_back
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
@@ -30,7 +30,7 @@ _FLOATS = {name: TENSOR_TYPES[name] for name in ("F32", "F16", "BF16")}
 
 
 def led_back(gguf: GgufFile) -> Mapping[str, TensorExpr]:
-    return checkpoint_tensors(gguf.typed_metadata, {t.name: t.expression() for t in gguf.tensors})
+    return lead_back(gguf.typed_metadata, {t.name: t.expression() for t in gguf.tensors}).tensors
 
 
 def rounded(expr: TensorExpr, kind: str) -> bytes:
@@ -43,41 +43,32 @@ def rounded(expr: TensorExpr, kind: str) -> bytes:
 
 
 _UNLIKE = "an equal model comes back: batch norms without mean and variance, which the file has folded in"
-_LOST = "rows that llama.cpp does not use come back as zeros"
-_PADDED = "rows of zeros that the converter appended stay"
-_BREAK = "the token between rows belongs to the language model's file"
-_TWICE = "the first layer has copies of tensors in place of those that it lacks"
-# What does not come back as it was, not even with config.json, and why.
+_LOST = "the file lacks rows that llama.cpp does not use; they come back as zeros"
+_BREAK = "of the embeddings, which belong to the language model's file, the file has one row"
+_CUT = "of the learned positions, the file has those of pictures of one size"
+# What does not come back as it was, not even with config.json, and the fact about the file that is why.
 _OTHERWISE = {
-    "arwkv7": _TWICE,
-    "bitnet": "the matrices come back as the file has them: rounded to three values",
+    "bitnet": "matrices are rounded to three values; others come back that are rounded to the same",
     "chameleon": "the file holds the norm of the first head, which stands for all: of random weights they differ",
     "gemma-f16": "1 + weight is rounded to 11 bits",
-    "gemma3n": _PADDED,
-    "gemma3n-text": _PADDED,
     "granite-speech": _UNLIKE,
     "granite-speech-plus": _UNLIKE,
     "hunyuan-vl--mmproj": _LOST,
-    "jais": "embeddings are multiplied by a number, which rounds them",
-    "kimi-k3": "a norm and a projection come back as one of ones and their product",
+    "jais": "products with a number of the config are rounded to 11 bits, so that different values became equal",
+    "kimi-k3": "the file holds the product of a norm and a projection; they come back as ones and this product",
     "lfm2-audio": _UNLIKE,
     "llava-pixtral--mmproj": _BREAK,
-    "mamba-ssm": "embeddings come back under the newer of their two names",
-    "mimo-v2.5": "the codebooks of sound are not apart",
-    "minimax-text-01": "the last module of attention is called otherwise in layers of linear attention",
     "mistral-native-vl--mmproj--mistral-format": _BREAK,
     "mistral4-vl--mmproj": _BREAK,
-    "muse-glimmer--mmproj": "of patches that see two pictures, the file holds the sum",
-    "nemotron-nano-omni": "positions are cut for pictures of one size",
-    "nemotron-nano-vl": "positions are cut for pictures of one size",
-    "nomicbert-v2-moe": "the experts' matrices come back one above the other in another shape",
+    "muse-glimmer--mmproj": "the file holds the sum of the matrices for two frames; each comes back as half of it",
+    "nemotron-nano-omni": _CUT,
+    "nemotron-nano-vl": _CUT,
     "pixtral": _BREAK,
-    "pocket-tts": "the first latent went through a matrix",
-    "qwen3-tts": "of the codebooks' sums and counts, the file holds the quotients",
-    "qwen3moe-mlx-4bit": "the experts come back as one tensor each, not stacked as MLX has them",
+    "pocket-tts": "refused: the last row of the embeddings went through a matrix that is not in the file",
+    "qwen3-tts": "the file holds the codebooks' sums divided by counts; they come back with counts of 1",
+    "qwen3moe-mlx-4bit": "the file does not tell that MLX stacks experts: they come back one by one",
     "roberta": _LOST,
-    "rwkv7": "a vector for all heads comes back without their axis, and is converted to the same",
-    "sarvam-moe": "the mean of the router's correction, which does not matter, is not in the file",
+    "sarvam-moe": "the file lacks the mean of the router's correction, which changes no choice",
     "xlmroberta": _LOST,
     "xlmroberta-reranker": _LOST,
 }
@@ -151,7 +142,7 @@ def test_blocks_of_a_checkpoint_come_back_as_numbers(tmp_path: Path) -> None:
             name: expr if expr.dtype.is_float else Constant(np.zeros(expr.shape, np.float32))
             for name, expr in tensors.items()
         }
-        found = checkpoint_tensors(gguf.typed_metadata, plain)
+        found = lead_back(gguf.typed_metadata, plain).tensors
     assert found["model.layers.0.mlp.experts.gate_up_proj"].shape == (4, 64, 128)
     assert found["model.layers.0.mlp.experts.down_proj"].shape == (4, 64, 64)
     assert found["model.layers.0.mlp.experts.gate_up_proj_bias"].shape == (4, 128)
@@ -210,13 +201,13 @@ LLAMA: Metadata = {
 
 
 def test_generated_tensors_are_left_out() -> None:
-    assert list(checkpoint_tensors(LLAMA, {"rope_freqs.weight": numbers(4), "output.weight": numbers(4, 4)})) == [
+    assert list(lead_back(LLAMA, {"rope_freqs.weight": numbers(4), "output.weight": numbers(4, 4)}).tensors) == [
         "lm_head.weight"
     ]
 
 
 def test_experts_are_apart_again() -> None:
-    found = checkpoint_tensors(LLAMA, {"blk.0.ffn_up_exps.weight": numbers(3, 2, 4)})
+    found = lead_back(LLAMA, {"blk.0.ffn_up_exps.weight": numbers(3, 2, 4)}).tensors
     names = [f"model.layers.0.block_sparse_moe.experts.{expert}.w3.weight" for expert in range(3)]
     assert list(found) == names
     assert found[names[1]].rows(0, 2).tolist() == [[8, 9, 10, 11], [12, 13, 14, 15]]
@@ -254,4 +245,4 @@ def test_experts_are_apart_again() -> None:
 )
 def test_what_cannot_be_led_back(metadata: Metadata, tensors: Mapping[str, TensorExpr], problem: str) -> None:
     with pytest.raises((UnsupportedError, InputError), match=problem):
-        checkpoint_tensors(metadata, tensors)
+        lead_back(metadata, tensors)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,12 @@ from corpus import Cases, manifests, read_manifest
 from numpy.typing import NDArray
 
 from gguf_forge import Request
-from gguf_forge.architectures.declaration import Architecture
-from gguf_forge.architectures.registry import class_name
-from gguf_forge.architectures.reverse import KnownModel, checkpoint_tensors
+from gguf_forge.architectures.reverse import KnownModel, lead_back
 from gguf_forge.architectures.site import Site
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.errors import ForgeError
 from gguf_forge.planning.from_checkpoint import CheckpointModel
+from gguf_forge.planning.model_of_file import model_of_file
 from gguf_forge.planning.model_plan import ModelPlan, plan_model, survey
 from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tensors.expression import TensorExpr
@@ -53,22 +52,14 @@ def outcome(request: Request) -> Outcome:
     try:
         how = {"choices": request.choices, "target": target}
         plan = plan_model(checkpoint, request.part, pre_tokenizer=request.pre_tokenizer, **how)  # type: ignore[arg-type]
-        architecture, site = survey(checkpoint, request.part, **how)  # type: ignore[arg-type]
+        _, site = survey(checkpoint, request.part, **how)  # type: ignore[arg-type]
         first = _differences(plan, site, None)
         if not first:
             return Outcome("file")
-        by_config = _differences(plan, site, _model(architecture, site, plan, checkpoint))
+        by_config = _differences(plan, site, model_of_file(plan.metadata, folder.path))
         return Outcome("none" if by_config else "config", by_config)
     finally:
         model.close()
-
-
-def _model(architecture: Architecture, site: Site, plan: ModelPlan, checkpoint: Checkpoint) -> KnownModel:
-    name = class_name(checkpoint.config, site.part)
-    count = plan.metadata.get(f"{architecture.name}.block_count")
-    known = replace(site, tensors={}, choices=frozenset(), block_count=count.data if count else site.block_count)
-    outermost = (checkpoint.config.get("architectures") or [name])[0]
-    return KnownModel(architecture, name if name in architecture.hf else architecture.hf[0], known, outermost)
 
 
 def _differences(plan: ModelPlan, site: Site, model: KnownModel | None) -> str:
@@ -78,7 +69,7 @@ def _differences(plan: ModelPlan, site: Site, model: KnownModel | None) -> str:
     blocks = [n for n, e in tensors.items() if not e.dtype.is_float and e.dtype not in INTEGERS]
     floats = as_floats(tensors) | {n: Constant(np.zeros(tensors[n].shape, np.float32)) for n in blocks}
     try:
-        found = checkpoint_tensors(plan.metadata, floats, model)
+        found = lead_back(plan.metadata, floats, model).tensors
     except ForgeError as error:
         return f"refused: {error}"
     # The file holds some tensors of the checkpoint as keys.
@@ -107,8 +98,8 @@ def _values(expr: TensorExpr) -> NDArray[np.float32]:
     return values.reshape(-1)
 
 
-def parts_of_cases(cases: Cases) -> Iterator[tuple[str, Request]]:
-    """Each part of each case of the corpus that is no adapter, with a name."""
+def parts_of_cases(cases: Cases, only: str | None = None) -> Iterator[tuple[str, Request]]:
+    """Each part of each case of the corpus that is no adapter, with a name; or only the one of a name."""
     seen = set()
     for path in manifests():
         words = read_manifest(path).get("forge_args") or []
@@ -117,6 +108,8 @@ def parts_of_cases(cases: Cases) -> Iterator[tuple[str, Request]]:
         if name in seen or {"--base", "--vocab-only"} & set(words) or not read_manifest(path).get("forge_type"):
             continue
         seen.add(name)
+        if only not in (None, name):
+            continue
         beside = [word.split("/")[1] for word in words if word.startswith("../")]
         case = cases.folder_of(path.parents[1], *beside)
         targets = {"target_model_dir": str(case.parent / beside[0] / "hf")} if "--target-model-dir" in words else {}

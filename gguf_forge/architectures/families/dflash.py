@@ -12,7 +12,7 @@ from gguf_forge.architectures.families.qwen import qwen3
 from gguf_forge.architectures.metadata import DECODER, f32, flag, u32
 from gguf_forge.architectures.operations import token_table
 from gguf_forge.architectures.registry import find_architecture
-from gguf_forge.architectures.renames import WRAPPERS, starts
+from gguf_forge.architectures.renames import INSIDE_MODEL, WRAPPERS
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.gguf_file import values
@@ -167,7 +167,7 @@ dflash = qwen3.derive(
     ),
     tokenizer=in_order(target_vocabulary, _mask),
     vocabulary_of_target=True,
-    renames=(starts("model."), starts("", "model."), *WRAPPERS),
+    renames=(*INSIDE_MODEL, *WRAPPERS),
     names={
         **{f"model.layers.{{i}}.{name}": "blk.{i}.attn_sinks.weight" for name in _SINKS},
         "model.candidate_selector.predecessor_codebook": "selector_predecessor.weight",

@@ -36,7 +36,8 @@ _MTP_EMBEDDING = "model.mtp.embed_tokens."
 
 def _predicting(site: Site) -> int:
     """The number of layers that predict further tokens. The config lacks it, so the checkpoint's tensors tell it."""
-    return int("no_mtp" not in site.choices and f"{_MTP_EMBEDDING}weight" in site.tensors)
+    told = f"{_MTP_EMBEDDING}weight" in site.tensors or "dots3note.nextn_predict_layers" in site.keys
+    return int("no_mtp" not in site.choices and told)
 
 
 def _slides(site: Site) -> bool:

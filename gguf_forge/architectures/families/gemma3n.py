@@ -55,6 +55,7 @@ def _side_inputs(name: str, target: str) -> Rule:
     return Rule(tuple(f"model.{name}.{number}.weight" for number in range(3)), target, stack)
 
 
+_LISTED = "vocab_size_per_layer_input"  # tokens of images and sounds have no embeddings for each layer
 gemma3n: Architecture = gemma3.derive(
     "gemma3n",
     hf=("Gemma3nForCausalLM", "Gemma3nForConditionalGeneration"),
@@ -74,7 +75,6 @@ gemma3n: Architecture = gemma3.derive(
         _side_inputs("altup_unembed_projections", "altup_unembd_proj.weight"),
     ),
     names={"model.layers.{i}.altup.correct_output_scale": "blk.{i}.altup_correct_scale.weight"},
-    # Tokens of images and sounds have no embeddings here.
-    operations={"token_embd": padded_rows("vocab_size"), "per_layer_token_embd": padded_rows("vocab_size")},
+    operations={"token_embd": padded_rows("vocab_size"), "per_layer_token_embd": padded_rows("vocab_size", _LISTED)},
     layer_tensors=_layer,
 )

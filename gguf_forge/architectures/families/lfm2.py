@@ -10,7 +10,7 @@ from gguf_forge.architectures.metadata import DECODER, SIGMOID, f32, flag, u32
 from gguf_forge.architectures.operations import NUMBERED, experts, squeeze
 from gguf_forge.architectures.parts import is_text
 from gguf_forge.architectures.pooling import POOLING
-from gguf_forge.architectures.renames import WRAPPERS, ends, starts
+from gguf_forge.architectures.renames import INSIDE_MODEL, WRAPPERS, ends, starts
 from gguf_forge.architectures.shapes import DECODER_SHAPES, hidden
 from gguf_forge.architectures.site import Site
 from gguf_forge.tensors.row_maps import length
@@ -98,7 +98,7 @@ lfm2_base = lfm2.derive(
         ),
         *POOLING,
     ),
-    renames=(*_RENAMES, starts("", "model.")),
+    renames=(*_RENAMES, *INSIDE_MODEL),
     modules={"1_Dense/model.safetensors": _DENSE},
     names={f"model.{_DENSE}linear": "dense_2"},
 )

@@ -13,7 +13,7 @@ from gguf_forge.architectures.declaration import Architecture, Drop
 from gguf_forge.architectures.metadata import DECODER, u32
 from gguf_forge.architectures.operations import NUMBERED, experts, permute_rope
 from gguf_forge.architectures.pooling import POOLING
-from gguf_forge.architectures.renames import WRAPPERS, inside, starts
+from gguf_forge.architectures.renames import INSIDE_MODEL, WRAPPERS, inside, starts
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import UnsupportedError
 from gguf_forge.gguf_file.values import Metadata
@@ -113,7 +113,7 @@ llama = Architecture(
 )
 
 # Models without the head, whose names lack the outermost module.
-llama_base = llama.derive("llama", hf=("LlamaModel",), renames=(*WRAPPERS, starts("", "model.")))
+llama_base = llama.derive("llama", hf=("LlamaModel",), renames=(*WRAPPERS, *INSIDE_MODEL))
 
 llama_embed = llama.derive("llama-embed", hf=("LlamaBidirectionalModel",))
 

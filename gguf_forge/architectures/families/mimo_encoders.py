@@ -8,7 +8,7 @@ from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Rule
 from gguf_forge.architectures.families.qwen_vision import FRAMES
 from gguf_forge.architectures.metadata import f32, text, u32
-from gguf_forge.architectures.operations import on_each, padded_rows, stack, unsqueeze
+from gguf_forge.architectures.operations import padded_rows, stack, unsqueeze
 from gguf_forge.architectures.projector import (
     AUDIO,
     MAX_PIXELS,
@@ -31,7 +31,9 @@ from gguf_forge.architectures.projector import (
 from gguf_forge.architectures.renames import starts
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
+from gguf_forge.gguf_file.values import ValueType
 from gguf_forge.storage.json_file import read_json_object
+from gguf_forge.tensors.expression import TensorExpr
 
 # The folder of the tokenizer of sound, and the beginning that its tensors' names get.
 _FOLDER, _PREFIX = "audio_tokenizer", "audio_tokenizer."
@@ -61,9 +63,19 @@ def _codebooks(site: Site) -> list[int]:
     """The number of codes in each codebook."""
     names = [_PREFIX + _CODEBOOK.format(e=number) for number in range(_MOST_CODEBOOKS)]
     sizes = [site.tensors[name].shape[0] for name in names if name in site.tensors]
+    key = site.keys.get("clip.audio.rvq.codebook_size")
+    if not sizes and key is not None and key.type is ValueType.ARRAY:
+        sizes = [size for size in key.data if isinstance(size, int) and size > 0][:_MOST_CODEBOOKS]
     if not sizes:
         raise InputError("the tokenizer of sound has no codebooks", file=site.folder.path / _FOLDER)
     return sizes
+
+
+def _stacked(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+    """All codebooks as one tensor, each with rows of zeros up to the size of the largest."""
+    sizes = _codebooks(site)
+    padded = (padded_rows(max(sizes), size)(site, x) for size, x in zip(sizes, sources, strict=True))
+    return stack(site, *padded)
 
 
 def _windows(site: Site) -> list[int]:
@@ -121,7 +133,7 @@ mimo_encoders = projector(
         Rule(
             (_CODEBOOK,),
             "a.rvq.codebook.weight",
-            on_each(padded_rows(lambda site: max(_codebooks(site))), stack),
+            _stacked,
             count=lambda site: len(_codebooks(site)),
         ),
         Rule(("speech_embeddings.{e}.weight",), "mm.a.code_embd.weight", stack, count=_of_local("audio_channels")),

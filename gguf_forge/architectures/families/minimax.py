@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
-from gguf_forge.architectures.declaration import Architecture
+from gguf_forge.architectures.declaration import Architecture, Rule
 from gguf_forge.architectures.metadata import DECODER, Lines, f32, flag, u32
-from gguf_forge.architectures.operations import NUMBERED, add, experts
+from gguf_forge.architectures.operations import NUMBERED, add, experts, keep
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.gguf_file import values
@@ -16,6 +16,7 @@ from gguf_forge.tokenizer import base_vocabulary_size, bpe, in_order, own_chat_t
 from gguf_forge.types.tensor_type import F32
 
 _MOE = "model.layers.{i}.block_sparse_moe."
+_OUT = "model.layers.{i}.self_attn.o_proj.weight"
 _EXPERTS = experts(_MOE + "experts.{e}", *NUMBERED)
 
 # The parts of a layer whose output and input are scaled before they are added. Their names are in the config keys.
@@ -30,6 +31,11 @@ def _suppressed(site: Site) -> Lines:
     found = site.zero_rows("model.embed_tokens.weight", known) if known is not None else []
     if found:
         yield "tokenizer.ggml.suppress_tokens", values.array(ValueType.INT32, found)
+
+
+def _attends_to_all(site: Site) -> bool:
+    kinds, layer = site.config.find("attn_type_list"), site.layer or 0
+    return isinstance(kinds, list) and layer < len(kinds) and kinds[layer] == 1
 
 
 def _residual_scale(site: Site) -> Any:
@@ -50,7 +56,11 @@ minimax_01 = Architecture(
         u32("rope.dimension_count", "rotary_dim"),
     ),
     tokenizer=in_order(bpe, own_chat_template("minimax-m1")),
-    rules=_EXPERTS,
+    rules=(
+        *_EXPERTS,
+        # In layers of linear attention, the last module is called `out_proj`.
+        Rule((_OUT,), "blk.{i}.attn_output.weight", keep, when=_attends_to_all),
+    ),
     layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *EXPERTS),
 )
 

@@ -10,7 +10,7 @@ from gguf_forge.architectures.families.dflash import dflash, mask_token, target_
 from gguf_forge.architectures.families.llama import HEADS, KEY_HEADS
 from gguf_forge.architectures.metadata import DECODER, SLIDING_PATTERN, Lines, f32, u32
 from gguf_forge.architectures.operations import add, permute_rope
-from gguf_forge.architectures.renames import WRAPPERS
+from gguf_forge.architectures.renames import INSIDE_MODEL, WRAPPERS
 from gguf_forge.architectures.site import Site
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.tensors.expression import TensorExpr
@@ -77,7 +77,7 @@ muse_glimmer_assistant = dflash.derive(
         _window,
     ),
     tokenizer=in_order(target_vocabulary, _mask),
-    renames=WRAPPERS,
+    renames=(*INSIDE_MODEL, *WRAPPERS),
     names={},
     operations={},
     drops=(),

@@ -9,7 +9,7 @@ from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Drop, Rule
 from gguf_forge.architectures.families.bert import ENCODER, ENCODER_LAYER, ENCODER_SHAPES, bert
 from gguf_forge.architectures.metadata import u32
-from gguf_forge.architectures.operations import chain, reshape, transpose
+from gguf_forge.architectures.operations import chain, of_width, reshape, transpose
 from gguf_forge.architectures.shapes import hidden, inner, n_expert
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import UnsupportedError
@@ -57,7 +57,7 @@ nomic_bert = bert.derive(
 )
 
 _EXPERTS = "encoder.layers.{i}.mlp.experts.mlp"
-_STACKED = reshape(n_expert, "n_inner", "n_embd")
+_STACKED = chain(of_width("n_embd"), reshape(n_expert, "n_inner", "n_embd"))
 
 
 def _has_experts(site: Site) -> bool:

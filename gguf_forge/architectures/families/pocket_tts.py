@@ -14,10 +14,10 @@ from gguf_forge.architectures.operations import concat, part_of, squeeze
 from gguf_forge.architectures.projector import MOST_LAYERS, always, as_f16, of_audio, projector, text_width
 from gguf_forge.architectures.site import Site
 from gguf_forge.checkpoint.pocket_tts_form import LEARNED, MARK, VOICE
-from gguf_forge.errors import InputError
+from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.network import in_two, product
-from gguf_forge.tensors.stored import Constant
+from gguf_forge.tensors.stored import Constant, StandIn
 from gguf_forge.tokenizer import with_learned
 from gguf_forge.types.tensor_type import F16
 
@@ -29,7 +29,10 @@ _MOST_BYTES = 16 << 20
 
 def _embeddings(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     """Those of text, the vector before a voice if there is one, and the first latent after its matrix."""
-    width, table = site.config.integer("hidden_size"), sources[0]
+    table = sources[0]
+    if isinstance(table, StandIn):
+        raise UnsupportedError("the first latent of sound went through a matrix that is not in the file")
+    width = site.config.integer("hidden_size")
     latent, matrix = site.peek(MARK).reshape(1, -1), site.peek(_LINEAR, _MOST_BYTES)
     if matrix.shape != (width, latent.size):
         raise InputError(f"has the shape {list(matrix.shape)}, not {[width, latent.size]}", tensor=_LINEAR)

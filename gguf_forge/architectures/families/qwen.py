@@ -8,7 +8,7 @@ from gguf_forge.architectures.families.qwen_reranker import RERANKER_KEYS, RERAN
 from gguf_forge.architectures.metadata import DECODER, flag, u32
 from gguf_forge.architectures.operations import MLP_EXPERTS, half, keep
 from gguf_forge.architectures.pooling import POOLING
-from gguf_forge.architectures.renames import WRAPPERS, starts
+from gguf_forge.architectures.renames import INSIDE_MODEL, WRAPPERS
 from gguf_forge.architectures.shapes import DECODER_SHAPES, hidden, inner
 from gguf_forge.architectures.site import Site
 from gguf_forge.tokenizer import TokenizerSource, bpe, either, first_of, interns1, qwen, sentencepiece
@@ -48,7 +48,7 @@ qwen2 = Architecture(
 )
 
 # an embedding model: without the head, and without the outermost module in names
-qwen2_base = qwen2.derive("qwen2", hf=("Qwen2Model",), renames=(*WRAPPERS, starts("", "model.")))
+qwen2_base = qwen2.derive("qwen2", hf=("Qwen2Model",), renames=(*WRAPPERS, *INSIDE_MODEL))
 
 
 def _is_in_interns1(source: TokenizerSource) -> bool:

@@ -9,7 +9,7 @@ from gguf_forge.architectures.completeness import GATED
 from gguf_forge.architectures.declaration import Architecture, Drop, Operation, Rule
 from gguf_forge.architectures.families.rwkv6 import SIZES, SUFFIXED
 from gguf_forge.architectures.metadata import f32, file_type, u32
-from gguf_forge.architectures.operations import chain, reshape, squeeze, stack, transpose
+from gguf_forge.architectures.operations import chain, of_width, reshape, squeeze, stack, transpose
 from gguf_forge.architectures.renames import WRAPPERS, OneWay, ends
 from gguf_forge.architectures.site import Site
 from gguf_forge.tensors.expression import TensorExpr
@@ -18,7 +18,7 @@ from gguf_forge.tokenizer import bpe, first_of, rwkv_world, sentencepiece
 
 _LORA = "_lora.lora"
 _ATTENTION = "model.layers.{i}.attention."
-
+_HEAD = ("head_size", "head_dim")
 
 # What several publishers call parts of names -> what RWKV itself does, in the order of the replacements.
 _ONE_NAMING = {
@@ -107,7 +107,7 @@ rwkv7 = Architecture(
     metadata=(
         *SIZES,
         f32("attention.layer_norm_epsilon", "layer_norm_epsilon", "norm_eps"),
-        u32("wkv.head_size", "head_size", "head_dim"),
+        u32("wkv.head_size", *_HEAD),
         u32("attention.decay_lora_rank", _rank(0.5, 1.8, "lora_rank_decay", "decay_low_rank_dim")),
         u32("attention.iclr_lora_rank", _rank(0.5, 1.8, "lora_rank_iclr", "a_low_rank_dim")),
         u32(
@@ -128,7 +128,7 @@ rwkv7 = Architecture(
         SUFFIXED,
     ),
     rules=_RULES,
-    operations={"time_mix_[wvg][12]": _lora, "time_mix_r_k": chain(squeeze, reshape(-1)), "*": squeeze},
+    operations={"time_mix_[wvg][12]": _lora, "time_mix_r_k": chain(of_width(_HEAD), reshape(-1)), "*": squeeze},
     drops=tuple(Drop(f"{_ATTENTION}v{part}.weight", when=_is_first) for part in "012"),
     shapes={},
     model_tensors=("token_embd", "token_embd_norm", "output_norm", "output"),

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from stat import S_ISREG
+from types import MappingProxyType
 
 from gguf_forge.errors import OutputError, RefusedError
 from gguf_forge.storage.local import disk
@@ -117,14 +118,18 @@ def published(
     folder: HeldFolder | None = None,
 ) -> Iterator[LocalSink]:
     """One new file. `published_together` is the same for several."""
-    outputs = [Output(path, size, fingerprint, mode)]
-    with published_together(outputs, overwrite=overwrite, resume=resume, folder=folder) as (file,):
+    outputs, folders = [Output(path, size, fingerprint, mode)], {path.parent: folder} if folder is not None else {}
+    with published_together(outputs, overwrite=overwrite, resume=resume, folders=folders) as (file,):
         yield file
 
 
 @contextmanager
 def published_together(
-    outputs: Sequence[Output], *, overwrite: bool, resume: bool = False, folder: HeldFolder | None = None
+    outputs: Sequence[Output],
+    *,
+    overwrite: bool,
+    resume: bool = False,
+    folders: Mapping[Path, HeldFolder] = MappingProxyType({}),
 ) -> Iterator[tuple[LocalSink, ...]]:
     """New files that get their names if the block succeeds, and vanish otherwise.
 
@@ -137,8 +142,8 @@ def published_together(
         overwrite: Whether they may replace existing files.
         resume: Whether to continue from the files of a stopped run, and to keep unfinished files if this run is
             stopped.
-        folder: The folder of all outputs, if it is held open. It must be the one in which they were checked, so that
-            nobody can put another one under its path between the check and the writing.
+        folders: The outputs' folders that are held open, by their paths. They must be those in which the outputs were
+            checked, so that nobody can put others under their paths between the check and the writing.
 
     Raises:
         RefusedError: another run is writing one of the files; or one exists and may not be replaced.
@@ -146,8 +151,8 @@ def published_together(
     """
     with ExitStack() as opened:
         parents = dict.fromkeys(output.path.parent for output in outputs)
-        folders = {path: folder or opened.enter_context(held(path)) for path in parents}
-        with _published(folders, outputs, overwrite=overwrite, resume=resume) as files:
+        every = {path: folders.get(path) or opened.enter_context(held(path)) for path in parents}
+        with _published(every, outputs, overwrite=overwrite, resume=resume) as files:
             yield files
 
 

@@ -9,11 +9,11 @@ from os import PathLike
 from pathlib import Path
 
 from gguf_forge.architectures.origins import COPIED_ROW
-from gguf_forge.architectures.reverse import checkpoint_tensors
+from gguf_forge.architectures.reverse import lead_back
 from gguf_forge.checkpoint.adapter import WEIGHTS
 from gguf_forge.checkpoint.adapter_config import CONFIG
 from gguf_forge.checkpoint.mistral_form import PARAMS
-from gguf_forge.checkpoint.safetensors_layout import checkpoint_shards
+from gguf_forge.checkpoint.safetensors_layout import checkpoint_file, checkpoint_shards
 from gguf_forge.engine.batches import Shard
 from gguf_forge.errors import InputError, UsageError
 from gguf_forge.foreign_text import file_name
@@ -133,11 +133,14 @@ def plan_dequantized(
     model = model_of_file(gguf.typed_metadata, Path(config)) if config is not None else None
     stem = "consolidated" if model is not None and model.class_name == PARAMS else "model"
     floats = as_floats({tensor.name: tensor.expression() for tensor in gguf.tensors})
-    tensors, kind = checkpoint_tensors(gguf.typed_metadata, floats, model), TENSOR_TYPES[float_type.name]
+    led_back, kind = lead_back(gguf.typed_metadata, floats, model).by_file(), TENSOR_TYPES[float_type.name]
+    own = led_back.pop(None, {})
+    shards = checkpoint_shards(folder, own, kind, split.max_size or _MAX_SIZE, stem=stem) if own else ()
+    modules = (checkpoint_file(folder / str(path), tensors, kind) for path, tensors in led_back.items())
     return FilePlan(
         file_type=float_type,
         metadata={},
-        shards=checkpoint_shards(folder, tensors, kind, split.max_size or _MAX_SIZE, stem=stem),
+        shards=(*shards, *modules),
         fallbacks=(),
         warnings=tuple(_LEFT_OUT for tensor in gguf.tensors if tensor.name == COPIED_ROW),
         source_bytes=sum(tensor.nbytes for tensor in gguf.tensors),
