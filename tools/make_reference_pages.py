@@ -36,9 +36,10 @@ QUANTIZED_TITLE = """# Quantized checkpoints
 {generated}
 A checkpoint may be quantized already. Its weights are put together row by row while the file is written: in float32,
 as llama.cpp's converter does it, or by the formula of the format's own library where that converter refuses the format.
-They are then rounded to the base type and quantized like any others. NVFP4, and the MXFP4 experts of GPT-OSS and
-DeepSeek V4, stay the blocks that they are, and `general.file_type` says so. Such a file is quantized again only with
-`--allow-requantize`, or keeps these blocks with `--keep-quantized`. `--fp8-as-q8` makes Q8_0 of matrices that were FP8.
+They are then rounded to the base type and quantized like any others. NVFP4, and the MXFP4 experts of GPT-OSS,
+DeepSeek V4, Kimi K3 and MiMo V2, stay the blocks that they are, and `general.file_type` says so. Such a file is
+quantized again only with `--allow-requantize`, or keeps these blocks with `--keep-quantized`. `--fp8-as-q8` makes Q8_0
+of matrices that were FP8.
 
 The shapes of a weight's parts tell its bits and groups for GPTQ, AWQ and compressed-tensors, so one model may mix them.
 A part that is missing, whose shape does not fit, or that holds infinities or no numbers is an error that names the
@@ -57,7 +58,7 @@ rounded. The other tensors get the types that they have without the option, and 
 | up to 4 bits with other zero points (AWQ, asymmetric GPTQ and compressed-tensors); 5 bits | Q5_0, Q5_1 |
 | 6 and 8 bits, symmetric; int8 with a scale for a row or group (compressed-tensors, EETQ, quanto, torchao) | Q8_0 |
 | MXFP4 of compressed-tensors, Quark and MLX | MXFP4 |
-| NVFP4, and the MXFP4 of GPT-OSS, DeepSeek V4 and MiMo V2 | as they are |
+| NVFP4, and the MXFP4 of GPT-OSS, DeepSeek V4, Kimi K3 and MiMo V2 | as they are |
 | bf16 and f16 weights that are levels of Q4_0 times scales, rounded to their type | Q4_0 |
 
 A scale must be a float16 number for 32 neighbouring columns, or for a multiple of 32. In GPTQ's activation order, this
@@ -112,6 +113,9 @@ bf16 takes 75. In the same model with 6 layers, where two thirds of the weights 
 
 The mean by which BitNet's weights are rounded once more is a sum of float32. llama.cpp's converter lets torch's threads
 share it, and the last bit of each value then depends on how many they are; this is the sum of one thread.
+
+The scale divides, or multiplies where `linear_class` is `autobitlinear`, as in microsoft/bitnet-b1.58-2B-4T.
+llama.cpp's converter always divides, and `--as-reference` gives its file.
 
 ## Schemes
 

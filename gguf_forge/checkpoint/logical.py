@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from gguf_forge.checkpoint.as_stored import as_stored, widened
 from gguf_forge.checkpoint.checkpoint import Checkpoint
@@ -11,11 +12,15 @@ from gguf_forge.checkpoint.quantized import quantization_of, resolved
 from gguf_forge.tensors.expression import TensorExpr
 
 
-def logical_tensors(checkpoint: Checkpoint) -> Mapping[str, TensorExpr]:
+def logical_tensors(checkpoint: Checkpoint, *, as_reference: bool = False) -> Mapping[str, TensorExpr]:
     """Every tensor of a checkpoint by its name, with quantized storage resolved and adapters merged in, in the order of
     llama.cpp's converter.
 
     Tensors of element types that are never weights keep their type; code that needs one of them checks it.
+
+    Args:
+        checkpoint: An opened folder.
+        as_reference: Give weights the values that the reference's converter gives them by mistake.
 
     Raises:
         UnsupportedError: the checkpoint is quantized in a way that is not known.
@@ -24,6 +29,6 @@ def logical_tensors(checkpoint: Checkpoint) -> Mapping[str, TensorExpr]:
     stored: Mapping[str, TensorExpr] = {name: as_stored(tensor) for name, tensor in checkpoint.tensors.items()}
     quantization = quantization_of(checkpoint)
     if quantization is not None:
-        stored = resolved(stored, quantization)
+        stored = resolved(stored, replace(quantization, as_reference=as_reference))
     logical = {name: widened(expr, in_quantized=quantization is not None) for name, expr in stored.items()}
     return merged(logical, checkpoint.adapters)

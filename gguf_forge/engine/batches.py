@@ -30,7 +30,7 @@ class RowSource:
 
     Attributes:
         expr: Its rows.
-        base: The float type that they are rounded to before quantizing.
+        base: The type that they are rounded to before quantizing: a float type, or Q8_0 if the base file has that.
         importance: Of each column, for each matrix (expert) in turn; None treats all alike.
         is_checked: Whether values that are infinite or not a number are refused.
         is_swapped: Whether they are written in the other byte order than that of `expr`.
@@ -97,6 +97,11 @@ class Target:
         return tensor_type if tensor_type == self.type else F32
 
     @property
+    def unpacked_bytes(self) -> int:
+        """Bytes for each row that its values take between two packed types."""
+        return F32.row_bytes(self.placed.info.n_per_row) if self.base.is_packed and self.type != self.base else 0
+
+    @property
     def swapped_bytes(self) -> int:
         """Bytes for each row that the other byte order takes: the row as it was, and as it is written."""
         return 2 * self.type.row_bytes(self.placed.info.n_per_row) if self.source.is_swapped else 0
@@ -125,7 +130,10 @@ class Batch:
         time, and within that for one packed type at a time."""
         n = self.expr.shape[-1]
         per_row = max(
-            _row_bytes(target.base, n, self.expr.dtype) + _row_bytes(target.type, n, target.base) + target.swapped_bytes
+            _row_bytes(target.base, n, self.expr.dtype)
+            + target.unpacked_bytes
+            + _row_bytes(target.type, n, target.base)
+            + target.swapped_bytes
             for target in self.targets
         )
         return self.expr.working_set(n_rows) + n_rows * per_row

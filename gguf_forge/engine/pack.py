@@ -78,6 +78,11 @@ def _rounded(rows: Rows, tensor_type: TensorType, base: TensorType, backend: str
         return rows
     if tensor_type.is_float:
         return _packed(rows, tensor_type, base, None, backend, at)[0]
+    return _unpacked(rows, tensor_type, backend)
+
+
+def _unpacked(rows: Rows, tensor_type: TensorType, backend: str | None) -> Rows:
+    """The float32 values of packed rows."""
     with phase(CONVERT):
         n = rows.shape[1] // tensor_type.block_bytes * tensor_type.block_elements
         values = fresh(len(rows) * n * 4).view(np.float32).reshape(len(rows), n)
@@ -94,6 +99,8 @@ def _packed(
     at: int,
 ) -> tuple[Rows, bool]:
     """Rows of one type as rows of another one, in a buffer to be written at an offset; and whether both are finite."""
+    if tensor_type.is_packed and to != tensor_type:  # DeepSeek V4's FP8 is Q8_0 in the base file
+        rows = _unpacked(rows, tensor_type, backend)
     with phase(CONVERT if to.is_float or to == tensor_type else QUANTIZE):
         rows = np.ascontiguousarray(rows)
         if to == tensor_type:

@@ -32,7 +32,7 @@ from gguf_forge.planning.parts import AN_ADAPTER, MAIN, PartRequest, part_reques
 from gguf_forge.planning.place import OutputPlace
 from gguf_forge.planning.splits import Split, split_as_converter, split_as_gguf_split, whole_file
 from gguf_forge.recipe import FILE_TYPES, FileType, Options
-from gguf_forge.recipe.file_types import AUTO, DEFAULT_TYPE, OF_NVFP4
+from gguf_forge.recipe.file_types import AUTO, COPY, DEFAULT_TYPE, OF_NVFP4
 from gguf_forge.request import Request
 from gguf_forge.storage.folder import Folder
 from gguf_forge.storage.local.folder import LocalFolder
@@ -197,7 +197,8 @@ def _quantized_file(plan: ModelPlan, options: Options, only_planned: bool) -> _F
 
 def _base_file_type(plan: ModelPlan, base: TensorType) -> FileType:
     """The file type of the base file. A checkpoint that is quantized itself keeps its own, whatever `base` is."""
-    return _OF_BLOCKS[plan.packed_type.name] if plan.packed_type else FILE_TYPES[base.name]
+    blocks = plan.packed_type.name if plan.packed_type else plan.labelled
+    return _OF_BLOCKS[blocks] if blocks else FILE_TYPES[base.name]
 
 
 def _with_file_type(plan: ModelPlan, base: TensorType) -> Metadata:
@@ -360,8 +361,9 @@ class CheckpointModel:
         if base is not None:
             plan = replace(plan, native_type=base)
         is_refused = plan.packed_type is not None and plan.kept is None and not options.allow_requantize
-        if options.file_type.is_float or is_refused or request.bigendian or plan.is_adapter:
-            found = AUTO if is_refused and not options.file_type.is_float else options.file_type
+        is_label = plan.labelled is not None and options.file_type in (COPY, _OF_BLOCKS[plan.labelled])
+        if options.file_type.is_float or is_refused or is_label or request.bigendian or plan.is_adapter:
+            found = AUTO if (is_refused or is_label) and not options.file_type.is_float else options.file_type
             _, metadata, chosen, warnings = choose(plan, replace(options, file_type=found))
             return FileContent(metadata, tuple(chosen), warnings)
         metadata, chosen, warnings = base_file(plan).quantized(options, only_planned=True)

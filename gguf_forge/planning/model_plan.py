@@ -20,6 +20,7 @@ from gguf_forge.architectures.rope_settings import outranked, with_one_rope
 from gguf_forge.architectures.site import DraftTarget, Part, Site
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.checkpoint.logical import logical_tensors
+from gguf_forge.checkpoint.quantized import named_blocks
 from gguf_forge.errors import InputError, UsageError
 from gguf_forge.general import ModelIdentity, general_metadata, parameter_count
 from gguf_forge.gguf_file.tensor_info import TensorInfo
@@ -72,6 +73,8 @@ class ModelPlan:
         file_prefix: The beginning of the file's usual name if the file is only a part of the model.
         adapters: Adapters that the checkpoint also holds, by the beginning of their files' names.
         byte_order: Of the files: "<" little-endian, ">" big-endian.
+        labelled: The type of blocks that `general.file_type` names although the file has none, as the reference's
+            converter writes it; None for none.
         kept: The tensors that stay in blocks of the checkpoint, by name; None if the user did not wish that.
         packed_type: The type of blocks that the checkpoint itself holds and every file keeps; None if it has none.
     """
@@ -86,6 +89,7 @@ class ModelPlan:
     adapters: Mapping[str, ModelPlan] = field(default_factory=dict)
     kept: Mapping[str, TensorExpr] | None = None
     byte_order: ByteOrder = "<"
+    labelled: str | None = None
 
     @property
     def is_adapter(self) -> bool:
@@ -178,6 +182,7 @@ def plan_model(
         inputs=_inputs(checkpoint.folder, target, metadata_file),
         part=named,
         file_prefix=prefix,
+        labelled=named_blocks(checkpoint) if "as_reference" in choices and not vocab_only else None,
     )
     if architecture.adapters is None or vocab_only:
         return plan
@@ -253,7 +258,7 @@ def survey(
         raise UsageError(
             f"{flags}: not for a {architecture.name} model", file=checkpoint.folder.path, hint="leave it out"
         )
-    tensors = logical_tensors(checkpoint) if weights else {}
+    tensors = logical_tensors(checkpoint, as_reference="as_reference" in choices) if weights else {}
     return architecture, site_of(architecture, checkpoint.config, checkpoint.folder, tensors, choices, target)
 
 

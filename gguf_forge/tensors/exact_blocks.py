@@ -58,6 +58,31 @@ def as_exact_blocks(expr: TensorExpr) -> TensorExpr | None:
         return None  # an operation on the tensor would cut blocks
 
 
+def is_mxfp4(expr: TensorExpr) -> bool:
+    """Whether a tensor is made of MXFP4: 4-bit floats (E2M1) in blocks of 32 that share a power of two."""
+    if not isinstance(expr, Scaled) or not isinstance(expr.codes, Lookup):
+        return False
+    codes, levels = expr.codes.codes, expr.codes.levels
+    if not isinstance(codes, RowCodes) or codes.order or not isinstance(codes.of, Stored):
+        return False
+    fits = expr.scales.dtype.name == "F8_E8M0" and (expr.row_block, expr.column_block, expr.zeros) == (1, BLOCK, 0)
+    return fits and expr.shifts is None and isinstance(levels, Constant) and np.array_equal(levels.values, _E2M1)
+
+
+def mxfp4_blocks(expr: TensorExpr) -> TensorExpr:
+    """A tensor of MXFP4 as ggml's blocks. No number is read, so a scale that is no number is found in writing.
+
+    Raises:
+        InputError: the tensor is not made of MXFP4.
+    """
+    if not is_mxfp4(expr):
+        raise InputError(
+            "it is not stored in MXFP4, as others of its stack are", hint="get an intact copy of the model"
+        )
+    assert isinstance(expr, Scaled) and isinstance(expr.codes, Lookup) and isinstance(expr.codes.codes, RowCodes)
+    return RepackMxfp4(_bytes_of(expr.codes.codes.of), expr.scales)
+
+
 def is_quantized(expr: TensorExpr) -> bool:
     """Whether a tensor is made of codes with scales."""
     return isinstance(expr, Scaled) or any(is_quantized(child) for child in expr.children())
@@ -138,7 +163,10 @@ def _along_columns(of: Scaled) -> Scaled | None:
 def _types_of(of: Scaled) -> tuple[TensorType, ...]:
     """The types whose blocks hold the values, the smallest first."""
     if isinstance(of.codes, Lookup):
-        return (MXFP4,) if _is_mxfp4(of) else ()
+        if not is_mxfp4(of):
+            return ()
+        _check_exponents(of.scales)
+        return (MXFP4,)
     low, high = _code_range(of.codes)
     if low == high:
         return ()
@@ -151,10 +179,7 @@ def _types_of(of: Scaled) -> tuple[TensorType, ...]:
 
 
 def _repacked(of: Scaled, kind: TensorType) -> TensorExpr:
-    if kind != MXFP4:
-        return RepackScaled(of, kind)
-    assert isinstance(of.codes, Lookup) and isinstance(of.codes.codes, RowCodes)
-    return RepackMxfp4(_bytes_of(of.codes.codes.of), of.scales)
+    return mxfp4_blocks(of) if kind == MXFP4 else RepackScaled(of, kind)
 
 
 def _bytes_of(packed: TensorExpr) -> TensorExpr:
@@ -163,25 +188,11 @@ def _bytes_of(packed: TensorExpr) -> TensorExpr:
     return StoredElements(packed.name, packed.source, packed.offset, (*packed.shape[:-1], packed.row_bytes), U8)
 
 
-def _is_mxfp4(of: Scaled) -> bool:
-    """Whether the codes are E2M1 in blocks of 32 that share a power of two.
-
-    Raises:
-        InputError: a scale is not a number. ggml's blocks would take it for a number.
-    """
-    codes = of.codes
-    if not isinstance(codes, Lookup) or not isinstance(codes.codes, RowCodes) or codes.codes.order:
-        return False
-    levels = codes.levels
-    if not isinstance(levels, Constant) or not np.array_equal(levels.values, _E2M1):
-        return False
-    fits = of.scales.dtype.name == "F8_E8M0" and (of.row_block, of.column_block, of.zeros) == (1, BLOCK, 0)
-    if not fits or of.shifts is not None or not isinstance(codes.codes.of, Stored):
-        return False
-    for (scales,) in _pieces(of.scales):
-        if (scales.view(np.uint8) == NO_E8M0).any():
+def _check_exponents(scales: TensorExpr) -> None:
+    """Raises InputError if a scale is not a number. ggml's blocks would take it for a number."""
+    for (some,) in _pieces(scales):
+        if (some.view(np.uint8) == NO_E8M0).any():
             raise InputError("a scale is not a number", hint="get an intact copy of the model")
-    return True
 
 
 def _code_range(codes: TensorExpr) -> tuple[int, int]:

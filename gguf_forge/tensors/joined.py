@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from math import prod
 
 import numpy as np
@@ -20,6 +21,7 @@ from gguf_forge.tensors.expression import (
     converted,
 )
 from gguf_forge.tensors.row_maps import RowRange, reshaped
+from gguf_forge.tensors.stored import stored_in
 from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import TensorType
 
@@ -34,8 +36,14 @@ class Stack(TensorExpr):
         shapes = {part.shape for part in self.parts}
         packed = {part.dtype.name for part in self.parts if not part.dtype.is_float}
         if len(shapes) != 1 or (packed and packed != {part.dtype.name for part in self.parts}):
-            kinds = sorted({(part.shape, part.dtype.name) for part in self.parts})
-            raise InputError(f"the {len(self.parts)} tensors to stack differ: {kinds}")
+            kinds = Counter((part.shape, part.dtype.name) for part in self.parts)
+            rare = kinds.most_common()[-1][0]
+            odd = next(part for part in self.parts if (part.shape, part.dtype.name) == rare)
+            named = "".join(f"; {stored.name} is the odd one" for stored in islice(stored_in(odd), 1))
+            raise InputError(
+                f"the {len(self.parts)} tensors to stack differ: {sorted(kinds)}{named}",
+                hint="get an intact copy of the model: one may lack its scales",
+            )
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]

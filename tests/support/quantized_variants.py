@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from ml_dtypes import bfloat16, float8_e4m3fn, float8_e5m2
+from ml_dtypes import bfloat16, float8_e4m3fn, float8_e5m2, float8_e8m0fnu
 from quantized_checkpoints import (
     E2M1,
     Format,
@@ -55,6 +55,7 @@ class Variant:
         columns: The same for columns.
         files: Files beside the weights.
         is_fp8: Whether `--fp8-as-q8` takes its matrices.
+        is_misread: Whether the reference's converter makes a wrong file of it.
     """
 
     make: Format
@@ -63,6 +64,7 @@ class Variant:
     columns: int = 1
     files: tuple[str, ...] = ()
     is_fp8: bool = False
+    is_misread: bool = False
 
     def store(self, stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
         """The parts of a matrix and its values; where it does not fit, the matrix itself."""
@@ -302,6 +304,16 @@ def eetq(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
     return {".weight": stored.reshape(n_in, n_out), ".weight_scales": scales}, codes.T.astype(np.float32) * factor
 
 
+def powers_of_two(make: Format, end: str) -> Format:
+    """A format whose scales are exponents, with their own type (E8M0)."""
+
+    def made(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+        parts, weights = make(stem, values)
+        return parts | {end: parts[end].view(float8_e8m0fnu)}, weights
+
+    return made
+
+
 def nvfp4(*, compressed_tensors: bool = False, has_tensor_scale: bool = True) -> Format:
     """NVFP4: 4-bit floats in blocks of 16 with scales in e4m3, and one more scale for all."""
 
@@ -325,6 +337,12 @@ def nvfp4(*, compressed_tensors: bool = False, has_tensor_scale: bool = True) ->
         return parts, weights.astype(np.float32).reshape(values.shape)
 
     return make
+
+
+def sixteen_bits(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+    """Weights that are not quantized."""
+    stored = values.astype(bfloat16)
+    return {".weight": stored}, stored.astype(np.float32)
 
 
 def renamed(make: Format, names: Mapping[str, str], **more: np.ndarray) -> Format:
@@ -386,6 +404,19 @@ VARIANTS: dict[str, Variant] = {
     "FP8 of rows": Variant(fp8(".weight_scale_inv", PER_ROW), _config("fp8"), is_fp8=True),
     "FP8 with Mistral's names": Variant(
         fp8(".qscale_weight", PER_TENSOR, scalar=True, extra=(".qscale_act",)), _config("fp8"), is_fp8=True
+    ),
+    "FP8 and FP4 with DeepSeek V4's names": Variant(
+        by_role(
+            powers_of_two(fp8(".scale", (128, 128), scale_kind=np.uint8), ".scale"),
+            powers_of_two(mxfp4(".weight", ".scale", np.int8), ".scale"),
+        ),
+        _config("fp8", scale_fmt="ue8m0", weight_block_size=[128, 128]),
+        columns=32,
+    ),
+    "MXFP4 beside FP8": Variant(
+        by_role(fp8(".weight_scale_inv", (128, 128)), mxfp4(".weight", ".weight_scale")),
+        _config("fp8", store_dtype="mxfp4", weight_block_size=[128, 128]),
+        columns=32,
     ),
     "FBGEMM FP8": Variant(
         renamed(fp8(".weight_scale", PER_ROW), {}, **{".input_scale_ub": np.full(1, 1200, np.float32)}),
@@ -526,7 +557,24 @@ VARIANTS: dict[str, Variant] = {
         partial(bitnet, multiplies=True),
         _config("bitnet", linear_class="autobitlinear", quantization_mode="offline"),
         rows=4,
+        is_misread=True,
     ),
+    "16 bits, and ModelOpt's config of NVFP4": Variant(
+        sixteen_bits, _config("modelopt", quant_algo="NVFP4"), is_misread=True
+    ),
+    "16 bits, and a layer of NVFP4 in ModelOpt's config": Variant(
+        sixteen_bits,
+        _config(
+            "modelopt",
+            quant_algo="MIXED_PRECISION",
+            quantized_layers={"model.layers.0.mlp": {"quant_algo": "W4A16_NVFP4"}},
+        ),
+        is_misread=True,
+    ),
+    "16 bits, and compressed-tensors' config of NVFP4": Variant(
+        sixteen_bits, _groups("nvfp4-pack-quantized", {"num_bits": 4, "group_size": 16}), is_misread=True
+    ),
+    "16 bits, and a config of GPTQ": Variant(sixteen_bits, _config("gptq", bits=4)),
     **{f"MLX of {bits} bits": Variant(mlx(bits, 32), _mlx(bits, 32), columns=32) for bits in (2, 3, 4, 5, 6, 8)},
     "MLX MXFP4": Variant(mxfp4(".weight", ".scales", np.uint32), _mlx(4, 32, "mxfp4"), columns=32),
     **{

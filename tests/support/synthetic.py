@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_dtypes import float8_e4m3fn
 from numpy.typing import NDArray
 
 FAMILIES = Path(__file__).parents[1] / "families"
@@ -110,7 +111,7 @@ def tensor_bytes(name: str, dtype: str, shape: list[int]) -> bytes:
     hashes = _hashes(zlib.crc32(name.encode()), int(np.prod(shape)))
     if dtype in ("U8", "F8_E8M0"):
         # exponents of MXFP4 that give weights of usual size, or any nibbles
-        are_exponents = dtype == "F8_E8M0" or name.endswith("_scales")
+        are_exponents = dtype == "F8_E8M0" or name.endswith(("_scales", "_scale"))
         return ((hashes % 8 + 116) if are_exponents else hashes).astype(np.uint8).tobytes()
     sums = sum((hashes >> np.uint64(shift)) & np.uint64(0xFFFF) for shift in (0, 16, 32, 48))
     values = (np.asarray(sums, np.float64) - 131070) * 2.0**-16 * 0.035
@@ -130,6 +131,8 @@ def as_dtype(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
         return values.astype(np.float64) * (1 + 2.0**-25)  # no float32 any more
     if dtype in _INTEGERS:
         return np.rint(values * np.float32(1000)).clip(-128, 127).astype(_INTEGERS[dtype])
+    if dtype == "F8_E4M3":
+        return values.clip(-448, 448).astype(float8_e4m3fn)
     return values.astype({"F32": np.float32, "F16": np.float16}[dtype])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from gguf_forge.architectures.config import Config
@@ -22,7 +23,9 @@ from gguf_forge.architectures.metadata import DECODER, SIGMOID, f32, flag, u32
 from gguf_forge.architectures.operations import chain, cut, keep, neg_exp, reshape
 from gguf_forge.architectures.site import Site
 from gguf_forge.tensors.arithmetic import Product
+from gguf_forge.tensors.exact_blocks import is_mxfp4, mxfp4_blocks
 from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.joined import Stack
 from gguf_forge.tokenizer import kimi_k3 as kimi_k3_vocabulary
 
 _LAYER = "model.layers.{i}."
@@ -46,6 +49,16 @@ def _score(site: Site, /, *sources: TensorExpr) -> TensorExpr:
 
 def _residual(source: str, target: str) -> Rule:
     return Rule((f"{source}_norm.weight", f"{source}_proj.weight"), target, _score)
+
+
+def _is_packed(site: Site) -> bool:
+    """Whether the layer's experts are stored in MXFP4, as in the released checkpoint."""
+    name = f"model.layers.{site.layer}.block_sparse_moe.experts.0.w1.weight"
+    return any(is_mxfp4(site.tensors[each]) for each in (name, f"language_model.{name}") if each in site.tensors)
+
+
+def _packed_experts(site: Site, /, *sources: TensorExpr) -> TensorExpr:
+    return Stack(tuple(map(mxfp4_blocks, sources)))
 
 
 def _latent(site: Site) -> Any:
@@ -84,7 +97,8 @@ kimi_k3 = kimi_linear.derive(
     ),
     tokenizer=kimi_k3_vocabulary,
     rules=(
-        *MOE_RULES,
+        *(replace(rule, when=lambda site: not _is_packed(site)) for rule in MOE_RULES),
+        *(replace(rule, operation=_packed_experts, after="", when=_is_packed, first=1) for rule in MOE_RULES),
         *absorbed("num_key_value_heads"),
         # Two tensors have the same name: the gate of a recurrence, and the gate of attention.
         Rule(_GATE, "blk.{i}.ssm_g.weight", keep, when=_is_recurrent),

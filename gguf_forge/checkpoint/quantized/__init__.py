@@ -28,6 +28,8 @@ log = log_of(__name__)
 
 # Keys under which multimodal configs describe the language model.
 _TEXT_PARTS = ("text_config", "llm_config", "lm_config", "language_config")
+# ModelOpt's algorithms and compressed-tensors' format whose weights are NVFP4.
+_NVFP4, _NVFP4_FORMAT = ("NVFP4", "W4A16_NVFP4"), "nvfp4-pack-quantized"
 
 
 def quantization_of(checkpoint: Checkpoint) -> Quantization | None:
@@ -45,6 +47,26 @@ def quantization_of(checkpoint: Checkpoint) -> Quantization | None:
     if not said and checkpoint.folder.has("quanto_qmap.json"):
         said = {"quant_method": "quanto"}
     return Quantization(said, checkpoint.folder) if said else None
+
+
+def named_blocks(checkpoint: Checkpoint) -> str | None:
+    """The blocks that a checkpoint's config names, whether it holds some or not; None for none.
+
+    The reference's converter judges by this when it writes `general.file_type`.
+    """
+    quantization = quantization_of(checkpoint)
+    if quantization is None:
+        return None
+    config, form = quantization.config, quantization.config.get("format")
+    groups, layers = (_object(config, key).values() for key in ("config_groups", "quantized_layers"))
+    formats = {group.get("format") for group in groups if isinstance(group, dict)}
+    algorithms = [str(layer.get("quant_algo")) for layer in layers if isinstance(layer, dict)]
+    if config.get("quant_algo") in _NVFP4 or any(algorithm.endswith("NVFP4") for algorithm in algorithms):
+        return "NVFP4"
+    if quantization.method == "compressed-tensors":
+        is_nvfp4 = form == _NVFP4_FORMAT or (form == "mixed-precision" and formats == {_NVFP4_FORMAT})
+        return "NVFP4" if is_nvfp4 else None
+    return "MXFP4" if quantization.method == "mxfp4" else None
 
 
 def _of_modelopt(folder: Folder, said: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,7 +1,7 @@
 """BitNet b1.58: -1, 0 and 1 in two bits, four rows of the weight in one stored row, and `w_scale`, which divides.
 
-Source: transformers' BitLinear. Its AutoBitLinear multiplies by the scale instead; the reference's converter does not
-tell the two apart.
+Source: transformers' BitLinear. Its AutoBitLinear (`linear_class`) multiplies by the scale instead. The reference's
+converter always divides.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gguf_forge.tensors.stored import Widened
 
 
 def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
-    multiplies = quantization.config.get("linear_class") == "autobitlinear"
+    multiplies = quantization.config.get("linear_class") == "autobitlinear" and not quantization.as_reference
 
     def weight(name: str, packed: TensorExpr, scale: TensorExpr) -> TensorExpr:
         factor: TensorExpr = Widened(scale)

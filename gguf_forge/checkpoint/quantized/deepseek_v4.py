@@ -6,7 +6,7 @@ Scales are powers of two (E8M0). Source: `inference/convert.py` of the released 
 
 from __future__ import annotations
 
-from gguf_forge.checkpoint.quantized.parts import scaled
+from gguf_forge.checkpoint.quantized.parts import bits_as, of_weight, scaled
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.errors import InputError
 from gguf_forge.tensors.expression import TensorExpr
@@ -29,12 +29,11 @@ def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
 
 
 def _weight(name: str, codes: TensorExpr, scale: TensorExpr) -> TensorExpr:
-    if codes.dtype.name not in ("I8", "U8"):
-        return scaled(name, codes, scale, _BLOCK)
-    try:
-        return RepackMxfp4(codes, scale)
-    except InputError as error:
-        raise InputError(error.words.problem, tensor=name) from None
+    with of_weight(name):
+        if codes.dtype.name in ("I8", "U8"):
+            return RepackMxfp4(codes, scale)
+        are_exponents = scale.dtype.row_bytes(1) == 1  # torch had no type for them for long
+        return scaled(name, codes, bits_as(scale, "F8_E8M0") if are_exponents else scale, _BLOCK)
 
 
 def _fits(quantization: Quantization, stored: Tensors) -> bool:

@@ -5,6 +5,7 @@ Source: `convert_moe_packed_tensors` of transformers. It gives the weight with i
 
 from __future__ import annotations
 
+from gguf_forge.checkpoint.quantized.parts import endings, of_weight, part
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.errors import InputError
 from gguf_forge.tensors.expression import TensorExpr
@@ -16,16 +17,17 @@ _BLOCKS, _SCALES = "_blocks", "_scales"
 
 def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
     """The logical tensors. Blocks come first, because the reference's converter writes repacked tensors first."""
-    stems = [name.removesuffix(_BLOCKS) for name in stored if name.endswith(_BLOCKS)]
+    stems = endings(stored, _BLOCKS)
     packed: dict[str, TensorExpr] = {}
     for stem in stems:
-        if stem + _SCALES not in stored:
-            raise InputError("the blocks have no scales", tensor=stem + _BLOCKS, hint="is a shard missing?")
-        blocks, scales = stored[stem + _BLOCKS], stored[stem + _SCALES]
-        if len(blocks.shape) < 3:
-            raise InputError(f"blocks of shape {blocks.shape} are not a matrix of blocks", tensor=stem + _BLOCKS)
-        merged = reshaped(blocks, (*blocks.shape[:-2], blocks.shape[-2] * blocks.shape[-1]))
-        packed[stem] = transposed(RepackMxfp4(merged, scales))
+        blocks, scales = stored[stem + _BLOCKS], part(stored, stem, stem + _SCALES)
+        with of_weight(stem):
+            if len(blocks.shape) < 3:
+                raise InputError(f"blocks of shape {blocks.shape} are not a matrix of blocks")
+            merged = reshaped(blocks, (*blocks.shape[:-2], blocks.shape[-2] * blocks.shape[-1]))
+            packed[stem] = transposed(RepackMxfp4(merged, scales))
+    for stem in endings(stored, _SCALES):
+        part(stored, stem, stem + _BLOCKS)
     used = {stem + suffix for stem in stems for suffix in (_BLOCKS, _SCALES)}
     return packed | {name: expr for name, expr in stored.items() if name not in used}
 

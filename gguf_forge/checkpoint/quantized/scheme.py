@@ -19,10 +19,12 @@ class Quantization:
     Attributes:
         config: `quantization_config` of config.json, or the object that replaces it.
         folder: The model's folder, for messages.
+        as_reference: Whether weights get the values that the reference's converter gives them by mistake.
     """
 
     config: Mapping[str, Any]
     folder: Folder
+    as_reference: bool = False
 
     @property
     def method(self) -> str:

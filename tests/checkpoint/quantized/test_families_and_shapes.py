@@ -21,6 +21,8 @@ from quantized_variants import VARIANTS
 from gguf_forge import convert, verify_gguf
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.checkpoint.logical import logical_tensors
+from gguf_forge.checkpoint.quantized import schemes
+from gguf_forge.checkpoint.quantized.scheme import Quantization
 from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.tensors.dequantized import stored_as
 
@@ -30,8 +32,19 @@ BY_REFERENCE: dict[str, dict[str, Any] | None] = json.loads((TESTS / "quantized_
 BY_LIBRARY: dict[str, dict[str, str]] = json.loads((TESTS / "quantized_values.json").read_text())
 
 
+def misread(variant: str) -> bool:
+    """Whether the reference converts a variant, and the file is wrong."""
+    return VARIANTS[variant].is_misread
+
+
+# The schemes that only one family can have, tested in test_packed_experts.py: stacks of GPT-OSS's experts, whose rows
+# of gate and up take turns.
+_OF_ONE_FAMILY = {"MXFP4": "gpt-oss"}
+_ROLES = ("self_attn.q_proj", "mlp.up_proj")
+
+
 @pytest.mark.parametrize(("family", "sizes"), RUNS)
-@pytest.mark.parametrize("variant", [name for name, runs in BY_REFERENCE.items() if runs is None])
+@pytest.mark.parametrize("variant", [name for name, runs in BY_REFERENCE.items() if runs is None or misread(name)])
 def test_the_values_of_what_the_reference_refuses(variant: str, family: str, sizes: Sizes, tmp_path: Path) -> None:
     made = make(family, sizes, VARIANTS[variant], tmp_path / "hf")
     (file,) = convert(made.folder, tmp_path / "m.gguf", types="F32", pre_tokenizer=made.pre_tokenizer)
@@ -57,10 +70,27 @@ def test_the_values_are_those_of_the_library(variant: str) -> None:
 def test_the_file_is_that_of_the_reference(variant: str, run: str, tmp_path: Path) -> None:
     family, sizes = next((family, sizes) for family, sizes in RUNS if run == f"{family} {sizes.width}")
     made = make(family, sizes, VARIANTS[variant], tmp_path / "hf")
-    (file,) = convert(made.folder, tmp_path / "m.gguf", types="auto", pre_tokenizer=made.pre_tokenizer)
+    words = {"pre_tokenizer": made.pre_tokenizer, "as_reference": misread(variant)}
+    (file,) = convert(made.folder, tmp_path / "m.gguf", types="auto", **words)
     data = file.path.read_bytes()
     found = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     assert found == (BY_REFERENCE[variant] or {})[run]
+
+
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if misread(name)])
+def test_the_file_is_another_one_where_the_reference_is_wrong(variant: str, tmp_path: Path) -> None:
+    family, sizes = RUNS[0]
+    made = make(family, sizes, VARIANTS[variant], tmp_path / "hf")
+    words = {"pre_tokenizer": made.pre_tokenizer}
+    right, wrong = (
+        convert(made.folder, tmp_path / f"{wrong}.gguf", types="auto", as_reference=wrong, **words)[0].path
+        for wrong in (False, True)
+    )
+    # Keys show whose file it is; weights alone do not.
+    assert verify_gguf(wrong, made.folder, as_reference="16 bits" not in variant, **words).ok
+    kinds = [GGUFReader(path).fields["general.file_type"].contents() for path in (right, wrong)]
+    assert kinds == ([32, 39] if "16 bits" in variant else [32, 32])
+    assert right.read_bytes() != wrong.read_bytes()
 
 
 @pytest.mark.parametrize(("family", "sizes"), [RUNS[0], RUNS[2]])
@@ -83,6 +113,17 @@ def test_every_scheme_is_reached_in_two_families_and_two_new_shapes(cases: Cases
         }
         assert len({family for family, _ in reached}) >= 2, name
         assert len({shape for _, shape in reached} - taken) >= 2, name
+
+
+def test_every_scheme_has_a_variant_or_belongs_to_one_family(tmp_path: Path) -> None:
+    found = set(_OF_ONE_FAMILY)
+    values = np.random.default_rng(1).standard_normal((96, 192), np.float32)
+    for variant in VARIANTS.values():
+        parts: dict[str, Any] = {f"{role}{end}": None for role in _ROLES for end in variant.make(role, values)[0]}
+        said = variant.config.get("quantization_config") or {"quant_method": "mlx" if variant.config else "quanto"}
+        quantization = Quantization(said, LocalFolder(tmp_path))
+        found.add(next(scheme.name for scheme in schemes() if scheme.fits(quantization, parts)))
+    assert found == {scheme.name for scheme in schemes()}
 
 
 def shapes_of_cases(cases: Cases) -> set[tuple[int, ...]]:
