@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,7 +39,14 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 # The types of what a trained module holds beside its weights, such as positions.
 _OF_BUFFERS = ("I64", "BOOL")
 _WEIGHT_ENDS = (".weight", ".bias", ".trainable_tokens_delta")
-_TRAINED, _UNTRAINED = ".modules_to_save.default.", ".original_module."
+# The names of modules that PEFT puts around one that is trained as a whole, around one of which rows are trained, and
+# what is trained of its rows.
+_TRAINED, _UNTRAINED, _TRAINED_OF = (
+    re.compile(r"\.modules_to_save\.(default\.)?"),
+    ".original_module.",
+    ".token_adapter",
+)
+TRAINED_ROWS = f"{_TRAINED_OF}.trainable_tokens_delta"
 
 
 def is_adapter(folder: Folder, *, vocab_only: bool = False) -> bool:
@@ -105,7 +112,10 @@ class Adapter:
         except BaseException:
             file.close()
             raise
-        return cls(folder, config, {tensor.name: tensor for tensor in tensors}, file)
+        held = {tensor.name: tensor for tensor in tensors if _UNTRAINED not in tensor.name}
+        # With embeddings of another number of rows, PEFT stores those that it trained twice.
+        twice = {name for name in held if (plain := _TRAINED.sub(".", name)) != name and plain in held}
+        return cls(folder, config, {name: tensor for name, tensor in held.items() if name not in twice}, file)
 
     def close(self) -> None:
         self.file.close()
@@ -168,15 +178,21 @@ class Adapter:
         Raises:
             InputError: weights are no floats.
         """
-        names = {stored: name for stored, name in self._names.items() if _UNTRAINED not in stored}
-        for stored, name in names.items():
+        return self._whole if with_base else self._of(lambda name: not name.endswith(f"{_BASE_LAYER}.weight"))
+
+    @cached_property
+    def _whole(self) -> Mapping[str, StoredTensor]:
+        return self._of(lambda name: True)
+
+    def _of(self, is_wanted: Callable[[str], bool]) -> Mapping[str, StoredTensor]:
+        for stored, name in self._names.items():
             is_buffer = self.tensors[stored].dtype in _OF_BUFFERS and not name.endswith(_WEIGHT_ENDS)
             if _end_of(name) is None and not is_buffer:
                 self._check_float(self.tensors[stored])
         return {
-            name.replace(_BASE_LAYER, ""): self.tensors[stored]
-            for stored, name in names.items()
-            if _end_of(name) is None and (with_base or not name.endswith(f"{_BASE_LAYER}.weight"))
+            name.replace(f"{_TRAINED_OF}{_BASE_LAYER}", "").replace(_BASE_LAYER, ""): self.tensors[stored]
+            for stored, name in self._names.items()
+            if _end_of(name) is None and is_wanted(name)
         }
 
 
@@ -191,8 +207,8 @@ def refuse_too_many(n_tensors: int, folder: Path) -> None:
 def _plain(name: str) -> str:
     """A name as `save_pretrained` writes it, without the prefix: without the names of wrapping modules, and without
     that of the adapter, which the state of a model in training has."""
-    plain = _OF_DEFAULT.sub(r"\1", without_wrappers(name)).replace(_TRAINED, ".")
-    return plain.replace(WRAPPER, "", 1)
+    plain = _OF_DEFAULT.sub(r"\1", without_wrappers(name))
+    return _TRAINED.sub(".", plain).replace(WRAPPER, "", 1)
 
 
 def _end_of(name: str) -> str | None:

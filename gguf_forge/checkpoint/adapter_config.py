@@ -97,6 +97,23 @@ class AdapterConfig:
             raise InputError("target_parameters is not a list of names", file=self.path)
         return tuple(said)
 
+    @property
+    def keeps_ties(self) -> bool:
+        """Whether modules that share their weights were trained as one."""
+        return bool(self.values.get("ensure_weight_tying"))
+
+    def saves(self, module: str) -> bool:
+        """Whether a module was trained as a whole, as `modules_to_save` says with the ends of names."""
+        parts = module.split(".")
+        return any(".".join(parts[start:]) in self._saved for start in range(len(parts)))
+
+    @cached_property
+    def _saved(self) -> frozenset[str]:
+        said = self.values.get("modules_to_save") or ()
+        if not isinstance(said, list | tuple) or not all(isinstance(name, str) for name in said):
+            raise InputError("modules_to_save is not a list of names", file=self.path)
+        return frozenset(said)
+
     def trained_tokens(self, module: str, n_tokens: int) -> tuple[int, ...]:
         """The rows of an embedding or head that are trained, as `trainable_token_indices` says them.
 

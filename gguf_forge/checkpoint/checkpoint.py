@@ -10,6 +10,7 @@ from stat import S_ISDIR
 from types import MappingProxyType, TracebackType
 from typing import Any
 
+from gguf_forge.checkpoint.added_tokens import EMBEDDINGS, rows_of_tokens, with_rows, with_tokenizer
 from gguf_forge.checkpoint.leftovers import tidied
 from gguf_forge.checkpoint.merging import ScaledAdapter, changes_embeddings, changes_head
 from gguf_forge.checkpoint.mistral_form import read_params
@@ -116,11 +117,23 @@ class Checkpoint:
         return replace(self, tensors=MappingProxyType({**found, **self.tensors}), files=(*self.files, file))
 
     def with_adapters(self, adapters: Sequence[ScaledAdapter]) -> Checkpoint:
-        """The same with adapters, which it closes. If one changes the head, the head is none with the embeddings."""
+        """The same with adapters, which it closes.
+
+        If one changes the head, the head is none with the embeddings. If one brings embeddings, their number of rows is
+        that of the model, and its tokenizer is the model's.
+
+        Raises:
+            InputError: an adapter was trained with other tokens than the model has, and its folder has no tokenizer.
+        """
         config = _untied(self.config) if changes_head(adapters) else self.config
+        rows = rows_of_tokens(adapters)
+        of_model = next((t.shape[0] for name, t in self.tensors.items() if name.endswith(EMBEDDINGS) and t.shape), None)
+        added = (rows, of_model) if rows is not None and of_model is not None and rows != of_model else None
+        config = with_rows(config, added[0]) if added is not None else config
         if config.get(_TIED) is True and changes_embeddings(adapters):
             log.warning("an adapter changes the embeddings, and with them the head, which is one with them")
-        return replace(self, config=MappingProxyType(config), adapters=tuple(adapters))
+        folder = with_tokenizer(self.folder, adapters, added=added)
+        return replace(self, folder=folder, config=MappingProxyType(config), adapters=tuple(adapters))
 
     def close(self) -> None:
         for file in (*self.files, *(each.adapter.file for each in self.adapters)):

@@ -12,8 +12,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import prod
 
-from gguf_forge.checkpoint.adapter import Adapter, LowRankPair
+from gguf_forge.checkpoint.adapter import TRAINED_ROWS, Adapter, LowRankPair
+from gguf_forge.checkpoint.added_tokens import (
+    EMBEDDINGS,
+    HEAD,
+    check_rows,
+    is_of_tokens,
+    of_other_tokens,
+    repeats_embeddings,
+    trains_embeddings,
+)
 from gguf_forge.checkpoint.as_stored import as_stored, widened
+from gguf_forge.checkpoint.safetensors_file import StoredTensor
 from gguf_forge.checkpoint.stacked_pairs import fit_of, on_stack
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, naming, printable, some_of
 from gguf_forge.storage.source import Source
@@ -26,13 +36,8 @@ from gguf_forge.wording import log_of
 
 log = log_of(__name__)
 
-# Names of the matrices that a model may hold only once for its embeddings and its head.
-_HEAD = "lm_head.weight"
-_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "tok_embeddings.weight", "word_embeddings.weight")
 # Parts of names that the same model's modules have in one version of transformers or class, and not in another.
 _WRAPPERS = frozenset(("model", "language_model", "transformer"))
-# The end of the name of trained rows of an embedding, after that of its module.
-_TOKENS = ".token_adapter.trainable_tokens_delta"
 
 
 @dataclass(frozen=True)
@@ -55,18 +60,22 @@ class ScaledAdapter:
 
 
 def changes_head(adapters: Sequence[ScaledAdapter]) -> bool:
-    """Whether an adapter changes the model's head, so that it can no longer be one with the embeddings."""
-    return any(name.endswith(_HEAD) for each in adapters for name in _names_of(each.adapter))
+    """Whether an adapter changes the model's head apart from the embeddings, so that they can no longer be one."""
+    return any(
+        trains_embeddings(each.adapter) or any(name.endswith(HEAD) for name in _names_of(each.adapter))
+        for each in adapters
+    )
 
 
 def changes_embeddings(adapters: Sequence[ScaledAdapter]) -> bool:
     """Whether an adapter changes the embeddings, and with them a head that is one with them."""
-    return any(name.endswith(_EMBEDDINGS) for each in adapters for name in _names_of(each.adapter))
+    return any(name.endswith(EMBEDDINGS) for each in adapters for name in _names_of(each.adapter))
 
 
 def _names_of(adapter: Adapter) -> Iterator[str]:
+    repeated = repeats_embeddings(adapter)
     yield from (f"{pair.module}.weight" for pair in adapter.pairs())
-    yield from (name.replace(_TOKENS, ".weight") for name in adapter.whole())
+    yield from (name.replace(TRAINED_ROWS, ".weight") for name in adapter.whole() if name not in repeated)
 
 
 @dataclass
@@ -145,30 +154,34 @@ def merged(tensors: Mapping[str, TensorExpr], adapters: Sequence[ScaledAdapter])
 
 def _with_head(tensors: Mapping[str, TensorExpr]) -> dict[str, TensorExpr]:
     """The tensors with a head of its own where the model holds it as one with the embeddings."""
-    embeddings = [name for name in tensors if name.endswith(_EMBEDDINGS)]
-    if len(embeddings) != 1 or any(name.endswith(_HEAD) for name in tensors):
+    embeddings = [name for name in tensors if name.endswith(EMBEDDINGS)]
+    if len(embeddings) != 1 or any(name.endswith(HEAD) for name in tensors):
         return dict(tensors)
     names = list(tensors)
-    place = next((at for at, name in enumerate(names) if name > _HEAD), len(names))
-    names.insert(place, _HEAD)
-    return {name: tensors[embeddings[0] if name == _HEAD else name] for name in names}
+    place = next((at for at, name in enumerate(names) if name > HEAD), len(names))
+    names.insert(place, HEAD)
+    return {name: tensors[embeddings[0] if name == HEAD else name] for name in names}
 
 
 def _apply(each: ScaledAdapter, view: _View) -> None:
     adapter, unknown = each.adapter, list[str]()
-    for name, tensor in adapter.whole().items():
-        target = view.find(name.replace(_TOKENS, ".weight"))
-        if target is not None and name.endswith(_TOKENS):
+    whole, repeated = adapter.whole(), repeats_embeddings(adapter)
+    for name in sorted(whole, key=lambda name: name.endswith(TRAINED_ROWS)):  # whole tensors first
+        tensor = whole[name]
+        target = view.find(name.replace(TRAINED_ROWS, ".weight"))
+        if target is not None and name.endswith(TRAINED_ROWS):
             rows, n_tokens = widened(as_stored(tensor)), view.base[target].n_rows
-            index = adapter.config.trained_tokens(name.removesuffix(_TOKENS), n_tokens)
+            index = adapter.config.trained_tokens(name.removesuffix(TRAINED_ROWS), n_tokens)
             view.change(target, partial(_with_rows, rows, index, each.name))
             continue
         if target is None:
-            unknown.append(name)
+            unknown += [name] if name not in repeated else []
             continue
-        if tensor.shape != view.base[target].shape:
+        has_rows_of_its_own = is_of_tokens(name) and tensor.shape[1:] == view.base[target].shape[1:]
+        if tensor.shape != view.base[target].shape and not has_rows_of_its_own:
             raise _of_another(adapter, name, tensor.shape, view.base[target].shape)
-        view.replace(target, Brought(widened(as_stored(tensor)), each.name), is_copy=".base_layer." in tensor.name)
+        view.replace(target, Brought(widened(as_stored(tensor)), each.name), is_copy=_is_copy(adapter, name, tensor))
+    check_rows(adapter, {name: expr.shape[0] for name, expr in view.base.items() if is_of_tokens(name)})
     for pair in adapter.pairs():
         target = view.find(f"{pair.module}.weight")
         if target is not None and pair.depth == 0:
@@ -184,6 +197,13 @@ def _apply(each: ScaledAdapter, view: _View) -> None:
     if unknown:
         problem = f"{len(unknown)} tensors that the adapter changes are not in the model: {some_of(unknown)}"
         raise InputError(problem, file=adapter.file.path, hint=_named_base(adapter))
+
+
+def _is_copy(adapter: Adapter, name: str, tensor: StoredTensor) -> bool:
+    """Whether a whole tensor is a copy of the base model's, which PEFT stores beside a change or with other rows."""
+    return ".base_layer." in tensor.name or (
+        is_of_tokens(name) and not adapter.config.saves(name.removesuffix(".weight"))
+    )
 
 
 def _apply_pair(each: ScaledAdapter, pair: LowRankPair, target: str, view: _View) -> None:
@@ -262,34 +282,9 @@ def _not_merged(adapter: Adapter, what: str, hint: str | None = None) -> ForgeEr
     return UnsupportedError(f"the adapter holds {what}, which is not merged", file=adapter.config.path, hint=hint)
 
 
-def check_tokens(adapter: Adapter, n_tokens: object) -> None:
-    """Refuses an adapter of a model that got more tokens than the base model's config says, if it says a number.
-
-    Raises:
-        UnsupportedError: its embeddings or its head have more rows.
-    """
-    rows = {name: tensor.shape[0] for name, tensor in adapter.whole().items() if tensor.shape and _is_of_tokens(name)}
-    for pair in adapter.pairs():
-        if _is_of_tokens(pair.module):
-            rows[pair.module] = pair.a.shape[1] if pair.of_embedding else pair.b.shape[0]
-    for name, n_rows in rows.items():
-        if isinstance(n_tokens, int) and n_rows > n_tokens:
-            raise _of_more_tokens(adapter, name, n_rows, n_tokens)
-
-
-def _is_of_tokens(name: str) -> bool:
-    return f"{name.removesuffix('.weight')}.weight".endswith((_HEAD, *_EMBEDDINGS))
-
-
-def _of_more_tokens(adapter: Adapter, name: str, its: int, models: int) -> ForgeError:
-    problem = f"the adapter was trained with {its:,} tokens, and the model has {models:,}"
-    hint = "merge it with PEFT's merge_and_unload into the resized model, and also save its tokenizer there"
-    return UnsupportedError(problem, file=adapter.file.path, tensor=name, hint=hint)
-
-
 def _of_another(adapter: Adapter, name: str, its: tuple[int, ...], models: tuple[int, ...]) -> ForgeError:
-    if its[1:] == models[1:] and _is_of_tokens(name):
-        return _of_more_tokens(adapter, name, its[0], models[0])
+    if its[1:] == models[1:] and is_of_tokens(name):
+        return of_other_tokens(adapter, name, its[0], models[0])
     problem = f"the adapter was made for another model: it changes a tensor of shape {its}, and the model's is {models}"
     return InputError(problem, file=adapter.file.path, tensor=name, hint=_named_base(adapter))
 

@@ -64,4 +64,7 @@ def convert(
     if is_read() and not messages.quiet and request.lora and request.model_name is None:
         tell(line(("the file has the name of the base model; --model-name gives it its own", "dim"), no_wrap=True))
     if texts is not None:
-        compare_tokens(results[0].file.metadata, Path(request.source), texts, messages)
+        from gguf_forge.planning.adapters import folder_of_tokenizer
+
+        folder = folder_of_tokenizer(Path(request.source), request.lora)
+        compare_tokens(results[0].file.metadata, folder, texts, messages)

@@ -13,8 +13,8 @@ from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.mapping import PlannedTensor, plan_changes
 from gguf_forge.checkpoint.adapter import Adapter, LowRankPair, refuse_in_file
+from gguf_forge.checkpoint.added_tokens import check_tokens
 from gguf_forge.checkpoint.as_stored import as_stored
-from gguf_forge.checkpoint.merging import check_tokens
 from gguf_forge.checkpoint.stacked_pairs import factors_of_stack, parameters_of_pairs
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError
 from gguf_forge.planning.model_plan import site_of

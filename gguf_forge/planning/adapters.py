@@ -11,6 +11,7 @@ from typing import Any
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.checkpoint.adapter import WEIGHTS, Adapter
 from gguf_forge.checkpoint.adapter_config import CONFIG
+from gguf_forge.checkpoint.added_tokens import brings_tokenizer, repeats_embeddings, trains_embeddings
 from gguf_forge.checkpoint.merging import ScaledAdapter, changes_head
 from gguf_forge.errors import UnsupportedError, UsageError, printable, some_of
 from gguf_forge.general import model_id_of
@@ -103,22 +104,38 @@ def check_places(plans: Sequence[ModelPlan], checkpoint: Checkpoint) -> None:
         (part.source.path, part.name) for plan in plans for tensor in plan.tensors for part in stored_in(tensor.expr)
     }
     has_text = any(plan.part == "main" for plan in plans)
-    if has_text and changes_head(checkpoint.adapters) and not any("lm_head" in name for name in checkpoint.tensors):
-        said = "an adapter changes the model's head, which is one with the embeddings: it becomes a tensor of its own"
-        log.warning(said)
+    is_parted = changes_head(checkpoint.adapters) and not any("lm_head" in name for name in checkpoint.tensors)
+    has_head = any(tensor.name == "output.weight" for plan in plans for tensor in plan.tensors)
+    if has_text and is_parted:
+        log.warning(
+            "an adapter changes one of the model's head and embeddings, which are the same: the head becomes a tensor "
+            "of its own"
+        )
     for each in checkpoint.adapters:
         file = each.adapter.file.path
-        names = list(each.adapter.tensors)
+        repeated = {each.adapter.whole()[name].name for name in repeats_embeddings(each.adapter)}
+        names = [name for name in each.adapter.tensors if name not in repeated]
         left = [name for name in names if (file, name) not in used]
         if len(left) == len(names):
             raise UnsupportedError("the adapter changes nothing that is in this file", file=file)
-        if has_text and (heads := [name for name in left if "lm_head" in name]):
-            problem = "the adapter changes the model's head, and the files of this model have none of its own"
-            raise UnsupportedError(problem, file=file, tensor=heads[0])
+        heads = [name for name in left if "lm_head" in name]
+        if has_text and (heads or (is_parted and not has_head and trains_embeddings(each.adapter))):
+            what = "the model's head" if heads else "the embeddings apart from the model's head"
+            problem = f"the adapter changes {what}, and the files of this model have no head of its own"
+            raise UnsupportedError(problem, file=file, tensor=heads[0] if heads else None)
         if left:
             log.warning(
                 "%s: %d of %d tensors change nothing in this file: %s", file, len(left), len(names), some_of(left)
             )
+
+
+def folder_of_tokenizer(source: Path, lora: Sequence[str]) -> Path:
+    """The folder whose tokenizer a file has: the model's, or that of an adapter which brings embeddings."""
+    for folder, _ in map(scaled_adapter, reversed(lora)):
+        with Adapter.open(folder) as adapter:
+            if brings_tokenizer(adapter):
+                return folder.path
+    return source
 
 
 def files_of(adapters: Sequence[ScaledAdapter]) -> Iterator[Path]:

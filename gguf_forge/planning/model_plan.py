@@ -348,7 +348,7 @@ def native_type(checkpoint: Checkpoint, architecture: Architecture) -> TensorTyp
 
 def _files_of_the_model(folder: Folder) -> Iterator[Path]:
     """The input files of a model. GGUF files made of it may be in the same folder and are not inputs."""
-    return (folder.path / name for name in folder.names() if name.endswith(_OF_MODELS) and not name.startswith("."))
+    return (folder.path_of(name) for name in folder.names() if name.endswith(_OF_MODELS) and not name.startswith("."))
 
 
 def plan_weights(

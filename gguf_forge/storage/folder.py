@@ -15,12 +15,16 @@ class Folder(Protocol):
 
     @property
     def path(self) -> Path:
-        """The path of the folder in messages; `path / name` is that of a file. It is not used to open anything."""
+        """The path of the folder in messages; `path_of` gives that of a file. It is not used to open anything."""
         ...
 
     @property
     def name(self) -> str:
         """The name of the folder itself. It may be the name of the model."""
+        ...
+
+    def path_of(self, name: str) -> Path:
+        """The path of a file, in messages and for what is recorded of it."""
         ...
 
     def names(self) -> tuple[str, ...]:
@@ -76,7 +80,7 @@ def read_text(folder: Folder, name: str, limit: int | None = None) -> str:
     Raises:
         InputError: the file cannot be read as in `read_small`, or is not UTF-8.
     """
-    return decoded(folder.read_small(name, limit), folder.path / name)
+    return decoded(folder.read_small(name, limit), folder.path_of(name))
 
 
 def decoded(data: bytes, path: Path) -> str:

@@ -38,7 +38,7 @@ def read_json_object(folder: Folder, name: str, limit: int | None = None) -> dic
     """
     value = read_json(folder, name, limit)
     if not isinstance(value, dict):
-        raise InputError(f"a JSON object is expected, not a {type(value).__name__}", file=folder.path / name)
+        raise InputError(f"a JSON object is expected, not a {type(value).__name__}", file=folder.path_of(name))
     return value
 
 
@@ -48,7 +48,7 @@ def read_json(folder: Folder, name: str, limit: int | None = None) -> Any:
     Raises:
         InputError: the file is missing, unreadable, empty, too large, not UTF-8, or not JSON.
     """
-    raw, path = folder.read_small(name, limit), folder.path / name
+    raw, path = folder.read_small(name, limit), folder.path_of(name)
     if not raw.strip():
         raise InputError("the file is empty", file=path, hint="download it again")
     refuse_impostor(raw[:IMPOSTOR_BYTES], path)

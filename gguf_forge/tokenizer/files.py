@@ -22,7 +22,7 @@ def _read_bytes(folder: Folder, name: str) -> bytes | None:
     if not folder.has(name):
         return None
     data = folder.read_small(name)
-    refuse_impostor(data[:IMPOSTOR_BYTES], folder.path / name)
+    refuse_impostor(data[:IMPOSTOR_BYTES], folder.path_of(name))
     return data
 
 
@@ -31,14 +31,14 @@ def _read_vocabulary(folder: Folder, name: str) -> bytes | None:
     data = _read_bytes(folder, name)
     if data is not None:
         need = max(_COST_OF_LINE * data.count(b"\n"), _COST_OF_BYTE * len(data))
-        check_memory(need, "its vocabulary", folder.path / name)
+        check_memory(need, "its vocabulary", folder.path_of(name))
     return data
 
 
 def _read_text(folder: Folder, name: str) -> str | None:
     """A UTF-8 text with `\\n` line ends, as Python's text mode gives it; None if the file is missing."""
     data = _read_vocabulary(folder, name)
-    return None if data is None else decoded(data, folder.path / name)
+    return None if data is None else decoded(data, folder.path_of(name))
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class TokenizerFiles:
     as_reference: bool = False
 
     def place(self, name: str) -> Place:
-        return Place(self.folder.path / name)
+        return Place(self.folder.path_of(name))
 
     def _object(self, name: str) -> Mapping[str, Any] | None:
         return read_json_object(self.folder, name) if self.folder.has(name) else None

@@ -118,7 +118,7 @@ def _ranked(source: TokenizerSource, pieces: Pieces) -> Metadata:
         log.warning(
             "%s: no merge joins %r and %r, and llama.cpp joins all pairs that make a token of such a vocabulary: some "
             "texts are split in another way than in training",
-            *(files.folder.path / "tokenizer.json", *pair),
+            *(files.folder.path_of("tokenizer.json"), *pair),
         )
     size = vocabulary_size(source.config, files.place("config.json")) or len(texts)
     vocabulary = fitted(Pieces(pieces.texts, merge_scores(files, texts), types), size, "tokenizer.json")
@@ -132,6 +132,6 @@ def _check_pre_tokenizer(source: TokenizerSource) -> None:
     if source.pre_tokenizer not in (None, *_OF_SENTENCEPIECE):
         raise UsageError(
             f"--pre-tokenizer {source.pre_tokenizer}: a SentencePiece vocabulary is not split into words first",
-            file=source.files.folder.path / "tokenizer.json",
+            file=source.files.folder.path_of("tokenizer.json"),
             hint="leave --pre-tokenizer out",
         )

@@ -73,6 +73,6 @@ def _from_text(files: TokenizerFiles) -> list[str]:
         elif parts:
             others.append(line)
     if others:
-        path = files.folder.path / "merges.txt"
+        path = files.folder.path_of("merges.txt")
         log.warning("%s: %d lines are left out, which are no merges: %s", path, len(others), some_of(others))
     return found

@@ -134,7 +134,7 @@ def _added(files: TokenizerFiles, additions: Additions) -> dict[str, bool]:
         if isinstance(flag, bool) and added.setdefault(kind, flag) is not flag:
             log.warning(
                 "%s: add_%s_token is %s, but the post-processor of tokenizer.json says %s, which is taken",
-                files.folder.path / "tokenizer_config.json", kind, flag, added[kind],
+                files.folder.path_of("tokenizer_config.json"), kind, flag, added[kind],
             )  # fmt: skip
     return added
 

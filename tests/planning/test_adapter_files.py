@@ -130,7 +130,7 @@ def test_more_tokens_than_the_model_has(base: Path, tmp_path: Path, more: dict[s
     (base / "config.json").write_text(json.dumps(config | {"vocab_size": 512}))
     with pytest.raises(UnsupportedError, match="trained with 514 tokens, and the model has 512") as caught:
         plan(tmp_path / "a", base_model=base)
-    assert "merge_and_unload" in str(caught.value.hint)
+    assert "--lora" in str(caught.value.hint)
 
 
 def test_norms_are_written(base: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -13,60 +12,32 @@ import pytest
 from adapters import (
     PREFIX,
     Floats,
+    adapter_for,
+    change_of,
     factor,
-    held_of,
+    made_of,
     merged,
     pairs_for,
     plus,
-    product,
+    shape_of,
     shapes_of,
-    stacked_pairs,
-    values_of,
     with_tensors,
     write_adapter,
 )
 from checkpoints import tiny_llama
 from quantized_checkpoints import Format, gptq, mlx, quantize_folder
-from synthetic import FAMILIES, read_description, write_checkpoint
 from weights import file_of
 
-from gguf_forge import InputError, RefusedError, UnsupportedError, UsageError, convert, open_gguf, plan
+from gguf_forge import InputError, UnsupportedError, convert, open_gguf, plan
 from gguf_forge.checkpoint import adapter as adapter_module
 from gguf_forge.cli import main
 
-Q, DOWN, EMBED, HEAD = (
-    "model.layers.0.self_attn.q_proj",
-    "model.layers.1.mlp.down_proj",
-    "model.embed_tokens",
-    "lm_head",
-)
+Q, DOWN, HEAD = "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj", "lm_head"
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return tiny_llama(tmp_path)
-
-
-def made_of(family: str, folder: Path) -> tuple[Path, dict[str, object]]:
-    """The checkpoint of a family, and what its conversion needs to know."""
-    described = FAMILIES / family
-    return write_checkpoint(described, folder / "model"), {"pre_tokenizer": read_description(described).pre_tokenizer}
-
-
-def shape_of(model: Path, name: str) -> tuple[int, ...]:
-    return shapes_of(model)[name]
-
-
-def adapter_for(model: Path, folder: Path, *modules: str, rank: int = 4, **config: object) -> dict[str, Floats]:
-    """Writes an adapter for modules of a checkpoint; its tensors without the prefix."""
-    shapes = {module: shape_of(model, f"{module}.weight") for module in modules}
-    tensors = pairs_for(shapes, rank)
-    write_adapter(folder, tensors, **{"r": rank, **config})
-    return {name.removeprefix(PREFIX): values for name, values in tensors.items()}
-
-
-def change_of(tensors: dict[str, Floats], module: str, scale: float) -> Callable[[Floats], Floats]:
-    return plus(scale, tensors[f"{module}.lora_B.weight"], tensors[f"{module}.lora_A.weight"])
 
 
 def all_types(model: Path, folder: Path, **more: object) -> dict[str, bytes]:
@@ -85,17 +56,6 @@ def test_a_llama_merged_on_the_fly_is_the_merged_llama(model: Path, tmp_path: Pa
     made = all_types(model, tmp_path / "x", lora=[tmp_path / "a"])
     assert made == all_types(whole, tmp_path / "y")
     assert made != all_types(model, tmp_path / "z")
-
-
-def test_a_note_names_each_adapter_and_its_factor(
-    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    for name in "ab":
-        adapter_for(model, tmp_path / name, Q)
-    with caplog.at_level(logging.INFO):
-        plan(model, lora=[tmp_path / "a", f"{tmp_path / 'b'}:0.5"])
-    notes = [words for words in caplog.messages if "merged, scaled by" in words]
-    assert notes == [f"{tmp_path / 'a'}: merged, scaled by 1", f"{tmp_path / 'b'}: merged, scaled by 0.5"]
 
 
 @pytest.mark.parametrize("family", ["phi3", "qwen3moe", "mixtral", "gptoss-bf16"])
@@ -166,79 +126,6 @@ def test_whole_modules_and_biases(tmp_path: Path) -> None:
     assert file_of(model, lora=[tmp_path / "a"], **how) == file_of(whole, **how)
 
 
-def test_embeddings(tmp_path: Path) -> None:
-    model, how = made_of("llama3-bpe", tmp_path)
-    rows, columns = shape_of(model, f"{EMBED}.weight")
-    a, b = factor(1, 4, rows), factor(2, columns, 4)
-    held = {f"{PREFIX}{EMBED}.lora_embedding_A": a, f"{PREFIX}{EMBED}.lora_embedding_B": b}
-    write_adapter(tmp_path / "a", held)
-    whole = merged(model, tmp_path / "m", {f"{EMBED}.weight": lambda w: w + (product(b, a) * np.float32(2)).T})
-    assert file_of(model, lora=[tmp_path / "a"], **how) == file_of(whole, **how)
-
-
-def test_rows_of_embeddings_alone(model: Path, tmp_path: Path) -> None:
-    rows, columns = shape_of(model, f"{EMBED}.weight")
-    index = [rows - 1, 3, 700]
-    trained = factor(3, 3, columns)
-    held = {**pairs_for({Q: (256, 256)}), f"{PREFIX}{EMBED}.token_adapter.trainable_tokens_delta": trained}
-    write_adapter(tmp_path / "a", held, trainable_token_indices={"embed_tokens": index})
-    b, a = (held[f"{PREFIX}{Q}.lora_{x}.weight"] for x in "BA")
-
-    def with_rows(weight: Floats) -> Floats:
-        changed = weight.copy()
-        changed[index] = trained
-        return changed
-
-    whole = merged(model, tmp_path / "m", {f"{Q}.weight": plus(2.0, b, a), f"{EMBED}.weight": with_rows})
-    assert file_of(model, lora=[tmp_path / "a"]) == file_of(whole)
-
-
-@pytest.mark.parametrize(
-    ("index", "words"),
-    [([1, 99_999_999, 2], "names token 99,999,999, and the model has 831"), ([1, 1, 2], "names token 1 twice")],
-)
-def test_rows_that_the_model_does_not_have_are_named(model: Path, tmp_path: Path, index: list[int], words: str) -> None:
-    held = {f"{PREFIX}{EMBED}.token_adapter.trainable_tokens_delta": factor(3, 3, 256)}
-    write_adapter(tmp_path / "a", held, trainable_token_indices=index)
-    with pytest.raises(InputError, match=f"trainable_token_indices {words}") as caught:
-        plan(model, lora=[tmp_path / "a"])
-    assert caught.value.file == tmp_path / "a" / "adapter_config.json"
-
-
-@pytest.mark.parametrize("index", [None, [1, 2], [1, 1, 2], [1, 2, 10**6], [1, 2, -1], {"lm_head": [1, 2, 3]}, "123"])
-def test_rows_that_are_none(model: Path, tmp_path: Path, index: object) -> None:
-    held = {f"{PREFIX}{EMBED}.token_adapter.trainable_tokens_delta": factor(3, 3, 256)}
-    write_adapter(tmp_path / "a", held, trainable_token_indices=index)
-    with pytest.raises(InputError):
-        plan(model, lora=[tmp_path / "a"])
-
-
-def test_a_copy_of_the_embeddings_that_an_adapter_brings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    model, how = made_of("llama32-tied", tmp_path)
-    rows, columns = shape_of(model, f"{EMBED}.weight")
-    a, b, copy = factor(1, 4, rows), factor(2, columns, 4), factor(3, rows, columns)
-    held = {f"{PREFIX}{EMBED}.lora_embedding_A": a, f"{PREFIX}{EMBED}.lora_embedding_B": b}
-    write_adapter(tmp_path / "a", {**held, f"{PREFIX}{EMBED}.base_layer.weight": copy})
-    whole = merged(model, tmp_path / "m", {f"{EMBED}.weight": lambda w: copy + (product(b, a) * np.float32(2)).T})
-    assert file_of(model, lora=[tmp_path / "a"], **how) == file_of(whole, **how)
-    assert "with them the head" in caplog.text
-
-
-def test_the_head_of_a_model_whose_head_is_one_with_the_embeddings(tmp_path: Path, caplog: object) -> None:
-    model, how = made_of("llama32-tied", tmp_path)
-    shape = shape_of(model, f"{EMBED}.weight")
-    pair = pairs_for({HEAD: shape})
-    write_adapter(tmp_path / "a", pair)
-    b, a = (pair[f"{PREFIX}{HEAD}.lora_{x}.weight"] for x in "BA")
-
-    held = {f"{HEAD}.weight": held_of(model)[f"{EMBED}.weight"]}
-    untied = with_tensors(model, tmp_path / "u", held)
-    config = json.loads((untied / "config.json").read_text())
-    (untied / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
-    whole = merged(untied, tmp_path / "m", {f"{HEAD}.weight": plus(2.0, b, a)})
-    assert file_of(model, lora=[tmp_path / "a"], **how) == file_of(whole, **how)
-
-
 def with_dora(folder: Path, seed: int, shape: tuple[int, ...]) -> Callable[..., Floats]:
     """Writes a DoRA adapter for Q, and gives what it makes of a weight; `base`: the one without other adapters."""
     a, b, lengths = factor(seed, 4, shape[1]), factor(seed + 1, shape[0], 4), np.abs(factor(seed + 2, shape[0])) + 1
@@ -278,95 +165,10 @@ def test_names_of_another_version_of_transformers(model: Path, tmp_path: Path) -
     assert file_of(model, lora=[tmp_path / "b"]) == file_of(whole)
 
 
-def test_stacked_parameters_of_experts_that_lie_apart(tmp_path: Path) -> None:
-    model, how = made_of("qwen3moe", tmp_path)
-    at = "model.layers.1.mlp.experts."
-    inner, width = shape_of(model, f"{at}0.gate_proj.weight")
-    shapes = {f"{at}gate_up_proj": (4, 2 * inner, width), f"{at}down_proj": (4, width, inner)}
-    found = stacked_pairs(tmp_path / "a", shapes)
-    (a1, b1), (a2, b2) = found[f"{at}gate_up_proj"], found[f"{at}down_proj"]
-    changes = {}
-    for e in range(4):
-        changes[f"{at}{e}.gate_proj.weight"] = plus(2.0, b1[e][:inner], a1[e])
-        changes[f"{at}{e}.up_proj.weight"] = plus(2.0, b1[e][inner:], a1[e])
-        changes[f"{at}{e}.down_proj.weight"] = plus(2.0, b2[e], a2[e])
-    whole = merged(model, tmp_path / "m", changes)
-    assert file_of(model, lora=[tmp_path / "a"], **how) == file_of(whole, **how) != file_of(model, **how)
-
-
-def test_stacked_parameters_with_a_row_for_each_input(tmp_path: Path) -> None:
-    model, how = made_of("gptoss-bf16", tmp_path)
-    at = "model.layers.0.mlp.experts."
-    n, width, both = shape_of(model, f"{at}gate_up_proj")
-    shapes = {f"{at}gate_up_proj": (n, both, width), f"{at}down_proj": (n, width, both // 2)}
-    found = stacked_pairs(tmp_path / "a", shapes)
-
-    def turned(name: str) -> Callable[[Floats], Floats]:
-        a, b = found[name]
-        return lambda w: np.stack([w[e] + (product(b[e], a[e]) * np.float32(2)).T for e in range(n)])
-
-    whole = merged(model, tmp_path / "m", {name: turned(name) for name in found})
-    assert file_of(model, lora=[tmp_path / "a"], **how) == file_of(whole, **how) != file_of(model, **how)
-
-
-def test_an_adapter_of_another_model(model: Path, tmp_path: Path) -> None:
-    write_adapter(tmp_path / "a", pairs_for({Q: (256, 128)}))
-    with pytest.raises(
-        InputError, match=r"made for another model: it changes a tensor of shape \(256, 128\)"
-    ) as caught:
-        plan(model, lora=[tmp_path / "a"])
-    assert caught.value.hint == "give the model that it was trained on: example/base"
-    write_adapter(tmp_path / "b", pairs_for({"model.layers.7.self_attn.q_proj": (256, 256)}))
-    with pytest.raises(InputError, match=r"layers\.7\.self_attn\.q_proj"):
-        plan(model, lora=[tmp_path / "b"])
-
-
-@pytest.mark.parametrize("text", ["a:x", "a:nan", "a:inf", "a:1e30", "a:"])
-def test_a_factor_that_is_none(model: Path, tmp_path: Path, text: str) -> None:
-    adapter_for(model, tmp_path / "a", Q)
-    with pytest.raises(UsageError, match="is not a number"):
-        plan(model, lora=[f"{tmp_path}/{text}"])
-
-
 def test_a_folder_with_a_colon_in_its_name(model: Path, tmp_path: Path) -> None:
     tensors = adapter_for(model, tmp_path / "a:0.5", Q)
     whole = merged(model, tmp_path / "m", {f"{Q}.weight": change_of(tensors, Q, 2.0)})
     assert file_of(model, lora=[tmp_path / "a:0.5"]) == file_of(whole)
-
-
-def test_what_is_no_adapter(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such folder"):
-        plan(model, lora=[tmp_path / "missing"])
-    with pytest.raises(UsageError, match="holds no LoRA adapter; lora= takes the folder that PEFT wrote") as caught:
-        plan(model, lora=[model])
-    assert "this is a model's folder" in str(caught.value.hint)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="holds no LoRA adapter") as caught:
-        plan(model, lora=[tmp_path / "empty"])
-    assert caught.value.hint == "give the folder that holds adapter_config.json"
-    for text in ("", ":0.5"):
-        with pytest.raises(UsageError, match="lora= names no folder"):
-            plan(model, lora=[text])
-    (file,) = convert(model, tmp_path / "m.gguf", types="F16")
-    with pytest.raises(UsageError, match="this is a GGUF file"):
-        plan(model, lora=[file.path])
-    with pytest.raises(UsageError, match="lora=: not for a GGUF file"):
-        plan(file.path, types="Q8_0", lora=[model])
-
-
-@pytest.mark.parametrize(
-    ("config", "words"),
-    [
-        ({"alora_invocation_tokens": [1, 2]}, "aLoRA"),
-        ({"init_lora_weights": "pissa_niter_4"}, "another base"),
-        ({"use_qalora": True}, "use_qalora"),
-        ({"layer_replication": [[0, 1]]}, "layer_replication"),
-    ],
-)
-def test_what_is_no_sum(model: Path, tmp_path: Path, config: dict[str, object], words: str) -> None:
-    adapter_for(model, tmp_path / "a", Q, **config)
-    with pytest.raises(UnsupportedError, match=words):
-        plan(model, lora=[tmp_path / "a"])
 
 
 def test_verify_makes_the_file_again(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -388,45 +190,6 @@ def test_a_file_that_lacks_the_adapter(model: Path, tmp_path: Path, capsys: pyte
     assert "without the adapter my-adapter" in capsys.readouterr().out
 
 
-def test_more_tokens_than_the_model_has(model: Path, tmp_path: Path) -> None:
-    rows, columns = shape_of(model, f"{EMBED}.weight")
-    write_adapter(tmp_path / "a", {f"{PREFIX}{EMBED}.weight": factor(1, rows + 2, columns)})
-    with pytest.raises(UnsupportedError, match=f"trained with {rows + 2:,} tokens, and the model has {rows:,}"):
-        plan(model, lora=[tmp_path / "a"])
-
-
-def test_a_head_that_no_file_of_the_family_has(tmp_path: Path) -> None:
-    model, how = made_of("gemma2", tmp_path)
-    shapes = {HEAD: shape_of(model, f"{EMBED}.weight"), Q: shape_of(model, f"{Q}.weight")}
-    write_adapter(tmp_path / "a", pairs_for(shapes))
-    with pytest.raises(UnsupportedError, match="have none of its own"):
-        plan(model, lora=[tmp_path / "a"], **how)
-
-
-@pytest.mark.parametrize(
-    ("named", "is_warned"),
-    [
-        ("acme/other", True),
-        ("acme/Tiny-Instruct", True),
-        ("/home/me/tiny/", False),
-        ("unsloth/Tiny-unsloth-bnb-4bit", False),
-        ("acme/Of-Config", False),
-        ("acme/of-card", False),
-        (None, False),
-    ],
-)
-def test_another_name_of_the_base_model_is_a_warning(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], named: str | None, is_warned: bool
-) -> None:
-    config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps(config | {"_name_or_path": "acme/of-config"}))
-    (model / "README.md").write_text("---\nbase_model: [acme/Of-Card]\n---\n")
-    adapter_for(model, tmp_path / "a", Q, base_model_name_or_path=named)
-    assert main(["plan", str(model), "--lora", str(tmp_path / "a"), "--summary"]) == 0
-    said = " ".join(capsys.readouterr().err.split())
-    assert (f"the adapter says that its base model is {named}" in said) == is_warned
-
-
 def test_changes_of_another_part_are_a_warning(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tensors = pairs_for({Q: (256, 256)}) | {f"{PREFIX}model.layers.0.self_attn.rotary_emb.inv_freq": factor(1, 32)}
     write_adapter(tmp_path / "a", tensors)
@@ -435,12 +198,6 @@ def test_changes_of_another_part_are_a_warning(model: Path, tmp_path: Path, caps
     other = with_tensors(model, tmp_path / "m", held)
     assert main(["plan", str(other), "--lora", str(tmp_path / "a"), "--summary"]) == 0
     assert "1 of 3 tensors change nothing in this file" in " ".join(capsys.readouterr().err.split())
-
-
-def test_no_vocabulary_has_an_adapter(model: Path, tmp_path: Path) -> None:
-    adapter_for(model, tmp_path / "a", Q)
-    with pytest.raises(UsageError, match="changes no vocabulary"):
-        plan(model, lora=[tmp_path / "a"], vocab_only=True)
 
 
 def test_encoders_of_pictures(tmp_path: Path) -> None:
@@ -486,73 +243,12 @@ def test_parts_together(tmp_path: Path) -> None:
     assert sizes[False].read_bytes() == main_part.path.read_bytes()
 
 
-@pytest.mark.parametrize("dtype", ["I8", "I32"])
-@pytest.mark.parametrize("name", [f"{Q}.lora_A.weight", f"{Q}.lora_B.weight", "model.norm.weight"])
-def test_integers_are_no_weights(model: Path, tmp_path: Path, dtype: str, name: str) -> None:
-    tensors = {**pairs_for({Q: (256, 256)}), f"{PREFIX}model.norm.weight": factor(1, 256)}
-    folder = write_adapter(tmp_path / "a", tensors)
-    values = np.ones(tensors[PREFIX + name].shape, {"I8": np.int8, "I32": np.int32}[dtype])
-    held = {PREFIX + name: (dtype, list(values.shape), values.tobytes())}
-    other = with_tensors(folder, tmp_path / "b", held)
-    with pytest.raises(InputError, match=f"the tensor has the type {dtype}, in which no adapter is read") as caught:
-        plan(model, lora=[other])
-    assert caught.value.tensor == PREFIX + name
-
-
 def test_whole_numbers_beside_trained_weights(model: Path, tmp_path: Path) -> None:
     buffer = "model.layers.0.self_attn.rotary_emb.inv_freq"
     of_model = with_tensors(model, tmp_path / "m", {buffer: ("I64", [2], bytes(16))})
     folder = write_adapter(tmp_path / "a", pairs_for({Q: (256, 256)}))
     other = with_tensors(folder, tmp_path / "b", {f"{PREFIX}{buffer}": ("I64", [2], bytes(16))})
     assert file_of(of_model, lora=[other]) == file_of(model, lora=[folder])
-
-
-@pytest.mark.parametrize(
-    ("config", "bad", "file_type", "words", "hint"),
-    [
-        ({}, np.nan, "F16", "infinite or not a number", ""),
-        ({}, np.nan, "Q8_0", "infinite or not a number", ""),
-        ({"lora_alpha": 1e38}, 0, "F16", "too large for F16", "; or choose BF16 or F32"),
-    ],
-)
-def test_an_adapter_that_breaks_weights_is_blamed(
-    model: Path, tmp_path: Path, config: dict[str, object], bad: float, file_type: str, words: str, hint: str
-) -> None:
-    tensors = pairs_for({Q: (256, 256)})
-    tensors[f"{PREFIX}{Q}.lora_A.weight"][1, 3] = bad
-    write_adapter(tmp_path / "a", tensors, **config)
-    with pytest.raises(InputError, match=words) as caught:
-        convert(model, tmp_path / "o.gguf", types=file_type, lora=[tmp_path / "a"])
-    assert caught.value.hint == f"get an intact copy of the adapter, or give it a smaller factor{hint}"
-    assert caught.value.file == tmp_path / "a" / "adapter_model.safetensors"
-
-
-@pytest.mark.parametrize("name", ["model.norm.weight", "lm_head.weight"])
-def test_a_whole_module_that_is_no_number_is_blamed_on_the_adapter(model: Path, tmp_path: Path, name: str) -> None:
-    whole = values_of(held_of(model)[name]).copy()
-    whole.reshape(-1)[3] = np.nan
-    good, bad = pairs_for({Q: (256, 256)}), {f"{PREFIX}{name}": whole}
-    folders = [write_adapter(tmp_path / each, tensors) for each, tensors in (("good", good), ("bad", bad))]
-    with pytest.raises(InputError, match="infinite or not a number") as caught:
-        convert(model, tmp_path / "o.gguf", types="F16", lora=folders)
-    assert caught.value.file == tmp_path / "bad" / "adapter_model.safetensors"
-    assert str(caught.value.hint).startswith("get an intact copy of the adapter")
-
-
-def test_a_broken_pattern_is_shown_as_it_is_written(model: Path, tmp_path: Path) -> None:
-    adapter_for(model, tmp_path / "a", Q, alpha_pattern={"(q_proj": 4})
-    with pytest.raises(
-        InputError, match=r"^alpha_pattern: pattern '\(q_proj' lacks a '\)'|adapter_config.*alpha_pattern: p"
-    ):
-        plan(model, lora=[tmp_path / "a"])
-
-
-def test_factors_that_do_not_go_together(model: Path, tmp_path: Path) -> None:
-    tensors = pairs_for({Q: (256, 256)})
-    tensors[f"{PREFIX}{Q}.lora_A.weight"] = factor(1, 5, 256)
-    write_adapter(tmp_path / "a", tensors)
-    with pytest.raises(InputError, match="do not fit"):
-        plan(model, lora=[tmp_path / "a"])
 
 
 @pytest.mark.parametrize(
@@ -582,23 +278,6 @@ def test_a_quantized_base(model: Path, tmp_path: Path, config: dict[str, object]
     assert first == second
 
 
-def test_blocks_that_a_file_would_keep(tmp_path: Path) -> None:
-    model, how = made_of("gptoss-mxfp4", tmp_path)
-    at, file_name = "model.layers.0.mlp.experts.", "blk.0.ffn_down_exps.weight"
-    (plain,) = convert(model, tmp_path / "plain.gguf", types="F32", **how)
-    with open_gguf(plain.path) as file:
-        assert file[file_name].type.name == "MXFP4"
-        before = file[file_name].values()
-    n, rows, columns = before.shape
-    a, b = stacked_pairs(tmp_path / "a", {f"{at}down_proj": (n, rows, columns)})[f"{at}down_proj"]
-    (made,) = convert(model, tmp_path / "made.gguf", types="F32", lora=[tmp_path / "a"], **how)
-    with open_gguf(made.path) as file:
-        assert file[file_name].type.name == "F32"
-        assert file["blk.1.ffn_down_exps.weight"].type.name == "MXFP4"
-        after = file[file_name].values()
-    assert np.array_equal(after, np.stack([plus(2.0, b[e], a[e])(before[e]) for e in range(n)]))
-
-
 def test_a_job_merges_too(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter_for(model, tmp_path / "a", Q)
     monkeypatch.chdir(tmp_path)
@@ -621,10 +300,15 @@ def test_an_adapter_that_changes_ends_a_resumed_run(model: Path, tmp_path: Path)
     assert out.read_bytes() != before
 
 
-def test_an_output_that_is_the_adapter_is_refused(model: Path, tmp_path: Path) -> None:
-    adapter_for(model, tmp_path / "a", Q)
-    with pytest.raises(RefusedError):
-        convert(model, tmp_path / "a" / "adapter_model.safetensors", types="F16", lora=[tmp_path / "a"], overwrite=True)
+def test_a_note_names_each_adapter_and_its_factor(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in "ab":
+        adapter_for(model, tmp_path / name, Q)
+    with caplog.at_level(logging.INFO):
+        plan(model, lora=[tmp_path / "a", f"{tmp_path / 'b'}:0.5"])
+    notes = [words for words in caplog.messages if "merged, scaled by" in words]
+    assert notes == [f"{tmp_path / 'a'}: merged, scaled by 1", f"{tmp_path / 'b'}: merged, scaled by 0.5"]
 
 
 def test_the_names_of_an_adapter_are_read_once(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

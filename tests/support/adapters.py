@@ -12,7 +12,7 @@ import numpy as np
 from ml_dtypes import bfloat16
 from numpy.typing import NDArray
 from safetensors import deserialize
-from synthetic import as_dtype, write_safetensors
+from synthetic import FAMILIES, as_dtype, read_description, write_checkpoint, write_safetensors
 from weights import Held
 
 Floats = NDArray[np.float32]
@@ -125,3 +125,25 @@ def stacked_pairs(
         found[name] = a.reshape(n, 4, columns), b.reshape(rows, 4, n).transpose(2, 0, 1)
     write_adapter(folder, held, target_parameters=list(shapes), **config)
     return found
+
+
+def made_of(family: str, folder: Path) -> tuple[Path, dict[str, object]]:
+    """The checkpoint of a family, and what its conversion needs to know."""
+    described = FAMILIES / family
+    return write_checkpoint(described, folder / "model"), {"pre_tokenizer": read_description(described).pre_tokenizer}
+
+
+def shape_of(model: Path, name: str) -> tuple[int, ...]:
+    return shapes_of(model)[name]
+
+
+def adapter_for(model: Path, folder: Path, *modules: str, rank: int = 4, **config: object) -> dict[str, Floats]:
+    """Writes an adapter for modules of a checkpoint; its tensors without the prefix."""
+    shapes = {module: shape_of(model, f"{module}.weight") for module in modules}
+    tensors = pairs_for(shapes, rank)
+    write_adapter(folder, tensors, **{"r": rank, **config})
+    return {name.removeprefix(PREFIX): values for name, values in tensors.items()}
+
+
+def change_of(tensors: dict[str, Floats], module: str, scale: float) -> Callable[[Floats], Floats]:
+    return plus(scale, tensors[f"{module}.lora_B.weight"], tensors[f"{module}.lora_A.weight"])

@@ -74,6 +74,9 @@ class MemoryFolder:
     def name(self) -> str:
         return self.path.name
 
+    def path_of(self, name: str) -> Path:
+        return self.path / name
+
     def names(self) -> tuple[str, ...]:
         return tuple(sorted({name.partition("/")[0] for name in self.files}))
 

@@ -30,6 +30,9 @@ class LocalFolder:
         name = self.path.name
         return self.path.resolve().name if name in ("", "..") else name
 
+    def path_of(self, name: str) -> Path:
+        return self.path / name
+
     def names(self) -> tuple[str, ...]:
         try:
             return tuple(sorted(entry.name for entry in self.path.iterdir()))
