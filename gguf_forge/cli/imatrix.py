@@ -31,6 +31,7 @@ on text. gguf-forge reads such a file and does not make one. llama.cpp makes it:
 its model, and no other model. `gguf-forge imatrix show --help` has the options.
 """
 _COLUMNS = (
+    "half in: the share of columns that holds half of the importance, which is small where a matrix matters most; "
     "zero: columns that no text activated; unused: experts that no text reached; calls: how many rows of activations "
     "were summed, the fewest and the most of an expert"
 )
@@ -94,6 +95,8 @@ def _tensors_of(model: Path, drop_tensor: Sequence[str]) -> tuple[Sequence[Tenso
 
 
 def _rows(matrix: ImportanceMatrix) -> list[dict[str, Any]]:
+    from gguf_forge.toolbox.inspect.coverage import columns_of_half
+
     rows = []
     for name, importance in matrix.importance.items():
         calls = matrix.calls[name]
@@ -104,6 +107,7 @@ def _rows(matrix: ImportanceMatrix) -> list[dict[str, Any]]:
                 "experts": len(calls),
                 "unused_experts": sum(count <= 0 for count in calls),
                 "zero_columns": int((importance == 0).sum()),
+                "half_columns": columns_of_half(importance),
                 "least_calls": min(calls),
                 "most_calls": max(calls),
             }
@@ -119,13 +123,15 @@ def _object(matrix: ImportanceMatrix, coverage: Coverage | None) -> dict[str, An
 
 
 def _text(matrix: ImportanceMatrix, coverage: Coverage | None) -> list[Any]:
-    counts = ("columns", "zero", "experts", "unused", "calls")
+    counts = ("columns", "half in", "zero", "experts", "unused", "calls")
     table = table_of("tensor", *counts, right=counts, spare=("experts", "unused"))
-    for row in _rows(matrix):
+    rows = _rows(matrix)
+    for row in rows:
         calls = {row["least_calls"], row["most_calls"]}
         table.add_row(
             row["name"],
             str(row["columns"]),
+            f"{row['half_columns'] / max(1, row['columns'] * row['experts']):.1%}",
             str(row["zero_columns"]),
             str(row["experts"]),
             str(row["unused_experts"]),
@@ -137,7 +143,7 @@ def _text(matrix: ImportanceMatrix, coverage: Coverage | None) -> list[Any]:
         "chunks": str(matrix.chunks) if matrix.chunks else "not recorded",
         "tensors": str(len(matrix.importance)),
     }
-    zeros = sum(row["zero_columns"] > 0 for row in _rows(matrix))
+    zeros = sum(row["zero_columns"] > 0 for row in rows)
     notes = [line((_COLUMNS, "dim")), *([line(_ZEROS.format(zeros))] if zeros else [])]
     notes += [] if coverage is None else [line(words) for words in coverage.lines()]
     return [facts_text(facts), "", table, "", *notes]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import Forge
 from imatrices import made_up, write_gguf, write_legacy
@@ -34,7 +35,18 @@ def test_show_lists_every_tensor(forge: Forge, matrix: Path) -> None:
     assert run.code == 0
     assert "chunks    12" in run.out
     (line,) = [line for line in run.out.splitlines() if line.startswith("blk.1.ffn_up_exps.weight")]
-    assert line.split()[1:] == ["256", "0", "4", "1", "0", "to", "3072"]
+    columns, half, *counts = line.split()[1:]
+    assert (columns, counts) == ("256", ["0", "4", "1", "0", "to", "3072"])
+    assert half.endswith("%") and 0 < float(half[:-1]) < 50
+
+
+def test_show_tells_how_few_columns_hold_half_of_the_importance(forge: Forge, tmp_path: Path) -> None:
+    values = np.ones((1, 256), np.float32)
+    values[0, :5] = 100
+    write_gguf(tmp_path / "m.gguf", {"blk.0.ffn_up.weight": (values, np.float32([[1]]))})
+    (row,) = forge("imatrix", "show", tmp_path / "m.gguf", "--json").json["tensors"]
+    assert row["half_columns"] == 4  # 400 of 751
+    assert " 1.6% " in forge("imatrix", "show", tmp_path / "m.gguf").out
 
 
 def test_show_explains_its_columns(forge: Forge, matrix: Path) -> None:

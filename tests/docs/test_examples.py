@@ -221,6 +221,12 @@ def test_the_nightly_script_goes_on_after_a_failed_model(world: Path, tmp_path: 
     assert night("broken one: ").returncode == 1
     made = {file.name for file in (checkpoints.parent / "out").glob("*.gguf")}
     assert made == {"good one-Q4_K_M.gguf", "good one-Q8_0.gguf"}
+    file = checkpoints.parent / "out" / "good one-Q8_0.gguf"
+    data = bytearray(file.read_bytes())
+    with gguf_forge.open_gguf(file) as gguf:
+        data[gguf["token_embd.weight"].offset + 100 * 34 + 7] ^= 1  # in a row that --resume does not look at
+    file.write_bytes(data)
+    assert f"out/{file.name}: is not verified" in night("broken one: ").stderr
     (checkpoints / "good one" / "config.json").touch()
     assert "good one: an older file is in the way" in night("broken one: ").stderr
 

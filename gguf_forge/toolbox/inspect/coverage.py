@@ -1,9 +1,12 @@
-"""How well an importance matrix fits a model."""
+"""What an importance matrix holds, and how well it fits a model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.recipe.importance.matrix import ImportanceMatrix
@@ -31,6 +34,17 @@ class Coverage:
             yield f"llama-imatrix rarely measures {' and '.join(usual)}: rounded without importance, as is usual"
         if not (self.missing or self.misfits or self.unknown):
             yield "the matrix has importance for every tensor of the model that can be quantized, and for no other"
+
+
+def columns_of_half(importance: NDArray[np.float32]) -> int:
+    """How many columns, the most important ones first, hold half of the importance.
+
+    Example:
+        >>> columns_of_half(np.float32([1, 1, 6, 1, 1])), columns_of_half(np.float32([1, 1, 1, 1]))
+        (1, 2)
+    """
+    sums = np.cumsum(np.sort(importance, axis=None)[::-1], dtype=np.float64)
+    return int(np.searchsorted(sums, sums[-1] / 2)) + 1 if sums.size and sums[-1] > 0 else 0
 
 
 def covered(matrix: ImportanceMatrix, tensors: Sequence[TensorInfo], architecture: str) -> Coverage:

@@ -159,7 +159,7 @@ def _limited(run: _TokenIds, argument: Mapping[str, Any], file: Path | None) -> 
     try:
         return run_limited(run, dict(argument), memory=_MEMORY, seconds=_SECONDS, most_output=_MOST_OUTPUT)
     except LimitError as error:
-        problem = error.problem if file is not None else f"llama.cpp with the vocabulary: {error.problem}"
+        problem = error.words.problem if file is not None else f"llama.cpp with the vocabulary: {error.words.problem}"
         raise LimitError(problem, file=file, hint="if there are many texts, compare fewer (--token-texts)") from None
     except InputError as error:
         if "No module named" in error.words.problem:
