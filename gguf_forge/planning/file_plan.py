@@ -28,7 +28,7 @@ from gguf_forge.recipe.recipe import WOULD_BE_REFUSED
 from gguf_forge.run_settings import Observer, RunSettings
 from gguf_forge.storage.local.held_folder import HeldFolder, held, made_folder
 from gguf_forge.storage.local.output import refuse_existing
-from gguf_forge.storage.local.publish import check_output, check_room, published_together, tidy
+from gguf_forge.storage.local.publish import check_output, check_room, published_together, tidy, unfinished
 from gguf_forge.storage.memory import check_memory
 from gguf_forge.storage.paths import is_there
 from gguf_forge.storage.source import Source
@@ -453,12 +453,26 @@ def write_files(
 
     publish = partial(published_together, folders=folders)
     resumed = forge(todo, run, watcher.advance, publish, watcher.resumed, begin)
+    if run.resume:
+        _tell_of_unfinished(folder)
     found = {shard.path: n for shard, n in zip(todo, resumed, strict=True)}
     seconds = time.perf_counter() - begun
     return FileTable(
         WrittenFile(file, seconds, _resumed_tensors(file, found), was_complete=_is_complete(file, complete))
         for file in every
     )
+
+
+def _tell_of_unfinished(folder: HeldFolder) -> None:
+    """Says that runs with other options, such as more parts or types, left unfinished files that this one has no use
+    for."""
+    count, nbytes = unfinished(folder)
+    if count:
+        log.warning(
+            "%s: %d unfinished files of other outputs are left (.gguf-forge-*.partial, %s): --resume with the options "
+            "that began them continues them; remove them if nobody wants that",
+            *(folder.path, count, size_text(nbytes)),
+        )
 
 
 def _is_complete(file: FilePlan, complete: Collection[Path]) -> bool:

@@ -141,18 +141,19 @@ def test_a_gguf_file_has_no_parts(source: Path, tmp_path: Path) -> None:
         plan(base.path, types="Q8_0", parts="all")
 
 
+class Fails(Observer):
+    """Fails at the very end, when most parts are complete."""
+
+    def begin(self, files: Sequence[FilePlan]) -> None:
+        self.left = sum(file.bytes_to_write for file in files)
+
+    def advance(self, n_bytes: int) -> None:
+        self.left -= n_bytes
+        if self.left == 0:
+            raise OutputError("broken")
+
+
 def test_no_part_is_left_of_a_run_that_fails(source: Path, tmp_path: Path) -> None:
-    class Fails(Observer):
-        """Fails at the very end, when most parts are complete."""
-
-        def begin(self, files: Sequence[FilePlan]) -> None:
-            self.left = sum(file.bytes_to_write for file in files)
-
-        def advance(self, n_bytes: int) -> None:
-            self.left -= n_bytes
-            if self.left == 0:
-                raise OutputError("broken")
-
     (tmp_path / "out").mkdir()
     with pytest.raises(OutputError, match="broken"):
         convert(source, tmp_path / "out" / "m.gguf", parts="all", types="F16", observer=Fails(), **hints())
@@ -167,6 +168,22 @@ def test_resuming_leaves_parts_that_are_complete(source: Path, tmp_path: Path) -
     again = convert(source, tmp_path / "out.gguf", **how)
     assert [result.resumed_tensors == len(result.file.tensors) for result in again] == [True, False, True]
     assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_unfinished_files_of_parts_that_are_no_longer_asked_for_are_told(
+    source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "out" / "m.gguf"
+    how: dict[str, Any] = {"types": "F16", "resume": True, **hints()}
+    with pytest.raises(OutputError, match="broken"):
+        convert(source, out, parts="all", observer=Fails(), **how)
+    convert(source, out, parts="main", **how)
+    assert "2 unfinished files of other outputs are left (.gguf-forge-*.partial" in caplog.text
+    caplog.clear()
+    out.unlink()
+    convert(source, out, parts="all", **how)
+    assert "unfinished" not in caplog.text
+    assert not [path for path in out.parent.iterdir() if path.name.startswith(".")]
 
 
 def test_a_job_makes_all_parts(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ from gguf_forge.wording import log_of
 log = log_of(__name__)
 
 _LONGEST_NAME = 255
+# The names that `beside` gives.
+_UNFINISHED = re.compile(r"\.gguf-forge-[0-9a-f]{16}\.partial")
 
 
 def check_output(
@@ -96,6 +99,20 @@ def tidy(path: Path, folder: HeldFolder) -> None:
         with suppress(OutputError, RefusedError):
             file.take()
         file.end(keep=False)
+
+
+def unfinished(folder: HeldFolder) -> tuple[int, int]:
+    """How many unfinished files a folder has, and the bytes that they take on the disk.
+
+    Their names do not tell the output, and another run may be at work on them. So nobody but the user can remove them.
+    """
+    sizes = []
+    for name in filter(_UNFINISHED.fullmatch, folder.names()):
+        with suppress(OSError):  # its run has just completed it
+            found = disk.status_of_name(folder / name)
+            if S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
+                sizes.append(found.st_blocks * 512)
+    return len(sizes), sum(sizes)
 
 
 def _left_behind(path: Path) -> int:

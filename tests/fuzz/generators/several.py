@@ -177,6 +177,8 @@ def parts_of_models(source: Random, folder: Path) -> list[str]:
         "--parts",
         source.choice(PARTS) if source.random() < 0.4 else "all",
     ]
+    if kind == "all-parts" and source.random() < 0.9:
+        words += ["--pre-tokenizer", "qwen2"]
     for _ in range(source.choice((0, 0, 1, 2))):
         words += ["-t", source.choice((*PART_TYPES, nasty(source).replace("\0", "")))]
     more = (["--no-mtp"], ["--split-max-tensors", "5"], ["--fuse-qkv"], ["--json"], ["--mmproj"], ["--vocab-only"])
