@@ -124,7 +124,7 @@ def changed_jobs(source: Random, folder: Path) -> list[str]:
     plan = here / "plan.json"
     parts = ["--parts", source.choice(("all", "main,mmproj", "main")), "--pre-tokenizer", "qwen2"] * has_parts
     options = source.choice(([], ["--split-max-tensors", "4"], ["-t", "Q8_0"], ["-t", "F16"], ["--pure"]))
-    words = ["job", "plan", str(model), *parts, *options, "-o", f"{here}/{source.choice(('', 'x-{part}.gguf'))}"]
+    words = ["job", "plan", str(model), *parts, *options, "-o", f"{here}/{source.choice(('', 'x.gguf'))}"]
     tasks = source.choice((1, 2, 3))
     code = main([*words, "--tasks", str(tasks), "--save-plan", str(plan), "-q"])
     if code == 0:
@@ -184,14 +184,19 @@ def token_lists(source: Random, folder: Path) -> list[str]:
         "x" * 70_000,
         nasty(source),
     )
-    ids = (0, 1, 2, size - 1, size, size + 1, size + 7, 2**31, -1, 10**19, 1.5, True)
+    odd = (0, 1, 2, size, size + 1, size + 7, 2**31, -1, 10**19, 1.5, True)
+    ids = (*range(size - 20, size), *odd) if source.random() < 0.3 else tuple(range(size - 20, size))
 
     def tokens() -> list[tuple[str, Any]]:
         return [(source.choice(texts), source.choice(ids)) for _ in range(source.choice((1, 2, 5, 20)))]
 
     def entry(text: Any) -> Any:
-        flags = {key: source.choice((True, False, None, "x")) for key in ("special", "normalized", "lstrip", "rstrip")}
-        return source.choice(({"content": text, **flags}, {"content": text}, text, None))
+        flags = {
+            key: source.choice((True, False, True, False, True, False, None, "x"))
+            for key in ("special", "normalized", "lstrip", "rstrip")
+        }
+        whole = {"content": text, **flags}
+        return source.choice((whole, whole, whole, whole, {"content": text}, text, None))
 
     def into(name: str, **values: Any) -> None:
         found = json.loads((model / name).read_text()) if (model / name).exists() else {}

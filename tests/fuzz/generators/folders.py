@@ -10,12 +10,11 @@ import shutil
 import zipfile
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import seeds
 import synthetic
 from generators.models import COMMANDS, NUMBERS, _line, _same, family, write_header
-from generators.texts import changed, nasty, strange
+from generators.texts import changed, nasty
 
 OUTSIDE = (
     "../secret.safetensors",
@@ -167,61 +166,6 @@ def vocabulary_files(source: Random, folder: Path) -> list[str]:
     return _line(model, source, (*COMMANDS[:6], ("convert", "{}", "--vocab-only", "-t", "F16", "-o", "out.gguf")))
 
 
-def native_form(source: Random, folder: Path) -> list[str]:
-    """Mistral's own form: params.json and tekken.json with strange values."""
-    model = seeds.checkpoint(folder)
-    params: dict[str, Any] = {
-        "dim": 96,
-        "n_layers": 1,
-        "head_dim": 48,
-        "hidden_dim": 96,
-        "n_heads": 2,
-        "n_kv_heads": 2,
-        "norm_eps": 1e-5,
-        "vocab_size": 300,
-        "rope_theta": 1e4,
-        "max_seq_len": 128,
-        "moe": None,
-        "vision_encoder": None,
-    }
-    tekken: dict[str, Any] = {
-        "config": {
-            "pattern": "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}",
-            "num_vocab_tokens": 300,
-            "default_vocab_size": 300,
-            "default_num_special_tokens": 10,
-            "version": "v3",
-        },
-        "vocab": [{"rank": at, "token_bytes": "YQ==", "token_str": chr(97 + at % 20)} for at in range(290)],
-        "special_tokens": [{"rank": at, "token_str": f"<s{at}>", "is_control": True} for at in range(10)],
-    }
-    for value in (params, tekken):
-        for _ in range(source.choice((0, 1, 2))):
-            key = source.choice(list(value))
-            value[key] = source.choice((source.choice(NUMBERS), strange(source)))
-        if source.random() < 0.3:
-            changed(value, source)
-    if source.random() < 0.2:
-        tekken["vocab"] = [
-            {"rank": at, "token_bytes": source.choice(("YQ==", "!", "A" * 999)), "token_str": None}
-            for at in range(10**5)
-        ]
-    (model / "params.json").write_text(json.dumps(params))
-    (model / "tekken.json").write_text(json.dumps(tekken))
-    (model / "model.safetensors").rename(model / "consolidated.safetensors")
-    for name in ("config.json", "tokenizer.json", "tokenizer.model"):
-        (model / name).unlink(missing_ok=True)
-    return _line(
-        model,
-        source,
-        (
-            ("plan", "{}"),
-            ("convert", "{}", "--mistral-format", "-t", "F16"),
-            ("plan", "{}", "--mistral-format", "--json"),
-        ),
-    )
-
-
 def outside(source: Random, folder: Path) -> list[str]:
     """Indexes, modules and names of base models that lead out of the folder, links out of it, and hub-cache names."""
     (folder / "secret.safetensors").write_bytes((seeds._made / "narrow" / "Tiny" / "model.safetensors").read_bytes())
@@ -357,4 +301,4 @@ def tampered_jobs(source: Random, folder: Path) -> list[str]:
     )
 
 
-GENERATORS = (templates, vocabulary_files, native_form, outside, pickles, tampered_jobs)
+GENERATORS = (templates, vocabulary_files, outside, pickles, tampered_jobs)
