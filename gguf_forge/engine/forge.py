@@ -17,18 +17,19 @@ import numpy as np
 
 from gguf_forge.engine.batches import BATCH_VALUES, PIECE_VALUES, Batch, Shard, Target, cut, whole_tensors
 from gguf_forge.engine.fingerprint import fingerprint
-from gguf_forge.engine.memory import Budget, room
+from gguf_forge.engine.memory import Budget, Room, room
 from gguf_forge.engine.pack import as_written, pack
 from gguf_forge.engine.refusals import refuse
+from gguf_forge.engine.shared_reads import in_order, read_again
 from gguf_forge.engine.threads import Progress, in_threads
 from gguf_forge.errors import naming
 from gguf_forge.kernels.binding import is_finite
 from gguf_forge.run_settings import RunSettings
 from gguf_forge.storage.local.publish import published_together
 from gguf_forge.storage.profile import CONVERT, WRITE, phase
+from gguf_forge.storage.read_once import ReadOnce
 from gguf_forge.storage.sink import Output, Publish, Sink
-from gguf_forge.storage.source import Source
-from gguf_forge.tensors.expression import StoredRun
+from gguf_forge.storage.source import ByteRange, Source
 from gguf_forge.types.rows import Rows
 
 # Extra threads. While some threads wait for the disk, there are still enough others to keep every processor busy.
@@ -69,7 +70,9 @@ def forge(
     """
     whole = whole_tensors(shards)
     processors = run.threads or default_threads()
-    limits = room(whole, processors + _WAITING, max_memory=run.max_memory, buffer=run.buffer)
+    again = read_again(whole)
+    wanted = sum(place.nbytes for place in again)
+    limits = room(whole, processors + _WAITING, max_memory=run.max_memory, buffer=run.buffer, kept=wanted)
 
     files = [Output(shard.path, shard.layout.size, fingerprint(shard)) for shard in shards]
     with publish(files, overwrite=run.overwrite, resume=run.resume) as outputs:
@@ -77,14 +80,19 @@ def forge(
         for shard, out in zip(shards, outputs, strict=True):
             out.write_at(0, memoryview(shard.layout.header))
             progress(len(shard.layout.header))
-        work = _Work(outputs, run.backend, Budget(limits.total), threading.Semaphore(processors))
-        batches = partial(cut, whole, BATCH_VALUES, share=limits.share, total=limits.total)
+        kept = ReadOnce(again, limits.kept)
+        work = _Work(outputs, run.backend, Budget(limits.total), threading.Semaphore(processors), kept)
+        batches = partial(in_order, whole, again, partial(_cut, limits))
         if run.resume and (done := sum(map(work.done, batches()))):
             resumed(done)
         in_threads(batches(), work.run, limits.threads, progress, run.profile)
         for source in _sources(shards):
             source.check_unchanged()
         return tuple(_resumed(shard, out) for shard, out in zip(shards, outputs, strict=True))
+
+
+def _cut(limits: Room, batch: Batch) -> Iterator[Batch]:
+    return cut([batch], BATCH_VALUES, share=limits.share, total=limits.total)
 
 
 def _sources(shards: Sequence[Shard]) -> Iterable[Source]:
@@ -105,18 +113,20 @@ class _Work:
         backend: Which kernels.
         budget: The memory for all batches.
         processors: A semaphore for the number of threads that may compute at the same time.
+        kept: What more than one batch reads.
     """
 
     outputs: Sequence[Sink]
     backend: str | None
     budget: Budget
     processors: threading.Semaphore
+    kept: ReadOnce
 
     def run(self, batch: Batch) -> int:
         """Runs a batch and gives the number of bytes written. Rows finished by an earlier run are not made again."""
         left = tuple(target for target in batch.targets if not self._has(batch, target))
         if left:
-            with self.budget.taken(batch.nbytes):
+            with self.budget.taken(batch.nbytes), self.kept.serving():
                 self._write(replace(batch, targets=left))
         return sum(batch.place(target)[1] for target in left)
 
@@ -129,7 +139,7 @@ class _Work:
 
     def _write(self, batch: Batch) -> None:
         runs = _stored_as_they_are(batch)
-        if runs is not None:
+        if runs is not None and not any(self.kept.has(run.source, run.offset) for run in runs):
             self._copy(runs, batch)
             return
         start, n_rows = batch.start, max(1, PIECE_VALUES // batch.expr.shape[-1])
@@ -158,7 +168,7 @@ class _Work:
         with self.processors:
             return next(packing, None)
 
-    def _copy(self, runs: Iterable[StoredRun], batch: Batch) -> None:
+    def _copy(self, runs: Iterable[ByteRange], batch: Batch) -> None:
         target = batch.targets[0]
         out, (begin, nbytes) = self.outputs[target.output], batch.place(target)
         at, row = begin, batch.start
@@ -176,7 +186,7 @@ class _Work:
             out.finished(begin, nbytes)
 
 
-def _stored_as_they_are(batch: Batch) -> tuple[StoredRun, ...] | None:
+def _stored_as_they_are(batch: Batch) -> tuple[ByteRange, ...] | None:
     """The stored bytes to copy, if the rows are written as they are stored. None for several targets: then reading the
     rows once is less work than copying them for each."""
     target = batch.targets[0]

@@ -20,6 +20,8 @@ from gguf_forge.storage.memory import AT_LEAST_MORE, DEFAULT_MAX_MEMORY, residen
 _THREAD_BYTES = 1 << 20
 # The smallest share of a batch. Smaller batches are mostly overhead, so fewer threads are used instead.
 _LEAST_SHARE = 1 << 20
+# The most bytes that are kept of tensors that several batches read, and which share of the room they may take.
+_MOST_KEPT, _SHARE_OF_KEPT = 64 << 20, 4
 # Bytes left for everything but the batches: messages, a progress bar, objects of the interpreter.
 _MARGIN = 16 << 20
 
@@ -31,6 +33,7 @@ class Room:
     Attributes:
         threads: How many work at the same time.
         total: Bytes for all batches at the same time.
+        kept: Bytes for what more than one batch reads.
         share: Bytes for the batch of one thread, where each has one. What its allocator keeps between two batches, as
             much again at most, is not part of `total`.
     """
@@ -38,9 +41,12 @@ class Room:
     threads: int
     total: int
     share: int
+    kept: int
 
 
-def room(whole: Sequence[Batch], threads: int, *, max_memory: int | None = None, buffer: int | None = None) -> Room:
+def room(
+    whole: Sequence[Batch], threads: int, *, max_memory: int | None = None, buffer: int | None = None, kept: int = 0
+) -> Room:
     """The threads and memory for the batches of a run.
 
     Args:
@@ -49,6 +55,7 @@ def room(whole: Sequence[Batch], threads: int, *, max_memory: int | None = None,
         max_memory: Bytes that the process may hold, everything counted. None for 1 GiB, or a little more than it holds
             already.
         buffer: Bytes that the rows in work may take; more, if a single row takes more.
+        kept: Bytes that are read for more than one batch.
 
     Raises:
         UsageError: not even one row at a time fits. The message says how much memory would be enough.
@@ -63,13 +70,15 @@ def room(whole: Sequence[Batch], threads: int, *, max_memory: int | None = None,
             f"this needs {enough:,} bytes of memory at least, and {bound:,} are allowed",
             hint=way_out(enough),
         )
+    kept = min(kept, _MOST_KEPT, (bound - enough) // _SHARE_OF_KEPT)
+    held += kept
     threads = min(threads, max(1, (bound - held - least) // (_THREAD_BYTES + 2 * _LEAST_SHARE)))
     free = bound - held - threads * _THREAD_BYTES
     share = (free - least) // (2 * threads)
     total = free - threads * share
     if buffer is not None:
         total, share = min(total, max(buffer, least)), min(share, buffer // threads)
-    return Room(threads, total, share)
+    return Room(threads, total, share, kept)
 
 
 class Budget:

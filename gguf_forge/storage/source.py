@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,3 +58,11 @@ class Source(Protocol):
     def close(self) -> None:
         """Closes the file. Reading is an error afterwards."""
         ...
+
+
+class ByteRange(NamedTuple):
+    """Bytes of a file."""
+
+    source: Source
+    offset: int
+    nbytes: int

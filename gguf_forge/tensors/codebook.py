@@ -43,6 +43,9 @@ class Codebook(TensorExpr):
     def source_type(self) -> TensorType:
         return self.sums.source_type
 
+    def reused(self) -> Iterator[TensorExpr]:
+        yield self.counts
+
     def take(self, rows: RowNumbers) -> Rows:
         counts = self.counts.rows(0, 1)[0].astype(np.float32)
         with np.errstate(all="ignore"):  # what is not finite is told when it is packed

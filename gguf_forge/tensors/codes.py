@@ -7,6 +7,7 @@ into values.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -171,6 +172,9 @@ class ColumnCodes(PackedCodes):
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return self.height, self.of.shape[1]
 
+    def reused(self) -> Iterator[TensorExpr]:
+        yield self.of
+
     @property
     def _words_of_pass(self) -> int:
         return max(1, self._rows_of_pass // UNIT) * self.bits
@@ -223,6 +227,9 @@ class RowPlanes(Codes):
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return self.of.shape[0] * len(self.order), self.of.shape[1]
 
+    def reused(self) -> Iterator[TensorExpr]:
+        yield self.of
+
     def take(self, rows: RowNumbers) -> Rows:
         part, within = np.divmod(rows, self.of.shape[0])
         below, at = np.unique(within, return_inverse=True)
@@ -258,6 +265,9 @@ class Lookup(TensorExpr):
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return self.codes.shape
+
+    def reused(self) -> Iterator[TensorExpr]:
+        yield self.levels
 
     def table(self, codes: Rows) -> NDArray[np.float32]:
         """The values of at least 256 codes, of which `codes` are some.
@@ -311,6 +321,9 @@ class Gathered(TensorExpr):
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return self.of.shape[0], *self.index.shape
+
+    def reused(self) -> Iterator[TensorExpr]:
+        yield self.index
 
     @property
     def columns(self) -> NDArray[np.int64]:

@@ -70,6 +70,9 @@ class Scaled(TensorExpr):
     def rows_together(self) -> int:
         return self.codes.rows_together
 
+    def reused(self) -> Iterator[TensorExpr]:
+        yield from (each for each in (self.scales, self.zeros, self.shifts) if isinstance(each, TensorExpr))
+
     def take(self, rows: RowNumbers) -> Rows:
         return next(self.in_pieces(rows, len(rows)))
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from gguf_forge.errors import UnsupportedError
 from gguf_forge.storage.buffers import fresh
-from gguf_forge.storage.source import Source
+from gguf_forge.storage.source import ByteRange, Source
 from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import F32, TensorType
 
@@ -27,14 +27,6 @@ from gguf_forge.types.tensor_type import F32, TensorType
 NUMBERS_BYTES = 256
 # Bytes of rows that are read at a time where columns are taken.
 _PASS_BYTES = 2 << 20
-
-
-class StoredRun(NamedTuple):
-    """Bytes of a file."""
-
-    source: Source
-    offset: int
-    nbytes: int
 
 
 class TensorExpr(ABC):
@@ -116,7 +108,7 @@ class TensorExpr(ABC):
         """How many rows are read at a time where columns are taken."""
         return min(self.shape[-2], max(1, _PASS_BYTES // self.row_bytes))
 
-    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
+    def stored_runs(self, start: int, stop: int) -> tuple[ByteRange, ...] | None:
         """The places in files of a range of rows, if the files hold the very bytes that `rows` gives; None if not."""
         return None
 
@@ -138,6 +130,10 @@ class TensorExpr(ABC):
         """The files that rows are read from, perhaps more than once."""
         for child in self.children():
             yield from child.sources()
+
+    def reused(self) -> Iterator[TensorExpr]:
+        """Those of its children of which one row serves several rows that need not be taken together."""
+        yield from ()
 
     def children(self) -> Iterator[TensorExpr]:
         """The expressions that this one is made of directly."""

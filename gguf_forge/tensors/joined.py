@@ -11,9 +11,9 @@ from math import prod
 import numpy as np
 
 from gguf_forge.errors import InputError
+from gguf_forge.storage.source import ByteRange
 from gguf_forge.tensors.expression import (
     NUMBERS_BYTES,
-    StoredRun,
     Stripe,
     TensorExpr,
     by_matrix,
@@ -77,9 +77,9 @@ class Stack(TensorExpr):
         for piece in self.parts[part].in_pieces(inner, n_rows):
             yield converted(piece, self.parts[part].dtype, self.dtype)
 
-    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
+    def stored_runs(self, start: int, stop: int) -> tuple[ByteRange, ...] | None:
         height, kind = self.parts[0].n_rows, self.dtype
-        found: list[StoredRun] = []
+        found: list[ByteRange] = []
         for part in range(start // height, -(-stop // height)):
             expr = self.parts[part]
             runs = expr.stored_runs(max(start - part * height, 0), min(stop - part * height, height))
@@ -155,11 +155,11 @@ class Joined(TensorExpr):
                 taken[mine] = converted(piece.expr.take(below), piece.expr.dtype, kind)
         return taken
 
-    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
+    def stored_runs(self, start: int, stop: int) -> tuple[ByteRange, ...] | None:
         if self.axis == -1 or prod(self.shape[: self.axis]) > 1 or any(piece.step > 1 for piece in self.pieces):
             return None
         stride, kind = prod(self.shape[self.axis + 1 : -1]), self.dtype
-        found: list[StoredRun] = []
+        found: list[ByteRange] = []
         for piece in self.pieces:
             first, last = max(start, piece.start * stride), min(stop, piece.stop * stride)
             if first < last:

@@ -57,6 +57,9 @@ class Merged(Unary):
         if self.magnitude is not None and self.magnitude.shape != self.of.shape[:1]:
             raise InputError(f"lengths {self.magnitude.shape} do not fit a matrix {self.of.shape}")
 
+    def reused(self) -> Iterator[TensorExpr]:
+        yield from (each for each in (self.a, self.magnitude) if each is not None)
+
     def take(self, rows: RowNumbers) -> Rows:
         with np.errstate(all="ignore"):  # what is not finite is told when it is packed
             change = _product(self.b.take(rows).astype(np.float32), _whole(self.a))

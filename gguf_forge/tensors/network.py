@@ -7,6 +7,7 @@ float64 and have the same bits on every machine. The result is rounded to float3
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,6 +102,9 @@ class ThroughNetwork(TensorExpr):
     def is_columnwise(self) -> bool:
         """The matrices are read whole for each batch, so few large batches are best."""
         return True
+
+    def reused(self) -> Iterator[TensorExpr]:
+        yield from (self.first, self.first_bias, self.second, self.second_bias)
 
     def take(self, rows: RowNumbers) -> Rows:
         layers = [

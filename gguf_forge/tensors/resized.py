@@ -7,6 +7,7 @@ starts with the lower left one. A fused step rounds once.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isqrt
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.errors import InputError
-from gguf_forge.tensors.expression import Unary
+from gguf_forge.tensors.expression import TensorExpr, Unary
 from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import F32, TensorType
 
@@ -43,6 +44,9 @@ class Resized(Unary):
     @property
     def dtype(self) -> TensorType:  # type: ignore[override]
         return F32
+
+    def reused(self) -> Iterator[TensorExpr]:
+        yield self.of
 
     def take(self, rows: RowNumbers) -> Rows:
         below = isqrt(self.of.n_rows)

@@ -15,9 +15,13 @@ from typing import Literal
 import numpy as np
 
 from gguf_forge.errors import InputError, UnsupportedError
-from gguf_forge.tensors.expression import NUMBERS_BYTES, StoredRun, TensorExpr, Unary, by_matrix
+from gguf_forge.storage.source import ByteRange
+from gguf_forge.tensors.expression import NUMBERS_BYTES, TensorExpr, Unary, by_matrix
 from gguf_forge.types.rows import RowNumbers, Rows
 from gguf_forge.types.tensor_type import TensorType
+
+# Pieces of matrices of at least so many bytes are read one by one; smaller ones with what lies between them.
+_LEAST_RUN = 256 << 10
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Reshape(Unary):
             return self.of.take(below).reshape(len(rows), self.to[-1])
         return self.of.take(rows)
 
-    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
+    def stored_runs(self, start: int, stop: int) -> tuple[ByteRange, ...] | None:
         if start % self._cut or stop % self._cut:
             return None
         return self.of.stored_runs(start * self._joined // self._cut, stop * self._joined // self._cut)
@@ -143,7 +147,7 @@ class RowRange(Unary):
     def source_rows(self, rows: RowNumbers) -> RowNumbers:
         return rows + self.start
 
-    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
+    def stored_runs(self, start: int, stop: int) -> tuple[ByteRange, ...] | None:
         return self.of.stored_runs(self.start + start, self.start + stop)
 
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
@@ -305,11 +309,21 @@ class Slice(AlongAxis):
             return super().take(rows)
         return np.ascontiguousarray(self.of.take(rows)[:, self.start : self.stop : self.step])
 
-    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...] | None:
-        if self.axis == -1 or prod(self.of.shape[: self.axis]) > 1 or self.step > 1:
+    def stored_runs(self, start: int, stop: int) -> tuple[ByteRange, ...] | None:
+        height, below = self.shape[self.axis] * self.stride, self.size_below * self.stride
+        is_one_run = prod(self.of.shape[: self.axis]) == 1 or height * self.row_bytes >= _LEAST_RUN
+        if self.axis == -1 or self.step > 1 or not is_one_run:
             return None
-        first = self.start * self.stride
-        return self.of.stored_runs(first + start, first + stop)
+        found: list[ByteRange] = []
+        for outer in range(start // height, -(-stop // height)):
+            first = outer * below + self.start * self.stride
+            runs = self.of.stored_runs(
+                first + max(start - outer * height, 0), first + min(stop - outer * height, height)
+            )
+            if runs is None:
+                return None
+            found.extend(runs)
+        return tuple(found)
 
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:
         if self.axis == -1:
@@ -354,6 +368,9 @@ class Repeat(AlongAxis):
     def source_rows(self, rows: RowNumbers) -> RowNumbers:
         return super().source_rows(rows)
 
+    def reused(self) -> Iterator[TensorExpr]:
+        yield self.of
+
     def take(self, rows: RowNumbers) -> Rows:
         if self.axis == -1:
             return super().take(rows)
@@ -387,6 +404,9 @@ class Transpose(Unary):
     @property
     def rows_together(self) -> int:
         return -(-self.matrix_rows // self.of.column_passes)
+
+    def reused(self) -> Iterator[TensorExpr]:
+        yield self.of
 
     def take(self, rows: RowNumbers) -> Rows:
         if _is_packed(self.of):

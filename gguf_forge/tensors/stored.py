@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.errors import InputError, UnsupportedError
-from gguf_forge.storage.source import Source
-from gguf_forge.tensors.expression import NUMBERS_BYTES, StoredRun, TensorExpr, Unary, contiguous_runs
+from gguf_forge.storage.buffers import fresh
+from gguf_forge.storage.read_once import is_kept_for_others, read
+from gguf_forge.storage.source import ByteRange, Source
+from gguf_forge.tensors.expression import NUMBERS_BYTES, TensorExpr, Unary
 from gguf_forge.types.byte_order import swapped
 from gguf_forge.types.element_type import ElementType
 from gguf_forge.types.rows import RowNumbers, Rows
@@ -20,6 +23,8 @@ from gguf_forge.types.tensor_type import F32, I32, I64, TENSOR_TYPES, TensorType
 _MOST_UNUSED = 4
 # Reading so many bytes takes as long as one more call of the system, which would leave them out.
 _LEAST_GAP = 8 << 10
+# Scattered rows of at most so many bytes are read with the rows between them.
+_SHORT_ROW = 512
 
 
 @dataclass(frozen=True)
@@ -39,12 +44,32 @@ class Stored(TensorExpr):
         first, stop = int(rows.min()), int(rows.max()) + 1
         if stop - first == len(rows) and (rows[1:] > rows[:-1]).all():
             return self._read(first, stop)
-        if stop - first <= _MOST_UNUSED * len(rows):
+        order = np.argsort(rows, kind="stable")
+        runs = self._read_together(rows[order])
+        if len(runs) == 1:
             return self._read(first, stop)[rows - first]
-        return np.concatenate([self._read(*run) for run in contiguous_runs(rows)])
+        taken = fresh(len(rows) * self.row_bytes).view(self.dtype.dtype).reshape(len(rows), -1)
+        for begin, end in runs:
+            mine = order[begin:end]
+            start = int(rows[mine[0]])
+            taken[mine] = self._read(start, int(rows[mine[-1]]) + 1)[rows[mine] - start]
+        return taken
+
+    def _read_together(self, rows: RowNumbers) -> list[tuple[int, int]]:
+        """Ascending rows in groups that are read in one call each, as (begin, end) of their places. Short gaps between
+        rows are read, too; longer ones only if others need what is in them."""
+        is_kept = is_kept_for_others(self.source, self._run(int(rows[0]), int(rows[0]) + 1).offset)
+        step = min(_MOST_UNUSED, 1 + (_LEAST_GAP if is_kept else _SHORT_ROW) // self.row_bytes)
+        borders = (0, *(np.flatnonzero(np.diff(rows) > step) + 1).tolist(), len(rows))
+        return list(pairwise(borders))
+
+    @property
+    def reads_gaps(self) -> bool:
+        """Whether rows between those that are asked for may be read with them, also if nobody else needs them."""
+        return self.row_bytes <= _SHORT_ROW
 
     def _read(self, start: int, stop: int) -> Rows:
-        raw = self.source.read(*self._run(start, stop)[1:])
+        raw = read(*self._run(start, stop))
         return raw.view(self.dtype.dtype).reshape(stop - start, -1)
 
     def part_of_rows(self, start: int, stop: int, columns: tuple[int, int]) -> Rows:
@@ -57,10 +82,10 @@ class Stored(TensorExpr):
         raw = self.source.read_pieces(offset, (last - first) * size, self.row_bytes, stop - start)
         return raw.view(self.dtype.dtype)
 
-    def _run(self, start: int, stop: int) -> StoredRun:
-        return StoredRun(self.source, self.offset + start * self.row_bytes, (stop - start) * self.row_bytes)
+    def _run(self, start: int, stop: int) -> ByteRange:
+        return ByteRange(self.source, self.offset + start * self.row_bytes, (stop - start) * self.row_bytes)
 
-    def stored_runs(self, start: int, stop: int) -> tuple[StoredRun, ...]:
+    def stored_runs(self, start: int, stop: int) -> tuple[ByteRange, ...]:
         return (self._run(start, stop),)
 
     def working_set(self, n_rows: int, *, scattered: bool = False) -> int:

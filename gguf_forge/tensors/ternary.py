@@ -57,6 +57,9 @@ class _ByFigure(Elementwise):
             rows = self.of.rows(start, min(start + step, self.of.n_rows))
             yield start * self.of.shape[-1], np.abs(rows.astype(np.float32)).reshape(-1)
 
+    def reused(self) -> Iterator[TensorExpr]:
+        yield self.of
+
     @property
     def _piece_rows(self) -> int:
         return min(self.of.n_rows, max(1, _PIECE_BYTES // F32.row_bytes(self.shape[-1])))

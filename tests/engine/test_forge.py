@@ -18,6 +18,7 @@ from gguf_forge import convert, quantize_gguf, split_gguf
 from gguf_forge.engine import forge as engine
 from gguf_forge.engine.batches import Batch, RowSource, Shard, cut, whole_tensors
 from gguf_forge.engine.forge import forge
+from gguf_forge.engine.shared_reads import in_order
 from gguf_forge.errors import InputError, UsageError
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.opened import open_gguf
@@ -89,7 +90,8 @@ def test_the_bytes_do_not_depend_on_the_order_of_the_work(
     model = tiny_llama(tmp_path)
     types = ["Q4_K_M", "Q8_0"]
     usual = [result.path.read_bytes() for result in convert(model, tmp_path / "{ftype}.gguf", types=types)]
-    monkeypatch.setattr(engine, "cut", lambda whole, values, **room: _shuffled(cut(whole, 5000, **room)))
+    monkeypatch.setattr(engine, "BATCH_VALUES", 5000)
+    monkeypatch.setattr(engine, "in_order", lambda *work: _shuffled(in_order(*work)))
     other = convert(model, tmp_path / "other-{ftype}.gguf", types=types, threads=threads)
     assert [result.path.read_bytes() for result in other] == usual
 

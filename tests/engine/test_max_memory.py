@@ -35,7 +35,7 @@ from gguf_forge.engine.batches import RowSource, Shard
 from gguf_forge.tensors.arithmetic import Add
 from gguf_forge.tensors.joined import Stack
 from gguf_forge.tensors.merged import Merged, Rounded
-from gguf_forge.tensors.row_maps import Transpose, permute_rope
+from gguf_forge.tensors.row_maps import Slice, Transpose, permute_rope
 from gguf_forge.tensors.stored import Stored
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
@@ -90,6 +90,20 @@ print(int(peak[1]) << 10)
             id="an adapter of embeddings",
         ),
         pytest.param("[Transpose(stored(2048, 1 << 15))]", "Q8_0", 90, 3, id="a matrix larger than memory, by columns"),
+        pytest.param(
+            "[Slice(stored(1 << 15, 4096), -1, half, half + 2048) for half in (0, 2048)]",
+            "Q8_0",
+            120,
+            6,
+            id="two halves of columns",
+        ),
+        pytest.param(
+            "[Transpose(Slice(stored(1 << 14, 4096), -1, first, 4096, 2)) for first in (0, 1)]",
+            "Q8_0",
+            150,
+            6,
+            id="every second column, transposed",
+        ),
         pytest.param(
             "[Transpose(Stack((stored(1024, 2048),) * 16)), permute_rope(stored(4096, 4096), 4), "
             "Stack((stored(64, 2048),) * 100), Add(stored(1024, 4096), 1.0)] * 2",
@@ -151,6 +165,10 @@ def test_threads_are_fewer_where_memory_is_short(held: int) -> None:
     assert 1 <= few.threads < 10
     assert few.total + few.threads * few.share < 30 << 20
     assert room(whole, 8, buffer=4 << 20).total == 4 << 20
+    keeping = room(whole, 64, max_memory=held + (200 << 20), kept=1 << 40)
+    assert 30 << 20 < keeping.kept < 50 << 20
+    assert keeping.kept + keeping.total + keeping.threads * keeping.share < 200 << 20
+    assert room(whole, 64, max_memory=held + (200 << 20), kept=5000).kept == 5000
     # one row has to fit, whatever the buffer
     assert room(whole, 8, buffer=1).total == whole[0].need(1)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +33,7 @@ from weights import file_of
 from gguf_forge import InputError, UnsupportedError, convert, open_gguf, plan
 from gguf_forge.checkpoint import adapter as adapter_module
 from gguf_forge.cli import main
+from gguf_forge.storage.local.source_file import SourceFile
 
 Q, DOWN, HEAD = "model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj", "lm_head"
 
@@ -56,6 +59,22 @@ def test_a_llama_merged_on_the_fly_is_the_merged_llama(model: Path, tmp_path: Pa
     made = all_types(model, tmp_path / "x", lora=[tmp_path / "a"])
     assert made == all_types(whole, tmp_path / "y")
     assert made != all_types(model, tmp_path / "z")
+
+
+def test_base_and_adapter_are_read_once(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter_for(model, tmp_path / "a", Q, DOWN)
+    read, counted = SourceFile.read, Counter[tuple[str, int]]()
+
+    def counting(self: SourceFile, offset: int, nbytes: int, *, at: int = 0) -> object:
+        if threading.current_thread() is not threading.main_thread():  # which reads headers
+            counted.update((self.path.name, offset + byte) for byte in range(nbytes))
+        return read(self, offset, nbytes, at=at)
+
+    monkeypatch.setattr(SourceFile, "read", counting)
+    monkeypatch.setattr("gguf_forge.engine.forge.BATCH_VALUES", 2048)
+    convert(model, tmp_path / "o.gguf", types="Q8_0", lora=[tmp_path / "a"])
+    assert set(counted.values()) == {1}
+    assert len({file for file, _ in counted}) == 2
 
 
 @pytest.mark.parametrize("family", ["phi3", "qwen3moe", "mixtral", "gptoss-bf16"])
