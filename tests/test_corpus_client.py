@@ -23,7 +23,7 @@ NOT_RUN = {
     "gemma4-assistant": "a draft, which needs its main model",
     "gemma4-text": "the case's embedding has more rows than its vocabulary has tokens",
     "minicpm3": "the case's keys and values have other widths than the loader expects",
-    "modernbert": "the case's config names no epsilon for its norms",
+    "modernbert": "the reference's file lacks the epsilon of the norms",
     "nemotronh": "the case's config gives its dense layers no width",
     "plamo2": "the server does not come to an end with the case's vocabulary",
     "t5": "the server does not run a decoder that needs an encoder",

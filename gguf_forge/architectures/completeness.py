@@ -10,6 +10,7 @@ from gguf_forge.architectures.shapes import disagreement
 from gguf_forge.architectures.site import Site
 from gguf_forge.architectures.templates import SUFFIXES, fill, group_names, parse, role
 from gguf_forge.errors import InputError
+from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.wording import log_of
 
 log = log_of(__name__)
@@ -22,6 +23,8 @@ DENSE = ("ffn_up", "ffn_down")
 GATED = ("ffn_gate", *DENSE)
 MAMBA = ("ssm_in", "ssm_conv1d", "ssm_x", "ssm_dt", "ssm_a", "ssm_d", "ssm_out")
 MAMBA2 = ("ssm_in", "ssm_conv1d", "ssm_dt", "ssm_a", "ssm_d", "ssm_norm", "ssm_out")
+# Convolutions over time -> the key that has the length of their kernels.
+_KERNELS = {".ssm_conv1d": "ssm.conv_kernel", ".shortconv.conv": "shortconv.l_cache"}
 HYPER = tuple(f"hc_{part}_{name}" for part in ("attn", "ffn") for name in ("fn", "base", "scale"))
 EXPERTS = ("ffn_gate_inp", "ffn_gate_exps|ffn_gate_up_exps", "ffn_up_exps|ffn_gate_up_exps", "ffn_down_exps")
 
@@ -114,6 +117,27 @@ def check_shapes(architecture: Architecture, site: Site, shapes: Mapping[str, tu
             problem = disagreement(shape, sizes, site.at(layer))
             if problem:
                 problems.append(f"{name} {problem}")
+    _refuse(problems)
+
+
+def check_kernels(metadata: Metadata, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Checks the lengths of convolutions over time against the file's keys, with which llama.cpp loads them.
+
+    Raises:
+        InputError: some are longer or shorter, or no key has their length; the message lists these tensors.
+    """
+    problems = []
+    for name, shape in shapes.items():
+        key = next((key for part, key in _KERNELS.items() if part in name and name.endswith(".weight")), None)
+        if key is not None:
+            value = metadata.get(f"{metadata['general.architecture'].data}.{key}")
+            if value is None or value.data != shape[-1]:
+                told = "has none" if value is None else f"says {value.data}"
+                problems.append(f"{name} has kernels of {shape[-1]}, the config {told}")
+    _refuse(problems)
+
+
+def _refuse(problems: Sequence[str]) -> None:
     if problems:
         raise InputError(
             f"{len(problems)} tensors have other shapes than the config says:\n  "

@@ -234,6 +234,9 @@ HYPER_CONNECTIONS: tuple[MetadataLine, ...] = (
     f32("hyper_connection.epsilon", "hc_eps"),
 )
 
+# What configs call the epsilon of norms that subtract the mean.
+LAYER_NORM_EPSILON = ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon")
+
 # The keys of nearly every decoder, in the reference's order. A line writes nothing if the config lacks its keys.
 DECODER: tuple[MetadataLine, ...] = (
     u32("block_count", lambda site: site.block_count),
@@ -263,7 +266,7 @@ DECODER: tuple[MetadataLine, ...] = (
     f32("rope.freq_base", rope("rope_theta")),
     f32("rope.freq_base_swa", rope_freq_base_swa),
     f32("attention.layer_norm_rms_epsilon", "rms_norm_eps", "norm_eps"),
-    f32("attention.layer_norm_epsilon", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"),
+    f32("attention.layer_norm_epsilon", *LAYER_NORM_EPSILON),
     u32("expert_count", "num_local_experts", "num_experts", "n_routed_experts"),
     u32("expert_used_count", "num_experts_per_tok", "num_experts_per_token", "top_k_experts"),
     u32("expert_group_count", "n_group"),

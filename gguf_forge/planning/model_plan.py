@@ -10,6 +10,7 @@ from typing import Any
 
 from gguf_forge.architectures import find_architecture
 from gguf_forge.architectures.block_scales import repacked
+from gguf_forge.architectures.completeness import check_kernels
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import WITHOUT_ARCHITECTURE, Architecture, MetadataLine
 from gguf_forge.architectures.fused import fused
@@ -202,6 +203,7 @@ def _metadata(
     metadata |= _lines(architecture, architecture.early, site)
     metadata |= general
     metadata |= _lines(architecture, architecture.metadata, site)
+    check_kernels(metadata, {tensor.name: tensor.expr.shape for tensor in tensors})
     metadata["general.quantization_version"] = u32(QUANTIZATION_VERSION)
     metadata |= _activations(tensors)
     metadata |= _vocabulary(architecture, site, pre_tokenizer)

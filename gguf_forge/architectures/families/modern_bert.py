@@ -7,7 +7,7 @@ from typing import Any
 from gguf_forge.architectures.completeness import ATTENTION, GATED
 from gguf_forge.architectures.declaration import Architecture, Drop
 from gguf_forge.architectures.families.bert import CLASSIFIER, ENCODER, ENCODER_SHAPES, NO_HEAD, OLD_NAMES
-from gguf_forge.architectures.metadata import DECODER, f32, flag, text, u32
+from gguf_forge.architectures.metadata import DECODER, LAYER_NORM_EPSILON, f32, flag, text, u32
 from gguf_forge.architectures.pooling import CLS, POOLING
 from gguf_forge.architectures.renames import WRAPPERS, starts
 from gguf_forge.architectures.shapes import hidden, inner
@@ -20,11 +20,21 @@ _NAMES = (starts("model."), *OLD_NAMES, *WRAPPERS)
 _GATED_UP = {**ENCODER_SHAPES, "ffn_up": (lambda site: 2 * inner(site), hidden)}
 _LAYER = ("attn_qkv", "attn_output", "ffn_norm", "ffn_up", "ffn_down")
 
+
+def _epsilon(site: Site) -> Any:
+    """The epsilon under the key that transformers reads. llama.cpp does not load a file without it, and the reference
+    takes it for that of RMS norms."""
+    if "as_reference" in site.choices or site.config.find(*LAYER_NORM_EPSILON) is not None:
+        return None
+    return site.config.find("norm_eps") or 1e-5
+
+
 modern_bert = Architecture(
     "modern-bert",
     hf=("ModernBertModel", "ModernBertForMaskedLM", "ModernBertForSequenceClassification"),
     metadata=(
         *ENCODER,
+        f32("attention.layer_norm_epsilon", _epsilon),
         u32("attention.sliding_window", "local_attention"),
         u32("attention.sliding_window_pattern", "global_attn_every_n_layers"),
         _NO_ROPE_SCALING,
