@@ -454,7 +454,8 @@ def write_files(
     publish = partial(published_together, folders=folders)
     resumed = forge(todo, run, watcher.advance, publish, watcher.resumed, begin)
     if run.resume:
-        _tell_of_unfinished(folder)
+        for folder in folders.values():
+            _tell_of_unfinished(folder)
     found = {shard.path: n for shard, n in zip(todo, resumed, strict=True)}
     seconds = time.perf_counter() - begun
     return FileTable(
