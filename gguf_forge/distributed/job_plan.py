@@ -80,6 +80,10 @@ class JobPlan:
     outputs: tuple[JobOutput, ...]
     tasks: tuple[tuple[Piece, ...], ...]
 
+    def __repr__(self) -> str:
+        more = f" and {len(self.outputs) - 1} more" if len(self.outputs) > 1 else ""
+        return f"<JobPlan {self.outputs[0].path}{more}: {len(self.tasks)} tasks>"
+
     @property
     def id(self) -> str:
         """Identifies the plan: 16 digits that depend on everything in it except the folder."""

@@ -34,6 +34,9 @@ class GgufTensor:
     offset: int
     byte_order: ByteOrder
 
+    def __repr__(self) -> str:
+        return f"<GgufTensor {self.info.summary}>"
+
     @property
     def name(self) -> str:
         """As the file has it."""

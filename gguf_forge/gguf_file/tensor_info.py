@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
+from gguf_forge.errors import printable
 from gguf_forge.types.tensor_type import TensorType
 
 
@@ -19,6 +20,11 @@ class TensorInfo:
     shape: tuple[int, ...]
     type: TensorType
     foreign_bytes: int | None = None
+
+    @property
+    def summary(self) -> str:
+        """Name, type and shape on one line."""
+        return f"{printable(self.name)}: {self.type}, {' x '.join(map(str, self.shape))}"
 
     @property
     def n_per_row(self) -> int:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints import tiny_llama
+from imatrices import write_for_model
 
 import gguf_forge
 from gguf_forge.planning.notebook import size_text
@@ -23,6 +24,33 @@ def test_what_a_notebook_prints_is_short(tmp_path: Path) -> None:
         assert gguf["blk.0.ffn_up.weight"].values().shape == (256, 256)
         with pytest.raises(KeyError, match="nothing"):
             gguf["nothing"]
+
+
+def test_what_was_found_of_a_file_prints_as_one_line(tmp_path: Path) -> None:
+    model = tiny_llama(tmp_path)
+    file = gguf_forge.convert(model, tmp_path / "m.gguf", types="Q8_0")[0].path
+    other = gguf_forge.convert(model, tmp_path / "n.gguf", types="Q4_0")[0].path
+    job = gguf_forge.plan_work(
+        gguf_forge.Request(source=model, out=tmp_path / "j.gguf"), tmp_path / "plan.json", tasks=3
+    )
+    with gguf_forge.open_gguf(file) as gguf:
+        assert repr(gguf["token_embd.weight"]) == "<GgufTensor token_embd.weight: Q8_0, 256 x 831>"
+    shown = [
+        (gguf_forge.inspect_gguf(file), f"<Overview {file}: "),
+        (gguf_forge.inspect_tensor(file, "token_embd.weight"), "<TensorView token_embd.weight: Q8_0, 256 x 831, -"),
+        (gguf_forge.verify_gguf(file), f"<Verification {file}: ok, not compared with a source, 21 tensors>"),
+        (gguf_forge.verify_gguf(file, model), f"<Verification {file}: ok, identical, 21 tensors>"),
+        (gguf_forge.compare_gguf(file, file), f"<Comparison {file} with {file}: same>"),
+        (gguf_forge.compare_gguf(file, other), f"<Comparison {file} with {other}: 16 of 21 tensors and 1 keys differ>"),
+        (gguf_forge.report(file, source=model), f"<Report {file}: Q8_0, 21 tensors, error "),
+        (
+            gguf_forge.read_imatrix(write_for_model(other)),
+            f"<ImportanceMatrix {tmp_path / 'imatrix.gguf'}: 15 tensors>",
+        ),
+        (job, f"<JobPlan {tmp_path / 'j.gguf'}: 3 tasks>"),
+    ]
+    for found, begin in shown:
+        assert repr(found).startswith(begin) and len(repr(found)) < 400
 
 
 def test_several_files_are_a_table_in_a_notebook(tmp_path: Path) -> None:

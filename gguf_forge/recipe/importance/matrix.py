@@ -27,6 +27,9 @@ class ImportanceMatrix:
     calls: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     left_out: frozenset[str] = frozenset()
 
+    def __repr__(self) -> str:
+        return f"<ImportanceMatrix {self.file}: {len(self.importance)} tensors>"
+
     def fits(self, info: TensorInfo) -> bool:
         """Whether there is one number for each column of a tensor, counted over all its matrices."""
         n_matrices = info.shape[2] if len(info.shape) > 2 else 1

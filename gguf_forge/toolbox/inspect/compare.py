@@ -75,6 +75,11 @@ class Comparison:
     tensors: tuple[TensorComparison, ...]
     split_keys: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        different = sum(each.likeness is not Likeness.SAME for each in self.tensors)
+        counts = f"{different} of {len(self.tensors)} tensors and {len(self.keys)} keys differ"
+        return f"<Comparison {self.a} with {self.b}: {'same' if self.same else counts}>"
+
     @property
     def overall(self) -> OverallDistance | None:
         """How far B is from A, in all tensors whose bytes differ together; None if none could be measured."""

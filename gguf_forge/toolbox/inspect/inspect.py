@@ -94,6 +94,9 @@ class Overview:
     repeated: tuple[tuple[str, Value], ...] = ()
     broken: tuple[BrokenRule, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<Overview {self.paths[0]}: {len(self.metadata)} keys, {len(self.tensors)} tensors, {self.size} bytes>"
+
     @property
     def weights(self) -> int:
         """Values of all tensors."""
@@ -167,6 +170,9 @@ class TensorView:
     spread: Spread
     edges: tuple[float, ...]
     block: DecodedBlock | None
+
+    def __repr__(self) -> str:
+        return f"<TensorView {self.entry.info.summary}, {self.spread.minimum:g} to {self.spread.maximum:g}>"
 
 
 def inspect_gguf(source: str | PathLike[str]) -> Overview:

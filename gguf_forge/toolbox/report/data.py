@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gguf_forge.errors import printable
 from gguf_forge.toolbox.verify.integrity import Problem
 
 
@@ -330,6 +331,12 @@ class Report:
     portraits: tuple[Portrait, ...]
     blocks: tuple[BlockView, ...]
     lessons: Lessons | None
+
+    def __repr__(self) -> str:
+        error = (
+            "" if self.error is None else f", error {self.error.relative:.2%} against {printable(self.source or '')}"
+        )
+        return f"<Report {self.model.files[0]}: {self.model.file_type}, {len(self.tensors)} tensors{error}>"
 
     @property
     def fallbacks(self) -> tuple[Tensor, ...]:

@@ -93,6 +93,11 @@ class Verification:
     tensors: tuple[TensorCheck, ...] = ()
     tokens: TokenCheck | None = None
 
+    def __repr__(self) -> str:
+        state = "ok" if self.ok else "not ok"
+        compared = "not compared with a source" if self.verdict is None else self.verdict.value
+        return f"<Verification {self.paths[0]}: {state}, {compared}, {self.n_tensors} tensors>"
+
     @property
     def ok(self) -> bool:
         """Whether nothing is wrong with the file."""
