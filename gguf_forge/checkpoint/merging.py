@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from math import prod
 
 from gguf_forge.checkpoint.adapter import TRAINED_ROWS, Adapter, LowRankPair
@@ -23,6 +23,7 @@ from gguf_forge.checkpoint.added_tokens import (
     trains_embeddings,
 )
 from gguf_forge.checkpoint.as_stored import as_stored, widened
+from gguf_forge.checkpoint.expert_pairs import ExpertPair, expert_pair, in_stacks
 from gguf_forge.checkpoint.safetensors_file import StoredTensor
 from gguf_forge.checkpoint.stacked_pairs import fit_of, on_stack
 from gguf_forge.errors import ForgeError, InputError, UnsupportedError, naming, printable, some_of
@@ -164,7 +165,7 @@ def _with_head(tensors: Mapping[str, TensorExpr]) -> dict[str, TensorExpr]:
 
 
 def _apply(each: ScaledAdapter, view: _View) -> None:
-    adapter, unknown = each.adapter, list[str]()
+    adapter, unknown, of_experts, below = each.adapter, list[str](), list[ExpertPair](), cache(view.below)
     whole, repeated = adapter.whole(), repeats_embeddings(adapter)
     for name in sorted(whole, key=lambda name: name.endswith(TRAINED_ROWS)):  # whole tensors first
         tensor = whole[name]
@@ -192,8 +193,14 @@ def _apply(each: ScaledAdapter, view: _View) -> None:
                 target = view.find(f"{pair.module}.{end}")
                 assert target is not None
                 view.change(target, change)
+        elif (single := expert_pair(pair, each.scale(pair.module, pair.rank), below)) is not None:
+            of_experts.append(single)
         else:
             unknown.append(pair.module)
+    for stack, change in in_stacks(of_experts, each.name):
+        target = view.find(stack)
+        assert target is not None
+        view.change(target, change)
     if unknown:
         problem = f"{len(unknown)} tensors that the adapter changes are not in the model: {some_of(unknown)}"
         raise InputError(problem, file=adapter.file.path, hint=_named_base(adapter))

@@ -54,7 +54,7 @@ def fit_of(pair: LowRankPair, module: Module) -> _Fit | None:
     """
     found = list(_fits(pair, module))
     if len(found) == 2 and found[0].parameter == found[1].parameter:  # its matrices are square
-        found = [fit for fit in found if fit.turned == _is_turned(module)]
+        found = [fit for fit in found if fit.turned == stores_rows_of_inputs(module)]
     return found[0] if len(found) == 1 else None
 
 
@@ -90,7 +90,7 @@ def _names_of_expert(module: Module) -> tuple[str, str, str] | None:
     return next((names for names in _OF_EXPERT if all(f"0.{name}.weight" in module for name in names)), None)
 
 
-def _is_turned(module: Module) -> bool:
+def stores_rows_of_inputs(module: Module) -> bool:
     """Whether a module stores its stacks with a row for each input. The gates and ups of all experts tell it, as they
     have twice as many outputs as there are inputs of the other stack."""
     shapes = _shapes(module)
