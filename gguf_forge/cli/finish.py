@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from gguf_forge.cli.options import Messages, add_command, only
-from gguf_forge.cli.tables import facts_text
+from gguf_forge.cli.tables import duration, facts_text
 from gguf_forge.cli.work import PlanFile
 from gguf_forge.run_settings import RunSettings
 
@@ -41,4 +41,4 @@ def finish(plan: PlanFile, run: Annotated[RunSettings, only("overwrite", "thread
     elif not messages.quiet:
         facts = {str(path): decimal(size) for path, size in zip(done.paths, done.sizes, strict=True)}
         state = {"plan": "was finished already; the files are as they were then"} if done.was_finished else {}
-        print_data(facts_text({**facts, **state, "time": f"{done.seconds:.1f} s"}))
+        print_data(facts_text({**facts, **state, "time": duration(done.seconds)}))

@@ -11,7 +11,7 @@ from rich.filesize import decimal
 
 from gguf_forge.cli.options import Messages
 from gguf_forge.cli.streams import logging_to, standard_error, telling
-from gguf_forge.cli.tables import line
+from gguf_forge.cli.tables import duration, line
 from gguf_forge.planning.file_plan import FilePlan
 from gguf_forge.run_settings import Observer
 
@@ -166,7 +166,7 @@ class Lines(Observer):
         self._said, self._said_at = share, now
         speed = max(self._done - self._resumed, 1) / max(now - self._started, 1e-9)
         left = (self._total - self._done) / speed
-        self._say(f"{self._names}: {share:4.0%}, {decimal(int(speed))}/s, {left:.0f} s left")
+        self._say(f"{self._names}: {share:4.0%}, {decimal(int(speed))}/s, {duration(left)} left")
 
     def _say(self, words: str) -> None:
         with telling():

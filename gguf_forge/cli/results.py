@@ -13,7 +13,7 @@ from rich.filesize import decimal
 
 from gguf_forge.cli.options import Messages
 from gguf_forge.cli.streams import print_data, print_json, tell
-from gguf_forge.cli.tables import facts_text, line, table_of
+from gguf_forge.cli.tables import duration, facts_text, line, table_of
 from gguf_forge.planning.file_plan import FilePlan, WrittenFile
 from gguf_forge.storage.paths import nearest_folder
 from gguf_forge.storage.profile import PHASE_WORDS, PHASES, Profile
@@ -152,7 +152,7 @@ def result_text(result: WrittenFile) -> Iterator[RenderableType]:
     file = result.file
     seconds = max(result.seconds, 1e-9)
     read, wrote = (decimal(int(n / seconds)) for n in (file.source_bytes, file.size))
-    facts = {**_sizes(file), **_kept(file), "time": f"{result.seconds:.1f} s"}
+    facts = {**_sizes(file), **_kept(file), "time": duration(result.seconds)}
     if result.resumed_tensors:  # a speed would be wrong: an earlier run read and wrote some of these bytes
         facts["resumed"] = f"{result.resumed_tensors} of {len(file.tensors)} tensors were finished by an earlier run"
     else:
@@ -168,7 +168,7 @@ def _results_text(results: Sequence[WrittenFile]) -> Iterator[RenderableType]:
     """One table for the files of a run, which were written together."""
     yield from _sizes_of_files([result.file for result in results], written=True)
     seconds = max(result.seconds for result in results)
-    facts = {"time": f"{seconds:.1f} s"}
+    facts = {"time": duration(seconds)}
     resumed = sum(result.resumed_tensors for result in results)
     if resumed:
         facts["resumed"] = f"{resumed} tensors were finished by an earlier run"

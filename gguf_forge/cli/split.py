@@ -12,7 +12,7 @@ import typer
 from gguf_forge.cli.help import CHANGE
 from gguf_forge.cli.options import DryRun, Messages, Partial, add_command, only, required_output
 from gguf_forge.cli.streams import logging_to
-from gguf_forge.cli.tables import facts_text, line, table_of
+from gguf_forge.cli.tables import duration, facts_text, line, table_of
 from gguf_forge.file_choices import SplitChoices
 from gguf_forge.option import OUTPUT, Option
 from gguf_forge.run_settings import RunSettings
@@ -101,5 +101,5 @@ def _text(file: FilePlan, seconds: float | None) -> Iterator[RenderableType]:
         table.add_row(line((str(shard.path), "bold green")), str(len(shard.layout.tensors)), decimal(shard.layout.size))
     facts = {"tensors": str(len(file.tensors)), "size": decimal(file.size)}
     if seconds is not None:
-        facts["time"] = f"{seconds:.1f} s, {decimal(int(file.size / max(seconds, 1e-9)))}/s"
+        facts["time"] = f"{duration(seconds)}, {decimal(int(file.size / max(seconds, 1e-9)))}/s"
     yield from (table, "", facts_text(facts))

@@ -43,6 +43,20 @@ def lines(every: Iterable[Text], *, no_wrap: bool = False) -> Text:
     return joined
 
 
+def duration(seconds: float) -> str:
+    """A time as a reader takes it in.
+
+    Example:
+        >>> duration(0.34), duration(75), duration(60939)
+        ('0.3 s', '1 min 15 s', '16 h 56 min')
+    """
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    if seconds < 3599.5:
+        return f"{round(seconds) // 60} min {round(seconds) % 60} s"
+    return f"{round(seconds / 60) // 60} h {round(seconds / 60) % 60} min"
+
+
 def facts_text(facts: Mapping[str, str], *, no_wrap: bool = False) -> Text:
     """Facts below one another, their names in a column."""
     width = max(map(len, facts)) + 2

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gguf_forge.cli.options import Messages, add_command, only
-from gguf_forge.cli.tables import facts_text
+from gguf_forge.cli.tables import duration, facts_text
 from gguf_forge.option import Option
 from gguf_forge.run_settings import RunSettings
 
@@ -60,4 +60,4 @@ def work(
         state = "was done already" if done.was_done else "done"
         state += "; the plan is finished" if done.is_finished else ""
         size = f"{decimal(done.size)} in {len(done.parts)} parts" if len(done.parts) != 1 else decimal(done.size)
-        print_data(facts_text({f"task {done.task}": state, "size": size, "time": f"{done.seconds:.1f} s"}))
+        print_data(facts_text({f"task {done.task}": state, "size": size, "time": duration(done.seconds)}))

@@ -174,7 +174,7 @@ def test_a_long_job_outside_a_terminal_writes_a_line_a_minute(
             now += 61
             done(1)
     told = capfd.readouterr().err.splitlines()
-    assert told[0] == "verifying:   0%, 0 bytes/s, 60939 s left" and len(told) == 4
+    assert told[0] == "verifying:   0%, 0 bytes/s, 16 h 56 min left" and len(told) == 4
 
 
 def test_nothing_is_left_of_a_stopped_run_that_does_not_resume(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
