@@ -127,7 +127,8 @@ class Unrounded(_ByFigure):
         number, n_others, at = np.float32(0), 0, -1
         for start, piece in self._pieces():
             largest = piece.max(initial=0)
-            if not np.isin(piece, (0, largest)).all() or (largest and number not in (0, largest)):
+            is_other = not np.isin(piece, (0, largest)).all() or (largest and number not in (0, largest))
+            if is_other or not np.isfinite(largest):
                 return np.zeros(4)
             number = max(number, largest)
             others = start + np.flatnonzero(piece)

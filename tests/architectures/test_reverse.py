@@ -132,6 +132,18 @@ def test_the_config_names_the_class(tmp_path: Path) -> None:
         dequantize_gguf(path, tmp_path / "third", safetensors=True, config=other)
 
 
+def test_tensors_of_further_files_are_written_to_these(tmp_path: Path) -> None:
+    (description,) = (path for path in projectors.descriptions() if path.stem == "qwen3-tts")
+    source = projectors.write(description, tmp_path / "hf")
+    made = convert(source, tmp_path / "m.gguf", types="F32", **projectors.options(description, tmp_path))[0].path
+    written = dequantize_gguf(made, tmp_path / "back", safetensors=True, config=source)
+    files = ("model.safetensors", "speech_tokenizer/model.safetensors")
+    assert [shard.path for shard in written.file.shards] == [tmp_path / "back" / name for name in files]
+    for name in files:
+        with safe_open(tmp_path / "back" / name, "np") as found, safe_open(source / name, "np") as wanted:
+            assert set(found.keys()) <= set(wanted.keys())
+
+
 def test_blocks_of_a_checkpoint_come_back_as_numbers(tmp_path: Path) -> None:
     source = write_checkpoint(FAMILIES / "gptoss-mxfp4", tmp_path / "hf")
     pre_tokenizer = read_description(FAMILIES / "gptoss-mxfp4").pre_tokenizer

@@ -50,7 +50,7 @@ from gguf_forge.tensors.stored import (
     Widened,
     Zeros,
 )
-from gguf_forge.tensors.ternary import Ternary
+from gguf_forge.tensors.ternary import Ternary, Unrounded
 from gguf_forge.types.element_type import ELEMENT_TYPES
 from gguf_forge.types.tensor_type import BF16, F16, F32, Q4_0, Q4_1, Q5_0, Q8_0, TENSOR_TYPES, TensorType
 
@@ -204,6 +204,7 @@ EXPRESSIONS = {
     "columns of codes along rows": lambda z: Transpose(RowCodes(elements(z, (4096, 128), "I32"), 4, 1024)),
     "columns of many": lambda z: Transpose(RowCodes(elements(z, (4, 512, 128), "I32"), 4, 1024)),
     "rounded to three values": lambda z: Ternary(stored(z, (4096, 256))),
+    "made of three values": lambda z: Unrounded(stored(z, (4096, 256))),
     "reciprocal": lambda z: Reciprocal(stored(z, (4096, 256))),
     "gptq": lambda z: gptq_weight(
         elements(z, (512, 1024), "I32"),
@@ -242,9 +243,10 @@ def test_taking_rows_holds_no_more_than_was_said(zeros: SourceFile, name: str) -
         assert said <= 8 * held + (1 << 20)
 
 
-def test_the_mean_of_a_whole_matrix_holds_no_more_than_was_said(zeros: SourceFile) -> None:
+@pytest.mark.parametrize("name", ["rounded to three values", "made of three values"])
+def test_the_mean_of_a_whole_matrix_holds_no_more_than_was_said(zeros: SourceFile, name: str) -> None:
     def new() -> TensorExpr:
-        return EXPRESSIONS["rounded to three values"](zeros)
+        return EXPRESSIONS[name](zeros)
 
     assert peak_of(lambda: new().rows(0, 1)) <= new().working_set(1) + _SMALL
 
