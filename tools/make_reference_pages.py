@@ -57,7 +57,7 @@ rounded. The other tensors get the types that they have without the option, and 
 | up to 4 bits with biases (MLX, quanto) or zero points, if float16 holds every minimum | Q4_1 |
 | up to 4 bits with other zero points (AWQ, asymmetric GPTQ and compressed-tensors); 5 bits | Q5_0, Q5_1 |
 | 6 and 8 bits, symmetric; int8 with a scale for a row or group (compressed-tensors, EETQ, quanto, torchao) | Q8_0 |
-| MXFP4 of compressed-tensors, Quark and MLX | MXFP4 |
+| MXFP4 of compressed-tensors, Quark and MLX; NVFP4 of MLX | MXFP4; NVFP4 |
 | NVFP4, and the MXFP4 of GPT-OSS, DeepSeek V4, Kimi K3 and MiMo V2 | as they are |
 | bf16 and f16 weights that are levels of Q4_0 times scales, rounded to their type | Q4_0 |
 
@@ -66,7 +66,8 @@ holds only if the order moves whole blocks. To prove it, planning reads all scal
 part of the weights, and no codes. A model that was trained for Q4_0 may be stored in 16 bits. Planning looks at 16 rows
 of each tensor of 16 bits, and a row off Q4_0's grid is then an error when the file is written. Tensors that are stored
 transposed, as GPT-2's are, are left out: blocks go along the rows of the file, and each of these is a column there, so
-planning would have to read the whole matrix.
+planning would have to read the whole matrix. For the same reason, weights whose scales go down the columns of a matrix
+have no blocks in ggml.
 
 What no type holds exactly, such as FP8 or bitsandbytes' NF4, is quantized as usual. `gguf-forge plan` says how many
 tensors keep their blocks. A type that `--tensor-type`, `--output-tensor-type` or `--token-embedding-type` names for a

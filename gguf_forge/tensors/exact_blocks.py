@@ -18,11 +18,11 @@ from gguf_forge.tensors.codes import U8, Codes, Gathered, Lookup, RowCodes
 from gguf_forge.tensors.dequantized import Scaled
 from gguf_forge.tensors.expression import TensorExpr, Unary
 from gguf_forge.tensors.joined import Joined, Stack
-from gguf_forge.tensors.packed import NO_E8M0, RepackMxfp4
+from gguf_forge.tensors.packed import NO_E8M0, RepackMxfp4, RepackNvfp4
 from gguf_forge.tensors.row_maps import Reorder, Reshape, Slice, Transpose, reshaped
 from gguf_forge.tensors.scaled_blocks import BLOCK, RepackScaled
 from gguf_forge.tensors.stored import Constant, Stored, StoredElements
-from gguf_forge.types.tensor_type import F32, MXFP4, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, TensorType
+from gguf_forge.types.tensor_type import F32, MXFP4, NVFP4, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, TensorType
 
 # The levels that the blocks of a type have, the smallest type first.
 _LEVELS = {Q4_0: (-8, 7), Q5_0: (-16, 15), Q8_0: (-128, 127)}
@@ -47,7 +47,7 @@ def as_exact_blocks(expr: TensorExpr) -> TensorExpr | None:
     aligned = _mapped(expr, _along_columns)
     if aligned is None:
         return None
-    types: tuple[TensorType, ...] = (MXFP4, *_BY_SIZE)
+    types: tuple[TensorType, ...] = (MXFP4, NVFP4, *_BY_SIZE)
     for leaf in {id(leaf): leaf for leaf in _leaves(aligned)}.values():  # stacked experts may be parts of one tensor
         types = tuple(kind for kind in _types_of(leaf) if kind in types)
         if not types:
@@ -60,12 +60,22 @@ def as_exact_blocks(expr: TensorExpr) -> TensorExpr | None:
 
 def is_mxfp4(expr: TensorExpr) -> bool:
     """Whether a tensor is made of MXFP4: 4-bit floats (E2M1) in blocks of 32 that share a power of two."""
+    return _is_e2m1(expr, "F8_E8M0", BLOCK)
+
+
+def is_nvfp4(expr: TensorExpr) -> bool:
+    """Whether a tensor is made of whole blocks of NVFP4: E2M1 in blocks of 16 that share an e4m3 number."""
+    return _is_e2m1(expr, "F8_E4M3", 16) and expr.shape[-1] % 64 == 0
+
+
+def _is_e2m1(expr: TensorExpr, scales: str, group: int) -> bool:
+    """Whether a tensor is made of E2M1 in groups of columns, with scales of a type."""
     if not isinstance(expr, Scaled) or not isinstance(expr.codes, Lookup):
         return False
     codes, levels = expr.codes.codes, expr.codes.levels
     if not isinstance(codes, RowCodes) or codes.order or not isinstance(codes.of, Stored):
         return False
-    fits = expr.scales.dtype.name == "F8_E8M0" and (expr.row_block, expr.column_block, expr.zeros) == (1, BLOCK, 0)
+    fits = expr.scales.dtype.name == scales and (expr.row_block, expr.column_block, expr.zeros) == (1, group, 0)
     return fits and expr.shifts is None and isinstance(levels, Constant) and np.array_equal(levels.values, _E2M1)
 
 
@@ -155,7 +165,7 @@ def _along_columns(of: Scaled) -> Scaled | None:
 
         zeros = of_blocks(of.zeros) if isinstance(of.zeros, TensorExpr) else of.zeros
         return replace(of, scales=of_blocks(of.scales), zeros=zeros, column_block=BLOCK)
-    if of.column_block % BLOCK == 0 or of.scales.shape[-1] == 1:
+    if of.column_block % BLOCK == 0 or of.scales.shape[-1] == 1 or is_nvfp4(of):
         return of
     return None
 
@@ -163,6 +173,8 @@ def _along_columns(of: Scaled) -> Scaled | None:
 def _types_of(of: Scaled) -> tuple[TensorType, ...]:
     """The types whose blocks hold the values, the smallest first."""
     if isinstance(of.codes, Lookup):
+        if is_nvfp4(of):
+            return (NVFP4,) if _has_no_sign(of.scales) else ()
         if not is_mxfp4(of):
             return ()
         _check_exponents(of.scales)
@@ -179,6 +191,9 @@ def _types_of(of: Scaled) -> tuple[TensorType, ...]:
 
 
 def _repacked(of: Scaled, kind: TensorType) -> TensorExpr:
+    if kind == NVFP4:
+        assert isinstance(of.codes, Lookup) and isinstance(of.codes.codes, RowCodes)
+        return RepackNvfp4(_bytes_of(of.codes.codes.of), of.scales)
     return mxfp4_blocks(of) if kind == MXFP4 else RepackScaled(of, kind)
 
 
@@ -186,6 +201,11 @@ def _bytes_of(packed: TensorExpr) -> TensorExpr:
     """Stored words as the bytes that they are made of."""
     assert isinstance(packed, Stored)
     return StoredElements(packed.name, packed.source, packed.offset, (*packed.shape[:-1], packed.row_bytes), U8)
+
+
+def _has_no_sign(scales: TensorExpr) -> bool:
+    """Whether all scales are without the sign for which NVFP4's blocks have no bit."""
+    return not any((some.view(np.uint8) & 0x80).any() for (some,) in _pieces(scales))
 
 
 def _check_exponents(scales: TensorExpr) -> None:

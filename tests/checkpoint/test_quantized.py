@@ -120,9 +120,9 @@ UNKNOWN: dict[str, tuple[dict[str, Any], dict[str, TensorExpr], str]] = {
         "packing_format auto_round:fp8",
     ),
     "mode of mlx": (
-        {"quant_method": "mlx", "mode": "nvfp4"},
+        {"quant_method": "mlx", "mode": "nvfp8"},
         {"w.weight": codes((8, 8), "U32"), "w.scales": codes((8, 4), "U8")},
-        "mode 'nvfp4'",
+        "mode 'nvfp8'",
     ),
     "codes of torchao": (
         {"quant_method": "torchao"},

@@ -153,7 +153,7 @@ def mlx(name: str, parts: Parts, shape: tuple[int, int]) -> torch.Tensor:
 
     words, scales = mx.array(parts[".weight"]), parts[".scales"]
     if ".biases" not in parts:
-        made = mx.dequantize(words, mx.array(scales), group_size=32, bits=4, mode="mxfp4", dtype=mx.float32)
+        made = mx.dequantize(words, mx.array(scales), mode=name.split()[1].lower(), dtype=mx.float32)
     else:
         bits = parts[".weight"].shape[1] * 32 // shape[1]
         numbers = (mx.array(each.astype(np.float32)) for each in (scales, parts[".biases"]))

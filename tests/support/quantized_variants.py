@@ -345,12 +345,22 @@ def sixteen_bits(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
     return {".weight": stored}, stored.astype(np.float32)
 
 
-def renamed(make: Format, names: Mapping[str, str], **more: np.ndarray) -> Format:
-    """A format under other names of parts."""
+def renamed(make: Format, names: Mapping[str, str], *, drop: tuple[str, ...] = (), **more: np.ndarray) -> Format:
+    """A format under other names of parts, without some and with some more."""
 
     def made(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
         parts, weights = make(stem, values)
-        return {names.get(name, name): part for name, part in parts.items()} | more, weights
+        return {names.get(name, name): part for name, part in parts.items() if name not in drop} | more, weights
+
+    return made
+
+
+def mlx_words(make: Format) -> Format:
+    """A format in MLX's words of 32 bits, with the bytes of its scales."""
+
+    def made(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+        parts, weights = make(stem, values)
+        return {".weight": parts[".weight"].view(np.uint32), ".scales": parts[".scales"].view(np.uint8)}, weights
 
     return made
 
@@ -538,6 +548,17 @@ VARIANTS: dict[str, Variant] = {
         _config("auto-round", packing_format="auto_round:gptqmodel"),
         **_GROUP_AND_WORD,
     ),
+    **{
+        f"AutoRound of {bits} bits": Variant(
+            without_index(gptq_variant(bits, 32, version=2, symmetric=False)), _config("auto-round"), **_GROUP_AND_WORD
+        )
+        for bits in (5, 6, 7)
+    },
+    "AutoRound as GPTQ, of 5 bits": Variant(
+        without_index(gptq_variant(5, 32)),
+        _config("auto-round", packing_format="auto_round:auto_gptq"),
+        **_GROUP_AND_WORD,
+    ),
     "AutoRound as AWQ": Variant(
         awq(32), _config("auto-round", packing_format="auto_round:auto_awq"), rows=8, columns=32
     ),
@@ -577,6 +598,12 @@ VARIANTS: dict[str, Variant] = {
     "16 bits, and a config of GPTQ": Variant(sixteen_bits, _config("gptq", bits=4)),
     **{f"MLX of {bits} bits": Variant(mlx(bits, 32), _mlx(bits, 32), columns=32) for bits in (2, 3, 4, 5, 6, 8)},
     "MLX MXFP4": Variant(mxfp4(".weight", ".scales", np.uint32), _mlx(4, 32, "mxfp4"), columns=32),
+    "MLX MXFP8": Variant(mlx_words(fp8(".scales", (1, 32), scale_kind=np.uint8)), _mlx(8, 32, "mxfp8"), columns=32),
+    "MLX NVFP4": Variant(
+        mlx_words(renamed(nvfp4(has_tensor_scale=False), {".weight_scale": ".scales"}, drop=(".input_scale",))),
+        _mlx(4, 16, "nvfp4"),
+        columns=16,
+    ),
     **{
         f"HQQ {packing} along axis {axis}": Variant(
             hqq(packing, 32, axis), _config("hqq"), rows=8 // int(packing[0]) if axis else 1, columns=32

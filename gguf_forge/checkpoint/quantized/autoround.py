@@ -15,6 +15,8 @@ _METHODS = ("auto-round", "intel/auto-round")
 # The packing -> the number that is added to stored zero points.
 _AS_GPTQ = {"auto_round": 0, "auto_round:gptqmodel": 0, "auto_round:auto_gptq": 1}
 _AS_AWQ = "auto_round:auto_awq"
+# 5, 6 and 7 bits are streams of bits, as 3 are: 32 codes in as many words as a code has bits.
+_BITS = (2, 3, 4, 5, 6, 7, 8)
 
 
 def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
@@ -28,7 +30,7 @@ def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
             file="config.json",
             hint=f"known: {', '.join((*_AS_GPTQ, _AS_AWQ))}",
         )
-    return gptq_weights(stored, quantization, _AS_GPTQ[packing])
+    return gptq_weights(stored, quantization, _AS_GPTQ[packing], _BITS)
 
 
 SCHEME = Scheme("AutoRound", lambda quantization, stored: quantization.method in _METHODS, _logical)

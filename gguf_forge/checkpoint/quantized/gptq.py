@@ -28,26 +28,33 @@ def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
     return gptq_weights(stored, quantization, offset)
 
 
-def gptq_weights(stored: Tensors, quantization: Quantization, offset: int) -> Tensors:
+def gptq_weights(stored: Tensors, quantization: Quantization, offset: int, known: tuple[int, ...] = _BITS) -> Tensors:
     """All tensors. The parts of GPTQ weights are combined into logical weights.
 
     Args:
         stored: All tensors.
         quantization: The config's description of the quantization.
         offset: The number that is added to stored zero points.
+        known: The numbers of bits that a code may have.
     """
     size: Any = quantization.config.get("group_size")
 
     def weight(stem: str) -> TensorExpr:
         qweight, qzeros, scales = (part(stored, f"{stem}.weight", stem + end) for end in _PARTS)
         with of_weight(f"{stem}.weight"):
-            return gptq_weight(qweight, qzeros, scales, stored.get(stem + _GROUPS), size, offset)
+            return gptq_weight(qweight, qzeros, scales, stored.get(stem + _GROUPS), size, offset, known)
 
     return put_together(stored, endings(stored, ".qweight"), (*_PARTS, _GROUPS), weight)
 
 
 def gptq_weight(
-    qweight: TensorExpr, qzeros: TensorExpr, scales: TensorExpr, groups: TensorExpr | None, size: Any, offset: int
+    qweight: TensorExpr,
+    qzeros: TensorExpr,
+    scales: TensorExpr,
+    groups: TensorExpr | None,
+    size: Any,
+    offset: int,
+    known: tuple[int, ...] = _BITS,
 ) -> TensorExpr:
     """A weight: (codes - zero points) * scales.
 
@@ -58,6 +65,7 @@ def gptq_weight(
         groups: int32 (in): the group of each input; None for consecutive groups of equal size.
         size: The number of inputs of a group in the config. If it does not fit, it is computed from the shapes.
         offset: The number that is added to stored zero points, without overflow.
+        known: The numbers of bits that a code may have.
 
     Raises:
         InputError: the shapes do not fit together.
@@ -67,8 +75,8 @@ def gptq_weight(
     if not n_groups or len(qzeros.shape) != 2 or qzeros.shape[0] != n_groups or qzeros.shape[1] * 32 % n_out:
         raise InputError(f"scales {scales.shape} and zero points {qzeros.shape} do not fit")
     bits = qzeros.shape[1] * 32 // n_out
-    if bits not in _BITS:
-        raise UnsupportedError(f"GPTQ with {bits} bits is not known", hint=f"known: {_BITS}")
+    if bits not in known:
+        raise UnsupportedError(f"GPTQ with {bits} bits is not known", hint=f"known: {known}")
     n_in = qweight.shape[0] * 32 // bits
     codes, scales = transposed(ColumnCodes(qweight, bits, n_in)), transposed(scales)
     zeros = transposed(Add(RowCodes(qzeros, bits, n_out), offset))

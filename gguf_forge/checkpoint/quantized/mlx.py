@@ -1,6 +1,7 @@
 """MLX: `w.weight` as words of packed codes, `w.scales` and, for affine codes, `w.biases`.
 
-The codes of a row are a stream of bits. Source: mlx's `mx.quantize`.
+The codes of a row are a stream of bits. In the modes mxfp4, mxfp8 and nvfp4, codes and scales are small floats. Source:
+mlx's `mx.quantize`.
 """
 
 from __future__ import annotations
@@ -8,15 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gguf_forge.checkpoint.quantized.parts import endings, mxfp4, of_weight
+import numpy as np
+
+from gguf_forge.checkpoint.quantized.parts import E2M1, bits_as, endings, mxfp4, of_weight
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.errors import InputError, UnsupportedError
-from gguf_forge.tensors.codes import RowCodes
+from gguf_forge.tensors.codes import Lookup, RowCodes
 from gguf_forge.tensors.dequantized import Scaled
 from gguf_forge.tensors.expression import TensorExpr
+from gguf_forge.tensors.stored import Constant
+from gguf_forge.types.element_type import ELEMENT_TYPES
 
 _PARTS = (".scales", ".biases")
 _BITS = (2, 3, 4, 5, 6, 8)
+_E4M3 = Constant(np.arange(256, dtype=np.uint8).view(ELEMENT_TYPES["F8_E4M3"].dtype).astype(np.float32))
+# The modes of small floats -> bits of a code, values of the codes, type of the scales, size of a group.
+_FLOATS = {"mxfp8": (8, _E4M3, "F8_E8M0", 32), "nvfp4": (4, E2M1, "F8_E4M3", 16)}
 
 
 def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
@@ -37,9 +45,14 @@ def _weight(stem: str, stored: Tensors, quantization: Quantization) -> TensorExp
     mode = settings.get("mode", "affine")
     if mode == "mxfp4":
         return mxfp4(name, words, scales)
-    if mode != "affine":
-        raise UnsupportedError(f"MLX's mode {mode!r:.20} is not known", tensor=name, hint="known: affine and mxfp4")
+    if mode != "affine" and mode not in _FLOATS:
+        known = ", ".join(("affine", "mxfp4", *_FLOATS))
+        raise UnsupportedError(f"MLX's mode {mode!r:.20} is not known", tensor=name, hint=f"known: {known}")
     with of_weight(name):
+        if mode in _FLOATS:
+            bits, levels, kind, group = _FLOATS[mode]
+            codes = RowCodes(words, bits, words.shape[-1] * words.dtype.row_bytes(1) * 8 // bits)
+            return Scaled(Lookup(codes, levels), bits_as(scales, kind), 1, group, kind=mode.upper())
         if f"{stem}.biases" not in stored:
             raise InputError("its part biases is missing")
         bits, group = _setting(settings, "bits"), _setting(settings, "group_size")

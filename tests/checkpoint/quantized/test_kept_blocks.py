@@ -29,6 +29,7 @@ from quantized_checkpoints import (
     quantized_llama,
     quanto,
 )
+from quantized_variants import VARIANTS
 from synthetic import FAMILIES, read_description, write_checkpoint
 
 from gguf_forge import InputError, Request, UnsupportedError, UsageError, convert, plan, report, verify_gguf
@@ -78,7 +79,7 @@ def assert_kept(made: Made, file: WrittenFile, kind: str) -> None:
     assert set(file.file.kept or ()) == set(made.values)
     for name, values in made.values.items():
         assert found[name][0] in kind.split()
-        if kind == "MXFP4":  # its blocks have one zero, and the formats have two
+        if kind in ("MXFP4", "NVFP4"):  # its blocks have one zero, and the formats have two
             np.testing.assert_array_equal(found[name][1], values)
         else:
             np.testing.assert_array_equal(found[name][1].view(np.uint32), values.view(np.uint32))
@@ -113,9 +114,19 @@ CASES = [
     (mxfp4(".weight_packed", ".weight_scale"), INT4, "MXFP4"),
     (mxfp4(".weight", ".weight_scale"), QUARK, "MXFP4"),
     (mxfp4(".weight", ".scales", np.uint32), mlx_config(4, 32, "mxfp4"), "MXFP4"),
+    (VARIANTS["MLX NVFP4"].make, mlx_config(4, 16, "nvfp4"), "NVFP4"),
     (on_grid(), {}, "Q4_0"),
     (on_grid(lowest=-7), {}, "Q4_0"),
 ]
+
+
+def test_a_gemma_3_that_was_trained_for_q4_0_keeps_it(tmp_path: Path) -> None:
+    source = write_checkpoint(FAMILIES / "gemma3-text", tmp_path / "hf")
+    hint = read_description(FAMILIES / "gemma3-text").pre_tokenizer
+    values = quantize_folder(source, {}, on_grid(lowest=-7, scale_bits=11))
+    (file,) = convert(source, tmp_path / "m.gguf", types="Q4_K_M", keep_quantized=True, pre_tokenizer=hint)
+    assert len(file.file.kept or ()) == len(values)
+    assert {values_of(file.path)[name][0] for name in file.file.kept or ()} == {"Q4_0"}
 
 
 @pytest.mark.parametrize(("make", "config", "kind"), CASES)
