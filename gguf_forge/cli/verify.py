@@ -180,6 +180,7 @@ def _verified(
     from gguf_forge.recipe import Options
     from gguf_forge.recipe.requested import options_of
     from gguf_forge.storage.local.publish import check_output
+    from gguf_forge.toolbox.verify.checksums import SUMS
     from gguf_forge.toolbox.verify.verify import open_to_verify
     from gguf_forge.toolbox.verify.verify import verify as verify_file
 
@@ -187,7 +188,7 @@ def _verified(
     with open_to_verify(file, of_source=request is not None) as gguf:
         size = sum(tensor.nbytes for tensor in gguf.tensors)
         if comparison.write_sums is not None:
-            check_output(comparison.write_sums, 0, gguf.paths, overwrite=run.overwrite)
+            check_output(comparison.write_sums, 0, gguf.paths, overwrite=run.overwrite, content=SUMS)
     passes = 1 + (request is not None) + 3 * (comparison.check_sums is not None)
     with counting("verifying", passes * size, messages) as progress:
         return verify_file(

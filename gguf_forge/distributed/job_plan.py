@@ -152,12 +152,6 @@ def save_work_plan(found: RequestPlan, request: Request, file: Path, *, tasks: i
 
     The folder of the outputs is made if it is missing, so that tasks which begin at the same time find it.
     """
-    if file.suffix.lower() == ".gguf":
-        raise UsageError(
-            "a plan is JSON, and this is the name of a GGUF file",
-            file=file,
-            hint="name the plan plan.json; -o names the GGUF file",
-        )
     try:
         folder = Path(os.path.relpath(Path.cwd().resolve(), file.parent.resolve())).as_posix()
     except OSError as error:
@@ -166,7 +160,7 @@ def save_work_plan(found: RequestPlan, request: Request, file: Path, *, tasks: i
     text = plan.as_text().encode()
     inputs = [each.source.path for each in found.inputs]
     with made_folder(found.files[0].path.parent), held(file.parent) as here:
-        check_output(file, len(text), inputs, overwrite=overwrite, folder=here)
+        check_output(file, len(text), inputs, overwrite=overwrite, folder=here, content="a plan of tasks")
         with published(file, len(text), overwrite=overwrite, folder=here) as out:
             out.write_at(0, memoryview(text))
     return plan

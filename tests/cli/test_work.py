@@ -86,7 +86,7 @@ def test_a_gguf_file_can_be_planned(forge: Forge, model: Path) -> None:
         (("plan", "MODEL", "--save-plan", "plan.json", "--tasks", "0"), 2, "--tasks"),
         (("plan", "MODEL", "--save-plan", "plan.json"), 8, "plan.json: already exists"),
         (("plan", "MODEL", "--save-plan", "nowhere/plan.json"), 5, "the folder does not exist"),
-        (("plan", "MODEL", "--save-plan", "m.gguf"), 2, "a plan is JSON, and this is the name of a GGUF file"),
+        (("plan", "MODEL", "--save-plan", "m.gguf"), 2, "this is the name of a GGUF file, and a plan of tasks is none"),
         (("work", "plan.json"), 2, "--task"),
         (("work", "plan.json", "--task", "4"), 2, "there is no task 4"),
         (("work", "missing.json", "--task", "0"), 4, "missing.json: the file is missing\nhint: check the path, or "),

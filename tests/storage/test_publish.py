@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from command_line import listing
 
-from gguf_forge.errors import InputError, OutputError, RefusedError
+from gguf_forge.errors import InputError, OutputError, RefusedError, UsageError
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.disk import Name
 from gguf_forge.storage.local.output import beside
@@ -120,6 +120,13 @@ def test_folders_and_devices_are_no_outputs(folder: Path) -> None:
     check_output(folder / "no" / "a.gguf", 0, [], overwrite=True)
     with pytest.raises(OutputError, match="not a regular file"):
         check_output(Path("/dev/full"), 0, [], overwrite=True)
+
+
+def test_what_is_no_gguf_file_gets_no_name_of_one(folder: Path) -> None:
+    for name in ("m.gguf", "M.GGUF"):
+        with pytest.raises(UsageError, match="this is the name of a GGUF file, and a page is none"):
+            check_output(folder / name, 0, [], overwrite=True, content="a page")
+    check_output(folder / "m.gguf.html", 0, [], overwrite=True, content="a page")
 
 
 def test_too_little_room_is_said_before_any_work(folder: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from stat import S_ISREG
 from types import MappingProxyType
 
-from gguf_forge.errors import OutputError, RefusedError
+from gguf_forge.errors import OutputError, RefusedError, UsageError
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.disk import Name
 from gguf_forge.storage.local.held_folder import HeldFolder, held
@@ -31,7 +31,13 @@ _UNFINISHED = re.compile(r"\.gguf-forge-[0-9a-f]{16}\.partial")
 
 
 def check_output(
-    path: Path, size: int, inputs: Iterable[Path], *, overwrite: bool, folder: HeldFolder | None = None
+    path: Path,
+    size: int,
+    inputs: Iterable[Path],
+    *,
+    overwrite: bool,
+    folder: HeldFolder | None = None,
+    content: str | None = None,
 ) -> None:
     """Checks before any work whether the output can be written.
 
@@ -41,8 +47,10 @@ def check_output(
         inputs: Files that it must not replace.
         overwrite: Whether an existing file may be replaced.
         folder: The folder of `path`, if it is held open. Without it, the folder may be missing: it will be made.
+        content: What the output is, if it is no GGUF file, such as "a list of checksums". It gets no name of one.
 
     Raises:
+        UsageError: the output is no GGUF file and would have the name of one.
         RefusedError: the path is an input (by name, link or hard link), or exists and may not be replaced.
         OutputError: the path is a folder, its folder is not writable or cannot be made, or the disk has too little
             room.
@@ -63,6 +71,9 @@ def check_output(
     if not os.access(place, os.W_OK | os.X_OK):
         hint = "choose another folder, or get the right to write to this one"
         raise OutputError("the folder is not writable", file=place, hint=hint)
+    if content is not None and path.suffix.lower() == ".gguf":
+        problem = f"this is the name of a GGUF file, and {content} is none"
+        raise UsageError(problem, file=path, hint="choose a name with another ending")
     check_room(path.parent, [(path, size)])
 
 

@@ -68,7 +68,7 @@ def report(
         if target is not None:
             folder = opened.enter_context(made_folder(target.parent))
             inputs = (*gguf.paths, *(origin.files if origin else ()))
-            check_output(target, 0, inputs, overwrite=overwrite, folder=folder)
+            check_output(target, 0, inputs, overwrite=overwrite, folder=folder, content="a page")
         found = gather(gguf, origin, threads=threads, progress=progress)
         gguf.check_unchanged()
         if target is not None:

@@ -30,6 +30,7 @@ from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.storage.source import Source
 from gguf_forge.toolbox.inspect.rows_of import in_order
 
+SUMS = "a list of checksums"  # what messages call it
 _OF_FILE = "sum"
 TENSORS = "sha256"
 
@@ -126,7 +127,7 @@ def write_sums(
     with made_folder(Path(out).parent) as folder:
         with open_gguf(source, lenient=True) as gguf:
             refuse(gguf.broken, but=COPYABLE)
-            check_output(Path(out), 0, gguf.paths, overwrite=overwrite, folder=folder)
+            check_output(Path(out), 0, gguf.paths, overwrite=overwrite, folder=folder, content=SUMS)
             sums = sums_of(gguf, threads=threads, progress=progress)
             gguf.check_unchanged()
         broken = next((line for line in sums if "\n" in str(line)), None)
