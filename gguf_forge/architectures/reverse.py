@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import combinations, pairwise, permutations
 from math import isqrt, prod
 from pathlib import Path
@@ -34,7 +35,7 @@ from gguf_forge.tokenizer import Reader, bpe, sentencepiece, wordpiece, xlm_robe
 # Far above any real model; a hostile file may claim any number.
 _MOST_EXPERTS = 100_000
 # The longest inner axis that is looked for where two axes were merged: far longer than any head.
-_LONGEST_INNER = 4096
+_LONGEST_INNER = 1024
 _PROJECTOR_TYPES = ("projector_type", "vision.projector_type", "audio.projector_type")
 # Reader of vocabularies -> the kind of vocabulary in the file. The other readers take several kinds.
 _KINDS: Mapping[Reader, str] = {wordpiece: "bert", bpe: "gpt2", sentencepiece: "llama", xlm_roberta: "t5"}
@@ -352,6 +353,9 @@ def _cut_in_two(shape: Shape, pattern: str) -> Iterator[Shape]:
     if pattern != "n" * (len(sizes) + 1):
         return
     for at, size in enumerate(sizes):
-        for inner in range(1, min(size, _LONGEST_INNER) + 1):
-            if size % inner == 0:
-                yield (*sizes[:at], size // inner, inner, *sizes[at + 1 :])
+        yield from ((*sizes[:at], size // inner, inner, *sizes[at + 1 :]) for inner in _divisors(size))
+
+
+@lru_cache
+def _divisors(size: int) -> tuple[int, ...]:
+    return tuple(inner for inner in range(1, min(size, _LONGEST_INNER) + 1) if size % inner == 0)

@@ -62,7 +62,8 @@ def dequantize_gguf(
 
     A checkpoint's tensors have Hugging Face's names, shapes and order of rows: experts are apart again, rotary rows in
     two halves, what was added to norms is taken away. They go next to the config.json and the tokenizer of the model,
-    which a GGUF file does not have. The file of a LoRA adapter becomes the folder that PEFT loads.
+    which a GGUF file does not have. Tensors that the model has in further files, such as `1_Dense/model.safetensors`,
+    are written to these. The file of a LoRA adapter becomes the folder that PEFT loads.
 
     Args:
         source: The file; of a split one the first.
