@@ -32,7 +32,7 @@ _EMBEDDINGS = ("token_embd.weight", "per_layer_token_embd.weight", "position_emb
 _ALPHA, _INVOCATION = "adapter.lora.alpha", "adapter.alora.invocation_tokens"
 _KNOWN_KEYS = ("adapter.type", _ALPHA, _INVOCATION)
 _OF_HUB = re.compile(r"https?://huggingface\.co/([\w.-]+/[\w.-]+)")
-_AS_GGUF = "the file itself works in llama.cpp; `dequantize` without --safetensors makes one of floats"
+_AS_GGUF = "the file itself works in llama.cpp, and stays the only form of this adapter"
 
 
 @dataclass(frozen=True)

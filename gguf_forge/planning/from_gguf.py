@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from gguf_forge.engine.batches import Shard
-from gguf_forge.errors import InputError, UsageError
+from gguf_forge.errors import InputError, UnsupportedError, UsageError
 from gguf_forge.gguf_file.opened import GgufFile
 from gguf_forge.gguf_file.rules import FormatRule
 from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_TENSORS, PartName
 from gguf_forge.gguf_file.tensor_info import TensorInfo
 from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.planning.adapter_of_file import is_adapter_file
 from gguf_forge.planning.file_plan import BaseFile, FilePlan, TensorChoice, said_and_checked
 from gguf_forge.planning.model import FileContent, TensorSource
 from gguf_forge.planning.place import OutputPlace
@@ -79,6 +80,8 @@ class GgufModel:
         given = replace(options, keep_order=split.keep, is_partial=is_partial)
         base = self._base_file()
         names = {FileType.named(name): name for name in request.types or (DEFAULT_TYPE,)}
+        for file_type in names:
+            self._refuse_adapter(file_type)
         place = OutputPlace.of(request, gguf.paths[0].parent if request.out is None else folder, len(names), split)
         plans = (
             self._plan(
@@ -95,6 +98,7 @@ class GgufModel:
     def content(self, request: Request, options: Options, base: TensorType | None) -> FileContent:
         if base is not None:
             raise UsageError("--base is for checkpoints: a GGUF source has its own types", hint="leave it out")
+        self._refuse_adapter(options.file_type)
         metadata, chosen, warnings = self._base_file().quantized(options, only_planned=True)
         return FileContent(metadata, tuple(chosen), warnings)
 
@@ -111,6 +115,16 @@ class GgufModel:
             source_bytes=sum(tensor.nbytes for tensor in self._gguf.tensors),
             inputs=(*self._gguf.paths, *options.inputs),
         )
+
+    def _refuse_adapter(self, file_type: FileType) -> None:
+        """Raises UnsupportedError if the file is an adapter that is to get other types, for which it lacks keys."""
+        if is_adapter_file(self._gguf.typed_metadata) and file_type != COPY:
+            raise UnsupportedError(
+                f"this is a LoRA adapter, and no {file_type} is made of its GGUF file",
+                file=self._gguf.paths[0],
+                hint="`convert` makes F32, F16, BF16 and Q8_0 of an adapter's folder; `dequantize` with --safetensors "
+                "and --config makes such a folder of this file",
+            )
 
     def _base_file(self) -> BaseFile:
         infos = [tensor.info for tensor in self._gguf.tensors]

@@ -240,6 +240,17 @@ def test_what_does_not_come_back(
         dequantize_gguf(edited, tmp_path / "b", safetensors=True, config=base)
 
 
+def test_other_types_of_a_file(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_adapter(tmp_path / "a", pairs_for({Q: (256, 256)}))
+    file = str(file_of(tmp_path / "a", base, tmp_path / "1.gguf"))
+    for command in (["quantize", file, "-t", "Q4_K_M"], ["dequantize", file, "-t", "F16"], ["types", file]):
+        assert main(command) == 3
+        said = " ".join(capsys.readouterr().err.split())
+        assert "this is a LoRA adapter" in said
+        assert "--safetensors" in said
+    assert main(["quantize", file, "-t", "COPY", "-o", str(tmp_path / "2.gguf")]) == 0
+
+
 def test_an_adapter_is_one_file(base: Path, tmp_path: Path) -> None:
     write_adapter(tmp_path / "a", pairs_for({Q: (256, 256)}))
     with pytest.raises(UsageError, match="an adapter is one file"):
