@@ -26,6 +26,8 @@ U8 = ELEMENT_TYPES["U8"]
 UNIT = 32
 _COLUMN_PASSES = 4
 
+_INTACT = "get an intact copy of the model"
+
 
 class Codes(Unary):
     """Codes of up to 8 bits, given as one byte each."""
@@ -280,7 +282,9 @@ class Lookup(TensorExpr):
         if len(levels) < n_codes or codes.dtype.kind == "i":
             low, high = (int(codes.min()), int(codes.max())) if codes.size else (0, 0)
             if low < 0 or high >= len(levels):
-                raise InputError(f"a code is {low if low < 0 else high}, and its table has {len(levels)} values")
+                raise InputError(
+                    f"a code is {low if low < 0 else high}, and its table has {len(levels)} values", hint=_INTACT
+                )
         return np.pad(levels, (0, max(0, 256 - len(levels))))
 
     def take(self, rows: RowNumbers) -> Rows:
@@ -335,7 +339,7 @@ class Gathered(TensorExpr):
         index: NDArray[np.int64] = self.index.rows(0, 1)[0].astype(np.int64)
         for group in (int(index.min()), int(index.max())):
             if not 0 <= group < self.of.shape[1]:
-                raise InputError(f"g_idx names group {group}, and there are {self.of.shape[1]}")
+                raise InputError(f"g_idx names group {group}, and there are {self.of.shape[1]}", hint=_INTACT)
         return index
 
     def take(self, rows: RowNumbers) -> Rows:

@@ -5,7 +5,7 @@ Source: AutoAWQ's packing (`AWQ_ORDER`), whose inverse is below.
 
 from __future__ import annotations
 
-from gguf_forge.checkpoint.quantized.parts import endings, of_weight, part, put_together
+from gguf_forge.checkpoint.quantized.parts import endings, integers, of_weight, part, put_together
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.tensors.codes import RowCodes
@@ -41,7 +41,7 @@ def _weight(stem: str, stored: Tensors) -> TensorExpr:
         n_in, n_groups, n_out = qweight.shape[0], scales.shape[0], scales.shape[-1]
         if n_in % n_groups:
             raise InputError(f"{n_in} inputs are not {n_groups} groups of one size")
-        codes, zeros = (transposed(RowCodes(packed, _BITS, n_out, _ORDER)) for packed in (qweight, qzeros))
+        codes, zeros = (transposed(RowCodes(integers(packed), _BITS, n_out, _ORDER)) for packed in (qweight, qzeros))
         return Scaled(codes, transposed(scales), 1, n_in // n_groups, zeros)
 
 

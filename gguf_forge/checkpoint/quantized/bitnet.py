@@ -6,7 +6,7 @@ converter always divides.
 
 from __future__ import annotations
 
-from gguf_forge.checkpoint.quantized.parts import of_weight, scaled, scaled_in_place
+from gguf_forge.checkpoint.quantized.parts import integers, of_weight, scaled, scaled_in_place
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.tensors.arithmetic import Reciprocal
 from gguf_forge.tensors.codes import RowPlanes
@@ -20,7 +20,7 @@ def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
     def weight(name: str, packed: TensorExpr, scale: TensorExpr) -> TensorExpr:
         factor: TensorExpr = Widened(scale)
         with of_weight(name):
-            codes = RowPlanes(packed, 2, (0, 1, 2, 3))
+            codes = RowPlanes(integers(packed), 2, (0, 1, 2, 3))
         return scaled(name, codes, factor if multiplies else Reciprocal(factor), None, zeros=1)
 
     return scaled_in_place(stored, weight)

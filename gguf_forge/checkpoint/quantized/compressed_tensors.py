@@ -13,6 +13,7 @@ from typing import Any
 
 from gguf_forge.checkpoint.quantized.parts import (
     endings,
+    integers,
     mxfp4,
     nvfp4,
     of_weight,
@@ -63,13 +64,14 @@ def _packed_weight(stem: str, stored: Tensors, weights: list[Mapping[str, Any]])
     with of_weight(name):
         rows, columns = shape_of(part(stored, name, f"{name}_shape"))
         bits = _bits(packed, rows, columns, weights)
-        codes = RowCodes(packed, bits, columns)
+        codes = RowCodes(integers(packed), bits, columns)
+        mine = [config for config in weights if config.get("num_bits") == bits]
         zeros: TensorExpr | int = 1 << bits - 1
-        if f"{name}_zero_point" in stored:
-            zeros = ColumnCodes(stored[f"{name}_zero_point"], bits, rows)
+        if f"{name}_zero_point" in stored or all(config.get("symmetric") is False for config in mine):
+            zeros = ColumnCodes(integers(part(stored, name, f"{name}_zero_point")), bits, rows)
         groups = scales.shape[-1]
-        if f"{name}_g_idx" in stored:
-            index = stored[f"{name}_g_idx"]
+        if f"{name}_g_idx" in stored or all(config.get("actorder") == "group" for config in mine):
+            index = part(stored, name, f"{name}_g_idx")
             zeros = Gathered(zeros, index) if isinstance(zeros, TensorExpr) else zeros
             return Scaled(codes, Gathered(scales, index), 1, 1, zeros)
         if columns % groups or not _may_be_group(columns // groups, bits, weights):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gguf_forge.checkpoint.quantized.parts import endings, of_weight, part, put_together
+from gguf_forge.checkpoint.quantized.parts import endings, integers, of_weight, part, put_together
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.tensors.arithmetic import Add
@@ -41,6 +41,8 @@ def gptq_weights(stored: Tensors, quantization: Quantization, offset: int, known
 
     def weight(stem: str) -> TensorExpr:
         qweight, qzeros, scales = (part(stored, f"{stem}.weight", stem + end) for end in _PARTS)
+        if quantization.config.get("desc_act") is True:  # columns that were moved need to be known
+            part(stored, f"{stem}.weight", stem + _GROUPS)
         with of_weight(f"{stem}.weight"):
             return gptq_weight(qweight, qzeros, scales, stored.get(stem + _GROUPS), size, offset, known)
 
@@ -75,6 +77,7 @@ def gptq_weight(
     if not n_groups or len(qzeros.shape) != 2 or qzeros.shape[0] != n_groups or qzeros.shape[1] * 32 % n_out:
         raise InputError(f"scales {scales.shape} and zero points {qzeros.shape} do not fit")
     bits = qzeros.shape[1] * 32 // n_out
+    qweight, qzeros = integers(qweight), integers(qzeros)
     if bits not in known:
         raise UnsupportedError(f"GPTQ with {bits} bits is not known", hint=f"known: {known}")
     n_in = qweight.shape[0] * 32 // bits

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gguf_forge.checkpoint.quantized.parts import E2M1, bits_as, endings, mxfp4, of_weight
+from gguf_forge.checkpoint.quantized.parts import E2M1, bits_as, endings, integers, mxfp4, of_weight
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.tensors.codes import Lookup, RowCodes
@@ -49,6 +49,7 @@ def _weight(stem: str, stored: Tensors, quantization: Quantization) -> TensorExp
         known = ", ".join(("affine", "mxfp4", *_FLOATS))
         raise UnsupportedError(f"MLX's mode {mode!r:.20} is not known", tensor=name, hint=f"known: {known}")
     with of_weight(name):
+        words = integers(words)
         if mode in _FLOATS:
             bits, levels, kind, group = _FLOATS[mode]
             codes = RowCodes(words, bits, words.shape[-1] * words.dtype.row_bytes(1) * 8 // bits)

@@ -19,7 +19,7 @@ from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.packed import RepackNvfp4
 from gguf_forge.tensors.row_maps import reshaped
 from gguf_forge.tensors.stored import Constant, Stored, StoredElements
-from gguf_forge.types.element_type import ELEMENT_TYPES
+from gguf_forge.types.element_type import ELEMENT_TYPES, ElementType
 
 # The most bytes of a tensor that describes one weight, such as its shape, a scale or a short text.
 _SMALL_BYTES = 1 << 16
@@ -52,6 +52,17 @@ def matrix(x: TensorExpr) -> TensorExpr:
     """
     if len(x.shape) != 2:
         raise InputError(f"a part of shape {x.shape} is not a matrix")
+    return x
+
+
+def integers(x: TensorExpr) -> TensorExpr:
+    """The tensor, which must be one of integers.
+
+    Raises:
+        InputError: it holds other numbers, whose bytes would be taken for codes.
+    """
+    if not isinstance(x.dtype, ElementType) or x.dtype.dtype.kind not in "iu":
+        raise InputError(f"its codes are numbers of type {x.dtype}, not integers")
     return x
 
 

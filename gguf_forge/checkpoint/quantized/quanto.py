@@ -7,7 +7,7 @@ state, or adds to it. Source: optimum-quanto's `QBytesTensor`, `QBitsTensor` and
 
 from __future__ import annotations
 
-from gguf_forge.checkpoint.quantized.parts import endings, of_weight, part, put_together, scaled, without
+from gguf_forge.checkpoint.quantized.parts import endings, integers, of_weight, part, put_together, scaled, without
 from gguf_forge.checkpoint.quantized.scheme import Quantization, Scheme, Tensors
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.storage.folder import Folder
@@ -69,7 +69,7 @@ def _of_bits(stem: str, stored: Tensors, width: int) -> TensorExpr:
         bits = next((bits for bits in (4, 2) if packed.shape[0] == -(-n_groups * bits // 8)), None)
         if bits is None or count % width:
             raise InputError(f"{packed.shape} codes in {n_groups} groups are not rows or columns of width {width}")
-        planes = RowPlanes(packed, bits, tuple(range(8 // bits)))
+        planes = RowPlanes(integers(packed), bits, tuple(range(8 // bits)))
         codes = reshaped(RowRange(planes, 0, n_groups), (n_groups, group))
         groups = Scaled(codes, scales, 1, group, shifts=Multiply(shifts, -1), kind=f"{bits} bit, g{group}")
         return reshaped(groups, (count // width, width) if role in _READING else (width, count // width))

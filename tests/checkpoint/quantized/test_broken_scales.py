@@ -23,7 +23,7 @@ from quantized_checkpoints import (
     quantized_llama,
     quanto,
 )
-from quantized_variants import NF4, four_bits, nvfp4
+from quantized_variants import NF4, four_bits, nvfp4, ordered
 
 from gguf_forge import InputError, convert
 
@@ -225,6 +225,45 @@ def test_zero_points_that_no_code_can_have(zero: int, tmp_path: Path) -> None:
 )
 def test_zero_points_and_biases_that_are_missing(scheme: str, end: str, tmp_path: Path) -> None:
     refuse(scheme, lambda zeros: None, "is missing", tmp_path, end=end)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "end"),
+    [
+        ("gptq", ".qweight"),
+        ("gptq", ".qzeros"),
+        ("awq", ".qweight"),
+        ("awq", ".qzeros"),
+        ("autoround", ".qweight"),
+        ("compressed-tensors int4", ".weight_packed"),
+        ("compressed-tensors int4, asymmetric", ".weight_zero_point"),
+        ("mlx", ".weight"),
+        ("bitnet", ".weight"),
+        ("quanto 4 bits", ".weight._data._data"),
+    ],
+)
+def test_codes_that_are_no_integers(scheme: str, end: str, tmp_path: Path) -> None:
+    problem = "codes are numbers of type F32, not integers"
+    refuse(scheme, lambda codes: codes.astype(np.float32), problem, tmp_path, end=end)
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "end"),
+    [
+        (gptq(4, 32), config("gptq", desc_act=True), ".g_idx"),
+        (ordered(4, 32), groups(num_bits=4, group_size=32, actorder="group"), ".weight_g_idx"),
+        (compressed(4, 32, symmetric=False), groups(num_bits=4, symmetric=False), ".weight_zero_point"),
+    ],
+)
+def test_parts_that_the_config_asks_for(make: Format, settings: dict[str, Any], end: str, tmp_path: Path) -> None:
+    def without(stem: str, values: np.ndarray) -> tuple[Parts, np.ndarray]:
+        parts, weights = make(stem, values)
+        return {name: part for name, part in parts.items() if stem != BROKEN or name != end}, weights
+
+    made = quantized_llama(tmp_path, settings, without)
+    with pytest.raises(InputError, match=f"{end[1:]} is missing") as raised:
+        convert(made.folder, tmp_path / "m.gguf", types="auto")
+    assert raised.value.tensor == f"{BROKEN}.weight"
 
 
 @pytest.mark.parametrize("scheme", ["gptq", "compressed-tensors int4", "mlx", "fp8 in blocks", "nf4"])
