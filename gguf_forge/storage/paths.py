@@ -47,7 +47,7 @@ def is_same(path: Path, other: Path) -> bool:
 
 
 def without_detours(path: Path) -> Path:
-    """The same place without `..`: relative if it is below the current folder, and absolute elsewhere.
+    """The same place without `..`. A relative path stays relative if it leads below the current folder.
 
     A path without `..` stays as it is, and so does one that the system refuses.
 
@@ -61,4 +61,4 @@ def without_detours(path: Path) -> Path:
         place, here = path.resolve(), Path.cwd().resolve()
     except (OSError, RuntimeError):
         return path
-    return place.relative_to(here) if place.is_relative_to(here) else place
+    return place.relative_to(here) if place.is_relative_to(here) and not path.is_absolute() else place
