@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -173,10 +174,17 @@ def _request(comparison: VerifyChoices, recipe: RecipeChoices, parts: PartChoice
     return None
 
 
+def _sources(request: Request) -> Iterator[str | PathLike[str] | None]:
+    """What a request reads."""
+    yield from (request.source, request.base_model, request.target_model_dir, *request.lora)
+    yield from (request.imatrix, request.metadata, request.tensor_type_file)
+
+
 def _verified(
     file: Path, request: Request | None, comparison: VerifyChoices, run: RunSettings, messages: Messages
 ) -> Verification:
     from gguf_forge.cli.progress import counting
+    from gguf_forge.planning.making import files_of_sources
     from gguf_forge.recipe import Options
     from gguf_forge.recipe.requested import options_of
     from gguf_forge.storage.local.publish import check_output
@@ -188,7 +196,9 @@ def _verified(
     with open_to_verify(file, of_source=request is not None) as gguf:
         size = sum(tensor.nbytes for tensor in gguf.tensors)
         if comparison.write_sums is not None:
-            check_output(comparison.write_sums, 0, gguf.paths, overwrite=run.overwrite, content=SUMS)
+            read = (comparison.check_sums, *_sources(request)) if request is not None else (comparison.check_sums,)
+            inputs = (*gguf.paths, *files_of_sources(*read))
+            check_output(comparison.write_sums, 0, inputs, overwrite=run.overwrite, content=SUMS)
     passes = 1 + (request is not None) + 3 * (comparison.check_sums is not None)
     with counting("verifying", passes * size, messages) as progress:
         return verify_file(

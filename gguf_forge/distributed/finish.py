@@ -153,10 +153,11 @@ def _make_outputs(job: Job, todo: Sequence[int], checker: _Checker, outputs: Hel
     _check_tasks(job, "not done", job.tasks_of(gone))
     with planned_again(job) as found:
         headers = [shard.layout.header for file in found.files for shard in file.shards]
+        inputs = [path for file in found.files for path in file.inputs]
     firsts = [parts[output][0] for output in todo]
     strange = [part for part in firsts if not _begins_with(part, headers[part.piece.output])]
     _check_tasks(job, "damaged", job.tasks_of(strange))
-    inputs = [job.here / file.path for file in job.plan.inputs]
+    inputs += [job.here / file.path for file in job.plan.inputs]
     for output in todo:
         check_output(job.outputs[output], 0, inputs, overwrite=overwrite, folder=outputs)
     with output_errors(job.folder):

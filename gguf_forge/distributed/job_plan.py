@@ -20,7 +20,7 @@ from typing import Any, TypeVar, get_type_hints
 from gguf_forge.engine.fingerprint import content_digest, program_version
 from gguf_forge.engine.pieces import Piece, cut_pieces
 from gguf_forge.errors import InputError, OutputError, UsageError
-from gguf_forge.planning.making import RequestPlan, planned
+from gguf_forge.planning.making import RequestPlan, planned, without_own
 from gguf_forge.planning.model import TensorSource
 from gguf_forge.request import Request
 from gguf_forge.storage.json_file import read_json_object
@@ -158,7 +158,8 @@ def save_work_plan(found: RequestPlan, request: Request, file: Path, *, tasks: i
         raise OutputError(f"the current folder no longer exists: {error.strerror}", file=file) from error
     plan = make_work_plan(found, request, folder, tasks, Path(), with_samples=True)
     text = plan.as_text().encode()
-    inputs = [each.source.path for each in found.inputs]
+    read = without_own(path for each in found.files for path in each.inputs)
+    inputs = [*(each.source.path for each in found.inputs), *read]
     with made_folder(found.files[0].path.parent), held(file.parent) as here:
         check_output(file, len(text), inputs, overwrite=overwrite, folder=here, content="a plan of tasks")
         with published(file, len(text), overwrite=overwrite, folder=here) as out:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -17,6 +18,7 @@ from gguf_forge.file_choices import RecipeChoices, SplitChoices
 from gguf_forge.option import parse_memory
 from gguf_forge.planning.file_plan import FilePlan, WrittenFile, make_files
 from gguf_forge.planning.model import TensorSource
+from gguf_forge.planning.model_plan import files_of_the_model
 from gguf_forge.planning.notebook import FileTable
 from gguf_forge.planning.open_model import open_model
 from gguf_forge.planning.parts import with_named_types
@@ -25,8 +27,13 @@ from gguf_forge.recipe import Options
 from gguf_forge.recipe.requested import options_of
 from gguf_forge.request import Request, refuse_unknown
 from gguf_forge.run_settings import Observer, RunSettings
+from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.storage.memory import memory_bound
+from gguf_forge.storage.paths import is_folder
 from gguf_forge.storage.profile import PLAN, Profile, measured, phase
+
+# The names of plans of jobs and of lists of sums.
+_OWN = re.compile(r"plan[^/]*\.json|[^/]*sums?[^/]*\.txt", re.IGNORECASE)
 
 
 class RequestPlan(NamedTuple):
@@ -39,6 +46,24 @@ class RequestPlan(NamedTuple):
 
     files: tuple[FilePlan, ...]
     inputs: tuple[TensorSource, ...]
+
+
+def files_of_sources(*sources: str | PathLike[str] | None) -> tuple[Path, ...]:
+    """The files that no output may replace: the sources that are files, and of folders all that can belong to a model.
+
+    Args:
+        sources: Paths, or adapters with a factor after a colon. None is passed over.
+    """
+    found: list[Path] = []
+    for path in (Path(source) for source in sources if source is not None):
+        folder = path if is_folder(path) else path.with_name(path.name.rpartition(":")[0] or path.name)
+        found += files_of_the_model(LocalFolder(folder)) if is_folder(folder) else [path]
+    return without_own(found)
+
+
+def without_own(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """The files that are a model's. Plans of jobs and lists of sums may lie beside them, and may be replaced."""
+    return tuple(path for path in paths if not _OWN.fullmatch(path.name))
 
 
 @contextmanager

@@ -212,8 +212,8 @@ def _metadata(
 
 def _inputs(folder: Folder, target: Folder | None, metadata_file: Path | None) -> tuple[Path, ...]:
     """The files that decide the bytes of a model's file."""
-    of_target = _files_of_the_model(target) if target is not None else ()
-    return (*_files_of_the_model(folder), *of_target, *([metadata_file] if metadata_file else ()))
+    of_target = files_of_the_model(target) if target is not None else ()
+    return (*files_of_the_model(folder), *of_target, *([metadata_file] if metadata_file else ()))
 
 
 def _activations(tensors: Sequence[PlannedTensor]) -> Metadata:
@@ -348,7 +348,7 @@ def native_type(checkpoint: Checkpoint, architecture: Architecture) -> TensorTyp
     return None
 
 
-def _files_of_the_model(folder: Folder) -> Iterator[Path]:
+def files_of_the_model(folder: Folder) -> Iterator[Path]:
     """The input files of a model. GGUF files made of it may be in the same folder and are not inputs."""
     return (folder.path_of(name) for name in folder.names() if name.endswith(_OF_MODELS) and not name.startswith("."))
 

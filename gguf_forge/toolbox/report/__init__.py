@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gguf_forge.engine.threads import Progress
 from gguf_forge.gguf_file.opened import GgufFile, open_gguf
+from gguf_forge.planning.making import files_of_sources
 from gguf_forge.planning.open_model import open_origin
 from gguf_forge.planning.parts import for_part_of
 from gguf_forge.request import Request
@@ -67,7 +68,8 @@ def report(
         folder = None
         if target is not None:
             folder = opened.enter_context(made_folder(target.parent))
-            inputs = (*gguf.paths, *(origin.files if origin else ()))
+            read = files_of_sources(source, base_model, *lora)
+            inputs = (*gguf.paths, *(origin.files if origin else ()), *read)
             check_output(target, 0, inputs, overwrite=overwrite, folder=folder, content="a page")
         found = gather(gguf, origin, threads=threads, progress=progress)
         gguf.check_unchanged()
