@@ -67,3 +67,11 @@ def test_the_worst_files_are_as_large_as_files_may_be(harness: ModuleType, size:
     worst_files = importlib.import_module("worst_files")
     for kind in (*worst_files.FILLINGS, worst_files.NAMED):
         assert size - 40 <= len(worst_files.filling(kind, size)) <= size
+
+
+def test_a_find_is_kept_without_files_of_terabytes(harness: ModuleType, tmp_path: Path) -> None:
+    """Copies have no holes."""
+    (tmp_path / "small").write_bytes(b"x")
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(1 << 40)
+    assert harness._too_large(str(tmp_path), ["small", "large"]) == ["large"]

@@ -86,14 +86,13 @@ def _encodable(words: list[str]) -> list[str]:
 def places(source: Random, folder: Path) -> list[str]:
     """A folder, a path of /proc, a name in another form or case, or nothing, wherever a command takes a path."""
     model, gguf = seeds.checkpoint(folder), seeds.gguf(folder, source)
-    (folder / "empty").mkdir()
     with (folder / "big").open("wb") as big:
         big.truncate(1 << 40)
     here = folder.parent / "here"
-    here.mkdir()
+    (here / "empty").mkdir(parents=True)
     for name in source.sample(("caf\u00e9", "cafe\u0301", "CAF\u00c9"), source.choice((0, 1, 2))):
         shutil.copyfile(source.choice((gguf, model / "config.json")), here / name)
-    named = {"{model}": str(model), "{gguf}": str(gguf), "{empty}": str(folder / "empty"), "{big}": str(folder / "big")}
+    named = {"{model}": str(model), "{gguf}": str(gguf), "{empty}": "empty", "{big}": str(folder / "big")}
 
     def place() -> str:
         # A folder above is lawful for an output, and the judge would take it for an escape.
@@ -110,6 +109,12 @@ def places(source: Random, folder: Path) -> list[str]:
         words = seeds.on(gguf if is_file else model, source)
         for option in source.sample(OF_FILES if is_file else OF_MODELS, source.choice((1, 1, 2))):
             words += [option, place()]
+    # A new file in the folder of the model is what such an output asks for, and the judge would take it for a change.
+    outputs = [
+        at for at, word in enumerate(words) if at and words[at - 1] in ("-o", "--save-plan") and word == str(model)
+    ]
+    for at in outputs:
+        words[at] = "empty"
     return _encodable(words)
 
 
