@@ -14,7 +14,7 @@
 
 #include "kernels/table.inc"
 
-const forge_backend forge_avx2 = {"avx2", LANES, KERNEL_TABLE};
+const forge_backend forge_avx2 = {"avx2", LANES, product, KERNEL_TABLE};
 
 #if defined(__clang__)
 #pragma clang attribute pop

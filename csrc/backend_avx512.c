@@ -15,7 +15,7 @@
 
 #include "kernels/table.inc"
 
-const forge_backend forge_avx512 = {"avx512", LANES, KERNEL_TABLE};
+const forge_backend forge_avx512 = {"avx512", LANES, product, KERNEL_TABLE};
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -8,5 +8,5 @@
 
 #include "kernels/table.inc"
 
-const forge_backend forge_neon = {"neon", LANES, KERNEL_TABLE};
+const forge_backend forge_neon = {"neon", LANES, product, KERNEL_TABLE};
 #endif

@@ -6,4 +6,4 @@
 
 #include "kernels/table.inc"
 
-const forge_backend forge_portable = {"portable", LANES, KERNEL_TABLE};
+const forge_backend forge_portable = {"portable", LANES, product, KERNEL_TABLE};

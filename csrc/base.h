@@ -45,6 +45,8 @@ typedef struct {
 typedef struct {
     const char *name;
     int lanes;
+    void (*product)(const float *b, const float *a, float *dst, int64_t n_rows, int64_t n_ranks,
+                    int64_t n_columns);
     forge_kernel kernels[TYPE_COUNT]; /* by type id; NULL where the backend before does the work */
 } forge_backend;
 

@@ -175,6 +175,15 @@ int forge_is_finite(int backend, int type, const void *src, int64_t n)
     return find_kernel(backend, type, false)->finite(src, n);
 }
 
+void forge_product(int backend, const float *b, const float *a, float *dst, int64_t n_rows, int64_t n_ranks,
+                   int64_t n_columns)
+{
+    const float_state callers = get_float_state();
+    set_float_state(default_state);
+    backends[backend].backend->product(b, a, dst, n_rows, n_ranks, n_columns);
+    set_float_state(callers);
+}
+
 void forge_exp(const float *x, float *dst, int64_t n)
 {
     const float_state callers = get_float_state();

@@ -84,6 +84,10 @@ void forge_unpack_codes(const forge_codes *request, uint8_t *dst);
 /* Fills `n_rows` rows with the values of codes. */
 void forge_scale_codes(const forge_scaled *request, float *dst);
 
+/* B (n_rows, n_ranks) times A (n_ranks, n_columns). No two of the arrays overlap. */
+void forge_product(int backend, const float *b, const float *a, float *dst, int64_t n_rows, int64_t n_ranks,
+                   int64_t n_columns);
+
 /* exp(x) of `n` floats, with the bits of torch's. */
 void forge_exp(const float *x, float *dst, int64_t n);
 

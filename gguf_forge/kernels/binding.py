@@ -43,6 +43,7 @@ _SYMBOLS = [
     "forge_is_finite",
     "forge_make_tables",
     "forge_needs_importance",
+    "forge_product",
     "forge_quantize",
     "forge_scale_codes",
     "forge_tables_size",
@@ -418,6 +419,26 @@ def exp_values(values: NDArray[np.float32]) -> NDArray[np.float32]:
     out = np.empty_like(values)
     if out.size:
         lib.forge_exp(_pointer(values, "float[]"), _pointer(out, "float[]"), out.size)
+    return out
+
+
+def product(b: NDArray[np.float32], a: NDArray[np.float32], *, backend: str | None = None) -> NDArray[np.float32]:
+    """B (n, ranks) times A (ranks, C): sums from zero over the ranks in their order, each operation rounded by itself.
+
+    Raises:
+        UsageError: the shapes do not go together.
+
+    Example:
+        >>> product(np.array([[1, 2]], np.float32), np.array([[3, 4, 5], [6, 7, 8]], np.float32)).tolist()
+        [[15.0, 18.0, 21.0]]
+    """
+    if a.ndim != 2 or b.ndim != 2 or b.shape[1] != len(a):
+        raise UsageError(f"matrices {b.shape} and {a.shape} have no product")
+    b, a = (np.require(each, np.float32, ["C", "A"]) for each in (b, a))
+    out = np.zeros((len(b), a.shape[1]), np.float32)
+    if out.size and len(a):
+        sizes = len(b), len(a), a.shape[1]
+        lib.forge_product(_backend_index(backend), _floats(b), _floats(a), _floats(out), *sizes)
     return out
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gguf_forge.errors import InputError
+from gguf_forge.kernels.binding import product
 from gguf_forge.kernels.rows import as_float32
 from gguf_forge.tensors.arithmetic import Multiply
 from gguf_forge.tensors.expression import TensorExpr, Unary
@@ -22,9 +23,6 @@ from gguf_forge.tensors.packed import RepackNvfp4
 from gguf_forge.tensors.row_maps import Transpose, transposed
 from gguf_forge.types.rows import FloatRows, RowNumbers, Rows
 from gguf_forge.types.tensor_type import F32, TensorType
-
-# Values of a product that are summed up together, so that they stay in the cache of a processor.
-_BLOCK = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Merged(Unary):
 
     def take(self, rows: RowNumbers) -> Rows:
         with np.errstate(all="ignore"):  # what is not finite is told when it is packed
-            change = _product(self.b.take(rows).astype(np.float32), _whole(self.a))
+            change = product(self.b.take(rows).astype(np.float32), _whole(self.a))
             change *= np.float32(self.scale)
             merged = self.of.take(rows).astype(np.float32)
             merged += change
@@ -85,7 +83,7 @@ class Merged(Unary):
         wide = n_rows * F32.row_bytes(self.shape[-1])
         below = [self.of.working_set(n_rows, scattered=scattered), self.b.working_set(n_rows, scattered=scattered)]
         factors = sum(_bytes_of_whole(each) for each in (self.a, self.magnitude) if each is not None)
-        held = n_rows * F32.row_bytes(self.b.shape[-1]) + 4 * _BLOCK + F32.row_bytes(self.shape[-1])
+        held = n_rows * F32.row_bytes(self.b.shape[-1])
         if self.magnitude is not None:
             below.append(self.before.working_set(n_rows, scattered=scattered) if self.before is not None else 0)
             held += 3 * wide
@@ -253,19 +251,6 @@ def unpacked(x: TensorExpr) -> TensorExpr:
     if isinstance(x, RepackNvfp4) and x.tensor_scale != 1:
         return Multiply(Unpacked(x), x.tensor_scale)
     return Unpacked(x)
-
-
-def _product(b: FloatRows, a: FloatRows) -> FloatRows:
-    """B (n, rank) times A (rank, C), summed from the first rank to the last."""
-    total = np.zeros((len(b), a.shape[1]), np.float32)
-    step = max(1, _BLOCK // a.shape[1])
-    for start in range(0, len(b), step):
-        block, of_b = total[start : start + step], b[start : start + step]
-        term = np.empty_like(block)
-        for rank in range(len(a)):
-            np.multiply(of_b[:, rank, None], a[rank], out=term)
-            block += term
-    return total
 
 
 def _whole(x: TensorExpr) -> FloatRows:

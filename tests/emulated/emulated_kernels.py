@@ -60,6 +60,14 @@ def backends(command: str) -> tuple[str, ...]:
     return tuple(listed.stdout.split())
 
 
+def products(command: str, b: NDArray[np.float32], a: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """The product of two factors, as each backend makes it."""
+    n_rows, n_ranks, n_columns = *b.shape, a.shape[1]
+    data = struct.pack("<qqq", n_rows, n_ranks, n_columns) + b.tobytes() + a.tobytes()
+    done = subprocess.run([*shlex.split(command), "--product"], input=data, stdout=subprocess.PIPE, check=True)
+    return list(np.frombuffer(done.stdout, np.float32).reshape(-1, n_rows, n_columns))
+
+
 def run(command: str, jobs: Sequence[Job], n_backends: int) -> list[list[Answer]]:
     """For each job, the answer of each of that many backends."""
     data = b"".join(job.header_and_data() for job in jobs)

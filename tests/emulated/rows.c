@@ -3,7 +3,8 @@
  * Reads jobs until the input ends: a header, the rows, the importance if it says so. Writes what each backend
  * makes of a job, the portable one first: the packed rows (not of a job that has them packed already), the
  * values that they unpack to, and a byte for whether the rows, and what they were packed to, are finite. With
- * an argument, only the backend of that name. */
+ * an argument, only the backend of that name. With --product, reads rows, ranks and columns, and two factors,
+ * and writes the product that each backend makes of them. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -110,9 +111,29 @@ static void run(const job *j, uint8_t *source, const float *importance, int back
         release(packed, packed_size);
 }
 
+static void write_products(void)
+{
+    int64_t sizes[3];
+    require(fread(sizes, sizeof sizes, 1, stdin) == 1, "there are no sizes");
+    const int64_t n_rows = sizes[0], n_ranks = sizes[1], n_columns = sizes[2];
+    const size_t size = (size_t)(n_rows * n_columns) * sizeof(float);
+    const float *b = read_all((size_t)(n_rows * n_ranks) * sizeof(float));
+    const float *a = read_all((size_t)(n_ranks * n_columns) * sizeof(float));
+    for (int backend = 0; forge_backend_name(backend); backend++)
+        if (forge_backend_usable(backend)) {
+            float *out = (float *)(void *)guarded(size);
+            forge_product(backend, b, a, out, n_rows, n_ranks, n_columns);
+            fwrite(out, 1, size, stdout);
+        }
+}
+
 int main(int argc, char **argv)
 {
     job j;
+    if (argc > 1 && !strcmp(argv[1], "--product")) {
+        write_products();
+        return fflush(stdout) ? 2 : 0;
+    }
     if (argc > 1 && !strcmp(argv[1], "--backends")) {
         for (int b = 0; forge_backend_name(b); b++)
             if (forge_backend_usable(b))

@@ -10,7 +10,7 @@ import os
 
 import numpy as np
 import pytest
-from emulated_kernels import Answer, Job, backends, run
+from emulated_kernels import Answer, Job, backends, products, run
 from kernel_inputs import CASES, IMPORTANCE, case, case_importance
 
 from gguf_forge.kernels import binding
@@ -167,3 +167,12 @@ def test_canary_dies_of_fma(name):
     job = Job(TensorType.named(name), case("heavy", 64, 4096))
     for fused in run(FUSED_COMMAND, [job], len(BACKENDS))[0]:
         assert not np.array_equal(fused.packed, here(job).packed)
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (3, 5, 31), (2, 65, 33), (3, 130, 67)])
+def test_products_of_factors(size: tuple[int, int, int]) -> None:
+    random = np.random.default_rng(sum(size))
+    n_rows, n_ranks, n_columns = size
+    b, a = (random.normal(0, 1, of).astype(np.float32) for of in ((n_rows, n_ranks), (n_ranks, n_columns)))
+    made = products(COMMAND, b, a)
+    assert [each.tobytes() for each in made] == [binding.product(b, a, backend="portable").tobytes()] * len(BACKENDS)
