@@ -35,10 +35,10 @@ strict:  ## C warnings are errors, every C file compiles alone, and the layout i
 	printf '%s\n' $(C_FILES) | \
 	xargs -P 0 -I FILE $(CC) -O3 -ffp-contract=off -Wall -Wextra -Werror -c FILE -o /dev/null
 
-# What runs kernels, parses strangers' files or makes whole files, in one process. What measures memory, limits it or loads
-# other libraries cannot run under ASan.
-SANITIZED_TESTS := tests/kernels tests/gguf_file tests/checkpoint tests/recipe tests/planning/test_families.py tests/kernels/test_rows.py \
-	tests/types/test_blocks.py tests/tensors/test_expression.py
+# What runs kernels, parses strangers' files or makes whole files, in one process. Other tests run no code that is compiled
+# here, and what measures memory, limits it or loads other libraries cannot run under ASan.
+SANITIZED_TESTS := tests/kernels tests/types/test_blocks.py tests/tensors/test_expression.py tests/planning/test_families.py \
+	tests/checkpoint/quantized tests/checkpoint/test_safetensors_file.py $(wildcard tests/gguf_file/test_reader*.py)
 
 sanitize:  ## Kernels, readers and whole files under ASan and UBSan.
 	FORGE_OPTIMIZE=-O1 CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" $(PYTHON) setup.py -q build --build-lib $(SANITIZED)/lib --build-temp $(SANITIZED)/temp

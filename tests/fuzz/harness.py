@@ -275,11 +275,6 @@ def attack(name_and_number: tuple[str, int], keep: Path) -> tuple[str, int, int 
         shutil.rmtree(inside, ignore_errors=True)
 
 
-def _too_large(folder: str, names: list[str]) -> list[str]:
-    """The files that are not kept. Those with holes of terabytes would fill the disk as copies."""
-    return [name for name in names if (Path(folder) / name).lstat().st_size > LARGEST_FILE]
-
-
 def _adopt_orphans() -> None:
     """Processes whose parent ended become children of this one, so that none is missed."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -46,7 +46,6 @@ def read_manifest(path: Path) -> dict[str, Any]:
 PINNED_FAULTS = {
     "llava-pixtral": "the projector lacks the token between rows, without which llama.cpp does not load it",
     "mistral4-vl": "the projector lacks the token between rows, without which llama.cpp does not load it",
-    "modernbert": "the epsilon of the norms is missing, without which llama.cpp does not load the file",
     "llama-hfvocab": "all tokens have the same score, so pairs are joined from the left and not in the order of merges",
 }
 

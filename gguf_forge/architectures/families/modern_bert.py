@@ -7,12 +7,15 @@ from typing import Any
 from gguf_forge.architectures.completeness import ATTENTION, GATED
 from gguf_forge.architectures.declaration import Architecture, Drop
 from gguf_forge.architectures.families.bert import CLASSIFIER, ENCODER, ENCODER_SHAPES, NO_HEAD, OLD_NAMES
-from gguf_forge.architectures.metadata import DECODER, LAYER_NORM_EPSILON, f32, flag, text, u32
+from gguf_forge.architectures.metadata import DECODER, LAYER_NORM_EPSILON, Lines, f32, flag, text, u32
 from gguf_forge.architectures.pooling import CLS, POOLING
 from gguf_forge.architectures.renames import WRAPPERS, starts
 from gguf_forge.architectures.shapes import hidden, inner
 from gguf_forge.architectures.site import Site
 from gguf_forge.tokenizer import add_bos_token, add_eos_token, add_sep_token, bpe, in_order, wordpiece
+from gguf_forge.wording import log_of
+
+log = log_of(__name__)
 
 _NO_ROPE_SCALING = text("rope.scaling.type", lambda site: "none")
 _NAMES = (starts("model."), *OLD_NAMES, *WRAPPERS)
@@ -21,12 +24,15 @@ _GATED_UP = {**ENCODER_SHAPES, "ffn_up": (lambda site: 2 * inner(site), hidden)}
 _LAYER = ("attn_qkv", "attn_output", "ffn_norm", "ffn_up", "ffn_down")
 
 
-def _epsilon(site: Site) -> Any:
-    """The epsilon under the key that transformers reads. llama.cpp does not load a file without it, and the reference
-    takes it for that of RMS norms."""
-    if "as_reference" in site.choices or site.config.find(*LAYER_NORM_EPSILON) is not None:
-        return None
-    return site.config.find("norm_eps") or 1e-5
+def _say_missing_epsilon(site: Site) -> Lines:
+    """A warning where the config has the epsilon only as `norm_eps`. The reference takes that for the one of RMS norms,
+    and llama.cpp does not load its file. Configs of published models have `layer_norm_eps`, too."""
+    if "as_reference" not in site.choices and site.config.find(*LAYER_NORM_EPSILON) is None:
+        setting = f"modern-bert.attention.layer_norm_epsilon=float:{site.config.number('norm_eps', default=1e-5)}"
+        log.warning(
+            "config.json has no layer_norm_eps, and llama.cpp does not load the file: add --override-kv %s", setting
+        )
+    return ()
 
 
 modern_bert = Architecture(
@@ -34,7 +40,7 @@ modern_bert = Architecture(
     hf=("ModernBertModel", "ModernBertForMaskedLM", "ModernBertForSequenceClassification"),
     metadata=(
         *ENCODER,
-        f32("attention.layer_norm_epsilon", _epsilon),
+        _say_missing_epsilon,
         u32("attention.sliding_window", "local_attention"),
         u32("attention.sliding_window_pattern", "global_attn_every_n_layers"),
         _NO_ROPE_SCALING,

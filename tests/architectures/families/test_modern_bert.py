@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
+from synthetic import FAMILIES, write_checkpoint
 
-from gguf_forge.architectures.config import Config
-from gguf_forge.architectures.families.modern_bert import modern_bert
-from gguf_forge.architectures.site import Site
-from gguf_forge.storage.local.folder import LocalFolder
+from gguf_forge import plan
+from gguf_forge.wording import AS_WRITTEN
 
-EPSILON = "attention.layer_norm_epsilon"
-
-
-def epsilons(*choices: str, **config: Any) -> list[float]:
-    site = Site(
-        Config.of({"num_hidden_layers": 2, "vocab_size": 8, "local_attention": 4, **config}),
-        LocalFolder(Path()),
-        block_count=2,
-        choices=frozenset(choices),
-    )
-    return [value.data for line in modern_bert.metadata for key, value in line(site) if key == EPSILON]
+KEY = "modern-bert.attention.layer_norm_epsilon"
 
 
 @pytest.mark.parametrize(
-    ("config", "expected", "of_reference"),
-    [
-        ({"norm_eps": 1e-3}, [1e-3], []),
-        ({"norm_eps": 1e-3, "layer_norm_eps": 1e-6}, [1e-6], [1e-6]),
-        ({"layer_norm_eps": 1e-6}, [1e-6], [1e-6]),
-        ({}, [1e-5], []),
-    ],
+    ("config", "value"),
+    [({"norm_eps": 1e-3}, "0.001"), ({"norm_eps": None}, "1e-05"), ({"layer_norm_eps": 1e-6}, None)],
 )
-def test_every_file_has_the_epsilon(config: dict[str, float], expected: list[float], of_reference: list[float]) -> None:
-    assert epsilons(**config) == [np.float32(each) for each in expected]
-    assert epsilons("as_reference", **config) == [np.float32(each) for each in of_reference]
+def test_a_missing_epsilon_is_told_with_what_adds_it(
+    config: dict[str, float | None], value: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = write_checkpoint(FAMILIES / "modernbert", tmp_path / "hf", config=config)
+    with caplog.at_level(logging.WARNING):
+        (planned,) = plan(source, types="F16", pre_tokenizer="modern-bert")
+    told = [getattr(record, AS_WRITTEN) for record in caplog.records if "layer_norm_eps" in record.getMessage()]
+    problem = "config.json has no layer_norm_eps, and llama.cpp does not load the file"
+    assert told == ([f"{problem}: add --override-kv {KEY}=float:{value}"] if value else [])
+    assert (KEY in planned.metadata) == (value is None)
+
+
+def test_what_is_told_adds_it(tmp_path: Path) -> None:
+    source = write_checkpoint(FAMILIES / "modernbert", tmp_path / "hf")
+    (planned,) = plan(source, types="F16", pre_tokenizer="modern-bert", override_kv=[f"{KEY}=float:1e-05"])
+    assert planned.metadata[KEY].data == pytest.approx(1e-5)
