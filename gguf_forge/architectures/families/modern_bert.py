@@ -28,10 +28,9 @@ def _say_missing_epsilon(site: Site) -> Lines:
     """A warning where the config has the epsilon only as `norm_eps`. The reference takes that for the one of RMS norms,
     and llama.cpp does not load its file. Configs of published models have `layer_norm_eps`, too."""
     if "as_reference" not in site.choices and site.config.find(*LAYER_NORM_EPSILON) is None:
-        setting = f"modern-bert.attention.layer_norm_epsilon=float:{site.config.number('norm_eps', default=1e-5)}"
-        log.warning(
-            "config.json has no layer_norm_eps, and llama.cpp does not load the file: add --override-kv %s", setting
-        )
+        epsilon = site.config.number("norm_eps", default=1e-5)
+        problem = "config.json has no layer_norm_eps, and llama.cpp does not load the file without it"
+        log.warning('%s: add "layer_norm_eps": %s to config.json', problem, epsilon)
     return ()
 
 
