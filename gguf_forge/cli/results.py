@@ -277,12 +277,13 @@ def _fallback_note(file: FilePlan, name: str = "") -> Iterator[RenderableType]:
     """
     if not file.fallbacks:
         return
+    have = "has" if len(file.fallen) == 1 else "have"
     types = ", ".join(f"{n} {name}" for name, n in Counter(info.type.name for info in file.fallen).most_common())
     yield ""
     yield line(
         ("fallback: ", "bold yellow"),
         name,
-        f"{len(file.fallen)} of {len(file.tensors)} tensors ({file.fallback_share:.1%} of the weights) have another "
+        f"{len(file.fallen)} of {len(file.tensors)} tensors ({file.fallback_share:.1%} of the weights) {have} another "
         f"type than the mix names, because their row length is not a multiple of its block size: {types}",
     )
 

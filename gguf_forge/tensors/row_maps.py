@@ -333,10 +333,12 @@ class Slice(AlongAxis):
 
     @property
     def words(self) -> str:
-        what = "columns" if self.axis == -1 else "rows" if self.axis == -2 else f"indices of axis {self.axis}"
+        one, several = {-1: ("column", "columns"), -2: ("row", "rows")}.get(self.axis, ("index", "indices"))
+        axis = f" of axis {self.axis}" if self.axis < -2 else ""
         if self.step > 1:
-            return f"every {_ORDINALS.get(self.step, f'{self.step}th')} of its {what} from {self.start}"
-        return f"{what} {self.start} to {self.stop - 1} of {self.of.shape[self.axis]}"
+            return f"every {_ORDINALS.get(self.step, f'{self.step}th')} of its {several}{axis} from {self.start}"
+        which = f"{one} {self.start}" if self.stop - self.start == 1 else f"{several} {self.start} to {self.stop - 1}"
+        return f"{which} of {self.of.shape[self.axis]}{axis}"
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ class NegativeExp(Unary):
         (Add(_tensor(8), 1.0), ("plus 1",)),
         (Stack((Transpose(_tensor(4, 8)),) * 3), ("transposed", "3 tensors stacked")),
         (Slice(_tensor(8, 4), -2, 2, 6), ("rows 2 to 5 of 8",)),
+        (Slice(_tensor(8, 4), -2, 7, 8), ("row 7 of 8",)),
+        (Slice(_tensor(2, 8, 4), -3, 0, 1), ("index 0 of 2 of axis -3",)),
         (Slice(_tensor(8, 4), -1, 0, 4, 2), ("every second of its columns from 0",)),
         (Slice(_tensor(8, 4), -1, 0, 4, 3), ("every 3rd of its columns from 0",)),
         (Constant(np.zeros(4, np.float32)), ("computed from the config",)),
