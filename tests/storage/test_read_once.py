@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from gguf_forge.errors import InputError
 from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.storage.read_once import ReadOnce, read
 from gguf_forge.storage.source import ByteRange
@@ -73,6 +75,19 @@ def test_nothing_is_kept_without_room(source: Counting) -> None:
     with ReadOnce([ByteRange(source, 0, 4096)], 0).serving():
         assert np.array_equal(read(source, 5, 5), read(source, 5, 5))
     assert source.times[5] == 2
+
+
+def test_a_read_that_fails_takes_no_room(source: Counting) -> None:
+    """The error reaches the reader, and those that come after it read again."""
+    kept = ReadOnce([ByteRange(source, 0, 4096)], 200)
+    os.truncate(source.path, 100)
+    with kept.serving():
+        for _ in range(2):
+            with pytest.raises(InputError, match="weights: the file became shorter while it was read"):
+                read(source, 0, 200)
+        os.truncate(source.path, 4096)
+        assert len(read(source, 0, 200)) == len(read(source, 0, 200)) == 200
+    assert source.times[0] == 3
 
 
 def test_many_threads(source: Counting) -> None:
