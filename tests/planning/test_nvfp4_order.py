@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from synthetic import FAMILIES, read_description, tensor_bytes, write_checkpoint, write_safetensors
+from synthetic import FAMILIES, any_bytes, read_description, tensor_bytes, write_checkpoint, write_safetensors
 
 from gguf_forge import convert
 
@@ -32,7 +32,7 @@ def as_nvfp4(folder: Path) -> None:
                 continue
             rows, columns = entry["shape"]
             stem = name.removesuffix(".weight")
-            scales = np.frombuffer(tensor_bytes(f"{name}_scale", "U8", [rows, columns // 16]), np.uint8) % 16 + 0x30
+            scales = any_bytes(f"{name}_scale", [rows, columns // 16]) % 16 + 0x30
             stored[name] = "U8", [rows, columns // 2], tensor_bytes(name, "U8", [rows, columns // 2])
             stored[f"{name}_scale"] = "F8_E4M3", [rows, columns // 16], scales.tobytes()
             stored[f"{name}_scale_2"] = "F32", [], np.float32(len(name) / 4096).tobytes()

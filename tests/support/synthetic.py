@@ -106,13 +106,18 @@ def write_safetensors(path: Path, tensors: dict[str, tuple[str, list[int], bytes
         file.writelines(data for _, _, data in tensors.values())
 
 
+def any_bytes(name: str, shape: list[int]) -> NDArray[np.uint8]:
+    """Bytes of all values, that depend on the name."""
+    return _hashes(zlib.crc32(name.encode()), int(np.prod(shape))).astype(np.uint8)
+
+
 def tensor_bytes(name: str, dtype: str, shape: list[int]) -> bytes:
     """Weights of a tensor, a function of its name: near 1 for norms, else of deviation 0.02 with some outliers."""
     hashes = _hashes(zlib.crc32(name.encode()), int(np.prod(shape)))
     if dtype in ("U8", "F8_E8M0"):
         # exponents of MXFP4 that give weights of usual size, or any nibbles
         are_exponents = dtype == "F8_E8M0" or name.endswith(("_scales", "_scale"))
-        return ((hashes % 8 + 116) if are_exponents else hashes).astype(np.uint8).tobytes()
+        return (hashes % 8 + 116).astype(np.uint8).tobytes() if are_exponents else any_bytes(name, shape).tobytes()
     sums = sum((hashes >> np.uint64(shift)) & np.uint64(0xFFFF) for shift in (0, 16, 32, 48))
     values = (np.asarray(sums, np.float64) - 131070) * 2.0**-16 * 0.035
     values *= np.where(hashes % np.uint64(4099) == 0, 25.0, 1.0)

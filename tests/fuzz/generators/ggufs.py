@@ -45,7 +45,7 @@ COMMANDS = (
     ("quantize", "{}", "out.gguf", "F32", "--allow-requantize"),
     ("quantize", "--allow-requantize", "{}", "out.gguf", "Q3_K_M", "--imatrix", "{imatrix}"),
     ("quantize", "{}", "out.gguf", "COPY", "--prune-layers", "0"),
-    ("quantize", "{}", "-t", "Q8_0", "--keep-split"),
+    ("quantize", "{}", "-t", "Q8_0", "-o", "out.gguf", "--keep-split"),
     ("dequantize", "{}", "-o", "out.gguf"),
     ("dequantize", "{}", "-o", "out", "--safetensors"),
     ("dequantize", "{}", "-t", "F16", "-o", "out.gguf", "--split-max-size", "50K"),
