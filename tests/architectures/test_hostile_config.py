@@ -83,3 +83,14 @@ def test_a_factor_of_a_size_is_a_number_of_float32(value: float) -> None:
     """The product of a larger one with a size, or 1 divided by a smaller one, would be infinite and no whole number."""
     with pytest.raises(InputError, match=r"partial_rotary_factor is .*, not a positive number of float32"):
         Config.of({"model_type": "glm4", "partial_rotary_factor": value}).rope_number("partial_rotary_factor")
+
+
+@pytest.mark.parametrize("form", [None, 4, [[]], {}])
+def test_formats_of_groups_may_be_any_json(form: object, tmp_path: Path) -> None:
+    """They name the file type that the reference's converter writes, also where no weight is quantized."""
+    groups = {"group_0": {"format": form}, "group_1": form}
+    said = {"quant_method": "compressed-tensors", "format": "mixed-precision", "config_groups": groups}
+    folder = write_checkpoint(FAMILIES / "llama3-bpe", tmp_path / "hf", config={"quantization_config": said})
+    pre_tokenizer = read_description(FAMILIES / "llama3-bpe").pre_tokenizer
+    plan = plan_model(Checkpoint.open(folder), pre_tokenizer=pre_tokenizer, choices=frozenset({"as_reference"}))
+    assert plan.labelled is None

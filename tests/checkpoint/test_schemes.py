@@ -159,6 +159,13 @@ def test_mlx(tmp_path: Path, random: np.random.Generator, bits: int) -> None:
     np.testing.assert_array_equal(found["l.switch_mlp.up_proj.weight"], wanted)
 
 
+@pytest.mark.parametrize("mode", ["int3", None, 4, [[]], {}])
+def test_modes_of_mlx_that_are_not_known(tmp_path: Path, mode: Any) -> None:
+    tensors = {"w.weight": np.zeros((4, 8), np.uint32), "w.scales": np.ones((4, 2), np.float32)}
+    with pytest.raises(UnsupportedError, match=r"w\.weight: MLX's mode .* is not known; known: affine, mxfp4"):
+        values_of(tensors, tmp_path, quant_method="mlx", bits=4, group_size=32, mode=mode)
+
+
 PACKINGS = {"8bit_u8": 8, "4bit_u8": 4, "2bit_u8": 2, "1bit_u8": 1, "3bit_32": 3}
 
 

@@ -59,13 +59,13 @@ def named_blocks(checkpoint: Checkpoint) -> str | None:
         return None
     config, form = quantization.config, quantization.config.get("format")
     groups, layers = (_object(config, key).values() for key in ("config_groups", "quantized_layers"))
-    formats = {group.get("format") for group in groups if isinstance(group, dict)}
+    formats = [group.get("format") for group in groups if isinstance(group, dict)]
     algorithms = [str(layer.get("quant_algo")) for layer in layers if isinstance(layer, dict)]
     if config.get("quant_algo") in _NVFP4 or any(algorithm.endswith("NVFP4") for algorithm in algorithms):
         return "NVFP4"
     if quantization.method == "compressed-tensors":
-        is_nvfp4 = form == _NVFP4_FORMAT or (form == "mixed-precision" and formats == {_NVFP4_FORMAT})
-        return "NVFP4" if is_nvfp4 else None
+        named = formats if form == "mixed-precision" else [form]
+        return "NVFP4" if named and all(each == _NVFP4_FORMAT for each in named) else None
     return "MXFP4" if quantization.method == "mxfp4" else None
 
 

@@ -25,6 +25,7 @@ _BITS = (2, 3, 4, 5, 6, 8)
 _E4M3 = Constant(np.arange(256, dtype=np.uint8).view(ELEMENT_TYPES["F8_E4M3"].dtype).astype(np.float32))
 # The modes of small floats -> bits of a code, values of the codes, type of the scales, size of a group.
 _FLOATS = {"mxfp8": (8, _E4M3, "F8_E8M0", 32), "nvfp4": (4, E2M1, "F8_E4M3", 16)}
+_MODES = ("affine", "mxfp4", *_FLOATS)
 
 
 def _logical(stored: Tensors, quantization: Quantization) -> Tensors:
@@ -43,11 +44,10 @@ def _weight(stem: str, stored: Tensors, quantization: Quantization) -> TensorExp
     words, scales, own = stored[name], stored[f"{stem}.scales"], quantization.config.get(stem)
     settings = {**quantization.config, **(own if isinstance(own, dict) else {})}
     mode = settings.get("mode", "affine")
+    if mode not in _MODES:
+        raise UnsupportedError(f"MLX's mode {mode!r:.20} is not known", tensor=name, hint=f"known: {', '.join(_MODES)}")
     if mode == "mxfp4":
         return mxfp4(name, words, scales)
-    if mode != "affine" and mode not in _FLOATS:
-        known = ", ".join(("affine", "mxfp4", *_FLOATS))
-        raise UnsupportedError(f"MLX's mode {mode!r:.20} is not known", tensor=name, hint=f"known: {known}")
     with of_weight(name):
         words = integers(words)
         if mode in _FLOATS:

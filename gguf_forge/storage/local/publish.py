@@ -116,9 +116,14 @@ def unfinished(folder: HeldFolder) -> tuple[int, int]:
     """How many unfinished files a folder has, and the bytes that they take on the disk.
 
     Their names do not tell the output, and another run may be at work on them. So nobody but the user can remove them.
+    A folder that cannot be listed counts as one without such files, because the run that asks is over, and was right.
     """
+    try:
+        names = folder.names()
+    except OSError:
+        names = []
     sizes = []
-    for name in filter(_UNFINISHED.fullmatch, folder.names()):
+    for name in filter(_UNFINISHED.fullmatch, names):
         with suppress(OSError):  # its run has just completed it
             found = disk.status_of_name(folder / name)
             if S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
