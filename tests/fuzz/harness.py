@@ -77,6 +77,7 @@ class Outcome:
         peak: The most memory that it held, in bytes.
         left_running: How many of its processes did not end with it.
         unreadable: The names of the GGUF files that it made and `verify` cannot read.
+        is_there: Whether the folder that it ran in is still there.
     """
 
     code: int | None
@@ -89,6 +90,7 @@ class Outcome:
     peak: int = 0
     left_running: int = 0
     unreadable: tuple[str, ...] = ()
+    is_there: bool = True
 
 
 def documented_codes() -> set[int]:
@@ -122,6 +124,8 @@ def faults_of(outcome: Outcome) -> Iterator[str]:
             yield f"it left a file called {name!r}"
     if outcome.changed:
         yield "it changed its input"
+    if not outcome.is_there:
+        yield "it removed the folder it ran in"
     yield from (f"it left {name!r} outside of its folder" for name in outcome.outside)
     yield from (f"verify cannot read its output {name!r}" for name in outcome.unreadable)
     if outcome.peak > MOST_MEMORY:
@@ -136,7 +140,8 @@ def run(arguments: list[str], inside: Path) -> Outcome:
     here.mkdir(exist_ok=True)  # a generator may have put something there
     before, left = _listing(inside / "input"), set(here.iterdir())
     code, peak = _ended(arguments, here, out, err)
-    made = sorted(set(here.iterdir()) - left)
+    is_there = here.is_dir()
+    made = sorted(set(here.iterdir()) - left) if is_there else []
     outside = {path.name for path in inside.iterdir()} - {"input", "here", "out", "err"}
     return Outcome(
         code,
@@ -149,6 +154,7 @@ def run(arguments: list[str], inside: Path) -> Outcome:
         peak,
         _end_orphans(),
         tuple(_unreadable(arguments, made, here)) if code == 0 else (),
+        is_there,
     )
 
 
@@ -265,14 +271,17 @@ def attack(name_and_number: tuple[str, int], keep: Path) -> tuple[str, int, int 
         faults = list(faults_of(outcome))
         if faults:
             (inside / "command").write_text(repr(arguments) + "\n" + "\n".join(faults) + "\n")
-            kept = keep / f"{name}-{number}"
-            shutil.rmtree(kept, ignore_errors=True)
-            keep.mkdir(parents=True, exist_ok=True)
-            # Generators write sparse files of up to a terabyte: their holes stay holes.
-            subprocess.run(["cp", "-a", "--sparse=always", inside, kept], check=False)
+            keep_copy(inside, keep / f"{name}-{number}")
         return name, number, outcome.code, faults
     finally:
         shutil.rmtree(inside, ignore_errors=True)
+
+
+def keep_copy(inside: Path, kept: Path) -> None:
+    """Copies a find. Generators write sparse files of up to a terabyte: their holes stay holes."""
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cp", "-a", "--sparse=always", inside, kept], check=False)
 
 
 def _adopt_orphans() -> None:

@@ -69,9 +69,15 @@ def test_the_worst_files_are_as_large_as_files_may_be(harness: ModuleType, size:
         assert size - 40 <= len(worst_files.filling(kind, size)) <= size
 
 
-def test_a_find_is_kept_without_files_of_terabytes(harness: ModuleType, tmp_path: Path) -> None:
-    """Copies have no holes."""
-    (tmp_path / "small").write_bytes(b"x")
-    with (tmp_path / "large").open("wb") as file:
+def test_holes_of_a_find_stay_holes(harness: ModuleType, tmp_path: Path) -> None:
+    """A shard of a terabyte would fill the disk."""
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    (inside / "small").write_bytes(b"x")
+    with (inside / "large").open("wb") as file:
         file.truncate(1 << 40)
-    assert harness._too_large(str(tmp_path), ["small", "large"]) == ["large"]
+    harness.keep_copy(inside, tmp_path / "finds" / "bombs-1")
+    kept = (tmp_path / "finds" / "bombs-1" / "large").stat()
+    assert kept.st_size == 1 << 40
+    assert kept.st_blocks < 100
+    assert (tmp_path / "finds" / "bombs-1" / "small").read_bytes() == b"x"

@@ -191,7 +191,7 @@ def compile_with_fma(folder: Path) -> Path | None:
     wrapper = folder / "fused.c"
     wrapper.write_text(
         '#include "base.h"\n#include "lanes/scalar.h"\n#include "kernels/table.inc"\n'
-        'static const forge_backend fused = {"fused", LANES, KERNEL_TABLE};\n'
+        'static const forge_backend fused = {"fused", LANES, product, KERNEL_TABLE};\n'
         "void fused_quantize(int type, const void *x, void *out, int64_t rows, int64_t n)\n"
         "{ const forge_request r = {.data = x, .nrows = rows, .n_per_row = n, .source = FORGE_F32, .type = type};\n"
         "  fused.kernels[type].quantize(&r, out); }\n",

@@ -110,10 +110,8 @@ def places(source: Random, folder: Path) -> list[str]:
         for option in source.sample(OF_FILES if is_file else OF_MODELS, source.choice((1, 1, 2))):
             words += [option, place()]
     # A new file in the folder of the model is what such an output asks for, and the judge would take it for a change.
-    outputs = [
-        at for at, word in enumerate(words) if at and words[at - 1] in ("-o", "--save-plan") and word == str(model)
-    ]
-    for at in outputs:
+    before = ("-o", "--save-plan", *([str(gguf)] if words[0] in ("quantize", "split", "merge") else []))
+    for at in [at for at, word in enumerate(words) if at and words[at - 1] in before and word == str(model)]:
         words[at] = "empty"
     return _encodable(words)
 
