@@ -61,12 +61,7 @@ def has_audio(site: Site) -> bool:
 
 
 def _part(site: Site, key: str) -> Mapping[str, Any]:
-    found = site.config.find(key)
-    if found is None:
-        return {}
-    if not isinstance(found, Mapping):
-        raise InputError(f"{key} is {found!r:.40}, not an object", file="config.json")
-    return found
+    return site.config.part(key)
 
 
 def preprocessor(site: Site) -> Config:

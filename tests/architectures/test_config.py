@@ -78,3 +78,11 @@ def test_layer_counts_that_are_none_are_refused(value: object) -> None:
 def test_a_missing_number_is_named() -> None:
     with pytest.raises(InputError, match=r"num_local_experts / num_experts / n_routed_experts / .* is None"):
         Config.of({}).expert_count  # noqa: B018
+
+
+@pytest.mark.parametrize("value", [5, "x", [], True])
+def test_a_part_is_an_object(value: object) -> None:
+    assert dict(Config({"inner": {"dim": 3}}).part("inner")) == {"dim": 3}
+    assert dict(Config({"inner": None}).part("inner")) == dict(Config({}).part("inner")) == {}
+    with pytest.raises(InputError, match=r"config\.json: inner is .*, not an object"):
+        Config({"inner": value}).part("inner")

@@ -18,7 +18,6 @@ from gguf_forge.architectures.projector import (
     as_f32,
     audio,
     norm_epsilon,
-    of_audio,
     of_vision,
     preprocessor,
     projector,
@@ -80,7 +79,7 @@ def _prepared(site: Site) -> Config:
 
 def _of_pictures(key: str) -> Any:
     """A value from the preprocessor's part for pictures, or else from the whole of it."""
-    return lambda site: {**preprocessor(site), **preprocessor(site).get("vision_config", {})}.get(key)
+    return lambda site: {**preprocessor(site), **preprocessor(site).part("vision_config")}.get(key)
 
 
 def _experts(site: Site) -> list[int]:
@@ -113,7 +112,7 @@ dots3_encoders = projector(
         u32("vision.expert_count_per_layer", _experts),
         u32("vision.expert_used_count", lambda site: int(vision(site).number("capacity_factor"))),
         text("audio.projector_type", always("dots3note_a")),
-        u32("audio.num_mel_bins", lambda site: Config(of_audio("whisper_config")(site)).integer("num_mel_bins")),
+        u32("audio.num_mel_bins", lambda site: audio(site).part("whisper_config").integer("num_mel_bins")),
         f32("audio.attention.layer_norm_epsilon", always(1e-6)),
     ),
     prepare=_prepared,

@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.metadata import u32
 from gguf_forge.architectures.projector import (
     USE_GELU,
@@ -53,7 +52,7 @@ def _counted(layer: Any, count: int) -> int:
 def _projectors(site: Site) -> list[_Projector]:
     """The projectors that the config describes."""
     config, n_vision = site.config, vision(site).block_count
-    n_text = Config(of_model("text_config")(site)).block_count
+    n_text = site.config.part("text_config").block_count
     pairs, targets = config.find("deepstack_layer_map") or [], config.find("spatial_target_layers") or []
     try:
         found = [

@@ -22,7 +22,6 @@ from gguf_forge.architectures.projector import (
     audio,
     norm_epsilon,
     of_audio,
-    of_model,
     of_vision,
     one_after_the_other,
     projector,
@@ -56,7 +55,7 @@ def _with_tokenizer(site: Site) -> Config:
 
 
 def _of_local(key: str) -> Any:
-    return lambda site: Config(of_model("local")(site)).integer(key)
+    return lambda site: site.config.part("local").integer(key)
 
 
 def _codebooks(site: Site) -> list[int]:

@@ -14,7 +14,6 @@ from gguf_forge.architectures.projector import (
     always,
     as_f16,
     as_f32,
-    of_model,
     projector,
     text_width,
 )
@@ -30,12 +29,12 @@ _BOTH = ("weight", "bias")
 
 
 def _with_width(site: Site) -> Config:
-    width = Config(of_model("talker_config")(site)).integer("hidden_size")
+    width = site.config.part("talker_config").integer("hidden_size")
     return site.config.updated(text_config={"hidden_size": width})
 
 
 def _of_predictor(key: str) -> Any:
-    return lambda site: Config(of_model("talker_config")(site)).get("code_predictor_config", {}).get(key)
+    return lambda site: site.config.part("talker_config").part("code_predictor_config").get(key)
 
 
 def _counted_block(name: str, site: Site) -> str:
