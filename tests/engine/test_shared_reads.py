@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from counting_source import Counting
 
 from gguf_forge.engine.batches import Batch
 from gguf_forge.engine.shared_reads import in_order, read_again
-from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.storage.read_once import ReadOnce
 from gguf_forge.tensors.dequantized import Scaled
 from gguf_forge.tensors.expression import TensorExpr
@@ -20,23 +20,6 @@ from gguf_forge.tensors.stored import Stored
 from gguf_forge.types.tensor_type import F32
 
 ROWS, COLUMNS = 64, 256
-
-
-class Counting(SourceFile):
-    """A file that knows how often each of its bytes was read."""
-
-    def __init__(self, path: Path):
-        super().__init__(path)
-        self.times = np.zeros(self.size, int)
-
-    def read(self, offset: int, nbytes: int, *, at: int = 0) -> np.ndarray:
-        self.times[offset : offset + nbytes] += 1
-        return super().read(offset, nbytes, at=at)
-
-    def read_pieces(self, offset: int, nbytes: int, step: int, count: int) -> np.ndarray:
-        for number in range(count):
-            self.times[offset + number * step :][:nbytes] += 1
-        return super().read_pieces(offset, nbytes, step, count)
 
 
 @pytest.fixture

@@ -8,25 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from counting_source import Counting
 
 from gguf_forge.errors import InputError
-from gguf_forge.storage.local.source_file import SourceFile
 from gguf_forge.storage.read_once import ReadOnce, read
 from gguf_forge.storage.source import ByteRange
 
 CONTENT = np.arange(4096, dtype=np.uint16).astype(np.uint8)
-
-
-class Counting(SourceFile):
-    """A file that knows how often each of its bytes was read."""
-
-    def __init__(self, path: Path):
-        super().__init__(path)
-        self.times = np.zeros(self.size, int)
-
-    def read(self, offset: int, nbytes: int, *, at: int = 0) -> np.ndarray:
-        self.times[offset : offset + nbytes] += 1
-        return super().read(offset, nbytes, at=at)
 
 
 @pytest.fixture
