@@ -96,7 +96,8 @@ def outputs(source: Random, folder: Path) -> list[str]:
             place = here / f".gguf-forge-{digest}.{source.choice(('partial', 'journal', 'lock', 'profile'))}"
         if place.is_symlink() or place.exists() or not place.parent.is_dir():
             continue
-        target = source.choice((path, "/dev/full", "/dev/null", "/etc/passwd", place, "a", "nowhere", "/dev/zero"))
+        a_file = path if path.is_file() else path / "config.json"  # a link to a folder is followed, lawfully
+        target = source.choice((a_file, "/dev/full", "/dev/null", "/etc/passwd", place, "a", "nowhere", "/dev/zero"))
         if kind in (0, 5):
             place.symlink_to(target)
         elif kind in (1, 6):
