@@ -83,15 +83,15 @@ class Config(Mapping[str, Any]):
         """The value of the first key that exists, even if this value is None; also None if no key exists."""
         return next((self.entries[key] for key in keys if key in self.entries), None)
 
-    def part(self, key: str) -> Config:
-        """The object under a key; an empty one if it is missing or null.
+    def part(self, key: str, file: str = "config.json") -> Config:
+        """The object under a key; an empty one if it is missing or null. `file` is what messages blame.
 
         Raises:
             InputError: it is no object.
         """
         found = self.find(key)
         if found is not None and not isinstance(found, Mapping):
-            raise InputError(f"{key} is {found!r:.40}, not an object", file="config.json")
+            raise InputError(f"{key} is {found!r:.40}, not an object", file=file)
         return Config(found or {})
 
     def _given(self, *keys: str) -> str:

@@ -79,7 +79,10 @@ def _prepared(site: Site) -> Config:
 
 def _of_pictures(key: str) -> Any:
     """A value from the preprocessor's part for pictures, or else from the whole of it."""
-    return lambda site: {**preprocessor(site), **preprocessor(site).part("vision_config")}.get(key)
+    return lambda site: {
+        **preprocessor(site),
+        **preprocessor(site).part("vision_config", "preprocessor_config.json"),
+    }.get(key)
 
 
 def _experts(site: Site) -> list[int]:

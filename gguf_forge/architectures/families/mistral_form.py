@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,24 +12,15 @@ from gguf_forge.architectures.metadata import DECODER, Lines, f32, u32
 from gguf_forge.architectures.operations import experts
 from gguf_forge.architectures.site import Site
 from gguf_forge.checkpoint.mistral_form import PARAMS
-from gguf_forge.errors import InputError
 from gguf_forge.gguf_file import values
 from gguf_forge.tokenizer import Reader, either, mistral
 
 _NO_TEMPLATE = "no_community_template"
 
 
-def _part(config: Config, key: str) -> Mapping[str, Any]:
-    """An object inside the parameters; empty if there is none."""
-    found = config.find(key)
-    if found is not None and not isinstance(found, dict):
-        raise InputError(f"{key} is {found!r:.40}, not an object", file=PARAMS)
-    return found or {}
-
-
 def _long_positions(site: Site) -> Lines:
     """The rotary parameters and the attention scale for positions beyond the trained length."""
-    yarn = _part(site.config, "yarn")
+    yarn = site.config.part("yarn", PARAMS)
     if yarn:
         yield "rope.scaling.type", values.string("yarn")
         yield from f32("rope.scaling.factor", lambda _: yarn.get("factor"))(site)
@@ -38,11 +28,13 @@ def _long_positions(site: Site) -> Lines:
         yield from f32("rope.scaling.yarn_beta_slow", lambda _: yarn.get("alpha"))(site)
         yield from f32("rope.scaling.yarn_log_multiplier", lambda _: 0.0 if yarn.get("apply_scale") else 1.0)(site)
         yield from u32("rope.scaling.original_context_length", _trained_length)(site)
-    yield from f32("attention.temperature_scale", lambda _: _part(site.config, "llama_4_scaling").get("beta"))(site)
+    yield from f32("attention.temperature_scale", lambda _: site.config.part("llama_4_scaling", PARAMS).get("beta"))(
+        site
+    )
 
 
 def _trained_length(site: Site) -> Any:
-    return _part(site.config, "yarn").get("original_max_position_embeddings")
+    return site.config.part("yarn", PARAMS).get("original_max_position_embeddings")
 
 
 def _vocabulary(architecture: str) -> Reader:
@@ -101,7 +93,7 @@ _MOE_KEYS = {
 
 def _as_deepseek(site: Site) -> Config:
     """The parameters under the keys that DeepSeek's configs have."""
-    config, moe = _with_choice(site), _part(site.config, "moe")
+    config, moe = _with_choice(site), site.config.part("moe", PARAMS)
     return config.updated(
         **{"max_position_embeddings": 128_000, **config},
         **{new: config[old] for old, new in _KEYS.items() if old in config},
