@@ -40,12 +40,11 @@ def layouts(source: Random, folder: Path) -> list[str]:
     begin = 8 + int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8:begin])
     data = bytearray(raw[begin:])
-    names = [name for name in header if name != "__metadata__"]
+    stored = {name: entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"}
     pieces: list[str] = []
     for _ in range(source.randint(1, 3)):
-        name, other = source.choice(names), source.choice(names)
-        entry = header[name]
-        start, end = entry["data_offsets"]
+        name, other = source.choice(list(stored)), source.choice(list(stored))
+        entry, (start, end) = header[name], stored[name]
         kind = source.choice(LAYOUTS)
         if kind == "overlap":
             entry["data_offsets"] = header[other]["data_offsets"]
