@@ -186,7 +186,7 @@ class Architecture:
     drops: tuple[Drop, ...] = ()
     generated: Callable[[Site], Iterable[tuple[str, NDArray[np.float32]]]] = _nothing
     early: tuple[MetadataLine, ...] = ()
-    read_config: Callable[[Mapping[str, Any]], Config] = Config.of
+    read_config: Callable[[Mapping[str, object]], Config] = Config.of
     prepare: Callable[[Site], Config] = _as_it_is
     shapes: Mapping[str, tuple[Size, ...]] = field(default_factory=lambda: DECODER_SHAPES)
     block_count: Callable[[Site], int] = _config_block_count

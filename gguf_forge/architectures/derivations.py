@@ -17,13 +17,15 @@ Derivation = Callable[[Values], Mapping[str, Any]]
 
 # More layers than any model has. A list with one entry per layer is not made above this count, which bounds the memory.
 _MOST_LAYERS = 10_000
+# No number of a model is larger. Products of larger ones could have more digits than Python writes in a message.
+_LARGEST = 2**63
 
 
 def number(values: Values, key: str) -> Any:
     """A number, for arithmetic."""
     value = values[key]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{key} is not a number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _LARGEST:
+        raise TypeError(f"{key} is not a number of a model")
     return value
 
 
@@ -211,11 +213,12 @@ def ones(*keys: str) -> tuple[Derivation, ...]:
 
 def gemma3n(values: Values) -> Values:
     sizes = values["intermediate_size"]
+    size = None if sizes is None or isinstance(sizes, list) else number(values, "intermediate_size")
     count = len(layers(values))
     sparse = 10 if count > 10 else 0
     pattern = values["activation_sparsity_pattern"]
     return {
-        "intermediate_size": sizes if isinstance(sizes, list) else [sizes] * count,
+        "intermediate_size": sizes if isinstance(sizes, list) else [size] * count,
         "activation_sparsity_pattern": [0.95] * sparse + [0.0] * (count - sparse) if pattern is None else pattern,
     }
 

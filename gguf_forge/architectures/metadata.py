@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from gguf_forge.architectures.declaration import MetadataLine
 from gguf_forge.architectures.site import Site
@@ -22,7 +22,7 @@ log = log_of(__name__)
 _FLOAT32_MAX = 3.4028234663852886e38
 
 # Where a value comes from: a config key, or a function of the site.
-Origin: TypeAlias = str | Callable[[Site], Any]
+Origin: TypeAlias = str | Callable[[Site], object]
 
 
 def u32(key: str, *origins: Origin) -> MetadataLine:
@@ -31,7 +31,7 @@ def u32(key: str, *origins: Origin) -> MetadataLine:
     A list is written as an array. The reference's converter does this with numbers that differ from layer to layer.
     """
 
-    def whole(number: Any) -> Value:
+    def whole(number: object) -> Value:
         if isinstance(number, list | tuple):
             return values.array(ValueType.INT32, tuple(_whole(each, -(2**31), 2**31) for each in number))
         return values.u32(_whole(number, 0, 2**32))
@@ -39,19 +39,19 @@ def u32(key: str, *origins: Origin) -> MetadataLine:
     return Line(key, whole, "a whole number from 0 to 2^32 - 1", origins)
 
 
-def _whole(number: Any, first: int, stop: int) -> int:
+def _whole(number: object, first: int, stop: int) -> int:
     if isinstance(number, bool) or not isinstance(number, int) or not first <= number < stop:
         raise TypeError
     return number
 
 
-def _real(number: Any) -> float:
+def _real(number: object) -> float:
     if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) <= _FLOAT32_MAX:
         raise TypeError
     return number
 
 
-def per_layer(value: Callable[[Site], Any]) -> Callable[[Site], list[Any]]:
+def per_layer(value: Callable[[Site], object]) -> Callable[[Site], list[object]]:
     """A list with a value for each layer, as hybrid models need: `u32("attention.head_count_kv", per_layer(...))`."""
     return lambda site: [value(site.at(layer)) for layer in range(site.block_count)]
 
@@ -59,7 +59,7 @@ def per_layer(value: Callable[[Site], Any]) -> Callable[[Site], list[Any]]:
 def f32(key: str, *origins: Origin) -> MetadataLine:
     """A float or an array of floats, found like `u32` finds its number."""
 
-    def real(number: Any) -> Value:
+    def real(number: object) -> Value:
         if isinstance(number, list | tuple):
             return values.array(ValueType.FLOAT32, tuple(map(_real, number)))
         return values.f32(_real(number))
@@ -70,7 +70,7 @@ def f32(key: str, *origins: Origin) -> MetadataLine:
 def flag(key: str, *origins: Origin) -> MetadataLine:
     """A truth value or an array of them, found like `u32` finds its number."""
 
-    def truth(value: Any) -> Value:
+    def truth(value: object) -> Value:
         if isinstance(value, list | tuple) and all(isinstance(each, bool) for each in value):
             return values.array(ValueType.BOOL, tuple(value))
         if not isinstance(value, bool):
@@ -83,7 +83,7 @@ def flag(key: str, *origins: Origin) -> MetadataLine:
 def text(key: str, *origins: Origin) -> MetadataLine:
     """A string or an array of strings, found like `u32` finds its number."""
 
-    def word(value: Any) -> Value:
+    def word(value: object) -> Value:
         if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
             return values.array(ValueType.STRING, tuple(value))
         if not isinstance(value, str):
@@ -105,7 +105,7 @@ class Line:
     """
 
     key: str
-    make: Callable[[Any], Value]
+    make: Callable[[object], Value]
     kind: str
     origins: tuple[Origin, ...]
 
@@ -131,7 +131,7 @@ def file_type(site: Site) -> Lines:
     yield "general.file_type", values.u32(0)
 
 
-def rope(*path: str, default: Any = None) -> Callable[[Site], Any]:
+def rope(*path: str, default: object = None) -> Callable[[Site], object]:
     """A rotary parameter by the first of several names."""
     return lambda site: next((site.config.rope[name] for name in path if name in site.config.rope), default)
 
@@ -143,7 +143,7 @@ def rope_scaling(site: Site) -> Lines:
     if kind is None:
         return
     if not isinstance(kind, str):
-        raise InputError(f"rope_type is {kind!r}, not a string", file="config.json")
+        raise InputError(f"rope_type is {kind!r:.40}, not a string", file="config.json")
     if kind in ("linear", "yarn") and factor is not None:
         yield "rope.scaling.type", values.string(kind)
         yield from f32("rope.scaling.factor", rope("factor"))(site)
@@ -169,16 +169,14 @@ YARN: tuple[MetadataLine, ...] = (
 
 def rope_sections(site: Site) -> Lines:
     """The numbers of rotary dimensions for time, height, width and a fourth section, which is 0 if not given."""
-    sections = site.config["rope_parameters"].get("mrope_section")
-    if sections is None:
-        return
-    if not isinstance(sections, list) or not all(isinstance(n, int) for n in sections):
-        raise InputError(f"mrope_section is {sections!r}, not a list of numbers", file="config.json")
-    yield "rope.dimension_sections", values.array(ValueType.INT32, (*sections, 0, 0, 0, 0)[:4])
+    parameters = site.config.part("rope_parameters")
+    if parameters.get("mrope_section") is not None:
+        sections = parameters.integers("mrope_section")
+        yield "rope.dimension_sections", values.array(ValueType.INT32, (*sections, 0, 0, 0, 0)[:4])
 
 
-def rope_freq_base_swa(site: Site) -> Any:
-    sliding = site.config["rope_parameters"].get("sliding_attention")
+def rope_freq_base_swa(site: Site) -> object:
+    sliding = site.config.part("rope_parameters").get("sliding_attention")
     return sliding.get("rope_theta") if isinstance(sliding, dict) else None
 
 

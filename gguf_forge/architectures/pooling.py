@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import PurePath
-from typing import Any
 
 from gguf_forge.architectures.declaration import MetadataLine
 from gguf_forge.architectures.metadata import u32
@@ -58,7 +57,7 @@ def _pooling_type(site: Site) -> int | None:
     return kind
 
 
-def _classifier_pooling_type(site: Site) -> Any:
+def _classifier_pooling_type(site: Site) -> object:
     """The pooling in front of a classification head."""
     name = site.config.find("classifier_pooling")
     if name not in (None, "mean", "cls"):

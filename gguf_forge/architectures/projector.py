@@ -44,12 +44,12 @@ BLOCKS = (
 
 def vision(site: Site) -> Config:
     """The config of the pictures' encoder."""
-    return Config(_part(site, "vision_config"))
+    return site.config.part("vision_config")
 
 
 def audio(site: Site) -> Config:
     """The config of the sounds' encoder."""
-    return Config(_part(site, "whisper_config" if "whisper_config" in site.config else "audio_config"))
+    return site.config.part("whisper_config" if "whisper_config" in site.config else "audio_config")
 
 
 def has_vision(site: Site) -> bool:
@@ -60,60 +60,56 @@ def has_audio(site: Site) -> bool:
     return bool(audio(site))
 
 
-def _part(site: Site, key: str) -> Mapping[str, Any]:
-    return site.config.part(key)
-
-
 def preprocessor(site: Site) -> Config:
     """The preprocessing of pictures and sounds: preprocessor_config.json, overridden by processor_config.json."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for name, inner in ((_PREPROCESSOR, "media_proc_cfg"), (_PROCESSOR, "image_processor")):
         if site.folder.has(name):
             values = read_json_object(site.folder, name)
             nested = values.get(inner)
             found |= {**values, **(nested if isinstance(nested, dict) else {})}
-    return Config(found)
+    return Config(found, _PREPROCESSOR)
 
 
-def of_vision(*keys: str, default: Any = _REQUIRED) -> Callable[[Site], Any]:
+def of_vision(*keys: str, default: object = _REQUIRED) -> Callable[[Site], object]:
     """The value of the first of these keys that the config of the pictures' encoder has."""
-    return lambda site: _value(vision(site), keys, default, "config.json", "vision_config")
+    return lambda site: _value(vision(site), keys, default, "vision_config")
 
 
-def of_audio(*keys: str, default: Any = _REQUIRED) -> Callable[[Site], Any]:
+def of_audio(*keys: str, default: object = _REQUIRED) -> Callable[[Site], object]:
     """The value of the first of these keys that the config of the sounds' encoder has."""
-    return lambda site: _value(audio(site), keys, default, "config.json", "audio_config")
+    return lambda site: _value(audio(site), keys, default, "audio_config")
 
 
-def of_preprocessor(*keys: str, default: Any = _REQUIRED) -> Callable[[Site], Any]:
+def of_preprocessor(*keys: str, default: object = _REQUIRED) -> Callable[[Site], object]:
     """The value of the first of these keys that the preprocessor's config files have."""
-    return lambda site: _value(preprocessor(site), keys, default, _PREPROCESSOR, "it")
+    return lambda site: _value(preprocessor(site), keys, default, "it")
 
 
-def of_model(*keys: str, default: Any = _REQUIRED) -> Callable[[Site], Any]:
+def of_model(*keys: str, default: object = _REQUIRED) -> Callable[[Site], object]:
     """The value of the first of these keys that config.json has outside of the encoders."""
-    return lambda site: _value(site.config, keys, default, "config.json", "it")
+    return lambda site: _value(site.config, keys, default, "it")
 
 
-def of_text(*keys: str, default: Any = _REQUIRED) -> Callable[[Site], Any]:
+def of_text(*keys: str, default: object = _REQUIRED) -> Callable[[Site], object]:
     """The value of the first of these keys that the language model's part of config.json has."""
-    return lambda site: _value(Config(_part(site, "text_config")), keys, default, "config.json", "text_config")
+    return lambda site: _value(site.config.part("text_config"), keys, default, "text_config")
 
 
 def text_width(site: Site) -> int:
     """The width of the language model's embeddings."""
-    return Config({**site.config, **_part(site, "text_config")}).integer("hidden_size", "n_embd")
+    return site.config.updated(**site.config.part("text_config")).integer("hidden_size", "n_embd")
 
 
-def _value(config: Config, keys: tuple[str, ...], default: Any, file: str, where: str) -> Any:
+def _value(config: Config, keys: tuple[str, ...], default: object, where: str) -> object:
     if any(key in config for key in keys):
         return config.find(*keys)
     if default is _REQUIRED:
-        raise InputError(f"{where} lacks {' / '.join(keys)}", file=file, hint="is it of the model's own folder?")
+        raise InputError(f"{where} lacks {' / '.join(keys)}", file=config.file, hint="is it of the model's own folder?")
     return default
 
 
-def always(value: Any) -> Callable[[Site], Any]:
+def always(value: object) -> Callable[[Site], object]:
     """A value that does not depend on the model."""
     return lambda site: value
 
@@ -127,19 +123,19 @@ def where(condition: Callable[[Site], bool], *lines: MetadataLine) -> MetadataLi
     return chosen
 
 
-def with_vision(**changes: Callable[[Site], Any]) -> Callable[[Site], Config]:
+def with_vision(**changes: Callable[[Site], object]) -> Callable[[Site], Config]:
     """The config with further values for the pictures' encoder, in addition to those of its config."""
     return lambda site: _changed(site, vision_config={**vision(site), **_values(site, changes)})
 
 
-def with_audio(**changes: Callable[[Site], Any]) -> Callable[[Site], Config]:
+def with_audio(**changes: Callable[[Site], object]) -> Callable[[Site], Config]:
     """The config with further values for the sounds' encoder, in addition to those of its config."""
     return lambda site: _changed(site, audio_config={**audio(site), **_values(site, changes)})
 
 
 def audio_under(key: str) -> Callable[[Site], Config]:
     """The config with the sounds' encoder moved from `key` to the key that all other families use."""
-    return lambda site: _changed(site, audio_config=_part(site, key))
+    return lambda site: _changed(site, audio_config=site.config.part(key))
 
 
 def one_after_the_other(*steps: Callable[[Site], Config]) -> Callable[[Site], Config]:
@@ -153,12 +149,12 @@ def one_after_the_other(*steps: Callable[[Site], Config]) -> Callable[[Site], Co
     return prepared
 
 
-def _values(site: Site, changes: Mapping[str, Callable[[Site], Any]]) -> dict[str, Any]:
+def _values(site: Site, changes: Mapping[str, Callable[[Site], object]]) -> dict[str, object]:
     return {key: value(site) for key, value in changes.items()}
 
 
-def _changed(site: Site, **changes: Any) -> Config:
-    return Config({**{key: value for key, value in site.config.items() if key != "whisper_config"}, **changes})
+def _changed(site: Site, **changes: object) -> Config:
+    return site.config.without("whisper_config").updated(**changes)
 
 
 def normalization(mean: list[float], deviation: list[float]) -> tuple[MetadataLine, ...]:
@@ -216,7 +212,7 @@ ACTIVATION = (
 )
 
 
-def known_activation(*gelu: str, default: Any = _REQUIRED) -> MetadataLine:
+def known_activation(*gelu: str, default: object = _REQUIRED) -> MetadataLine:
     """The keys for the activation of the pictures' encoder; an error if llama.cpp does not have this activation.
 
     Args:
@@ -243,7 +239,7 @@ def projector_type(name: str) -> MetadataLine:
     return text("projector_type", always(name))
 
 
-def norm_epsilon(*keys: str, default: Any = _REQUIRED) -> MetadataLine:
+def norm_epsilon(*keys: str, default: object = _REQUIRED) -> MetadataLine:
     """The epsilon in the norms of the pictures' encoder, which is added to the variance before the square root."""
     return f32("vision.attention.layer_norm_epsilon", of_vision(*keys, default=default))
 

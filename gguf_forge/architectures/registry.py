@@ -12,7 +12,6 @@ from importlib import import_module
 from importlib.resources import files
 from pkgutil import iter_modules
 from types import MappingProxyType
-from typing import Any
 
 from gguf_forge.architectures import families
 from gguf_forge.architectures.config import Config, text_part
@@ -87,7 +86,7 @@ def _table(found: Iterable[Architecture]) -> Mapping[tuple[str, Part], tuple[Arc
     return MappingProxyType(table)
 
 
-def class_name(config: Mapping[str, Any], part: Part = "text") -> str:
+def class_name(config: Mapping[str, object], part: Part = "text") -> str:
     """The class that a config names for a part of its model.
 
     Raises:
@@ -95,9 +94,10 @@ def class_name(config: Mapping[str, Any], part: Part = "text") -> str:
     """
     names = config.get("architectures")
     top = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else None
-    if top is None and isinstance(config.get("ssm_cfg"), dict):
+    of_mamba = config.get("ssm_cfg")
+    if top is None and isinstance(of_mamba, dict):
         # Checkpoints of the package mamba_ssm are older than Mamba in transformers and name no class.
-        top = f"{config['ssm_cfg'].get('layer', 'Mamba')}ForCausalLM"
+        top = f"{of_mamba.get('layer', 'Mamba')}ForCausalLM"
     nested = text_part(config) if part == "text" else config.get("vision_config")
     inner = nested.get("architectures") if isinstance(nested, dict) else None
     if isinstance(inner, list) and inner and isinstance(inner[0], str) and not (part == "text" and top in _TOP_LEVEL):
@@ -107,7 +107,7 @@ def class_name(config: Mapping[str, Any], part: Part = "text") -> str:
     return top
 
 
-def declarations_of(config: Mapping[str, Any], part: Part) -> tuple[Architecture, ...]:
+def declarations_of(config: Mapping[str, object], part: Part) -> tuple[Architecture, ...]:
     """The declarations that fit a part of a checkpoint. The first of them counts.
 
     Raises:
@@ -121,7 +121,7 @@ def declarations_of(config: Mapping[str, Any], part: Part) -> tuple[Architecture
     return found
 
 
-def find_architecture(config: Mapping[str, Any], part: Part = "text") -> Architecture:
+def find_architecture(config: Mapping[str, object], part: Part = "text") -> Architecture:
     """The declaration for a part of a checkpoint.
 
     Args:
@@ -153,7 +153,7 @@ def find_architecture(config: Mapping[str, Any], part: Part = "text") -> Archite
     raise UnsupportedError(problem, file="config.json", hint=_hint(name, known, config))
 
 
-def module_files(config: Mapping[str, Any]) -> Mapping[str, str]:
+def module_files(config: Mapping[str, object]) -> Mapping[str, str]:
     """The files with further tensors that a checkpoint may have, according to its declarations; empty if none."""
     try:
         found = (one for part in _PARTS for one in declarations_of(config, part)[:1])
@@ -162,7 +162,7 @@ def module_files(config: Mapping[str, Any]) -> Mapping[str, str]:
         return {}
 
 
-def _hint_for_class(config: Mapping[str, Any]) -> str:
+def _hint_for_class(config: Mapping[str, object]) -> str:
     """What helps if a config names no class: what it is instead, or the classes of its type of model."""
     if isinstance(config.get("_class_name"), str):
         return "this is the config of a part of a diffusers pipeline, not of a language model"
@@ -177,7 +177,7 @@ def _is_of(name: str, kind: str) -> bool:
     return name.lower() == f"{kind.removesuffix('_text').replace('_', '').lower()}forcausallm"
 
 
-def _hint(name: str, known: list[str], config: Mapping[str, Any]) -> str:
+def _hint(name: str, known: list[str], config: Mapping[str, object]) -> str:
     """What helps if a class is not known: the right spelling, the class of the language model inside, or the list."""
     from difflib import get_close_matches
 

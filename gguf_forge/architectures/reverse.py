@@ -162,7 +162,7 @@ def _site(architecture: Architecture, metadata: Metadata, targets: Sequence[str]
     """Where the declaration is applied: what the file tells of the model."""
     config = config_of_file(architecture, metadata)
     layers = max((parse(name).layer or 0 for name in targets), default=0) + 1
-    count = config.find("block_count") or layers
+    count = config.integer("block_count", minimum=0, default=0) or layers
     return Site(config, LocalFolder(Path()), architecture.part, block_count=count, keys=metadata)
 
 

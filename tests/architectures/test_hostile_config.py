@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from random import Random
+from typing import Any
 
+import projectors
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from synthetic import FAMILIES, read_description, write_checkpoint
 
+from gguf_forge import plan
+from gguf_forge.architectures import families
 from gguf_forge.architectures.config import Config
 from gguf_forge.checkpoint import Checkpoint
 from gguf_forge.errors import ForgeError, InputError
@@ -52,6 +60,62 @@ def test_any_value_gives_a_plan_or_a_message(checkpoint: tuple[Path, str | None]
         assert str(error)
     finally:
         (folder / "config.json").write_text(original)
+
+
+ANY_JSON = (None, True, 0, -1, 1.5, float("nan"), 10**30, "x", [], {}, [None, "x"], [[1, 2]], {"a": [1]})
+_REMOVED = object()
+
+
+def _paths(value: object, *path: str | int) -> Iterator[tuple[str | int, ...]]:
+    """The keys that lead to each value inside of a JSON value. Of a list, the first two values stand for all."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    for key, each in inner:
+        yield (*path, key)
+        yield from _paths(each, *path, key)
+
+
+def _changed(text: str, path: tuple[str | int, ...], value: object) -> str:
+    config = node = json.loads(text)
+    for key in path[:-1]:
+        node = node[key]
+    if value is _REMOVED:
+        del node[path[-1]]
+    else:
+        node[path[-1]] = value
+    return json.dumps(config)
+
+
+def _written(description: Path, folder: Path) -> tuple[Path, dict[str, Any]]:
+    if description.suffix == ".json":
+        return projectors.write(description, folder / "hf"), projectors.options(description, folder)
+    return write_checkpoint(description, folder / "hf"), {"pre_tokenizer": read_description(description).pre_tokenizer}
+
+
+@pytest.mark.parametrize(
+    "description", [*sorted(FAMILIES.iterdir()), *projectors.descriptions()], ids=lambda path: path.stem
+)
+def test_any_value_in_the_config_of_any_family(description: Path, tmp_path: Path) -> None:
+    """A few of its keys and values, which its name decides."""
+    source, options = _written(description, tmp_path)
+    random = Random(description.stem)
+    for name in ("config.json", "preprocessor_config.json"):
+        file = source / name
+        text = file.read_text() if file.is_file() else "{}"
+        for path in random.sample(paths := list(_paths(json.loads(text))), min(len(paths), 6)):
+            file.write_text(_changed(text, path, random.choice((*ANY_JSON, _REMOVED))))
+            with suppress(ForgeError):
+                plan(source, "F32", **options)
+        if text != "{}":
+            file.write_text(text)
+
+
+def test_declarations_compute_with_checked_values_only() -> None:
+    """A value of a config is an `object`, so mypy refuses to compute with it. `Any` would switch that off."""
+    of_fields = re.compile(r"from typing import Any|changes: Any|usual: dict\[str, Any\]")  # of an `Architecture`
+    for folder in families.__path__:
+        texts = {path.name: of_fields.sub("", path.read_text()) for path in Path(folder).glob("*.py")}
+        users = [name for name, text in texts.items() if re.search(r"\bAny\b", text)]
+        assert not users
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gguf_forge.architectures.appended_layers import NEXTN, NEXTN_COUNT, is_appended, with_counted_layers
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.config import Config
@@ -66,7 +64,7 @@ def _rotated(site: Site) -> int:
     return int(site.config.head_dim * site.config.rope_number("partial_rotary_factor", 0.5))
 
 
-def _shared_length(site: Site) -> Any:
+def _shared_length(site: Site) -> object:
     length = site.config.find("moe_shared_expert_intermediate_size")
     if length is not None:
         return length

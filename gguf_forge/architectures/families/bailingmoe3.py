@@ -3,7 +3,7 @@ tokens."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from gguf_forge.architectures.appended_layers import SOME_NEXTN, with_appended_layers
 from gguf_forge.architectures.completeness import EXPERTS, GATED
@@ -48,7 +48,7 @@ def _checked(site: Site) -> Config:
 def _clamps(key: str, source: str) -> MetadataLine:
     """The limit of the values in each layer's experts; 0 if there is none."""
 
-    def limits(site: Site) -> Any:
+    def limits(site: Site) -> object:
         listed = site.config.find(source)
         if not isinstance(listed, list):
             return listed
@@ -58,7 +58,7 @@ def _clamps(key: str, source: str) -> MetadataLine:
     return f32(key, limits)
 
 
-def _sum_of(*keys: str) -> Any:
+def _sum_of(*keys: str) -> Callable[[Site], int]:
     return lambda site: sum(site.config.integer(key) for key in keys)
 
 
@@ -126,11 +126,9 @@ bailingmoe3 = with_appended_layers(
 
 
 def _sections(site: Site) -> Lines:
-    sections = site.config.find("mrope_section")
-    if not isinstance(sections, list) or not all(isinstance(each, int) for each in sections):
-        raise InputError(f"mrope_section is {sections!r:.40}, not a list of numbers", file="config.json")
+    sections = site.config.integers("mrope_section")
     if 2 * sum(sections[:3]) != site.config.integer("qk_rope_head_dim"):
-        raise InputError(f"mrope_section {sections} is not half of qk_rope_head_dim", file="config.json")
+        raise InputError(f"mrope_section {sections!r:.40} is not half of qk_rope_head_dim", file="config.json")
     yield "rope.dimension_sections", values.array(ValueType.INT32, (*sections[:3], 0))
 
 

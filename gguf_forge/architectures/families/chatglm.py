@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from gguf_forge.architectures.completeness import ATTENTION, DENSE
 from gguf_forge.architectures.declaration import Architecture, Drop
@@ -25,17 +24,18 @@ def _heads(site: Site) -> int:
     return site.config.integer("n_head", "num_attention_heads")
 
 
-def _or(default: Callable[[Site], float], *keys: str) -> Callable[[Site], Any]:
+def _or(default: Callable[[Site], float], *keys: str) -> Callable[[Site], object]:
     """The value of the first key that exists, or the default."""
 
-    def value(site: Site) -> Any:
+    def value(site: Site) -> object:
         return site.config.find(*keys) if any(key in site.config for key in keys) else default(site)
 
     return value
 
 
 def _rotated(site: Site) -> int:
-    width = site.config.find("attention_dim") or _width(site) // _heads(site)
+    own = site.config.find("attention_dim")
+    width = site.config.integer("attention_dim") if own else _width(site) // _heads(site)
     return int(width * site.config.rope_number("partial_rotary_factor", 0.5))
 
 
@@ -53,7 +53,7 @@ chatglm_model = Architecture(
         file_type,
         u32("rope.dimension_count", _rotated),
         flag("tokenizer.ggml.add_bos_token", lambda site: False),
-        f32("rope.freq_base", lambda site: 10000 * site.config.get("rope_ratio", 1)),
+        f32("rope.freq_base", lambda site: 10000 * site.config.number("rope_ratio", default=1)),
     ),
     tokenizer=either(_is_chatglm3, chatglm3, chatglm),
     renames=(*WRAPPERS, starts("transformer.", put_back=True)),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gguf_forge.architectures.declaration import Drop, MetadataLine, Rule
 from gguf_forge.architectures.metadata import f32, u32
 from gguf_forge.architectures.operations import part_of, reshape, squeeze
@@ -84,9 +82,8 @@ def _halves(source: str) -> tuple[Rule, ...]:
     )
 
 
-def _projector_heads(site: Site) -> Any:
-    found = site.config.find("projector_config")
-    return found.get("num_attention_heads") if isinstance(found, dict) else None
+def _projector_heads(site: Site) -> object:
+    return site.config.part("projector_config").find("num_attention_heads")
 
 
 _SPEECH: tuple[MetadataLine, ...] = (
@@ -112,12 +109,11 @@ _SPEECH_CONFIG = one_after_the_other(
 )
 
 
-def _further_layers(site: Site) -> Any:
+def _further_layers(site: Site) -> object:
     """The layers whose outputs stand before the last one's."""
     layers = of_audio("cat_hidden_layers", default=None)(site)
     width = audio(site).integer("hidden_dim")
-    found = site.config.find("projector_config")
-    has = found.get("encoder_hidden_size") if isinstance(found, dict) else None
+    has = site.config.part("projector_config").find("encoder_hidden_size")
     if layers and isinstance(layers, list) and has != width * (len(layers) + 1):
         raise InputError(
             f"encoder_hidden_size is {has!r:.40}, not {width} for each of {len(layers) + 1} layers", file="config.json"

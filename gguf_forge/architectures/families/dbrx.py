@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from gguf_forge.architectures.completeness import EXPERTS
 from gguf_forge.architectures.declaration import Architecture, Rule
@@ -14,10 +13,10 @@ from gguf_forge.errors import InputError
 from gguf_forge.tokenizer import bpe
 
 
-def _of(part: str, key: str) -> Callable[[Site], Any]:
+def _of(part: str, key: str) -> Callable[[Site], object]:
     """A value of one of the config's parts."""
 
-    def value(site: Site) -> Any:
+    def value(site: Site) -> object:
         found = site.config.find(part)
         if not isinstance(found, dict):
             raise InputError(f"{part} is {found!r:.40}, not an object", file="config.json")
@@ -27,13 +26,7 @@ def _of(part: str, key: str) -> Callable[[Site], Any]:
 
 
 def _count(key: str) -> Callable[[Site], int]:
-    def number(site: Site) -> int:
-        found = _of("ffn_config", key)(site)
-        if type(found) is not int or not 0 < found < 2**31:
-            raise InputError(f"ffn_config/{key} is {found!r:.40}, not a positive number", file="config.json")
-        return found
-
-    return number
+    return lambda site: site.config.part("ffn_config").integer(key)
 
 
 _N_EXPERTS, _INNER = _count("moe_num_experts"), _count("ffn_hidden_size")

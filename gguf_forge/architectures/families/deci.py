@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from gguf_forge.architectures.completeness import ATTENTION, GATED
 from gguf_forge.architectures.config import Config
@@ -20,14 +19,14 @@ _HEADS, _KEY_HEADS, _INNER = "num_attention_heads", "num_key_value_heads", "inte
 _BLOCKS, _KEY_HEADS_BY_LAYER = "block_configs", "num_key_value_heads_per_layer"
 
 
-def _part(block: Any, name: str) -> Mapping[str, Any]:
+def _part(block: object, name: str) -> Mapping[str, object]:
     part = block.get(name) if isinstance(block, dict) else None
     if not isinstance(part, dict):
         raise InputError(f"a block of {_BLOCKS} says nothing of its {name}", file="config.json")
     return part
 
 
-def _inner_size(multiplier: Any, width: int) -> int:
+def _inner_size(multiplier: object, width: int) -> int:
     """2/3 of `ffn_mult` times the model's width, rounded up to a multiple of 256; 0 for a layer without this part."""
     if multiplier is None:
         return 0
@@ -36,7 +35,7 @@ def _inner_size(multiplier: Any, width: int) -> int:
     return -(-int(2 * multiplier * width / 3) // 256) * 256
 
 
-def _head_counts(attention: Mapping[str, Any], count: int) -> tuple[int, int]:
+def _head_counts(attention: Mapping[str, object], count: int) -> tuple[int, int]:
     """The numbers of query heads and key heads of a layer. A layer with linear attention has no key heads."""
     group = attention.get("n_heads_in_group")
     if group is None:
@@ -90,7 +89,7 @@ def _table(site: Site) -> Lines:
         yield from line(site)
 
 
-def _at(site: Site, key: str) -> Any:
+def _at(site: Site, key: str) -> object:
     """The config's entry for the site's layer."""
     found = site.config.find(key)
     layer = site.layer or 0

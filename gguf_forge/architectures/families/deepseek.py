@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, Drop, Rule
@@ -40,10 +38,10 @@ def _head_width(site: Site) -> int:
     return site.config.integer(NOPE) + site.config.integer("qk_rope_head_dim")
 
 
-def _yarn_log_multiplier(site: Site) -> Any:
+def _yarn_log_multiplier(site: Site) -> object:
     # The file has a tenth of the value. Readers of this architecture expect this, unlike those of others.
-    mscale = site.config["rope_parameters"].get("mscale_all_dim")
-    return 0.1 * mscale if isinstance(mscale, int | float) else mscale
+    given = site.config.part("rope_parameters").find("mscale_all_dim")
+    return 0.1 * site.config.part("rope_parameters").number("mscale_all_dim") if given else given
 
 
 def feed_forward(site: Site) -> tuple[str, ...]:

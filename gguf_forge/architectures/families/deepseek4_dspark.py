@@ -31,14 +31,14 @@ _OF_DRAFT = {
 
 def _in_layer(name: str, site: Site) -> str:
     """Renames the tensors of the draft's stages, which are its layers."""
-    found = re.fullmatch(r"mtp\.([0-9]{1,6})\.(.+)", name)
+    found = re.fullmatch(r"mtp\.([0-9]{1,4})\.(.+)", name)
     if found is None:
         return name
     return found[2] if found[2] in _OF_DRAFT else f"model.layers.{found[1]}.{found[2]}"
 
 
 def _stages(site: Site) -> int:
-    found = (re.match(r"mtp\.([0-9]{1,6})\.(.+)", name) for name in site.tensors)
+    found = (re.match(r"mtp\.([0-9]{1,4})\.(.+)", name) for name in site.tensors)
     return 1 + max((int(name[1]) for name in found if name and name[2] not in _OF_DRAFT), default=-1)
 
 

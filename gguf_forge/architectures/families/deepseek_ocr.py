@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gguf_forge.architectures.completeness import ATTENTION
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.families.deepseek import EXPERT_METADATA, deepseek2, dense_layers, feed_forward
@@ -23,7 +21,7 @@ def _has_sam(config: Config) -> bool:
     return isinstance(width, dict) and "sam_vit_b" in width
 
 
-def _window(site: Site) -> Any:
+def _window(site: Site) -> object:
     return site.config.find("sliding_window_size") or site.config.find("sliding_window") or None
 
 

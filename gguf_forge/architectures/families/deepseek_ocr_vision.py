@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from math import isqrt
 from typing import Any
 
@@ -34,42 +34,34 @@ _QWEN2 = {"patch_size": 16, "intermediate_size": 4864, "num_attention_heads": 14
 _USUAL_SCALE = 4
 
 
-def _widths(site: Site) -> Mapping[str, Any]:
+def _widths(site: Site) -> Config:
     """The configs of the encoders by their names, which stand where other configs have the width."""
-    found = vision(site).find("width")
-    if not isinstance(found, dict) or not isinstance(found.get("sam_vit_b"), dict):
+    found = vision(site).part("width")
+    if "sam_vit_b" not in found:
         raise InputError("vision_config.width does not describe sam_vit_b", file="config.json")
     return found
 
 
 def _with_clip(site: Site) -> Config:
     widths, found = _widths(site), dict(vision(site))
-    clip = widths.get("clip-l-14-224")
-    if clip is not None:
-        found |= _object(clip, "clip-l-14-224")
+    found |= widths.part("clip-l-14-224")
     if isinstance(found["width"], int):
         found["hidden_size"] = found["width"]
     if found.get("heads") is not None:
         heads = Config(found).integer("heads")
         found |= {"num_heads": heads, "intermediate_size": heads * 4}
-    return site.config.updated(vision_config={**found, "sam": widths["sam_vit_b"]})
+    return site.config.updated(vision_config={**found, "sam": widths.part("sam_vit_b")})
 
 
 def _with_qwen2(site: Site) -> Config:
-    width = Config(_object(_widths(site).get("qwen2-0-5b"), "qwen2-0-5b")).integer("dim")
+    width = _widths(site).part("qwen2-0-5b").integer("dim")
     config = _with_clip(site)
-    found = {key: value for key, value in config["vision_config"].items() if value is not None}
+    found = {key: value for key, value in config.part("vision_config").items() if value is not None}
     return config.updated(vision_config={**_QWEN2, **found, "hidden_size": width})
 
 
-def _object(value: Any, name: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise InputError(f"vision_config.width lacks {name}", file="config.json")
-    return value
-
-
-def _of_sam(key: str) -> Any:
-    return lambda site: Config(vision(site)["sam"]).integer(key)
+def _of_sam(key: str) -> Callable[[Site], int]:
+    return lambda site: vision(site).part("sam").integer(key)
 
 
 def _scale(site: Site) -> int | None:

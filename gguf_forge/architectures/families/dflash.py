@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from gguf_forge.architectures.completeness import ATTENTION, GATED
-from gguf_forge.architectures.config import Config, positive, rope_parameters
+from gguf_forge.architectures.config import Config, rope_parameters
 from gguf_forge.architectures.declaration import Drop, Operation
 from gguf_forge.architectures.families.qwen import qwen3
 from gguf_forge.architectures.metadata import DECODER, f32, flag, u32
-from gguf_forge.architectures.operations import token_table
+from gguf_forge.architectures.operations import reorder, token_table
 from gguf_forge.architectures.registry import find_architecture
 from gguf_forge.architectures.renames import INSIDE_MODEL, WRAPPERS
 from gguf_forge.architectures.site import Site
@@ -18,14 +17,13 @@ from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.gguf_file import values
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.tensors.expression import TensorExpr
-from gguf_forge.tensors.row_maps import Reorder, length
 from gguf_forge.tokenizer import TokenizerSource, in_order
 from gguf_forge.tokenizer.checks import as_id
 
 _ROPE = ("rope_parameters", "rope_scaling", "rope_theta")
 
 
-def _settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def _settings(config: Mapping[str, object]) -> Mapping[str, object]:
     """The part of the config that describes the draft model."""
     found = config.get("dflash_config") or {}
     if not isinstance(found, dict):
@@ -33,22 +31,22 @@ def _settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
-def _setting(key: str, beside: str | None = None) -> Any:
+def _setting(key: str, beside: str | None = None) -> Callable[[Site], object]:
     """A value from the draft model's part of the config, or else from the whole config."""
 
-    def value(site: Site) -> Any:
+    def value(site: Site) -> object:
         found = _settings(site.config).get(key)
         return site.config.find(beside) if found is None and beside is not None else found
 
     return value
 
 
-def _softcap(site: Site) -> Any:
+def _softcap(site: Site) -> object:
     cap = _setting("final_logit_softcapping", "final_logit_softcapping")(site)
     return None if isinstance(cap, int | float) and cap <= 0 else cap
 
 
-def _of_convolutions(key: str) -> Any:
+def _of_convolutions(key: str) -> Callable[[Site], object]:
     return lambda site: _settings(site.config).get(key) if "conv_kernel_size" in _settings(site.config) else None
 
 
@@ -63,13 +61,13 @@ def target_layers(key: str) -> Callable[[Site], list[int]]:
     return lambda site: _behind(site.config.find(key), key)
 
 
-def _behind(layers: Any, key: str) -> list[int]:
+def _behind(layers: object, key: str) -> list[int]:
     if not isinstance(layers, list) or not all(isinstance(each, int) for each in layers):
         raise InputError(f"{key} is {layers!r:.40}, not a list of layers", file="config.json")
     return [each + 1 for each in layers]
 
 
-def _window(site: Site) -> Any:
+def _window(site: Site) -> object:
     settings = _settings(site.config)
     is_used = site.config.find("use_sliding_window") or settings.get("use_swa")
     return (settings.get("swa_window_size") or site.config.find("sliding_window") or None) if is_used else None
@@ -84,20 +82,22 @@ def _windowed_layers(site: Site) -> list[bool] | None:
     return [kind == "sliding_attention" for kind in kinds]
 
 
-def _is_causal(site: Site) -> Any:
+def _is_causal(site: Site) -> object:
     causal = site.config.find("is_causal")
     causal = _settings(site.config).get("causal") if causal is None else causal
     return None if causal is None else bool(causal)
 
 
 def _rotated(site: Site) -> int | None:
-    factor = site.config["rope_parameters"].get("partial_rotary_factor")
-    return None if factor is None else int(site.config.head_dim * positive(factor, "partial_rotary_factor", None))
+    rope = site.config.part("rope_parameters")
+    if rope.find("partial_rotary_factor") is None:
+        return None
+    return int(site.config.head_dim * rope.number("partial_rotary_factor"))
 
 
 def _sections(site: Site) -> list[int] | None:
     """The rotary sections of the draft. If the target rotates by time, height and width, the draft uses only time."""
-    if site.target is None or "mrope_section" not in site.target.config["rope_parameters"]:
+    if site.target is None or "mrope_section" not in site.target.config.part("rope_parameters"):
         return None
     return [site.config.head_dim // 2, 0, 0, 0]
 
@@ -109,7 +109,7 @@ def target_vocabulary(source: TokenizerSource) -> Metadata | None:
     return reader(source) if reader is not None else None
 
 
-def mask_token(source: TokenizerSource, id: Any, *path: str) -> Metadata:
+def mask_token(source: TokenizerSource, id: object, *path: str) -> Metadata:
     """The token that stands for those to predict. Its id is under these keys of config.json."""
     place = source.files.place("config.json")
     for key in path:
@@ -122,14 +122,15 @@ def _mask(source: TokenizerSource) -> Metadata:
     return {} if id is None else mask_token(source, id, "dflash_config", "mask_token_id")
 
 
+_FROM_PAIRS = reorder(
+    0, (-1, lambda site: site.config.head_dim // 2, 2), (0, 2, 1), "rows from pairs to halves for rotary embedding"
+)
+
+
 def _to_halves(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     """Reorders the rows of each head from interleaved pairs to two halves, if the config says that they are pairs."""
     (x,) = sources
-    if site.config.get("rope_is_neox_style", True):
-        return x
-    half, axis = site.config.head_dim // 2, -len(x.shape)
-    parts = (length(x, axis) // (2 * half), half, 2)
-    return Reorder(x, axis, parts, (0, 2, 1), said="rows from pairs to halves for rotary embedding")
+    return x if site.config.get("rope_is_neox_style", True) else _FROM_PAIRS(site, x)
 
 
 _SINKS = ("self_attn.sinks", "self_attn.attention_sink_bias", "self_attn.learnable_sink_param")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Rule
@@ -30,7 +30,7 @@ from gguf_forge.errors import InputError
 
 _SOUND = "audio_encoder.dots_encoder.speech_encoder."
 # What llama.cpp's graphs take for granted: config key -> the values that it may have.
-_OF_PICTURES: dict[str, tuple[Any, ...]] = {
+_OF_PICTURES: dict[str, tuple[object, ...]] = {
     "adapter_type": ("patch_merger",),
     "pre_pixel_shuffle": (True,),
     "router_scoring_func": (None, "sigmoid"),
@@ -39,7 +39,7 @@ _OF_PICTURES: dict[str, tuple[Any, ...]] = {
     "use_bias": (None, False),
     "use_qk_norm": (True,),
 }
-_OF_SOUND: dict[str, tuple[Any, ...]] = {
+_OF_SOUND: dict[str, tuple[object, ...]] = {
     "use_conv2d_stem": (True,),
     "use_rope": (True,),
     "use_rms_norm": (True,),
@@ -50,20 +50,13 @@ _OF_SOUND: dict[str, tuple[Any, ...]] = {
 _ROPE = {"partial_rotary_factor": (0.5,), "rope_theta": (10000.0,)}
 
 
-def _part(config: Config, key: str) -> Config:
-    found = config.find(key)
-    if not isinstance(found, dict):
-        raise InputError(f"{key} is {found!r:.40}, not an object", file="config.json")
-    return Config(found)
-
-
 def _prepared(site: Site) -> Config:
     pictures, sound = vision(site), audio(site)
-    whisper = _part(sound, "whisper_config")
+    whisper = sound.part("whisper_config")
     pictures.check_known(_OF_PICTURES)
     sound.check_known(_OF_SOUND)
     whisper.check_known({"activation_function": ("swiglu",)})
-    _part(sound, "rope_parameters").check_known(_ROPE)
+    sound.part("rope_parameters").check_known(_ROPE)
     return site.config.updated(
         # `hidden_size` is the width of the language model there, and a picture keeps its size
         vision_config={**pictures, "hidden_size": pictures.integer("embed_dim"), "image_size": 0},
@@ -77,20 +70,23 @@ def _prepared(site: Site) -> Config:
     )
 
 
-def _of_pictures(key: str) -> Any:
+def _of_pictures(key: str) -> Callable[[Site], object]:
     """A value from the preprocessor's part for pictures, or else from the whole of it."""
-    return lambda site: {
-        **preprocessor(site),
-        **preprocessor(site).part("vision_config", "preprocessor_config.json"),
-    }.get(key)
+    return lambda site: {**preprocessor(site), **preprocessor(site).part("vision_config")}.get(key)
 
 
 def _experts(site: Site) -> list[int]:
     """The number of experts of each layer. A layer with none is dense, which the config says with -1."""
-    counts, layers = of_vision("pyramid_num_routed")(site), vision(site).integer("num_hidden_layers")
-    if not isinstance(counts, list) or len(counts) != layers or not all(type(count) is int for count in counts):
+    counts = vision(site).integers("pyramid_num_routed", minimum=-1, maximum=100_000)
+    layers = vision(site).integer("num_hidden_layers")
+    if len(counts) != layers:
         raise InputError(f"pyramid_num_routed is not a list of {layers} numbers", file="config.json")
     return [max(0, count) for count in counts]
+
+
+def _experts_here(site: Site) -> int:
+    counts, layer = _experts(site), site.layer or 0
+    return counts[layer] if layer < len(counts) else 0
 
 
 def _layer(site: Site) -> tuple[str, ...]:
@@ -128,7 +124,7 @@ dots3_encoders = projector(
                 f"v.blk.{{i}}.ffn_{role}_exps.weight",
                 stack,
                 after="experts",
-                count=lambda site: _experts(site)[site.layer or 0],
+                count=_experts_here,
             )
             for word, role in (("fc1", "gate"), ("fc2", "down"), ("fc3", "up"))
         ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from gguf_forge.architectures.completeness import ATTENTION, GATED
 from gguf_forge.architectures.config import Config
@@ -17,9 +16,10 @@ from gguf_forge.architectures.site import Site
 
 # The config key under which checkpoints of the speculators library describe the layer itself.
 _NESTED = "transformer_layer_config"
+_LAYER_IDS = "eagle_aux_hidden_state_layer_ids"
 
 
-def _merged(raw: Mapping[str, Any]) -> Config:
+def _merged(raw: Mapping[str, object]) -> Config:
     nested = raw.get(_NESTED)
     return Config.raw({**raw, **nested}) if isinstance(nested, dict) else Config.of(raw)
 
@@ -32,14 +32,13 @@ def _is_draft(config: Config) -> bool:
 
 
 def _target_layers(site: Site) -> list[int]:
-    listed = site.config.find("eagle_aux_hidden_state_layer_ids")
-    if listed:
-        return listed  # type: ignore[no-any-return]
+    if site.config.find(_LAYER_IDS):
+        return site.config.integers(_LAYER_IDS)
     count = site.named_target().config.block_count
     return [2, count // 2, count - 3]
 
 
-def _target_width(site: Site) -> Any:
+def _target_width(site: Site) -> object:
     own = site.config.find("target_hidden_size")
     return site.named_target().config.integer("hidden_size") if own is None else own
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.declaration import Architecture, Drop, Operation, Rule
 from gguf_forge.architectures.metadata import DECODER, u32
@@ -52,11 +50,12 @@ ernie45 = Architecture(
 paddle_ocr = ernie45.derive("paddleocr", hf=("PaddleOCRVLForConditionalGeneration",))
 
 
-def _shared_length(site: Site) -> Any:
+def _shared_length(site: Site) -> int | None:
     """The value in llama.cpp's own files. The shared experts are as wide as their tensors show."""
     shared, inner = site.config.find("moe_num_shared_experts"), site.config.find("intermediate_size")
-    groups = site.config.find("num_key_value_heads")
-    return inner // groups if shared and inner is not None and groups else None
+    if not shared or inner is None or not site.config.find("num_key_value_heads"):
+        return None
+    return site.config.integer("intermediate_size", minimum=0) // site.config.integer("num_key_value_heads")
 
 
 def _is_dense(site: Site) -> bool:

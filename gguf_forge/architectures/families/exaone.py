@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gguf_forge.architectures.appended_layers import (
     MTP_NAMES,
     NEXTN,
@@ -46,7 +44,7 @@ exaone = Architecture(
 )
 
 
-def _window(site: Site) -> Any:
+def _window(site: Site) -> object:
     return site.config.find("sliding_window")
 
 

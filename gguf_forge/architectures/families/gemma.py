@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gguf_forge.architectures.completeness import ATTENTION, GATED
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, Drop
@@ -62,7 +60,7 @@ gemma2 = gemma.derive(
 )
 
 
-def _sliding_window(site: Site) -> Any:
+def _sliding_window(site: Site) -> int | None:
     return None if site.config.find("sliding_window_pattern") == 1 else site.config.integer("sliding_window")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 
@@ -35,7 +34,7 @@ def _sparsity_scale(site: Site) -> Lines:
     yield "activation_sparsity_scale", values.array(ValueType.FLOAT32, tuple(map(_quantile, shares)))
 
 
-def _quantile(share: Any) -> float:
+def _quantile(share: object) -> float:
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
         raise InputError(f"activation_sparsity_pattern has {share!r:.40}, not a share below 1", file="config.json")
     doubled = np.float32(2) * np.float32(share) - np.float32(1)

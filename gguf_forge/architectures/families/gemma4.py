@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_forge.architectures.completeness import EXPERTS, GATED
-from gguf_forge.architectures.config import MAX_HEAD_DIM, Config, positive
+from gguf_forge.architectures.config import MAX_HEAD_DIM
 from gguf_forge.architectures.families.gemma import gemma3
 from gguf_forge.architectures.families.gemma3n import shares_keys
 from gguf_forge.architectures.metadata import SLIDING_PATTERN, Lines, sliding_layers, u32
@@ -25,14 +25,12 @@ def _of_full_layers(site: Site, key: str, own: str) -> int | None:
     """A number for the layers with full attention: from a key of its own, or from the configs of single layers."""
     if site.config.find(own) is not None:
         return site.config.integer(own, maximum=MAX_HEAD_DIM)
-    layers = site.config.find("per_layer_config")
-    if not isinstance(layers, dict):
+    layers = site.config.part("per_layer_config")
+    if not layers:
         return None
-    slides = sliding_layers(site)
-    for layer, changes in layers.items():
-        is_full = layer.isdecimal() and int(layer) < len(slides) and not slides[int(layer)]
-        if is_full and isinstance(changes, dict) and key in changes:
-            return Config(changes).integer(key, maximum=MAX_HEAD_DIM)
+    for layer, slides in enumerate(sliding_layers(site)):
+        if not slides and key in layers.part(str(layer)):
+            return layers.part(str(layer)).integer(key, maximum=MAX_HEAD_DIM)
     return None
 
 
@@ -79,8 +77,8 @@ def _inner_sizes(site: Site) -> list[int] | None:
 
 
 def _rotated_in_window(site: Site) -> int:
-    factor = site.config["rope_parameters"].get("partial_rotary_factor")
-    return int(site.config.integer("head_dim") * positive(factor, "partial_rotary_factor", 1.0))
+    factor = site.config.part("rope_parameters").number("partial_rotary_factor", default=1.0)
+    return int(site.config.integer("head_dim") * factor)
 
 
 def rope_factors(site: Site) -> Iterable[tuple[str, NDArray[np.float32]]]:

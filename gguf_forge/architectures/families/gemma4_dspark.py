@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import sqrt
-from typing import Any
 
 from gguf_forge.architectures.completeness import GATED
 from gguf_forge.architectures.config import Config
@@ -21,7 +21,7 @@ _ACTIVATION = "gelu_pytorch_tanh"
 _DEFAULT_ROPE = {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1_000_000.0}
 
 
-def _setting(config: Any, key: str, default: Any = None) -> Any:
+def _setting(config: Mapping[str, object], key: str, default: object = None) -> object:
     """A value from the draft model's part of the config, or else from the whole config."""
     own = config.get("dflash_config")
     return own[key] if isinstance(own, dict) and key in own else config.get(key, default)

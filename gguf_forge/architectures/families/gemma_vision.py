@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import isqrt
-from typing import Any
 
 from gguf_forge.architectures.declaration import Rule
 from gguf_forge.architectures.metadata import f32, text, u32
@@ -31,7 +30,6 @@ from gguf_forge.architectures.projector import (
 )
 from gguf_forge.architectures.renames import ends, starts
 from gguf_forge.architectures.site import Site
-from gguf_forge.errors import InputError
 
 _PARTS = ("multi_modal_projector.", "vision_tower.", "multimodal_projector.", "vision_model.")
 
@@ -76,14 +74,9 @@ _MOBILENET = (
 _TOWER = "model.vision_tower.timm_model."
 
 
-def _side(site: Site) -> Any:
-    size = preprocessor(site).find("size")
-    if size is None:
-        return 768
-    height = size.get("height") if isinstance(size, dict) else None
-    if type(height) is not int:
-        raise InputError(f"size is {size!r:.40}, which has no height", file="preprocessor_config.json")
-    return height
+def _side(site: Site) -> int:
+    prepared = preprocessor(site)
+    return 768 if prepared.find("size") is None else prepared.part("size").integer("height")
 
 
 gemma3n_vision_audio = projector(
@@ -103,7 +96,7 @@ gemma3n_vision_audio = projector(
     prepare=one_after_the_other(
         with_vision(
             n_layers=always(MOST_LAYERS),
-            intermediate_size=lambda site: 4 * of_vision("intermediate_size", default=2048)(site),
+            intermediate_size=lambda site: 4 * vision(site).integer("intermediate_size", default=2048),
             num_attention_heads=of_vision("num_attention_heads", default=8),
             image_size=_side,
             patch_size=lambda site: _side(site) // _tokens(site),

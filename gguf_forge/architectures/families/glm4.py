@@ -30,7 +30,7 @@ def rotated(site: Site) -> int:
 def _in_halves(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     """Reorders the rotated rows of each head from interleaved pairs to halves, as llama.cpp's sections require."""
     (x,) = sources
-    if "mrope_section" not in site.config["rope_parameters"]:
+    if "mrope_section" not in site.config.part("rope_parameters"):
         return x
     width, turned = site.config.head_dim, rotated(site)
     if length(x, 0) % width or turned % 2 or turned > width:

@@ -37,7 +37,7 @@ def _is_linear(site: Site) -> bool:
     return not is_appended(site) and site.config.by_layer("layer_types")[site.layer or 0] == "linear_attention"
 
 
-def _clamps(site: Site) -> list[float] | None:
+def _clamps(site: Site) -> list[object] | None:
     limit = site.config.find("swiglu_limit")
     return None if limit is None else [limit] * site.block_count
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from gguf_forge.architectures.completeness import ATTENTION, MAMBA2
 from gguf_forge.architectures.config import Config
@@ -31,18 +30,14 @@ _STATE_HEADS = ("n_heads", "num_heads", "mamba_n_heads", "mamba_num_heads")
 _KEY_HEADS = ("num_key_value_heads", "n_head_kv", "mamba_num_key_value_heads", "mamba_n_head_kv")
 
 
-def _attention_layers(config: Config) -> list[Any]:
-    """The numbers of the layers with attention: by their kinds, listed, or by a period."""
-    if config.find("layer_types"):
-        return [layer for layer, kind in enumerate(config.listed("layer_types")) if kind == "attention"]
-    if config.find("attn_layer_indices"):
-        return config.listed("attn_layer_indices")
-    period, offset = config.integer("attn_layer_period"), config.integer("attn_layer_offset", minimum=0)
-    return [layer for layer in range(config.block_count) if layer % period == offset]
-
-
 def _has_attention(site: Site) -> bool:
-    return site.layer in _attention_layers(site.config)
+    """Whether the layer has attention: by the layers' kinds, by their numbers, or by a period."""
+    config, layer = site.config, site.layer or 0
+    if config.find("layer_types"):
+        return config.listed("layer_types")[layer : layer + 1] == ["attention"]
+    if config.find("attn_layer_indices"):
+        return layer in config.listed("attn_layer_indices")
+    return layer % config.integer("attn_layer_period") == config.integer("attn_layer_offset", minimum=0)
 
 
 def _is_attention_alone(config: Config) -> bool:
@@ -65,7 +60,8 @@ def _inner_size(site: Site) -> int:
 
 
 def _rotates(site: Site) -> bool:
-    return "BambaForCausalLM" in (site.config.find("architectures") or ()) or _is_attention_alone(site.config)
+    classes = site.config.find("architectures")
+    return (isinstance(classes, list) and "BambaForCausalLM" in classes) or _is_attention_alone(site.config)
 
 
 _HYBRID_KEYS: tuple[MetadataLine, ...] = (

@@ -6,7 +6,6 @@ Both store gate and up as one matrix. It is cut for the first, and kept for the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.config import Config
@@ -53,20 +52,26 @@ def is_text_of_granite(name: str) -> bool:
     return is_text(name) and not name.startswith("encoder.") and not any(part in name for part in others)
 
 
+def picture_layers(site: Site) -> tuple[list[tuple[int, int]], list[int]]:
+    """Pairs of an encoder's layer and the language model's layer that it feeds, which negative numbers count from the
+    end; and the further layers that features of a picture feed."""
+    config = site.config
+    pairs = config.pairs("deepstack_layer_map", minimum=-(2**31)) if config.find("deepstack_layer_map") else []
+    return pairs, config.integers("spatial_target_layers") if config.find("spatial_target_layers") else []
+
+
 def _picture_layers(site: Site) -> list[int] | None:
     """Which features of a picture a layer adds: their number, in the order of the layers that take some, or -1. The
     first ones stand in for embeddings."""
-    config = site.config
-    pairs, spatial = config.find("deepstack_layer_map") or [], config.find("spatial_target_layers") or []
-    if not pairs and not spatial:
+    pairs, spatial = picture_layers(site)
+    targets = sorted([layer % site.config.block_count for _, layer in pairs] + spatial)
+    if not targets:
         return None
-    try:
-        targets = sorted([layer % config.block_count for _, layer in pairs] + [int(layer) for layer in spatial])
-        numbers = [-1] * site.block_count
-        for number, layer in enumerate(targets[1:], 1):
-            numbers[layer] = number
-    except (TypeError, ValueError, IndexError):
-        raise InputError("deepstack_layer_map or spatial_target_layers name no layers", file="config.json") from None
+    if targets[-1] >= site.block_count:
+        raise InputError("deepstack_layer_map or spatial_target_layers name no layers", file="config.json")
+    numbers = [-1] * site.block_count
+    for number, layer in enumerate(targets[1:], 1):
+        numbers[layer] = number
     return numbers
 
 
@@ -113,11 +118,8 @@ granite_moe = granite.derive(
 )
 
 
-def _listed(site: Site, key: str) -> Any:
-    listed = site.config.find(key)
-    if listed and (not isinstance(listed, list) or len(listed) != site.block_count):
-        raise InputError(f"{key} is not a list of {site.block_count} layers", file="config.json")
-    return listed
+def _listed(site: Site, key: str) -> list[object]:
+    return site.config.by_layer(key) if site.config.find(key) else []
 
 
 def _slides(site: Site) -> list[bool]:
@@ -128,7 +130,7 @@ def _slides(site: Site) -> list[bool]:
 
 
 def _rotates(site: Site) -> list[bool] | None:
-    return [bool(each) for each in _listed(site, "no_rope_layers") or ()] or None
+    return [bool(each) for each in _listed(site, "no_rope_layers")] or None
 
 
 _WINDOW: tuple[MetadataLine, ...] = (

@@ -6,7 +6,6 @@ The first of the stacked adapters is empty. It is for text that no adapter is sw
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from gguf_forge.architectures.completeness import GATED
 from gguf_forge.architectures.config import Config
@@ -72,8 +71,8 @@ def _slices(module: str, *roles: tuple[str, Operation]) -> tuple[Rule, ...]:
     return tuple(rule for pair in pairs for rule in pair)
 
 
-def _ids(key: str) -> Callable[[Site], Any]:
-    def listed(site: Site) -> Any:
+def _ids(key: str) -> Callable[[Site], object]:
+    def listed(site: Site) -> object:
         ids = site.config.find(key)
         if not isinstance(ids, list) or len(ids) != site.config.integer("num_adapters"):
             raise InputError(f"{key} is not a list with a token for each adapter", file="config.json")

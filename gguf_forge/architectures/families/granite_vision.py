@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from gguf_forge.architectures.families.granite_moe import picture_layers
 from gguf_forge.architectures.metadata import u32
 from gguf_forge.architectures.projector import (
     USE_GELU,
@@ -42,10 +43,8 @@ class _Projector:
     number: int
 
 
-def _counted(layer: Any, count: int) -> int:
+def _counted(layer: int, count: int) -> int:
     """The number of a layer. A negative number counts from the end."""
-    if type(layer) is not int:
-        raise TypeError
     return layer + count if layer < 0 else layer
 
 
@@ -53,16 +52,13 @@ def _projectors(site: Site) -> list[_Projector]:
     """The projectors that the config describes."""
     config, n_vision = site.config, vision(site).block_count
     n_text = site.config.part("text_config").block_count
-    pairs, targets = config.find("deepstack_layer_map") or [], config.find("spatial_target_layers") or []
-    try:
-        found = [
-            _Projector(_counted(to, n_text), _counted(of, n_vision), "layerwise", number)
-            for number, (of, to) in enumerate(sorted(pairs))
-        ]
-        source = _counted(config.get("spatial_vision_layer", -1), n_vision)
-        found += [_Projector(_counted(to, 0), source, "spatial", number) for number, to in enumerate(targets)]
-    except (TypeError, ValueError):
-        raise InputError("deepstack_layer_map or spatial_target_layers name no layers", file="config.json") from None
+    pairs, targets = picture_layers(site)
+    source = _counted(config.integer("spatial_vision_layer", minimum=-(2**31), default=-1), n_vision)
+    found = [
+        _Projector(_counted(to, n_text), _counted(of, n_vision), "layerwise", number)
+        for number, (of, to) in enumerate(sorted(pairs))
+    ]
+    found += [_Projector(to, source, "spatial", number) for number, to in enumerate(targets)]
     return sorted(found, key=lambda one: one.to_layer)
 
 
@@ -80,7 +76,7 @@ def _by_layer(name: str, site: Site) -> str:
     return f"{stem}{rest[: inner.start()]}.{number}.{rest[inner.end() :]}"
 
 
-def _side(which: int) -> Any:
+def _side(which: int) -> Callable[[Site], int]:
     """The side of the window of queries (0), or of the window of features that they stand for (1)."""
 
     def side(site: Site) -> int:
@@ -95,13 +91,9 @@ def _side(which: int) -> Any:
 
 def _resolutions(site: Site) -> list[int] | None:
     """The sizes that a picture is scaled to, width before height."""
-    found = site.config.find("image_grid_pinpoints")
-    if not found:
+    if not site.config.find("image_grid_pinpoints"):
         return None
-    try:
-        return [side for height, width in found for side in (width, height)]
-    except (TypeError, ValueError):
-        raise InputError("image_grid_pinpoints is not a list of sizes", file="config.json") from None
+    return [side for height, width in site.config.pairs("image_grid_pinpoints") for side in (width, height)]
 
 
 granite4_vision = projector(

@@ -9,8 +9,11 @@ from gguf_forge.architectures.metadata import DECODER, f32, flag, u32
 from gguf_forge.architectures.operations import half, keep, part_of
 from gguf_forge.architectures.renames import Appended, inside, starts
 from gguf_forge.architectures.site import Site
+from gguf_forge.errors import InputError
 from gguf_forge.tokenizer import bpe
 
+# As many layers as any other model may have.
+_MOST_TURNS = 10_000
 _ATTENTION = ("attn_gate", "attn_q", "attn_k", "attn_v")
 
 
@@ -22,7 +25,10 @@ def _with_stack(site: Site) -> Config:
 def _turns(site: Site) -> int:
     """The number of layers that a token passes through. Each has its own keys and values, so the file counts all."""
     cycles = site.config.integer("H_cycles"), site.config.integer("L_cycles")
-    return site.config.block_count * cycles[0] * (cycles[1] + 1)
+    turns = site.config.block_count * cycles[0] * (cycles[1] + 1)
+    if turns > _MOST_TURNS:
+        raise InputError(f"a token passes through {turns} layers, more than {_MOST_TURNS}", file="config.json")
+    return turns
 
 
 hrm_text = Architecture(

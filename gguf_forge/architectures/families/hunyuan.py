@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from gguf_forge.architectures.appended_layers import SOME_NEXTN, with_appended_layers
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
@@ -44,12 +43,12 @@ def _longest(site: Site) -> int:
     return _LONGEST
 
 
-def _kind(site: Site) -> Any:
+def _kind(site: Site) -> object:
     return site.config.rope.get("rope_type")
 
 
-def _scaling(base: float) -> Lines:
-    yield "rope.freq_base", values.f32(base)
+def _scaling(site: Site, base: float) -> Lines:
+    yield from f32("rope.freq_base", lambda _: base)(site)
     yield "rope.scaling.type", values.string("none")
     yield "rope.scaling.factor", values.f32(1)
 
@@ -59,10 +58,10 @@ def _contexts(length: int) -> Lines:
     yield "context_length", values.u32(length)
 
 
-def _of_all_layers(key: str) -> Callable[[Site], Any]:
+def _of_all_layers(key: str) -> Callable[[Site], object]:
     """A number that the config repeats for each layer."""
 
-    def number(site: Site) -> Any:
+    def number(site: Site) -> object:
         found = site.config.find(key)
         if not isinstance(found, list):
             return found
@@ -75,7 +74,7 @@ def _of_all_layers(key: str) -> Callable[[Site], Any]:
 
 def _moe_rope(site: Site) -> Lines:
     if _kind(site) == "dynamic":
-        yield from _scaling(_scaled_base(site, 1000.0, hidden(site) // heads(site)))
+        yield from _scaling(site, _scaled_base(site, 1000.0, hidden(site) // heads(site)))
         yield from _contexts(_longest(site))
 
 
@@ -107,7 +106,7 @@ def _without_one_expert(site: Site) -> Config:
 
 def _dense_rope(site: Site) -> Lines:
     if _kind(site) in ("dynamic", "xdrope"):
-        yield from _scaling(_scaled_base(site, 50.0, site.config.head_dim))
+        yield from _scaling(site, _scaled_base(site, 50.0, site.config.head_dim))
     if _kind(site) == "dynamic":
         yield from _contexts(_longest(site))
 
@@ -125,7 +124,7 @@ hunyuan_dense = Architecture(
 
 def _with_sections(site: Site) -> Config:
     """The config under the name that the models' own code gives their rotary embedding; transformers says `dynamic`."""
-    config, parameters = _without_one_expert(site), site.config["rope_parameters"]
+    config, parameters = _without_one_expert(site), site.config.part("rope_parameters")
     if parameters.get("rope_type") != "dynamic" or "mrope_section" not in parameters:
         return config
     sections = {"rope_type": "xdrope", "xdrope_section": parameters["mrope_section"]}
@@ -135,9 +134,7 @@ def _with_sections(site: Site) -> Config:
 def _sectioned_rope(site: Site) -> Lines:
     if _kind(site) != "xdrope":
         return
-    sections = site.config.rope.get("xdrope_section")
-    if not isinstance(sections, list) or not all(isinstance(size, int) for size in sections):
-        raise InputError(f"xdrope_section is {sections!r:.40}, not a list of numbers", file="config.json")
+    sections = Config(site.config.rope).integers("xdrope_section")
     yield "rope.freq_base", values.f32(site.config.rope_number("rope_theta"))
     yield "rope.scaling.alpha", values.f32(site.config.rope_number("alpha"))
     yield "rope.scaling.type", values.string("none")
@@ -156,14 +153,12 @@ hunyuan_vl = hunyuan_dense.derive(
 
 
 def _shared_length(site: Site) -> int:
-    shared = site.config.get("num_shared_experts", 1)
-    if not isinstance(shared, int):
-        raise InputError(f"num_shared_experts is {shared!r:.40}, not a number", file="config.json")
+    shared = site.config.integer("num_shared_experts", minimum=0, default=1)
     return site.config.integer("moe_intermediate_size") * shared
 
 
 def _is_dense(site: Site) -> bool:
-    return bool((site.layer or 0) < site.config.get("first_k_dense_replace", 1))
+    return (site.layer or 0) < site.config.integer("first_k_dense_replace", minimum=0, default=1)
 
 
 hy_v3 = with_appended_layers(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from gguf_forge.architectures.families.qwen_vision import split_qkv
 from gguf_forge.architectures.metadata import u32
@@ -24,17 +23,17 @@ _BARE = ("ls1", "ls2", "lambda_1", "lambda_2", "position_embedding", "position_e
 _PROJECTOR = {"layer_norm": 0, "linear_1": 1, "linear_2": 3}
 
 
-def _first(key: str) -> Callable[[Site], Any]:
+def _first(key: str) -> Callable[[Site], object]:
     """The side of a square. The config has it once, or twice as height and width."""
 
-    def side(site: Site) -> Any:
+    def side(site: Site) -> object:
         found = of_vision(key)(site)
         return found[0] if isinstance(found, list) and found else found
 
     return side
 
 
-def _tiles(key: str) -> Callable[[Site], Any]:
+def _tiles(key: str) -> Callable[[Site], object]:
     return lambda site: site.config.integer(key, minimum=0) or None if key in site.config else None
 
 

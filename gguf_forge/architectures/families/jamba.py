@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED, MAMBA
 from gguf_forge.architectures.declaration import Architecture
@@ -27,7 +26,7 @@ def _key_heads(site: Site) -> int:
     return site.config.integer("num_key_value_heads") if _is_hit(site, "attn") else 0
 
 
-def _inner_size(site: Site) -> Any:
+def _inner_size(site: Site) -> int:
     return site.config.integer("mamba_expand") * site.config.integer("hidden_size")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gguf_forge.architectures.projector import (
     ACTIVATION,
     VISION,
@@ -19,7 +17,7 @@ from gguf_forge.architectures.site import Site
 _MOST_LAYERS = 8
 
 
-def _inner(site: Site) -> Any:
+def _inner(site: Site) -> object:
     found = vision(site)
     if "intermediate_size" in found:
         return found["intermediate_size"]

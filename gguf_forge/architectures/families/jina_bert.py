@@ -39,6 +39,7 @@ jina_bert_v2 = bert.derive(
     layer_tensors=lambda site: ENCODER_LAYER,
 )
 
+_FILE_NAME = re.compile("[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 _LAYER = "encoder.layers.{i}"
 # The tensors that the adapters change.
 _ADAPTED = {
@@ -66,23 +67,21 @@ def _is_of_an_adapter(name: str) -> bool:
 
 def _tasks(site: Site) -> list[str]:
     """The adapters' names, which become parts of file names."""
-    tasks = site.config["lora_adaptations"]
-    is_listed = isinstance(tasks, list) and all(
-        isinstance(task, str) and re.fullmatch("[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", task) for task in tasks
-    )
-    if not is_listed or len({task.casefold() for task in tasks}) < len(tasks):
+    listed = site.config.listed("lora_adaptations")
+    tasks = [task for task in listed if isinstance(task, str) and _FILE_NAME.fullmatch(task)]
+    if len({task.casefold() for task in tasks}) < len(listed):
         raise InputError("lora_adaptations is not a list of different names that files can have", file="config.json")
-    return list(tasks)
+    return tasks
 
 
-def _prompt(site: Site, task: str) -> str | None:
+def _prompt(site: Site, task: str) -> object:
     """The prompt before a text for a task; None if config.json has none."""
     prompts = site.config.find("task_instructions")
     if not prompts:
         return None
     if not isinstance(prompts, dict) or task not in prompts:
         raise InputError(f"task_instructions has no prompt for {task}", file="config.json")
-    return prompts[task]  # type: ignore[no-any-return]
+    return prompts[task]
 
 
 def _adapter(number: int, tasks: list[str]) -> Architecture:

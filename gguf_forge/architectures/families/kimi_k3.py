@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Rule
@@ -61,7 +60,7 @@ def _packed_experts(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     return Stack(tuple(map(mxfp4_blocks, sources)))
 
 
-def _latent(site: Site) -> Any:
+def _latent(site: Site) -> object:
     return site.config.find("routed_expert_hidden_size")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from gguf_forge.architectures.completeness import EXPERTS, GATED
 from gguf_forge.architectures.declaration import Architecture, MetadataLine
@@ -21,10 +20,10 @@ from gguf_forge.tokenizer import kimi_linear as kimi_vocabulary
 _MOE, _ATTENTION = "model.layers.{i}.block_sparse_moe.", "model.layers.{i}.self_attn."
 
 
-def linear_attention(key: str) -> Callable[[Site], Any]:
+def linear_attention(key: str) -> Callable[[Site], object]:
     """A parameter of the recurrent layers; None if the config lacks it."""
 
-    def parameter(site: Site) -> Any:
+    def parameter(site: Site) -> object:
         parameters = site.config.find("linear_attn_config")
         if not isinstance(parameters, dict):
             raise InputError("linear_attn_config is not an object", file="config.json")

@@ -95,7 +95,7 @@ kimi_k25_vision = projector(
         u32("vision.image_min_pixels", lambda site: 8 * _patch(site) ** 2),
         u32("vision.image_max_pixels", _most_pixels),
     ),
-    prepare=with_vision(image_size=lambda site: of_vision("init_pos_emb_height", default=64)(site) * _patch(site)),
+    prepare=with_vision(image_size=lambda site: vision(site).integer("init_pos_emb_height", default=64) * _patch(site)),
     takes=lambda name: "language_model." not in name and ("vision_tower" in name or "mm_projector" in name),
     renames=(
         starts("mm_projector.proj.0.", "mm_projector.proj.linear_1."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.config import Config
@@ -34,7 +34,7 @@ def _with_heads_by_layer(site: Site) -> Config:
     return config.updated(num_attention_heads=[config.integer("num_attention_heads")] * config.block_count)
 
 
-def _gate(kind: Any) -> str:
+def _gate(kind: object) -> str:
     name = str(kind).replace("-", "_")
     if name not in ("per_element", "per_head"):
         raise InputError(f"the attention gate {kind!r:.40} is not known", file="config.json")
@@ -61,14 +61,14 @@ def _is_dense(site: Site) -> bool:
     return bool(site.config.by_layer("mlp_layer_types")[site.layer or 0] == "dense")
 
 
-def _rotated(kind: str) -> Any:
+def _rotated(kind: str) -> Callable[[Site], int | None]:
     """The number of values of a head that are rotated in layers of one kind."""
 
     def count(site: Site) -> int | None:
-        parameters = site.config["rope_parameters"].get(kind)
-        if not isinstance(parameters, dict):
+        parameters = site.config.part("rope_parameters")
+        if parameters.find(kind) is None:
             return None
-        share = Config(parameters).number("partial_rotary_factor", default=1.0)
+        share = parameters.part(kind).number("partial_rotary_factor", default=1.0)
         return int(site.config.head_dim * share)
 
     return count

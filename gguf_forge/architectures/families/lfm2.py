@@ -86,16 +86,15 @@ def _dense_width(site: Site) -> int | None:
     return length(dense, 0) if dense is not None else None
 
 
+_BIDIRECTIONAL = "Lfm2BidirectionalModel"
 # An embedding model, whose names lack the outermost module.
 lfm2_base = lfm2.derive(
     "lfm2",
-    hf=("Lfm2Model", "Lfm2BidirectionalModel"),
+    hf=("Lfm2Model", _BIDIRECTIONAL),
     early=(u32("embedding_length_out", _dense_width),),
     metadata=(
         *lfm2.metadata,
-        flag(
-            "attention.causal", lambda site: False if "Lfm2BidirectionalModel" in site.config["architectures"] else None
-        ),
+        flag("attention.causal", lambda site: False if _BIDIRECTIONAL in site.config.listed("architectures") else None),
         *POOLING,
     ),
     renames=(*_RENAMES, *INSIDE_MODEL),

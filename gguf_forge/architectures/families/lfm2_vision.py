@@ -23,7 +23,7 @@ from gguf_forge.architectures.site import Site
 
 def _used_layers(site: Site) -> int:
     """The number of layers up to the one whose output is used. The config counts this layer from the end."""
-    return vision(site).integer(*BLOCKS) + int(of_model("vision_feature_layer", default=-1)(site)) + 1
+    return vision(site).integer(*BLOCKS) + site.config.integer("vision_feature_layer", minimum=-(2**31), default=-1) + 1
 
 
 lfm2_vision = projector(

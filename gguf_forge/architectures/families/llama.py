@@ -15,7 +15,7 @@ from gguf_forge.architectures.operations import NUMBERED, experts, permute_rope
 from gguf_forge.architectures.pooling import POOLING
 from gguf_forge.architectures.renames import INSIDE_MODEL, WRAPPERS, inside, starts
 from gguf_forge.architectures.site import Site
-from gguf_forge.errors import UnsupportedError
+from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.gguf_file.values import Metadata
 from gguf_forge.tokenizer import (
     Reader,
@@ -55,18 +55,21 @@ def llama3_rope_factors(site: Site) -> Iterable[tuple[str, NDArray[np.float32]]]
     factor = site.config.rope_number("factor", 8.0)
     low, high = site.config.rope_number("low_freq_factor", 1.0), site.config.rope_number("high_freq_factor", 4.0)
     trained = site.config.rope_number("original_max_position_embeddings", 8192)
-    exponents = np.arange(0, site.config.head_dim, 2, dtype=np.float32) / np.float32(site.config.head_dim)
-    # The power is computed in float64 and rounded once, which gives the same bits on every machine.
-    powers = np.power(site.config.rope_number("rope_theta", 10000.0), exponents.astype(np.float64))
-    frequencies = np.float32(1.0) / powers.astype(np.float32)
-    wavelengths = _over(2 * math.pi, frequencies)
-    blend = (_over(trained, wavelengths) - np.float32(low)) / np.float32(high - low or 1)
-    blended = np.float32(1) / ((np.float32(1) - blend) / np.float32(factor) + blend)
-    factors = np.where(
-        wavelengths < trained / high,
-        np.float32(1),
-        np.where(wavelengths > trained / low, np.float32(factor), blended),
-    )
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        exponents = np.arange(0, site.config.head_dim, 2, dtype=np.float32) / np.float32(site.config.head_dim)
+        # The power is computed in float64 and rounded once, which gives the same bits on every machine.
+        powers = np.power(site.config.rope_number("rope_theta", 10000.0), exponents.astype(np.float64))
+        frequencies = np.float32(1.0) / powers.astype(np.float32)
+        wavelengths = _over(2 * math.pi, frequencies)
+        blend = (_over(trained, wavelengths) - np.float32(low)) / np.float32(high - low or 1)
+        blended = np.float32(1) / ((np.float32(1) - blend) / np.float32(factor) + blend)
+        factors = np.where(
+            wavelengths < trained / high,
+            np.float32(1),
+            np.where(wavelengths > trained / low, np.float32(factor), blended),
+        )
+    if not np.isfinite(factors).all():
+        raise InputError("the rotary parameters of llama3 give no numbers of float32", file="config.json")
     yield "rope_freqs.weight", factors.astype(np.float32)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gguf_forge.architectures.completeness import MAMBA, MAMBA2
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, Drop, MetadataLine
@@ -22,12 +20,12 @@ DT_BIAS = ends(".dt_bias", ".dt_proj.bias")
 EPSILON = ("layer_norm_epsilon", "rms_norm_eps")
 
 
-def given(site: Site, default: Any, *keys: str) -> Any:
+def given(site: Site, default: object, *keys: str) -> object:
     """The value of the first key that exists. The default also replaces null and 0."""
     return site.config.find(*keys) or default
 
 
-def time_step_rank(site: Site, *keys: str) -> Any:
+def time_step_rank(site: Site, *keys: str) -> object:
     return given(site, -(-site.config.integer("hidden_size") // 16), *keys)
 
 
@@ -81,16 +79,21 @@ def groups(site: Site) -> int:
     return site.config.integer("n_groups", "mamba_n_groups") if given(site, None, "n_groups", "mamba_n_groups") else 1
 
 
-def inner_size(site: Site) -> Any:
-    expanded = given(site, 2, "mamba_expand", "expand") * site.config.integer("hidden_size")
-    return given(site, expanded, "mamba_d_ssm", "intermediate_size", "d_inner")
+def _size(site: Site, *keys: str) -> int:
+    """A whole number; 0 if it is missing or null."""
+    return site.config.integer(*keys, minimum=0, default=0)
+
+
+def inner_size(site: Site) -> int:
+    told = _size(site, "mamba_d_ssm", "intermediate_size", "d_inner")
+    return told or (_size(site, "mamba_expand", "expand") or 2) * site.config.integer("hidden_size")
 
 
 def _heads(site: Site) -> int:
-    width = given(site, 64, "mamba_d_head", "head_dim")
-    if inner_size(site) % width:
-        raise InputError(f"the inner size {inner_size(site)} is not a multiple of a head's {width}", file="config.json")
-    return int(inner_size(site) // width)
+    inner, width = inner_size(site), _size(site, "mamba_d_head", "head_dim") or 64
+    if inner % width:
+        raise InputError(f"the inner size {inner} is not a multiple of a head's {width}", file="config.json")
+    return inner // width
 
 
 # The metadata of Mamba 2. Hybrid models with attention write it too, followed by other keys.

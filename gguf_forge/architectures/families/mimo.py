@@ -27,7 +27,7 @@ def _predicting(site: Site) -> int:
     return 0 if "no_mtp" in site.choices else _PREDICTING
 
 
-def _slides(site: Site) -> list[int]:
+def _slides(site: Site) -> list[object]:
     """1 for each layer that attends within the window, also for those that predict further tokens."""
     return [*site.config.by_layer("hybrid_layer_pattern"), *[1] * _predicting(site)]
 

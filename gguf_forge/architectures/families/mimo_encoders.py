@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Rule
@@ -45,17 +45,18 @@ _PARTS = ("visual.", "speech_embeddings.", "audio_encoder.", f"{_PREFIX}encoder.
 
 def _with_tokenizer(site: Site) -> Config:
     """The config with that of the tokenizer of sound; the rest of what it says of sound is under `local`."""
-    found = read_json_object(site.folder, f"{_FOLDER}/config.json")
+    file = f"{_FOLDER}/config.json"
+    found = Config(read_json_object(site.folder, file), file)
     aliases = {"hidden_size": "d_model", "intermediate_size": "encoder_ffn_dim"}
     aliases |= {"num_attention_heads": "encoder_attention_heads"}
     return site.config.updated(
-        audio_config={**found, **{key: Config(found).integer(of) for key, of in aliases.items()}},
+        audio_config={**found, **{key: found.integer(of) for key, of in aliases.items()}},
         local=site.config.find("audio_config"),
     )
 
 
-def _of_local(key: str) -> Any:
-    return lambda site: site.config.part("local").integer(key)
+def _of_local(key: str) -> Callable[[Site], int]:
+    return lambda site: site.config.part("local").integer(key, maximum=100_000)
 
 
 def _codebooks(site: Site) -> list[int]:
@@ -79,13 +80,13 @@ def _stacked(site: Site, /, *sources: TensorExpr) -> TensorExpr:
 
 def _windows(site: Site) -> list[int]:
     """For each layer, whether it attends within a window (0) or to everything (-1): the last of a block does."""
-    count = audio(site).integer("encoder_layers")
+    count = audio(site).integer("encoder_layers", maximum=10_000)
     step = audio(site).integer("swa_per_block") if "swa_per_block" in audio(site) else 1
     hybrid = audio(site).find("hybrid_attention") and step > 1
     return [0 if hybrid and layer % step < step - 1 else -1 for layer in range(count)]
 
 
-def _window(site: Site) -> Any:
+def _window(site: Site) -> object:
     found = of_audio("encoder_attn_window_size")(site)
     return found[0] if isinstance(found, list) and found else found
 

@@ -25,7 +25,7 @@ _FACTORS = {"4x": 2, "16x": 4}
 def _factor(site: Site) -> int:
     """The number of patches per side that become one token."""
     mode = of_preprocessor("downsample_mode", default="16x")(site)
-    if mode not in _FACTORS:
+    if not isinstance(mode, str) or mode not in _FACTORS:
         raise UnsupportedError(f"downsample_mode is {mode!r:.40}, not 4x or 16x", file="preprocessor_config.json")
     return _FACTORS[mode]
 

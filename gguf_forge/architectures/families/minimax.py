@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.declaration import Architecture, Rule
 from gguf_forge.architectures.metadata import DECODER, Lines, f32, flag, u32
 from gguf_forge.architectures.operations import NUMBERED, add, experts, keep
 from gguf_forge.architectures.site import Site
-from gguf_forge.errors import InputError, UnsupportedError
+from gguf_forge.errors import UnsupportedError
 from gguf_forge.gguf_file import values
 from gguf_forge.gguf_file.values import ValueType
 from gguf_forge.tokenizer import base_vocabulary_size, bpe, in_order, own_chat_template
@@ -38,7 +38,7 @@ def _attends_to_all(site: Site) -> bool:
     return isinstance(kinds, list) and layer < len(kinds) and kinds[layer] == 1
 
 
-def _residual_scale(site: Site) -> Any:
+def _residual_scale(site: Site) -> float:
     scales = {site.config.number(f"layernorm_{part}_alpha") for part in _SUMMED}
     others = {site.config.number(f"layernorm_{part}_beta") for part in _SUMMED}
     if len(scales) > 1 or others != {1.0}:
@@ -87,14 +87,8 @@ def _dense_layers(site: Site) -> int:
     return (*_with_experts(site), True).index(True)
 
 
-def _sparse(key: str) -> Any:
-    def number(site: Site) -> Any:
-        attention = site.config.find("sparse_attention_config")
-        if not isinstance(attention, dict) or key not in attention:
-            raise InputError(f"sparse_attention_config has no {key}", file="config.json")
-        return attention[key]
-
-    return number
+def _sparse(key: str) -> Callable[[Site], object]:
+    return lambda site: site.config.part("sparse_attention_config")[key]
 
 
 def _block(site: Site) -> tuple[str, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gguf_forge.architectures.declaration import Rule
 from gguf_forge.architectures.metadata import u32
 from gguf_forge.architectures.operations import index
@@ -44,7 +42,7 @@ def _axes_together(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     return reshaped(concat((turned, Slice(by_head, -2, 6 * third, _HEAD))), x.shape)
 
 
-def _merge_size(site: Site) -> Any:
+def _merge_size(site: Site) -> object:
     compression = of_vision("img_token_compression_config", default={})(site)
     return compression.get("spatial_merge_size", 2) if isinstance(compression, dict) else 2
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.families.deepseek import absorbed, deepseek2
@@ -20,7 +20,7 @@ _NO_TEMPLATE = "no_community_template"
 
 def _long_positions(site: Site) -> Lines:
     """The rotary parameters and the attention scale for positions beyond the trained length."""
-    yarn = site.config.part("yarn", PARAMS)
+    yarn = site.config.part("yarn")
     if yarn:
         yield "rope.scaling.type", values.string("yarn")
         yield from f32("rope.scaling.factor", lambda _: yarn.get("factor"))(site)
@@ -28,13 +28,11 @@ def _long_positions(site: Site) -> Lines:
         yield from f32("rope.scaling.yarn_beta_slow", lambda _: yarn.get("alpha"))(site)
         yield from f32("rope.scaling.yarn_log_multiplier", lambda _: 0.0 if yarn.get("apply_scale") else 1.0)(site)
         yield from u32("rope.scaling.original_context_length", _trained_length)(site)
-    yield from f32("attention.temperature_scale", lambda _: site.config.part("llama_4_scaling", PARAMS).get("beta"))(
-        site
-    )
+    yield from f32("attention.temperature_scale", lambda _: site.config.part("llama_4_scaling").get("beta"))(site)
 
 
-def _trained_length(site: Site) -> Any:
-    return site.config.part("yarn", PARAMS).get("original_max_position_embeddings")
+def _trained_length(site: Site) -> object:
+    return site.config.part("yarn").get("original_max_position_embeddings")
 
 
 def _vocabulary(architecture: str) -> Reader:
@@ -43,6 +41,10 @@ def _vocabulary(architecture: str) -> Reader:
         mistral(architecture, community_template=False),
         mistral(architecture),
     )
+
+
+def _parameters(raw: Mapping[str, object]) -> Config:
+    return replace(Config.raw(raw), file=PARAMS)
 
 
 def _with_choice(site: Site) -> Config:
@@ -58,7 +60,7 @@ mistral_form = llama.derive(
     rules=(),
     # heads are rotated as the checkpoint stores them
     operations={},
-    read_config=Config.raw,
+    read_config=_parameters,
     prepare=_with_choice,
     choices=frozenset((_NO_TEMPLATE,)),
 )
@@ -93,15 +95,17 @@ _MOE_KEYS = {
 
 def _as_deepseek(site: Site) -> Config:
     """The parameters under the keys that DeepSeek's configs have."""
-    config, moe = _with_choice(site), site.config.part("moe", PARAMS)
-    return config.updated(
-        **{"max_position_embeddings": 128_000, **config},
+    config, moe = _with_choice(site), site.config.part("moe")
+    entries = {
+        "max_position_embeddings": 128_000,
+        **config,
         **{new: config[old] for old, new in _KEYS.items() if old in config},
         **{new: moe[old] for old, new in _MOE_KEYS.items() if old in moe},
-        norm_topk_prob=True,
-        scoring_func="softmax",
-        tie_word_embeddings=config.get("tied_embeddings", False),
-    )
+        "norm_topk_prob": True,
+        "scoring_func": "softmax",
+        "tie_word_embeddings": config.get("tied_embeddings", False),
+    }
+    return replace(config, entries=entries)
 
 
 mistral_moe_form = deepseek2.derive(
@@ -121,7 +125,7 @@ mistral_moe_form = deepseek2.derive(
         *experts("layers.{i}.experts.{e}", ("w2", "ffn_down_exps"), ("w1", "ffn_gate_exps"), ("w3", "ffn_up_exps")),
         *(replace(rule, sources=("layers.{i}.attention.wkv_b.weight",)) for rule in absorbed("num_key_value_heads")),
     ),
-    read_config=Config.raw,
+    read_config=_parameters,
     prepare=_as_deepseek,
     choices=frozenset((_NO_TEMPLATE,)),
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gguf_forge.architectures.completeness import ATTENTION, GATED
 from gguf_forge.architectures.declaration import Architecture, Drop
 from gguf_forge.architectures.families.bert import CLASSIFIER, ENCODER, ENCODER_SHAPES, NO_HEAD, OLD_NAMES
@@ -63,7 +61,7 @@ def _two_thirds(site: Site) -> int:
     return int(2 * site.config.integer("intermediate_size") / 3)
 
 
-def _norm_eps(site: Site) -> Any:
+def _norm_eps(site: Site) -> object:
     return site.config.find("norm_eps") if "norm_eps" in site.config else 1e-6
 
 

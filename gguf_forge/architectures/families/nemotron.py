@@ -17,7 +17,7 @@ def _rotated(site: Site) -> int:
 
 
 def _scaling(site: Site) -> Lines:
-    factor = site.config.find("factor") or site.config["rope_parameters"].get("factor")
+    factor = site.config.find("factor") or site.config.part("rope_parameters").get("factor")
     yield "rope.scaling.type", values.string("none" if factor is None else "linear")
     yield from f32("rope.scaling.factor", lambda _: factor)(site)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
 
 from gguf_forge.architectures.appended_layers import CHOICES, NEXTN, is_appended, is_left_out
 from gguf_forge.architectures.completeness import ATTENTION, DENSE, MAMBA2
@@ -198,20 +197,13 @@ nemotron_h_moe = nemotron_h.derive(
 )
 
 
-def _blocks(config: Config) -> list[Mapping[str, Any]]:
-    blocks = config.find("block_configs")
-    if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
-        raise InputError("block_configs is not a list of objects", file="config.json")
-    return blocks
-
-
 def _prepared_puzzle(site: Site) -> Config:
-    kinds = [block.get("block_type") for block in _blocks(site.config)]
+    kinds = [block.get("block_type") for block in site.config.parts("block_configs")]
     return _prepared(site).updated(layers_block_type=kinds, num_hidden_layers=len(kinds), hybrid_override_pattern=None)
 
 
-def _of_blocks(key: str) -> Any:
-    return lambda site: [block.get(key) or 0 for block in _blocks(site.config)]
+def _of_blocks(key: str) -> Callable[[Site], list[object]]:
+    return lambda site: [block.get(key) or 0 for block in site.config.parts("block_configs")]
 
 
 # Its layers have a config each; the layers that predict further tokens are not taken over.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gguf_forge.architectures.config import Config
+from gguf_forge.architectures.config import Config, positive
 from gguf_forge.architectures.declaration import Drop, Rule
 from gguf_forge.architectures.metadata import f32, file_type, text, u32
 from gguf_forge.architectures.operations import reshape, squeeze
@@ -57,8 +57,8 @@ def _positions(site: Site, /, *sources: TensorExpr) -> TensorExpr:
 
 
 def _scale(site: Site) -> int:
-    ratio = of_model("downsample_ratio", default=0.5)(site)
-    if not isinstance(ratio, int | float) or not 0 < ratio <= 1:
+    ratio = positive(of_model("downsample_ratio", default=0.5)(site), "downsample_ratio", None)
+    if ratio > 1:
         raise InputError(f"downsample_ratio is {ratio!r:.40}, not a number from 0 to 1", file="config.json")
     return int(1.0 / ratio)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Drop, Rule
@@ -16,7 +15,7 @@ from gguf_forge.errors import UnsupportedError
 from gguf_forge.tokenizer import either, has_model_type, nomic_bert_moe, wordpiece, xlm_roberta
 
 # Values that llama.cpp's graph assumes.
-_GRAPH: Mapping[str, Any] = {
+_GRAPH: Mapping[str, object] = {
     "causal": False,
     "prenorm": False,
     "rotary_emb_fraction": 1.0,
@@ -30,7 +29,7 @@ _BIASES = ("qkv_proj_bias", "mlp_fc1_bias", "mlp_fc2_bias")
 _TRAINED_POSITIONS = {8192: 2048, 2048: 512}
 
 
-def _checked(config: Config, wanted: Mapping[str, Any]) -> Config:
+def _checked(config: Config, wanted: Mapping[str, object]) -> Config:
     """The config of a model that llama.cpp's graph fits, with the positions that it was trained for."""
     odd = next((key for key, value in wanted.items() if config.find(key) != value), None)
     if odd is not None:

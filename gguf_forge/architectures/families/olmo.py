@@ -42,7 +42,7 @@ def _slides(site: Site) -> bool:
     return (layer + 1) % 4 != 0
 
 
-def _sliding_pattern(site: Site) -> list[bool] | None:
+def _sliding_pattern(site: Site) -> list[object] | None:
     return per_layer(_slides)(site) if "sliding_window" in site.config else None
 
 

@@ -34,10 +34,6 @@ def _prepared(site: Site) -> Config:
     )
 
 
-def _inner(site: Site) -> int:
-    return int(site.config["inner_sizes"][site.layer or 0])
-
-
 def _head_dim(site: Site) -> int:
     return site.config.integer("head_dim")
 
@@ -63,8 +59,8 @@ openelm = Architecture(
     ),
     tokenizer=first_of(sentencepiece, builtin("llama-spm")),
     rules=(
-        Rule(_GATE_AND_UP, "blk.{i}.ffn_gate.weight", first_rows(_inner)),
-        Rule(_GATE_AND_UP, "blk.{i}.ffn_up.weight", rows_from(_inner)),
+        Rule(_GATE_AND_UP, "blk.{i}.ffn_gate.weight", first_rows("inner_sizes")),
+        Rule(_GATE_AND_UP, "blk.{i}.ffn_up.weight", rows_from("inner_sizes")),
     ),
     prepare=_prepared,
     shapes={},

@@ -28,7 +28,7 @@ def rotary_dimensions(site: Site) -> int:
     """The part of a head that is rotated."""
     share = site.config.rope.get("partial_rotary_factor", 1.0)
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
-        raise InputError(f"partial_rotary_factor is {share!r}, not a share of a head", file="config.json")
+        raise InputError(f"partial_rotary_factor is {share!r:.40}, not a share of a head", file="config.json")
     return int(share * site.config.integer(*HIDDEN)) // site.config.integer(*HEADS)
 
 
@@ -57,7 +57,7 @@ def _contexts(site: Site) -> tuple[int, int]:
     longest = site.config.integer("n_positions", "max_position_embeddings")
     trained = site.config.rope.get("original_max_position_embeddings")
     if not isinstance(trained, int) or trained < 2:
-        raise InputError(f"original_max_position_embeddings is {trained!r}", file="config.json")
+        raise InputError(f"original_max_position_embeddings is {trained!r:.40}", file="config.json")
     return longest, trained
 
 
@@ -89,7 +89,7 @@ def _rope_factors(site: Site) -> Iterable[tuple[str, NDArray[np.float32]]]:
         yield f"rope_factors_{name}.weight", np.array(numbers, np.float32)
 
 
-def _sliding_window(site: Site) -> int:
+def _sliding_window(site: Site) -> object:
     """The sliding window. Without one it is written as 0, because this distinguishes Phi-4 from other models."""
     return site.config.find("sliding_window") or 0
 

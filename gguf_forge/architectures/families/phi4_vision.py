@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import isqrt
-from typing import Any
 
 from gguf_forge.architectures.declaration import Drop
 from gguf_forge.architectures.metadata import u32
@@ -14,8 +13,7 @@ from gguf_forge.architectures.projector import (
     VISION,
     colour_planes,
     norm_epsilon,
-    of_model,
-    of_preprocessor,
+    preprocessor,
     projector,
     projector_type,
     vision,
@@ -31,8 +29,7 @@ _POSITIONS = "vision_model.embeddings.position_embedding.weight"
 
 
 def _patch(site: Site) -> int:
-    found: int = of_preprocessor("patch_size")(site)
-    return found
+    return preprocessor(site).integer("patch_size")
 
 
 def _image_size(site: Site) -> int:
@@ -47,8 +44,12 @@ def _image_size(site: Site) -> int:
     return side * _patch(site)
 
 
-def _pixels(key: str) -> Callable[[Site], Any]:
-    return lambda site: of_preprocessor(key, default=of_model(key, default=None)(site))(site) * _patch(site) ** 2
+def _pixels(key: str) -> Callable[[Site], int]:
+    def pixels(site: Site) -> int:
+        found = preprocessor(site)
+        return (found if key in found else site.config).integer(key, minimum=0) * _patch(site) ** 2
+
+    return pixels
 
 
 phi4_vision = projector(
@@ -73,6 +74,6 @@ phi4_vision = projector(
         starts("mm_projector.", "mm."),
     ),
     drops=(Drop("vision_tower.vision_model.encoder.layers.{i}.*", when=lambda site: site.layer == site.block_count),),
-    operations={"v.patch_embd": colour_planes(lambda site: _patch(site))},
+    operations={"v.patch_embd": colour_planes(_patch)},
     model_tensors=("v.patch_embd", "mm.0", "mm.2"),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture, Drop, Rule
@@ -60,7 +59,7 @@ def _is_pixtral(site: Site) -> Config:
 def _row_break(site: Site) -> int:
     """The token between two rows of a picture."""
     name = "tokenizer_config.json"
-    decoder: Any = read_json_object(site.folder, name).get("added_tokens_decoder") if site.folder.has(name) else None
+    decoder: object = read_json_object(site.folder, name).get("added_tokens_decoder") if site.folder.has(name) else None
     for number, token in decoder.items() if isinstance(decoder, dict) else ():
         if isinstance(token, dict) and token.get("content") == _BREAK and re.fullmatch("[0-9]{1,9}", number):
             return int(number)
@@ -69,7 +68,8 @@ def _row_break(site: Site) -> int:
 
 def _id_in(site: Site, file: str, key: str, text: str, number: str) -> int:
     """The id of the token between rows, from a list of tokens in a file, under the file's words for text and id."""
-    for token in read_json_object(site.folder, file).get(key) or ():
+    tokens: object = read_json_object(site.folder, file).get(key)
+    for token in tokens if isinstance(tokens, list) else ():
         if isinstance(token, dict) and token.get(text) == _BREAK and type(token.get(number)) is int:
             return int(token[number])
     raise InputError(f"there is no token {_BREAK}", file=site.folder.path / file)
@@ -134,7 +134,7 @@ def _row_break_in_form(site: Site) -> int:
     return number if number >= 0 else _id_in(site, "tekken.json", "special_tokens", "token_str", "rank")
 
 
-def _merge_size(site: Site) -> Any:
+def _merge_size(site: Site) -> object:
     of_patches = vision(site).find("mm_projector_id") == "patch_merge"
     return of_vision("spatial_merge_size")(site) if of_patches else None
 

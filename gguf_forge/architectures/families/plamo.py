@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from gguf_forge.architectures.completeness import DENSE
 from gguf_forge.architectures.config import Config
@@ -70,22 +70,23 @@ def _has_attention(site: Site) -> bool:
     return layer % step == step // 2
 
 
-def _heads(key: str, default: int) -> Any:
-    def of_layer(site: Site) -> Any:
+def _heads(key: str, default: int) -> Callable[[Site], list[object] | None]:
+    def of_layer(site: Site) -> object:
         return site.config.get(key, default) if _has_attention(site) else 0
 
-    def of_all(site: Site) -> Any:
+    def of_all(site: Site) -> list[object] | None:
         return per_layer(of_layer)(site) if site.config.get("mamba_enabled", True) else None
 
     return of_all
 
 
-def _given(key: str, default: Any) -> Any:
+def _given(key: str, default: object) -> Callable[[Site], object]:
     return lambda site: site.config.get(key, default)
 
 
-def _inner_size(site: Site) -> Any:
-    return site.config.get("mamba_num_heads", 64) * site.config.get("hidden_size_per_head", 128)
+def _inner_size(site: Site) -> int:
+    heads = site.config.integer("mamba_num_heads", minimum=0, default=64)
+    return heads * site.config.integer("hidden_size_per_head", default=128)
 
 
 _STATE_SPACE = (
@@ -134,7 +135,7 @@ plamo2 = Architecture(
 def _with_yarn(site: Site) -> Config:
     """The config with its scaling factor as that of YaRN, because these models use YaRN."""
     config = site.config
-    parameters = config["rope_parameters"]
+    parameters = config.part("rope_parameters")
     if config.find("rope_scaling_factor") in (None, 1) or "rope_type" in parameters:
         return config
     yarn = {

@@ -11,7 +11,7 @@ from gguf_forge.architectures.completeness import ATTENTION, DENSE
 from gguf_forge.architectures.declaration import Architecture, Rule, optional
 from gguf_forge.architectures.metadata import DECODER, f32, flag, text, u32
 from gguf_forge.architectures.operations import concat, part_of, squeeze
-from gguf_forge.architectures.projector import MOST_LAYERS, always, as_f16, of_audio, projector, text_width
+from gguf_forge.architectures.projector import MOST_LAYERS, always, as_f16, audio, of_audio, projector, text_width
 from gguf_forge.architectures.site import Site
 from gguf_forge.checkpoint.pocket_tts_form import LEARNED, MARK, VOICE
 from gguf_forge.errors import InputError, UnsupportedError
@@ -75,7 +75,7 @@ pocket_tts = Architecture(
         Rule((_EMBEDDINGS, MARK, optional(VOICE), _LINEAR), "token_embd.weight", _embeddings),
         *_thirds(f"{_LAYER}self_attn.in_proj.weight", "blk.{i}.attn_{part}.weight"),
     ),
-    layer_tensors=always((*ATTENTION, "ffn_norm", *DENSE)),
+    layer_tensors=lambda site: (*ATTENTION, "ffn_norm", *DENSE),
 )
 
 _OF_SOUND = (
@@ -122,7 +122,7 @@ _ENCODED = ("block_count", "embedding_length", "feed_forward_length", "attention
 
 
 def _coder_layer(site: Site) -> tuple[str, ...]:
-    if (site.layer or 0) >= of_audio("num_hidden_layers")(site):
+    if (site.layer or 0) >= audio(site).integer("num_hidden_layers", minimum=0):
         return ()
     parts = (*(f"attn_{part}" for part in "qkv"), "ls1", "ls2", *_OF_MIMI.values())
     return tuple(f"{target}blk.{{i}}.{part}" for target in _CODERS.values() for part in parts)

@@ -190,7 +190,7 @@ qwen3next = qwen2moe.derive(
 
 def _always_sectioned(site: Site) -> Lines:
     """The default rotary sections, for checkpoints that do not give them. llama.cpp requires the key."""
-    if "mrope_section" not in site.config["rope_parameters"]:
+    if "mrope_section" not in site.config.part("rope_parameters"):
         yield "rope.dimension_sections", values.array(ValueType.INT32, (11, 11, 10, 0))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Callable
 
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Operation, Rule
@@ -33,8 +33,12 @@ def _with_width(site: Site) -> Config:
     return site.config.updated(text_config={"hidden_size": width})
 
 
-def _of_predictor(key: str) -> Any:
-    return lambda site: site.config.part("talker_config").part("code_predictor_config").get(key)
+def _predictor(site: Site) -> Config:
+    return site.config.part("talker_config").part("code_predictor_config")
+
+
+def _of_predictor(key: str) -> Callable[[Site], object]:
+    return lambda site: _predictor(site).get(key)
 
 
 def _counted_block(name: str, site: Site) -> str:
@@ -46,6 +50,10 @@ def _counted_block(name: str, site: Site) -> str:
 def _reciprocal(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     (x,) = sources
     return Reciprocal(x)
+
+
+def _codebooks(site: Site) -> int:
+    return _CODEBOOKS
 
 
 def _codebook(site: Site, /, *sources: TensorExpr) -> TensorExpr:
@@ -78,7 +86,7 @@ def _quantizer(name: str, layer: str) -> tuple[Rule, ...]:
             Rule((f"{source}{part}put_proj.weight",), f"{target}{part}_proj.weight", squeeze, first=1)
             for part in ("in", "out")
         ),
-        Rule(books, f"{target}codebook.weight", _codebook, first=1, count=always(_CODEBOOKS)),
+        Rule(books, f"{target}codebook.weight", _codebook, first=1, count=_codebooks),
     )
 
 
@@ -131,7 +139,7 @@ def _sound_rules() -> tuple[Rule, ...]:
 
 def _layer(site: Site) -> tuple[str, ...]:
     """What each layer of the predictor has. It alone says how many layers it has."""
-    if (site.layer or 0) >= Config({"layers": _of_predictor("num_hidden_layers")(site)}).integer("layers"):
+    if (site.layer or 0) >= _predictor(site).integer("num_hidden_layers"):
         return ()
     return tuple(f"a.gen.code.blk.{{i}}.{role}" for source, role in _OF_LAYER.items() if "scale" not in source)
 
@@ -180,7 +188,7 @@ qwen3_tts = projector(
     rules=(
         *_sound_rules(),
         *(
-            Rule((f"{_CODE}{source}.{{e}}.weight",), f"a.gen.code.{target}.weight", stack, count=always(_CODEBOOKS))
+            Rule((f"{_CODE}{source}.{{e}}.weight",), f"a.gen.code.{target}.weight", stack, count=_codebooks)
             for source, target in (("model.codec_embedding", "embd"), ("lm_head", "head"))
         ),
     ),

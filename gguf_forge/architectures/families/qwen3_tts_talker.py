@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Rule
 from gguf_forge.architectures.families.qwen import qwen3
-from gguf_forge.architectures.metadata import DECODER, Line, flag, u32
+from gguf_forge.architectures.metadata import DECODER, flag, u32
 from gguf_forge.architectures.operations import concat
 from gguf_forge.architectures.projector import always
 from gguf_forge.architectures.renames import starts
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError, UnsupportedError
-from gguf_forge.gguf_file.values import ValueType, array
 from gguf_forge.tensors.expression import TensorExpr
 from gguf_forge.tensors.network import ACTIVATIONS, ThroughNetwork
 from gguf_forge.tokenizer import bpe, first_of, sentencepiece, with_codes
@@ -25,7 +23,7 @@ _CODES = "codec_vocab_size"
 _NETWORK = tuple(f"text_projection.linear_fc{n}.{part}" for n in (1, 2) for part in ("weight", "bias"))
 
 
-def _talker(raw: Mapping[str, Any]) -> Config:
+def _talker(raw: Mapping[str, object]) -> Config:
     """The talker's config, in which `vocab_size` counts the tokens of text, and another key the codes."""
     talker = raw.get("talker_config")
     if not isinstance(talker, dict):
@@ -58,7 +56,7 @@ qwen3_tts_talker = qwen3.derive(
     hf=("Qwen3TTSForConditionalGeneration",),
     metadata=(
         *DECODER,
-        Line("tokenizer.ggml.suppress_tokens", lambda ids: array(ValueType.INT32, ids), "a list", (_suppressed,)),
+        u32("tokenizer.ggml.suppress_tokens", _suppressed),
         u32("tokenizer.ggml.eos_token_id", _end),
         flag("tokenizer.ggml.add_eos_token", always(False)),
     ),

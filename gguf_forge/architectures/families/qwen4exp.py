@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS
 from gguf_forge.architectures.declaration import Drop, Rule
 from gguf_forge.architectures.families.qwen35 import DELTA_NET, is_recurrent, qwen35moe
@@ -32,7 +30,7 @@ def _ngram_layers(site: Site) -> list[int]:
     return [each - 1 for each in layers]
 
 
-def _last_end(site: Site) -> Any:
+def _last_end(site: Site) -> object:
     ends = site.config.find("eos_token_id")
     return ends[-1] if isinstance(ends, list) and ends else ends
 

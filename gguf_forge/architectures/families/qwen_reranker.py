@@ -54,7 +54,7 @@ def with_reranker(site: Site) -> Config:
         InputError: a reranker's tokenizer has no "yes" or "no".
     """
     if not _is_reranker(site):
-        return site.config
+        return site.config.without("answer_ids")
     return site.config.updated(answer_ids=token_ids(site.folder, "yes", "no"))
 
 
@@ -73,7 +73,7 @@ def _has_own_head(site: Site) -> bool:
 def _answers(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     """The head's rows of "yes" and "no"."""
     (x,) = sources
-    return concat(tuple(Slice(x, -2, id, id + 1) for id in site.config["answer_ids"]))
+    return concat(tuple(Slice(x, -2, id, id + 1) for id in site.config.integers("answer_ids")))
 
 
 def _labels(site: Site) -> Lines:

@@ -48,17 +48,17 @@ _QWEN2_TYPES = {"qwen2_vl": "qwen2vl_merger", "qwen2_5_vl": "qwen2.5vl_merger", 
 
 def _qwen2_type(site: Site) -> str:
     kind = site.config.find("model_type")
-    if kind not in _QWEN2_TYPES:
+    if not isinstance(kind, str) or kind not in _QWEN2_TYPES:
         raise UnsupportedError(f"model_type is {kind!r:.40}, not one of {', '.join(_QWEN2_TYPES)}", file="config.json")
     return _QWEN2_TYPES[kind]
 
 
 def window_pattern(site: Site) -> int:
     """The interval of the layers that attend to the whole picture."""
-    full = of_vision("fullatt_block_indexes")(site)
-    if not isinstance(full, list) or not full or not all(type(layer) is int for layer in full):
-        raise InputError(f"fullatt_block_indexes is {full!r:.40}, not a list of layers", file="config.json")
-    step = int(full[0]) + 1
+    full = vision(site).integers("fullatt_block_indexes")
+    if not full:
+        raise InputError("fullatt_block_indexes names no layer", file="config.json")
+    step = full[0] + 1
     if any(later - layer != step for layer, later in pairwise(full)):
         raise InputError(f"fullatt_block_indexes is {full!r:.40}, not every {step}. layer", file="config.json")
     return step
@@ -122,8 +122,8 @@ def deepstack_layers(site: Site) -> list[int]:
 
 
 def _is_deepstack(site: Site) -> list[bool]:
-    layers = deepstack_layers(site)
-    return [layer in layers for layer in range(vision(site).integer("num_hidden_layers"))]
+    layers = set(deepstack_layers(site))
+    return [layer in layers for layer in range(vision(site).integer("num_hidden_layers", maximum=10_000))]
 
 
 _DEEPSTACK_PARTS = {"norm": "norm", "linear_fc1": "fc1", "linear_fc2": "fc2"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from gguf_forge.architectures.completeness import GATED
 from gguf_forge.architectures.declaration import Architecture, MetadataLine, Operation, Rule, any_of
@@ -65,7 +65,7 @@ _TIME_MIX = tuple(
 )
 
 
-def _inner_size(site: Site) -> Any:
+def _inner_size(site: Site) -> object:
     given = site.config.find("intermediate_size")
     return int(site.config.integer("hidden_size") * 3.5 // 32 * 32) if given is None else given
 
@@ -113,7 +113,7 @@ def _in_order_of_rwkv(site: Site, /, *sources: TensorExpr) -> TensorExpr:
     return joined(tuple(Slice(x, axis, part * size, (part + 1) * size) for part in (3, 1, 2, 0, 4)), axis)
 
 
-def _rank(key: str, large: int, small: int) -> Any:
+def _rank(key: str, large: int, small: int) -> Callable[[Site], object]:
     return lambda site: site.config.get(key, large if site.config.integer("hidden_size") >= 4096 else small)
 
 

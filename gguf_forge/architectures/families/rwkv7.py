@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from gguf_forge.architectures.completeness import GATED
 from gguf_forge.architectures.declaration import Architecture, Drop, Operation, Rule
@@ -77,10 +76,10 @@ _RULES: tuple[Rule, ...] = (
 )
 
 
-def _rank(exponent: float, factor: float, *keys: str) -> Callable[[Site], Any]:
+def _rank(exponent: float, factor: float, *keys: str) -> Callable[[Site], object]:
     """The rank of a low-rank matrix from the config, or RWKV's default for a model of this width."""
 
-    def rank(site: Site) -> Any:
+    def rank(site: Site) -> object:
         given = site.config.find(*keys)
         default = max(1, round(site.config.integer("hidden_size") ** exponent * factor / 32)) * 32
         return default if given is None else given
@@ -88,7 +87,7 @@ def _rank(exponent: float, factor: float, *keys: str) -> Callable[[Site], Any]:
     return rank
 
 
-def _inner_size(site: Site) -> Any:
+def _inner_size(site: Site) -> object:
     given = site.config.find("intermediate_size")
     return 4 * site.config.integer("hidden_size") if given is None else given
 

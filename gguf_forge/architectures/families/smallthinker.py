@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS
 from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.metadata import DECODER, u32
@@ -16,7 +14,7 @@ def _gating(site: Site) -> int:
     return 1 if site.config.find("moe_primary_router_apply_softmax") else 2
 
 
-def _window(site: Site) -> Any:
+def _window(site: Site) -> object:
     layout = site.config.find("sliding_window_layout")
     slides = isinstance(layout, list) and any(layer != 0 for layer in layout)
     return site.config.find("sliding_window_size") or None if slides else None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gguf_forge.architectures.metadata import u32
 from gguf_forge.architectures.projector import (
     USE_GELU,
@@ -20,7 +18,7 @@ from gguf_forge.architectures.projector import (
 from gguf_forge.architectures.site import Site
 
 
-def _longest_edge(site: Site) -> Any:
+def _longest_edge(site: Site) -> object:
     """The size of a picture before it is cut into tiles."""
     size = preprocessor(site).find("size")
     usual = of_vision("image_size")(site)

@@ -10,7 +10,6 @@ from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.metadata import DECODER, SLIDING_PATTERN, u32
 from gguf_forge.architectures.shapes import DECODER_SHAPES, heads, hidden
 from gguf_forge.architectures.site import Site
-from gguf_forge.errors import InputError
 from gguf_forge.tokenizer import bpe
 
 
@@ -18,9 +17,7 @@ def _rotated(kind: str) -> Callable[[Site], int]:
     """The number of values of a head that are rotated in layers of one kind."""
 
     def count(site: Site) -> int:
-        of_kind = site.config["rope_parameters"].get(kind)
-        if not isinstance(of_kind, dict):
-            raise InputError(f"rope_parameters has no {kind}", file="config.json")
+        of_kind = site.config.part("rope_parameters").part(kind)
         factor = positive(of_kind.get("partial_rotary_factor"), f"partial_rotary_factor of {kind}", None)
         return int(site.config.integer("head_dim") * factor)
 

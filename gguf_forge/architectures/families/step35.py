@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,14 +33,14 @@ def _with_two_bases(site: Site) -> Config:
         raise InputError(f"rope_theta is {bases!r:.40}, not a list of two numbers or more", file="config.json")
     full, sliding = (positive(base, "rope_theta", None) for base in bases[:2])
     parameters = {
-        **site.config["rope_parameters"],
+        **site.config.part("rope_parameters"),
         "rope_theta": full,
         "sliding_attention": {"rope_theta": sliding},
     }
     return site.config.updated(rope_theta=full, rope_parameters=parameters)
 
 
-def _padded(site: Site, key: str, default: Any) -> list[Any]:
+def _padded(site: Site, key: str, default: object) -> list[object]:
     """A list of the config with one value per layer of the file. It may lack values for the appended layers."""
     found = site.config.listed(key) if site.config.find(key) else []
     return [*found, *[default] * (site.block_count - len(found))][: site.block_count]
@@ -56,8 +55,8 @@ def _slides(site: Site) -> list[bool]:
     return slides
 
 
-def _heads(key: str) -> Callable[[Site], list[Any]]:
-    def of_layers(site: Site) -> list[Any]:
+def _heads(key: str) -> Callable[[Site], list[object]]:
+    def of_layers(site: Site) -> list[object]:
         full, other = site.config.integer(key), site.config.find("attention_other_setting") or {}
         sliding = other.get(key, full) if isinstance(other, dict) else full
         return [sliding if slides else full for slides in _slides(site)]
@@ -75,10 +74,10 @@ def _first_with_experts(site: Site) -> int:
         raise InputError(f"moe_layers_enum is {listed!r:.40}, not a list of layers", file="config.json") from None
 
 
-def _limits(key: str) -> Callable[[Site], list[float] | None]:
+def _limits(key: str) -> Callable[[Site], list[object] | None]:
     """The limit of the gates' values in each layer; 0 for no limit."""
 
-    def of_layers(site: Site) -> list[float] | None:
+    def of_layers(site: Site) -> list[object] | None:
         return None if site.config.find(key) is None else [limit or 0.0 for limit in _padded(site, key, 0.0)]
 
     return of_layers

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.metadata import u32
 from gguf_forge.architectures.projector import (
@@ -33,7 +31,7 @@ _KNOWN = (728, 1536, 47)
 _LARGEST = 3024
 
 
-def _inner(site: Site) -> Any:
+def _inner(site: Site) -> object:
     found = vision(site)
     if found.find("intermediate_size"):
         return found["intermediate_size"]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.metadata import DECODER, f32, flag, u32
 from gguf_forge.architectures.parts import is_text
 from gguf_forge.architectures.site import Site
-from gguf_forge.errors import InputError
 from gguf_forge.tokenizer import no_vocabulary
 
 _CONVNEXT = ("dw", "norm", "pw1", "pw2", "gamma")
@@ -23,14 +21,7 @@ _OF_TRAINING = tuple(f"codebook.{name}" for name in ("cluster_size", "embed_avg"
 
 def _of(part: str, key: str) -> Callable[[Site], int]:
     """A number that one part's own config has."""
-
-    def number(site: Site) -> int:
-        inner = site.config.find(part)
-        if not isinstance(inner, dict):
-            raise InputError(f"{part} is not an object", file="config.json")
-        return Config(inner).integer(key, maximum=100_000)
-
-    return number
+    return lambda site: site.config.part(part).integer(key, maximum=100_000)
 
 
 def _layer(site: Site) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.families.mistral_form import mistral_form, mistral_moe_form
 from gguf_forge.architectures.registry import find_architecture
 from gguf_forge.architectures.site import Site
@@ -16,7 +15,7 @@ from gguf_forge.storage.local.folder import LocalFolder
 
 
 def keys_of(**params: Any) -> dict[str, Any]:
-    site = Site(Config.raw(params), LocalFolder(Path()))
+    site = Site(mistral_form.read_config(params), LocalFolder(Path()))
     return {key: value.data for key, value in mistral_form.metadata[-1](site)}
 
 
@@ -49,7 +48,7 @@ def test_the_parameters_tell_the_architecture(params: dict[str, Any], name: str)
 
 
 def test_parameters_of_experts_under_the_keys_of_deepseek() -> None:
-    config = Config.raw({"dim": 8, "n_heads": 2, "moe": {"num_experts": 4, "routed_scale": 2.5}})
+    config = mistral_moe_form.read_config({"dim": 8, "n_heads": 2, "moe": {"num_experts": 4, "routed_scale": 2.5}})
     prepared = mistral_moe_form.prepare(Site(config, LocalFolder(Path())))
     wanted = {"hidden_size": 8, "num_attention_heads": 2, "n_routed_experts": 4, "routed_scaling_factor": 2.5}
     assert wanted.items() <= dict(prepared).items()
