@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,15 +105,19 @@ class Target:
     @property
     def swapped_bytes(self) -> int:
         """Bytes for each row that the other byte order takes: the row as it was, and as it is written."""
-        return 2 * self.type.row_bytes(self.placed.info.n_per_row) if self.source.is_swapped else 0
+        return 2 * self.row_bytes if self.source.is_swapped else 0
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row in the file."""
+        return self.type.row_bytes(self.placed.info.n_per_row)
 
     def offset_of(self, row: int) -> int:
         """The byte of the file that a row begins at."""
-        return self.placed.offset + row * self.type.row_bytes(self.placed.info.n_per_row)
+        return self.placed.offset + row * self.row_bytes
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Rows `start` to `stop` of an expression, for all its targets. There is at least one."""
 
     expr: TensorExpr
@@ -122,8 +127,7 @@ class Batch:
 
     def place(self, target: Target) -> tuple[int, int]:
         """Where the rows go in the file of a target: the byte that they begin at, and how many bytes they are."""
-        at = target.offset_of(self.start)
-        return at, target.offset_of(self.stop) - at
+        return target.offset_of(self.start), (self.stop - self.start) * target.row_bytes
 
     def need(self, n_rows: int) -> int:
         """The most bytes that a batch of this number of rows holds: what it reads and computes, for one base type at a
@@ -186,7 +190,7 @@ def cut(whole: Iterable[Batch], values: int, *, share: int, total: int) -> Itera
         for first in range(batch.start, batch.stop, border):
             stop = min(first + border, batch.stop)
             for start in range(first, stop, step):
-                yield replace(batch, start=start, stop=min(start + step, stop))
+                yield batch._replace(start=start, stop=min(start + step, stop))
 
 
 def _rows_within(batch: Batch, n_rows: int, nbytes: int) -> int:

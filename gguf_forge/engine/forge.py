@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -127,7 +127,7 @@ class _Work:
         left = tuple(target for target in batch.targets if not self._has(batch, target))
         if left:
             with self.budget.taken(batch.nbytes), self.kept.serving():
-                self._write(replace(batch, targets=left))
+                self._write(batch._replace(targets=left))
         return sum(batch.place(target)[1] for target in left)
 
     def done(self, batch: Batch) -> int:
@@ -144,13 +144,12 @@ class _Work:
             return
         start, n_rows = batch.start, max(1, PIECE_VALUES // batch.expr.shape[-1])
         pieces = batch.expr.in_pieces(np.arange(batch.start, batch.stop), n_rows)
-        while True:
+        while start < batch.stop:
             with phase(CONVERT), naming(batch.targets[0].placed.info.name):
-                rows = next(pieces, None)
-            if rows is None:
-                return
-            self._write_rows(rows, replace(batch, start=start, stop=start + len(rows)))
-            start += len(rows)
+                rows = next(pieces)
+            stop = start + len(rows)
+            self._write_rows(rows, batch._replace(start=start, stop=stop))
+            start = stop
 
     def _write_rows(self, rows: Rows, batch: Batch) -> None:
         packing = pack(rows, batch, backend=self.backend, check=refuse)

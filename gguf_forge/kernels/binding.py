@@ -204,7 +204,7 @@ def quantize_rows(
     """
     if tensor_type not in quantizable_types():
         raise UnsupportedError(f"this version cannot quantize to {tensor_type}", hint="choose another type")
-    source = _SOURCES.get(rows.dtype.name)
+    source = _SOURCES.get(_name(rows.dtype))
     if source is None:
         raise UsageError(f"cannot quantize {rows.dtype.name} values", hint="convert them to float32")
     if rows.ndim != 2 or not rows.flags.c_contiguous:
@@ -459,9 +459,16 @@ def _describe(array: NDArray[np.generic]) -> str:
     return f"{array.dtype.name} {array.shape}{layout}"
 
 
+@cache
+def _name(dtype: np.dtype[np.generic]) -> str:
+    """The name of a dtype, which NumPy makes anew each time."""
+    name: str = dtype.name
+    return name
+
+
 def _pointer(array: NDArray[np.generic], ctype: str = "char[]") -> Any:
     """The address of the array's bytes, taken without a buffer because Python's buffers do not know bfloat16."""
-    return ffi.from_buffer(ctype, array.view(np.uint16) if array.dtype.name == "bfloat16" else array)
+    return ffi.from_buffer(ctype, array.view(np.uint16) if _name(array.dtype) == "bfloat16" else array)
 
 
 def _address(array: NDArray[np.generic]) -> Any:

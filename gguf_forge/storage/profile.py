@@ -57,8 +57,18 @@ class Watch:
         self._phase, self._since, self._busy_since = phase, now, busy
         return ended
 
+    @contextmanager
+    def during(self, phase: str) -> Iterator[None]:
+        """Counts the time of the block as this phase."""
+        before = self.enter(phase)
+        try:
+            yield
+        finally:
+            self.enter(before)
+
 
 _WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
+_NOT_MEASURED = nullcontext()
 
 
 @dataclass
@@ -99,20 +109,12 @@ def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
     return {phase: round(seconds[phase], 3) for phase in PHASES if phase in seconds}
 
 
-@contextmanager
-def phase(name: str) -> Iterator[None]:
+def phase(name: str) -> AbstractContextManager[None]:
     """Counts the time of the block as this phase of the thread. It does nothing if the thread is not measured."""
     watch = _WATCH.get()
-    if watch is None:
-        yield
-        return
-    before = watch.enter(name)
-    try:
-        yield
-    finally:
-        watch.enter(before)
+    return _NOT_MEASURED if watch is None else watch.during(name)
 
 
 def measured(profile: Profile | None, thread: str) -> AbstractContextManager[None]:
     """`profile.thread(thread)`, or a block that measures nothing if there is no profile."""
-    return nullcontext() if profile is None else profile.thread(thread)
+    return _NOT_MEASURED if profile is None else profile.thread(thread)

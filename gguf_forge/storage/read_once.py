@@ -11,7 +11,7 @@ import threading
 from bisect import bisect_right, insort
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 
 import numpy as np
@@ -63,9 +63,12 @@ class ReadOnce:
         self._used: OrderedDict[tuple[int, int], _Range] = OrderedDict()
         self._lock = threading.Lock()
 
-    @contextmanager
-    def serving(self) -> Iterator[None]:
+    def serving(self) -> AbstractContextManager[None]:
         """`read` takes what is kept here, until the end of the block."""
+        return self._serving() if self._ranges else _NOTHING
+
+    @contextmanager
+    def _serving(self) -> Iterator[None]:
         before = _SERVING.set(self)
         try:
             yield
@@ -146,6 +149,7 @@ class ReadOnce:
 
 
 _SERVING: ContextVar[ReadOnce | None] = ContextVar("read_once", default=None)
+_NOTHING = nullcontext()
 
 
 def read(source: Source, offset: int, nbytes: int) -> NDArray[np.uint8]:

@@ -41,9 +41,10 @@ class Stored(TensorExpr):
         return self._read(start, stop)
 
     def take(self, rows: RowNumbers) -> Rows:
-        first, stop = int(rows.min()), int(rows.max()) + 1
+        first, stop = int(rows[0]), int(rows[-1]) + 1
         if stop - first == len(rows) and (rows[1:] > rows[:-1]).all():
             return self._read(first, stop)
+        first, stop = int(rows.min()), int(rows.max()) + 1
         order = np.argsort(rows, kind="stable")
         runs = self._read_together(rows[order])
         if len(runs) == 1:
