@@ -170,7 +170,8 @@ def model_folder(folder: Path) -> LocalFolder:
             raise InputError(f"{'//'.join(folder.as_posix().split('/', 1))} is an address", hint=hint) from error
         raise InputError("there is no such folder", file=folder, hint=hint) from error
     except (OSError, ValueError) as error:
-        raise UsageError(f"the folder cannot be opened: {error}", file=folder, hint=hint) from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"the folder cannot be opened: {why}", file=folder, hint=hint) from error
     if folder.suffix == ".gguf":
         raise UsageError(
             "this is a GGUF file, not a model folder", file=folder, hint="use `gguf-forge quantize` for it"

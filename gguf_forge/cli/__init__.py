@@ -20,7 +20,11 @@ LEAST_ADDRESS_SPACE = 384 << 20  # NumPy's libraries alone take about half of it
 # Objects made, less those freed, from one search for garbage to the next: Python's own 700 search through the modules
 # that are loaded and the plan that is made, which are no garbage, for a tenth of the time before the first weight. Rows
 # of weights are in no reference cycles, so they are freed at once all the same.
-_OBJECTS_BETWEEN_SEARCHES = 10_000
+_OBJECTS_BETWEEN_SEARCHES = 100_000
+
+# NumPy's library for products of matrices starts a thread for each processor, and these wait busily for a while. The
+# products of a conversion are small, so the processors are left to its own threads.
+_THREADS_OF_PRODUCTS = {"OPENBLAS_NUM_THREADS": "1"}
 
 _WIDTHS = ("COLUMNS", "LINES", "TERMINAL_WIDTH")
 _WIDEST = 10_000
@@ -39,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         width = natural(os.environ.get(name, "0"))
         if width is None or width > _WIDEST:
             del os.environ[name]  # rich and typer would fail on it
+    os.environ.update(_THREADS_OF_PRODUCTS | os.environ)
     before = gc.get_threshold()
     gc.set_threshold(_OBJECTS_BETWEEN_SEARCHES, *before[1:])
     try:
@@ -47,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(arguments)
     finally:
         gc.set_threshold(*before)
+        if arguments is None:
+            gc.freeze()  # the process ends, so nothing is searched for garbage once more
 
 
 def _refuse(allowed: int, *, as_json: bool) -> int:

@@ -28,6 +28,7 @@ from gguf_forge.storage.limits import limit_of
 from gguf_forge.storage.local.folder import located
 from gguf_forge.storage.local.held_folder import held, made_folder
 from gguf_forge.storage.local.publish import check_output, published
+from gguf_forge.storage.paths import resolved
 from gguf_forge.storage.source import Source
 
 T = TypeVar("T")
@@ -153,7 +154,7 @@ def save_work_plan(found: RequestPlan, request: Request, file: Path, *, tasks: i
     The folder of the outputs is made if it is missing, so that tasks which begin at the same time find it.
     """
     try:
-        folder = Path(os.path.relpath(Path.cwd().resolve(), file.parent.resolve())).as_posix()
+        folder = Path(os.path.relpath(resolved(Path.cwd()), resolved(file.parent))).as_posix()
     except OSError as error:
         raise OutputError(f"the current folder no longer exists: {error.strerror}", file=file) from error
     plan = make_work_plan(found, request, folder, tasks, Path(), with_samples=True)

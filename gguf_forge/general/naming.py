@@ -13,6 +13,7 @@ from typing import Literal
 from gguf_forge.errors import UsageError
 from gguf_forge.foreign_text import file_name
 from gguf_forge.storage.folder import Folder
+from gguf_forge.storage.paths import resolved
 
 _Kind = Literal["version", "type", "size_label", "finetune"]
 
@@ -37,8 +38,8 @@ def model_id_of(folder: Folder) -> str:
         >>> model_id_of(LocalFolder(Path("hub/models--acme--Tiny-1.5B/snapshots/c1899de")))
         'acme/Tiny-1.5B'
     """
-    path = folder.path.resolve() if folder.path.name in ("", "..") else folder.path
-    snapshots = path.parent.resolve()
+    path = resolved(folder.path) if folder.path.name in ("", "..") else folder.path
+    snapshots = resolved(path.parent)
     kind, *parts = snapshots.parent.name.split("--")
     is_cached = snapshots.name == "snapshots" and kind == "models" and parts and all(parts)
     return "/".join(parts) if is_cached else folder.name

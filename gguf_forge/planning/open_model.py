@@ -1,4 +1,7 @@
-"""Opens a source. Only this module decides whether it is a checkpoint, an adapter or a GGUF file."""
+"""Opens a source. Only this module decides whether it is a checkpoint, an adapter or a GGUF file.
+
+What reads one kind of source is imported when such a source is opened: a run needs the modules of one kind only.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,6 @@ from gguf_forge.gguf_file.header import MAGIC
 from gguf_forge.gguf_file.opened import open_gguf
 from gguf_forge.name_pattern import NamePattern
 from gguf_forge.planning.adapters import scaled_adapter
-from gguf_forge.planning.from_adapter import AdapterModel
-from gguf_forge.planning.from_checkpoint import CheckpointModel
-from gguf_forge.planning.from_gguf import GgufModel
 from gguf_forge.planning.model import OpenModel
 from gguf_forge.storage.folder import read_beginning
 from gguf_forge.storage.local.folder import LocalFolder, located
@@ -57,13 +57,19 @@ def open_model(
     path = Path(source)
     if _is_gguf(path):
         _refuse_file_of_checkpoint(path)
+        from gguf_forge.planning.from_gguf import GgufModel
+
         return closing(GgufModel(open_gguf(path, partial=partial)))
     if is_adapter(LocalFolder(path), vocab_only=vocab_only):
         if drop_tensor or lora:
             option = "--drop-tensor" if drop_tensor else "--lora"
             raise UsageError(f"{option} is for checkpoints, and this is an adapter", file=path, hint="leave it out")
+        from gguf_forge.planning.from_adapter import AdapterModel
+
         named = LocalFolder(Path(base)) if base is not None else None
         return closing(AdapterModel.open(LocalFolder(path), named))
+    from gguf_forge.planning.from_checkpoint import CheckpointModel
+
     folder, drop = model_folder(path), tuple(map(NamePattern.compile, drop_tensor))
     adapters = tuple(map(scaled_adapter, lora))
     return closing(

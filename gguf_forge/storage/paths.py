@@ -46,6 +46,23 @@ def is_same(path: Path, other: Path) -> bool:
         return False
 
 
+def resolved(path: Path) -> Path:
+    """The absolute path without links. A path that the system refuses, or a link that leads to itself, stays as it is.
+
+    Example:
+        >>> resolved(Path("/bin/../bin")) == resolved(Path("/bin"))
+        True
+    """
+    try:
+        return path.resolve()
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ):  # Python before 3.13 raises RuntimeError for a link that leads to itself
+        return path
+
+
 def without_detours(path: Path) -> Path:
     """The same place without `..`. A relative path stays relative if it leads below the current folder.
 
@@ -57,8 +74,5 @@ def without_detours(path: Path) -> Path:
     """
     if ".." not in path.parts:
         return path
-    try:
-        place, here = path.resolve(), Path.cwd().resolve()
-    except (OSError, RuntimeError):
-        return path
+    place, here = resolved(path), resolved(Path())
     return place.relative_to(here) if place.is_relative_to(here) and not path.is_absolute() else place

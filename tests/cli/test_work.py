@@ -35,6 +35,17 @@ def test_a_job(forge: Forge, model: Path) -> None:
     assert Path("x.gguf").read_bytes() == Path(names[1]).read_bytes()
 
 
+def test_a_link_that_leads_to_itself(forge: Forge, model: Path) -> None:
+    """Python before 3.13 raises a RuntimeError for it."""
+    Path("loop").symlink_to("loop")
+    for out in (("--save-plan", "loop/plan.json"), ("-o", "loop/../m.gguf"), ("-o", "loop/m.gguf")):
+        ran = forge("plan", model, "-t", "Q8_0", *out)
+        assert "bug" not in ran.err
+        assert ran.code in (0, 5), ran.err
+    assert forge("convert", model, "-t", "Q8_0", "-o", "loop/m.gguf").code == 5
+    assert forge("plan", "loop/..", "-t", "Q8_0").code == 2
+
+
 def test_a_job_for_scripts(forge: Forge, model: Path) -> None:
     planned = forge("plan", model, "-o", "m.gguf", "--save-plan", "plan.json", "--tasks", "2", "--json").json
     assert planned["plan"]["path"] == "plan.json"

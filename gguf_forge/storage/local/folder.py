@@ -8,7 +8,7 @@ from pathlib import Path
 from gguf_forge.errors import InputError
 from gguf_forge.storage.limits import limit_of
 from gguf_forge.storage.local.source_file import SourceFile
-from gguf_forge.storage.paths import is_there
+from gguf_forge.storage.paths import is_there, resolved
 
 _KEPT_BYTES = limit_of("config.json")
 
@@ -28,7 +28,7 @@ class LocalFolder:
     @property
     def name(self) -> str:
         name = self.path.name
-        return self.path.resolve().name if name in ("", "..") else name
+        return resolved(self.path).name if name in ("", "..") else name
 
     def path_of(self, name: str) -> Path:
         return self.path / name

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import cache
+from functools import cache, reduce
+from operator import getitem
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -82,11 +83,10 @@ def _wrong_numbers(value: Any, source: Random) -> None:
     """Other numbers in up to four places, or a key less."""
     ways = [place for place in places(value) if place]
     for *way, last in source.sample(ways, min(len(ways), source.choice((1, 1, 1, 2, 4)))):
-        inside = value
-        for key in way:
-            inside = inside.get(key) if isinstance(inside, dict) else inside[key] if isinstance(inside, list) else None
-            if inside is None:
-                break
+        try:
+            inside = reduce(getitem, way, value)
+        except (LookupError, TypeError):  # an earlier change took the place away
+            continue
         if isinstance(inside, dict) and source.random() < 0.2:
             inside.pop(last, None)
         elif isinstance(inside, dict) or (isinstance(inside, list) and type(last) is int and last < len(inside)):
