@@ -111,8 +111,10 @@ def places(source: Random, folder: Path) -> list[str]:
             words += [option, place()]
     # A new file in the folder of the model is what such an output asks for, and the judge would take it for a change.
     before = ("-o", "--save-plan", *([str(gguf)] if words[0] in ("quantize", "split", "merge") else []))
-    for at in [at for at, word in enumerate(words) if at and words[at - 1] in before and word == str(model)]:
-        words[at] = "empty"
+    new = (str(folder),) if words[0] == "split" else ()  # its output is the beginning of names that are new
+    for at in range(1, len(words)):
+        if words[at - 1] in before and (words[at] == str(model) or words[at].startswith(new)):
+            words[at] = "empty"
     return _encodable(words)
 
 
