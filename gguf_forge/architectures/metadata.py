@@ -207,7 +207,9 @@ def expert_gating(site: Site) -> int | None:
         return None
     if not isinstance(name, str) or name not in _GATING:
         raise UnsupportedError(
-            f"the expert scoring function {name!r} is not known", hint=f"known: {', '.join(_GATING)}"
+            f"the expert scoring function {name!r:.40} is not known",
+            file="config.json",
+            hint=f"known: {', '.join(_GATING)}",
         )
     return _GATING[name]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.site import Site
 from gguf_forge.errors import InputError
 
@@ -19,8 +18,8 @@ def at_layer(site: Site, *keys: str) -> int:
     if not isinstance(found, list) or site.layer is None:
         return site.config.integer(*keys)
     if site.layer >= len(found):
-        raise InputError(f"{keys[0]} has no value for layer {site.layer}", file="config.json")
-    return Config({keys[0]: found[site.layer]}).integer(keys[0])
+        raise InputError(f"{keys[0]} has no value for layer {site.layer}", file=site.config.file)
+    return site.config.updated(**{keys[0]: found[site.layer]}).integer(keys[0])
 
 
 def hidden(site: Site) -> int:

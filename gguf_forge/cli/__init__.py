@@ -22,16 +22,12 @@ LEAST_ADDRESS_SPACE = 384 << 20  # NumPy's libraries alone take about half of it
 # of weights are in no reference cycles, so they are freed at once all the same.
 _OBJECTS_BETWEEN_SEARCHES = 100_000
 
-# NumPy's library for products of matrices starts a thread for each processor, and these wait busily for a while. The
-# products of a conversion are small, so the processors are left to its own threads.
-_THREADS_OF_PRODUCTS = {"OPENBLAS_NUM_THREADS": "1"}
-
 _WIDTHS = ("COLUMNS", "LINES", "TERMINAL_WIDTH")
 _WIDEST = 10_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command line and gives its exit code.
+    """Runs one command line and gives its exit code. It may change variables of the process's environment.
 
     Args:
         arguments: The arguments without the program's name; None means the arguments of this process.
@@ -43,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         width = natural(os.environ.get(name, "0"))
         if width is None or width > _WIDEST:
             del os.environ[name]  # rich and typer would fail on it
-    os.environ.update(_THREADS_OF_PRODUCTS | os.environ)
+    # NumPy's library for products of matrices starts a thread for each processor, and these wait busily for a while.
+    # The products of a conversion have a few hundred rows, so the processors are left to its own threads.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     before = gc.get_threshold()
     gc.set_threshold(_OBJECTS_BETWEEN_SEARCHES, *before[1:])
     try:

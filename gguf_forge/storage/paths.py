@@ -55,11 +55,7 @@ def resolved(path: Path) -> Path:
     """
     try:
         return path.resolve()
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-    ):  # Python before 3.13 raises RuntimeError for a link that leads to itself
+    except (OSError, ValueError, RuntimeError):  # the last one by Python before 3.13, for a link that leads to itself
         return path
 
 

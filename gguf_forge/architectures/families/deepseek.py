@@ -40,8 +40,9 @@ def _head_width(site: Site) -> int:
 
 def _yarn_log_multiplier(site: Site) -> object:
     # The file has a tenth of the value. Readers of this architecture expect this, unlike those of others.
-    given = site.config.part("rope_parameters").find("mscale_all_dim")
-    return 0.1 * site.config.part("rope_parameters").number("mscale_all_dim") if given else given
+    parameters = site.config.part("rope_parameters")
+    given = parameters.find("mscale_all_dim")
+    return 0.1 * parameters.number("mscale_all_dim") if given else given
 
 
 def feed_forward(site: Site) -> tuple[str, ...]:

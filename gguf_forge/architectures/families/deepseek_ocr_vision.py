@@ -66,7 +66,7 @@ def _of_sam(key: str) -> Callable[[Site], int]:
 
 def _scale(site: Site) -> int | None:
     """How many patches of SAM's one token stands for, along a side."""
-    length = Config({"image_seq_length": 256, **preprocessor(site)}).integer("image_seq_length")
+    length = preprocessor(site).integer("image_seq_length", default=256)
     sides = vision(site).integer("image_size") // vision(site).integer("patch_size")
     scale = sides // isqrt(length)
     return None if scale in (0, _USUAL_SCALE) else scale

@@ -26,12 +26,9 @@ def _of_full_layers(site: Site, key: str, own: str) -> int | None:
     if site.config.find(own) is not None:
         return site.config.integer(own, maximum=MAX_HEAD_DIM)
     layers = site.config.part("per_layer_config")
-    if not layers:
-        return None
-    for layer, slides in enumerate(sliding_layers(site)):
-        if not slides and key in layers.part(str(layer)):
-            return layers.part(str(layer)).integer(key, maximum=MAX_HEAD_DIM)
-    return None
+    full = {str(layer) for layer, slides in enumerate(sliding_layers(site)) if not slides} if layers else ()
+    told = (layers.part(layer) for layer in layers if layer in full)
+    return next((layer.integer(key, maximum=MAX_HEAD_DIM) for layer in told if key in layer), None)
 
 
 def _wide_head(site: Site) -> int:

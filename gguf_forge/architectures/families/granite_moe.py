@@ -53,14 +53,14 @@ def is_text_of_granite(name: str) -> bool:
 
 
 def picture_layers(site: Site) -> tuple[list[tuple[int, int]], list[int]]:
-    """Pairs of an encoder's layer and the language model's layer that it feeds, which negative numbers count from the
-    end; and the further layers that features of a picture feed."""
+    """What features of a picture feed: pairs of an encoder's layer and the language model's layer, where negative
+    numbers count from the end, and further layers of the language model, which count from 0."""
     config = site.config
     pairs = config.pairs("deepstack_layer_map", minimum=-(2**31)) if config.find("deepstack_layer_map") else []
     return pairs, config.integers("spatial_target_layers") if config.find("spatial_target_layers") else []
 
 
-def _picture_layers(site: Site) -> list[int] | None:
+def _features_by_layer(site: Site) -> list[int] | None:
     """Which features of a picture a layer adds: their number, in the order of the layers that take some, or -1. The
     first ones stand in for embeddings."""
     pairs, spatial = picture_layers(site)
@@ -68,14 +68,16 @@ def _picture_layers(site: Site) -> list[int] | None:
     if not targets:
         return None
     if targets[-1] >= site.block_count:
-        raise InputError("deepstack_layer_map or spatial_target_layers name no layers", file="config.json")
+        raise InputError(
+            "deepstack_layer_map or spatial_target_layers name a layer that is not there", file="config.json"
+        )
     numbers = [-1] * site.block_count
     for number, layer in enumerate(targets[1:], 1):
         numbers[layer] = number
     return numbers
 
 
-PICTURE_LAYERS = u32("deepstack_mapping", _picture_layers)
+PICTURE_LAYERS = u32("deepstack_mapping", _features_by_layer)
 SHARED_LENGTH = u32(
     "expert_shared_feed_forward_length", lambda site: site.config.find("shared_intermediate_size") or None
 )

@@ -19,6 +19,7 @@ from gguf_forge.tokenizer import bpe, no_vocabulary
 # The first name is the one inside of models that hear and speak.
 _RENAMES = (*WRAPPERS, starts("lfm.", "model.", put_back=False))
 _DENSE = "dense_2."
+_BIDIRECTIONAL = "Lfm2BidirectionalModel"
 _NOT_TEXT = ("audio", "codebook", "conformer", "depth_embedding", "depthformer", "depth_linear")
 
 
@@ -86,7 +87,6 @@ def _dense_width(site: Site) -> int | None:
     return length(dense, 0) if dense is not None else None
 
 
-_BIDIRECTIONAL = "Lfm2BidirectionalModel"
 # An embedding model, whose names lack the outermost module.
 lfm2_base = lfm2.derive(
     "lfm2",

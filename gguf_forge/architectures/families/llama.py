@@ -68,9 +68,16 @@ def llama3_rope_factors(site: Site) -> Iterable[tuple[str, NDArray[np.float32]]]
             np.float32(1),
             np.where(wavelengths > trained / low, np.float32(factor), blended),
         )
-    if not np.isfinite(factors).all():
+    yield rope_freqs(factors)
+
+
+def rope_freqs(factors: NDArray[np.floating]) -> tuple[str, NDArray[np.float32]]:
+    """The tensor of the divisors of rotary frequencies; InputError if float32 does not hold them."""
+    with np.errstate(over="ignore"):
+        rounded = factors.astype(np.float32)
+    if not np.isfinite(rounded).all():
         raise InputError("the rotary parameters of llama3 give no numbers of float32", file="config.json")
-    yield "rope_freqs.weight", factors.astype(np.float32)
+    return "rope_freqs.weight", rounded
 
 
 def _refuse_dna(source: TokenizerSource) -> Metadata:

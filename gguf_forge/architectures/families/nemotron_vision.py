@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gguf_forge.architectures.config import Config, positive
+from gguf_forge.architectures.config import Config
 from gguf_forge.architectures.declaration import Drop, Rule
 from gguf_forge.architectures.metadata import f32, file_type, text, u32
 from gguf_forge.architectures.operations import reshape, squeeze
@@ -16,7 +16,6 @@ from gguf_forge.architectures.projector import (
     has_audio,
     normalization,
     of_audio,
-    of_model,
     projector,
     projector_type,
     vision,
@@ -57,7 +56,7 @@ def _positions(site: Site, /, *sources: TensorExpr) -> TensorExpr:
 
 
 def _scale(site: Site) -> int:
-    ratio = positive(of_model("downsample_ratio", default=0.5)(site), "downsample_ratio", None)
+    ratio = site.config.number("downsample_ratio", default=0.5)
     if ratio > 1:
         raise InputError(f"downsample_ratio is {ratio!r:.40}, not a number from 0 to 1", file="config.json")
     return int(1.0 / ratio)

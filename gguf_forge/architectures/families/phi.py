@@ -67,7 +67,8 @@ def _attention_factor(site: Site) -> Lines:
         return
     # transformers reads the old names of long rope, su and yarn, as longrope
     if site.config.rope.get("rope_type") not in ("longrope", "su", "yarn"):
-        raise UnsupportedError(f"long_factor with rope type {site.config.rope.get('rope_type')!r} is not known")
+        kind = site.config.rope.get("rope_type")
+        raise UnsupportedError(f"long_factor with rope type {kind!r:.40} is not known", file="config.json")
     longest, trained = _contexts(site)
     scale = longest / trained
     yield (

@@ -12,6 +12,7 @@ from gguf_forge.architectures.appended_layers import SOME_NEXTN, is_appended, wi
 from gguf_forge.architectures.completeness import ATTENTION, EXPERTS, GATED
 from gguf_forge.architectures.config import Config, positive
 from gguf_forge.architectures.declaration import Architecture
+from gguf_forge.architectures.families.llama import rope_freqs
 from gguf_forge.architectures.metadata import DECODER, f32, flag, u32
 from gguf_forge.architectures.operations import add, squeeze
 from gguf_forge.architectures.renames import WRAPPERS, ends, inside
@@ -94,15 +95,16 @@ def _rope_factors(site: Site) -> Iterable[tuple[str, NDArray[np.float32]]]:
     factor = site.config.rope_number("factor", 8.0)
     low, high = site.config.rope_number("low_freq_factor", 1.0), site.config.rope_number("high_freq_factor", 4.0)
     trained = site.config.rope_number("original_max_position_embeddings", 8192)
-    exponents = np.arange(0, rotated, 2, dtype=np.float32) / np.float32(rotated)
-    powers = np.power(site.config.rope_number("rope_theta", 10000.0), exponents.astype(np.float64))
-    waves = 2 * math.pi / (np.float32(1) / powers.astype(np.float32)).astype(np.float64)
-    blend = (trained / waves - low) / (high - low or 1)
-    factors = np.where(
-        waves < trained / high, 1, np.where(waves > trained / low, factor, 1 / ((1 - blend) / factor + blend))
-    )
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        exponents = np.arange(0, rotated, 2, dtype=np.float32) / np.float32(rotated)
+        powers = np.power(site.config.rope_number("rope_theta", 10000.0), exponents.astype(np.float64))
+        waves = 2 * math.pi / (np.float32(1) / powers.astype(np.float32)).astype(np.float64)
+        blend = (trained / waves - low) / (high - low or 1)
+        factors = np.where(
+            waves < trained / high, 1, np.where(waves > trained / low, factor, 1 / ((1 - blend) / factor + blend))
+        )
     rest = np.ones(site.config.head_dim // 2 - len(factors))
-    yield "rope_freqs.weight", np.concatenate((factors, rest)).astype(np.float32)
+    yield rope_freqs(np.concatenate((factors, rest)))
 
 
 def _is_dense(site: Site) -> bool:
