@@ -92,11 +92,12 @@ def patterns(source: Random, folder: Path) -> list[str]:
 
 def command_lines(source: Random, folder: Path) -> list[str]:
     """Options with values that are hardly ever given."""
+    (folder.parent / "here" / "empty").mkdir(parents=True)  # an output may go into it, and not into the input's folder
     is_folder = source.random() < 0.7
     words = seeds.on(seeds.checkpoint(folder) if is_folder else seeds.gguf(folder, source), source)
     for _ in range(source.randint(1, 3)):
         option = source.choice(TEXT_OPTIONS)
-        value = source.choice((nasty(source), source.choice(NUMBERS), f"{nasty(source)}={nasty(source)}", str(folder)))
+        value = source.choice((nasty(source), source.choice(NUMBERS), f"{nasty(source)}={nasty(source)}", "empty"))
         words += [option, value]
     return [os.fsdecode(word.replace("\0", "").encode(errors="replace")) for word in words]
 
