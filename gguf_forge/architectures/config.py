@@ -11,6 +11,9 @@ from gguf_forge.errors import InputError, UnsupportedError
 # Keys under which multimodal configs describe the language model. If a config has several, the last of them counts.
 _TEXT_PARTS = ("text_config", "llm_config", "lm_config", "thinker_config", "language_config", "lfm")
 
+# What to do about a key that every model of a family has.
+OTHER_FOLDER = "is it of the model's own folder?"
+
 # The most values of an attention head. Some families write an array of that length, without any weight behind it.
 MAX_HEAD_DIM = 1 << 16
 
@@ -73,7 +76,7 @@ class Config(Mapping[str, object]):
     def __getitem__(self, key: str) -> object:
         """The value of a key. InputError, where other mappings raise KeyError, if it is missing."""
         if key not in self.entries:
-            raise InputError(f"{key} is missing", file=self.file, hint="is it of the model's own folder?")
+            raise InputError(f"{key} is missing", file=self.file, hint=OTHER_FOLDER)
         return self.entries[key]
 
     def __contains__(self, key: object) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from gguf_forge.architectures.config import Config
+from gguf_forge.architectures.config import OTHER_FOLDER, Config
 from gguf_forge.architectures.declaration import Architecture, MetadataLine, Operation
 from gguf_forge.architectures.metadata import Lines, f32, file_type, flag, text, u32
 from gguf_forge.architectures.operations import Number, number_of, reorder, reshape
@@ -105,7 +105,7 @@ def _value(config: Config, keys: tuple[str, ...], default: object, where: str) -
     if any(key in config for key in keys):
         return config.find(*keys)
     if default is _REQUIRED:
-        raise InputError(f"{where} lacks {' / '.join(keys)}", file=config.file, hint="is it of the model's own folder?")
+        raise InputError(f"{where} lacks {' / '.join(keys)}", file=config.file, hint=OTHER_FOLDER)
     return default
 
 

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if width is None or width > _WIDEST:
             del os.environ[name]  # rich and typer would fail on it
     # NumPy's library for products of matrices starts a thread for each processor, and these wait busily for a while.
-    # The products of a conversion have a few hundred rows, so the processors are left to its own threads.
+    # The products of a conversion have a few hundred rows, so the processors are left to the threads of the conversion.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     before = gc.get_threshold()
     gc.set_threshold(_OBJECTS_BETWEEN_SEARCHES, *before[1:])
