@@ -83,6 +83,7 @@ def disagreement(shape: tuple[int, ...], sizes: tuple[Size, ...], site: Site) ->
 
     Example:
         >>> from pathlib import Path
+        >>> from gguf_forge.architectures.config import Config
         >>> from gguf_forge.storage.local.folder import LocalFolder
         >>> site = Site(Config.of({"hidden_size": 5}), LocalFolder(Path(".")))
         >>> disagreement((8, 4), (None, hidden), site)

@@ -14,12 +14,16 @@ from dataclasses import dataclass
 from gguf_forge.engine.batches import Batch
 from gguf_forge.errors import UsageError
 from gguf_forge.kernels.binding import table_bytes
+from gguf_forge.storage.buffers import OWN_PAGES
 from gguf_forge.storage.memory import AT_LEAST_MORE, DEFAULT_MAX_MEMORY, resident_bytes, way_out
 
 # Bytes that each thread takes for itself: its stack, and memory that its allocator keeps in pieces.
 _THREAD_BYTES = 1 << 20
 # The smallest share of a batch. Smaller batches are mostly overhead, so fewer threads are used instead.
 _LEAST_SHARE = 1 << 20
+# The most bytes that an allocator keeps for a thread after a batch: twice the largest buffer that it gives out, above
+# which glibc returns what is free. `storage/buffers.py` makes larger buffers without it.
+_MOST_IDLE = 2 * OWN_PAGES
 # The most bytes that are kept of tensors that several batches read, and which share of the room they may take.
 _MOST_KEPT, _SHARE_OF_KEPT = 64 << 20, 4
 # Bytes left for everything but the batches: messages, a progress bar, objects of the interpreter.
@@ -35,7 +39,7 @@ class Room:
         total: Bytes for all batches at the same time.
         kept: Bytes for what more than one batch reads.
         share: Bytes for the batch of one thread, where each has one. What its allocator keeps between two batches, as
-            much again at most, is not part of `total`.
+            much again or what a larger batch left, is not part of `total`.
     """
 
     threads: int
@@ -72,10 +76,14 @@ def room(
         )
     kept = min(kept, _MOST_KEPT, (bound - enough) // _SHARE_OF_KEPT)
     held += kept
-    threads = min(threads, max(1, (bound - held - least) // (_THREAD_BYTES + 2 * _LEAST_SHARE)))
+    # A batch that reads a whole matrix may be as large as the total.
+    largest = _MOST_IDLE if any(batch.expr.rows_together > 1 for batch in whole) else min(least, _MOST_IDLE)
+    left_by_it = max(_LEAST_SHARE, largest)
+    threads = min(threads, max(1, (bound - held - least) // (_THREAD_BYTES + _LEAST_SHARE + left_by_it)))
     free = bound - held - threads * _THREAD_BYTES
-    share = (free - least) // (2 * threads)
-    total = free - threads * share
+    of_thread = (free - least) // threads
+    idle = max(of_thread // 2, min(left_by_it, of_thread - _LEAST_SHARE))
+    share, total = of_thread - idle, free - threads * idle
     if buffer is not None:
         total, share = min(total, max(buffer, least)), min(share, buffer // threads)
     return Room(threads, total, share, kept)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 # Buffers from this size on get an `mmap` of their own, because the allocator would keep their memory in a pool for each
 # thread. It also keeps the memory of smaller buffers, which makes the next ones fast and costs little.
-_OWN_PAGES = 4 << 20
+OWN_PAGES = 4 << 20
 
 
 # The unit of `O_DIRECT` writes. It is a multiple of the block size of disks and file systems. It is also a multiple of
@@ -36,7 +36,7 @@ def fresh(nbytes: int, *, at: int = 0) -> NDArray[np.uint8]:
 
 
 def _pages(nbytes: int) -> NDArray[np.uint8]:
-    if nbytes < _OWN_PAGES:
+    if nbytes < OWN_PAGES:
         return np.empty(nbytes, np.uint8)
     pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):

@@ -52,9 +52,10 @@ def told_of_option(can_be_set: bool) -> Iterator[None]:
 
 
 def way_out(enough: int) -> str:
-    """What helps if `enough` bytes would be enough: the option, or that there is none."""
+    """What helps if `enough` bytes would be enough: the option, or that there is none. It names a little more, because
+    the next process may hold some pages more than this one."""
     if _CAN_BE_SET.get():
-        return f"allow --max-memory {-(-enough >> 20)}M or more"
+        return f"allow --max-memory {(enough >> 20) + 2}M or more"
     return "this command has no option to allow more"
 
 

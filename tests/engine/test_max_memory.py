@@ -13,7 +13,7 @@ import pytest
 from checkpoints import tiny_llama
 
 from gguf_forge import convert
-from gguf_forge.engine.batches import RowSource, Shard, whole_tensors
+from gguf_forge.engine.batches import RowSource, Shard, cut, whole_tensors
 from gguf_forge.engine.forge import forge
 from gguf_forge.engine.memory import Budget, room
 from gguf_forge.errors import UsageError
@@ -171,6 +171,26 @@ def test_threads_are_fewer_where_memory_is_short(held: int) -> None:
     assert room(whole, 64, max_memory=held + (200 << 20), kept=5000).kept == 5000
     # one row has to fit, whatever the buffer
     assert room(whole, 8, buffer=1).total == whole[0].need(1)
+
+
+@pytest.mark.parametrize("wanted", [1, 3, 64])
+@pytest.mark.parametrize("number", range(4))
+def test_each_batch_fits_into_the_budget_of_all(held: int, number: int, wanted: int) -> None:
+    # a batch that asks for more than all may have would wait forever
+    tensor = some_tensors()[number]
+    info = TensorInfo("t", tensor.shape[::-1], TensorType.named("Q8_0"))
+    (whole,) = whole_tensors([Shard(Path("x"), lay_out({}, [info]), (RowSource(tensor, F32),))])
+    taken = 0
+    for more in (*range(17 << 20, 64 << 20, 123_457), 1 << 28, 1 << 30):
+        try:
+            limits = room([whole], wanted, max_memory=held + more)
+        except UsageError:
+            continue
+        assert limits.share <= limits.total
+        batches = cut([whole], 1 << 19, share=limits.share, total=limits.total)
+        assert max(batch.nbytes for batch in batches) <= limits.total
+        taken += 1
+    assert taken > 300
 
 
 def test_a_budget_is_never_overdrawn_and_serves_in_turn() -> None:

@@ -69,7 +69,7 @@ def zeros(tmp_path_factory: pytest.TempPathFactory) -> SourceFile:
 @pytest.fixture(autouse=True)
 def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     """tracemalloc knows nothing of mapped pages."""
-    monkeypatch.setattr(buffers, "_OWN_PAGES", 1 << 60)
+    monkeypatch.setattr(buffers, "OWN_PAGES", 1 << 60)
 
 
 def stored(zeros: SourceFile, shape: tuple[int, ...], dtype: TensorType = BF16) -> Stored:
