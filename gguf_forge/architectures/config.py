@@ -110,6 +110,14 @@ class Config(Mapping[str, object]):
         found = self.find(key)
         return Config({}, self.file) if found is None else self._object(found, key)
 
+    def needed_part(self, key: str) -> Config:
+        """The object under a key that every model of the family has.
+
+        Raises:
+            InputError: it is missing, or no object.
+        """
+        return self._object(self[key], key)
+
     def parts(self, key: str) -> list[Config]:
         """The objects in a list.
 

@@ -86,3 +86,12 @@ def test_a_part_is_an_object(value: object) -> None:
     assert dict(Config({"inner": None}).part("inner")) == dict(Config({}).part("inner")) == {}
     with pytest.raises(InputError, match=r"config\.json: inner is .*, not an object"):
         Config({"inner": value}).part("inner")
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"), [({}, "inner is missing"), ({"inner": None}, "inner is None, not an object")]
+)
+def test_a_needed_part_is_there(entries: dict[str, object], message: str) -> None:
+    assert dict(Config({"inner": {"dim": 3}}).needed_part("inner")) == {"dim": 3}
+    with pytest.raises(InputError, match=message):
+        Config(entries).needed_part("inner")

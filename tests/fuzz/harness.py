@@ -71,7 +71,7 @@ class Outcome:
         out: What it wrote to standard output.
         err: What it wrote to standard error.
         read: The bytes of all that it could read.
-        names: The names of the files that it left beside the input.
+        names: The names of the files that it left, without those that a word of the command line asks for.
         changed: Whether the input is not as it was.
         outside: The names of what it left in the folder above.
         peak: The most memory that it held, in bytes.
@@ -148,7 +148,7 @@ def run(arguments: list[str], inside: Path) -> Outcome:
         out.read_bytes(),
         err.read_bytes(),
         sum(size for size, _ in before.values()),
-        tuple(path.name for path in made),
+        unasked(arguments, made),
         _listing(inside / "input") != before,
         tuple(sorted(outside)),
         peak,
@@ -156,6 +156,12 @@ def run(arguments: list[str], inside: Path) -> Outcome:
         tuple(_unreadable(arguments, made, here)) if code == 0 else (),
         is_there,
     )
+
+
+def unasked(arguments: list[str], made: list[Path]) -> tuple[str, ...]:
+    """The names of files and folders that no path of the command line begins with."""
+    asked = {part for word in arguments for part in Path(word).parts[:1]}
+    return tuple(path.name for path in made if path.name not in asked)
 
 
 def _unreadable(arguments: list[str], made: list[Path], here: Path) -> Iterator[str]:

@@ -52,6 +52,12 @@ def test_what_no_command_may_do(harness: ModuleType, changed: dict[str, object],
     assert fault in found
 
 
+def test_a_name_that_the_command_line_gives_is_not_judged(harness: ModuleType) -> None:
+    made = [Path("here/-1"), Path("here/-rf.gguf")]
+    for asked in ("-1", "-1/inner.gguf"):
+        assert harness.unasked(["convert", "/input/-rf", "-o", asked], made) == ("-rf.gguf",)
+
+
 def test_every_exit_code_of_an_error_is_known(harness: ModuleType) -> None:
     assert harness.documented_codes() == {0, 2, 3, 4, 5, 7, 8}
 

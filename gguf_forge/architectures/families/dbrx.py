@@ -9,24 +9,16 @@ from gguf_forge.architectures.declaration import Architecture, Rule
 from gguf_forge.architectures.metadata import f32, file_type, u32
 from gguf_forge.architectures.operations import Number, chain, reshape, transpose
 from gguf_forge.architectures.site import Site
-from gguf_forge.errors import InputError
 from gguf_forge.tokenizer import bpe
 
 
 def _of(part: str, key: str) -> Callable[[Site], object]:
     """A value of one of the config's parts."""
-
-    def value(site: Site) -> object:
-        found = site.config.find(part)
-        if not isinstance(found, dict):
-            raise InputError(f"{part} is {found!r:.40}, not an object", file="config.json")
-        return found.get(key)
-
-    return value
+    return lambda site: site.config.needed_part(part).find(key)
 
 
 def _count(key: str) -> Callable[[Site], int]:
-    return lambda site: site.config.part("ffn_config").integer(key)
+    return lambda site: site.config.needed_part("ffn_config").integer(key)
 
 
 _N_EXPERTS, _INNER = _count("moe_num_experts"), _count("ffn_hidden_size")

@@ -22,14 +22,7 @@ _MOE, _ATTENTION = "model.layers.{i}.block_sparse_moe.", "model.layers.{i}.self_
 
 def linear_attention(key: str) -> Callable[[Site], object]:
     """A parameter of the recurrent layers; None if the config lacks it."""
-
-    def parameter(site: Site) -> object:
-        parameters = site.config.find("linear_attn_config")
-        if not isinstance(parameters, dict):
-            raise InputError("linear_attn_config is not an object", file="config.json")
-        return parameters.get(key)
-
-    return parameter
+    return lambda site: site.config.needed_part("linear_attn_config").find(key)
 
 
 def has_attention(site: Site) -> bool:

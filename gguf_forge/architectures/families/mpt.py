@@ -6,15 +6,11 @@ from gguf_forge.architectures.completeness import ATTENTION, DENSE
 from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.metadata import f32, u32
 from gguf_forge.architectures.site import Site
-from gguf_forge.errors import InputError
 from gguf_forge.tokenizer import add_bos_token, bpe, first_of, in_order, sentencepiece, special_ids
 
 
 def _attention(site: Site, key: str) -> object:
-    found = site.config.find("attn_config")
-    if not isinstance(found, dict):
-        raise InputError(f"attn_config is {found!r:.40}, not an object", file="config.json")
-    return found.get(key)
+    return site.config.needed_part("attn_config").find(key)
 
 
 mpt = Architecture(

@@ -35,7 +35,6 @@ from gguf_forge.architectures.projector import (
 from gguf_forge.architectures.renames import inside, starts
 from gguf_forge.architectures.sinusoids import sinusoids
 from gguf_forge.architectures.site import Site
-from gguf_forge.errors import InputError
 
 _MOST_CHANNELS = 8192
 _POSITIONS = 1500
@@ -43,10 +42,8 @@ _POSITIONS = 1500
 
 def _of_thinker(site: Site) -> Config:
     """The config with the encoders' configs from its part `thinker_config`, where the language model's also is."""
-    thinker = site.config.find("thinker_config")
-    if not isinstance(thinker, dict):
-        raise InputError(f"thinker_config is {thinker!r:.40}, not an object", file="config.json")
-    parts = {key: thinker.get(key) for key in ("vision_config", "audio_config")}
+    thinker = site.config.needed_part("thinker_config")
+    parts = {key: thinker.find(key) for key in ("vision_config", "audio_config")}
     return site.config.updated(**parts)
 
 

@@ -23,7 +23,7 @@ from quantized_checkpoints import (
     quantized_llama,
     quanto,
 )
-from quantized_variants import NF4, four_bits, nvfp4, ordered
+from quantized_formats import NF4, four_bits, nvfp4, ordered
 
 from gguf_forge import InputError, convert
 
