@@ -36,9 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if allowed != resource.RLIM_INFINITY and allowed < LEAST_ADDRESS_SPACE:
         return _refuse(allowed, as_json="--json" in (sys.argv[1:] if arguments is None else arguments))
     for name in _WIDTHS:
-        width = natural(os.environ.get(name, "0"))
-        if width is None or width > _WIDEST:
-            del os.environ[name]  # rich and typer would fail on it
+        if name in os.environ and not 1 <= (natural(os.environ[name]) or 0) <= _WIDEST:
+            del os.environ[name]  # rich and typer would fail on it, or print nothing in no columns
     # NumPy's library for products of matrices starts a thread for each processor, and these wait busily for a while.
     # The products of a conversion have a few hundred rows, so the processors are left to the threads of the conversion.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

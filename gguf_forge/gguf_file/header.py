@@ -20,6 +20,8 @@ from gguf_forge.gguf_file.values import ByteOrder, Metadata, Value, ValueType
 MAGIC = b"GGUF"
 VERSION = 3
 DEFAULT_ALIGNMENT = 32
+# Headers are padded in memory. Files have 32, and no disk or memory page has more than this.
+MAX_ALIGNMENT = 1 << 20
 
 FORMATS = {
     ValueType.UINT8: "B",
@@ -45,18 +47,22 @@ def alignment_of(metadata: Metadata) -> int:
     """The bytes that tensor data is aligned to.
 
     Raises:
-        InputError: `general.alignment` is no UINT32, or not a power of two of at least 8.
+        InputError: `general.alignment` is no UINT32, or not a power of two from 8 to 1,048,576.
     """
     value = metadata.get("general.alignment")
     if value is None:
         return DEFAULT_ALIGNMENT
     alignment = value.data
-    if value.type is not ValueType.UINT32 or alignment < 8 or alignment & (alignment - 1):
+    if value.type is not ValueType.UINT32 or not _is_alignment(alignment):
         raise InputError(
             f"general.alignment is {alignment!r} ({value.type.name})",
-            hint="it must be a UINT32 that is a power of two of at least 8",
+            hint=f"it must be a UINT32 that is a power of two from 8 to {MAX_ALIGNMENT:,}",
         )
     return int(alignment)
+
+
+def _is_alignment(number: int) -> bool:
+    return 8 <= number <= MAX_ALIGNMENT and number & (number - 1) == 0
 
 
 def encode_header(

@@ -58,7 +58,7 @@ def lay_out(
         bounds: as for `encode_header`.
 
     Raises:
-        InputError: see `encode_header`; or an alignment that is not a power of two of at least 8.
+        InputError: see `encode_header`; or an alignment that `alignment_of` refuses.
 
     Example:
         >>> from gguf_forge.types.tensor_type import F32

@@ -5,19 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.registry import class_name, declarations_of
 from gguf_forge.architectures.reverse import KnownModel
-from gguf_forge.architectures.site import Part
+from gguf_forge.architectures.site import Part, Site
 from gguf_forge.checkpoint.mistral_form import PARAMS, has_mistral_form, read_params
 from gguf_forge.checkpoint.pocket_tts_form import config_of_shapes
 from gguf_forge.errors import InputError, printable
-from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.gguf_file.values import Metadata, ValueType
 from gguf_forge.planning.model_plan import of_draft, site_of
 from gguf_forge.storage.json_file import read_json_object
 from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.storage.paths import is_folder
 
 _NAME = "config.json"
+_HEADS = ("attention.head_count", "attention.head_count_kv")
 
 
 def model_of_file(metadata: Metadata, config: Path) -> KnownModel:
@@ -28,7 +30,7 @@ def model_of_file(metadata: Metadata, config: Path) -> KnownModel:
         config: The config.json, or Mistral's own params.json, or the folder that has it.
 
     Raises:
-        InputError: the config is not that of the file's architecture.
+        InputError: the config is not that of the file's architecture, or has another number of heads.
     """
     folder, name = (config, _NAME) if is_folder(config) else (config.parent, config.name)
     if name == PARAMS or (is_folder(config) and has_mistral_form(LocalFolder(folder))):
@@ -53,7 +55,23 @@ def model_of_file(metadata: Metadata, config: Path) -> KnownModel:
     count = metadata.get(f"{architecture.name}.block_count")
     if count is not None and isinstance(count.data, int):
         site = replace(site, block_count=count.data)
+    _check_heads(metadata, architecture, site, folder / name)
     inner, names = class_name(values, part), values.get("architectures")
     inner = inner if inner in architecture.hf else architecture.hf[0]
     outermost = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
     return KnownModel(architecture, inner, site, outermost)
+
+
+def _check_heads(metadata: Metadata, architecture: Architecture, site: Site, config: Path) -> None:
+    """Refuses a config with other heads than the file: rows of attention would be put back in a wrong order."""
+    counts = (line for line in architecture.metadata if getattr(line, "key", "").endswith(_HEADS))
+    for key, value in dict(pair for line in counts for pair in line(site)).items():  # the last line of a key counts
+        found = metadata.get(f"{architecture.name}.{key}")
+        if found is None or ValueType.ARRAY in (found.type, value.type):
+            continue
+        if found.data != value.data:
+            raise InputError(
+                f"{key} is {value.data} by the config, and {found.data!r:.40} in the file",
+                file=config,
+                hint="give the config.json of the model that the file was made of",
+            )

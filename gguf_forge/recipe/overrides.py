@@ -7,7 +7,7 @@ a malformed number as zero or drops a sign; these raise a UsageError here.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import takewhile
 from os import PathLike
 from pathlib import Path
@@ -115,8 +115,8 @@ def parse_key_override(text: str) -> KeyOverride:
         )
     if len(key.encode(errors="surrogateescape")) > _MAX_BYTES:
         raise UsageError(f"--override-kv {text!r} has a key longer than {_MAX_BYTES} bytes")
-    if key in _OF_LAYOUT:
-        raise UsageError(f"--override-kv cannot change {key}", hint="it says where the tensor data begins")
+    if key in LAYOUT_KEYS:
+        raise UsageError(f"--override-kv cannot change {key}", hint=LAYOUT_KEYS[key])
     value = read(raw)
     if value is None:
         raise UsageError(f"--override-kv {text!r}: {raw!r} is not a valid {kind}", hint=_LIMITS[kind])
@@ -148,8 +148,11 @@ def _read_str(raw: str) -> Value | None:
     return string(raw) if len(raw.encode(errors="surrogateescape")) <= _MAX_BYTES else None
 
 
-# Keys of which any other value would make the file unreadable.
-_OF_LAYOUT = ("general.alignment", *SPLIT_KEYS)
+# What the keys say that the file's layout depends on. With any other value, nobody could read the file.
+LAYOUT_KEYS: Mapping[str, str] = {
+    "general.alignment": "it says where the tensor data begins",
+    **dict.fromkeys(SPLIT_KEYS, "it says which files belong together: use `gguf-forge split` or `merge`"),
+}
 _READERS: dict[str, Callable[[str], Value | None]] = {
     "int": _read_int,
     "float": _read_float,

@@ -91,9 +91,11 @@ def test_little_address_space(model: Path) -> None:
     assert shell(f"ulimit -v {LEAST_ADDRESS_SPACE >> 10}; FORGE plan {model} -q").returncode in (0, 2)
 
 
-@pytest.mark.parametrize("width", ["abc", "", "-1", "9" * 15, "9" * 5000])
+@pytest.mark.parametrize("width", ["abc", "", "-1", "0", "00", "9" * 15, "9" * 5000])
 def test_a_width_that_is_no_number(width: str) -> None:
-    assert shell("FORGE --help", TERMINAL_WIDTH=width, COLUMNS=width).returncode == 0
+    done = shell("FORGE --help", TERMINAL_WIDTH=width, COLUMNS=width)
+    assert done.returncode == 0 and b"convert" in done.stdout
+    assert b"there is no such folder" in shell("FORGE plan nowhere", COLUMNS=width).stderr
 
 
 def test_a_current_folder_that_was_removed(model: Path) -> None:

@@ -25,7 +25,7 @@ READABLE = {
     "empty key": [FormatRule.EMPTY_KEY],
     "duplicate key": [FormatRule.KEY_TWICE],
     "array of arrays": [FormatRule.NESTED],
-    "alignment of 2^30": [FormatRule.CUT],
+    "alignment of 2^20": [FormatRule.CUT],
     "alignment other than the padding": [FormatRule.OFFSET],
     "tensor name of 64 bytes": [FormatRule.NAME],
     "five dimensions": [FormatRule.DIMS],

@@ -50,6 +50,16 @@ def test_key_override_refused(text: str) -> None:
         parse_key_override(text)
 
 
+def test_what_a_key_of_the_layout_says_is_told() -> None:
+    for key, said in (
+        ("general.alignment", "where the tensor data begins"),
+        ("split.count", "which files belong together"),
+    ):
+        with pytest.raises(UsageError) as error:
+            parse_key_override(f"{key}=int:64")
+        assert said in str(error.value.words.hint)
+
+
 @settings(deadline=None)
 @given(st.text())
 def test_any_text_is_a_key_override_or_a_usage_error(text: str) -> None:

@@ -59,7 +59,8 @@ BROKEN = {
     "alignment 3": (raw_gguf([u32_key(b"general.alignment", 3)]), "general.alignment is 3"),
     "alignment of the wrong type": (raw_gguf([key(b"general.alignment", U8, b"\x20")]), r"is 32 \(UINT8\)"),
     "alignment a string": (raw_gguf([key(b"general.alignment", STRING, text(b"32"))]), r"\(STRING\)"),
-    "alignment of 2^30": (raw_gguf([u32_key(b"general.alignment", 1 << 30)], [GOOD], DATA), "the file has only"),
+    "alignment of 2^20": (raw_gguf([u32_key(b"general.alignment", 1 << 20)], [GOOD], DATA), "the file has only"),
+    "alignment of 2^21": (raw_gguf([u32_key(b"general.alignment", 1 << 21)]), "general.alignment is 2097152"),
     "alignment other than the padding": (
         raw_gguf([u32_key(b"general.alignment", 128)], [GOOD, RawTensor(b"b", offset=32)], DATA * 4),
         "at offset 32, but the tensors before it end at 128",

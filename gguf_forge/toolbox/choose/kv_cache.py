@@ -6,10 +6,12 @@ src/models/*.cpp for the layers that a sliding window has.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from numbers import Integral
 
-from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.errors import InputError
+from gguf_forge.gguf_file.values import Metadata, Value, ValueType
 
 # Of an F16 number, the default type of the cache; and of a F32 number, the type that it computes in.
 _NUMBER_BYTES, _FLOAT_BYTES = 2, 4
@@ -28,6 +30,9 @@ _WHOLE_FIRST = dict.fromkeys(("cohere2moe", "laguna", "smallthinker"), 4)
 # Of so many layers, one has keys and values. The others have a recurrent state instead.
 _RECURRENT = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4, "qwen4exp": 4, "minimax-01": 8}
 
+# Files that tell of more layers than that are damaged.
+_MOST_LAYERS = 65_536
+
 
 def kv_cache_bytes(metadata: Metadata, context: int) -> int:
     """Bytes of the keys and values of one sequence.
@@ -37,6 +42,9 @@ def kv_cache_bytes(metadata: Metadata, context: int) -> int:
     Args:
         metadata: The keys of a model's file.
         context: How many tokens there is room for.
+
+    Raises:
+        InputError: a key that says how large the model is has no such number.
 
     Example:
         >>> from gguf_forge.gguf_file.values import string, u32
@@ -79,25 +87,38 @@ class _Model:
     def architecture(self) -> str:
         return str(self.metadata["general.architecture"].data)
 
-    def _get(self, key: str) -> Any:
-        value = self.metadata.get(f"{self.architecture}.{key}")
-        return None if value is None else value.data
+    def _get(self, key: str) -> Value | None:
+        return self.metadata.get(f"{self.architecture}.{key}")
 
-    def _number(self, key: str, layer: int = 0) -> int | None:
-        """A number that may be different for each layer; None if the key is missing or too short."""
-        data = self._get(key)
-        if data is None or isinstance(data, int | float | bool):
-            return None if data is None else int(data)
-        return int(data[layer]) if layer < len(data) else None
+    def _array(self, key: str) -> Sequence[object] | None:
+        """An array with a value for each layer; None if the key is missing, or is a number for all layers."""
+        value = self._get(key)
+        return value.data if value is not None and value.type is ValueType.ARRAY else None
+
+    def _number(self, key: str, layer: int = 0, *, maximum: int = (1 << 32) - 1) -> int | None:
+        """A number that may be different for each layer; None if the key is missing or too short.
+
+        Raises:
+            InputError: it is no whole number from 0 to `maximum`.
+        """
+        value, array = self._get(key), self._array(key)
+        if value is None or (array is not None and layer >= len(array)):
+            return None
+        number = value.data if array is None else array[layer]
+        if not isinstance(number, Integral) or not 0 <= int(number) <= maximum:
+            raise InputError(f"metadata key {self.architecture}.{key} is not a whole number from 0 to {maximum:,}")
+        return int(number)
 
     @property
     def is_causal(self) -> bool:
-        return self._get("attention.causal") in (None, True)
+        causal = self._get("attention.causal")
+        return causal is None or causal.data is True
 
     @property
     def layers(self) -> int:
         """The layers that have keys and values of their own; the last ones of some models share those of others."""
-        return (self._number("block_count") or 0) - (self._number("attention.shared_kv_layers") or 0)
+        count = self._number("block_count", maximum=_MOST_LAYERS) or 0
+        return count - (self._number("attention.shared_kv_layers") or 0)
 
     def width(self, layer: int) -> int:
         """Numbers that a token takes in a layer."""
@@ -124,8 +145,8 @@ class _Model:
         return self._number("context_length") or 0
 
     def _is_recurrent(self, layer: int) -> bool:
-        said = self._get("attention.recurrent_layers")
-        if said is not None and not isinstance(said, int | bool):
+        said = self._array("attention.recurrent_layers")
+        if said is not None:
             return layer < len(said) and bool(said[layer])
         period = self._number("full_attention_interval") or _RECURRENT.get(self.architecture)
         return self.architecture in _RECURRENT and period is not None and (layer + 1) % period != 0
@@ -140,10 +161,11 @@ class _Model:
     def _slides(self, layer: int) -> bool:
         if not self._number("attention.sliding_window"):
             return False
-        said = self._get("attention.sliding_window_pattern")
-        if said is not None and not isinstance(said, int | bool):
+        said = self._array("attention.sliding_window_pattern")
+        if said is not None:
             return layer < len(said) and bool(said[layer])
+        period = self._number("attention.sliding_window_pattern")
         if self.architecture in _WHOLE_FIRST:
-            return bool(layer % (said or _WHOLE_FIRST[self.architecture]))
-        period = said or _WHOLE_LAST.get(self.architecture)
+            return bool(layer % (period or _WHOLE_FIRST[self.architecture]))
+        period = period or _WHOLE_LAST.get(self.architecture)
         return period is not None and layer % period < period - 1

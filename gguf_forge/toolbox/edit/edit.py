@@ -16,10 +16,11 @@ from gguf_forge.gguf_file.header import alignment_of, encode_header
 from gguf_forge.gguf_file.key_types import problem_of
 from gguf_forge.gguf_file.reader import MAX_KEY, GgufHeader, read_header
 from gguf_forge.gguf_file.rules import GGML, WIDEST, FormatRule
-from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_KEYS, SPLIT_NO, PartName
+from gguf_forge.gguf_file.split import SPLIT_COUNT, SPLIT_NO, PartName
 from gguf_forge.gguf_file.tensor import GgufTensor
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType, string, u32
 from gguf_forge.planning.file_plan import refuse_part_name
+from gguf_forge.recipe.overrides import LAYOUT_KEYS
 from gguf_forge.storage.local import disk
 from gguf_forge.storage.local.held_folder import HeldFolder, made_folder
 from gguf_forge.storage.local.output_errors import output_errors
@@ -44,11 +45,6 @@ from gguf_forge.wording import log_of
 log = log_of(__name__)
 
 _ARCHITECTURE = "general.architecture"
-# Keys that say how the rest of the file is laid out. Any other value would make the file unreadable.
-_LAYOUT_KEYS = {
-    "general.alignment": "it says where the tensor data begins",
-    **dict.fromkeys(SPLIT_KEYS, "it says which files belong together: use `gguf-forge split` or `merge`"),
-}
 _COPY_PIECE = 1 << 28
 
 
@@ -418,8 +414,8 @@ def _check_there(key: str, metadata: Metadata) -> None:
 
 
 def _check_free_to_change(key: str) -> None:
-    if key in _LAYOUT_KEYS:
-        raise RefusedError(f"{key} cannot be changed", hint=_LAYOUT_KEYS[key])
+    if key in LAYOUT_KEYS:
+        raise RefusedError(f"{key} cannot be changed", hint=LAYOUT_KEYS[key])
 
 
 def _check_name(key: str) -> None:

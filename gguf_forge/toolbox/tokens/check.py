@@ -20,12 +20,12 @@ from gguf_forge.foreign import llama_vocabulary, own_tokenizer
 from gguf_forge.foreign.limited import LimitError, run_limited
 from gguf_forge.gguf_file.layout import lay_out
 from gguf_forge.gguf_file.tensor_info import TensorInfo
-from gguf_forge.gguf_file.values import Metadata, f32, string, u32
+from gguf_forge.gguf_file.values import Metadata, ValueType, f32, string, u32
 from gguf_forge.storage.folder import Folder
 from gguf_forge.toolbox.tokens.sample import SAMPLE
 from gguf_forge.types.tensor_type import F16, F32
 
-_TOKENS = "tokenizer.ggml.tokens"
+_TOKENS, _KIND = "tokenizer.ggml.tokens", "tokenizer.ggml.model"
 # The limits of both child processes. llama.cpp reserves address space generously.
 _MEMORY, _SECONDS, _MOST_OUTPUT = 8 << 30, 5, 64 << 20
 # One start of llama.cpp's server in some thirty never ends, so it is tried again.
@@ -114,9 +114,8 @@ def check_tokens(metadata: Metadata, folder: Folder, texts: Sequence[str] = SAMP
         ...     check_tokens(gguf.typed_metadata, LocalFolder(Path("Qwen3-0.6B"))).ok
         True
     """
-    if _TOKENS not in metadata:
-        raise InputError("the file has no vocabulary", hint="only files of text models have one")
-    name = next((name for name in _own_files(metadata) if folder.has(name)), None)
+    pieces, kind = _vocabulary(metadata)
+    name = next((name for name in _own_files(kind) if folder.has(name)), None)
     if name is None:
         raise UnsupportedError(
             "the folder has neither tokenizer.json nor tokenizer.model to compare with",
@@ -128,9 +127,8 @@ def check_tokens(metadata: Metadata, folder: Folder, texts: Sequence[str] = SAMP
     expected = _limited(own_tokenizer.token_ids, own, folder.path / name)
     with TemporaryDirectory(prefix="gguf-forge-") as place:
         carrier = Path(place) / "vocabulary.gguf"
-        _write_carrier(carrier, metadata)
+        _write_carrier(carrier, metadata, len(pieces))
         found = _tried({"file": str(carrier), "texts": list(texts)})
-    pieces = metadata[_TOKENS].data
     pairs = zip(texts, expected, found, strict=True)
     differences = (_difference(text, own_ids, ids, pieces) for text, own_ids, ids in pairs if own_ids != ids)
     return TokenCheck(len(texts), tuple(differences), name)
@@ -142,10 +140,19 @@ def require_libraries() -> None:
         raise UnsupportedError("comparing tokens needs the package xllamacpp, which is not installed", hint=_EXTRA)
 
 
-def _own_files(metadata: Metadata) -> tuple[str, ...]:
+def _vocabulary(metadata: Metadata) -> tuple[Sequence[object], str]:
+    """The tokens of a file, and the kind of its tokenizer."""
+    tokens, kind = metadata.get(_TOKENS), metadata.get(_KIND)
+    if tokens is None:
+        raise InputError("the file has no vocabulary", hint="only files of text models have one")
+    if tokens.type is not ValueType.ARRAY or kind is None or kind.type is not ValueType.STRING:
+        raise InputError(f"the vocabulary is damaged: {_TOKENS} is no list, or {_KIND} is no text")
+    return tokens.data, kind.data
+
+
+def _own_files(kind: str) -> tuple[str, ...]:
     """The files of the checkpoint's own tokenizer; those that such a vocabulary is made of come first."""
-    of_sentencepiece = metadata["tokenizer.ggml.model"].data in ("llama", "t5")
-    return (*_MODELS, "tokenizer.json") if of_sentencepiece else ("tokenizer.json", *_MODELS)
+    return (*_MODELS, "tokenizer.json") if kind in ("llama", "t5") else ("tokenizer.json", *_MODELS)
 
 
 def _tried(argument: Mapping[str, Any]) -> list[list[int]]:
@@ -182,7 +189,7 @@ def _piece(id: int, pieces: Sequence[object]) -> str:
     return piece.decode(errors="replace") if isinstance(piece, bytes) else str(piece)
 
 
-def _write_carrier(path: Path, metadata: Metadata) -> None:
+def _write_carrier(path: Path, metadata: Metadata, n_tokens: int) -> None:
     """A file that llama.cpp loads in a moment: the vocabulary, and a model of one layer whose weights are all zero."""
     keys: Metadata = {
         "general.architecture": string("llama"),
@@ -196,7 +203,7 @@ def _write_carrier(path: Path, metadata: Metadata) -> None:
     keys |= {key: value for key, value in metadata.items() if key.startswith("tokenizer.ggml.")}
     square = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
     tensors = [
-        TensorInfo("token_embd.weight", (_WIDTH, len(metadata[_TOKENS].data)), F16),
+        TensorInfo("token_embd.weight", (_WIDTH, n_tokens), F16),
         TensorInfo("output_norm.weight", (_WIDTH,), F32),
         *(TensorInfo(f"blk.0.{name}.weight", (_WIDTH,), F32) for name in ("attn_norm", "ffn_norm")),
         *(TensorInfo(f"blk.0.{name}.weight", (_WIDTH, _WIDTH), F16) for name in square),

@@ -9,7 +9,8 @@ from gguf_forge.errors import InputError
 from gguf_forge.storage.folder import read_text
 from gguf_forge.storage.local.folder import located
 
-_MOST_BYTES, _MOST_TEXTS = 16 << 20, 1 << 18
+# Tokens take up to 90 times the memory of their text, in Python's lists of numbers.
+_MOST_BYTES, _MOST_TEXTS = 4 << 20, 1 << 18
 # Words of ordinary prose, which every rule for splitting text splits alike.
 PLAIN = (
     "the quick brown fox jumps over the lazy dog",
@@ -55,7 +56,7 @@ def read_texts(path: Path) -> tuple[str, ...]:
     """The lines of a file, each with its end, as texts to compare.
 
     Raises:
-        InputError: the file cannot be read, is larger than 16 MiB, has more than 262,144 lines, or is not UTF-8.
+        InputError: the file cannot be read, is larger than 4 MiB, has more than 262,144 lines, or is not UTF-8.
     """
     text = read_text(*located(path), _MOST_BYTES)
     if text.count("\n") > _MOST_TEXTS:

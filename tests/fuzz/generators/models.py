@@ -15,10 +15,6 @@ import seeds
 import synthetic
 from generators.texts import nasty, places, strange
 
-NUMBERS = (
-    *(0, 1, -1, 2, 3, 7, 31, 255, 257, 10**5, 10**7, 2**31 - 1, 2**31, 2**32, 2**53, 2**63, 2**64, 10**30),
-    *(0.0, -0.5, 1.5, 1e-45, 1e39, 1e308, float("nan"), float("inf"), "1", "", True, None, [], {}, [0], [1, 2], [-1]),
-)
 TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F4")
 BITS = {"F64": 64, "I64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "F4": 4}
 COMMANDS = (
@@ -60,6 +56,15 @@ def write_header(path: Path, tensors: dict[str, tuple[str, list[int]]], change: 
         file.truncate(file.tell() + end)
 
 
+def numbers() -> tuple[Any, ...]:
+    """Numbers, and what may stand in their places. The lists are new in each call: attacks put things into them."""
+    return (
+        *(0, 1, -1, 2, 3, 7, 31, 255, 257, 10**5, 10**7, 2**31 - 1, 2**31, 2**32, 2**53, 2**63, 2**64, 10**30),
+        *(0.0, -0.5, 1.5, 1e-45, 1e39, 1e308, float("nan"), float("inf"), "1", "", True),
+        *(None, [], {}, [0], [1, 2], [-1]),
+    )
+
+
 def family(source: Random, folder: Path) -> Path:
     """The checkpoint of some family, with weights of zeros."""
     described = source.choice(_families())
@@ -90,7 +95,7 @@ def _wrong_numbers(value: Any, source: Random) -> None:
         if isinstance(inside, dict) and source.random() < 0.2:
             inside.pop(last, None)
         elif isinstance(inside, dict) or (isinstance(inside, list) and type(last) is int and last < len(inside)):
-            inside[last] = strange(source) if source.random() < 0.2 else source.choice(NUMBERS)
+            inside[last] = strange(source) if source.random() < 0.2 else source.choice(numbers())
 
 
 def _change_json(model: Path, source: Random, *preferred: str) -> None:
@@ -252,8 +257,8 @@ def adapters(source: Random, folder: Path) -> list[str]:
         pattern = source.choice(
             ("(a*)*b", "(.*)*x", "^(\\w+)+$", "a" * 5000, "layers.0", "(" * 500, ".*", "[", nasty(source))
         )
-        patterns = {f"{pattern}{at}": source.choice(NUMBERS) for at in range(count)}
-        config[key] = source.choice((strange(source), source.choice(NUMBERS), patterns, list(patterns), pattern))
+        patterns = {f"{pattern}{at}": source.choice(numbers()) for at in range(count)}
+        config[key] = source.choice((strange(source), source.choice(numbers()), patterns, list(patterns), pattern))
     (model / "adapter_config.json").write_text(json.dumps(config))
     rank = source.choice((1, 8, 0, 96))
     tensors: dict[str, tuple[str, list[int]]] = {}

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from gguf_forge.gguf_file.values import Metadata, Value, ValueType, array, boolean, string, u32
+from gguf_forge.errors import InputError
+from gguf_forge.gguf_file.values import Metadata, Value, ValueType, array, boolean, f32, string, u32
 from gguf_forge.toolbox.choose.kv_cache import buffer_bytes, kv_cache_bytes, own_context
 
 MIB = 1 << 20
@@ -109,3 +110,28 @@ def test_buffers_hold_the_logits_of_a_batch() -> None:
 def test_the_context_that_a_model_was_made_for() -> None:
     assert own_context(keys_of("llama", **LLAMA3, context_length=8192)) == 8192
     assert own_context(keys_of("llama", **LLAMA3)) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("block_count", u32(65_537)),
+        ("block_count", string("x")),
+        ("attention__head_count", f32(float("nan"))),
+        ("attention__head_count_kv", array(ValueType.FLOAT32, [float("nan")] * 32)),
+        ("attention__key_length", array(ValueType.STRING, ["x"] * 32)),
+        ("attention__sliding_window", Value(ValueType.INT32, -5)),
+        ("attention__sliding_window_pattern", f32(2.5)),
+        ("context_length", string("128k")),
+    ],
+)
+def test_keys_without_a_size_are_named(key: str, value: Value) -> None:
+    name = f"llama.{key.replace('__', '.')}"
+    metadata = {**keys_of("llama", **LLAMA3, attention__sliding_window=4), name: value}
+    with pytest.raises(InputError, match=f"metadata key {name} is not a whole number from 0 to"):
+        kv_cache_bytes(metadata, own_context(metadata) or 100)
+
+
+def test_recurrent_layers_may_be_told_in_a_list_only() -> None:
+    metadata = keys_of("llama", **LLAMA3)
+    assert kv_cache_bytes({**metadata, "llama.attention.recurrent_layers": f32(1.0)}, 9) == kv_cache_bytes(metadata, 9)

@@ -187,3 +187,14 @@ def test_an_architecture_without_a_way_back(made: dict[str, Path], tmp_path: Pat
     with pytest.raises(UnsupportedError, match="the way back to a checkpoint is not known for architecture unheard"):
         dequantize_gguf(path, tmp_path / "ck", safetensors=True)
     assert not (tmp_path / "ck").exists()
+
+
+def test_a_config_with_other_heads_is_refused(made: dict[str, Path], tmp_path: Path) -> None:
+    """It would put the rows of queries and keys back in a wrong order."""
+    config = json.loads((made["hf"] / "config.json").read_text())
+    config["num_attention_heads"] *= 2
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"attention\.head_count is \d+ by the config, and \d+ in the file"):
+        dequantize_gguf(made["F16"], tmp_path / "back", safetensors=True, config=tmp_path)
+    assert not (tmp_path / "back").exists()
+    dequantize_gguf(made["F16"], tmp_path / "back", safetensors=True, config=made["hf"])

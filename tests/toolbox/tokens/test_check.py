@@ -10,7 +10,7 @@ import gguf_forge
 from gguf_forge.cli import main
 from gguf_forge.errors import InputError, UnsupportedError
 from gguf_forge.foreign.limited import LimitError
-from gguf_forge.gguf_file.values import Metadata
+from gguf_forge.gguf_file.values import Metadata, u32
 from gguf_forge.storage.local.folder import LocalFolder
 from gguf_forge.toolbox.tokens import SAMPLE, check_tokens, read_texts
 from gguf_forge.toolbox.tokens import check as check_module
@@ -73,6 +73,10 @@ def test_what_cannot_be_compared_is_refused(qwen: Path, tmp_path: Path) -> None:
         check_tokens(keys, LocalFolder(tmp_path))
     with pytest.raises(InputError, match="no vocabulary"):
         check_tokens({}, LocalFolder(qwen))
+    without_kind = {key: value for key, value in keys.items() if key != "tokenizer.ggml.model"}
+    for damaged in ({**keys, "tokenizer.ggml.tokens": u32(5)}, without_kind, {**keys, "tokenizer.ggml.model": u32(5)}):
+        with pytest.raises(InputError, match="the vocabulary is damaged"):
+            check_tokens(damaged, LocalFolder(qwen))
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff", b'{"model": {"type": "BPE"}}'])
