@@ -13,7 +13,7 @@ from random import Random
 
 import seeds
 import synthetic
-from generators.models import COMMANDS, _line, _same, family, numbers, write_header
+from generators.models import COMMANDS, _line, _same, family, odd_numbers, write_header
 from generators.texts import changed, nasty
 
 OUTSIDE = (
@@ -209,9 +209,9 @@ def outside(source: Random, folder: Path) -> list[str]:
         for name in ("2_Dense", "1_Pooling"):
             (model / name).mkdir()
             value = {
-                "in_features": source.choice(numbers()),
+                "in_features": source.choice(odd_numbers()),
                 "out_features": 96,
-                "pooling_mode_mean_tokens": source.choice(numbers()),
+                "pooling_mode_mean_tokens": source.choice(odd_numbers()),
             }
             (model / name / "config.json").write_text(json.dumps(value))
             write_header(model / name / "model.safetensors", {"linear.weight": ("F32", [96, 96])}, _same)

@@ -56,7 +56,7 @@ def write_header(path: Path, tensors: dict[str, tuple[str, list[int]]], change: 
         file.truncate(file.tell() + end)
 
 
-def numbers() -> tuple[Any, ...]:
+def odd_numbers() -> tuple[Any, ...]:
     """Numbers, and what may stand in their places. The lists are new in each call: attacks put things into them."""
     return (
         *(0, 1, -1, 2, 3, 7, 31, 255, 257, 10**5, 10**7, 2**31 - 1, 2**31, 2**32, 2**53, 2**63, 2**64, 10**30),
@@ -95,7 +95,7 @@ def _wrong_numbers(value: Any, source: Random) -> None:
         if isinstance(inside, dict) and source.random() < 0.2:
             inside.pop(last, None)
         elif isinstance(inside, dict) or (isinstance(inside, list) and type(last) is int and last < len(inside)):
-            inside[last] = strange(source) if source.random() < 0.2 else source.choice(numbers())
+            inside[last] = strange(source) if source.random() < 0.2 else source.choice(odd_numbers())
 
 
 def _change_json(model: Path, source: Random, *preferred: str) -> None:
@@ -257,8 +257,8 @@ def adapters(source: Random, folder: Path) -> list[str]:
         pattern = source.choice(
             ("(a*)*b", "(.*)*x", "^(\\w+)+$", "a" * 5000, "layers.0", "(" * 500, ".*", "[", nasty(source))
         )
-        patterns = {f"{pattern}{at}": source.choice(numbers()) for at in range(count)}
-        config[key] = source.choice((strange(source), source.choice(numbers()), patterns, list(patterns), pattern))
+        patterns = {f"{pattern}{at}": source.choice(odd_numbers()) for at in range(count)}
+        config[key] = source.choice((strange(source), source.choice(odd_numbers()), patterns, list(patterns), pattern))
     (model / "adapter_config.json").write_text(json.dumps(config))
     rank = source.choice((1, 8, 0, 96))
     tensors: dict[str, tuple[str, list[int]]] = {}

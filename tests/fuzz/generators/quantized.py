@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 import seeds
-from generators.models import BITS, TYPES, _line, _other_shape, numbers
+from generators.models import BITS, TYPES, _line, _other_shape, odd_numbers
 from generators.texts import nasty, strange
 
 WIDTH = 96
@@ -148,7 +148,7 @@ def _contents(name: str, dtype: str, shape: list[int], source: Random) -> bytes:
         }
         for key in source.sample(list(state), source.choice((0,) * 12 + (1, 1, 2))):
             state[key] = source.choice(
-                (*numbers(), [2**31, 2**31], [96], [9216], [1] * 40, [2**31 + 1] * 3, [96, 96, 1])
+                (*odd_numbers(), [2**31, 2**31], [96], [9216], [1] * 40, [2**31 + 1] * 3, [96, 96, 1])
             )
         text = json.dumps(state).encode() if source.random() < 0.99 else b"[" * 200
         return text[:nbytes].ljust(nbytes, b" ")
@@ -191,7 +191,7 @@ def _settings(method: str, source: Random) -> Any:
         }
     for _ in range(source.choice((0, 0, 0, 1, 1, 2))):
         key = source.choice([*config][1:])
-        value = source.choice((source.choice(numbers()), strange(source)))
+        value = source.choice((source.choice(odd_numbers()), strange(source)))
         if key in ("ignore", "modules_to_not_convert", "quantized_layers", "config_groups") and source.random() < 0.6:
             count = source.choice((1000, 10**5))
             words = [f"re:(a*)*layers.{at}.*$" if at % 2 else f"*model.layers.{at}.*" for at in range(count)]

@@ -15,7 +15,7 @@ import projectors
 import raw_gguf
 import seeds
 import synthetic
-from generators.models import _line, _other_shape, numbers
+from generators.models import _line, _other_shape, odd_numbers
 from generators.texts import changed, nasty, strange
 
 _Entry = tuple[np.ndarray, np.ndarray]
@@ -94,7 +94,7 @@ def _adapter(source: Random, folder: Path, name: str, base: Path) -> Path:
     if patterns:
         config["rank_pattern"] = patterns
     if source.random() < 0.3:
-        config["alpha_pattern"] = {source.choice(modules): source.choice((1, 0.5, *numbers()))}
+        config["alpha_pattern"] = {source.choice(modules): source.choice((1, 0.5, *odd_numbers()))}
     kind = source.randrange(6)
     if kind == 0:
         config["use_dora"] = True

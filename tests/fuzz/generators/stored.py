@@ -13,7 +13,7 @@ import quantized_checkpoints as formats
 import raw_gguf
 import seeds
 from generators.ggufs import _line as gguf_line
-from generators.models import _line, numbers
+from generators.models import _line, odd_numbers
 from generators.quantized import COMMANDS as QUANTIZED
 from generators.texts import nasty
 
@@ -93,7 +93,7 @@ def written_json(source: Random, folder: Path) -> list[str]:
     value = json.loads(text)
     key = source.choice(list(value))
     kind = source.randrange(9)
-    again = json.dumps(source.choice((value[key], *numbers())))
+    again = json.dumps(source.choice((value[key], *odd_numbers())))
     if kind == 0:
         text = text.rstrip()[:-1] + f",{json.dumps(key)}:{again}}}"
     elif kind == 1:

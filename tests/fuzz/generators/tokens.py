@@ -10,7 +10,7 @@ from typing import Any
 
 import seeds
 import tekken_folders
-from generators.models import _line, _wrong_numbers, numbers
+from generators.models import _line, _wrong_numbers, odd_numbers
 from generators.texts import changed, nasty, strange
 
 TIKTOKEN = {
@@ -92,7 +92,7 @@ def tiktoken_files(source: Random, folder: Path) -> list[str]:
         source.shuffle(lines)
     (model / name).write_bytes(source.choice((b"\n", b"\r\n", b"\x0b", b"\n\n")).join(lines))
     config = json.loads((model / "config.json").read_text())
-    size = source.choice((len(tokens) + 300, len(tokens) + 300, len(tokens), 300, 10**6, 2**31, *numbers()))
+    size = source.choice((len(tokens) + 300, len(tokens) + 300, len(tokens), 300, 10**6, 2**31, *odd_numbers()))
     config |= {"architectures": [source.choice(TIKTOKEN[name])], "vocab_size": size}
     (model / "config.json").write_text(json.dumps(config))
     if source.random() < 0.7:
@@ -140,12 +140,12 @@ def _changed_tekken(value: Any, source: Random) -> Any:
     if kind == 0:
         return changed(value, source)
     if kind == 1 and isinstance(value.get("config"), dict):
-        value["config"][source.choice([*value["config"], "x"])] = source.choice((*numbers(), strange(source)))
+        value["config"][source.choice([*value["config"], "x"])] = source.choice((*odd_numbers(), strange(source)))
     elif kind == 2 and isinstance(value.get("special_tokens"), list) and value["special_tokens"]:
         at = source.randrange(len(value["special_tokens"]))
         value["special_tokens"][at] = source.choice(
             (
-                {"rank": source.choice(numbers()), "token_str": nasty(source)},
+                {"rank": source.choice(odd_numbers()), "token_str": nasty(source)},
                 {"rank": at, "token_str": ""},
                 strange(source),
             )
