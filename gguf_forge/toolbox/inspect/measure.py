@@ -184,15 +184,13 @@ def spread_of(
     for part in in_order(partial(_spread, expr, bins), row_ranges(expr), threads=threads):
         total = total.plus(part)
         progress(part.count)
-    finite = max(1, total.count - total.nonfinite)
-    mean = total.sum / finite
     return Spread(
         total.count,
         total.nonfinite,
         total.minimum if math.isfinite(total.minimum) else 0.0,
         total.maximum if math.isfinite(total.maximum) else 0.0,
-        mean,
-        math.sqrt(max(0.0, total.squares / finite - mean * mean)),
+        total.mean,
+        math.sqrt(total.centred / max(1, total.finite)),
         total.zeros,
         tuple(total.histogram.tolist()),
     )
@@ -200,12 +198,19 @@ def spread_of(
 
 @dataclass(frozen=True)
 class _SpreadSums:
+    """What is known of some values. `centred` is the sum of their squared distances from their own mean: the mean of
+    squares less the square of the mean loses all digits where values are large and close to each other.
+
+    Source of how two such sums become one: Chan, Golub, LeVeque, Updating Formulae and a Pairwise Algorithm for
+    Computing Sample Variances (1979).
+    """
+
     count: int
     nonfinite: int
     minimum: float
     maximum: float
     sum: float
-    squares: float
+    centred: float
     zeros: int
     histogram: NDArray[np.int64]
 
@@ -213,14 +218,23 @@ class _SpreadSums:
     def zero(cls, bins: int) -> _SpreadSums:
         return cls(0, 0, math.inf, -math.inf, 0.0, 0.0, 0, np.zeros(bins, np.int64))
 
+    @property
+    def finite(self) -> int:
+        return self.count - self.nonfinite
+
+    @property
+    def mean(self) -> float:
+        return self.sum / max(1, self.finite)
+
     def plus(self, other: _SpreadSums) -> _SpreadSums:
+        apart = (other.mean - self.mean) ** 2 * self.finite * other.finite / max(1, self.finite + other.finite)
         return _SpreadSums(
             self.count + other.count,
             self.nonfinite + other.nonfinite,
             min(self.minimum, other.minimum),
             max(self.maximum, other.maximum),
             self.sum + other.sum,
-            self.squares + other.squares,
+            self.centred + other.centred + apart,
             self.zeros + other.zeros,
             self.histogram + other.histogram,
         )
@@ -236,7 +250,7 @@ def _spread(expr: TensorExpr, edges: Doubles, rows: tuple[int, int]) -> _SpreadS
         finite.min(initial=math.inf),
         finite.max(initial=-math.inf),
         float(finite.sum()),
-        _dot(finite, finite),
+        float(finite.var()) * len(finite) if len(finite) else 0.0,
         int(np.count_nonzero(finite == 0)),
         bins.astype(np.int64),
     )
