@@ -14,6 +14,8 @@ _TEXT_PARTS = ("text_config", "llm_config", "lm_config", "thinker_config", "lang
 # What to do about a key that every model of a family has.
 OTHER_FOLDER = "is it of the model's own folder?"
 
+# The most layers that a model has.
+MAX_LAYERS = 10_000
 # The most values of an attention head. Some families write an array of that length, without any weight behind it.
 MAX_HEAD_DIM = 1 << 16
 
@@ -232,7 +234,7 @@ class Config(Mapping[str, object]):
 
     @property
     def block_count(self) -> int:
-        return self.integer("n_layers", "num_hidden_layers", "n_layer", "num_layers", maximum=10_000)
+        return self.integer("n_layers", "num_hidden_layers", "n_layer", "num_layers", maximum=MAX_LAYERS)
 
     @property
     def head_dim(self) -> int:

@@ -32,7 +32,7 @@ TokenTexts = Annotated[
     Path | None,
     Option(
         "--token-texts",
-        "The texts for --check-tokens, instead of the built-in ones. Each line is one.",
+        "The texts for --check-tokens, instead of the built-in ones. Each line is one; the file has at most 4 MiB.",
         _TOKENS,
         "FILE",
     ),

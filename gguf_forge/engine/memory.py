@@ -21,8 +21,8 @@ from gguf_forge.storage.memory import AT_LEAST_MORE, DEFAULT_MAX_MEMORY, residen
 _THREAD_BYTES = 1 << 20
 # The smallest share of a batch. Smaller batches are mostly overhead, so fewer threads are used instead.
 _LEAST_SHARE = 1 << 20
-# The most bytes that an allocator keeps for a thread after a batch: twice the largest buffer that it gives out, above
-# which glibc returns what is free. `storage/buffers.py` makes larger buffers without it.
+# The most bytes that an allocator keeps for a thread after a batch. glibc returns the free memory at the end of a
+# thread's arena when that is more than twice the largest block that was freed, and `fresh` makes larger buffers itself.
 _MOST_IDLE = 2 * OWN_PAGES
 # The most bytes that are kept of tensors that several batches read, and which share of the room they may take.
 _MOST_KEPT, _SHARE_OF_KEPT = 64 << 20, 4
@@ -76,13 +76,13 @@ def room(
         )
     kept = min(kept, _MOST_KEPT, (bound - enough) // _SHARE_OF_KEPT)
     held += kept
-    # A batch that reads a whole matrix may be as large as the total.
-    largest = _MOST_IDLE if any(batch.expr.rows_together > 1 for batch in whole) else min(least, _MOST_IDLE)
-    left_by_it = max(_LEAST_SHARE, largest)
-    threads = min(threads, max(1, (bound - held - least) // (_THREAD_BYTES + _LEAST_SHARE + left_by_it)))
+    # A batch that reads a whole matrix may be as large as the total, and leaves as much behind as an allocator keeps.
+    left_behind = _MOST_IDLE if any(batch.expr.is_columnwise for batch in whole) else min(least, _MOST_IDLE)
+    left_behind = max(_LEAST_SHARE, left_behind)
+    threads = min(threads, max(1, (bound - held - least) // (_THREAD_BYTES + _LEAST_SHARE + left_behind)))
     free = bound - held - threads * _THREAD_BYTES
     of_thread = (free - least) // threads
-    idle = max(of_thread // 2, min(left_by_it, of_thread - _LEAST_SHARE))
+    idle = max(of_thread // 2, min(left_behind, of_thread - _LEAST_SHARE))
     share, total = of_thread - idle, free - threads * idle
     if buffer is not None:
         total, share = min(total, max(buffer, least)), min(share, buffer // threads)

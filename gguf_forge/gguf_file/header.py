@@ -20,7 +20,7 @@ from gguf_forge.gguf_file.values import ByteOrder, Metadata, Value, ValueType
 MAGIC = b"GGUF"
 VERSION = 3
 DEFAULT_ALIGNMENT = 32
-# Headers are padded in memory. Files have 32, and no disk or memory page has more than this.
+# Headers are padded in memory, so a huge alignment would cost as much. Files have 32.
 MAX_ALIGNMENT = 1 << 20
 
 FORMATS = {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from gguf_forge.architectures.config import MAX_LAYERS
 from gguf_forge.architectures.declaration import Architecture
 from gguf_forge.architectures.registry import class_name, declarations_of
 from gguf_forge.architectures.reverse import KnownModel
@@ -12,7 +14,7 @@ from gguf_forge.architectures.site import Part, Site
 from gguf_forge.checkpoint.mistral_form import PARAMS, has_mistral_form, read_params
 from gguf_forge.checkpoint.pocket_tts_form import config_of_shapes
 from gguf_forge.errors import InputError, printable
-from gguf_forge.gguf_file.values import Metadata, ValueType
+from gguf_forge.gguf_file.values import Metadata, Value, ValueType
 from gguf_forge.planning.model_plan import of_draft, site_of
 from gguf_forge.storage.json_file import read_json_object
 from gguf_forge.storage.local.folder import LocalFolder
@@ -52,26 +54,42 @@ def model_of_file(metadata: Metadata, config: Path) -> KnownModel:
             hint="give the config.json of the model that the file was made of",
         )
     site = site_of(architecture, values, LocalFolder(folder), {}, keys=metadata)
-    count = metadata.get(f"{architecture.name}.block_count")
-    if count is not None and isinstance(count.data, int):
-        site = replace(site, block_count=count.data)
-    _check_heads(metadata, architecture, site, folder / name)
+    _check_heads(metadata, architecture, site, folder / name)  # with the config's own number of layers
+    site = replace(site, block_count=_layers(metadata, architecture) or site.block_count)
     inner, names = class_name(values, part), values.get("architectures")
     inner = inner if inner in architecture.hf else architecture.hf[0]
     outermost = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
     return KnownModel(architecture, inner, site, outermost)
 
 
+def _layers(metadata: Metadata, architecture: Architecture) -> int | None:
+    """The number of layers of the file, which may be pruned; None if it does not tell."""
+    count = metadata.get(f"{architecture.name}.block_count")
+    if count is None or not isinstance(count.data, int):
+        return None
+    if not 0 <= count.data <= MAX_LAYERS:
+        raise InputError(f"{architecture.name}.block_count is {count.data}, which no model has")
+    return count.data
+
+
 def _check_heads(metadata: Metadata, architecture: Architecture, site: Site, config: Path) -> None:
-    """Refuses a config with other heads than the file: rows of attention would be put back in a wrong order."""
+    """Refuses a config with other heads than the file: rows of attention would be put back in a wrong order.
+
+    Numbers of each layer are compared where both have as many layers. Fewer are in files with pruned layers.
+    """
     counts = (line for line in architecture.metadata if getattr(line, "key", "").endswith(_HEADS))
-    for key, value in dict(pair for line in counts for pair in line(site)).items():  # the last line of a key counts
-        found = metadata.get(f"{architecture.name}.{key}")
-        if found is None or ValueType.ARRAY in (found.type, value.type):
+    asked = (line for line in counts if f"{architecture.name}.{getattr(line, 'key', '')}" in metadata)
+    for key, value in dict(pair for line in asked for pair in line(site)).items():  # the last line of a key counts
+        found = metadata[f"{architecture.name}.{key}"]
+        if found.type != value.type or (value.type is ValueType.ARRAY and len(found.data) != len(value.data)):
             continue
-        if found.data != value.data:
+        if tuple(_items(found)) != tuple(_items(value)):
             raise InputError(
-                f"{key} is {value.data} by the config, and {found.data!r:.40} in the file",
+                f"{key} is {value.data!r:.40} by the config, and {found.data!r:.40} in the file",
                 file=config,
                 hint="give the config.json of the model that the file was made of",
             )
+
+
+def _items(value: Value) -> Sequence[object]:
+    return value.data if value.type is ValueType.ARRAY else (value.data,)

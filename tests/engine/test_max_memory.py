@@ -164,6 +164,11 @@ def test_threads_are_fewer_where_memory_is_short(held: int) -> None:
     few = room(whole, 64, max_memory=held + (30 << 20))
     assert 1 <= few.threads < 10
     assert few.total + few.threads * few.share < 30 << 20
+    # a batch that reads a whole matrix may be as large as the total, and an allocator keeps 8 MiB of it for each thread
+    by_columns = whole_tensors([Shard(Path("x"), lay_out({}, [info]), (RowSource(Transpose(tensor), F32),))])
+    fewer = room(by_columns, 64, max_memory=held + (100 << 20))
+    assert 1 < fewer.threads < room(whole, 64, max_memory=held + (100 << 20)).threads
+    assert fewer.total + fewer.threads * (8 << 20) <= 100 << 20
     assert room(whole, 8, buffer=4 << 20).total == 4 << 20
     keeping = room(whole, 64, max_memory=held + (200 << 20), kept=1 << 40)
     assert 30 << 20 < keeping.kept < 50 << 20

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
+from gguf_forge.architectures.config import MAX_LAYERS
 from gguf_forge.errors import InputError
 from gguf_forge.gguf_file.values import Metadata, Value, ValueType
 
@@ -29,9 +30,6 @@ _WHOLE_LAST = {
 _WHOLE_FIRST = dict.fromkeys(("cohere2moe", "laguna", "smallthinker"), 4)
 # Of so many layers, one has keys and values. The others have a recurrent state instead.
 _RECURRENT = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4, "qwen4exp": 4, "minimax-01": 8}
-
-# Files that tell of more layers than that are damaged.
-_MOST_LAYERS = 65_536
 
 
 def kv_cache_bytes(metadata: Metadata, context: int) -> int:
@@ -106,19 +104,20 @@ class _Model:
             return None
         number = value.data if array is None else array[layer]
         if not isinstance(number, Integral) or not 0 <= int(number) <= maximum:
-            raise InputError(f"metadata key {self.architecture}.{key} is not a whole number from 0 to {maximum:,}")
+            said = f"metadata key {self.architecture}.{key} is {number!r:.40}, not a whole number from 0 to {maximum:,}"
+            raise InputError(said)
         return int(number)
 
     @property
     def is_causal(self) -> bool:
         causal = self._get("attention.causal")
-        return causal is None or causal.data is True
+        return causal is None or causal.data is not False
 
     @property
     def layers(self) -> int:
         """The layers that have keys and values of their own; the last ones of some models share those of others."""
-        count = self._number("block_count", maximum=_MOST_LAYERS) or 0
-        return count - (self._number("attention.shared_kv_layers") or 0)
+        count = self._number("block_count", maximum=MAX_LAYERS) or 0
+        return max(0, count - (self._number("attention.shared_kv_layers") or 0))
 
     def width(self, layer: int) -> int:
         """Numbers that a token takes in a layer."""

@@ -145,8 +145,10 @@ def _vocabulary(metadata: Metadata) -> tuple[Sequence[object], str]:
     tokens, kind = metadata.get(_TOKENS), metadata.get(_KIND)
     if tokens is None:
         raise InputError("the file has no vocabulary", hint="only files of text models have one")
-    if tokens.type is not ValueType.ARRAY or kind is None or kind.type is not ValueType.STRING:
-        raise InputError(f"the vocabulary is damaged: {_TOKENS} is no list, or {_KIND} is no text")
+    if tokens.type is not ValueType.ARRAY:
+        raise InputError(f"the vocabulary is damaged: {_TOKENS} is not a list")
+    if kind is None or kind.type is not ValueType.STRING:
+        raise InputError(f"the vocabulary is damaged: {_KIND} is {'missing' if kind is None else 'not a text'}")
     return tokens.data, kind.data
 
 

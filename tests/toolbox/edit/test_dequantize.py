@@ -11,6 +11,7 @@ from command_line import listing
 from quantized import make_base
 from safetensors import safe_open
 from safetensors.numpy import load_file
+from synthetic import FAMILIES, write_checkpoint
 
 from gguf_forge import (
     ForgeError,
@@ -198,3 +199,20 @@ def test_a_config_with_other_heads_is_refused(made: dict[str, Path], tmp_path: P
         dequantize_gguf(made["F16"], tmp_path / "back", safetensors=True, config=tmp_path)
     assert not (tmp_path / "back").exists()
     dequantize_gguf(made["F16"], tmp_path / "back", safetensors=True, config=made["hf"])
+
+
+def test_a_count_of_layers_that_no_model_has(made: dict[str, Path], tmp_path: Path) -> None:
+    """Keys of each layer would take all memory."""
+    edit_gguf(made["F16"], tmp_path / "deep.gguf", set={"llama.block_count": (1 << 32) - 1}, force=True)
+    with pytest.raises(InputError, match=r"llama\.block_count is 4294967295, which no model has"):
+        dequantize_gguf(tmp_path / "deep.gguf", tmp_path / "back", safetensors=True, config=made["hf"])
+
+
+def test_heads_of_each_layer_are_compared(tmp_path: Path) -> None:
+    model = write_checkpoint(FAMILIES / "openelm", tmp_path / "hf")
+    (result,) = convert(model, tmp_path / "model.gguf", types="F16")
+    config = json.loads((model / "config.json").read_text())
+    config["num_kv_heads"] = list(reversed(config["num_kv_heads"]))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"attention\.head_count_kv is .* by the config, and .* in the file"):
+        dequantize_gguf(result.path, tmp_path / "back", safetensors=True, config=tmp_path)
