@@ -159,9 +159,10 @@ def run(arguments: list[str], inside: Path) -> Outcome:
 
 
 def unasked(arguments: list[str], made: list[Path]) -> tuple[str, ...]:
-    """The names of files and folders that no path of the command line begins with."""
-    asked = {part for word in arguments for part in Path(word).parts[:1]}
-    return tuple(path.name for path in made if path.name not in asked)
+    """The names of files and folders that no path of the command line begins with. `{}` in it stands for the type."""
+    asked = [re.split(r"\{\w*\}", part) for word in arguments for part in Path(word).parts[:1]]
+    patterns = [re.compile(".*".join(map(re.escape, pieces)), re.DOTALL) for pieces in asked]
+    return tuple(path.name for path in made if not any(each.fullmatch(path.name) for each in patterns))
 
 
 def _unreadable(arguments: list[str], made: list[Path], here: Path) -> Iterator[str]:

@@ -56,6 +56,9 @@ def test_a_name_that_the_command_line_gives_is_not_judged(harness: ModuleType) -
     made = [Path("here/-1"), Path("here/-rf.gguf")]
     for asked in ("-1", "-1/inner.gguf"):
         assert harness.unasked(["convert", "/input/-rf", "-o", asked], made) == ("-rf.gguf",)
+    assert harness.unasked(["-o", "a\n{}{ftype}.gguf"], [Path("a\nf16f16.gguf"), Path("b\nf16.gguf")]) == (
+        "b\nf16.gguf",
+    )
 
 
 def test_every_exit_code_of_an_error_is_known(harness: ModuleType) -> None:
