@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(allowed, as_json="--json" in (sys.argv[1:] if arguments is None else arguments))
     for name in _WIDTHS:
         if name in os.environ and not 1 <= (natural(os.environ[name]) or 0) <= _WIDEST:
-            del os.environ[name]  # rich and typer would fail on it, or print nothing in no columns
+            del os.environ[name]  # rich and typer would fail on it; with 0 they print nothing
     # NumPy's library for products of matrices starts a thread for each processor, and these wait busily for a while.
     # The products of a conversion have a few hundred rows, so the processors are left to the threads of the conversion.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -55,7 +55,8 @@ def model_of_file(metadata: Metadata, config: Path) -> KnownModel:
         )
     site = site_of(architecture, values, LocalFolder(folder), {}, keys=metadata)
     _check_heads(metadata, architecture, site, folder / name)  # with the config's own number of layers
-    site = replace(site, block_count=_layers(metadata, architecture) or site.block_count)
+    if (layers := _layers(metadata, architecture)) is not None:
+        site = replace(site, block_count=layers)
     inner, names = class_name(values, part), values.get("architectures")
     inner = inner if inner in architecture.hf else architecture.hf[0]
     outermost = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import sentencepiece_models as pieces
 import synthetic
-from generators.models import BITS, _families, _line, family
+from generators.models import BITS, _families, _line, _same, family, write_header
 from generators.quantized import COMMANDS as QUANTIZED
 from generators.stored import _formats
 from generators.texts import nasty
@@ -162,17 +162,7 @@ def odd_tensors(source: Random, folder: Path) -> list[str]:
             held[name], held[other] = held[other], (dtype, shape)
             continue
         held[name] = (dtype, shape)
-    header, at = {}, 0
-    for name, (dtype, shape) in held.items():
-        nbytes = WIDTHS.get(dtype, 8)
-        for size in shape:
-            nbytes *= size
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + nbytes // 8]}
-        at += nbytes // 8
-    text = json.dumps(header, ensure_ascii=source.random() < 0.5).encode()
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(8 + len(text) + at)
+    write_header(path, held, _same, bits=WIDTHS, ensure_ascii=source.random() < 0.5)
     return _line(model, source, ON_FOLDERS)
 
 

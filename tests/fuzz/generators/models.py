@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, reduce
 from operator import getitem
 from pathlib import Path
@@ -39,18 +39,25 @@ def _families() -> list[Path]:
     return sorted(path for path in synthetic.FAMILIES.iterdir() if (path / "checkpoint.json").exists())
 
 
-def write_header(path: Path, tensors: dict[str, tuple[str, list[int]]], change: Callable[[Header], object]) -> None:
+def write_header(
+    path: Path,
+    tensors: dict[str, tuple[str, list[int]]],
+    change: Callable[[Header], object],
+    *,
+    bits: Mapping[str, int] = BITS,
+    ensure_ascii: bool = True,
+) -> None:
     """Tensors of zeros. `change` may edit the header; the data is a hole of the file."""
     header: Header = {}
     end = 0
     for name, (dtype, shape) in tensors.items():
-        nbytes = BITS.get(dtype, 8)
+        nbytes = bits.get(dtype, 8)
         for size in shape:
             nbytes *= size
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + nbytes // 8]}
         end += nbytes // 8
     change(header)
-    text = json.dumps(header).encode()
+    text = json.dumps(header, ensure_ascii=ensure_ascii).encode()
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(file.tell() + end)
